@@ -1,0 +1,72 @@
+# Needs GNU make and Python 3.11 or newer; everything else comes into .venv from PyPI.
+
+PYTHON ?= python3
+VENV := .venv
+IN := $(VENV)/bin/python
+PIP := $(IN) -m pip install --disable-pip-version-check
+OLD := import sys; sys.exit(sys.version_info < (3, 11))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test check migrate worker bench clean whole-venv
+
+help: ## Show this
+	@echo "Signalbox. make …"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: whole-venv ## Make .venv with everything in it (PYTHON=python3.12 chooses which Python)
+	@$(MAKE) -s --no-print-directory $(VENV)/installed
+
+run: setup ## Start everything on this machine: PORT (8000), DATABASE_URL (default: an embedded PostgreSQL under .data)
+	@exec $(IN) -m app.operate.up
+
+test: setup-dev ## Run the tests; needs no server, no root, no settings (ARGS="tests/match -x" passes arguments to pytest)
+	@$(IN) -m pytest $(ARGS)
+
+check: setup-dev ## Run all that CI runs: lint, format, types, tests with the house rules and the migrations
+	$(IN) -m ruff check .
+	$(IN) -m ruff format --check .
+	$(IN) -m mypy --strict app
+	$(IN) -m pytest
+
+migrate: setup ## Bring the database up to date
+	@$(IN) -m flask --app wsgi migrate
+
+worker: setup ## Start one more worker (ARGS="--concurrency 100")
+	@exec $(IN) -m flask --app wsgi worker $(ARGS)
+
+bench: setup ## Measure it on this machine
+	@$(IN) -m bench $(ARGS)
+
+clean: ## Remove .venv, caches and what was built; the data in .data stay
+	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name .git -prune -o -name .data -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	@echo "The data in .data stay; remove that folder yourself if you want them gone."
+
+setup-dev: setup
+	@$(MAKE) -s --no-print-directory $(VENV)/installed-dev
+
+# A .venv that was begun and not finished, or whose Python has gone since, is made anew.
+whole-venv:
+	@$(IN) -m pip --version >/dev/null 2>&1 || rm -f $(VENV)/made
+	@$(MAKE) -s --no-print-directory $(VENV)/made
+
+$(VENV)/made:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(PYTHON) is not there: install Python 3.11 or newer, or say which: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(OLD)' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is `"$(PYTHON)" -V 2>&1`: say which, make setup PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python's module venv is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) with `"$(PYTHON)" -V 2>&1`"
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made requirements.txt setup.cfg setup.py
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation --use-pep517 -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@

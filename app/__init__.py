@@ -1,0 +1,36 @@
+"""Signalbox: takes in events that other systems post, keeps every one in Postgres, and starts the workflows that wait.
+
+`create_app` is the table of contents; `journey.py` is where to read on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.settings import Settings
+
+
+def create_app(chosen: Settings | None = None) -> Flask:
+    """The WSGI application; opens no connection before the first request. Raises SettingsError."""
+    # Imported here, so that who needs one room only (a migration, the supervisor) does not load the whole house.
+    from flask import Flask
+
+    from app import logs, settings
+    from app.journey import Journey
+    from app.operate import commands, health
+    from app.receive import cvf_events, problems
+    from app.receive.limits import RateLimiter
+
+    app = Flask(__name__, static_folder=None)
+    knobs = chosen or settings.from_environment()
+    logs.configure(knobs)
+    app.extensions["journey"] = Journey(knobs)
+    app.extensions["rate_limiter"] = RateLimiter(knobs)
+    problems.register(app)
+    app.register_blueprint(cvf_events.blueprint)
+    app.register_blueprint(health.blueprint)
+    commands.register(app)
+    return app

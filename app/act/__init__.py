@@ -1,0 +1,55 @@
+"""Actions: what a workflow does to the outside. A step goes in, an Outcome comes out; no Flask, no SQL.
+
+One file per kind of action and one line in ACTIONS. Acting is at-least-once: a worker may die between an effect and the
+note of it, so every attempt of a step carries the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from app.act import http, log
+from app.act.answers import storable
+from app.act.situation import Action, Situation
+from app.act.template import TemplateError, prepare
+from app.durations import write_duration
+from app.words import Outcome
+
+__all__ = ["ACTIONS", "Action", "Situation", "perform"]
+
+ACTIONS: Mapping[str, Action] = {
+    "http": http,
+    "log": log,
+}
+
+# An action bounds its own time and can say more about it; this is for one that does not.
+_GRACE = 2.0
+_log = structlog.get_logger()
+
+
+async def perform(step: Mapping[str, Any], situation: Situation) -> Outcome:
+    """Make one attempt of a step that is an action. Never raises for what happens outside or in the action; only
+    cancelling goes through."""
+    verb = next(name for name in step if name in ACTIONS)
+    names = prepare({**situation.names, "now": situation.now})
+    outcome = await _attempt(verb, step[verb], replace(situation, names=names))
+    return outcome if outcome.error is None else replace(outcome, error=storable(outcome.error))
+
+
+async def _attempt(verb: str, fields: Any, situation: Situation) -> Outcome:
+    try:
+        async with asyncio.timeout(situation.timeout + _GRACE):
+            return await ACTIONS[verb].act(fields, situation)
+    except TemplateError as wrong:
+        return Outcome("failed", error=str(wrong), error_class="template")
+    except TimeoutError:
+        spent = write_duration(situation.timeout)
+        return Outcome("retry", error=f"not done within {spent}", error_class="timeout")
+    except Exception as wrong:
+        _log.exception("an action broke", action=verb, run=str(situation.run.id), account=situation.run.account_id)
+        return Outcome("retry", error=f"{type(wrong).__name__}: {wrong}"[:500], error_class="bug")

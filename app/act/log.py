@@ -1,0 +1,30 @@
+"""The action `log`: its text, a template, goes to the worker's log and into the step's output as `text`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from app.act.situation import Situation
+from app.act.template import check_texts, render
+from app.words import Outcome
+
+_MOST_LOGGED = 4_096
+_log = structlog.get_logger()
+
+
+def check(fields: Any, path: str) -> list[tuple[str, str]]:
+    """What is wrong with the text."""
+    if not isinstance(fields, str):
+        return [(path, "has to be the text to log")]
+    return check_texts(fields, path)
+
+
+async def act(fields: Any, situation: Situation) -> Outcome:
+    """Log the text; it is always done."""
+    text = render(fields, situation.names)
+    run = situation.run
+    shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text[:_MOST_LOGGED])
+    _log.info("workflow log", run=str(run.id), account=run.account_id, workflow=run.workflow, text=shown)
+    return Outcome("done", output={"text": text})

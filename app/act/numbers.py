@@ -1,0 +1,152 @@
+"""Exact numbers for templates: what came in as 0.1234567890123456789 prints, compares and adds up as that.
+
+Plain functions on int and `Number` that take the place of Liquid's own filters, which know binary floats only.
+"""
+
+from __future__ import annotations
+
+import decimal
+from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
+from typing import Any
+
+MOST_DIGITS = 1_000
+_EXACT = Context(prec=MOST_DIGITS, Emax=999_999, Emin=-999_999)
+_DIVIDING = Context(prec=28, Emax=999_999, Emin=-999_999)
+
+
+class NumberError(ValueError):
+    """A calculation without a result: a division by zero, a number beyond all bounds."""
+
+
+class Number(Decimal):
+    """A decimal that prints without an exponent, and to which a binary float is what its shortest text says."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return format(self, "f") if self.is_finite() and -400 < self.adjusted() < 400 else Decimal.__str__(self)
+
+    __repr__ = __str__
+    __hash__ = Decimal.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return bool(Decimal.__eq__(self, _peer(other)))
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(Decimal.__lt__(self, _peer(other)))
+
+    def __le__(self, other: Any) -> bool:
+        return bool(Decimal.__le__(self, _peer(other)))
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(Decimal.__gt__(self, _peer(other)))
+
+    def __ge__(self, other: Any) -> bool:
+        return bool(Decimal.__ge__(self, _peer(other)))
+
+
+def _peer(other: Any) -> Any:
+    return Decimal(repr(other)) if isinstance(other, float) else other
+
+
+def read_number(value: object) -> int | Number:
+    """A value as a number the way Liquid sees it: text is read, what is no number counts as 0."""
+    if isinstance(value, bool) or value is None:
+        return 0
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Decimal):
+        return Number(value)
+    if isinstance(value, float):
+        return Number(repr(value))
+    if isinstance(value, str) and len(value) <= MOST_DIGITS:
+        try:
+            read = Number(value.strip())
+        except decimal.InvalidOperation:
+            return 0
+        if not read.is_finite():
+            return 0
+        return int(read) if value.strip().lstrip("+-").isdigit() else read
+    return 0
+
+
+Calculation = Callable[[int | Number, int | Number], int | Number]
+
+
+def calculation(work: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., int | Number]:
+    """A filter of two numbers: whole if both are, else exact to MOST_DIGITS digits."""
+
+    def calculate(value: object, other: object = 0) -> int | Number:
+        left, right = read_number(value), read_number(other)
+        try:
+            found = work(Decimal(left), Decimal(right))
+        except ZeroDivisionError:
+            raise NumberError("a division by zero") from None
+        except ArithmeticError:
+            raise NumberError("a number that is too large") from None
+        return whole(found) if isinstance(left, int) and isinstance(right, int) else Number(found)
+
+    return calculate
+
+
+def whole(value: Decimal) -> int:
+    """A decimal without a fraction as an int; NumberError beyond MOST_DIGITS digits."""
+    if not value.is_finite() or value.adjusted() >= MOST_DIGITS:
+        raise NumberError("a number that is too large")
+    return int(value)
+
+
+def _divide(left: Decimal, right: Decimal) -> Decimal:
+    return _DIVIDING.divide(left, right)
+
+
+def divided_by(value: object, other: object = 0) -> int | Number:
+    """`value` divided by `other`; two whole numbers give a whole one, rounded down."""
+    left, right = read_number(value), read_number(other)
+    if isinstance(left, int) and isinstance(right, int):
+        if right == 0:
+            raise NumberError("a division by zero")
+        return left // right
+    return calculation(_divide)(value, other)
+
+
+def _modulo(left: Decimal, right: Decimal) -> Decimal:
+    """The remainder with the sign of the divisor, as for Liquid."""
+    rest = _EXACT.remainder(left, right)
+    return _EXACT.add(rest, right) if rest and (rest < 0) != (right < 0) else rest
+
+
+def rounded(value: object, digits: object = 0) -> int | Number:
+    """`value` rounded to `digits` places, halves away from zero; to none: a whole number."""
+    number, places = read_number(value), min(int(read_number(digits)), MOST_DIGITS)
+    if isinstance(number, int):
+        return number
+    if places <= 0:
+        return whole(number.to_integral_value(ROUND_HALF_UP))
+    if number.adjusted() + places >= MOST_DIGITS:
+        return number
+    return Number(number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, _EXACT).normalize(_EXACT))
+
+
+def total(values: list[object]) -> int | Number:
+    """The sum of what is a number among `values`."""
+    found: int | Number = 0
+    for value in values:
+        found = FILTERS["plus"](found, value)
+    return found
+
+
+FILTERS: dict[str, Callable[..., int | Number]] = {
+    "abs": lambda value: abs(n) if isinstance(n := read_number(value), int) else Number(n.copy_abs()),
+    "at_least": lambda value, other=0: max(read_number(value), read_number(other)),
+    "at_most": lambda value, other=0: min(read_number(value), read_number(other)),
+    "ceil": lambda value: whole(Decimal(read_number(value)).to_integral_value(ROUND_CEILING)),
+    "floor": lambda value: whole(Decimal(read_number(value)).to_integral_value(ROUND_FLOOR)),
+    "round": rounded,
+    "plus": calculation(_EXACT.add),
+    "minus": calculation(_EXACT.subtract),
+    "times": calculation(_EXACT.multiply),
+    "divided_by": divided_by,
+    "modulo": calculation(_modulo),
+}

@@ -1,0 +1,215 @@
+"""Templates: Liquid text over the names of a run becomes text. Authors are not trusted, so all is bounded.
+
+Comes in: a text and the names `event distinct_id phone data received_at run steps matched` (and `now`). Goes out: the
+rendered text, or TemplateError with a line that the author understands. What is not there prints as nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from liquid.exceptions import LiquidError
+
+from app.act.environment import ENVIRONMENT, Template, write_json
+from app.act.numbers import Number
+
+NAMES = ("event", "distinct_id", "phone", "data", "received_at", "run", "steps", "matched")
+
+LONGEST_TEMPLATE = 64 * 1024
+LARGEST_VALUE = 256 * 1024
+_CACHED_LETTERS = 2_000_000
+
+# Liquid's own patterns take quadratic time over these; nobody writes them on purpose.
+_HOSTILE_SPACE = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
+_VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
+_MOST_VERBATIM = 20
+
+
+class TemplateError(Exception):
+    """A template cannot be read or rendered; the text says where and why."""
+
+
+class Names(dict[str, Any]):
+    """Names made ready for templates: decimals as `Number`, objects that print as JSON, times as ISO text."""
+
+
+class _Object(dict[str, Any]):
+    """An object of the data; printed as a whole it is its JSON."""
+
+    def __str__(self) -> str:
+        return write_json(self)
+
+
+def prepare(names: Mapping[str, Any]) -> Names:
+    """`names` ready for templates; worth keeping where several texts are rendered with them."""
+    return names if isinstance(names, Names) else Names((name, _prepared(value)) for name, value in names.items())
+
+
+def _prepared(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Decimal):
+        return Number(value)
+    if isinstance(value, Mapping):
+        return _Object((str(name), _prepared(member)) for name, member in value.items())
+    if isinstance(value, list | tuple):
+        return [_prepared(member) for member in value]
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def check(text: str) -> str | None:
+    """What is wrong with a template, or None."""
+    try:
+        for name, _, index in _mentions(_parsed(text)):
+            if name not in NAMES and name != "now":
+                return f"{_place(text, index)}: {name} is not known; a template speaks of {', '.join(NAMES)}"
+    except TemplateError as wrong:
+        return str(wrong)
+    return None
+
+
+def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
+    """What is wrong with the templates in a value, however deep in lists and objects, as (path, message)."""
+    found = ((place, check(text)) for place, text in texts_in(value, path))
+    return [(place, message) for place, message in found if message is not None]
+
+
+def texts_in(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Each text in a value, with its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for name, member in value.items():
+            yield from texts_in(member, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, member in enumerate(value):
+            yield from texts_in(member, f"{path}[{index}]")
+
+
+def steps_named(text: str) -> frozenset[str]:
+    """The ids of the steps whose output a template reads (`steps.nudge.body`); none of an unreadable one."""
+    try:
+        return frozenset(member for name, member, _ in _mentions(_parsed(text)) if name == "steps" and member)
+    except TemplateError:
+        return frozenset()
+
+
+def render(text: str, names: Mapping[str, Any]) -> str:
+    """The text with its templates filled in, at most LARGEST_OUTPUT bytes; raises TemplateError."""
+    template = _parsed(text)
+    if template is None:
+        return text
+    try:
+        return template.fill(prepare(names))
+    except LiquidError as wrong:
+        raise TemplateError(_message(wrong, text)) from None
+    except RecursionError:
+        raise TemplateError("the template is nested too deep") from None
+    except Exception as wrong:
+        raise TemplateError(f"the template cannot be rendered: {type(wrong).__name__}: {wrong}"[:300]) from None
+
+
+def render_value(value: Any, names: Mapping[str, Any]) -> Any:
+    """`value` with each text in it, however deep in lists and objects, rendered; together at most LARGEST_VALUE."""
+    return _rendered(value, prepare(names), [LARGEST_VALUE])
+
+
+def _rendered(value: Any, names: Names, left: list[int]) -> Any:
+    if isinstance(value, str):
+        text = render(value, names)
+        left[0] -= len(text)
+        if left[0] < 0:
+            raise TemplateError(f"the texts have more than {LARGEST_VALUE} characters together")
+        return text
+    if isinstance(value, Mapping):
+        return {name: _rendered(member, names, left) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rendered(member, names, left) for member in value]
+    return value
+
+
+# Parsing, once for each text
+
+
+class _Cache:
+    """The parsed templates that were used last, as many as have _CACHED_LETTERS together."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Template] = OrderedDict()
+        self._letters = 0
+        self._lock = threading.Lock()
+
+    def get(self, text: str) -> Template:
+        with self._lock:
+            if (found := self._kept.get(text)) is not None:
+                self._kept.move_to_end(text)
+                return found
+        template = _parse(text)
+        with self._lock:
+            if text not in self._kept:
+                self._kept[text] = template
+                self._letters += len(text)
+            while self._letters > _CACHED_LETTERS:
+                self._letters -= len(self._kept.popitem(last=False)[0])
+        return template
+
+
+def _parsed(text: str) -> Template | None:
+    """The template of a text, None for a text without any."""
+    return _cache.get(text) if "{{" in text or "{%" in text else None
+
+
+def _parse(text: str) -> Template:
+    if len(text) > LONGEST_TEMPLATE:
+        raise TemplateError(f"the template has {len(text)} characters; {LONGEST_TEMPLATE} are allowed")
+    if _HOSTILE_SPACE.search(text):
+        raise TemplateError("there are hundreds of spaces inside of a tag")
+    if len(_VERBATIM.findall(text)) > _MOST_VERBATIM:
+        raise TemplateError(f"there are more than {_MOST_VERBATIM} raw blocks")
+    for begin, end in (("{{", "}}"), ("{%", "%}")):
+        if text.rfind(begin) > text.rfind(end):
+            raise TemplateError(f"{_place(text, text.rfind(begin))}: {begin} is never closed with {end}")
+    try:
+        template = ENVIRONMENT.from_string(text)
+        unknown = [name for name in template.analyze().filters if name not in ENVIRONMENT.filters]
+    except LiquidError as wrong:
+        deep = isinstance(wrong.__cause__, RecursionError)
+        raise TemplateError("the template is nested too deep" if deep else _message(wrong, text)) from None
+    except RecursionError:
+        raise TemplateError("the template is nested too deep") from None
+    if unknown:
+        raise TemplateError(f"the filter {unknown[0]} is not known; known are {', '.join(sorted(ENVIRONMENT.filters))}")
+    assert isinstance(template, Template)
+    template.allow_rounds(len(text))
+    return template
+
+
+def _message(wrong: LiquidError, text: str) -> str:
+    message = str(wrong.args[0]) if wrong.args else type(wrong).__name__
+    token = wrong.token
+    if token is None or token.start_index < 0:
+        return message
+    return f"{_place(text, token.start_index)}: {message}"
+
+
+def _place(text: str, index: int) -> str:
+    return f"line {text.count(chr(10), 0, index) + 1}, column {index - text.rfind(chr(10), 0, index)}"
+
+
+def _mentions(template: Template | None) -> Iterator[tuple[str, str, int]]:
+    """Each name that a template reads: with its first member where that is written out (else ""), and its place."""
+    for name, places in template.analyze().globals.items() if template else ():
+        for place in places:
+            member = place.segments[1] if len(place.segments) > 1 else None
+            yield name, member if isinstance(member, str) else "", place.span.index
+
+
+_cache = _Cache()

@@ -1,0 +1,33 @@
+"""Durations as people write them: text such as `90s`, `30m`, `1h30m`, `7d`, `2w` becomes a timedelta."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+LONGEST = timedelta(days=3_660)
+
+
+def read_duration(value: object) -> timedelta:
+    """`value` as a duration; ValueError with what is wrong and what would be right. More than zero, ten years at most."""
+    match = _SHAPE.fullmatch(value) if isinstance(value, str) and value else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write it like 90s, 30m, 1h30m, 7d or 2w")
+    seconds = sum(int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True))
+    if seconds == 0:
+        raise ValueError(f"{value!r} is no time at all; the shortest duration is 1s")
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"{value!r} is longer than ten years")
+    return timedelta(seconds=seconds)
+
+
+def write_duration(seconds: float) -> str:
+    """Whole seconds as the shortest text that `read_duration` takes: 5400 becomes `1h30m`."""
+    rest, parts = max(0, round(seconds)), []
+    for unit, size in _UNITS.items():
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

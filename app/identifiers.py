@@ -1,0 +1,28 @@
+"""UUIDv7 identifiers (RFC 9562): 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
+
+They sort by time to a quarter of a microsecond. Made here because only PostgreSQL 18 and Python 3.14 have them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def now() -> datetime:
+    """The present moment, aware, in UTC, to the microsecond."""
+    return datetime.now(UTC)
+
+
+def uuid7(moment: datetime | None = None) -> UUID:
+    """A new UUIDv7 of `moment` (aware; default: now)."""
+    nanoseconds = time.time_ns() if moment is None else (moment - _EPOCH) // _MICROSECOND * 1_000
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+    return UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random)

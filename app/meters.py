@@ -1,0 +1,13 @@
+"""What is counted about this process, for Prometheus. Every room may count; only `app/operate` shows."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
+events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
+runs_started = Counter("signalbox_runs_started_total", "Runs created")
+refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
+unlimited_by_outage = Counter(
+    "signalbox_rate_limit_outage_total", "Events let through uncounted because Redis did not answer"
+)

@@ -1,0 +1,18 @@
+"""The command line: `flask account|key|workflow|run|event …`, `flask worker`, `flask migrate`.
+
+Comes in: words on a command line. Goes out: lines for people; a mistake is one line on standard error and exit code 1.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.operate import accounts_cli, keys_cli, workers_cli, workflows_cli
+
+
+def register(app: Flask) -> None:
+    """Add all commands to `flask`."""
+    for group in (accounts_cli.group, keys_cli.group, workflows_cli.group):
+        app.cli.add_command(group)
+    for command in (workers_cli.worker, workers_cli.migrate, workers_cli.make_encryption_key):
+        app.cli.add_command(command)

@@ -1,0 +1,51 @@
+"""What `make run` shows a newcomer: the account `demo` with a fresh key and one example workflow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app import manage
+from app.journey import Journey
+from app.settings import Settings
+from app.words import EVENTS_WRITE, PLANS
+
+SLUG = "demo"
+WORKFLOW = "hello"
+KEY_NAME = "make run"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hello.yaml"
+_LISTENER = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the banner needs: the account, its new key, and where the example workflow calls (None: it was changed)."""
+
+    account_id: int
+    token: str
+    workflow: str
+    listener_url: str | None
+
+
+def provide(settings: Settings) -> Demo:
+    """Make the account and the workflow if they are not there, and its key anew (only its hash is ever kept)."""
+    house = Journey(settings)
+    try:
+        account = manage.find_account(house, SLUG)
+        account_id = account.id if account else manage.create_account(house, SLUG, PLANS["trial"])
+        names = [workflow.name for workflow in manage.list_workflows(house, account_id)]
+        if account is None or not names:
+            manage.apply_workflow(house, account_id, EXAMPLE.read_text("utf-8"))
+        token = manage.replace_keys_named(house, account_id, KEY_NAME, (EVENTS_WRITE,))
+        return Demo(account_id, token, WORKFLOW, _listener_url(house, account_id))
+    finally:
+        house.database.close()
+
+
+def _listener_url(house: Journey, account_id: int) -> str | None:
+    for workflow in manage.list_workflows(house, account_id):
+        if workflow.name == WORKFLOW:
+            match = _LISTENER.search(workflow.source)
+            return match[0] if match else None
+    return None

@@ -1,0 +1,123 @@
+"""The bytes of a request body: read within the limits, unpacked when they are gzip.
+
+Comes in: the WSGI request. Goes out: at most `limit` bytes. Refused: 408 (did not arrive in time), 413 (too large, packed
+or unpacked), 415 (another media type or content encoding), 400 (broken gzip).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from flask import Request
+from werkzeug.exceptions import ClientDisconnected
+
+from app.words import Problem
+
+_CHUNK = 64 * 1024
+# What is read and thrown away of a body that is too large, so that its sender gets to see the answer.
+_DRAIN = 8 * 1024 * 1024
+
+
+def read_body(request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...]) -> bytes:
+    """The body, unpacked; raises Problem."""
+    _check_media_type(request, media_types)
+    packed = _check_encoding(request)
+    body = _read(request, limit, seconds)
+    return _unpack(body, limit) if packed else body
+
+
+def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
+    if request.mimetype not in media_types:
+        sent = request.mimetype or "missing"
+        raise Problem(
+            415, "Unsupported media type", f"Content-Type is {sent[:80]!r}; it has to be {' or '.join(media_types)}."
+        )
+    charset = request.mimetype_params.get("charset", "utf-8").strip("'\" ").lower()
+    if charset not in ("utf-8", "utf8"):
+        raise Problem(415, "Unsupported media type", f"The charset is {charset[:40]!r}; it has to be utf-8.")
+
+
+def _check_encoding(request: Request) -> bool:
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return False
+    if encoding == "gzip":
+        return True
+    raise Problem(
+        415,
+        "Unsupported content encoding",
+        f"Content-Encoding is {encoding[:40]!r}; it has to be gzip or absent.",
+        headers={"Accept-Encoding": "gzip"},
+    )
+
+
+def _read(request: Request, limit: int, seconds: float) -> bytes:
+    stream = request.environ["wsgi.input"]
+    expected = request.content_length
+    if expected is None and not request.environ.get("wsgi.input_terminated"):
+        return b""
+    if expected is not None and expected > limit:
+        _drain(stream, min(expected, _DRAIN), seconds)
+        raise too_large(limit)
+    deadline = time.monotonic() + seconds
+    parts, size = [], 0
+    most = limit + 1 if expected is None else expected
+    try:
+        while size < most:
+            part = stream.read(min(_CHUNK, most - size))
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+            if time.monotonic() > deadline:
+                raise TimeoutError
+    except TimeoutError:
+        raise Problem(
+            408,
+            "Request time-out",
+            f"The body did not arrive within {seconds:g} seconds.",
+            headers={"Connection": "close"},
+        ) from None
+    except (OSError, ClientDisconnected):
+        raise Problem(400, "Malformed body", "The connection ended before the body did.") from None
+    if size > limit:
+        _drain(stream, _DRAIN, seconds)
+        raise too_large(limit)
+    if expected is not None and size < expected:
+        raise Problem(400, "Malformed body", f"The body ended after {size} of {expected} bytes.")
+    return b"".join(parts)
+
+
+def _drain(stream: object, most: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    try:
+        while most > 0 and time.monotonic() < deadline:
+            part = stream.read(min(_CHUNK, most))  # type: ignore[attr-defined]
+            if not part:
+                return
+            most -= len(part)
+    except OSError:
+        return
+
+
+def too_large(limit: int) -> Problem:
+    """The 413 of a body beyond `limit` bytes, packed or unpacked."""
+    return Problem(413, "Body too large", f"The body is larger than {limit} bytes (counted unpacked).")
+
+
+def _unpack(body: bytes, limit: int) -> bytes:
+    """Gunzip (all members of) `body`, never making more than `limit` bytes."""
+    unpacked = b""
+    while body:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            unpacked += member.decompress(body, limit + 1 - len(unpacked))
+        except zlib.error:
+            raise Problem(400, "Malformed body", "Content-Encoding is gzip, but the body is not.") from None
+        if len(unpacked) > limit:
+            raise too_large(limit)
+        if not member.eof:
+            raise Problem(400, "Malformed body", "The gzip body is cut off before its end.")
+        body = member.unused_data
+    return unpacked

@@ -1,0 +1,224 @@
+"""`POST /api/v1/cvf-events`: a LimeChat custom event becomes a verified `Event` and is accepted.
+
+Comes in: the HTTP request. Goes out: the receipt as JSON, after the commit; or a problem document (docs/receiving.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, request
+from marshmallow import ValidationError
+
+from app import words
+from app.identifiers import uuid7
+from app.journey import Account, Journey
+from app.receive import problems
+from app.receive.bodies import read_body
+from app.receive.exact_json import ExactObject, read_object
+from app.receive.keys import prefix_of, unauthorized, verify_key
+from app.receive.limits import Allowance, RateLimiter
+from app.receive.schemas import FIELD_NAMES, EventSchema, HeadersSchema
+from app.words import Event, Problem, Receipt
+
+# A refusal never rests on a copy of the account that is older than this.
+_RECENT_SECONDS = 2.0
+_event_schema = EventSchema()
+_headers_schema = HeadersSchema()
+_HEADER_NAMES = {"account_id": "x-fb-account-id", "idempotency_key": "Idempotency-Key"}
+
+blueprint = Blueprint("cvf_events", __name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who says to be sending: the key, the account id and the idempotency key of the headers."""
+
+    token: str
+    account_id: str
+    idempotency_key: str | None
+
+
+@blueprint.post("/api/v1/cvf-events")
+def receive_event() -> Response:
+    """Take in one event."""
+    journey: Journey = current_app.extensions["journey"]
+    sender = read_sender()
+    account = authenticate(journey, sender)
+    allowance = take_from_plan(account)
+    try:
+        if allowance is not None and not allowance.allowed:
+            raise too_fast(allowance)
+        receipt = journey.accept(account, _verified(account, sender), lambda current: check_sender(current, sender))
+        journey.note_key_use(prefix_of(sender.token) or "")
+        response = _success(receipt)
+    except Problem as problem:
+        _authenticate_anew(journey, account, sender)
+        response = problems.problem_response(problem)
+    except words.Unavailable as trouble:
+        response = problems.unavailable_response(trouble)
+    if allowance is not None:
+        response.headers.update(allowance.headers())
+    return response
+
+
+def read_sender() -> Sender:
+    """The headers, checked; raises Problem 401 without a key, 422 without an account."""
+    token = request.headers.get("x-limechat-uat", "")
+    if not token:
+        raise unauthorized()
+    sent = {
+        "token": token,
+        "account_id": request.headers.get("x-fb-account-id"),
+        "idempotency_key": request.headers.get("Idempotency-Key", request.headers.get("webhook-id")),
+    }
+    try:
+        loaded = _headers_schema.load({name: value for name, value in sent.items() if value is not None})
+    except ValidationError as wrong:
+        raise invalid(wrong, _HEADER_NAMES) from None
+    return Sender(**loaded)
+
+
+def authenticate(journey: Journey, sender: Sender) -> Account:
+    """The account that the sender may send to; raises Problem 401 or 403. A refusal rests on a recent copy."""
+    prefix = prefix_of(sender.token)
+    account = journey.account_of_key(prefix) if prefix else None
+    if account is None:
+        raise unauthorized()
+    try:
+        check_sender(account, sender)
+    except Problem:
+        account = journey.recent(account, seconds=_RECENT_SECONDS)
+        if account is None:
+            raise unauthorized() from None
+        check_sender(account, sender)
+    return account
+
+
+def _authenticate_anew(journey: Journey, account: Account, sender: Sender) -> None:
+    """Before a sender is told what is wrong with its event: is it still welcome, by a recent copy of its account?
+    While Postgres cannot say, the copy at hand has to do."""
+    try:
+        current = journey.recent(account, seconds=_RECENT_SECONDS)
+    except words.Unavailable:
+        return
+    if current is None:
+        raise unauthorized()
+    check_sender(current, sender)
+
+
+def check_sender(account: Account, sender: Sender) -> None:
+    """Raises Problem 401 when the key is not in force, 403 when it may not send to this account now."""
+    copy, moment = account.copy, current_app.extensions["journey"].clock()
+    key = verify_key(sender.token, copy.keys, moment)
+    if key is None:
+        raise unauthorized()
+    if sender.account_id != str(copy.id):
+        raise Problem(403, "Not your account", "The key does not belong to the account named in x-fb-account-id.")
+    if words.EVENTS_WRITE not in key.scopes:
+        raise Problem(403, "Key without this right", f"The key lacks the scope {words.EVENTS_WRITE}.")
+    if copy.disabled_at is not None:
+        raise Problem(403, "Account disabled", "The account is disabled and takes no events.")
+    if copy.plan_ends_at is not None and copy.plan_ends_at <= moment:
+        raise Problem(403, "Plan ended", f"The account's {copy.plan} plan has ended and it takes no events.")
+
+
+def take_from_plan(account: Account, events: int = 1) -> Allowance | None:
+    """Count events against the account's plan; None for a plan without a limit."""
+    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    plan = words.PLANS[account.copy.plan]
+    rate = account.copy.events_per_second or plan.events_per_second
+    return None if rate is None else limiter.take(account.copy.id, rate, events)
+
+
+def too_fast(allowance: Allowance) -> Problem:
+    """The 429 of an account above its plan's rate."""
+    return Problem(
+        429,
+        "Above the plan's rate",
+        f"The account's plan lets in {allowance.limit} events a second; wait {allowance.reset} second and send again.",
+    )
+
+
+def _verified(account: Account, sender: Sender) -> Event:
+    """The event in the request's body; raises Problem."""
+    journey: Journey = current_app.extensions["journey"]
+    settings = journey.settings
+    body = read_body(
+        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+    )
+    exact = read_object(body)
+    fields = load_fields(exact)
+    extra = {name: text for name, text in exact.raw.items() if name not in FIELD_NAMES}
+    received_at = journey.clock()
+    return Event(
+        id=uuid7(received_at),
+        account_id=account.copy.id,
+        event=fields["event"],
+        distinct_id=fields.get("distinct_id") or fields["phone"][1:],
+        phone=fields.get("phone"),
+        data=fields.get("data", {}),
+        data_json=exact.raw.get("data", "{}"),
+        extra_json=_joined(extra) if extra else None,
+        received_at=received_at,
+        idempotency_key=sender.idempotency_key,
+        body_digest=hashlib.sha256(body).digest() if sender.idempotency_key is not None else None,
+        warnings=_warnings(fields["event"], extra),
+    )
+
+
+def load_fields(exact: ExactObject) -> dict[str, Any]:
+    """The known fields of an event, checked; raises Problem 422 with all that is wrong."""
+    try:
+        fields: dict[str, Any] = _event_schema.load(exact.value)
+    except ValidationError as wrong:
+        raise invalid(wrong, {}) from None
+    return fields
+
+
+def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
+    """The 422 that lists what marshmallow found; `names` maps schema fields to what the sender calls them."""
+    messages: dict[str, Any] = wrong.normalized_messages()  # type: ignore[no-untyped-call]
+    errors = [
+        {"field": names.get(str(name), str(name)), "message": str(message)}
+        for name, said in sorted(messages.items())
+        for message in (said if isinstance(said, list) else [said])
+    ]
+    detail = "; ".join(f"{error['field']} {error['message']}" for error in errors)
+    return Problem(422, "Fields that are wrong", detail, errors=errors)
+
+
+def _joined(members: dict[str, str]) -> str:
+    """Members whose values are JSON text as one JSON object, nothing re-encoded but their names."""
+    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
+
+
+def _warnings(name: str, extra: dict[str, str]) -> tuple[str, ...]:
+    warnings = []
+    if " " in name:
+        warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
+    if extra:
+        shown = ", ".join(sorted(extra)[:20])
+        warnings.append(f"unknown fields kept in extra: {shown}")
+    return tuple(warnings)
+
+
+def _success(receipt: Receipt) -> Response:
+    return Response(
+        msgspec.json.encode(
+            {
+                "id": str(receipt.id),
+                "event": receipt.event,
+                "distinct_id": receipt.distinct_id,
+                "received_at": receipt.received_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "duplicate": receipt.duplicate,
+                "contributing": receipt.contributing,
+                "runs": [str(run) for run in receipt.runs],
+                "warnings": receipt.warnings,
+            }
+        ),
+        content_type="application/json",
+    )

@@ -1,0 +1,234 @@
+"""gunicorn's workers with two differences: whole requests arrive in time, and errors are problem documents.
+
+Comes in: connections. Goes out: requests for the WSGI app; or, for what is no request, an `application/problem+json`
+in place of gunicorn's HTML page, which never repeats what was sent. A request (head and body) has BODY_TIMEOUT seconds
+from its first byte. Then a head is answered 408; a read of the body raises TimeoutError in the app; a connection on
+which nothing came is closed. A body that breaks the chunked encoding raises ConnectionResetError in the app.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import selectors
+import socket
+import time
+import uuid
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from gunicorn.http import errors
+from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.sync import SyncWorker
+
+PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
+
+
+class LateHeadError(Exception):
+    """The head of a request was begun and not finished in time."""
+
+
+# The first that fits counts: special before general.
+ANSWERS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (LateHeadError, 408, "Request time-out", f"The request did not arrive within {PATIENCE:g} seconds."),
+    (errors.InvalidResponseHeader, 500, "Internal error", "This should not have happened; it is logged."),
+    (errors.InvalidResponseHeaderName, 500, "Internal error", "This should not have happened; it is logged."),
+    (errors.ConfigurationProblem, 500, "Internal error", "The server is set up wrongly; it is logged."),
+    (errors.LimitRequestLine, 414, "URI too long", "The first line of the request is too long."),
+    (
+        errors.LimitRequestHeaders,
+        431,
+        "Request header fields too large",
+        "There are too many headers, or one too long.",
+    ),
+    (errors.ExpectationFailed, 417, "Expectation failed", "Expect can only be 100-continue."),
+    (errors.UnsupportedTransferCoding, 501, "Not implemented", "Transfer-Encoding can only be chunked."),
+    (errors.InvalidHTTPVersion, 505, "HTTP version not supported", "The request has to be HTTP/1.0 or HTTP/1.1."),
+    (errors.InvalidRequestMethod, 400, "Malformed request", "The method is not one that HTTP knows."),
+    (errors.InvalidRequestLine, 400, "Malformed request", "The first line is not `METHOD target HTTP/1.1`."),
+    (errors.InvalidHeaderName, 400, "Malformed request", "A header's name has characters that no name can have."),
+    (errors.InvalidHeader, 400, "Malformed request", "A header is malformed, repeated or contradicts another one."),
+    (errors.ObsoleteFolding, 400, "Malformed request", "A header goes on in a second line, which HTTP has given up."),
+    (errors.ForbiddenProxyRequest, 403, "Forbidden", "This address may not speak for others."),
+    (errors.ParseException, 400, "Malformed request", "The request is not valid HTTP."),
+)
+
+
+def explain(wrong: BaseException) -> tuple[int, str, str]:
+    """Status, title and detail for what gunicorn could not take; anything unknown is our own fault, a 500."""
+    for kind, status, title, detail in ANSWERS:
+        if isinstance(wrong, kind):
+            return status, title, detail
+    return 500, "Internal error", "This should not have happened; it is logged."
+
+
+def problem_bytes(status: int, title: str, detail: str, request_id: str) -> bytes:
+    """A whole HTTP answer with a problem document, which ends the connection."""
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    head = (
+        f"HTTP/1.1 {status} {title}\r\n"
+        "Content-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\n"
+        f"X-Request-Id: {request_id}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return (head + body).encode("ascii")
+
+
+class PatientSocket(socket.socket):
+    """A client's connection on which a whole request arrives before `deadline`, an answer leaves within `patience`."""
+
+    def __init__(self, client: socket.socket, patience: float) -> None:
+        super().__init__(client.family, client.type, client.proto, fileno=client.detach())
+        self.patience = patience
+        self.expect_request()
+
+    def expect_request(self) -> None:
+        """From now on the next request counts."""
+        self.deadline = time.monotonic() + self.patience
+        self.begun = False
+        self.head_is_complete = False
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """As ever, but never beyond the deadline; a shorter time-out set from outside holds as well."""
+        allowed = self.gettimeout()
+        if allowed != 0.0:
+            left = max(0.001, self.deadline - time.monotonic())
+            self.settimeout(left if allowed is None else min(left, allowed))
+        try:
+            data = super().recv(size, flags)
+        except TimeoutError:
+            raise self._lateness() from None
+        self.begun = True
+        return data
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """As ever; a client that does not take its answer counts as gone."""
+        self.settimeout(self.patience)
+        try:
+            super().sendall(data, flags)
+        except TimeoutError:
+            raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+
+    def _lateness(self) -> Exception:
+        if self.head_is_complete:
+            return TimeoutError("the body did not arrive in time")
+        if self.begun:
+            return LateHeadError("the head did not arrive in time")
+        return ConnectionResetError(errno.ECONNRESET, "no request came")
+
+
+class CheckedReader:
+    """A request's body; breaking the chunked encoding raises what a broken connection raises, which apps know."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._reader = request.body.reader
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; empty at the end. After an error nobody knows where the next request would begin."""
+        try:
+            data: bytes = self._reader.read(size)
+            return data
+        except errors.ParseException:
+            self._request.force_close()
+            raise ConnectionResetError(errno.ECONNRESET, "the chunked encoding of the body is broken") from None
+        except OSError:
+            self._request.force_close()
+            raise
+
+
+def _head_is_complete(client: Any, request: Any) -> None:
+    if isinstance(client, PatientSocket):
+        client.head_is_complete = True
+    if request.body is not None:
+        request.body.reader = CheckedReader(request)
+
+
+class ProblemAnswers:
+    """What both workers do with a request that gunicorn cannot take, or an app that fails beyond its own handlers."""
+
+    log: Any
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer with a problem document; log its id with the kind of error, never with what was sent."""
+        status, title, detail = explain(exc)
+        request_id = uuid.uuid4().hex
+        if status >= 500 and not isinstance(exc, errors.UnsupportedTransferCoding | errors.InvalidHTTPVersion):
+            self.log.error("Error handling request %s", request_id, exc_info=exc)
+        else:
+            self.log.info("Refused request %s: %s (%d)", request_id, type(exc).__name__, status)
+        with suppress(OSError):
+            client.sendall(problem_bytes(status, title, detail, request_id))
+
+
+class PatientSyncWorker(ProblemAnswers, SyncWorker):
+    """One request at a time, a connection each: for use behind nginx, which waits for slow clients in our place."""
+
+    def accept(self, listener: Any) -> None:
+        """Take one connection and serve it."""
+        client, address = listener.accept()
+        self.handle(listener, PatientSocket(client, PATIENCE), address)
+
+    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
+        """Called with a complete head."""
+        _head_is_complete(client, req)
+        super().handle_request(listener, req, client, addr)
+
+
+class PatientConnection(TConn):
+    """A kept connection; each of its requests has a deadline of its own."""
+
+    ended = False
+
+    def init(self) -> None:
+        """Called before each request, once the first byte is there."""
+        super().init()
+        if isinstance(self.sock, PatientSocket):
+            self.sock.expect_request()
+
+
+class PatientThreadWorker(ProblemAnswers, ThreadWorker):
+    """Several requests at a time in threads; a thread is taken only while a request is on its way or being served."""
+
+    def accept(self, listener: Any) -> None:
+        """Take one connection; it waits in the poller, not in a thread, until its first byte comes."""
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.nr_conns += 1
+        conn = PatientConnection(self.cfg, PatientSocket(client, PATIENCE), address, listener.getsockname())
+        conn.timeout = time.monotonic() + PATIENCE
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Called with a complete head."""
+        _head_is_complete(conn.sock, req)
+        return bool(super().handle_request(req, conn))
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request. Waiting for the client to hang up is done here, not where connections are accepted."""
+        kept = super().handle(conn)
+        if kept is False:
+            with suppress(OSError):
+                conn.close(graceful=True)
+            conn.ended = True
+        return kept
+
+    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
+        """Put a kept connection back into the poller; forget one that has ended."""
+        if conn.ended:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When stopping, do not wait for connections on which nothing has come yet."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)

@@ -1,0 +1,95 @@
+"""Errors as RFC 9457 problem documents, and the request id that every answer carries."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any
+
+import msgspec
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from app import meters
+from app.words import Problem, Unavailable
+
+RETRY_AFTER_SECONDS = 5
+_SANE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
+_log = structlog.get_logger()
+
+
+def request_id() -> str:
+    """The sender's X-Request-Id if it is sane, or a new one; the same for the whole request."""
+    known: str | None = request.environ.get("signalbox.request_id")
+    if known is None:
+        sent = request.headers.get("X-Request-Id", "")
+        known = sent if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
+        request.environ["signalbox.request_id"] = known
+    return known
+
+
+def problem_response(problem: Problem) -> Response:
+    """The answer that tells a Problem."""
+    body: dict[str, Any] = {
+        "type": problem_type(problem.title),
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+    }
+    if problem.errors is not None:
+        body["errors"] = problem.errors
+    meters.refusals.labels(str(problem.status)).inc()
+    response = Response(msgspec.json.encode(body), problem.status, content_type="application/problem+json")
+    response.headers.update(problem.headers)
+    return response
+
+
+def problem_type(title: str) -> str:
+    """The URI that names a kind of problem: its title as a URN."""
+    return "urn:signalbox:" + re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def unavailable_response(trouble: Unavailable) -> Response:
+    """The 503 while Postgres cannot be asked; logged and counted."""
+    _log.error("Postgres cannot be asked", error=str(trouble)[:300], request_id=request_id())
+    return problem_response(
+        Problem(
+            503,
+            "Try again later",
+            "The database cannot be reached right now. Send the request again.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    )
+
+
+def register(app: Flask) -> None:
+    """Make every error of `app` a problem document and give every answer its X-Request-Id."""
+
+    @app.errorhandler(Problem)
+    def tell(problem: Problem) -> Response:
+        return problem_response(problem)
+
+    @app.errorhandler(Unavailable)
+    def tell_unavailable(trouble: Unavailable) -> Response:
+        return unavailable_response(trouble)
+
+    @app.errorhandler(HTTPException)
+    def tell_http(wrong: HTTPException) -> Response:
+        response = problem_response(Problem(wrong.code or 500, wrong.name, wrong.description or wrong.name))
+        allowed = getattr(wrong, "valid_methods", None)
+        if allowed:
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    @app.errorhandler(Exception)
+    def tell_bug(bug: Exception) -> Response:
+        _log.exception("unexpected error", request_id=request_id(), exc_info=bug)
+        return problem_response(
+            Problem(500, "Internal error", f"This should not have happened; it is logged as {request_id()}.")
+        )
+
+    @app.after_request
+    def name_request(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
+        return response

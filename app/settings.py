@@ -1,0 +1,177 @@
+"""Every knob, read from the environment once and checked at start.
+
+Comes in: a mapping such as `os.environ`. Goes out: a frozen `Settings`. A wrong value raises `SettingsError` with a
+sentence that names the variable, what it holds and what would be right.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+DATA_DIRECTORY = Path(".data")
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the text is the line that the deployer reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. Durations are in seconds, sizes in bytes."""
+
+    database_url: str
+    redis_url: str | None
+    encryption_keys: tuple[str, ...]
+    max_event_bytes: int
+    body_timeout: float
+    statement_timeout: float
+    connect_timeout: int
+    database_pool: int
+    allowed_private_targets: tuple[Network, ...]
+    worker_concurrency: int
+    heartbeat_timeout: float
+    log_level: str
+    log_format: str
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check all settings; raises SettingsError."""
+    env = os.environ if environment is None else environment
+    return Settings(
+        database_url=_database_url(env),
+        redis_url=_one(env, "REDIS_URL", None, _redis_url),
+        encryption_keys=_encryption_keys(env),
+        max_event_bytes=_one(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
+        body_timeout=_one(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600)),
+        statement_timeout=_one(env, "STATEMENT_TIMEOUT", 5.0, _seconds(0.1, 600)),
+        connect_timeout=_one(env, "CONNECT_TIMEOUT", 3, _whole(1, 60)),
+        database_pool=_one(env, "DATABASE_POOL", 10, _whole(1, 200)),
+        allowed_private_targets=_one(env, "ALLOWED_PRIVATE_TARGETS", (), _networks),
+        worker_concurrency=_one(env, "WORKER_CONCURRENCY", 50, _whole(2, 1_000)),
+        heartbeat_timeout=_one(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
+        log_level=_one(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
+        log_format=_one(env, "LOG_FORMAT", "json", _choice("json", "text")),
+    )
+
+
+def _one(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], Any]) -> Any:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        return read(text)
+    except ValueError as wrong:
+        raise SettingsError(f"{name}={text!r} cannot be used: {wrong}") from None
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"expected a whole number from {least} to {most}") from None
+        if not least <= value <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}")
+        return value
+
+    return read
+
+
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"expected seconds, {least:g} to {most:g}") from None
+        if not least <= value <= most:
+            raise ValueError(f"expected seconds, {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"expected one of {', '.join(allowed)}")
+        return text.lower()
+
+    return read
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    """`127.0.0.0/8, ::1, 10.1.2.3` as networks; a name is refused, since what counts is the address that is dialled."""
+    found = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        try:
+            found.append(ipaddress.ip_network(part, strict=False))
+        except ValueError:
+            raise ValueError(f"{part!r} is not an IP address or network such as 10.1.2.3 or 127.0.0.0/8") from None
+    return tuple(found)
+
+
+def _redis_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("expected a URL that begins with redis://, rediss:// or unix://")
+    return text
+
+
+def _database_url(env: Mapping[str, str]) -> str:
+    """DATABASE_URL, or the socket of the embedded Postgres under .data/ when it is unset."""
+    text = env.get("DATABASE_URL", "").strip()
+    if not text:
+        return embedded_database_url(DATA_DIRECTORY)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
+        raise SettingsError(
+            "DATABASE_URL cannot be used: expected a URL such as postgresql://user:password@host:5432/database"
+        )
+    return f"postgresql://{rest}"
+
+
+def embedded_database_url(data_directory: Path) -> str:
+    """The URL of the embedded Postgres whose data lie in `data_directory`; one that psql takes as well."""
+    folder = quote(os.fsencode(embedded_socket_directory(data_directory)), safe="/")
+    return f"postgresql://signalbox@/signalbox?host={folder}"
+
+
+def embedded_socket_directory(data_directory: Path) -> Path:
+    """Where the embedded Postgres puts its socket: beside the data, or, where that path is too long for a Unix
+    socket (107 bytes), a folder in the temporary directory that is named after it."""
+    import hashlib
+    import tempfile
+
+    beside = data_directory.absolute() / "socket"
+    if len(os.fsencode(beside)) <= 85:
+        return beside
+    digest = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"signalbox-{os.getuid()}-{digest}"
+
+
+def _encryption_keys(env: Mapping[str, str]) -> tuple[str, ...]:
+    """ENCRYPTION_KEY: Fernet keys, comma-separated; the first encrypts, all decrypt. Unset: .data/encryption.key."""
+    from cryptography.fernet import Fernet
+
+    text = env.get("ENCRYPTION_KEY", "").strip()
+    kept = DATA_DIRECTORY / "encryption.key"
+    if not text and kept.is_file():
+        text = kept.read_text().strip()
+    keys = tuple(filter(None, (part.strip() for part in text.split(","))))
+    for key in keys:
+        try:
+            Fernet(key)
+        except ValueError:
+            raise SettingsError(
+                "ENCRYPTION_KEY cannot be used: expected 32 random bytes in URL-safe base64; make one with "
+                "`flask make-encryption-key`"
+            ) from None
+    return keys

@@ -1,0 +1,266 @@
+"""Accounts, their keys, and the copy of both (with the enabled workflows) that a process keeps in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.words import Key, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as people list it."""
+
+    id: int
+    slug: str
+    plan: str
+    events_per_second: int | None
+    plan_ends_at: datetime | None
+    disabled_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountCopy:
+    """All that verifying and matching an event takes, read by one statement: `version` says of when."""
+
+    id: int
+    slug: str
+    version: int
+    plan: str
+    events_per_second: int | None
+    plan_ends_at: datetime | None
+    disabled_at: datetime | None
+    keys: Mapping[str, Key]
+    workflows: Sequence[EnabledWorkflow]
+
+
+@dataclass(frozen=True, slots=True)
+class EnabledWorkflow:
+    """The enabled version of a workflow."""
+
+    id: UUID
+    name: str
+    version: int
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as people list it; never the key itself."""
+
+    account_id: int
+    account: str
+    prefix: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+_COPY = """
+SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
+    (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
+                                     extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
+     FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document) ORDER BY name), '[]')
+     FROM workflows AS workflow
+     JOIN workflow_versions AS version ON version.account_id = workflow.account_id
+        AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
+     WHERE workflow.account_id = accounts.id) AS workflows
+FROM accounts
+"""
+
+
+def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountCopy | None:
+    """The account that owns the unrevoked key with this prefix."""
+    where = "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL)"
+    return _copy(connection.execute(sa.text(_COPY + where), {"prefix": prefix}).one_or_none())
+
+
+def find_account_copy(connection: sa.Connection, account_id: int) -> AccountCopy | None:
+    """The account as it is now."""
+    return _copy(connection.execute(sa.text(_COPY + "WHERE id = :id"), {"id": account_id}).one_or_none())
+
+
+def find_account_version(connection: sa.Connection, account_id: int) -> int | None:
+    """The version that the account's copy should have; None when the account is gone."""
+    version: int | None = connection.execute(
+        sa.text("SELECT version FROM accounts WHERE id = :id"), {"id": account_id}
+    ).scalar()
+    return version
+
+
+def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
+    if row is None:
+        return None
+    columns = row._asdict()
+    keys, workflows = columns.pop("keys"), columns.pop("workflows")
+    return AccountCopy(
+        **columns,
+        keys={key.prefix: key for key in map(_key, keys)},
+        workflows=[EnabledWorkflow(UUID(id_), name, version, document) for id_, name, version, document in workflows],
+    )
+
+
+def _key(fields: Sequence[str | None]) -> Key:
+    prefix, digest, scopes, expires, revoked = fields
+    return Key(
+        prefix=prefix or "",
+        digest=bytes.fromhex(digest or ""),
+        scopes=tuple((scopes or "").split()),
+        expires_at=_moment(expires),
+        revoked_at=_moment(revoked),
+    )
+
+
+def _moment(epoch: str | None) -> datetime | None:
+    from datetime import UTC
+
+    return None if epoch is None else datetime.fromtimestamp(float(epoch), UTC)
+
+
+def create_account(
+    connection: sa.Connection, slug: str, plan: Plan, signing_secret: bytes, now: datetime
+) -> int | None:
+    """Make an account; its id, or None when the slug is taken."""
+    account_id: int | None = connection.execute(
+        sa.text(
+            "INSERT INTO accounts (slug, plan, plan_ends_at, signing_secret, created_at) "
+            "VALUES (:slug, :plan, :ends, :secret, :now) ON CONFLICT (slug) DO NOTHING RETURNING id"
+        ),
+        {"slug": slug, "plan": plan.name, "ends": _end(plan, now), "secret": signing_secret, "now": now},
+    ).scalar()
+    return account_id
+
+
+def _end(plan: Plan, now: datetime) -> datetime | None:
+    return None if plan.days is None else now + timedelta(days=plan.days)
+
+
+def change_plan(connection: sa.Connection, account_id: int, plan: Plan, rate: int | None, now: datetime) -> None:
+    """Put an account on a plan from now on; `rate` overrides its events per second."""
+    connection.execute(
+        sa.text(
+            "UPDATE accounts SET plan = :plan, events_per_second = :rate, plan_ends_at = :ends, version = version + 1 "
+            "WHERE id = :id"
+        ),
+        {"id": account_id, "plan": plan.name, "rate": rate, "ends": _end(plan, now)},
+    )
+
+
+def disable_account(connection: sa.Connection, account_id: int, disabled_at: datetime | None) -> None:
+    """Switch an account off (a moment) or on again (None)."""
+    connection.execute(
+        sa.text("UPDATE accounts SET disabled_at = :at, version = version + 1 WHERE id = :id"),
+        {"id": account_id, "at": disabled_at},
+    )
+
+
+def grow_version(connection: sa.Connection, account_id: int) -> None:
+    """Make every process's copy of the account stale. Also the lock that serialises changes to one account."""
+    connection.execute(sa.text("UPDATE accounts SET version = version + 1 WHERE id = :id"), {"id": account_id})
+
+
+def list_accounts(connection: sa.Connection) -> list[AccountRow]:
+    """All accounts, oldest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at FROM accounts ORDER BY id"
+        )
+    )
+    return [AccountRow(*row) for row in rows]
+
+
+def find_account(connection: sa.Connection, name: str) -> AccountRow | None:
+    """An account by its slug or its id; a slug wins."""
+    row = connection.execute(
+        sa.text(
+            "SELECT id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at FROM accounts "
+            "WHERE slug = :name OR id::text = :name ORDER BY slug = :name DESC LIMIT 1"
+        ),
+        {"name": name},
+    ).one_or_none()
+    return None if row is None else AccountRow(*row)
+
+
+def find_signing_secret(connection: sa.Connection, account_id: int) -> bytes | None:
+    """The account's encrypted signing secret."""
+    secret = connection.execute(
+        sa.text("SELECT signing_secret FROM accounts WHERE id = :id"), {"id": account_id}
+    ).scalar()
+    return None if secret is None else bytes(secret)
+
+
+def insert_key(connection: sa.Connection, account_id: int, key: Key, name: str, now: datetime) -> None:
+    """Keep a new key (its hash)."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO keys (account_id, prefix, digest, name, scopes, created_at, expires_at) "
+            "VALUES (:account, :prefix, :digest, :name, :scopes, :now, :expires)"
+        ),
+        {
+            "account": account_id,
+            "prefix": key.prefix,
+            "digest": key.digest,
+            "name": name,
+            "scopes": list(key.scopes),
+            "now": now,
+            "expires": key.expires_at,
+        },
+    )
+    grow_version(connection, account_id)
+
+
+def list_keys(connection: sa.Connection, account_id: int | None) -> list[KeyRow]:
+    """All keys of an account, or of all of them, oldest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT account_id, slug AS account, prefix, name, scopes, keys.created_at, expires_at, revoked_at, last_used_at "
+            "FROM keys JOIN accounts ON accounts.id = account_id "
+            "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, keys.created_at"
+        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+        {"account": account_id},
+    )
+    return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]
+
+
+def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | None:
+    """Revoke a key by its prefix; the owning account's id, or None when there is no such key in force."""
+    account_id: int | None = connection.execute(
+        sa.text("UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING account_id"),
+        {"prefix": prefix, "now": now},
+    ).scalar()
+    if account_id is not None:
+        grow_version(connection, account_id)
+    return account_id
+
+
+def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now: datetime) -> None:
+    """Revoke all keys of an account that carry this name."""
+    connection.execute(
+        sa.text(
+            "UPDATE keys SET revoked_at = :now WHERE account_id = :account AND name = :name AND revoked_at IS NULL"
+        ),
+        {"account": account_id, "name": name, "now": now},
+    )
+    grow_version(connection, account_id)
+
+
+def note_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
+    """Remember when a key was last used."""
+    connection.execute(
+        sa.text(
+            "UPDATE keys SET last_used_at = :minute "
+            "WHERE prefix = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
+        ),
+        {"prefix": prefix, "minute": minute},
+    )

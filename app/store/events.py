@@ -1,0 +1,194 @@
+"""Events in Postgres: one statement records an event with its decisions, its runs and their jobs.
+
+Comes in: verified events with their decisions and new runs. Goes out: what was recorded, or which earlier event an
+idempotency key stands for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg2
+from psycopg2 import errors
+from psycopg2.extensions import connection as RawConnection
+
+from app.store.connections import Database, passing_trouble_as_unavailable
+from app.words import Decision, Event, NewRun
+
+# The path of most events: nothing starts, no idempotency key. One insert that happens only while the caller's copy of
+# the account is the current one.
+_RECORD = """
+PREPARE record_event (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb) AS
+INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND version = $2
+"""
+
+# The same with everything that may come with it: all in one statement, hence in one transaction and one round trip.
+# An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
+_RECORD_ALL = """
+PREPARE record_event_with_all
+    (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
+     uuid[], uuid[], int[], text[]) AS
+WITH account AS (
+    SELECT id FROM accounts WHERE id = $1 AND version = $2
+), ledger AS (
+    INSERT INTO idempotency_keys AS known (account_id, key, digest, event_id, received_at)
+    SELECT id, $12, $13, $3, $9 FROM account WHERE $12 IS NOT NULL
+    ON CONFLICT (account_id, key) DO UPDATE
+        SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at
+        WHERE known.received_at < excluded.received_at - interval '30 days'
+    RETURNING 1
+), fresh AS (
+    SELECT id FROM account WHERE $12 IS NULL OR EXISTS (SELECT FROM ledger)
+), event AS (
+    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings,
+                        idempotency_key)
+    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM fresh
+), run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, $3, $9, $5, 'running', 'steps[0]', $9, $9, $9
+    FROM fresh, unnest($14, $15, $16, $17) AS new (id, workflow_id, version, match_key)
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
+    FROM fresh, unnest($14) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
+)
+SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
+"""
+
+_EXECUTE = "EXECUTE record_event (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_EXECUTE_ALL = (
+    "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the attempt to record an event.
+
+    `stale`: nothing was written, the caller's copy of the account is out of date. `earlier`: nothing was written, the
+    idempotency key stands for that event already. Neither: it is recorded.
+    """
+
+    stale: bool = False
+    earlier: EarlierEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierEvent:
+    """The event that an idempotency key stands for, and the SHA-256 digest of the body that it came with."""
+
+    id: UUID
+    digest: bytes
+    received_at: datetime
+
+
+def record_event(
+    database: Database, account_version: int, event: Event, decisions: Sequence[Decision], runs: Sequence[NewRun]
+) -> Recorded:
+    """Write all that follows from accepting `event`, in one transaction that is committed when this returns.
+
+    A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
+    so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
+    when Postgres cannot hold a value.
+    """
+    with passing_trouble_as_unavailable():
+        for is_last in (False, True):
+            try:
+                return _record(database.held(), account_version, event, decisions, runs)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as trouble:
+                lost = isinstance(trouble, psycopg2.InterfaceError) or database.held_is_broken()
+                if is_last or not lost:
+                    raise
+                database.let_go()
+            except errors.UniqueViolation:
+                if not is_last:
+                    raise
+                return Recorded()
+    raise AssertionError("unreachable")
+
+
+def _record(
+    connection: RawConnection,
+    account_version: int,
+    event: Event,
+    decisions: Sequence[Decision],
+    runs: Sequence[NewRun],
+) -> Recorded:
+    values = [
+        event.account_id,
+        account_version,
+        str(event.id),
+        event.event,
+        event.distinct_id,
+        event.phone,
+        event.data_json,
+        event.extra_json,
+        event.received_at,
+        decisions_json(decisions),
+        json.dumps(event.warnings, ensure_ascii=False) if event.warnings else None,
+    ]
+    with connection.cursor() as cursor:
+        if not runs and event.idempotency_key is None:
+            _execute_prepared(cursor, _RECORD, _EXECUTE, values)
+            return Recorded(stale=cursor.rowcount == 0)
+        values += [event.idempotency_key, event.body_digest]
+        values += [
+            [str(run.id) for run in runs],
+            [str(run.workflow_id) for run in runs],
+            [run.version for run in runs],
+            [run.match_key for run in runs],
+        ]
+        _execute_prepared(cursor, _RECORD_ALL, _EXECUTE_ALL, values)
+        known, fresh = cursor.fetchone() or (False, False)
+        if not known:
+            return Recorded(stale=True)
+        if fresh:
+            return Recorded()
+        earlier = _find_earlier_event(cursor, event)
+        if earlier is not None and earlier.id == event.id:
+            return Recorded()
+        return Recorded(stale=earlier is None, earlier=earlier)
+
+
+def _execute_prepared(cursor: psycopg2.extensions.cursor, prepare: str, execute: str, values: Sequence[object]) -> None:
+    """Run a prepared statement; the first time on a connection Postgres does not know it yet and it is prepared."""
+    try:
+        cursor.execute(execute, values)
+    except errors.InvalidSqlStatementName:
+        cursor.execute(prepare)
+        cursor.execute(execute, values)
+
+
+def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> EarlierEvent | None:
+    cursor.execute(
+        "SELECT event_id, digest, received_at FROM idempotency_keys WHERE account_id = %s AND key = %s",
+        (event.account_id, event.idempotency_key),
+    )
+    row = cursor.fetchone()
+    return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
+
+
+def decisions_json(decisions: Sequence[Decision]) -> str | None:
+    """The `decisions` column: a list of objects, one a workflow that looked; None when none did."""
+    if not decisions:
+        return None
+    return json.dumps(
+        [
+            {
+                "workflow": decision.workflow,
+                "version": decision.version,
+                "started": decision.started,
+                "reason": decision.reason,
+                **({"run": str(decision.run_id)} if decision.run_id else {}),
+            }
+            for decision in decisions
+        ],
+        ensure_ascii=False,
+    )

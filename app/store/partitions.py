@@ -1,0 +1,45 @@
+"""The monthly partitions of `events`: made ahead of time, so that none of them ever has to be made under load."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+
+MONTHS_AHEAD = 3
+
+
+def ensure_partitions(connection: sa.Connection, now: datetime) -> list[str]:
+    """Make the partitions of this month and the next ones that are missing; their names.
+
+    A partition is made as a table of its own, comments included, and then attached: attaching locks out neither readers
+    nor writers of `events`. Two processes that do this at once are serialised by an advisory lock.
+    """
+    made = []
+    for ahead in range(MONTHS_AHEAD + 1):
+        first, after = _month(now, ahead), _month(now, ahead + 1)
+        name = f"events_{first:%Y_%m}"
+        if _exists(connection, name):
+            continue
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('signalbox partitions'))"))
+        if _exists(connection, name):
+            continue
+        # Identifiers and bounds are made of digits above; DDL takes no parameters.
+        connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE events INCLUDING ALL)")
+        connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS 'events received in {first:%B %Y} (UTC)'")
+        connection.exec_driver_sql(
+            f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ('{first:%Y-%m-%d} 00:00+00') "
+            f"TO ('{after:%Y-%m-%d} 00:00+00')"
+        )
+        made.append(name)
+    return made
+
+
+def _month(now: datetime, ahead: int) -> datetime:
+    """The first moment of the month that is `ahead` months after that of `now`."""
+    year, month = divmod(now.year * 12 + now.month - 1 + ahead, 12)
+    return now.replace(year=year, month=month + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _exists(connection: sa.Connection, name: str) -> bool:
+    return bool(connection.execute(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar())

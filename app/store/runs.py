@@ -1,0 +1,252 @@
+"""Runs, their steps and attempts: how a worker claims a run and how it settles what it did.
+
+States of a run: running → done | failed | cancelled. While it is running, exactly one queue job (number `job`) may move
+it, and each settled change makes `turn` one greater: a worker that was overtaken changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg2
+from psycopg2.extensions import connection as RawConnection
+
+from app.store.connections import Database, passing_trouble_as_unavailable
+from app.words import Event, Outcome, Run
+
+# All that the next step needs, read at once. The event is found in its partition by its received_at.
+_CLAIM = """
+SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
+    run.ordinal, run.attempt, run.turn, run.job, run.step_started_at,
+    event.id, event.event, event.distinct_id, event.phone, event.data::text, event.received_at,
+    (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM steps
+     WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL AND status = 'done')
+FROM runs AS run
+JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
+JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
+    AND version.version = run.version
+JOIN events AS event ON event.account_id = run.account_id AND event.id = run.event_id
+    AND event.received_at = run.event_received_at
+WHERE run.account_id = %s AND run.id = %s AND run.job = %s AND run.status = 'running'
+"""
+
+# Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
+_SETTLE = """
+WITH moved AS (
+    UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
+        turn = turn + 1, job = %(job)s, wake_at = %(wake_at)s, step_started_at = %(step_started_at)s,
+        error = %(error)s, updated_at = %(now)s,
+        finished_at = CASE WHEN %(status)s = 'running' THEN NULL ELSE %(now)s::timestamptz END
+    WHERE account_id = %(account_id)s AND id = %(run_id)s AND turn = %(turn)s AND status = 'running'
+    RETURNING 1
+), step AS (
+    INSERT INTO steps (account_id, run_id, ordinal, path, name, action, status, started_at, finished_at, output, error)
+    SELECT %(account_id)s, %(run_id)s, %(step_ordinal)s, %(step_path)s, %(step_name)s, %(step_action)s,
+        %(step_status)s, %(step_began)s, %(step_ended)s, %(step_output)s::jsonb, %(step_error)s
+    FROM moved
+    ON CONFLICT (account_id, run_id, ordinal) DO UPDATE
+        SET status = excluded.status, finished_at = excluded.finished_at, output = excluded.output,
+            error = excluded.error
+), tried AS (
+    INSERT INTO attempts (account_id, run_id, ordinal, attempt, outcome, error_class, error, request, response,
+                          started_at, finished_at)
+    SELECT %(account_id)s, %(run_id)s, %(step_ordinal)s, %(tried)s, %(outcome)s, %(error_class)s, %(outcome_error)s,
+        %(request)s::jsonb, %(response)s::jsonb, %(tried_at)s, %(now)s
+    FROM moved WHERE %(tried)s IS NOT NULL
+), queued AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after)
+    SELECT 0, 'run', 'queued', %(job_key)s, convert_to(%(job_key)s, 'UTF8'), %(wake_at)s
+    FROM moved WHERE %(job_key)s IS NOT NULL
+)
+SELECT count(*) FROM moved
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """What is kept of the step that was just worked on."""
+
+    path: str
+    name: str | None
+    action: str
+    status: str
+    started_at: datetime
+    output: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Where a run stands after its worker did something: its new place, the step's row, and the attempt if one was made.
+
+    `wake_at` with `job` greater than the run's own means: a job that is due then is enqueued along.
+    """
+
+    status: str
+    at: str | None
+    ordinal: int
+    attempt: int
+    job: int
+    wake_at: datetime | None
+    step_started_at: datetime | None
+    error: str | None
+    step: StepRow
+    outcome: Outcome | None = None
+    tried_at: datetime | None = None
+
+
+def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
+    """The run with all that its next step needs; None when this job may not move it (ended, or moved on by another)."""
+    with passing_trouble_as_unavailable():
+        connection = _living(database)
+        with connection.cursor() as cursor:
+            cursor.execute(_CLAIM, (account_id, str(run_id), job))
+            row = cursor.fetchone()
+    return None if row is None else _run(row)
+
+
+def _living(database: Database) -> RawConnection:
+    """The thread's held connection, opened anew when it has died since its last use."""
+    connection = database.held()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (psycopg2.OperationalError, psycopg2.InterfaceError):
+        database.let_go()
+        connection = database.held()
+    return connection
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    (run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, turn, job, step_started,
+     event_id, name, distinct_id, phone, data_json, received_at, outputs) = row  # fmt: skip
+    event = Event(
+        id=UUID(event_id),
+        account_id=account_id,
+        event=name,
+        distinct_id=distinct_id,
+        phone=phone,
+        data=json.loads(data_json, parse_float=Decimal),
+        data_json=data_json,
+        extra_json=None,
+        received_at=received_at,
+    )
+    return Run(
+        id=UUID(run_id),
+        account_id=account_id,
+        workflow_id=UUID(workflow_id),
+        workflow=workflow,
+        version=version,
+        document=document,
+        status=status,
+        at=at,
+        ordinal=ordinal,
+        attempt=attempt,
+        turn=turn,
+        job=job,
+        event=event,
+        outputs=json.loads(outputs, parse_float=Decimal),
+        step_started_at=step_started,
+    )
+
+
+def settle_run(database: Database, run: Run, settlement: Settlement, now: datetime) -> bool:
+    """Write what happened, committed when this returns; False when another worker was faster and nothing is written.
+
+    A statement whose answer got lost with the connection is sent once more: when the run has moved on by exactly one
+    turn then, it is taken for our own doing.
+    """
+    values = _settle_values(run, settlement, now)
+    with passing_trouble_as_unavailable():
+        try:
+            return _settle(database.held(), values)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            if not database.held_is_broken():
+                raise
+            database.let_go()
+        connection = database.held()
+        if _settle(connection, values):
+            return True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT turn FROM runs WHERE account_id = %s AND id = %s", (run.account_id, str(run.id)))
+            row = cursor.fetchone()
+        return row is not None and row[0] == run.turn + 1
+
+
+def _settle(connection: RawConnection, values: Mapping[str, Any]) -> bool:
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(_SETTLE, values)
+        except psycopg2.DataError:
+            # A destination may answer with what jsonb cannot hold (1e999999): it is left out, the step is settled.
+            cursor.execute(_SETTLE, {**values, "response": None, "step_output": None})
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _settle_values(run: Run, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    step, outcome = settlement.step, settlement.outcome
+    return {
+        "account_id": run.account_id,
+        "run_id": str(run.id),
+        "turn": run.turn,
+        "status": settlement.status,
+        "at": settlement.at,
+        "ordinal": settlement.ordinal,
+        "attempt": settlement.attempt,
+        "job": settlement.job,
+        "job_key": job_key(run.account_id, run.id, settlement.job) if settlement.job > run.job else None,
+        "wake_at": settlement.wake_at,
+        "step_started_at": settlement.step_started_at,
+        "error": settlement.error,
+        "now": now,
+        "step_ordinal": run.ordinal,
+        "step_path": step.path,
+        "step_name": step.name,
+        "step_action": step.action,
+        "step_status": step.status,
+        "step_began": step.started_at,
+        "step_ended": None if step.status == "waiting" else now,
+        "step_output": _json(step.output),
+        "step_error": step.error,
+        "tried": run.attempt + 1 if outcome else None,
+        "outcome": outcome.kind if outcome else None,
+        "error_class": outcome.error_class if outcome else None,
+        "outcome_error": outcome.error if outcome else None,
+        "request": _json(outcome.request) if outcome else None,
+        "response": _json(outcome.response) if outcome else None,
+        "tried_at": settlement.tried_at,
+    }
+
+
+def _json(value: Mapping[str, Any] | None) -> str | None:
+    """JSON text with every number exact, in characters that jsonb can hold."""
+    return None if value is None else _EXACT_JSON.encode(_storable(value)).decode()
+
+
+_EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
+
+
+def _storable(value: Any) -> Any:
+    """`value` with U+FFFD in place of the characters that Postgres refuses (NUL and lone surrogates)."""
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_storable(name): _storable(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(member) for member in value]
+    return value
+
+
+def job_key(account_id: int, run_id: UUID, job: int) -> str:
+    """Name of a queue job: payload and dedupe key alike."""
+    return f"{account_id}:{run_id}:{job}"

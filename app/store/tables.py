@@ -1,0 +1,235 @@
+"""The tables as the migrations leave them; every table and column says in its comment what it holds.
+
+Nothing here runs SQL. `tests/store/test_migrations.py` holds this model against all migrations replayed. The tables of
+the queue (`pgqueuer*`) belong to PgQueuer and are not listed.
+
+No foreign keys lead to or from `events`, `runs`, `steps` and `attempts`: each of their rows is written by a statement
+that has just read or changed the row it belongs to, and the check would cost a lock on a hot row per event.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP, UUID
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+_NOW = sa.text("now()")
+
+
+def _column(name: str, type_: Any, comment: str, *arguments: Any, null: bool = False, **options: Any) -> sa.Column[Any]:
+    return sa.Column(name, type_, *arguments, nullable=null, comment=comment, **options)
+
+
+def _moment(name: str, comment: str, **options: Any) -> sa.Column[Any]:
+    return _column(name, TIMESTAMP(timezone=True), comment, **options)
+
+
+def _account() -> sa.Column[Any]:
+    return _column("account_id", sa.BigInteger, "the account that owns the row")
+
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    _column("id", sa.BigInteger, "the id that senders put into x-fb-account-id", sa.Identity(always=True)),
+    _column("slug", sa.Text, "short unique name; the tenant name of the CxEngage routes"),
+    _column("plan", sa.Text, "trial, standard or unlimited: how many events a second are let in"),
+    _column("events_per_second", sa.Integer, "overrides the plan's rate; null: the plan's own", null=True),
+    _moment("plan_ends_at", "events are refused from this moment on; null: no end", null=True),
+    _moment("disabled_at", "when the account was switched off; null: it is on", null=True),
+    _column(
+        "version",
+        sa.BigInteger,
+        "grows with every change that web processes keep in memory (keys, plan, workflows); checked by each event",
+        server_default=sa.text("1"),
+    ),
+    _column("signing_secret", BYTEA, "secret of the signatures on outbound calls (Standard Webhooks), encrypted"),
+    _moment("created_at", "when the account was made", server_default=_NOW),
+    sa.PrimaryKeyConstraint("id"),
+    sa.UniqueConstraint("slug"),
+    sa.CheckConstraint("plan IN ('trial', 'standard', 'unlimited')", name="plan"),
+    comment="who owns everything",
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    _account(),
+    _column("prefix", sa.Text, "public part of the key (sb_PREFIX_…), enough to name and find it"),
+    _column("digest", BYTEA, "SHA-256 of the whole key; the key itself is kept nowhere"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("scopes", ARRAY(sa.Text), "what it may do, such as events:write"),
+    _moment("created_at", "when it was made", server_default=_NOW),
+    _moment("expires_at", "from when on it is refused; null: never", null=True),
+    _moment("revoked_at", "when it was revoked; null: it is in force", null=True),
+    _moment("last_used_at", "when it was last used, to the minute; null: never", null=True),
+    sa.PrimaryKeyConstraint("prefix"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    # Serves list_keys and the copy that web processes keep of an account.
+    sa.Index("keys_account_id_idx", "account_id"),
+    comment="API keys: shown once, kept as a hash, scoped, revocable",
+)
+
+workflows = sa.Table(
+    "workflows",
+    metadata,
+    _account(),
+    _column("id", UUID(as_uuid=True), "id of the workflow"),
+    _column("name", sa.Text, "unique in the account; letters, digits, - and _"),
+    _column("enabled_version", sa.Integer, "the version that looks at events; null: disabled", null=True),
+    _column("latest_version", sa.Integer, "the newest version there is"),
+    _moment("created_at", "when its first version was saved", server_default=_NOW),
+    _moment("updated_at", "when it was last changed, enabled or disabled", server_default=_NOW),
+    sa.PrimaryKeyConstraint("account_id", "id"),
+    # The rule: a name means one workflow of an account.
+    sa.UniqueConstraint("account_id", "name"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="workflows by name; what they say is in workflow_versions",
+)
+
+workflow_versions = sa.Table(
+    "workflow_versions",
+    metadata,
+    _account(),
+    _column("workflow_id", UUID(as_uuid=True), "the workflow"),
+    _column("version", sa.Integer, "1, 2, 3 …; never changed once saved"),
+    _column("source", sa.Text, "the document as it was given, comments included"),
+    _column("document", JSONB, "the document as data"),
+    _moment("created_at", "when it was saved", server_default=_NOW),
+    sa.PrimaryKeyConstraint("account_id", "workflow_id", "version"),
+    sa.ForeignKeyConstraint(
+        ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
+    ),
+    comment="every version of every workflow; a run stays on the version that started it",
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    _account(),
+    _column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of acceptance"),
+    _column("event", sa.Text, "name of the event, exactly as sent"),
+    _column("distinct_id", sa.Text, "whom the event is about (the subject)"),
+    _column("phone", sa.Text, "the subject's phone number in E.164 (+ and digits); null: not sent", null=True),
+    _column("data", JSONB, "the data object as sent, every number exact"),
+    _column("extra", JSONB, "unknown top-level fields of the request; null: none", null=True),
+    _moment("received_at", "when the event was accepted"),
+    _column("decisions", JSONB, "what each workflow that looked concluded, and why; null: none looked", null=True),
+    _column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
+    _column("warnings", JSONB, "what the sender was told about the event beside success; null: nothing", null=True),
+    sa.PrimaryKeyConstraint("account_id", "id", "received_at"),
+    # Serves find_events_of_subject: the events of a person, newest first.
+    sa.Index("events_subject_idx", "account_id", "distinct_id", "id"),
+    postgresql_partition_by="RANGE (received_at)",
+    comment="every accepted event, one row each, never updated; partitioned by month of received_at",
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    _account(),
+    _column("key", sa.Text, "the Idempotency-Key or webhook-id that came with the event"),
+    _column("digest", BYTEA, "SHA-256 of the request body: the same key with another body is refused"),
+    _column("event_id", UUID(as_uuid=True), "the event that was stored for it"),
+    _moment("received_at", "when; the key is remembered for 30 days from then"),
+    # The rule: one event per key and account.
+    sa.PrimaryKeyConstraint("account_id", "key"),
+    # Serves forget_old_idempotency_keys.
+    sa.Index("idempotency_keys_received_at_idx", "received_at", postgresql_using="brin"),
+    comment="which idempotency keys were used in the last 30 days, and for which event",
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    _account(),
+    _column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of start"),
+    _column("workflow_id", UUID(as_uuid=True), "the workflow"),
+    _column("version", sa.Integer, "the version of it that runs"),
+    _column("match_key", sa.Text, "what it was started for, unique per workflow: the id of the last matched event"),
+    _column("event_id", UUID(as_uuid=True), "the event that started it"),
+    _moment("event_received_at", "received_at of that event (finds its partition)"),
+    _column("distinct_id", sa.Text, "the subject"),
+    _column("status", sa.Text, "running, done, failed or cancelled"),
+    _column("at", sa.Text, "path of the current step such as steps[1]; null: past the last one", null=True),
+    _column("ordinal", sa.Integer, "how many steps it has entered before the current one", server_default=sa.text("0")),
+    _column("attempt", sa.Integer, "failed attempts of the current step so far", server_default=sa.text("0")),
+    _column(
+        "turn",
+        sa.BigInteger,
+        "grows with every settled change; guards against two workers",
+        server_default=sa.text("0"),
+    ),
+    _column("job", sa.Integer, "number of the queue job that may move it", server_default=sa.text("1")),
+    _moment("wake_at", "when its job is due: now, the end of a wait, or the next attempt; null: ended", null=True),
+    _moment("step_started_at", "when the current step was entered; null: not yet", null=True),
+    _column("error", sa.Text, "why it failed, in one line; null: it did not", null=True),
+    _moment("created_at", "when it was started"),
+    _moment("updated_at", "when it last moved"),
+    _moment("finished_at", "when it ended; null: it has not", null=True),
+    sa.PrimaryKeyConstraint("account_id", "id"),
+    # The rule: one run per workflow and match, ever.
+    sa.UniqueConstraint("account_id", "workflow_id", "match_key"),
+    sa.CheckConstraint("status IN ('running', 'done', 'failed', 'cancelled')", name="status"),
+    # Serves find_runs_of_event.
+    sa.Index("runs_event_idx", "account_id", "event_id"),
+    # Serves find_runs_of_subject.
+    sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
+    # Serves find_failed_runs.
+    sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
+    # Serves enqueue_orphans: runs whose job should have come long ago.
+    sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),
+    comment="one execution of one workflow version for one match",
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    _account(),
+    _column("run_id", UUID(as_uuid=True), "the run"),
+    _column("ordinal", sa.Integer, "0, 1, 2 … in the order in which the run entered them"),
+    _column("path", sa.Text, "where the step stands in the document, such as steps[1]"),
+    _column("name", sa.Text, "its id in the document; null: none given", null=True),
+    _column("action", sa.Text, "what it does: http, log, wait …"),
+    _column("status", sa.Text, "waiting (for time or the next attempt), done or failed"),
+    _moment("started_at", "when the run entered it"),
+    _moment("finished_at", "when it was settled; null: it is not", null=True),
+    _column("output", JSONB, "what later steps see as steps.<id>; null: nothing", null=True),
+    _column("error", sa.Text, "what went wrong last, in one line; null: nothing", null=True),
+    sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal"),
+    sa.CheckConstraint("status IN ('waiting', 'done', 'failed')", name="status"),
+    comment="the steps that a run has entered",
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    _account(),
+    _column("run_id", UUID(as_uuid=True), "the run"),
+    _column("ordinal", sa.Integer, "the step, by its ordinal in the run"),
+    _column("attempt", sa.Integer, "1, 2, 3 … within the step"),
+    _column("outcome", sa.Text, "done, retry (tried again later) or failed"),
+    _column(
+        "error_class", sa.Text, "one word for what went wrong, such as timeout or http_5xx; null: nothing", null=True
+    ),
+    _column("error", sa.Text, "what went wrong, in one line; null: nothing", null=True),
+    _column(
+        "request", JSONB, "what was sent, secrets masked, body capped; null: nothing is sent by this action", null=True
+    ),
+    _column("response", JSONB, "what came back: status and first bytes; null: nothing did", null=True),
+    _moment("started_at", "when the attempt began"),
+    _moment("finished_at", "when it ended"),
+    sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal", "attempt"),
+    sa.CheckConstraint("outcome IN ('done', 'retry', 'failed')", name="outcome"),
+    comment="every try of every action",
+)

@@ -1,0 +1,166 @@
+"""The vocabulary of the house as frozen values; everything that crosses from one room to another is one of these.
+
+Comes in: nothing. Goes out: plain data, no behaviour beyond small derived properties. Imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much an account may send: `events_per_second` (None: unlimited) and how many days it lasts (None: no end)."""
+
+    name: str
+    events_per_second: int | None
+    days: int | None
+
+
+PLANS: Mapping[str, Plan] = {
+    plan.name: plan for plan in (Plan("trial", 100, 30), Plan("standard", 1_000, None), Plan("unlimited", None, None))
+}
+
+EVENTS_WRITE = "events:write"
+SCOPES = (EVENTS_WRITE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it is kept: its public `prefix` (8 characters) and the SHA-256 digest of the whole key."""
+
+    prefix: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One verified fact. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres."""
+
+    id: UUID
+    account_id: int
+    event: str
+    distinct_id: str
+    phone: str | None
+    data: Mapping[str, Any]
+    data_json: str
+    extra_json: str | None
+    received_at: datetime
+    idempotency_key: str | None = None
+    body_digest: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` in words."""
+
+    workflow_id: UUID
+    workflow: str
+    version: int
+    started: bool
+    contributing: bool
+    reason: str
+    run_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be created with the event that starts it; `match_key` is unique per workflow: one run per match, ever."""
+
+    id: UUID
+    workflow_id: UUID
+    version: int
+    match_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the sender is told about an accepted event."""
+
+    id: UUID
+    event: str
+    distinct_id: str
+    received_at: datetime
+    duplicate: bool
+    contributing: bool
+    runs: tuple[UUID, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt of one step ended.
+
+    `kind`: "done" (the step is over), "retry" (the same step again after `retry_after` seconds, or after the policy's
+    pause when that is None) or "failed" (no further attempt helps). `output` is what later steps see as
+    `steps.<id>`; `request` and `response` are kept with the attempt, secrets already masked; `error` says in one
+    line what went wrong, `error_class` in one word (such as "timeout", "http_4xx", "refused_target").
+    """
+
+    kind: str
+    output: Mapping[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] | None = None
+    response: Mapping[str, Any] | None = None
+    error: str | None = None
+    error_class: str | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A claimed run, with all that its next step needs.
+
+    `at` is the path of the step it stands at ("steps[0]"; None: past the last), `ordinal` counts the steps entered so
+    far, `attempt` the attempts of this step so far, `turn` every settled change (compare-and-set), `job` the queue job
+    that may move it. `document` is the workflow version that started it; `outputs` maps step ids to their outputs.
+    """
+
+    id: UUID
+    account_id: int
+    workflow_id: UUID
+    workflow: str
+    version: int
+    document: Mapping[str, Any]
+    status: str
+    at: str | None
+    ordinal: int
+    attempt: int
+    turn: int
+    job: int
+    event: Event
+    outputs: Mapping[str, Any]
+    step_started_at: datetime | None = None
+
+
+class Unavailable(Exception):
+    """Postgres cannot be asked right now (gone, no connection left, a statement timed out); worth trying again."""
+
+
+class Problem(Exception):
+    """Something the caller has to hear: an HTTP `status`, a `title`, a `detail` and, where there are several, `errors`.
+
+    `errors` is a list of `{"field": path, "message": text}` (RFC 9457 extension member).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        errors: list[dict[str, Any]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})

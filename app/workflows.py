@@ -1,0 +1,44 @@
+"""Is this document a workflow? Checks all its parts: the pattern belongs to `match`, the steps belong to `act`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.act import steps
+from app.documents import Document, Mistake
+from app.match.rules import check_pattern
+
+_FIELDS = ("name", "description", "on", "steps")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+def check_workflow(document: Document) -> list[Mistake]:
+    """All that is wrong with a document, in the order of its lines; empty when it can be enabled."""
+    if document.value is None and document.mistakes:
+        return document.mistakes
+    if not isinstance(document.value, dict):
+        return [document.mistake("", "a workflow is an object with the fields name, on and steps")]
+    found = [document.mistake(path, message) for path, message in _check(document.value)]
+    found += document.mistakes
+    return sorted(found, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+
+
+def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name in document:
+        if name not in _FIELDS:
+            yield name, f"is unknown; a workflow has the fields {', '.join(_FIELDS)}"
+    called = document.get("name")
+    if not isinstance(called, str) or not _NAME.fullmatch(called):
+        yield "name", "has to be 1 to 100 letters, digits, - and _" if "name" in document else "is missing"
+    if not isinstance(document.get("description", ""), str):
+        yield "description", "has to be text"
+    if "on" in document:
+        yield from check_pattern(document["on"])
+    else:
+        yield "on", "is missing: what has to happen, at its simplest the name of an event"
+    if "steps" in document:
+        yield from steps.check(document["steps"])
+    else:
+        yield "steps", "is missing: what is to be done"

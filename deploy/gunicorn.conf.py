@@ -1,0 +1,69 @@
+"""gunicorn's settings, for `make run` and for servers: `gunicorn -c deploy/gunicorn.conf.py wsgi:app`."""
+
+import os
+import sys
+
+
+def _setting(name: str, default: str) -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+# Only this machine by default: outside there should be nginx with TLS in front. BIND takes all that gunicorn takes
+# (0.0.0.0:8000, [::]:8000, unix:/run/signalbox.sock).
+bind = _setting("BIND", f"127.0.0.1:{_setting('PORT', '8000')}")
+
+# One process as long as the rate limit counts in its memory; with REDIS_URL, about one per core.
+workers = int(_setting("WEB_CONCURRENCY", "1"))
+
+# Threads, so that a sender who is slow, or Postgres that is, holds up nobody else; 1 for the sync worker, which costs
+# least per request but needs nginx in front to wait for slow senders. Both answer even garbage with problem documents.
+threads = int(_setting("WEB_THREADS", "8"))
+worker_class = "app.receive.gunicorn_worker." + ("PatientThreadWorker" if threads > 1 else "PatientSyncWorker")
+
+# A sync worker that waits for a body that is just in time, and then for Postgres, is slow but not stuck.
+_body_timeout = float(_setting("BODY_TIMEOUT", "20"))
+timeout = int(_body_timeout) + 20
+
+# Requests that are on their way when we stop may still arrive in full and be stored.
+graceful_timeout = int(_body_timeout) + 5
+
+# Longer than nginx keeps its idle connections to us (60 s), so that we never close one that it is about to use.
+keepalive = 75
+
+# Connections that may wait in the kernel while a worker is restarted or busy: a burst is late, not refused.
+backlog = 2048
+
+# A fresh process now and then, so that no slow leak of memory in any library lasts; not all at the same moment.
+max_requests = 100_000
+max_requests_jitter = 20_000
+
+# Our longest path has some 100 characters, our senders a dozen headers; together at most half a MiB is read of a head.
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# Each event is a row, each refusal a number in the metrics: a line per request would only cost.
+accesslog = None
+
+# gunicorn says on standard error what goes wrong; LOG_LEVEL=info adds its starts and stops.
+loglevel = _setting("LOG_LEVEL", "warning")
+
+# A socket for remote control, at one place per user: two servers of one user would fight for it, and we never use it.
+control_socket_disable = True
+
+
+def on_starting(server):
+    """Refuse more than one process while each would count the rate limit for itself."""
+    if server.cfg.workers > 1 and not _setting("REDIS_URL", ""):
+        sys.exit(
+            f"Refused to start {server.cfg.workers} web processes without REDIS_URL: each would count the rate limits "
+            "for itself. Set REDIS_URL to a Redis that all of them reach, or WEB_CONCURRENCY=1."
+        )
+
+
+def child_exit(server, worker):
+    """Take a process that ended out of the gauges, where several count together."""
+    if _setting("PROMETHEUS_MULTIPROC_DIR", ""):
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)

@@ -1,0 +1,14 @@
+"""${message}
+
+Locks: …
+Safe with the previous code: …
+"""
+
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}

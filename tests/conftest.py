@@ -1,0 +1,81 @@
+"""What all tests share: a real PostgreSQL, migrated once a session, and nothing of the developer's own settings."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app, settings
+from app.journey import Journey
+from app.operate.embedded import EmbeddedPostgres
+from app.store.migrations import upgrade
+from tests.builders import Sender, a_sender
+
+# Settings of the shell that tests are started in would change what they show.
+FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")
+FOREIGN += ("STATEMENT_TIMEOUT", "CONNECT_TIMEOUT", "DATABASE_POOL", "WORKER_CONCURRENCY", "HEARTBEAT_TIMEOUT")
+FOREIGN += ("LOG_LEVEL", "LOG_FORMAT", "PORT", "BIND", "WEB_CONCURRENCY", "WEB_THREADS", "PROMETHEUS_MULTIPROC_DIR")
+for name in [name for name in os.environ if name in FOREIGN or name.startswith(("PG", "FLASK_", "GUNICORN_"))]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A migrated database for the whole session: an embedded one of our own, or the empty one of TEST_DATABASE_URL."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        upgrade(given)
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="signalbox-tests-") as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
+        postgres.start()
+        try:
+            upgrade(postgres.url)
+            yield postgres.url
+        finally:
+            postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def app(database_url: str) -> Flask:
+    """The application on that database; its private targets are the machine's own addresses."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8,::1",
+        "LOG_LEVEL": "error",
+    }
+    return create_app(settings.from_environment(environment))
+
+
+@pytest.fixture(scope="session")
+def house(app: Flask) -> Journey:
+    """The house that the application lives in."""
+    found: Journey = app.extensions["journey"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def client(app: Flask) -> FlaskClient:
+    """Posts without a network."""
+    return app.test_client()
+
+
+@pytest.fixture
+def acme(house: Journey, client: FlaskClient) -> Sender:
+    """The account that sends; new for each test."""
+    return a_sender(house, client, "acme")
+
+
+@pytest.fixture
+def globex(house: Journey, client: FlaskClient) -> Sender:
+    """The account that must never see what acme sent; new for each test."""
+    return a_sender(house, client, "globex")

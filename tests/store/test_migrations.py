@@ -1,0 +1,70 @@
+"""The migrations, replayed on an empty database, lead to the model in app/store/tables.py, and everything is commented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg2
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from app.store.migrations import DIRECTORY, upgrade
+from app.store.tables import metadata
+
+
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(url))
+
+
+def _ours(name: str | None, kind: str, parents: dict[str, str | None]) -> bool:
+    """Not PgQueuer's tables, not the partitions (copies of `events`), not Alembic's own."""
+    table = name if kind == "table" else parents.get("table_name")
+    return table is None or not re.match(r"pgqueuer|events_|alembic_version", table)
+
+
+def test_the_migrations_lead_to_the_model(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": _ours, "compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_every_table_and_column_says_what_it_holds(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        silent = connection.execute(
+            sa.text(
+                "SELECT relname, attname FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 "
+                "AND NOT attisdropped WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace "
+                "AND (obj_description(pg_class.oid, 'pg_class') IS NULL OR col_description(pg_class.oid, attnum) IS NULL)"
+            )
+        ).all()
+    assert silent == []
+
+
+def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    upgrade(database_url)
+    with _engine(database_url).connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    numbers = sorted(int(file.name[:4]) for file in (Path(DIRECTORY) / "versions").glob("*.py"))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_each_migration_tells_its_locks_and_its_safety() -> None:
+    for file in (Path(DIRECTORY) / "versions").glob("*.py"):
+        text = file.read_text()
+        assert "\nLocks: " in text, file.name
+        assert "\nSafe with the previous code: " in text, file.name
+
+
+def test_the_coming_months_have_partitions(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        partitions = connection.execute(
+            sa.text("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass")
+        ).scalar()
+    assert partitions == 5  # this month, three more, and the default one

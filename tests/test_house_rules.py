@@ -1,0 +1,215 @@
+"""The rules of the house, read off its code: who may import whom, what things may be called, what has to be told where."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+ROOT = Path(__file__).resolve().parents[1]
+APP = ROOT / "app"
+ROOMS = ("receive", "store", "match", "act", "operate", "console")
+# Rooms never import each other; these joiners and this shared ground are what they have in common.
+JOINERS = {"journey", "advance", "manage", "workflows"}
+MAY_IMPORT = {
+    "receive": {"journey"},
+    "store": set(),
+    "match": set(),
+    "act": set(),
+    # People and machines that run the house may read through the store.
+    "operate": {"journey", "advance", "manage", "store"},
+    "console": {"journey", "manage", "store"},
+}
+BANNED_NAMES = ("utils", "helpers", "common", "base", "manager", "service", "handler", "process", "dao", "obj", "info")
+# Open to all: they tell nothing about any account.
+OPEN_ROUTES = {"/health", "/metrics"}
+
+
+def _modules() -> Iterator[tuple[Path, ast.Module]]:
+    for file in sorted(APP.rglob("*.py")):
+        yield file, ast.parse(file.read_text("utf-8"))
+
+
+def _part(file: Path) -> str:
+    """The room, or the module of the ground floor, that a file belongs to."""
+    first = file.relative_to(APP).parts[0]
+    return first.removesuffix(".py")
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Parts of `app` that a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "app":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("app."):
+            yield str(node.module).split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("app."))
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports app.{part}"
+        for file, tree in _modules()
+        if (room := _part(file)) in ROOMS
+        for part in _imports(tree)
+        if part != room and part in {*ROOMS, *JOINERS} - MAY_IMPORT[room]
+    ]
+    assert wrong == []
+
+
+def test_the_ground_floor_imports_no_room() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports app.{part}"
+        for file, tree in _modules()
+        if _part(file) not in {*ROOMS, *JOINERS, "__init__"}
+        for part in _imports(tree)
+        if part in {*ROOMS, *JOINERS}
+    ]
+    assert wrong == []
+    words = ast.parse((APP / "words.py").read_text("utf-8"))
+    assert list(_imports(words)) == []
+
+
+def test_no_module_is_in_an_import_cycle() -> None:
+    names = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file, _ in _modules()
+    }
+    reaches: dict[str, set[str]] = {}
+    for name, file in names.items():
+        tree = ast.parse(file.read_text("utf-8"))
+        top_level = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = set()
+        for node in top_level:
+            if isinstance(node, ast.ImportFrom):
+                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            else:
+                found |= {alias.name for alias in node.names}
+        reaches[name] = {target for target in found if target in names and target != name and target != "app"}
+    for start in names:
+        seen: set[str] = set()
+        ahead = set(reaches[start])
+        while ahead:
+            current = ahead.pop()
+            assert current != start, f"{start} imports itself in a circle"
+            seen.add(current)
+            ahead |= reaches[current] - seen
+
+
+def test_only_the_store_speaks_sql() -> None:
+    sql = re.compile(r"\b(SELECT\s.+\sFROM|INSERT INTO|UPDATE\s+\w+\s+SET|DELETE FROM|CREATE TABLE)\b", re.DOTALL)
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file, tree in _modules()
+        if _part(file) != "store"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and sql.search(node.value)
+    ]
+    assert wrong == []
+
+
+def test_only_the_joiners_open_transactions() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file, tree in _modules()
+        if _part(file) not in JOINERS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("transaction", "commit")
+        and file.name != "migrations.py"
+    ]
+    assert wrong == []
+
+
+def test_nothing_has_a_banned_name() -> None:
+    wrong = []
+    for file, tree in _modules():
+        names = [file.stem] + [
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        wrong += [
+            f"{file.relative_to(ROOT)}: {name}"
+            for name in names
+            if set(re.findall(r"[A-Z]?[a-z]+", name)) & set(BANNED_NAMES)
+            or {part.lower() for part in re.findall(r"[A-Z]?[a-z]+", name)} & set(BANNED_NAMES)
+        ]
+    assert wrong == []
+
+
+def test_no_datetime_is_naive() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (
+            node.func.attr == "utcnow"
+            or (node.func.attr == "now" and ast.unparse(node.func.value).endswith("datetime") and not node.args)
+            or (node.func.attr == "fromtimestamp" and len(node.args) + len(node.keywords) < 2)
+        )
+    ]
+    assert wrong == []
+
+
+def test_every_module_opens_with_a_sentence() -> None:
+    silent = [
+        str(file.relative_to(ROOT)) for file, tree in _modules() if file.stat().st_size and not ast.get_docstring(tree)
+    ]
+    assert silent == []
+
+
+def test_every_public_function_and_class_says_what_it_does() -> None:
+    silent = [
+        f"{file.relative_to(ROOT)}: {node.name}"
+        for file, tree in _modules()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_every_route_is_authenticated_or_listed_as_open(app: Flask) -> None:
+    for rule in app.url_map.iter_rules():
+        if rule.rule in OPEN_ROUTES:
+            continue
+        for method in sorted((rule.methods or set()) - {"OPTIONS", "HEAD"}):
+            answer = app.test_client().open(rule.rule, method=method, json={})
+            assert answer.status_code == 401, f"{method} {rule.rule} answered {answer.status} without a key"
+
+
+def test_every_setting_is_documented() -> None:
+    source = (APP / "settings.py").read_text("utf-8") + (ROOT / "deploy" / "gunicorn.conf.py").read_text("utf-8")
+    names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
+    told = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    assert {name for name in names if f"`{name}`" not in told} == set()
+
+
+def test_every_endpoint_is_documented(app: Flask) -> None:
+    told = "".join(file.read_text("utf-8") for file in (ROOT / "docs").glob("*.md"))
+    assert [
+        rule.rule for rule in app.url_map.iter_rules() if f"`{rule.rule}`" not in told and rule.rule not in told
+    ] == []
+
+
+def test_every_command_is_documented(app: Flask) -> None:
+    told = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    missing = []
+    for name, command in app.cli.commands.items():
+        below = [f"flask {name} {part}" for part in getattr(command, "commands", {})] or [f"flask {name}"]
+        missing += [line for line in below if line not in told]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE"])
+def test_the_files_that_people_look_for_first_are_there(name: str) -> None:
+    assert (ROOT / name).read_text("utf-8").strip()
