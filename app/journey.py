@@ -38,7 +38,8 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A process's copy of an account: as it was read, with its rules compiled. `checked_at`: monotonic seconds."""
+    """A process's copy of an account: as it was read, with its rules compiled. `checked_at`: monotonic seconds at which
+    Postgres was asked for it."""
 
     copy: AccountCopy
     rules: Rules
@@ -69,31 +70,34 @@ class Journey:
         account = self._accounts.get(self._owners.get(prefix, -1))
         if account is not None and prefix in account.copy.keys:
             return account
+        asked_at = time.monotonic()
         with self.database.transaction() as connection:
-            return self._keep(accounts.find_account_by_key(connection, prefix))
+            return self._keep(accounts.find_account_by_key(connection, prefix), asked_at)
 
     def recent(self, account: Account, *, seconds: float) -> Account | None:
         """The account as it was at most `seconds` ago, asking Postgres if need be; None when it is gone."""
         if time.monotonic() - account.checked_at <= seconds:
             return account
+        asked_at = time.monotonic()
         with self.database.transaction() as connection:
             version = accounts.find_account_version(connection, account.copy.id)
         if version == account.copy.version:
-            self._accounts[account.copy.id] = kept = replace(account, checked_at=time.monotonic())
+            self._accounts[account.copy.id] = kept = replace(account, checked_at=asked_at)
             return kept
         return self._reload(account)
 
     def _reload(self, account: Account) -> Account | None:
+        asked_at = time.monotonic()
         with self.database.transaction() as connection:
             copy = accounts.find_account_copy(connection, account.copy.id)
         if copy is None:
             self._accounts.pop(account.copy.id, None)
-        return self._keep(copy)
+        return self._keep(copy, asked_at)
 
-    def _keep(self, copy: AccountCopy | None) -> Account | None:
+    def _keep(self, copy: AccountCopy | None, asked_at: float) -> Account | None:
         if copy is None:
             return None
-        account = Account(copy, compile_rules(copy.workflows), time.monotonic())
+        account = Account(copy, compile_rules(copy.workflows), asked_at)
         if len(self._accounts) >= _COPIES_KEPT:
             self._accounts.clear()
             self._owners.clear()
@@ -121,12 +125,13 @@ class Journey:
         """
         for _ in range(_MOST_RELOADS):
             decisions, started = self._match(account, event)
+            asked_at = time.monotonic()
             try:
                 recorded = events.record_event(self.database, account.copy.version, event, decisions, started)
             except psycopg2.DataError as wrong:
                 raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
             if not recorded.stale:
-                self._accounts[account.copy.id] = replace(account, checked_at=time.monotonic())
+                self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
                 return self._receipt(event, decisions, started, recorded.earlier)
             reloaded = self._reload(account)
             if reloaded is None:

@@ -54,8 +54,6 @@ class Listener(ThreadingHTTPServer):
         self.calls: Counter[str] = Counter()
         self.keys_of_event: defaultdict[str, set[str]] = defaultdict(set)
         self.lock = threading.Lock()
-        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
-        self.thread.start()
 
 
 class _Call(BaseHTTPRequestHandler):
@@ -93,6 +91,8 @@ class House:
         if what == "postgres":
             pid_file = self.folder / "postgres" / "postmaster.pid"
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+            while self.postgres.running():
+                time.sleep(0.01)
             time.sleep(random.uniform(0, 0.3))
             self.postgres.start()
             return
@@ -137,11 +137,20 @@ def under_test() -> Iterator[tuple[House, dict[str, str]]]:
         yield House(postgres, folder, web, worker, port), environment
 
 
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with Listener() as listening:
+        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread.start()
+        yield listening
+        listening.shutdown()
+        thread.join()
+
+
 def test_what_was_acknowledged_survives_every_kill(
-    under_test: tuple[House, dict[str, str]], capsys: pytest.CaptureFixture[str]
+    under_test: tuple[House, dict[str, str]], listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, environment = under_test
-    listener = Listener()
     owner = Journey(settings.from_environment(environment))
     account_id = manage.create_account(owner, "acme", PLANS["unlimited"])
     token = manage.create_key(owner, account_id, "test", (EVENTS_WRITE,))
@@ -202,7 +211,6 @@ def test_what_was_acknowledged_survives_every_kill(
     # Nothing starts twice: an event's calls, however often they were repeated, all carry one idempotency key.
     assert [number for number, keys in listener.keys_of_event.items() if len(keys) != 1] == []
     assert stream.surprises == []
-    listener.shutdown()
 
 
 class _Stream:

@@ -62,7 +62,8 @@ def listening_address(env: Mapping[str, str]) -> Address:
     in_bind = match["port"] is not None
     text = match["port"] if in_bind else env.get("PORT", "").strip() or "8000"
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise StartError(f"{'BIND' if in_bind else 'PORT'}={text!r} cannot be used: expected a port from 1 to 65535")
+        name, value = ("BIND", bind) if in_bind else ("PORT", text)
+        raise StartError(f"{name}={value!r} cannot be used: expected a port from 1 to 65535")
     return Address(match["six"] or match["host"] or "0.0.0.0", int(text))  # noqa: S104 - asked for
 
 

@@ -44,9 +44,8 @@ def main() -> int:
     try:
         Up(stop).run()
     except (StartError, SettingsError) as wrong:
-        if not stop.asked:
-            print(f"signalbox: {wrong}", file=sys.stderr, flush=True)
-            return 1
+        print(f"signalbox: {wrong}", file=sys.stderr, flush=True)
+        return 1
     except (Stopped, KeyboardInterrupt):
         pass
     return 0
@@ -77,6 +76,10 @@ class Up:
             try:
                 self._start(address)
                 self._supervision.watch()
+            except StartError:
+                if self._stop.asked:
+                    raise Stopped from None
+                raise
             finally:
                 self._end()
 
@@ -90,7 +93,7 @@ class Up:
         if not embedded:
             preflight.check_database(settings.database_url)
         # The web process takes longest to load, and asks for the database only when it is asked itself.
-        web = self._start_command("web process", *WEB)
+        self._start_command("web process", *WEB)
         if embedded:
             self._postgres = EmbeddedPostgres(DATA_DIRECTORY, say=say, give_up=lambda: self._stop.asked)
             self._supervision.keep("postgres", self._postgres)
@@ -106,7 +109,7 @@ class Up:
             raise StartError(f"the account for the demo cannot be made: {trouble}") from None
         if demo.listener_url and not listen(demo.listener_url, say):
             say(f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there")
-        self._wait_for_health(web, address)
+        self._wait_for_health(address)
         for line in banner(
             url=address.url(),
             account_id=demo.account_id,
@@ -116,25 +119,26 @@ class Up:
         ):
             say(line)
 
-    def _start_command(self, name: str, *arguments: str) -> Command:
+    def _start_command(self, name: str, *arguments: str) -> None:
         command = Command([sys.executable, "-m", *arguments], os.environ)
         self._commands.append(command)
         self._supervision.keep(name, command)
-        return command
 
-    def _wait_for_health(self, web: Command, address: Address) -> None:
+    def _wait_for_health(self, address: Address) -> None:
         deadline = time.monotonic() + HEALTH_PATIENCE
         while not is_healthy(address.from_here()):
             self._go_on()
-            if not web.running():
-                raise StartError(f"the web process ended at once ({web.how_it_ended()}); it says why above")
             if time.monotonic() > deadline:
                 raise StartError(f"{address.url()}/health does not answer with 200; the log above may say why")
             time.sleep(0.05)
 
     def _go_on(self) -> None:
+        """Between two steps of the start: raises Stopped when asked to stop, StartError when all is in vain."""
         if self._stop.asked:
             raise Stopped
+        for web in self._commands[:1]:
+            if not web.running():
+                raise StartError(f"the web process ended at once ({web.how_it_ended()}); it says why above")
 
     def _end(self) -> None:
         """Web process and worker first, since they need the database; a second Ctrl-C ends all at once."""

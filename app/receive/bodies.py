@@ -15,8 +15,6 @@ from werkzeug.exceptions import ClientDisconnected
 from app.words import Problem
 
 _CHUNK = 64 * 1024
-# What is read and thrown away of a body that is too large, so that its sender gets to see the answer.
-_DRAIN = 8 * 1024 * 1024
 
 
 def read_body(request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...]) -> bytes:
@@ -58,7 +56,6 @@ def _read(request: Request, limit: int, seconds: float) -> bytes:
     if expected is None and not request.environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
-        _drain(stream, min(expected, _DRAIN), seconds)
         raise too_large(limit)
     deadline = time.monotonic() + seconds
     parts, size = [], 0
@@ -82,23 +79,10 @@ def _read(request: Request, limit: int, seconds: float) -> bytes:
     except (OSError, ClientDisconnected):
         raise Problem(400, "Malformed body", "The connection ended before the body did.") from None
     if size > limit:
-        _drain(stream, _DRAIN, seconds)
         raise too_large(limit)
     if expected is not None and size < expected:
         raise Problem(400, "Malformed body", f"The body ended after {size} of {expected} bytes.")
     return b"".join(parts)
-
-
-def _drain(stream: object, most: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    try:
-        while most > 0 and time.monotonic() < deadline:
-            part = stream.read(min(_CHUNK, most))  # type: ignore[attr-defined]
-            if not part:
-                return
-            most -= len(part)
-    except OSError:
-        return
 
 
 def too_large(limit: int) -> Problem:

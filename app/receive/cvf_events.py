@@ -28,6 +28,7 @@ from app.words import Event, Problem, Receipt
 _RECENT_SECONDS = 2.0
 _event_schema = EventSchema()
 _headers_schema = HeadersSchema()
+_MOST_SHOWN, _LONGEST_SHOWN = 20, 80
 _HEADER_NAMES = {"account_id": "x-fb-account-id", "idempotency_key": "Idempotency-Key"}
 
 blueprint = Blueprint("cvf_events", __name__)
@@ -35,10 +36,10 @@ blueprint = Blueprint("cvf_events", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who says to be sending: the key, the account id and the idempotency key of the headers."""
+    """Who says to be sending: the key, the account id and the idempotency key of the headers, not checked yet."""
 
     token: str
-    account_id: str
+    account_id: str | None
     idempotency_key: str | None
 
 
@@ -53,11 +54,12 @@ def receive_event() -> Response:
         if allowance is not None and not allowance.allowed:
             raise too_fast(allowance)
         receipt = journey.accept(account, _verified(account, sender), lambda current: check_sender(current, sender))
-        journey.note_key_use(prefix_of(sender.token) or "")
         response = _success(receipt)
+        journey.note_key_use(prefix_of(sender.token) or "")
     except Problem as problem:
         _authenticate_anew(journey, account, sender)
         response = problems.problem_response(problem)
+        journey.note_key_use(prefix_of(sender.token) or "")
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:
@@ -66,20 +68,12 @@ def receive_event() -> Response:
 
 
 def read_sender() -> Sender:
-    """The headers, checked; raises Problem 401 without a key, 422 without an account."""
+    """What the headers say; raises Problem 401 without a key."""
     token = request.headers.get("x-limechat-uat", "")
     if not token:
         raise unauthorized()
-    sent = {
-        "token": token,
-        "account_id": request.headers.get("x-fb-account-id"),
-        "idempotency_key": request.headers.get("Idempotency-Key", request.headers.get("webhook-id")),
-    }
-    try:
-        loaded = _headers_schema.load({name: value for name, value in sent.items() if value is not None})
-    except ValidationError as wrong:
-        raise invalid(wrong, _HEADER_NAMES) from None
-    return Sender(**loaded)
+    idempotency_key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
+    return Sender(token, request.headers.get("x-fb-account-id"), idempotency_key)
 
 
 def authenticate(journey: Journey, sender: Sender) -> Account:
@@ -111,12 +105,15 @@ def _authenticate_anew(journey: Journey, account: Account, sender: Sender) -> No
 
 
 def check_sender(account: Account, sender: Sender) -> None:
-    """Raises Problem 401 when the key is not in force, 403 when it may not send to this account now."""
+    """Raises Problem 401 when the key is not in force, 403 when it may not send to this account now.
+
+    A sender who names no account is told so later, with all else that is wrong in its headers.
+    """
     copy, moment = account.copy, current_app.extensions["journey"].clock()
     key = verify_key(sender.token, copy.keys, moment)
     if key is None:
         raise unauthorized()
-    if sender.account_id != str(copy.id):
+    if sender.account_id not in (None, str(copy.id)):
         raise Problem(403, "Not your account", "The key does not belong to the account named in x-fb-account-id.")
     if words.EVENTS_WRITE not in key.scopes:
         raise Problem(403, "Key without this right", f"The key lacks the scope {words.EVENTS_WRITE}.")
@@ -147,6 +144,7 @@ def _verified(account: Account, sender: Sender) -> Event:
     """The event in the request's body; raises Problem."""
     journey: Journey = current_app.extensions["journey"]
     settings = journey.settings
+    check_headers(sender)
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
@@ -168,6 +166,15 @@ def _verified(account: Account, sender: Sender) -> Event:
         body_digest=hashlib.sha256(body).digest() if sender.idempotency_key is not None else None,
         warnings=_warnings(fields["event"], extra),
     )
+
+
+def check_headers(sender: Sender) -> None:
+    """Raises Problem 422 without an account, or with an idempotency key that cannot be one."""
+    sent = {"account_id": sender.account_id, "idempotency_key": sender.idempotency_key}
+    try:
+        _headers_schema.load({name: value for name, value in sent.items() if value is not None})
+    except ValidationError as wrong:
+        raise invalid(wrong, _HEADER_NAMES) from None
 
 
 def load_fields(exact: ExactObject) -> dict[str, Any]:
@@ -201,8 +208,9 @@ def _warnings(name: str, extra: dict[str, str]) -> tuple[str, ...]:
     if " " in name:
         warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
     if extra:
-        shown = ", ".join(sorted(extra)[:20])
-        warnings.append(f"unknown fields kept in extra: {shown}")
+        names = [name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…" for name in sorted(extra)]
+        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MOST_SHOWN])}{more}")
     return tuple(warnings)
 
 

@@ -24,7 +24,8 @@ MOST_DIGITS_BEFORE = 131_072
 MOST_DIGITS_AFTER = 16_383
 
 # Bodies without any of these need no second look: escapes of NUL and surrogates, exponents, very long numbers.
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|[0-9]{4000}")
+# A long number is looked for from its first digit only: from each of its digits would take quadratic time.
+_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|(?<![0-9])[0-9]{4000}")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -186,7 +187,7 @@ def path_of(path: str, name: str) -> str:
 
 
 def _tell_repeated_name(text: str) -> str:
-    for path in _repeated(json.loads(text, object_pairs_hook=_Pairs), ""):
+    for path in _repeated(json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str), ""):
         return f"The name {path} appears twice in its object; which of the two counts would be a guess."
     raise AssertionError("a repeated name was seen before")
 

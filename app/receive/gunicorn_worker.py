@@ -25,6 +25,9 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from gunicorn.workers.sync import SyncWorker
 
 PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
+# What is read and thrown away of a body that the app left unread: to close the connection earlier would take the answer
+# away from a sender who reads it after sending all.
+LARGEST_REST = 8 * 1024 * 1024
 
 
 class LateHeadError(Exception):
@@ -148,6 +151,14 @@ def _head_is_complete(client: Any, request: Any) -> None:
         request.body.reader = CheckedReader(request)
 
 
+def _discard_rest(request: Any) -> None:
+    """Take in what is left of a request's body, within its deadline and up to a size; whatever goes wrong ends it."""
+    left = LARGEST_REST if request.body is not None else 0
+    with suppress(OSError):
+        while left > 0 and (part := request.body.read(min(64 * 1024, left))):
+            left -= len(part)
+
+
 class ProblemAnswers:
     """What both workers do with a request that gunicorn cannot take, or an app that fails beyond its own handlers."""
 
@@ -177,6 +188,7 @@ class PatientSyncWorker(ProblemAnswers, SyncWorker):
         """Called with a complete head."""
         _head_is_complete(client, req)
         super().handle_request(listener, req, client, addr)
+        _discard_rest(req)
 
 
 class PatientConnection(TConn):
@@ -209,7 +221,9 @@ class PatientThreadWorker(ProblemAnswers, ThreadWorker):
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Called with a complete head."""
         _head_is_complete(conn.sock, req)
-        return bool(super().handle_request(req, conn))
+        kept = bool(super().handle_request(req, conn))
+        _discard_rest(req)
+        return kept
 
     def handle(self, conn: Any) -> Any:
         """Serve one request. Waiting for the client to hang up is done here, not where connections are accepted."""

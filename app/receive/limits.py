@@ -1,17 +1,22 @@
 """The plan's rate: how many events an account may send in a second, counted over all web processes together.
 
-Comes in: an account's id and rate. Goes out: an `Allowance`. The engine is the `limits` library's storage: one atomic
-increment with an expiry, in memory (one web process) or in Redis. When Redis does not answer, events are let through and
-counted by a metric: to lose events is worse than to exceed a plan.
+Comes in: an account's id and rate. Goes out: an `Allowance`. A window of one second begins with its first event; the
+counter is one atomic increment with an expiry: in memory (one web process), or in Redis by the `limits` library's storage.
+When Redis does not answer, events are let through and counted by a metric: to lose events is worse than to exceed a plan.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from limits.storage import MemoryStorage, Storage, storage_from_string
+from limits.storage import Storage, storage_from_string
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app import meters
 from app.settings import Settings, SettingsError
@@ -44,7 +49,8 @@ class RateLimiter:
     """Counts events per account in windows of one second."""
 
     def __init__(self, settings: Settings) -> None:
-        self._storage = _storage(settings)
+        self._redis = None if settings.redis_url is None else _redis(settings.redis_url)
+        self._windows = Windows()
         self._silent_until = 0.0
 
     def take(self, account_id: int, rate: int, events: int = 1) -> Allowance:
@@ -53,25 +59,50 @@ class RateLimiter:
         return Allowance(allowed=used <= rate, limit=rate, remaining=max(0, rate - used))
 
     def _count(self, name: str, events: int) -> int:
+        if self._redis is None:
+            return self._windows.count(name, events)
         if time.monotonic() < self._silent_until:
             meters.unlimited_by_outage.inc(events)
             return 0
         try:
-            return self._storage.incr(name, _WINDOW_SECONDS, events)
-        except self._storage.base_exceptions as trouble:
+            return self._redis.incr(name, _WINDOW_SECONDS, events)
+        except self._redis.base_exceptions as trouble:
             self._silent_until = time.monotonic() + _PAUSE_AFTER_OUTAGE
             meters.unlimited_by_outage.inc(events)
             _log.warning("rate limit not counted: Redis does not answer", error=str(trouble)[:200])
             return 0
 
 
-def _storage(settings: Settings) -> Storage:
-    if settings.redis_url is None:
-        return MemoryStorage()
-    url = settings.redis_url
+class Windows:
+    """Counters in this process's memory, exact over its threads, which the memory storage of `limits` is not: it reads
+    a counter after others have counted on, and clears away windows without their lock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def count(self, name: str, events: int) -> int:
+        """Count `events` in the current window of `name`; how many there are in it now."""
+        with self._lock:
+            now = self._clock()
+            end, used = self._windows.get(name, (now, 0))
+            if now >= end:
+                end, used = now + _WINDOW_SECONDS, 0
+            self._windows[name] = (end, used + events)
+            return used + events
+
+
+def _redis(url: str) -> Storage:
     if url.startswith("unix://"):
         url = f"redis+{url}"
-    storage = storage_from_string(url, socket_timeout=0.25, socket_connect_timeout=0.25)
+    # One second try, for a connection that Redis closed meanwhile; its library's own ten would hold up the event.
+    options: dict[str, Any] = {
+        "socket_timeout": 0.25,
+        "socket_connect_timeout": 0.25,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    storage = storage_from_string(url, **options)
     if not isinstance(storage, Storage):
         raise SettingsError(f"REDIS_URL leads to {type(storage).__name__}, which cannot be asked from here")
     return storage

@@ -65,6 +65,9 @@ def unavailable_response(trouble: Unavailable) -> Response:
 
 def register(app: Flask) -> None:
     """Make every error of `app` a problem document and give every answer its X-Request-Id."""
+    # These two are answered by HTML in Flask: a redirect of /a//b to /a/b, and OPTIONS, which nobody here asks for.
+    app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
     @app.errorhandler(Problem)
     def tell(problem: Problem) -> Response:

@@ -114,9 +114,8 @@ class EventSchema(Schema):
 
 
 class HeadersSchema(Schema):
-    """The headers of an event: the key, the account and, if the sender retries, an idempotency key."""
+    """The headers of an event beside the key: the account and, if the sender retries, an idempotency key."""
 
-    token = fields.String(load_default="")
     account_id = fields.String(required=True, error_messages={"required": "is missing: the id of the account"})
     idempotency_key = fields.String(load_default=None)
 
