@@ -4,25 +4,27 @@ PYTHON ?= python3
 VENV := .venv
 IN := $(VENV)/bin/python
 PIP := $(IN) -m pip install --disable-pip-version-check
+# A .venv whose Python has gone since is made anew.
+GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VENV)/made $(VENV)/installed*)
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check migrate worker bench clean whole-venv
+.PHONY: help setup run test check migrate worker bench clean
 
 help: ## Show this
 	@echo "Signalbox. make …"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-setup: whole-venv ## Make .venv with everything in it (PYTHON=python3.12 chooses which Python)
-	@$(MAKE) -s --no-print-directory $(VENV)/installed
+setup: $(VENV)/installed ## Make .venv with everything in it (PYTHON=python3.12 chooses which Python)
+	@:
 
 run: setup ## Start everything on this machine: PORT (8000), DATABASE_URL (default: an embedded PostgreSQL under .data)
 	@exec $(IN) -m app.operate.up
 
-test: setup-dev ## Run the tests; needs no server, no root, no settings (ARGS="tests/match -x" passes arguments to pytest)
+test: $(VENV)/installed-dev ## Run the tests; needs no server, no root, no settings (ARGS="tests/match -x" passes arguments to pytest)
 	@$(IN) -m pytest $(ARGS)
 
-check: setup-dev ## Run all that CI runs: lint, format, types, tests with the house rules and the migrations
+check: $(VENV)/installed-dev ## Run all that CI runs: lint, format, types, tests with the house rules and the migrations
 	$(IN) -m ruff check .
 	$(IN) -m ruff format --check .
 	$(IN) -m mypy --strict app
@@ -41,14 +43,6 @@ clean: ## Remove .venv, caches and what was built; the data in .data stay
 	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name .git -prune -o -name .data -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 	@echo "The data in .data stay; remove that folder yourself if you want them gone."
-
-setup-dev: setup
-	@$(MAKE) -s --no-print-directory $(VENV)/installed-dev
-
-# A .venv that was begun and not finished, or whose Python has gone since, is made anew.
-whole-venv:
-	@$(IN) -m pip --version >/dev/null 2>&1 || rm -f $(VENV)/made
-	@$(MAKE) -s --no-print-directory $(VENV)/made
 
 $(VENV)/made:
 	@command -v "$(PYTHON)" >/dev/null || { \

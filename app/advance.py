@@ -9,13 +9,17 @@
 
 A worker that dies anywhere leaves its job to another one, which starts at 1: what was settled is never acted again, what
 was not is repeated with the same idempotency key.
+
+`wake(account_id, event_id)`, called for each event whose name some workflow waits for or ends by: the subject's runs that
+wait for it go on, those that it ends are ended. An event is committed before its job is seen, and a run that begins to
+wait is committed before it looks back for events: whichever comes second finds the other, so that none is missed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -30,11 +34,13 @@ import structlog
 from app import act
 from app.act import outbound, retry, steps, worker
 from app.durations import read_duration
+from app.filters import RUN_NAMES, compile_filter
 from app.journey import Journey
 from app.manage import signing_secret
+from app.match.rules import ANY_NAME, compile_pattern, names_of
 from app.store import partitions, queue, runs
 from app.store.runs import Settlement, StepRow
-from app.words import Outcome, Run, Unavailable
+from app.words import Event, Outcome, Run, Unavailable
 
 T = TypeVar("T")
 
@@ -54,27 +60,88 @@ class Advancer:
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
-        run = await self._database(lambda: runs.claim_run(self._house.database, account_id, run_id, job))
+        run = await self._database(partial(runs.claim_run, self._house.database, account_id, run_id, job))
+        if run is not None and run.turn == 0 and "exit_on" in run.document:
+            run = await self._still_wanted(run)
         while run is not None:
             settlement = await self._act(run)
-            settled = await self._database(partial(self._settle, run, settlement))
+            settled = await self._settle(run, settlement)
+            if not settled:
+                await self._database(partial(self._note, run, settlement))
+            elif _entered_wait_for(run, settlement):
+                await self._look_back(run.account_id, run.id)
             run = _next(run, settlement) if settled else None
 
-    def _settle(self, run: Run, settlement: Settlement) -> bool:
-        return runs.settle_run(self._house.database, run, settlement, self._house.clock())
+    async def wake(self, account_id: int, event_id: UUID) -> None:
+        """Let the runs go on that wait for this event, and end those that it ends."""
+        database = self._house.database
+        event = await self._database(partial(runs.find_event, database, account_id, event_id))
+        if event is None:
+            return
+        for found in await self._database(partial(runs.find_running_runs_of_subject, database, event)):
+            run: Run | None = found
+            while run is not None:
+                settlement = self._answer(run, event)
+                if settlement is None or await self._settle(run, settlement):
+                    break
+                # Somebody moved it meanwhile: what does the event mean to it now?
+                run = await self._database(partial(runs.find_running_run, database, account_id, run.id))
 
     async def sweep(self) -> None:
         """The housekeeping that any worker may do at any time."""
-        await self._database(lambda: sweep(self._house))
+        await self._database(partial(sweep, self._house))
+
+    # What events mean to runs
+
+    def _answer(self, run: Run, event: Event) -> Settlement | None:
+        """What an event of its subject, later than its start, does to a run; None: nothing."""
+        if "exit_on" in run.document and _fits(run.document["exit_on"], event):
+            return _exit(run, event, self._house.clock())
+        step = steps.step_at(run.document, str(run.at))
+        if steps.WAIT_FOR in step and run.step_started_at is not None and _fits(step[steps.WAIT_FOR], event):
+            return _arrived(run, step, event, self._house.clock())
+        return None
+
+    async def _still_wanted(self, run: Run) -> Run | None:
+        """The run, unless an event that ends it came before its first step."""
+        for event in await self._events_since(run, run.document["exit_on"]):
+            if _fits(run.document["exit_on"], event):
+                await self._settle(run, _exit(run, event, self._house.clock()))
+                return None
+        return run
+
+    async def _look_back(self, account_id: int, run_id: UUID) -> None:
+        """A run has begun to wait for an event: did it come already, after the run's start?"""
+        run = await self._database(partial(runs.find_running_run, self._house.database, account_id, run_id))
+        if run is not None and (found := await self._arrival(run)) is not None:
+            await self._settle(run, found)
+
+    async def _arrival(self, run: Run) -> Settlement | None:
+        step = steps.step_at(run.document, str(run.at))
+        if steps.WAIT_FOR not in step:
+            return None
+        for event in await self._events_since(run, step[steps.WAIT_FOR]):
+            if _fits(step[steps.WAIT_FOR], event):
+                return _arrived(run, step, event, self._house.clock())
+        return None
+
+    async def _events_since(self, run: Run, leaf: Any) -> list[Event]:
+        name = leaf if isinstance(leaf, str) else leaf["event"]
+        return await self._database(partial(runs.find_events_of_subject_since, self._house.database, run.event, [name]))
+
+    # Steps
 
     async def _act(self, run: Run) -> Settlement:
         """Carry out the step at which `run` stands; what to write about it."""
         began = self._house.clock()
-        if run.at is None:
-            raise AssertionError(f"run {run.id} is running but stands nowhere")
-        step = steps.step_at(run.document, run.at)
-        if "wait" in step:
+        step = steps.step_at(run.document, str(run.at))
+        verb = steps.verb_of(step)
+        if verb == steps.WAIT:
             return _wait(run, step, began)
+        if verb == steps.WAIT_FOR:
+            return await self._wait_for(run, step, began)
+        if verb == steps.IF:
+            return _decide(run, step, began)
         situation = act.Situation(
             run=run,
             names=_names(run),
@@ -85,53 +152,66 @@ class Advancer:
             session=self._session,
         )
         outcome = await act.perform(step, situation)
-        return self._settlement(run, step, outcome, began)
+        return self._acted(run, step, outcome, began)
 
-    def _settlement(self, run: Run, step: dict[str, Any], outcome: Outcome, began: datetime) -> Settlement:
+    async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
+        """The first time it is entered; the second time its time is over, unless the event is there after all."""
+        if run.step_started_at is None:
+            return _enter(run, steps.WAIT_FOR, step, began, began + read_duration(step["timeout"]))
+        arrived = await self._arrival(run)
+        if arrived is not None:
+            return arrived
+        row = StepRow(str(run.at), step.get("id"), steps.WAIT_FOR, "done", run.step_started_at, {"arrived": False})
+        return _on(run, row, steps.inside(run.document, str(run.at), "else"), began)
+
+    def _acted(self, run: Run, step: Mapping[str, Any], outcome: Outcome, began: datetime) -> Settlement:
         action = steps.verb_of(step)
         started = run.step_started_at or began
         row = StepRow(str(run.at), step.get("id"), action, "done", started, outcome.output, outcome.error)
         if outcome.kind == "done":
-            return _on(run, row, outcome, began)
+            return _on(run, row, steps.following(run.document, str(run.at)), began, outcome)
         policy = step.get("retry", {})
-        if outcome.kind == "retry" and run.attempt + 1 < retry.attempts(policy):
-            pause = outcome.retry_after
-            if pause is None:
-                pause = retry.pause(policy, run.attempt + 1, self._random)
-            return Settlement(
-                status="running",
-                at=run.at,
-                ordinal=run.ordinal,
-                attempt=run.attempt + 1,
-                job=run.job + 1,
-                wake_at=self._house.clock() + timedelta(seconds=pause),
-                step_started_at=started,
-                error=None,
-                step=replace(row, status="waiting", output=None),
-                outcome=outcome,
-                tried_at=began,
-            )
         tries = run.attempt + 1
-        error = f"{run.at} ({action}): {outcome.error}" + (f" after {tries} attempts" if tries > 1 else "")
-        return Settlement(
-            status="failed",
+        here = Settlement(
+            status="running",
             at=run.at,
             ordinal=run.ordinal,
             attempt=tries,
-            job=run.job,
+            job=run.job + 1,
             wake_at=None,
             step_started_at=started,
-            error=error,
-            step=replace(row, status="failed"),
-            outcome=replace(outcome, kind="failed"),
+            error=None,
+            step=replace(row, status="waiting", output=None),
+            outcome=outcome,
             tried_at=began,
         )
+        if outcome.kind == "retry" and tries - run.forgiven < retry.attempts(policy):
+            pause = outcome.retry_after
+            if pause is None:
+                pause = retry.pause(policy, tries - run.forgiven, self._random)
+            return replace(here, wake_at=self._house.clock() + timedelta(seconds=pause))
+        return replace(
+            here,
+            status="failed",
+            job=run.job,
+            error=f"{run.at} ({action}): {outcome.error}" + (f" after {tries} attempts" if tries > 1 else ""),
+            step=replace(row, status="failed"),
+            outcome=replace(outcome, kind="failed"),
+        )
+
+    # Postgres
+
+    async def _settle(self, run: Run, settlement: Settlement) -> bool:
+        moment = self._house.clock()
+        return await self._database(partial(runs.settle_run, self._house.database, run, settlement, moment))
+
+    def _note(self, run: Run, settlement: Settlement) -> None:
+        runs.note_attempt(self._house.database, run, settlement, self._house.clock())
 
     async def _signing_secret(self, account_id: int) -> str:
         """The account's signing secret; read once a process."""
         known = self._signing_secrets.get(account_id)
         if known is None:
-
             known = await self._database(partial(signing_secret, self._house, account_id))
             self._signing_secrets[account_id] = known
         return known
@@ -148,40 +228,93 @@ class Advancer:
         raise AssertionError("unreachable")
 
 
-def _wait(run: Run, step: dict[str, Any], began: datetime) -> Settlement:
+def _wait(run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
     """A wait: the first time it is entered and its end enqueued, the second time it is over."""
-    row = StepRow(str(run.at), step.get("id"), "wait", "done", run.step_started_at or began)
-    if run.step_started_at is not None:
-        return _on(run, row, None, began)
+    if run.step_started_at is None:
+        return _enter(run, steps.WAIT, step, began, began + read_duration(step["wait"]))
+    row = StepRow(str(run.at), step.get("id"), steps.WAIT, "done", run.step_started_at)
+    return _on(run, row, steps.following(run.document, str(run.at)), began)
+
+
+def _enter(run: Run, verb: str, step: Mapping[str, Any], began: datetime, until: datetime) -> Settlement:
+    """The run stands at a step that takes time; its next job is due `until`."""
     return Settlement(
         status="running",
         at=run.at,
         ordinal=run.ordinal,
         attempt=0,
         job=run.job + 1,
-        wake_at=began + read_duration(step["wait"]),
+        wake_at=until,
         step_started_at=began,
         error=None,
-        step=replace(row, status="waiting"),
+        step=StepRow(str(run.at), step.get("id"), verb, "waiting", began),
     )
 
 
-def _on(run: Run, row: StepRow, outcome: Outcome | None, began: datetime) -> Settlement:
-    """The step is done: on to the one that follows, or to the end."""
-    following = steps.following(run.document, str(run.at))
+def _entered_wait_for(run: Run, settlement: Settlement) -> bool:
+    return (
+        settlement.step.action == steps.WAIT_FOR and settlement.step.status == "waiting" and run.step_started_at is None
+    )
+
+
+def _arrived(run: Run, step: Mapping[str, Any], event: Event, moment: datetime) -> Settlement:
+    """The awaited event is there: on into `then`, by a job of its own that is due now."""
+    output = {"arrived": True, **_seen(event), "id": str(event.id)}
+    row = StepRow(str(run.at), step.get("id"), steps.WAIT_FOR, "done", run.step_started_at or moment, output)
+    on = _on(run, row, steps.inside(run.document, str(run.at), "then"), moment)
+    return on if on.at is None else replace(on, job=run.job + 1)
+
+
+def _exit(run: Run, event: Event, moment: datetime) -> Settlement:
+    """`exit_on`: the run ends where it stands."""
+    step = steps.step_at(run.document, str(run.at))
+    why = f"exit_on: {event.event} (event {event.id})"
+    row = StepRow(str(run.at), step.get("id"), steps.verb_of(step), "skipped", run.step_started_at or moment, error=why)
     return Settlement(
-        status="done" if following is None else "running",
-        at=following,
+        status="exited",
+        at=run.at,
+        ordinal=run.ordinal,
+        attempt=run.attempt,
+        job=run.job,
+        wake_at=None,
+        step_started_at=run.step_started_at,
+        error=why,
+        step=row,
+    )
+
+
+def _decide(run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
+    """An `if`: on into one of its branches."""
+    holds, why = compile_filter(step["if"], also=RUN_NAMES).holds(_names(run))
+    branch = "then" if holds else "else"
+    output = {"taken": branch, **({"why": why} if why else {})}
+    row = StepRow(str(run.at), step.get("id"), steps.IF, "done", began, output)
+    return _on(run, row, steps.inside(run.document, str(run.at), branch), began)
+
+
+def _on(run: Run, row: StepRow, at: str | None, began: datetime, outcome: Outcome | None = None) -> Settlement:
+    """The step is done: on to the one at `at`, or to the end."""
+    return Settlement(
+        status="done" if at is None else "running",
+        at=at,
         ordinal=run.ordinal + 1,
         attempt=0,
         job=run.job,
-        wake_at=None if following is None else began,
+        wake_at=None if at is None else began,
         step_started_at=None,
         error=None,
         step=row,
         outcome=outcome,
         tried_at=began if outcome else None,
     )
+
+
+def _fits(leaf: Any, event: Event) -> bool:
+    """Whether an event matches a checked leaf."""
+    pattern = compile_pattern(leaf)
+    if pattern.event not in (ANY_NAME, event.event):
+        return False
+    return pattern.where is None or pattern.where.holds(names_of(event))[0]
 
 
 def _next(run: Run, settlement: Settlement) -> Run | None:
@@ -192,26 +325,29 @@ def _next(run: Run, settlement: Settlement) -> Run | None:
     if settlement.step.name is not None:
         outputs[settlement.step.name] = settlement.step.output
     return replace(
-        run, at=settlement.at, ordinal=settlement.ordinal, attempt=0, turn=run.turn + 1, outputs=outputs,
+        run, at=settlement.at, ordinal=settlement.ordinal, attempt=0, forgiven=0, turn=run.turn + 1, outputs=outputs,
         step_started_at=None,
     )  # fmt: skip
 
 
 def _names(run: Run) -> dict[str, Any]:
-    """What templates see."""
-    event = run.event
-    seen = {
-        "event": event.event,
-        "distinct_id": event.distinct_id,
-        "phone": event.phone,
-        "data": event.data,
-        "received_at": event.received_at.isoformat().replace("+00:00", "Z"),
-    }
+    """What templates and conditions see."""
+    seen = _seen(run.event)
     return {
         **seen,
         "run": {"id": str(run.id), "workflow": run.workflow, "version": run.version},
         "steps": run.outputs,
         "matched": [seen],
+    }
+
+
+def _seen(event: Event) -> dict[str, Any]:
+    return {
+        "event": event.event,
+        "distinct_id": event.distinct_id,
+        "phone": event.phone,
+        "data": event.data,
+        "received_at": event.received_at.isoformat().replace("+00:00", "Z"),
     }
 
 
@@ -235,5 +371,7 @@ async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:
     async with outbound.open_session(house.settings) as session:
         advancer = Advancer(house, session, threads)
         settings = replace(house.settings, worker_concurrency=concurrency)
-        await worker.work(house.settings.database_url, settings, advancer.advance, stop=stop, sweep=advancer.sweep)
+        await worker.work(
+            house.settings.database_url, settings, advancer.advance, stop=stop, wake=advancer.wake, sweep=advancer.sweep
+        )
     threads.shutdown()

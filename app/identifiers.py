@@ -26,3 +26,8 @@ def uuid7(moment: datetime | None = None) -> UUID:
     fraction = (rest << 12) // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
     return UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random)
+
+
+def moment_of(identifier: UUID) -> datetime:
+    """When a UUIDv7 was made, to the millisecond (rounded down)."""
+    return _EPOCH + timedelta(milliseconds=identifier.int >> 80)

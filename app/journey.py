@@ -23,7 +23,7 @@ import structlog
 
 from app import meters
 from app.identifiers import now, uuid7
-from app.match.rules import Rule, Rules, compile_pattern
+from app.match.rules import ANY_NAME, Rule, Rules, compile_pattern
 from app.secrets import Secrets
 from app.settings import Settings
 from app.store import accounts, events
@@ -127,7 +127,14 @@ class Journey:
             decisions, started = self._match(account, event)
             asked_at = time.monotonic()
             try:
-                recorded = events.record_event(self.database, account.copy.version, event, decisions, started)
+                recorded = events.record_event(
+                    self.database,
+                    account.copy.version,
+                    event,
+                    decisions,
+                    started,
+                    awaited=event.event in account.copy.awaits or ANY_NAME in account.copy.awaits,
+                )
             except psycopg2.DataError as wrong:
                 raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
             if not recorded.stale:

@@ -18,7 +18,7 @@ from app.store import accounts, workflows
 from app.store.accounts import AccountRow, KeyRow
 from app.store.workflows import NewVersion, WorkflowRow
 from app.words import Key, Plan, Problem
-from app.workflows import check_workflow
+from app.workflows import awaited_names, check_workflow
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -162,6 +162,7 @@ def apply_workflow(house: Journey, account_id: int, source: str) -> Applied:
             version=known.latest_version + 1 if known else 1,
             source=source,
             document=document,
+            awaits=awaited_names(document),
         )
         workflows.save_version(connection, account_id, new, moment)
         enable = known is None or known.enabled_version is not None

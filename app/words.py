@@ -119,7 +119,8 @@ class Run:
     """A claimed run, with all that its next step needs.
 
     `at` is the path of the step it stands at ("steps[0]"; None: past the last), `ordinal` counts the steps entered so
-    far, `attempt` the attempts of this step so far, `turn` every settled change (compare-and-set), `job` the queue job
+    far, `attempt` the attempts of this step so far (`forgiven` of them do not
+    count), `turn` every settled change (compare-and-set), `job` the queue job
     that may move it. `document` is the workflow version that started it; `outputs` maps step ids to their outputs.
     """
 
@@ -133,6 +134,7 @@ class Run:
     at: str | None
     ordinal: int
     attempt: int
+    forgiven: int
     turn: int
     job: int
     event: Event

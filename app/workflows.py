@@ -10,7 +10,7 @@ from app.act import steps
 from app.documents import Document, Mistake
 from app.match.rules import check_pattern
 
-_FIELDS = ("name", "description", "on", "steps")
+_FIELDS = ("name", "description", "on", "exit_on", "steps")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -38,7 +38,15 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from check_pattern(document["on"])
     else:
         yield "on", "is missing: what has to happen, at its simplest the name of an event"
+    if "exit_on" in document:
+        yield from check_pattern(document["exit_on"], "exit_on")
     if "steps" in document:
-        yield from steps.check(document["steps"])
+        yield from steps.check(document["steps"], check_pattern)
     else:
         yield "steps", "is missing: what is to be done"
+
+
+def awaited_names(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the events that runs of a checked document may wait for or end by."""
+    leaves = steps.leaves_awaited(document)
+    return tuple(sorted({leaf if isinstance(leaf, str) else leaf["event"] for leaf in leaves}))

@@ -102,6 +102,33 @@ class Server:
         connection.request(method, path, body=data, headers=dict(headers or {}))
         return self._taken(connection.getresponse())
 
+    def connect_to_each(self, wanted: int = 1) -> dict[int, list[http.client.HTTPConnection]]:
+        """Open connections, by the process that took them: at least `wanted` for each."""
+        found: dict[int, list[http.client.HTTPConnection]] = {pid: [] for pid in self.processes()}
+        for _ in range(500):
+            connection = self.connect()
+            self.ask(connection, "/health")
+            found[self._process_of(connection)].append(connection)
+            if all(len(connections) >= wanted for connections in found.values()):
+                return found
+        raise AssertionError(
+            f"one process takes all connections: { {pid: len(these) for pid, these in found.items()} }"
+        )
+
+    def _process_of(self, connection: http.client.HTTPConnection) -> int:
+        port = connection.sock.getsockname()[1]
+        for pid in self.processes():
+            if any(one.raddr and one.raddr.port == port for one in psutil.Process(pid).net_connections("tcp")):
+                return pid
+        raise AssertionError("no process has the connection")
+
+    def metric(self, name: str) -> float:
+        """The value of a counter without labels, or with its labels as part of the name."""
+        for line in self.open("/metrics").text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
     def hang_up(self) -> None:
         """Close the connection that the calling thread keeps."""
         connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)

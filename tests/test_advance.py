@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 from app import manage
 from app.journey import Journey
 from tests.builders import Sender, a_workflow, an_event
-from tests.carrying import carry, jobs_of, rows_of, the_run
+from tests.carrying import carry, jobs_of, rows_of, the_run, wake
 from tests.destination import Answer, a_destination
 
 
@@ -157,3 +157,113 @@ def test_nothing_is_kept_of_secrets_in_requests(house: Journey, acme: Sender) ->
         run = _started(house, acme, {"http": {"url": url, "headers": {"Authorization": "Bearer hush"}}})
         carry(house, acme.account_id, run)
     assert "hush" not in json.dumps(rows_of(house, "attempts", acme.account_id, run)[0]["request"])
+
+
+def test_an_if_takes_the_branch_that_its_condition_says(house: Journey, acme: Sender) -> None:
+    run = _started(
+        house,
+        acme,
+        {"if": "data.price > 1000", "then": [{"id": "rich", "log": "rich"}], "else": [{"log": "poor"}]},
+        {"if": "data.price > 5000", "then": [{"log": "very rich"}]},
+        {"log": "after"},
+    )
+    assert carry(house, acme.account_id, run)["status"] == "done"
+    paths = [step["path"] for step in rows_of(house, "steps", acme.account_id, run)]
+    assert paths == ["steps[0]", "steps[0].then[0]", "steps[1]", "steps[2]"]
+
+
+def test_a_condition_that_cannot_be_evaluated_is_false_and_says_why(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, {"if": "data.nothing > 1", "then": [{"log": "yes"}]})
+    carry(house, acme.account_id, run)
+    output = rows_of(house, "steps", acme.account_id, run)[0]["output"]
+    assert output == {"taken": "else", "why": "data.nothing is missing"}
+
+
+def test_a_condition_sees_what_earlier_steps_got(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, {"id": "say", "log": "x"}, {"if": "steps.say.text == 'x'", "then": [{"log": "yes"}]})
+    carry(house, acme.account_id, run)
+    assert rows_of(house, "steps", acme.account_id, run)[-1]["path"] == "steps[1].then[0]"
+
+
+WAIT_FOR = {
+    "id": "order",
+    "wait_for": {"event": "order_placed", "where": "data.total > 10"},
+    "timeout": "1h",
+    "then": [{"log": "sold {{ steps.order.data.total }}"}],
+    "else": [{"log": "not sold"}],
+}
+
+
+def test_an_awaited_event_lets_the_run_go_on(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, WAIT_FOR)
+    assert carry(house, acme.account_id, run)["at"] == "steps[0]"
+    for total in (5, 17):
+        event = acme.post(an_event(event="order_placed", data={"total": total})).get_json()
+        wake(house, acme.account_id, event["id"])
+    after = carry(house, acme.account_id, run, job=3)
+    assert after["status"] == "done"
+    assert rows_of(house, "steps", acme.account_id, run)[1]["output"] == {"text": "sold 17"}
+
+
+def test_an_awaited_event_enqueues_a_job_and_others_do_not(house: Journey, acme: Sender) -> None:
+    _started(house, acme, WAIT_FOR)
+    awaited = acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"]
+    other = acme.post(an_event(event="chat")).get_json()["id"]
+    with house.database.transaction() as connection:
+        names = connection.exec_driver_sql(
+            "SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event'"
+        )
+        jobs = [row[0] for row in names]
+    assert f"{acme.account_id}:{awaited}" in jobs
+    assert f"{acme.account_id}:{other}" not in jobs
+
+
+def test_an_event_that_came_before_the_wait_was_written_counts(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, WAIT_FOR)
+    acme.post(an_event(event="order_placed", data={"total": 17}))
+    carry(house, acme.account_id, run)
+    assert carry(house, acme.account_id, run, job=3)["status"] == "done"
+    assert rows_of(house, "steps", acme.account_id, run)[1]["path"] == "steps[0].then[0]"
+
+
+def test_an_event_before_the_start_does_not_count(house: Journey, acme: Sender) -> None:
+    acme.post(an_event(event="order_placed", data={"total": 17}))
+    run = _started(house, acme, WAIT_FOR)
+    assert carry(house, acme.account_id, run)["at"] == "steps[0]"
+
+
+def test_another_person_s_event_does_not_count(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, WAIT_FOR)
+    carry(house, acme.account_id, run)
+    event = acme.post(an_event(event="order_placed", distinct_id="somebody else", data={"total": 17})).get_json()
+    wake(house, acme.account_id, event["id"])
+    assert the_run(house, acme.account_id, run)["at"] == "steps[0]"
+
+
+def test_an_event_that_does_not_come_leads_into_else(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, WAIT_FOR)
+    carry(house, acme.account_id, run)
+    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
+    assert rows_of(house, "steps", acme.account_id, run)[1]["path"] == "steps[0].else[0]"
+
+
+def _started_with_exit(house: Journey, sender: Sender) -> str:
+    steps = [{"wait": "1h"}, {"log": "after"}]
+    manage.apply_workflow(house, sender.account_id, a_workflow(exit_on="order_placed", steps=steps))
+    run: str = sender.post(an_event()).get_json()["runs"][0]
+    return run
+
+
+def test_exit_on_ends_a_run_wherever_it_stands(house: Journey, acme: Sender) -> None:
+    run = _started_with_exit(house, acme)
+    carry(house, acme.account_id, run)
+    event = acme.post(an_event(event="order_placed")).get_json()
+    wake(house, acme.account_id, event["id"])
+    after = carry(house, acme.account_id, run, job=2)
+    assert (after["status"], after["error"]) == ("exited", f"exit_on: order_placed (event {event['id']})")
+
+
+def test_exit_on_counts_before_the_first_step(house: Journey, acme: Sender) -> None:
+    run = _started_with_exit(house, acme)
+    acme.post(an_event(event="order_placed"))
+    assert carry(house, acme.account_id, run)["status"] == "exited"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -23,6 +24,7 @@ from pgqueuer.ports.driver import Driver, NotifyCallback
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_MOST_TRIES = 3
 # A question that takes longer has lost its server without a word (a cut cable, a failover).
 _LONGEST_QUESTION = 30.0
 # What libpq reads from a URL and asyncpg would send to the server as a setting.
@@ -66,6 +68,7 @@ class LastingConnection(Driver):
         self._given_up = asyncio.Event()
         self._shutdown = asyncio.Event()
         self._mending: asyncio.Task[None] | None = None
+        self._in_trouble = False
 
     async def fetch(self, query: str, *args: object) -> list[dict[str, object]]:
         """The rows of a query."""
@@ -120,39 +123,44 @@ class LastingConnection(Driver):
 
     async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         async with self._turn:
+            tries = 0
             while True:
                 connection = await self._open()
                 try:
                     return await asyncio.wait_for(question(connection), _LONGEST_QUESTION)
                 except (*_LOST, TimeoutError) as lost:
-                    if self._given_up.is_set():
+                    # Whole but of no use (silent, read-only since a failover, out of step): a new one, now and then.
+                    tries += not connection.is_closed()
+                    connection.terminate()
+                    if self._given_up.is_set() or tries > _MOST_TRIES:
                         raise
-                    if not connection.is_closed():
-                        # Taken for lost: a server that went read-only or says nothing is no use either.
-                        connection.terminate()
-                        await self._wait(_FIRST_PAUSE)
-                    _log.warning("lost the connection to Postgres", error=_line(lost))
+                    self._note_trouble(lost)
 
     async def _open(self) -> asyncpg.Connection:
         """The connection, made anew when there is none; waits for Postgres as long as it takes."""
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
-        pause, tries = _FIRST_PAUSE, 0
+        pause = _FIRST_PAUSE
         while True:
             try:
                 self._connection = connection = await self._connect()
             except (*_LOST, TimeoutError, asyncpg.PostgresError, ValueError) as wrong:
-                tries += 1
                 if self._given_up.is_set():
                     raise
-                if tries == 1:
-                    _log.warning("waiting for Postgres", error=_line(wrong))
+                self._note_trouble(wrong)
                 await self._wait(pause * self._random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
-                if tries:
-                    _log.info("connected to Postgres", tries=tries)
+                if self._in_trouble:
+                    _log.info("the worker is connected to Postgres again")
+                self._in_trouble = False
                 return connection
+
+    def _note_trouble(self, wrong: BaseException) -> None:
+        """One line for each outage, however often the door is tried."""
+        if not self._in_trouble:
+            _log.warning("the worker has no connection to Postgres; trying until it has", error=_line(wrong))
+        self._in_trouble = True
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await asyncpg.connect(
@@ -175,17 +183,13 @@ class LastingConnection(Driver):
             self._mending = asyncio.get_running_loop().create_task(self._reopen())
 
     async def _reopen(self) -> None:
-        try:
+        with suppress(*_LOST, TimeoutError, asyncpg.PostgresError, ValueError):
             async with self._turn:
                 await self._open()
-        except (*_LOST, TimeoutError, asyncpg.PostgresError) as wrong:
-            _log.warning("gave up on Postgres", error=_line(wrong))
 
     async def _wait(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._given_up.wait(), seconds)
-        except TimeoutError:
-            return
 
 
 def something_changed(channel: str) -> str:

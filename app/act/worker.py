@@ -1,7 +1,7 @@
 """The worker: takes jobs from the queue in Postgres and lets the caller advance the runs that they name.
 
-Comes in: a payload `ACCOUNT:RUN:JOB` for each job. A job leaves the queue when `advance` has returned, and in no other
-way. PgQueuer by itself deletes a job that failed, was cancelled, or could not be put back; `_Queue` stands between, so
+Comes in: a payload for each job: `ACCOUNT:RUN:JOB` for a run, `ACCOUNT:EVENT` for an event that may wake or end runs. A
+job leaves the queue when what carries it out has returned, and in no other way. PgQueuer by itself deletes a job that failed, was cancelled, or could not be put back; `_Queue` stands between, so
 that all of these put the job back, due again after a pause. A worker that dies leaves its jobs picked; once their
 heartbeats are older than HEARTBEAT_TIMEOUT any other worker takes them.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import random as chance
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -22,14 +23,20 @@ from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Job, TracebackRecord
 from pgqueuer.domain.settings import DBSettings
-from pgqueuer.domain.types import JOB_STATUS, Channel
+from pgqueuer.domain.types import JOB_STATUS, Channel, QueueEntrypoint, QueueManagerId
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 
 from app.act.connection import LastingConnection, something_changed
 from app.settings import Settings
+from app.words import Unavailable
 
 Advance = Callable[[int, UUID, int], Awaitable[None]]
+Wake = Callable[[int, UUID], Awaitable[None]]
+# How to read the parts of a payload, which colons separate.
+Parts = tuple[Callable[[str], object], ...]
+Carriers = dict[str, tuple[Callable[..., Awaitable[None]], Parts]]
 
-ENTRYPOINT = "run"
+RUN, EVENT = "run", "event"
 # Named here one by one: PgQueuer would take them from variables as common as CHANNEL or FUNCTION.
 QUEUE = DBSettings(
     prefix="",
@@ -59,26 +66,32 @@ async def work(
     advance: Advance,
     *,
     stop: asyncio.Event,
+    wake: Wake | None = None,
     sweep: Callable[[], Awaitable[None]] | None = None,
     random: chance.Random | None = None,
 ) -> None:
     """Work on jobs, `settings.worker_concurrency` at a time, until `stop` is set; then finish what runs, at most 25 s.
 
     `advance(account_id, run_id, job)` has to return once the job has no more to do, and may raise anything: the job is
-    then due again after a second, doubled each time, a minute at most. `sweep` is called about every ten seconds.
+    then due again after a second, doubled each time, a minute at most. `wake(account_id, event_id)` likewise, for events
+    that some run may wait for. `sweep` is called about every ten seconds.
     Never raises for trouble with Postgres.
     """
     jitter = random or chance.Random()
+    carriers: Carriers = {RUN: (advance, (int, UUID, int))}
+    if wake is not None:
+        carriers[EVENT] = (wake, (int, UUID))
     sweeping = asyncio.create_task(_sweep_now_and_then(sweep, stop, jitter)) if sweep else None
     pause = _FIRST_PAUSE
     while not stop.is_set():
         began = asyncio.get_running_loop().time()
         try:
-            await _run_queue(database_url, settings, advance, stop, jitter)
+            await _run_queue(database_url, settings, carriers, stop, jitter)
         except Exception as wrong:
             if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
                 pause = _FIRST_PAUSE
-            _log.error("the queue's loop broke off; starting it again", error=_line(wrong), pause=pause)
+            told = "its tables are missing: migrate the database" if "pgq " in str(wrong) else _line(wrong)
+            _log.error("the queue's loop broke off; starting it again", error=told, pause=pause)
             await _rest(stop, pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
     if sweeping is not None:
@@ -87,22 +100,20 @@ async def work(
 
 
 async def _run_queue(
-    database_url: str, settings: Settings, advance: Advance, stop: asyncio.Event, jitter: chance.Random
+    database_url: str, settings: Settings, carriers: Carriers, stop: asyncio.Event, jitter: chance.Random
 ) -> None:
     """One life of the queue's loop; returns when it was stopped, raises what broke it."""
     connection = LastingConnection(database_url, settings.connect_timeout, jitter)
-    queue = QueueManager(_Queue(connection), channel=QUEUE.channel)
+    statements = _Queue(connection, settings.worker_concurrency)
+    queue = QueueManager(statements, channel=QUEUE.channel)
+    statements.running = queue.job_context
 
-    @queue.entrypoint(ENTRYPOINT, accepts_context=False)
-    async def run(job: Job) -> None:
-        await _carry_out(job, advance, jitter)
-
-    concurrency = max(2, settings.worker_concurrency)
+    for kind, (carry, parts) in carriers.items():
+        queue.entrypoint(kind, accepts_context=False)(partial(_carry_out, carry=carry, parts=parts, jitter=jitter))
     running = asyncio.create_task(
         queue.run(
             dequeue_timeout=_LOOK_EVERY,
-            batch_size=min(_LARGEST_BATCH, concurrency // 2),
-            max_concurrent_tasks=concurrency,
+            batch_size=max(1, min(_LARGEST_BATCH, settings.worker_concurrency // 2)),
             heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout),
             # Nobody reads these statistics, and making them rewrites the whole log of the queue.
             log_aggregation_interval=timedelta(0),
@@ -111,14 +122,16 @@ async def _run_queue(
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
+        if stop.is_set():
             await _leave(queue, connection, running)
-        if not running.cancelled() and not stop.is_set():
+        else:
             running.result()
     finally:
         stopped.cancel()
         running.cancel()
-        await asyncio.wait((running,))
+        await asyncio.wait((running,), timeout=_TIME_TO_LEAVE)
+        if running.done() and not running.cancelled():
+            running.exception()
         await connection.close()
 
 
@@ -133,26 +146,46 @@ async def _leave(queue: QueueManager, connection: LastingConnection, running: as
         await asyncio.wait((running,), timeout=_TIME_TO_LEAVE)
 
 
-async def _carry_out(job: Job, advance: Advance, jitter: chance.Random) -> None:
+async def _carry_out(job: Job, *, carry: Callable[..., Awaitable[None]], parts: Parts, jitter: chance.Random) -> None:
+    payload = (job.payload or b"").decode("utf-8", "replace")
     try:
-        account, run, number = (job.payload or b"").decode().split(":")
-        named = int(account), UUID(run), int(number)
+        named = [read(part) for read, part in zip(parts, payload.split(":"), strict=True)]
     except ValueError:
-        _log.error("a job that names no run is dropped", payload=repr(job.payload)[:200])
+        _log.error("a job that names nothing is dropped", kind=job.entrypoint, payload=payload[:200])
         return
     try:
-        await advance(*named)
+        await carry(*named)
     except Exception as wrong:
         pause = min(_FIRST_PAUSE * 2 ** min(job.attempts, 10), _LONGEST_PAUSE) * jitter.uniform(0.5, 1.0)
-        _log.exception("a run could not be advanced", run=run, account=named[0], again_in=round(pause, 1))
+        log = _log.warning if isinstance(wrong, Unavailable) else _log.exception
+        log("a job was not done", kind=job.entrypoint, payload=payload, error=_line(wrong), again_in=round(pause, 1))
         raise RetryRequested(timedelta(seconds=pause), _line(wrong)) from wrong
 
 
 class _Queue(Queries):
-    """PgQueuer's statements, but for the endings: only success deletes a job, and only its holder puts it back."""
+    """PgQueuer's statements, but for the beginning and the end of a job: no more are taken than may run at once, only
+    success deletes one, and only its holder puts it back."""
 
-    def __init__(self, connection: LastingConnection) -> None:
+    def __init__(self, connection: LastingConnection, concurrency: int) -> None:
         super().__init__(connection, qbe=QueryBuilderEnvironment(QUEUE), qbq=QueryQueueBuilder(QUEUE))
+        self._concurrency = concurrency
+        self.running: Sized = ()
+
+    async def dequeue(
+        self,
+        batch_size: int,
+        entrypoints: dict[QueueEntrypoint, EntrypointExecutionParameter],
+        queue_manager_id: QueueManagerId,
+        global_concurrency_limit: int | None,
+        heartbeat_timeout: timedelta,
+    ) -> list[Job]:
+        """Take as many jobs as there are places free."""
+        # PgQueuer's own limit counts rows: those of an answer that got lost with the connection would take up places
+        # for good, and with them the right to take them over again.
+        free = self._concurrency - len(self.running)
+        if free < 1:
+            return []
+        return await super().dequeue(min(batch_size, free), entrypoints, queue_manager_id, None, heartbeat_timeout)
 
     async def log_jobs(self, job_status: list[tuple[Job, JOB_STATUS, TracebackRecord | None]]) -> None:
         """Delete the jobs that ended well, put back the others."""

@@ -17,7 +17,9 @@ EXAMPLE_EVENT = (
 LAST_EVENTS = "select received_at, event, distinct_id, phone, data from events order by received_at desc limit 5"
 
 
-def banner(*, url: str, account_id: int, token: str, database_url: str, embedded: bool) -> list[str]:
+def banner(
+    *, url: str, account_id: int, token: str, database_url: str, embedded: bool, notes: list[str]
+) -> list[str]:
     """The lines; those with `=` are for machines as well."""
     return [
         "",
@@ -32,6 +34,7 @@ def banner(*, url: str, account_id: int, token: str, database_url: str, embedded
         "See it in Postgres:",
         psql_command(database_url, embedded=embedded),
         "",
+        *notes,
         "Ctrl-C stops everything; the data stay in .data." if embedded else "Ctrl-C stops everything but the database.",
         "",
     ]

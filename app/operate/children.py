@@ -75,12 +75,12 @@ def end_all(programs: Sequence[Program], number: signal.Signals, patience: float
         if program.poll() is None:
             program.kill()
             program.wait()
-        clear_group(program.pid)
+        clear_group(program.pid, patience=0.0 if number == signal.SIGKILL else 3.0)
 
 
-def clear_group(leader: int) -> None:
+def clear_group(leader: int, *, patience: float = 3.0) -> None:
     """End what a program that is gone has left running in its group, such as gunicorn's workers."""
-    end_processes(lambda: _members(leader), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
+    end_processes(lambda: _members(leader), (signal.SIGTERM, patience), (signal.SIGKILL, 3.0))
 
 
 def _members(leader: int) -> list[psutil.Process]:

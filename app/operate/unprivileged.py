@@ -77,8 +77,8 @@ def _owns(user: SystemUser, folder: Path) -> bool:
     return status.st_uid == user.uid and bool(status.st_mode & stat.S_IXUSR)
 
 
-def make_readable(tree: Path) -> list[Path]:
-    """Let others read all below `tree` and run what can be run; returns `tree` if anything was changed."""
+def make_readable(tree: Path) -> bool:
+    """Let others read all below `tree` and run what can be run; True if anything had to be changed for it."""
     changed = [_allow_others(tree, stat.S_IROTH | stat.S_IXOTH)]
     for folder, folders, files in os.walk(tree):
         changed += [_allow_others(Path(folder, name), stat.S_IROTH | stat.S_IXOTH) for name in folders]
@@ -86,7 +86,7 @@ def make_readable(tree: Path) -> list[Path]:
             file = Path(folder, name)
             runs = stat.S_IXOTH if file.stat().st_mode & stat.S_IXUSR else 0
             changed.append(_allow_others(file, stat.S_IROTH | runs))
-    return [tree] if any(changed) else []
+    return any(changed)
 
 
 def _allow_others(path: Path, bits: int) -> bool:

@@ -86,7 +86,7 @@ class Up:
     def _start(self, address: Address) -> None:
         """Environment and keys, the database and its tables, web process and worker, the demo, the banner."""
         embedded = not os.environ.get("DATABASE_URL", "").strip()
-        preflight.prepare_environment(address, embedded=embedded, say=say)
+        notes = preflight.prepare_environment(address, embedded=embedded)
         if not os.environ.get("ENCRYPTION_KEY", "").strip():
             preflight.make_encryption_key(DATA_DIRECTORY / "encryption.key")
         settings = from_environment()
@@ -108,7 +108,7 @@ class Up:
         except (Problem, Unavailable) as trouble:
             raise StartError(f"the account for the demo cannot be made: {trouble}") from None
         if demo.listener_url and not listen(demo.listener_url, say):
-            say(f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there")
+            notes.append(f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there.")
         self._wait_for_health(address)
         for line in banner(
             url=address.url(),
@@ -116,6 +116,7 @@ class Up:
             token=demo.token,
             database_url=settings.database_url,
             embedded=embedded,
+            notes=notes,
         ):
             say(line)
 

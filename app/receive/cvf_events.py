@@ -216,7 +216,7 @@ def _warnings(name: str, extra: dict[str, str]) -> tuple[str, ...]:
 
 def _success(receipt: Receipt) -> Response:
     return Response(
-        msgspec.json.encode(
+        problems.json_bytes(
             {
                 "id": str(receipt.id),
                 "event": receipt.event,

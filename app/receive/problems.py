@@ -29,6 +29,12 @@ def request_id() -> str:
     return known
 
 
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON in which nothing can be taken for HTML, whatever its sender put into it."""
+    text: bytes = msgspec.json.encode(value)
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+
+
 def problem_response(problem: Problem) -> Response:
     """The answer that tells a Problem."""
     body: dict[str, Any] = {
@@ -40,7 +46,7 @@ def problem_response(problem: Problem) -> Response:
     if problem.errors is not None:
         body["errors"] = problem.errors
     meters.refusals.labels(str(problem.status)).inc()
-    response = Response(msgspec.json.encode(body), problem.status, content_type="application/problem+json")
+    response = Response(json_bytes(body), problem.status, content_type="application/problem+json")
     response.headers.update(problem.headers)
     return response
 

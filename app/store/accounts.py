@@ -39,6 +39,7 @@ class AccountCopy:
     disabled_at: datetime | None
     keys: Mapping[str, Key]
     workflows: Sequence[EnabledWorkflow]
+    awaits: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
      FROM workflows AS workflow
      JOIN workflow_versions AS version ON version.account_id = workflow.account_id
         AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
-     WHERE workflow.account_id = accounts.id) AS workflows
+     WHERE workflow.account_id = accounts.id) AS workflows,
+    (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
+     WHERE account_id = accounts.id) AS awaits
 FROM accounts
 """
 
@@ -103,11 +106,12 @@ def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
     if row is None:
         return None
     columns = row._asdict()
-    keys, workflows = columns.pop("keys"), columns.pop("workflows")
+    keys, workflows, awaits = (columns.pop(name) for name in ("keys", "workflows", "awaits"))
     return AccountCopy(
         **columns,
         keys={key.prefix: key for key in map(_key, keys)},
         workflows=[EnabledWorkflow(UUID(id_), name, version, document) for id_, name, version, document in workflows],
+        awaits=frozenset(awaits),
     )
 
 

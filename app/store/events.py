@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
+from app.identifiers import moment_of
 from app.store.connections import Database, passing_trouble_as_unavailable
 from app.words import Decision, Event, NewRun
 
@@ -32,7 +35,7 @@ SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND 
 _RECORD_ALL = """
 PREPARE record_event_with_all
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
-     uuid[], uuid[], int[], text[]) AS
+     uuid[], uuid[], int[], text[], text) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
@@ -55,8 +58,10 @@ WITH account AS (
     FROM fresh, unnest($14, $15, $16, $17) AS new (id, workflow_id, version, match_key)
 ), job AS (
     INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
+    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
     FROM fresh, unnest($14) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
+    UNION ALL
+    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($18, 'UTF8') FROM fresh WHERE $18 IS NOT NULL
 )
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 """
@@ -64,7 +69,7 @@ SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 _EXECUTE = "EXECUTE record_event (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _EXECUTE_ALL = (
     "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
-    "%s::uuid[], %s::uuid[], %s::int[], %s::text[])"
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s)"
 )
 
 
@@ -90,18 +95,24 @@ class EarlierEvent:
 
 
 def record_event(
-    database: Database, account_version: int, event: Event, decisions: Sequence[Decision], runs: Sequence[NewRun]
+    database: Database,
+    account_version: int,
+    event: Event,
+    decisions: Sequence[Decision],
+    runs: Sequence[NewRun],
+    *,
+    awaited: bool = False,
 ) -> Recorded:
     """Write all that follows from accepting `event`, in one transaction that is committed when this returns.
 
     A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
     so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
-    when Postgres cannot hold a value.
+    when Postgres cannot hold a value. `awaited`: a job is enqueued that looks for runs which the event wakes or ends.
     """
     with passing_trouble_as_unavailable():
         for is_last in (False, True):
             try:
-                return _record(database.held(), account_version, event, decisions, runs)
+                return _record(database.held(), account_version, event, decisions, runs, awaited=awaited)
             except (psycopg2.OperationalError, psycopg2.InterfaceError) as trouble:
                 lost = isinstance(trouble, psycopg2.InterfaceError) or database.held_is_broken()
                 if is_last or not lost:
@@ -120,6 +131,8 @@ def _record(
     event: Event,
     decisions: Sequence[Decision],
     runs: Sequence[NewRun],
+    *,
+    awaited: bool,
 ) -> Recorded:
     values = [
         event.account_id,
@@ -135,7 +148,7 @@ def _record(
         json.dumps(event.warnings, ensure_ascii=False) if event.warnings else None,
     ]
     with connection.cursor() as cursor:
-        if not runs and event.idempotency_key is None:
+        if not runs and not awaited and event.idempotency_key is None:
             _execute_prepared(cursor, _RECORD, _EXECUTE, values)
             return Recorded(stale=cursor.rowcount == 0)
         values += [event.idempotency_key, event.body_digest]
@@ -144,6 +157,7 @@ def _record(
             [str(run.workflow_id) for run in runs],
             [run.version for run in runs],
             [run.match_key for run in runs],
+            f"{event.account_id}:{event.id}" if awaited else None,
         ]
         _execute_prepared(cursor, _RECORD_ALL, _EXECUTE_ALL, values)
         known, fresh = cursor.fetchone() or (False, False)
@@ -173,6 +187,48 @@ def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> Ear
     )
     row = cursor.fetchone()
     return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
+
+
+_EVENT = "id, account_id, event, distinct_id, phone, data::text, received_at"
+
+
+def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
+    """An event by its id, looked for in the partition that the id's time points to."""
+    moment = moment_of(event_id)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at BETWEEN %s AND %s",  # noqa: S608
+            (account_id, str(event_id), moment, moment + timedelta(milliseconds=1)),
+        )
+        row = cursor.fetchone()
+    return None if row is None else event_of(row)
+
+
+def find_events_of_subject_since(connection: RawConnection, since: Event, names: Sequence[str]) -> list[Event]:
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "  # noqa: S608
+            "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT 1000",
+            (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names)),
+        )
+        return [event_of(row) for row in cursor]
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """A stored event; fractions in its `data` are decimals with all their digits."""
+    event_id, account_id, name, distinct_id, phone, data_json, received_at = row
+    return Event(
+        id=UUID(event_id),
+        account_id=account_id,
+        event=name,
+        distinct_id=distinct_id,
+        phone=phone,
+        data=json.loads(data_json, parse_float=Decimal),
+        data_json=data_json,
+        extra_json=None,
+        received_at=received_at,
+    )
 
 
 def decisions_json(decisions: Sequence[Decision]) -> str | None:

@@ -1,14 +1,15 @@
 """Runs, their steps and attempts: how a worker claims a run and how it settles what it did.
 
-States of a run: running → done | failed | cancelled. While it is running, exactly one queue job (number `job`) may move
-it, and each settled change makes `turn` one greater: a worker that was overtaken changes nothing.
+States of a run: running → done | failed | cancelled | exited; failed → running when a person has it retried.
+While it is running, exactly one queue job (number `job`) may move it, and each settled change makes `turn` one greater: a
+worker that was overtaken changes nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,14 +20,15 @@ import msgspec
 import psycopg2
 from psycopg2.extensions import connection as RawConnection
 
+from app.store import events
 from app.store.connections import Database, passing_trouble_as_unavailable
 from app.words import Event, Outcome, Run
 
 # All that the next step needs, read at once. The event is found in its partition by its received_at.
-_CLAIM = """
+_RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
-    run.ordinal, run.attempt, run.turn, run.job, run.step_started_at,
-    event.id, event.event, event.distinct_id, event.phone, event.data::text, event.received_at,
+    run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
+    event.id, event.account_id, event.event, event.distinct_id, event.phone, event.data::text, event.received_at,
     (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM steps
      WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL AND status = 'done')
 FROM runs AS run
@@ -35,13 +37,14 @@ JOIN workflow_versions AS version ON version.account_id = run.account_id AND ver
     AND version.version = run.version
 JOIN events AS event ON event.account_id = run.account_id AND event.id = run.event_id
     AND event.received_at = run.event_received_at
-WHERE run.account_id = %s AND run.id = %s AND run.job = %s AND run.status = 'running'
+WHERE run.status = 'running' AND run.account_id = %s
 """
 
 # Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
 _SETTLE = """
 WITH moved AS (
     UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
+        forgiven = CASE WHEN ordinal = %(ordinal)s THEN forgiven ELSE 0 END,
         turn = turn + 1, job = %(job)s, wake_at = %(wake_at)s, step_started_at = %(step_started_at)s,
         error = %(error)s, updated_at = %(now)s,
         finished_at = CASE WHEN %(status)s = 'running' THEN NULL ELSE %(now)s::timestamptz END
@@ -67,6 +70,14 @@ WITH moved AS (
     FROM moved WHERE %(job_key)s IS NOT NULL
 )
 SELECT count(*) FROM moved
+"""
+
+_NOTE = """
+INSERT INTO attempts (account_id, run_id, ordinal, attempt, outcome, error_class, error, request, response,
+                      started_at, finished_at)
+VALUES (%(account_id)s, %(run_id)s, %(step_ordinal)s, %(tried)s, %(outcome)s, %(error_class)s, %(outcome_error)s,
+        %(request)s::jsonb, %(response)s::jsonb, %(tried_at)s, %(now)s)
+ON CONFLICT DO NOTHING
 """
 
 
@@ -108,9 +119,39 @@ def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Ru
     with passing_trouble_as_unavailable():
         connection = _living(database)
         with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, (account_id, str(run_id), job))
+            cursor.execute(_RUN + "AND run.id = %s AND run.job = %s", (account_id, str(run_id), job))
             row = cursor.fetchone()
     return None if row is None else _run(row)
+
+
+def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
+    """A run as it stands now; None when it has ended."""
+    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
+        cursor.execute(_RUN + "AND run.id = %s", (account_id, str(run_id)))
+        row = cursor.fetchone()
+    return None if row is None else _run(row)
+
+
+def find_running_runs_of_subject(database: Database, event: Event) -> list[Run]:
+    """The runs of the event's subject that were started before it and have not ended."""
+    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
+        cursor.execute(
+            _RUN + "AND run.distinct_id = %s AND run.event_id < %s ORDER BY run.id",
+            (event.account_id, event.distinct_id, str(event.id)),
+        )
+        return [_run(row) for row in cursor.fetchall()]
+
+
+def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
+    """An event by its id."""
+    with passing_trouble_as_unavailable():
+        return events.find_event(_living(database), account_id, event_id)
+
+
+def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
+    with passing_trouble_as_unavailable():
+        return events.find_events_of_subject_since(_living(database), since, names)
 
 
 def _living(database: Database) -> RawConnection:
@@ -125,20 +166,9 @@ def _living(database: Database) -> RawConnection:
     return connection
 
 
-def _run(row: tuple[Any, ...]) -> Run:
-    (run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, turn, job, step_started,
-     event_id, name, distinct_id, phone, data_json, received_at, outputs) = row  # fmt: skip
-    event = Event(
-        id=UUID(event_id),
-        account_id=account_id,
-        event=name,
-        distinct_id=distinct_id,
-        phone=phone,
-        data=json.loads(data_json, parse_float=Decimal),
-        data_json=data_json,
-        extra_json=None,
-        received_at=received_at,
-    )
+def _run(row: Sequence[Any]) -> Run:
+    run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, forgiven = row[:11]
+    turn, job, step_started_at = row[11:14]
     return Run(
         id=UUID(run_id),
         account_id=account_id,
@@ -150,11 +180,12 @@ def _run(row: tuple[Any, ...]) -> Run:
         at=at,
         ordinal=ordinal,
         attempt=attempt,
+        forgiven=forgiven,
         turn=turn,
         job=job,
-        event=event,
-        outputs=json.loads(outputs, parse_float=Decimal),
-        step_started_at=step_started,
+        event=events.event_of(row[14:21]),
+        outputs=json.loads(row[21], parse_float=Decimal),
+        step_started_at=step_started_at,
     )
 
 
@@ -179,6 +210,15 @@ def settle_run(database: Database, run: Run, settlement: Settlement, now: dateti
             cursor.execute("SELECT turn FROM runs WHERE account_id = %s AND id = %s", (run.account_id, str(run.id)))
             row = cursor.fetchone()
         return row is not None and row[0] == run.turn + 1
+
+
+def note_attempt(database: Database, run: Run, settlement: Settlement, now: datetime) -> None:
+    """Keep the attempt of a step whose run was ended by somebody else meanwhile; what was sent must not be forgotten."""
+    values = _settle_values(run, settlement, now)
+    if values["tried"] is None:
+        return
+    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
+        cursor.execute(_NOTE, values)
 
 
 def _settle(connection: RawConnection, values: Mapping[str, Any]) -> bool:

@@ -105,6 +105,12 @@ workflow_versions = sa.Table(
     _column("version", sa.Integer, "1, 2, 3 …; never changed once saved"),
     _column("source", sa.Text, "the document as it was given, comments included"),
     _column("document", JSONB, "the document as data"),
+    _column(
+        "awaits",
+        ARRAY(sa.Text),
+        "names of the events that its runs may wait for or end by (*: any); others cost them no look-up",
+        server_default=sa.text("'{}'"),
+    ),
     _moment("created_at", "when it was saved", server_default=_NOW),
     sa.PrimaryKeyConstraint("account_id", "workflow_id", "version"),
     sa.ForeignKeyConstraint(
@@ -160,10 +166,16 @@ runs = sa.Table(
     _column("event_id", UUID(as_uuid=True), "the event that started it"),
     _moment("event_received_at", "received_at of that event (finds its partition)"),
     _column("distinct_id", sa.Text, "the subject"),
-    _column("status", sa.Text, "running, done, failed or cancelled"),
+    _column("status", sa.Text, "running, done, failed, cancelled (by a person) or exited (by exit_on)"),
     _column("at", sa.Text, "path of the current step such as steps[1]; null: past the last one", null=True),
     _column("ordinal", sa.Integer, "how many steps it has entered before the current one", server_default=sa.text("0")),
     _column("attempt", sa.Integer, "failed attempts of the current step so far", server_default=sa.text("0")),
+    _column(
+        "forgiven",
+        sa.Integer,
+        "how many of these do not count, since a person had it retried",
+        server_default=sa.text("0"),
+    ),
     _column(
         "turn",
         sa.BigInteger,
@@ -173,18 +185,20 @@ runs = sa.Table(
     _column("job", sa.Integer, "number of the queue job that may move it", server_default=sa.text("1")),
     _moment("wake_at", "when its job is due: now, the end of a wait, or the next attempt; null: ended", null=True),
     _moment("step_started_at", "when the current step was entered; null: not yet", null=True),
-    _column("error", sa.Text, "why it failed, in one line; null: it did not", null=True),
+    _column("error", sa.Text, "why it failed, or ended early, in one line; null: it did not", null=True),
     _moment("created_at", "when it was started"),
     _moment("updated_at", "when it last moved"),
     _moment("finished_at", "when it ended; null: it has not", null=True),
     sa.PrimaryKeyConstraint("account_id", "id"),
     # The rule: one run per workflow and match, ever.
     sa.UniqueConstraint("account_id", "workflow_id", "match_key"),
-    sa.CheckConstraint("status IN ('running', 'done', 'failed', 'cancelled')", name="status"),
+    sa.CheckConstraint("status IN ('running', 'done', 'failed', 'cancelled', 'exited')", name="status"),
     # Serves find_runs_of_event.
     sa.Index("runs_event_idx", "account_id", "event_id"),
     # Serves find_runs_of_subject.
     sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
+    # Serves find_running_runs_of_subject: whom an event may wake or end.
+    sa.Index("runs_running_idx", "account_id", "distinct_id", postgresql_where=sa.text("status = 'running'")),
     # Serves find_failed_runs.
     sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
     # Serves enqueue_orphans: runs whose job should have come long ago.
@@ -201,13 +215,13 @@ steps = sa.Table(
     _column("path", sa.Text, "where the step stands in the document, such as steps[1]"),
     _column("name", sa.Text, "its id in the document; null: none given", null=True),
     _column("action", sa.Text, "what it does: http, log, wait …"),
-    _column("status", sa.Text, "waiting (for time or the next attempt), done or failed"),
+    _column("status", sa.Text, "waiting (for time, an event or the next attempt), done, failed or skipped"),
     _moment("started_at", "when the run entered it"),
     _moment("finished_at", "when it was settled; null: it is not", null=True),
     _column("output", JSONB, "what later steps see as steps.<id>; null: nothing", null=True),
     _column("error", sa.Text, "what went wrong last, in one line; null: nothing", null=True),
     sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal"),
-    sa.CheckConstraint("status IN ('waiting', 'done', 'failed')", name="status"),
+    sa.CheckConstraint("status IN ('waiting', 'done', 'failed', 'skipped')", name="status"),
     comment="the steps that a run has entered",
 )
 

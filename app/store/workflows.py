@@ -71,6 +71,7 @@ class NewVersion:
     version: int
     source: str
     document: Mapping[str, Any]
+    awaits: tuple[str, ...]
 
 
 def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
@@ -82,6 +83,7 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
         "version": new.version,
         "source": new.source,
         "document": json.dumps(new.document, ensure_ascii=False),
+        "awaits": list(new.awaits),
         "now": now,
     }
     connection.execute(
@@ -94,8 +96,8 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
     )
     connection.execute(
         sa.text(
-            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
-            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)"
+            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, awaits, created_at) "
+            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :awaits, :now)"
         ),
         values,
     )

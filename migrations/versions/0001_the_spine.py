@@ -121,6 +121,7 @@ CREATE TABLE runs (
     at TEXT,
     ordinal INTEGER DEFAULT 0 NOT NULL,
     attempt INTEGER DEFAULT 0 NOT NULL,
+    forgiven INTEGER DEFAULT 0 NOT NULL,
     turn BIGINT DEFAULT 0 NOT NULL,
     job INTEGER DEFAULT 1 NOT NULL,
     wake_at TIMESTAMP WITH TIME ZONE,
@@ -131,10 +132,11 @@ CREATE TABLE runs (
     finished_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT runs_pkey PRIMARY KEY (account_id, id),
     CONSTRAINT runs_account_id_workflow_id_match_key_key UNIQUE (account_id, workflow_id, match_key),
-    CONSTRAINT runs_status_check CHECK (status IN ('running', 'done', 'failed', 'cancelled'))
+    CONSTRAINT runs_status_check CHECK (status IN ('running', 'done', 'failed', 'cancelled', 'exited'))
 );
 CREATE INDEX runs_event_idx ON runs (account_id, event_id);
 CREATE INDEX runs_failed_idx ON runs (account_id, id) WHERE status = 'failed';
+CREATE INDEX runs_running_idx ON runs (account_id, distinct_id) WHERE status = 'running';
 CREATE INDEX runs_subject_idx ON runs (account_id, distinct_id, id);
 CREATE INDEX runs_wake_at_idx ON runs (wake_at) WHERE status = 'running';
 COMMENT ON TABLE runs IS 'one execution of one workflow version for one match';
@@ -146,15 +148,16 @@ COMMENT ON COLUMN runs.match_key IS 'what it was started for, unique per workflo
 COMMENT ON COLUMN runs.event_id IS 'the event that started it';
 COMMENT ON COLUMN runs.event_received_at IS 'received_at of that event (finds its partition)';
 COMMENT ON COLUMN runs.distinct_id IS 'the subject';
-COMMENT ON COLUMN runs.status IS 'running, done, failed or cancelled';
+COMMENT ON COLUMN runs.status IS 'running, done, failed, cancelled (by a person) or exited (by exit_on)';
 COMMENT ON COLUMN runs.at IS 'path of the current step such as steps[1]; null: past the last one';
 COMMENT ON COLUMN runs.ordinal IS 'how many steps it has entered before the current one';
 COMMENT ON COLUMN runs.attempt IS 'failed attempts of the current step so far';
+COMMENT ON COLUMN runs.forgiven IS 'how many of these do not count, since a person had it retried';
 COMMENT ON COLUMN runs.turn IS 'grows with every settled change; guards against two workers';
 COMMENT ON COLUMN runs.job IS 'number of the queue job that may move it';
 COMMENT ON COLUMN runs.wake_at IS 'when its job is due: now, the end of a wait, or the next attempt; null: ended';
 COMMENT ON COLUMN runs.step_started_at IS 'when the current step was entered; null: not yet';
-COMMENT ON COLUMN runs.error IS 'why it failed, in one line; null: it did not';
+COMMENT ON COLUMN runs.error IS 'why it failed, or ended early, in one line; null: it did not';
 COMMENT ON COLUMN runs.created_at IS 'when it was started';
 COMMENT ON COLUMN runs.updated_at IS 'when it last moved';
 COMMENT ON COLUMN runs.finished_at IS 'when it ended; null: it has not';
@@ -172,7 +175,7 @@ CREATE TABLE steps (
     output JSONB,
     error TEXT,
     CONSTRAINT steps_pkey PRIMARY KEY (account_id, run_id, ordinal),
-    CONSTRAINT steps_status_check CHECK (status IN ('waiting', 'done', 'failed'))
+    CONSTRAINT steps_status_check CHECK (status IN ('waiting', 'done', 'failed', 'skipped'))
 );
 COMMENT ON TABLE steps IS 'the steps that a run has entered';
 COMMENT ON COLUMN steps.account_id IS 'the account that owns the row';
@@ -181,7 +184,7 @@ COMMENT ON COLUMN steps.ordinal IS '0, 1, 2 … in the order in which the run en
 COMMENT ON COLUMN steps.path IS 'where the step stands in the document, such as steps[1]';
 COMMENT ON COLUMN steps.name IS 'its id in the document; null: none given';
 COMMENT ON COLUMN steps.action IS 'what it does: http, log, wait …';
-COMMENT ON COLUMN steps.status IS 'waiting (for time or the next attempt), done or failed';
+COMMENT ON COLUMN steps.status IS 'waiting (for time, an event or the next attempt), done, failed or skipped';
 COMMENT ON COLUMN steps.started_at IS 'when the run entered it';
 COMMENT ON COLUMN steps.finished_at IS 'when it was settled; null: it is not';
 COMMENT ON COLUMN steps.output IS 'what later steps see as steps.<id>; null: nothing';
@@ -239,6 +242,7 @@ CREATE TABLE workflow_versions (
     version INTEGER NOT NULL,
     source TEXT NOT NULL,
     document JSONB NOT NULL,
+    awaits TEXT[] DEFAULT '{}' NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT workflow_versions_pkey PRIMARY KEY (account_id, workflow_id, version),
     CONSTRAINT workflow_versions_account_id_workflow_id_fkey FOREIGN KEY(account_id, workflow_id) REFERENCES workflows (account_id, id) ON DELETE CASCADE
@@ -249,6 +253,7 @@ COMMENT ON COLUMN workflow_versions.workflow_id IS 'the workflow';
 COMMENT ON COLUMN workflow_versions.version IS '1, 2, 3 …; never changed once saved';
 COMMENT ON COLUMN workflow_versions.source IS 'the document as it was given, comments included';
 COMMENT ON COLUMN workflow_versions.document IS 'the document as data';
+COMMENT ON COLUMN workflow_versions.awaits IS 'names of the events that its runs may wait for or end by (*: any); others cost them no look-up';
 COMMENT ON COLUMN workflow_versions.created_at IS 'when it was saved';
 
 CREATE TABLE events_default (LIKE events INCLUDING ALL);

@@ -15,7 +15,10 @@ from app.operate.listener import describe_call, listen, visible
     ("body", "line"),
     [
         (b'{"event": "x", "distinct_id": "1"}', "call arrived: POST /hello event=x distinct_id=1"),
-        (b'{"event": "a\\n\\u001b[2Jb", "distinct_id": 7}', r"call arrived: POST /hello event=a\n\x1b[2Jb distinct_id=7"),
+        (
+            b'{"event": "a\\n\\u001b[2Jb", "distinct_id": 7}',
+            r"call arrived: POST /hello event=a\n\x1b[2Jb distinct_id=7",
+        ),
         (b'{"other": 1}', "call arrived: POST /hello"),
         (b"[1]", "call arrived: POST /hello"),
         (b"\xff", "call arrived: POST /hello"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg2
 import pytest
 
+from app import settings
 from app.journey import Journey
+from app.operate.embedded import EmbeddedPostgres
+from app.store.migrations import upgrade
 from tests.builders import Sender, a_sender
-from tests.server import Server, running_server
+from tests.server import Redis, Server, running_redis, running_server
 
 Rows = Callable[..., list[tuple[object, ...]]]
 
@@ -51,3 +56,39 @@ def rows(database_url: str) -> Iterator[Rows]:
 
     yield ask
     connection.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis that runs at the beginning and at the end of each test."""
+    with running_redis() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def two_processes(house: Journey, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """gunicorn with two web processes, which count together: the rate limit in Redis, the metrics in a folder."""
+    folder = tmp_path_factory.mktemp("metrics")
+    environment = settings_of(house) | {"REDIS_URL": redis.url, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    with running_server(**environment, WEB_CONCURRENCY="2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A Postgres that a test may stop, fill up and look over the shoulder; running, migrated."""
+    with tempfile.TemporaryDirectory(prefix="signalbox-postgres-") as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
+        postgres.start()
+        try:
+            upgrade(postgres.url)
+            yield postgres
+        finally:
+            postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def own_house(own_postgres: EmbeddedPostgres, house: Journey) -> Journey:
+    """A house on that Postgres."""
+    environment = settings_of(house) | {"DATABASE_URL": own_postgres.url}
+    return Journey(settings.from_environment(environment))
