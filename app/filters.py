@@ -9,6 +9,7 @@ loops, and by how much of the event its loops would walk over (CEL copies a list
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ _TOKEN = re.compile(
       | (?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
+# It would write a line for each event on which a function of _EXTRA fails; the decision has the reason.
+logging.getLogger("cel").setLevel(logging.CRITICAL)
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
 

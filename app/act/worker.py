@@ -1,9 +1,10 @@
 """The worker: takes jobs from the queue in Postgres and lets the caller advance the runs that they name.
 
 Comes in: a payload for each job: `ACCOUNT:RUN:JOB` for a run, `ACCOUNT:EVENT` for an event that may wake or end runs. A
-job leaves the queue when what carries it out has returned, and in no other way. PgQueuer by itself deletes a job that failed, was cancelled, or could not be put back; `_Queue` stands between, so
-that all of these put the job back, due again after a pause. A worker that dies leaves its jobs picked; once their
-heartbeats are older than HEARTBEAT_TIMEOUT any other worker takes them.
+job leaves the queue when what carries it out has returned, and in no other way. PgQueuer by itself deletes a job that
+failed, was cancelled, or could not be put back; `_Queue` stands between, so that all of these put the job back, due again
+after a pause. A worker that dies leaves its jobs picked; once their heartbeats are older than HEARTBEAT_TIMEOUT any other
+worker takes them.
 """
 
 from __future__ import annotations
