@@ -37,8 +37,8 @@ from app.durations import read_duration
 from app.filters import RUN_NAMES, compile_filter
 from app.journey import Journey
 from app.manage import signing_secret
-from app.match.rules import ANY_NAME, compile_pattern, names_of
-from app.store import partitions, queue, runs
+from app.match.rules import fits
+from app.store import partitions, progress, queue, runs
 from app.store.runs import Settlement, StepRow
 from app.words import Event, Outcome, Run, Unavailable
 
@@ -87,6 +87,12 @@ class Advancer:
                 # Somebody moved it meanwhile: what does the event mean to it now?
                 run = await self._database(partial(runs.find_running_run, database, account_id, run.id))
 
+    async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
+        """Start the run of a deadline that the clock has reached, if nothing has disarmed or moved it."""
+        await asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(self._house.fire_deadline, account_id, workflow_id, subject)
+        )
+
     async def sweep(self) -> None:
         """The housekeeping that any worker may do at any time."""
         await self._database(partial(sweep, self._house))
@@ -95,17 +101,17 @@ class Advancer:
 
     def _answer(self, run: Run, event: Event) -> Settlement | None:
         """What an event of its subject, later than its start, does to a run; None: nothing."""
-        if "exit_on" in run.document and _fits(run.document["exit_on"], event):
+        if "exit_on" in run.document and fits(run.document["exit_on"], event):
             return _exit(run, event, self._house.clock())
         step = steps.step_at(run.document, str(run.at))
-        if steps.WAIT_FOR in step and run.step_started_at is not None and _fits(step[steps.WAIT_FOR], event):
+        if steps.WAIT_FOR in step and run.step_started_at is not None and fits(step[steps.WAIT_FOR], event):
             return _arrived(run, step, event, self._house.clock())
         return None
 
     async def _still_wanted(self, run: Run) -> Run | None:
         """The run, unless an event that ends it came before its first step."""
         for event in await self._events_since(run, run.document["exit_on"]):
-            if _fits(run.document["exit_on"], event):
+            if fits(run.document["exit_on"], event):
                 await self._settle(run, _exit(run, event, self._house.clock()))
                 return None
         return run
@@ -121,7 +127,7 @@ class Advancer:
         if steps.WAIT_FOR not in step:
             return None
         for event in await self._events_since(run, step[steps.WAIT_FOR]):
-            if _fits(step[steps.WAIT_FOR], event):
+            if fits(step[steps.WAIT_FOR], event):
                 return _arrived(run, step, event, self._house.clock())
         return None
 
@@ -309,14 +315,6 @@ def _on(run: Run, row: StepRow, at: str | None, began: datetime, outcome: Outcom
     )
 
 
-def _fits(leaf: Any, event: Event) -> bool:
-    """Whether an event matches a checked leaf."""
-    pattern = compile_pattern(leaf)
-    if pattern.event not in (ANY_NAME, event.event):
-        return False
-    return pattern.where is None or pattern.where.holds(names_of(event))[0]
-
-
 def _next(run: Run, settlement: Settlement) -> Run | None:
     """The run as it stands after `settlement`; None when this job has nothing more to do for it."""
     if settlement.status != "running" or settlement.job != run.job:
@@ -363,6 +361,7 @@ def sweep(house: Journey) -> None:
     with house.database.transaction() as connection:
         queue.prune_queue_log(connection, moment)
         queue.forget_old_idempotency_keys(connection, moment)
+        progress.forget_stale_progress(connection, moment)
 
 
 async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:
@@ -371,7 +370,10 @@ async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:
     async with outbound.open_session(house.settings) as session:
         advancer = Advancer(house, session, threads)
         settings = replace(house.settings, worker_concurrency=concurrency)
-        await worker.work(
-            house.settings.database_url, settings, advancer.advance, stop=stop, wake=advancer.wake, sweep=advancer.sweep
-        )
+        carriers: worker.Carriers = {
+            "run": (advancer.advance, (int, UUID, int)),
+            "event": (advancer.wake, (int, UUID)),
+            "deadline": (advancer.fire_deadline, (int, UUID, progress.subject_of_payload)),
+        }
+        await worker.work(house.settings.database_url, settings, carriers, stop=stop, sweep=advancer.sweep)
     threads.shutdown()

@@ -29,5 +29,7 @@ def uuid7(moment: datetime | None = None) -> UUID:
 
 
 def moment_of(identifier: UUID) -> datetime:
-    """When a UUIDv7 was made, to the millisecond (rounded down)."""
-    return _EPOCH + timedelta(milliseconds=identifier.int >> 80)
+    """The moment that a UUIDv7 of ours was made of, to the microsecond."""
+    fraction = (identifier.int >> 64) & 0xFFF
+    microseconds = -(-fraction * 1_000 >> 12)
+    return _EPOCH + timedelta(milliseconds=identifier.int >> 80, microseconds=microseconds)

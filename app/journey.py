@@ -6,33 +6,40 @@ The way in, `accept(account, event)`:
 1. The account's compiled copy in memory says which workflows look at the event and what they conclude.
 2. One statement, hence one transaction and one round trip, writes the idempotency key, the event with its decisions, the
    runs and their queue jobs. It does so only while the copy is the current one: otherwise nothing is written, the copy is
-   loaded anew, and the event is verified and matched again.
+   loaded anew, and the event is verified and matched again. Where a workflow's pattern takes more than one event, the same
+   is done in a transaction that has locked the subject's progress in these workflows and moves it along.
 3. When it returns, the event is on disk and the answer may leave.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import psycopg2
 import structlog
+from psycopg2.extensions import connection as RawConnection
 
 from app import meters
-from app.identifiers import now, uuid7
-from app.match.rules import ANY_NAME, Rule, Rules, compile_pattern
+from app.identifiers import moment_of, now, uuid7
+from app.match.rules import Fire, Rule, Rules, Standing, compile_rule
+from app.match.tree import ANY_NAME
 from app.secrets import Secrets
 from app.settings import Settings
-from app.store import accounts, events
+from app.store import accounts, events, progress, runs
 from app.store.accounts import AccountCopy, EnabledWorkflow
-from app.store.connections import Database
+from app.store.connections import Database, passing_trouble_as_unavailable
+from app.store.progress import NOTHING, Kept, Place
 from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 
 _MOST_RELOADS = 5
 _COPIES_KEPT = 10_000
+# Clocks of hosts and of Postgres may differ by this much; more is a machine to be mended.
+_MOST_SKEW = timedelta(seconds=10)
 _log = structlog.get_logger()
 
 
@@ -84,14 +91,14 @@ class Journey:
         if version == account.copy.version:
             self._accounts[account.copy.id] = kept = replace(account, checked_at=asked_at)
             return kept
-        return self._reload(account)
+        return self._load(account.copy.id)
 
-    def _reload(self, account: Account) -> Account | None:
+    def _load(self, account_id: int) -> Account | None:
         asked_at = time.monotonic()
         with self.database.transaction() as connection:
-            copy = accounts.find_account_copy(connection, account.copy.id)
+            copy = accounts.find_account_copy(connection, account_id)
         if copy is None:
-            self._accounts.pop(account.copy.id, None)
+            self._accounts.pop(account_id, None)
         return self._keep(copy, asked_at)
 
     def _keep(self, copy: AccountCopy | None, asked_at: float) -> Account | None:
@@ -124,42 +131,121 @@ class Journey:
         cannot hold) and Unavailable.
         """
         for _ in range(_MOST_RELOADS):
-            decisions, started = self._match(account, event)
             asked_at = time.monotonic()
             try:
-                recorded = events.record_event(
-                    self.database,
-                    account.copy.version,
-                    event,
-                    decisions,
-                    started,
-                    awaited=event.event in account.copy.awaits or ANY_NAME in account.copy.awaits,
-                )
+                taken = self._take(account, event)
             except psycopg2.DataError as wrong:
                 raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
-            if not recorded.stale:
+            if not taken.recorded.stale:
                 self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
-                return self._receipt(event, decisions, started, recorded.earlier)
-            reloaded = self._reload(account)
+                return self._receipt(taken)
+            reloaded = self._load(account.copy.id)
             if reloaded is None:
                 raise Unavailable("the account was deleted while an event arrived")
             account = reloaded
             verify(account)
         raise Unavailable(f"account {account.copy.id} changes faster than its events can be matched")
 
-    def _match(self, account: Account, event: Event) -> tuple[list[Decision], list[NewRun]]:
-        decisions, started = [], []
-        for decision in account.rules.decide(event):
-            if decision.started:
-                run = NewRun(uuid7(event.received_at), decision.workflow_id, decision.version, str(event.id))
-                started.append(run)
-                decision = replace(decision, run_id=run.id)
-            decisions.append(decision)
-        return decisions, started
+    def _take(self, account: Account, event: Event) -> Taken:
+        """Match and record an event by one copy of its account."""
+        decisions, movable = [], {}
+        for rule in account.rules.asking_for(event.event):
+            subject = rule.subject_of(event)
+            if rule.decides_alone:
+                decisions.append(rule.decide(event))
+            elif subject is None:
+                decisions.append(rule.without_subject())
+            else:
+                movable[(rule.workflow_id, subject)] = rule
+        if movable:
+            return self._take_with_progress(account, event, decisions, movable)
+        decisions, started = _with_runs(event, decisions)
+        recorded = events.record_event(
+            self.database, account.copy.version, event, decisions, started, awaited=_awaited(account, event)
+        )
+        return Taken(event, decisions, started, recorded)
 
-    def _receipt(
-        self, event: Event, decisions: list[Decision], started: list[NewRun], earlier: events.EarlierEvent | None
-    ) -> Receipt:
+    def _take_with_progress(
+        self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule]
+    ) -> Taken:
+        """The same where it takes the subject's progress: a transaction of three round trips, its places locked.
+
+        A connection that is lost on the way is opened anew and all of it done once more, unless the event turns out to
+        be there: then only the answer got lost.
+        """
+        last: list[Taken] = []
+        with passing_trouble_as_unavailable():
+            try:
+                return self._move_and_record(account, event, decided, movable, last)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                if not self.database.held_is_broken():
+                    raise
+                self.database.let_go()
+            if last and events.find_event(self.database.held(), account.copy.id, last[0].event.id) is not None:
+                return last[0]
+            return self._move_and_record(account, event, decided, movable, [])
+
+    def _move_and_record(
+        self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule], last: list[Taken]
+    ) -> Taken:
+        """Lock, match, record, commit; `last` receives what is about to be committed."""
+        connection = events.prepared(self.database)
+        with _rolled_back_on_trouble(connection):
+            kept = progress.begin_and_lock(connection, account.copy.id, list(movable))
+            event = _in_order(event, self.clock(), kept.values())
+            decisions, started = _with_runs(event, decided)
+            changes: dict[Place, tuple[Kept, Kept]] = {}
+            by_clock: list[NewRun] = []
+            for place, rule in movable.items():
+                before = kept.get(place, NOTHING)
+                moved = rule.move(_standing(before), event)
+                changes[place] = (before, _kept(moved.standing, event.received_at))
+                by_clock += [_run_of(rule, fire, event.received_at) for fire in moved.fires if fire.by_deadline]
+                new = [_run_of(rule, fire, event.received_at) for fire in moved.fires if not fire.by_deadline]
+                started += new
+                decisions.append(replace(moved.decision, run_id=new[0].id if new else None))
+            recorded = events.record_on(
+                connection, account.copy.version, event, decisions, started, awaited=_awaited(account, event)
+            )
+            taken = Taken(event, decisions, started, recorded)
+            if recorded.stale or recorded.earlier is not None:
+                progress.roll_back(connection)
+                return taken
+            last.append(taken)
+            for run in by_clock:
+                runs.start_run(connection, account.copy.id, run, event.received_at)
+            progress.write_and_commit(connection, account.copy.id, changes)
+        return taken
+
+    def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
+        """The clock has reached a deadline: its run starts, unless an event has disarmed or moved it since.
+
+        Raises Unavailable when this machine's clock has not reached it yet: ask again a moment later.
+        """
+        account = self._accounts.get(account_id)
+        account = self.recent(account, seconds=0) if account else self._load(account_id)
+        rule = account.rules.by_workflow.get(workflow_id) if account else None
+        if rule is None:
+            return
+        place, moment = (workflow_id, subject), self.clock()
+        with passing_trouble_as_unavailable():
+            connection = events.prepared(self.database)
+            with _rolled_back_on_trouble(connection):
+                before = progress.begin_and_lock(connection, account_id, [place]).get(place, NOTHING)
+                if before.deadline is not None and timedelta(0) < before.deadline - moment < _MOST_SKEW:
+                    raise Unavailable("the deadline has not come yet by this clock")
+                standing, fires = rule.expire(_standing(before), moment)
+                if standing == _standing(before):
+                    progress.roll_back(connection)
+                    return
+                for fire in fires:
+                    runs.start_run(connection, account_id, _run_of(rule, fire, moment), moment)
+                latest = max(filter(None, (before.last_event_at, before.deadline)), default=moment)
+                progress.write_and_commit(connection, account_id, {place: (before, _kept(standing, latest))})
+        meters.runs_started.inc(len(fires))
+
+    def _receipt(self, taken: Taken) -> Receipt:
+        event, earlier = taken.event, taken.recorded.earlier
         if earlier is not None:
             if earlier.digest != event.body_digest:
                 raise Problem(
@@ -180,17 +266,92 @@ class Journey:
                 warnings=event.warnings,
             )
         meters.events_accepted.inc()
-        meters.runs_started.inc(len(started))
+        meters.runs_started.inc(len(taken.started))
         return Receipt(
             id=event.id,
             event=event.event,
             distinct_id=event.distinct_id,
             received_at=event.received_at,
             duplicate=False,
-            contributing=any(decision.contributing for decision in decisions),
-            runs=tuple(run.id for run in started),
+            contributing=any(decision.contributing for decision in taken.decisions),
+            runs=tuple(decision.run_id for decision in taken.decisions if decision.run_id is not None),
             warnings=event.warnings,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An event as it was recorded (its moment may be a later one than on arrival), and what followed from it."""
+
+    event: Event
+    decisions: list[Decision]
+    started: list[NewRun]
+    recorded: events.Recorded
+
+
+def _awaited(account: Account, event: Event) -> bool:
+    return event.event in account.copy.awaits or ANY_NAME in account.copy.awaits
+
+
+def _with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
+    """The decisions of workflows that decide alone, each start with its run."""
+    decisions, started = [], []
+    for decision in decided:
+        if decision.started:
+            run = NewRun(
+                id=uuid7(event.received_at),
+                workflow_id=decision.workflow_id,
+                version=decision.version,
+                match_key=str(event.id),
+                event_id=event.id,
+                event_received_at=event.received_at,
+                matched=(event.id,),
+            )
+            started.append(run)
+            decision = replace(decision, run_id=run.id)
+        decisions.append(decision)
+    return decisions, started
+
+
+def _in_order(event: Event, moment: datetime, kept: Iterable[Kept]) -> Event:
+    """The event at the moment at which its turn has come: later than all that was looked at before in its places."""
+    latest = max((known.last_event_at for known in kept if known.last_event_at is not None), default=None)
+    moment = max(moment, event.received_at)
+    if latest is not None and moment <= latest:
+        moment = latest + timedelta(microseconds=1)
+    return replace(event, id=uuid7(moment), received_at=moment)
+
+
+def _run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
+    last = fire.matched[-1]
+    return NewRun(
+        id=uuid7(moment),
+        workflow_id=rule.workflow_id,
+        version=rule.version,
+        match_key=f"{last}@{fire.at.isoformat()}" if fire.by_deadline else str(last),
+        event_id=last,
+        event_received_at=moment_of(last),
+        matched=fire.matched,
+    )
+
+
+@contextmanager
+def _rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
+    """Whatever is raised in the block leaves no transaction open behind it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg2.Error):
+            progress.roll_back(connection)
+        raise
+
+
+def _standing(kept: Kept) -> Standing:
+    return Standing(kept.version, kept.progress or {}, kept.deadline, kept.last_started_at)
+
+
+def _kept(standing: Standing, last_event_at: datetime) -> Kept:
+    return Kept(standing.version, standing.progress, standing.deadline, last_event_at, standing.last_started_at)
 
 
 def compile_rules(workflows: Iterable[EnabledWorkflow]) -> Rules:
@@ -199,9 +360,7 @@ def compile_rules(workflows: Iterable[EnabledWorkflow]) -> Rules:
     rules = []
     for workflow in workflows:
         try:
-            pattern = compile_pattern(workflow.document["on"])
+            rules.append(compile_rule(workflow.id, workflow.name, workflow.version, workflow.document))
         except Exception:
             _log.exception("a workflow cannot be compiled and looks at no event", workflow=workflow.name)
-            continue
-        rules.append(Rule(workflow.id, workflow.name, workflow.version, pattern))
     return Rules(rules)

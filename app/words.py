@@ -73,12 +73,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to be created with the event that starts it; `match_key` is unique per workflow: one run per match, ever."""
+    """A run to be created; `match_key` is unique per workflow: one run per match, ever. `matched` are the ids of all
+    events that the pattern used, the last of them is `event_id`."""
 
     id: UUID
     workflow_id: UUID
     version: int
     match_key: str
+    event_id: UUID
+    event_received_at: datetime
+    matched: tuple[UUID, ...]
 
 
 @dataclass(frozen=True, slots=True)

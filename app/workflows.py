@@ -8,9 +8,9 @@ from typing import Any
 
 from app.act import steps
 from app.documents import Document, Mistake
-from app.match.rules import check_pattern
+from app.match.rules import check_again, check_key, check_leaf, check_pattern
 
-_FIELDS = ("name", "description", "on", "exit_on", "steps")
+_FIELDS = ("name", "description", "on", "key", "again", "exit_on", "steps")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -39,9 +39,13 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     else:
         yield "on", "is missing: what has to happen, at its simplest the name of an event"
     if "exit_on" in document:
-        yield from check_pattern(document["exit_on"], "exit_on")
+        yield from check_leaf(document["exit_on"], "exit_on")
+    if "key" in document:
+        yield from check_key(document["key"])
+    if "again" in document:
+        yield from check_again(document["again"])
     if "steps" in document:
-        yield from steps.check(document["steps"], check_pattern)
+        yield from steps.check(document["steps"], check_leaf)
     else:
         yield "steps", "is missing: what is to be done"
 

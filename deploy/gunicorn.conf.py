@@ -8,20 +8,31 @@ def _setting(name: str, default: str) -> str:
     return os.environ.get(name, "").strip() or default
 
 
+def _number(name: str, default: str) -> float:
+    text = _setting(name, default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < 10_000:
+        sys.exit(f"{name}={text!r} cannot be used: expected a number above 0")
+    return value
+
+
 # Only this machine by default: outside there should be nginx with TLS in front. BIND takes all that gunicorn takes
 # (0.0.0.0:8000, [::]:8000, unix:/run/signalbox.sock).
 bind = _setting("BIND", f"127.0.0.1:{_setting('PORT', '8000')}")
 
 # One process as long as the rate limit counts in its memory; with REDIS_URL, about one per core.
-workers = int(_setting("WEB_CONCURRENCY", "1"))
+workers = int(_number("WEB_CONCURRENCY", "1"))
 
 # Threads, so that a sender who is slow, or Postgres that is, holds up nobody else; 1 for the sync worker, which costs
 # least per request but needs nginx in front to wait for slow senders. Both answer even garbage with problem documents.
-threads = int(_setting("WEB_THREADS", "8"))
+threads = int(_number("WEB_THREADS", "8"))
 worker_class = "app.receive.gunicorn_worker." + ("PatientThreadWorker" if threads > 1 else "PatientSyncWorker")
 
 # A sync worker that waits for a body that is just in time, and then for Postgres, is slow but not stuck.
-_body_timeout = float(_setting("BODY_TIMEOUT", "20"))
+_body_timeout = _number("BODY_TIMEOUT", "20")
 timeout = int(_body_timeout) + 20
 
 # Requests that are on their way when we stop may still arrive in full and be stored.

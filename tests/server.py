@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Server:
         self.port = port
         self.program = program
         self._log = log
-        self._own = threading.local()
+        self._kept: dict[threading.Thread, http.client.HTTPConnection] = {}
+        self._lock = threading.Lock()
 
     def output(self) -> str:
         """All that it has written so far."""
@@ -71,15 +72,21 @@ class Server:
         self, path: str, *, method: str = "GET", data: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """One request on the connection that the calling thread keeps; on a new one where the server closed it."""
-        connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if connection is None or _is_closed(connection):
-            self.hang_up()
-            connection = self._own.connection = self.connect()
+        connection = self._kept_connection()
         try:
             return self.ask(connection, path, method=method, data=data, headers=headers)
         except BaseException:
             self.hang_up()
             raise
+
+    def _kept_connection(self) -> http.client.HTTPConnection:
+        connection = self._kept.get(threading.current_thread())
+        if connection is None or _is_closed(connection):
+            self.hang_up()
+            connection = self.connect()
+            with self._lock:
+                self._kept[threading.current_thread()] = connection
+        return connection
 
     def post(self, path: str, *, data: bytes, headers: Mapping[str, str]) -> Answer:
         """As Flask's test client has it."""
@@ -102,18 +109,20 @@ class Server:
         connection.request(method, path, body=data, headers=dict(headers or {}))
         return self._taken(connection.getresponse())
 
-    def connect_to_each(self, wanted: int = 1) -> dict[int, list[http.client.HTTPConnection]]:
-        """Open connections, by the process that took them: at least `wanted` for each."""
+    @contextmanager
+    def connected_to_each(self, wanted: int = 1) -> Iterator[list[http.client.HTTPConnection]]:
+        """So many open connections to each of its processes."""
         found: dict[int, list[http.client.HTTPConnection]] = {pid: [] for pid in self.processes()}
-        for _ in range(500):
-            connection = self.connect()
-            self.ask(connection, "/health")
-            found[self._process_of(connection)].append(connection)
-            if all(len(connections) >= wanted for connections in found.values()):
-                return found
-        raise AssertionError(
-            f"one process takes all connections: { {pid: len(these) for pid, these in found.items()} }"
-        )
+        with ExitStack() as stack:
+            for _ in range(500):
+                connection = stack.enter_context(closing(self.connect()))
+                self.ask(connection, "/health")
+                found[self._process_of(connection)].append(connection)
+                if all(len(connections) >= wanted for connections in found.values()):
+                    break
+            else:
+                raise AssertionError(f"one process takes all connections: {found}")
+            yield [connection for connections in found.values() for connection in connections[:wanted]]
 
     def _process_of(self, connection: http.client.HTTPConnection) -> int:
         port = connection.sock.getsockname()[1]
@@ -129,12 +138,12 @@ class Server:
                 return float(line.rpartition(" ")[2])
         return 0.0
 
-    def hang_up(self) -> None:
-        """Close the connection that the calling thread keeps."""
-        connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._own.connection = None
+    def hang_up(self, *, all_threads: bool = False) -> None:
+        """Close the connections that the calling thread, threads that have ended, or all threads keep."""
+        with self._lock:
+            for thread in list(self._kept):
+                if all_threads or thread is threading.current_thread() or not thread.is_alive():
+                    self._kept.pop(thread).close()
 
     def exchange(self, request: bytes, *, method: str = "POST", end: bool = False) -> Answer:
         """Send these bytes as they are on a connection of their own (`end`: and no more will follow); the answer.
@@ -174,18 +183,23 @@ def _is_closed(connection: http.client.HTTPConnection) -> bool:
 
 
 @contextmanager
-def running_server(**settings: str) -> Iterator[Server]:
-    """The real gunicorn with these settings (and no others from outside) on a free port; ended with its block."""
+def running_server(*, healthy: bool = True, **settings: str) -> Iterator[Server]:
+    """The real gunicorn with these settings (and no others from outside) on a free port; ended with its block.
+
+    It is waited for until /health is 200 (`healthy=False`: until it answers at all).
+    """
     with tempfile.TemporaryDirectory(prefix="signalbox-server-") as folder:
         log = Path(folder) / "output"
         server = _started(log, settings)
         try:
-            _wait_for_health(server)
+            _wait_for_health(server, (200,) if healthy else (200, 503))
             yield server
         finally:
-            server.hang_up()
-            # Nothing is under way that would have to be waited for.
-            end_all([server.program], signal.SIGQUIT, 10.0)
+            server.hang_up(all_threads=True)
+            # Nothing is under way that would have to be waited for. It leads a group of its own.
+            with suppress(ProcessLookupError):
+                os.killpg(server.program.pid, signal.SIGKILL)
+            server.program.wait()
 
 
 def _started(log: Path, settings: Mapping[str, str]) -> Server:
@@ -203,13 +217,13 @@ def _started(log: Path, settings: Mapping[str, str]) -> Server:
         return Server(listener.getsockname()[1], program, log)
 
 
-def _wait_for_health(server: Server) -> None:
+def _wait_for_health(server: Server, statuses: tuple[int, ...]) -> None:
     deadline = time.monotonic() + START_PATIENCE
     while True:
         why = how_it_ended(server.program) if server.program.poll() is not None else "no answer in time"
         if server.program.poll() is None:
             with suppress(OSError, http.client.HTTPException):
-                if server.open("/health").status_code == 200:
+                if server.open("/health").status_code in statuses:
                     return
         if server.program.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"gunicorn did not start ({why}):\n{server.output()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import permutations as _permutations
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from flask.testing import FlaskClient
 from app import manage
 from app.journey import Journey
 from tests.builders import a_sender, a_workflow, an_event
+from tests.carrying import carry
+
+
+def permutations(rows: list[Any]) -> list[list[Any]]:
+    """The rows in any order (runs of one event start in the same moment)."""
+    return [list(order) for order in _permutations(rows)]
+
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = re.findall(
@@ -23,16 +31,28 @@ QUESTIONS = re.findall(
 def known(house: Journey, client: FlaskClient) -> dict[str, Any]:
     """An account in which there is something to ask about: values for all the names in the queries."""
     sender = a_sender(house, client)
-    manage.apply_workflow(house, sender.account_id, a_workflow())
+    account = sender.account_id
+    manage.apply_workflow(house, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
     manage.apply_workflow(
-        house, sender.account_id, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
+        house, account, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
     )
+    refused = {"http": {"url": "http://10.0.0.1/"}}
+    manage.apply_workflow(house, account, a_workflow(name="broken", steps=[refused]))
     answer = sender.post(an_event()).get_json()
+    broken, waiting = answer["runs"]
+    for run in (broken, waiting):
+        carry(house, account, run)
+    with house.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE pgqueuer SET execute_after = execute_after - interval '100 days' WHERE payload = %(job)s",
+            {"job": f"{account}:{waiting}:1".encode()},
+        )
     return {
-        "account": sender.account_id,
+        "account": account,
         "subject": "915673412780",
         "event": answer["id"],
-        "run": answer["runs"][0],
+        "run": broken,
+        "waiting": waiting,
         "workflow": "rich",
     }
 
@@ -46,20 +66,28 @@ def test_the_query_answers_the_question(title: str, query: str, known: dict[str,
     prepared = re.sub(r"(?<![:\w]):(\w+)\b", lambda name: f"%({name[1]})s", query.replace("%", "%%"))
     with house.database.transaction() as connection:
         rows = connection.exec_driver_sql(prepared, known).mappings().all()
+    refused = "10.0.0.1 is"
     answers: dict[str, Any] = {
-        "1": lambda: rows[0]["data"]["product_id"] == "65432",
+        "1": lambda: [row["data"]["product_id"] for row in rows] == ["65432"],
         "2": lambda: (
             {(row["workflow"], row["started"], row["reason"]) for row in rows}
-            == {("watch", True, "matched"), ("rich", False, "data.price is missing")}
+            == {("watch", True, "matched"), ("broken", True, "matched"), ("rich", False, "data.price is missing")}
         ),
         "3": lambda: (
-            [(str(row["id"]), row["status"], row["at"]) for row in rows] == [(known["run"], "running", "steps[0]")]
+            {(str(row["id"]), row["name"], row["status"]) for row in rows}
+            == {(known["run"], "broken", "failed"), (known["waiting"], "watch", "running")}
         ),
-        "4": lambda: [row["name"] for row in rows] == ["watch"],
-        "5": lambda: rows == [],
-        "6": lambda: rows == [],
-        "7": lambda: any(known["run"] in row["job"] for row in rows),
-        "8": lambda: rows == [],
+        "4": lambda: (
+            [(row["name"], row["action"], row["status"]) for row in rows]
+            in permutations([("watch", "wait", "waiting"), ("broken", "http", "failed")])
+        ),
+        "5": lambda: [(row["name"], refused in row["error"]) for row in rows] == [("broken", True)],
+        "6": lambda: (
+            [(row["attempt"], row["error_class"], row["url"]) for row in rows]
+            == [(1, "refused_target", "http://10.0.0.1/")]
+        ),
+        "7": lambda: rows[0]["job"] == f"{known['account']}:{known['waiting']}:1",
+        "8": lambda: [(row["name"], row["at"]) for row in rows] == [("watch", "steps[0]")],
         "9": lambda: (
             [(row["event"], row["count"], row["started_something"]) for row in rows] == [("product_view", 1, 1)]
         ),

@@ -121,12 +121,13 @@ def _trouble(wrong: Exception, request: Request, timeout: float) -> Outcome:
     if isinstance(wrong, TimeoutError):
         error = f"no whole answer from {place} within {write_duration(timeout)}"
         return Outcome("retry", error=error, error_class="timeout")
+    # Before ValueError, which a certificate error is as well.
+    if isinstance(wrong, aiohttp.ClientSSLError):
+        return Outcome("retry", error=f"no trust in {place}: {_detail(wrong)}", error_class="tls")
     if isinstance(wrong, ValueError):
         return Outcome("failed", error=f"the URL cannot be called: {wrong}"[:300], error_class="bad_url")
     if isinstance(wrong, aiohttp.ClientConnectorDNSError):
         return Outcome("retry", error=f"the name {request.url.host} cannot be resolved", error_class="dns")
-    if isinstance(wrong, aiohttp.ClientSSLError):
-        return Outcome("retry", error=f"no trust in {place}: {_detail(wrong)}", error_class="tls")
     if isinstance(wrong, aiohttp.ClientConnectorError):
         return Outcome("retry", error=f"no connection to {place}: {_detail(wrong)}", error_class="connection")
     return Outcome("retry", error=f"{place} broke off or answered nonsense: {_detail(wrong)}", error_class="connection")

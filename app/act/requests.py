@@ -97,8 +97,8 @@ def read_url(text: str) -> URL:
         raise Unfit("bad_url", f"the URL cannot be read: {wrong}"[:300]) from None
     if scheme not in ("http", "https"):
         raise Unfit("bad_url", "the URL has to begin with https:// or http://")
-    if not host:
-        raise Unfit("bad_url", "the URL names no host")
+    if not host or len(host) > 253 or any(len(label) > 63 for label in host.split(".")):
+        raise Unfit("bad_url", "the URL names no host, or one that is too long")
     if url.user is not None or url.password is not None:
         raise Unfit("bad_url", "credentials do not belong into a URL; send them in the header Authorization")
     return url

@@ -1,10 +1,9 @@
-"""The worker: takes jobs from the queue in Postgres and lets the caller advance the runs that they name.
+"""The worker: takes jobs from the queue in Postgres and lets the caller carry them out.
 
-Comes in: a payload for each job: `ACCOUNT:RUN:JOB` for a run, `ACCOUNT:EVENT` for an event that may wake or end runs. A
-job leaves the queue when what carries it out has returned, and in no other way. PgQueuer by itself deletes a job that
-failed, was cancelled, or could not be put back; `_Queue` stands between, so that all of these put the job back, due again
-after a pause. A worker that dies leaves its jobs picked; once their heartbeats are older than HEARTBEAT_TIMEOUT any other
-worker takes them.
+Comes in: a kind and a payload for each job, such as `run` and `ACCOUNT:RUN:JOB`. A job leaves the queue when what carries
+it out has returned, and in no other way. PgQueuer by itself deletes a job that failed, was cancelled, or could not be put
+back; `_Queue` stands between, so that all of these put the job back, due again after a pause. A worker that dies leaves
+its jobs picked; once their heartbeats are older than HEARTBEAT_TIMEOUT any other worker takes them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sized
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from uuid import UUID
 
 import structlog
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder
@@ -31,13 +29,10 @@ from app.act.connection import LastingConnection, something_changed
 from app.settings import Settings
 from app.words import Unavailable
 
-Advance = Callable[[int, UUID, int], Awaitable[None]]
-Wake = Callable[[int, UUID], Awaitable[None]]
 # How to read the parts of a payload, which colons separate.
 Parts = tuple[Callable[[str], object], ...]
 Carriers = dict[str, tuple[Callable[..., Awaitable[None]], Parts]]
 
-RUN, EVENT = "run", "event"
 # Named here one by one: PgQueuer would take them from variables as common as CHANNEL or FUNCTION.
 QUEUE = DBSettings(
     prefix="",
@@ -64,24 +59,19 @@ _log = structlog.get_logger()
 async def work(
     database_url: str,
     settings: Settings,
-    advance: Advance,
+    carriers: Carriers,
     *,
     stop: asyncio.Event,
-    wake: Wake | None = None,
     sweep: Callable[[], Awaitable[None]] | None = None,
     random: chance.Random | None = None,
 ) -> None:
     """Work on jobs, `settings.worker_concurrency` at a time, until `stop` is set; then finish what runs, at most 25 s.
 
-    `advance(account_id, run_id, job)` has to return once the job has no more to do, and may raise anything: the job is
-    then due again after a second, doubled each time, a minute at most. `wake(account_id, event_id)` likewise, for events
-    that some run may wait for. `sweep` is called about every ten seconds.
-    Never raises for trouble with Postgres.
+    `carriers` says for each kind of job how to read the parts of its payload, and what to call with them: it has to
+    return once the job has no more to do, and may raise anything: the job is then due again after a second, doubled each
+    time, a minute at most. `sweep` is called about every ten seconds. Never raises for trouble with Postgres.
     """
     jitter = random or chance.Random()
-    carriers: Carriers = {RUN: (advance, (int, UUID, int))}
-    if wake is not None:
-        carriers[EVENT] = (wake, (int, UUID))
     sweeping = asyncio.create_task(_sweep_now_and_then(sweep, stop, jitter)) if sweep else None
     pause = _FIRST_PAUSE
     while not stop.is_set():

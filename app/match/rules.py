@@ -1,63 +1,177 @@
-"""Which workflows does this event start? Pure: enabled workflows in, decisions out; no Flask, no SQL, no clock.
+"""Which workflows does this event start or move on? Pure: enabled workflows and progress in, decisions out.
 
-A `Rules` holds what is enabled in one account, compiled once and found by event name.
+A `Rules` holds what is enabled in one account, compiled once and found by event name. A workflow whose pattern is one event
+and that says nothing about starting again decides by the event alone (`decide`); the others also take what is kept of
+the subject and give what is to be kept (`move`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from app.durations import read_duration
 from app.filters import Filter, FilterError, compile_filter
+from app.match import pattern as matcher
+from app.match.describe import describe
+from app.match.tree import ANY_NAME, FilterFailed, Leaf, Pattern
 from app.words import Decision, Event
 
-ANY_NAME = "*"
-LONGEST_NAME = 255
+LONGEST_KEY = 255
+ALWAYS, ONCE = "always", "once"
+DISTINCT_ID = "distinct_id"
+_KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
-    """One event by its name (`*`: any) for which the filter, if there is one, is true."""
+class Seen:
+    """An event as the matcher and its filters read it."""
 
+    id: str
     event: str
-    where: Filter | None
+    received_at: datetime
+    names: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """A match: the events that it used in order, and when it fired; `by_deadline`: with the clock, without an event."""
+
+    matched: tuple[UUID, ...]
+    at: datetime
+    by_deadline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is kept of one subject in one workflow: progress of its pattern in `version`, and the last start."""
+
+    version: int | None
+    progress: Mapping[str, Any]
+    deadline: datetime | None
+    last_started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an event, or the clock, did: what is to be kept, the fires that start a run, the decision about the event."""
+
+    standing: Standing
+    fires: tuple[Fire, ...]
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One enabled workflow and the pattern that starts it."""
+    """One enabled workflow: its pattern, whose progress is counted (`key`), and how soon it may start `again`."""
 
     workflow_id: UUID
     workflow: str
     version: int
-    pattern: Leaf
+    pattern: Pattern
+    filter: Filter | None
+    key: str
+    again: timedelta | str
+
+    @property
+    def decides_alone(self) -> bool:
+        """Whether the event alone decides: one event, and every match starts."""
+        return isinstance(self.pattern.root, Leaf) and self.pattern.quiet is None and self.again == ALWAYS
 
     def decide(self, event: Event) -> Decision:
-        """What this workflow concludes about an event of a name that it asked for."""
+        """What a workflow that decides alone concludes about an event of a name that it asked for."""
         holds, why = True, "matched"
-        if self.pattern.where is not None:
-            holds, reason = self.pattern.where.holds(names_of(event))
+        if self.filter is not None:
+            holds, reason = self.filter.holds(names_of(event))
             why = "matched" if holds else reason or "the filter is false"
-        return Decision(self.workflow_id, self.workflow, self.version, started=holds, contributing=holds, reason=why)
+        return self._decision(started=holds, contributing=holds, reason=why)
+
+    def subject_of(self, event: Event) -> str | None:
+        """Whose progress the event counts for; None when it lacks the key."""
+        if self.key == DISTINCT_ID:
+            return event.distinct_id
+        value: Any = names_of(event)
+        for name in self.key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            return None
+        return str(value) if len(str(value)) <= LONGEST_KEY else None
+
+    def without_subject(self) -> Decision:
+        """What it concludes about an event that lacks the key."""
+        return self._decision(
+            started=False,
+            contributing=False,
+            reason=f"{self.key} is no text or number of up to {LONGEST_KEY} characters, and it is the key",
+        )
+
+    def move(self, before: Standing, event: Event) -> Moved:
+        """What an event does to a subject. A deadline that lies before it fires first."""
+        standing, early = self.expire(before, event.received_at - timedelta(microseconds=1))
+        seen = Seen(str(event.id), event.event, event.received_at, names_of(event))
+        result = matcher.advance(self.pattern, dict(standing.progress), seen)
+        started, fires, reason = standing.last_started_at, early, self._reason(result, event.received_at)
+        if result.fired and self._may_start(started, event.received_at):
+            started = event.received_at
+            fires = (*early, Fire(tuple(map(UUID, result.matched)), event.received_at))
+        elif result.fired:
+            reason = f"suppressed: again ({self._again_in_words()})"
+        after = Standing(self.version, result.progress, result.deadline, started)
+        fired_now = bool(fires) and not fires[-1].by_deadline
+        return Moved(after, fires, self._decision(fired_now, result.contributing, "matched" if fired_now else reason))
+
+    def expire(self, before: Standing, at: datetime) -> tuple[Standing, tuple[Fire, ...]]:
+        """The clock has reached `at`: what is kept then, and the fire of a deadline that was reached, if it may start."""
+        if before.version != self.version:
+            return Standing(self.version, {}, None, before.last_started_at), ()
+        deadline = matcher.next_deadline(dict(before.progress))
+        if deadline is None or deadline > at:
+            return before, ()
+        progress, fired, matched = matcher.expire(dict(before.progress), deadline)
+        if not fired or not self._may_start(before.last_started_at, deadline):
+            return Standing(self.version, progress, None, before.last_started_at), ()
+        fire = Fire(tuple(map(UUID, matched)), deadline, by_deadline=True)
+        return Standing(self.version, progress, None, deadline), (fire,)
+
+    def _may_start(self, last: datetime | None, at: datetime) -> bool:
+        if last is None or self.again == ALWAYS:
+            return True
+        return isinstance(self.again, timedelta) and at - last >= self.again
+
+    def _again_in_words(self) -> str:
+        return self.again if isinstance(self.again, str) else f"at most once in {self.again}"
+
+    def _reason(self, result: matcher.Advance, now: datetime) -> str:
+        if result.failures and not result.contributing:
+            return "; ".join(f"{path}: {reason}" for path, reason in result.failures)
+        told = describe(self.pattern, result.progress, now)
+        return told if result.contributing else f"not asked for now; {told}"
+
+    def _decision(self, started: bool, contributing: bool, reason: str) -> Decision:
+        return Decision(
+            self.workflow_id, self.workflow, self.version, started=started, contributing=contributing, reason=reason
+        )
 
 
 class Rules:
     """All enabled workflows of one account by the event names that they ask for."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
+        self.by_workflow = {rule.workflow_id: rule for rule in rules}
         self._by_event: dict[str, list[Rule]] = {}
-        self._any: list[Rule] = []
-        for rule in rules:
-            if rule.pattern.event == ANY_NAME:
-                self._any.append(rule)
-            else:
-                self._by_event.setdefault(rule.pattern.event, []).append(rule)
+        for rule in self.by_workflow.values():
+            for name in rule.pattern.names:
+                self._by_event.setdefault(name, []).append(rule)
+        self._any = self._by_event.pop(ANY_NAME, [])
 
-    def decide(self, event: Event) -> list[Decision]:
-        """The decisions of all workflows that ask for events of this name."""
-        return [rule.decide(event) for rule in (*self._by_event.get(event.event, ()), *self._any)]
+    def asking_for(self, name: str) -> list[Rule]:
+        """The workflows that ask for events of this name."""
+        named = self._by_event.get(name, [])
+        return named + [rule for rule in self._any if rule not in named] if self._any else named
 
 
 def names_of(event: Event) -> dict[str, Any]:
@@ -71,44 +185,74 @@ def names_of(event: Event) -> dict[str, Any]:
     }
 
 
+def _compile_test(text: str) -> Any:
+    """A filter as the matcher asks it: raises FilterFailed with the reason where it cannot be evaluated."""
+    compiled = compile_filter(text)
+
+    def passes(seen: Seen) -> bool:
+        holds, reason = compiled.holds(seen.names)
+        if reason is not None:
+            raise FilterFailed(reason)
+        return holds
+
+    return passes
+
+
 def check_pattern(on: Any, path: str = "on") -> list[tuple[str, str]]:
     """All that is wrong with a pattern, as (path, message)."""
-    if isinstance(on, str):
-        return _check_name(on, path)
-    if not isinstance(on, Mapping):
-        return [(path, "has to be the name of an event, or {event: NAME, where: CEL}")]
-    errors = [
-        (f"{path}.{name}", "is unknown here; a pattern has the fields event and where")
-        for name in on
-        if name not in ("event", "where")
-    ]
-    errors += _check_name(on.get("event"), f"{path}.event")
-    if "where" in on:
-        errors += _check_filter(on["where"], f"{path}.where")
-    return errors
+    return [(place, message) for place, message in matcher.check(on, _checked_test, path)]
 
 
-def _check_name(name: Any, path: str) -> list[tuple[str, str]]:
-    if not isinstance(name, str):
-        return [(path, "is missing: the name of an event" if name is None else "has to be the name of an event (text)")]
-    if not 1 <= len(name) <= LONGEST_NAME:
-        return [(path, f"has {len(name)} characters; an event name has 1 to {LONGEST_NAME}")]
-    return []
+def check_leaf(leaf: Any, path: str) -> list[tuple[str, str]]:
+    """All that is wrong with what `wait_for` and `exit_on` take: one event, by its name or as {event, where}."""
+    if isinstance(leaf, Mapping) and set(leaf) - {"event", "where"}:
+        return [(path, "has to be one event: its name, or {event: NAME, where: CEL}")]
+    return check_pattern(leaf, path)
 
 
-def _check_filter(where: Any, path: str) -> list[tuple[str, str]]:
-    if not isinstance(where, str):
-        return [(path, "has to be a CEL expression (text), such as data.price > 1000")]
+def _checked_test(text: str) -> Any:
     try:
-        compile_filter(where)
+        return _compile_test(text)
     except FilterError as wrong:
-        return [(path, str(wrong))]
+        raise ValueError(str(wrong)) from None
+
+
+def check_key(key: Any, path: str = "key") -> list[tuple[str, str]]:
+    """What is wrong with a workflow's `key`."""
+    if isinstance(key, str) and _KEY.fullmatch(key):
+        return []
+    return [(path, "has to be distinct_id, phone, or a path into data such as data.order_id")]
+
+
+def check_again(again: Any, path: str = "again") -> list[tuple[str, str]]:
+    """What is wrong with a workflow's `again`."""
+    if again in (ALWAYS, ONCE):
+        return []
+    try:
+        read_duration(again)
+    except ValueError:
+        return [(path, f"{again!r} has to be always, once, or a duration such as 1d")]
     return []
 
 
-def compile_pattern(on: Any) -> Leaf:
-    """A checked pattern, ready to match."""
-    if isinstance(on, str):
-        return Leaf(on, None)
-    where = on.get("where")
-    return Leaf(on["event"], None if where is None else compile_filter(where))
+def compile_rule(workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any]) -> Rule:
+    """A checked document, ready to match."""
+    on, again = document["on"], document.get("again", ALWAYS)
+    where = on.get("where") if isinstance(on, Mapping) else None
+    return Rule(
+        workflow_id=workflow_id,
+        workflow=workflow,
+        version=version,
+        pattern=matcher.compile_pattern(on, _compile_test),
+        filter=None if where is None else compile_filter(where),
+        key=document.get("key", DISTINCT_ID),
+        again=again if again in (ALWAYS, ONCE) else read_duration(again),
+    )
+
+
+def fits(leaf: Any, event: Event) -> bool:
+    """Whether an event matches a checked leaf (of `wait_for` or `exit_on`)."""
+    name, where = (leaf, None) if isinstance(leaf, str) else (leaf["event"], leaf.get("where"))
+    if name not in (ANY_NAME, event.event):
+        return False
+    return where is None or compile_filter(where).holds(names_of(event))[0]

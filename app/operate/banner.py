@@ -17,9 +17,7 @@ EXAMPLE_EVENT = (
 LAST_EVENTS = "select received_at, event, distinct_id, phone, data from events order by received_at desc limit 5"
 
 
-def banner(
-    *, url: str, account_id: int, token: str, database_url: str, embedded: bool, notes: list[str]
-) -> list[str]:
+def banner(*, url: str, account_id: int, token: str, database_url: str, embedded: bool, notes: list[str]) -> list[str]:
     """The lines; those with `=` are for machines as well."""
     return [
         "",

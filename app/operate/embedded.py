@@ -124,6 +124,8 @@ class EmbeddedPostgres:
         make_data_folder(self._home)
         if not os.access(self._home, os.W_OK | os.X_OK):
             raise EmbeddedPostgresError(f"{self._home} belongs to somebody else: run as its owner, or move it away")
+        if self._cluster.exists() and os.geteuid() not in (0, self._cluster.stat().st_uid):
+            raise EmbeddedPostgresError(f"{self._cluster} was begun by another user: run as that one, or move it away")
         self._user = unprivileged_user(self._cluster, self._say)
         _make_private_folder(self._sockets, self._user)
         if self._user is not None:

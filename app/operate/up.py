@@ -108,7 +108,9 @@ class Up:
         except (Problem, Unavailable) as trouble:
             raise StartError(f"the account for the demo cannot be made: {trouble}") from None
         if demo.listener_url and not listen(demo.listener_url, say):
-            notes.append(f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there.")
+            notes.append(
+                f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there."
+            )
         self._wait_for_health(address)
         for line in banner(
             url=address.url(),

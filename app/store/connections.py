@@ -49,6 +49,12 @@ def passing_trouble_as_unavailable() -> Iterator[None]:
         raise
 
 
+class HeldConnection(RawConnection):
+    """A thread's own connection; `prepared`: the statements of the hot path are known to it."""
+
+    prepared = False
+
+
 class Database:
     """One process's way to Postgres. Opens nothing before it is asked to."""
 
@@ -74,8 +80,8 @@ class Database:
         )
         self._own = threading.local()
 
-    def _connect(self) -> RawConnection:
-        connection: RawConnection = psycopg2.connect(self.url, **self._options)
+    def _connect(self) -> HeldConnection:
+        connection: HeldConnection = psycopg2.connect(self.url, connection_factory=HeldConnection, **self._options)
         return connection
 
     @contextmanager
@@ -84,9 +90,9 @@ class Database:
         with passing_trouble_as_unavailable(), self._engine.begin() as connection:
             yield connection
 
-    def held(self) -> RawConnection:
+    def held(self) -> HeldConnection:
         """The calling thread's own connection, autocommitting: each statement is one transaction and one round trip."""
-        connection: RawConnection | None = getattr(self._own, "connection", None)
+        connection: HeldConnection | None = getattr(self._own, "connection", None)
         if connection is None or connection.closed:
             connection = self._connect()
             connection.autocommit = True

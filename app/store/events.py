@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND 
 _RECORD_ALL = """
 PREPARE record_event_with_all
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
-     uuid[], uuid[], int[], text[], text) AS
+     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[]) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
@@ -52,10 +52,12 @@ WITH account AS (
                         idempotency_key)
     SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM fresh
 ), run AS (
-    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, distinct_id,
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
-    SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, $3, $9, $5, 'running', 'steps[0]', $9, $9, $9
-    FROM fresh, unnest($14, $15, $16, $17) AS new (id, workflow_id, version, match_key)
+    SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, new.event_id, new.event_at,
+           new.matched::uuid[], $5, 'running', 'steps[0]', $9, $9, $9
+    FROM fresh, unnest($14, $15, $16, $17, $19, $20, $21)
+        AS new (id, workflow_id, version, match_key, event_id, event_at, matched)
 ), job AS (
     INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
     SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
@@ -69,7 +71,7 @@ SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 _EXECUTE = "EXECUTE record_event (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _EXECUTE_ALL = (
     "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
-    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s)"
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[])"
 )
 
 
@@ -112,7 +114,7 @@ def record_event(
     with passing_trouble_as_unavailable():
         for is_last in (False, True):
             try:
-                return _record(database.held(), account_version, event, decisions, runs, awaited=awaited)
+                return record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
             except (psycopg2.OperationalError, psycopg2.InterfaceError) as trouble:
                 lost = isinstance(trouble, psycopg2.InterfaceError) or database.held_is_broken()
                 if is_last or not lost:
@@ -125,7 +127,7 @@ def record_event(
     raise AssertionError("unreachable")
 
 
-def _record(
+def record_on(
     connection: RawConnection,
     account_version: int,
     event: Event,
@@ -134,6 +136,7 @@ def _record(
     *,
     awaited: bool,
 ) -> Recorded:
+    """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
     values = [
         event.account_id,
         account_version,
@@ -149,7 +152,7 @@ def _record(
     ]
     with connection.cursor() as cursor:
         if not runs and not awaited and event.idempotency_key is None:
-            _execute_prepared(cursor, _RECORD, _EXECUTE, values)
+            cursor.execute(_EXECUTE, values)
             return Recorded(stale=cursor.rowcount == 0)
         values += [event.idempotency_key, event.body_digest]
         values += [
@@ -158,8 +161,11 @@ def _record(
             [run.version for run in runs],
             [run.match_key for run in runs],
             f"{event.account_id}:{event.id}" if awaited else None,
+            [str(run.event_id) for run in runs],
+            [run.event_received_at for run in runs],
+            ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
         ]
-        _execute_prepared(cursor, _RECORD_ALL, _EXECUTE_ALL, values)
+        cursor.execute(_EXECUTE_ALL, values)
         known, fresh = cursor.fetchone() or (False, False)
         if not known:
             return Recorded(stale=True)
@@ -171,13 +177,15 @@ def _record(
         return Recorded(stale=earlier is None, earlier=earlier)
 
 
-def _execute_prepared(cursor: psycopg2.extensions.cursor, prepare: str, execute: str, values: Sequence[object]) -> None:
-    """Run a prepared statement; the first time on a connection Postgres does not know it yet and it is prepared."""
-    try:
-        cursor.execute(execute, values)
-    except errors.InvalidSqlStatementName:
-        cursor.execute(prepare)
-        cursor.execute(execute, values)
+def prepared(database: Database) -> RawConnection:
+    """The calling thread's held connection, knowing the statements that record events."""
+    connection = database.held()
+    if not connection.prepared:
+        with connection.cursor() as cursor:
+            cursor.execute(_RECORD)
+            cursor.execute(_RECORD_ALL)
+        connection.prepared = True
+    return connection
 
 
 def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> EarlierEvent | None:
@@ -193,12 +201,11 @@ _EVENT = "id, account_id, event, distinct_id, phone, data::text, received_at"
 
 
 def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
-    """An event by its id, looked for in the partition that the id's time points to."""
-    moment = moment_of(event_id)
+    """An event by its id, which tells the partition."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at BETWEEN %s AND %s",  # noqa: S608
-            (account_id, str(event_id), moment, moment + timedelta(milliseconds=1)),
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",  # noqa: S608
+            (account_id, str(event_id), moment_of(event_id)),
         )
         row = cursor.fetchone()
     return None if row is None else event_of(row)

@@ -22,7 +22,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.store import events
 from app.store.connections import Database, passing_trouble_as_unavailable
-from app.words import Event, Outcome, Run
+from app.words import Event, NewRun, Outcome, Run
 
 # All that the next step needs, read at once. The event is found in its partition by its received_at.
 _RUN = """
@@ -187,6 +187,42 @@ def _run(row: Sequence[Any]) -> Run:
         outputs=json.loads(row[21], parse_float=Decimal),
         step_started_at=step_started_at,
     )
+
+
+# A run that the clock starts: its event, and with it the subject, lie in the past.
+_START = """
+WITH run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT account_id, %(id)s, %(workflow_id)s, %(version)s, %(match_key)s, id, received_at, %(matched)s::uuid[],
+           distinct_id, 'running', 'steps[0]', %(now)s, %(now)s, %(now)s
+    FROM events WHERE account_id = %(account_id)s AND id = %(event_id)s AND received_at = %(event_at)s
+    ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
+    RETURNING 1
+)
+INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+SELECT 0, 'run', 'queued', %(job)s, convert_to(%(job)s, 'UTF8') FROM run
+"""
+
+
+def start_run(connection: RawConnection, account_id: int, new: NewRun, now: datetime) -> None:
+    """Start a run for a deadline, on a connection that is in a transaction; one that is there already is left alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _START,
+            {
+                "account_id": account_id,
+                "id": str(new.id),
+                "workflow_id": str(new.workflow_id),
+                "version": new.version,
+                "match_key": new.match_key,
+                "matched": [str(event_id) for event_id in new.matched],
+                "event_id": str(new.event_id),
+                "event_at": new.event_received_at,
+                "job": job_key(account_id, new.id, 1),
+                "now": now,
+            },
+        )
 
 
 def settle_run(database: Database, run: Run, settlement: Settlement, now: datetime) -> bool:

@@ -162,9 +162,14 @@ runs = sa.Table(
     _column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of start"),
     _column("workflow_id", UUID(as_uuid=True), "the workflow"),
     _column("version", sa.Integer, "the version of it that runs"),
-    _column("match_key", sa.Text, "what it was started for, unique per workflow: the id of the last matched event"),
+    _column(
+        "match_key",
+        sa.Text,
+        "what it was started for, unique per workflow: the id of the last matched event, with its deadline if one fired",
+    ),
     _column("event_id", UUID(as_uuid=True), "the event that started it"),
     _moment("event_received_at", "received_at of that event (finds its partition)"),
+    _column("matched", ARRAY(UUID(as_uuid=True)), "all events that the pattern used, in order"),
     _column("distinct_id", sa.Text, "the subject"),
     _column("status", sa.Text, "running, done, failed, cancelled (by a person) or exited (by exit_on)"),
     _column("at", sa.Text, "path of the current step such as steps[1]; null: past the last one", null=True),
@@ -204,6 +209,30 @@ runs = sa.Table(
     # Serves enqueue_orphans: runs whose job should have come long ago.
     sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),
     comment="one execution of one workflow version for one match",
+)
+
+progress = sa.Table(
+    "progress",
+    metadata,
+    _account(),
+    _column("workflow_id", UUID(as_uuid=True), "the workflow"),
+    _column("subject", sa.Text, "whose progress: distinct_id, or the value that the workflow's key names"),
+    _column("version", sa.Integer, "the version of the workflow in which it stands"),
+    _column("progress", JSONB, "the partial matches, as app/match/progress.py describes them; {}: none"),
+    _moment("deadline", "when a none fires unless it is disarmed; null: none is armed", null=True),
+    _moment("last_event_at", "the last event that was looked at; later ones are later"),
+    _moment("last_started_at", "the last start, for again; null: none", null=True),
+    sa.PrimaryKeyConstraint("account_id", "workflow_id", "subject"),
+    sa.ForeignKeyConstraint(
+        ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
+    ),
+    # Serves find_progress_of_subject.
+    sa.Index("progress_subject_idx", "account_id", "subject"),
+    # Serves forget_stale_progress.
+    sa.Index(
+        "progress_stale_idx", "last_event_at", postgresql_where=sa.text("progress = '{}' AND last_started_at IS NULL")
+    ),
+    comment="how far subjects have come in workflows whose pattern is more than one event, or that say again",
 )
 
 steps = sa.Table(

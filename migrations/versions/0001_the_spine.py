@@ -116,6 +116,7 @@ CREATE TABLE runs (
     match_key TEXT NOT NULL,
     event_id UUID NOT NULL,
     event_received_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    matched UUID[] NOT NULL,
     distinct_id TEXT NOT NULL,
     status TEXT NOT NULL,
     at TEXT,
@@ -144,9 +145,10 @@ COMMENT ON COLUMN runs.account_id IS 'the account that owns the row';
 COMMENT ON COLUMN runs.id IS 'UUIDv7: sorts by time of start';
 COMMENT ON COLUMN runs.workflow_id IS 'the workflow';
 COMMENT ON COLUMN runs.version IS 'the version of it that runs';
-COMMENT ON COLUMN runs.match_key IS 'what it was started for, unique per workflow: the id of the last matched event';
+COMMENT ON COLUMN runs.match_key IS 'what it was started for, unique per workflow: the id of the last matched event, with its deadline if one fired';
 COMMENT ON COLUMN runs.event_id IS 'the event that started it';
 COMMENT ON COLUMN runs.event_received_at IS 'received_at of that event (finds its partition)';
+COMMENT ON COLUMN runs.matched IS 'all events that the pattern used, in order';
 COMMENT ON COLUMN runs.distinct_id IS 'the subject';
 COMMENT ON COLUMN runs.status IS 'running, done, failed, cancelled (by a person) or exited (by exit_on)';
 COMMENT ON COLUMN runs.at IS 'path of the current step such as steps[1]; null: past the last one';
@@ -235,6 +237,30 @@ COMMENT ON COLUMN workflows.enabled_version IS 'the version that looks at events
 COMMENT ON COLUMN workflows.latest_version IS 'the newest version there is';
 COMMENT ON COLUMN workflows.created_at IS 'when its first version was saved';
 COMMENT ON COLUMN workflows.updated_at IS 'when it was last changed, enabled or disabled';
+
+CREATE TABLE progress (
+    account_id BIGINT NOT NULL,
+    workflow_id UUID NOT NULL,
+    subject TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    progress JSONB NOT NULL,
+    deadline TIMESTAMP WITH TIME ZONE,
+    last_event_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    last_started_at TIMESTAMP WITH TIME ZONE,
+    CONSTRAINT progress_pkey PRIMARY KEY (account_id, workflow_id, subject),
+    CONSTRAINT progress_account_id_workflow_id_fkey FOREIGN KEY(account_id, workflow_id) REFERENCES workflows (account_id, id) ON DELETE CASCADE
+);
+CREATE INDEX progress_stale_idx ON progress (last_event_at) WHERE progress = '{}' AND last_started_at IS NULL;
+CREATE INDEX progress_subject_idx ON progress (account_id, subject);
+COMMENT ON TABLE progress IS 'how far subjects have come in workflows whose pattern is more than one event, or that say again';
+COMMENT ON COLUMN progress.account_id IS 'the account that owns the row';
+COMMENT ON COLUMN progress.workflow_id IS 'the workflow';
+COMMENT ON COLUMN progress.subject IS 'whose progress: distinct_id, or the value that the workflow''s key names';
+COMMENT ON COLUMN progress.version IS 'the version of the workflow in which it stands';
+COMMENT ON COLUMN progress.progress IS 'the partial matches, as app/match/progress.py describes them; {}: none';
+COMMENT ON COLUMN progress.deadline IS 'when a none fires unless it is disarmed; null: none is armed';
+COMMENT ON COLUMN progress.last_event_at IS 'the last event that was looked at; later ones are later';
+COMMENT ON COLUMN progress.last_started_at IS 'the last start, for again; null: none';
 
 CREATE TABLE workflow_versions (
     account_id BIGINT NOT NULL,

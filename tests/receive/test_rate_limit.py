@@ -77,19 +77,13 @@ def _know(server: Server, connections: Sequence[http.client.HTTPConnection], sen
 @pytest.fixture(scope="module")
 def on_both(two_processes: Server) -> Iterator[list[http.client.HTTPConnection]]:
     """Connections to both processes: three to each."""
-    found = two_processes.connect_to_each(3)
-    yield list(chain.from_iterable(connections[:3] for connections in found.values()))
-    for connection in chain.from_iterable(found.values()):
-        connection.close()
+    with two_processes.connected_to_each(3) as connections:
+        yield connections
 
 
 def test_one_process_lets_in_exactly_the_plans_rate(house: Journey, server: Server) -> None:
-    connections = [server.connect() for _ in range(6)]
-    try:
+    with server.connected_to_each(6) as connections:
         assert_exact(house, server, connections)
-    finally:
-        for connection in connections:
-            connection.close()
 
 
 def test_two_processes_together_let_in_exactly_the_plans_rate(
@@ -137,8 +131,6 @@ def test_a_burst_is_let_in_and_counted_while_redis_is_gone_and_limited_when_it_i
 
 def test_an_event_does_not_wait_for_a_redis_that_hangs(house: Journey, two_processes: Server, redis: Redis) -> None:
     sender = a_sender(house, two_processes, plan="trial")
-    for connections in two_processes.connect_to_each().values():
-        connections[0].close()
     redis.pause()
     try:
         begun = time.monotonic()

@@ -1,0 +1,129 @@
+"""How far each subject has come in each workflow whose pattern is more than one event.
+
+Comes in: places (workflow, subject). Goes out: what is kept of them, locked for the calling transaction. Two transactions
+that move the same subject in the same workflow wait for each other; nobody else does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg2.extensions import connection as RawConnection
+
+Place = tuple[UUID, str]
+
+# A deadline is past a moment after it: an event at the very moment of the deadline still disarms it.
+_JUST_AFTER = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One subject's progress in one workflow: the pattern's own JSON, of which version, and two moments."""
+
+    version: int | None = None
+    progress: Mapping[str, Any] | None = None
+    deadline: datetime | None = None
+    last_event_at: datetime | None = None
+    last_started_at: datetime | None = None
+
+
+NOTHING = Kept()
+
+
+def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[Place]) -> dict[Place, Kept]:
+    """Begin a transaction on the (autocommitting) connection, lock the places, and read them: one round trip.
+
+    Locks are advisory ones, taken in the order of their numbers, so that no two transactions can wait for each other in
+    a circle; a place need not have a row yet. The rows are read after the locks are held.
+    """
+    numbers = sorted({_lock_number(account_id, place) for place in places})
+    locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "BEGIN;"
+            + locks
+            + "SELECT workflow_id, subject, version, progress, deadline, last_event_at, last_started_at "
+            "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS place (workflow_id, subject) "
+            "USING (workflow_id, subject) WHERE account_id = %s",
+            ([str(workflow) for workflow, _ in places], [subject for _, subject in places], account_id),
+        )
+        return {(UUID(row[0]), row[1]): Kept(*row[2:]) for row in cursor}
+
+
+def _lock_number(account_id: int, place: Place) -> int:
+    workflow, subject = place
+    digest = hashlib.blake2b(f"{account_id}:{workflow}:{subject}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[Place, tuple[Kept, Kept]]) -> None:
+    """Keep what became of each place (before, after), enqueue jobs for new deadlines, and commit: one round trip."""
+    rows = [(place, after) for place, (_, after) in kept.items()]
+    due = [
+        (place, after.deadline)
+        for place, (before, after) in kept.items()
+        if after.deadline is not None and after.deadline != before.deadline
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO progress AS known (account_id, workflow_id, subject, version, progress, deadline, last_event_at, "
+            "last_started_at) SELECT %(account)s, * FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], "
+            "%(versions)s::int[], %(progresses)s::jsonb[], %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], "
+            "%(started)s::timestamptz[]) "
+            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET version = excluded.version, "
+            "progress = excluded.progress, deadline = excluded.deadline, last_event_at = excluded.last_event_at, "
+            "last_started_at = excluded.last_started_at;"
+            "INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after) "
+            "SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due "
+            "FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due);"
+            "COMMIT",
+            {
+                "account": account_id,
+                "workflows": [str(workflow) for (workflow, _), _ in rows],
+                "subjects": [subject for (_, subject), _ in rows],
+                "versions": [after.version for _, after in rows],
+                "progresses": [json.dumps(after.progress or {}) for _, after in rows],
+                "deadlines": [after.deadline for _, after in rows],
+                "seen": [after.last_event_at for _, after in rows],
+                "started": [after.last_started_at for _, after in rows],
+                "payloads": [deadline_payload(account_id, place) for place, _ in due],
+                "due": [moment + _JUST_AFTER for _, moment in due],
+            },
+        )
+
+
+def roll_back(connection: RawConnection) -> None:
+    """Give up the transaction that `begin_and_lock` began; nothing of it stays."""
+    if not connection.closed:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+
+
+def deadline_payload(account_id: int, place: Place) -> str:
+    """The payload of a deadline's job: `account:workflow:subject`, the subject in URL-safe base64."""
+    workflow, subject = place
+    return f"{account_id}:{workflow}:{base64.urlsafe_b64encode(subject.encode()).decode()}"
+
+
+def subject_of_payload(text: str) -> str:
+    """The subject in the payload of a deadline's job."""
+    return base64.urlsafe_b64decode(text).decode()
+
+
+def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of rows in which nothing stands and nothing has to be remembered; how many."""
+    return connection.execute(
+        sa.text(
+            "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE progress = '{}' "
+            "AND last_started_at IS NULL AND last_event_at < :before LIMIT 10000))"
+        ),
+        {"before": now - timedelta(days=1)},
+    ).rowcount
