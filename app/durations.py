@@ -6,13 +6,13 @@ import re
 from datetime import timedelta
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
 LONGEST = timedelta(days=3_660)
 
 
 def read_duration(value: object) -> timedelta:
     """`value` as a duration; ValueError with what is wrong and what would be right. More than zero, ten years at most."""
-    match = _SHAPE.fullmatch(value) if isinstance(value, str) and value else None
+    match = SHAPE.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write it like 90s, 30m, 1h30m, 7d or 2w")
     seconds = sum(int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True))

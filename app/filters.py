@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -108,12 +108,16 @@ class Filter:
     _shape: _Shape = field(repr=False, compare=False)
 
     def holds(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
-        """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises."""
+        """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises.
+
+        Names that several filters are asked about are better given as `Converted`, which does its work once.
+        """
         values: dict[str, Any] = {}
+        converted = names if isinstance(names, Converted) else Converted(names)
         try:
             tally = _Tally(letters=4 if self._functions else 64)
             for root in self._roots:
-                values[root] = _convert(names.get(root), tally)
+                values[root] = converted.value(root, tally)
             if (reason := self._too_much(tally)) is not None:
                 return False, reason
             found = self._program.execute(cel.Context(values, dict(self._functions)) if self._functions else values)
@@ -214,6 +218,33 @@ class _Tally:
         self.letters = letters
         self.size = 0
         self.longest = 0
+
+
+class Converted(Mapping[str, Any]):
+    """Names, each of them converted to what CEL takes when a filter asks for it for the first time."""
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names
+        self._known: dict[tuple[str, int], tuple[Any, int, int]] = {}
+
+    def value(self, root: str, tally: _Tally) -> Any:
+        """The converted value of `root`; its size is added to `tally`."""
+        known = self._known.get((root, tally.letters))
+        if known is None:
+            own = _Tally(tally.letters)
+            known = self._known[root, tally.letters] = (_convert(self._names.get(root), own), own.size, own.longest)
+        tally.size += known[1]
+        tally.longest = max(tally.longest, known[2])
+        return known[0]
+
+    def __getitem__(self, name: str) -> Any:
+        return self._names[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _convert(value: Any, tally: _Tally) -> Any:

@@ -26,7 +26,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app import meters
 from app.identifiers import moment_of, now, uuid7
-from app.match.rules import Fire, Rule, Rules, Standing, compile_rule
+from app.match.rules import Fire, Rule, Rules, Standing, compile_rule, names_of
 from app.match.tree import ANY_NAME
 from app.secrets import Secrets
 from app.settings import Settings
@@ -148,11 +148,11 @@ class Journey:
 
     def _take(self, account: Account, event: Event) -> Taken:
         """Match and record an event by one copy of its account."""
-        decisions, movable = [], {}
+        decisions, movable, names = [], {}, names_of(event)
         for rule in account.rules.asking_for(event.event):
-            subject = rule.subject_of(event)
+            subject = rule.subject_of(names)
             if rule.decides_alone:
-                decisions.append(rule.decide(event))
+                decisions.append(rule.decide(names))
             elif subject is None:
                 decisions.append(rule.without_subject())
             else:

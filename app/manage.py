@@ -1,26 +1,39 @@
-"""What people change and look up beside events: accounts, keys, workflows. Each function is one transaction.
+"""What people change and look up beside events: accounts, keys, workflows, and what becomes of runs. Each function is
+one transaction.
 
 Comes in: the house and plain values. Goes out: rows as frozen values. A mistake is a Problem whose text is for people.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
-from app.documents import Document, Mistake, read_document
+import sqlalchemy as sa
+
+from app.documents import Document, Mistake, read_bytes, read_document
 from app.identifiers import uuid7
-from app.journey import Journey
+from app.journey import Journey, compile_rules
+from app.match.rules import ALWAYS, Rule, Standing, names_of
+from app.match.tree import ANY_NAME
 from app.receive.keys import make_key
 from app.secrets import make_signing_secret
-from app.store import accounts, workflows
+from app.store import accounts, interventions, stories, workflows
 from app.store.accounts import AccountRow, KeyRow
+from app.store.stories import StoredEvent
 from app.store.workflows import NewVersion, WorkflowRow
-from app.words import Key, Plan, Problem
+from app.words import Decision, Event, Key, NewRun, Plan, Problem, Unavailable
 from app.workflows import awaited_names, check_workflow
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ABSENT = object()
+_MOST_CHASES = 10
+_LONGEST_HISTORY = 1_000
 
 
 # Accounts
@@ -115,13 +128,19 @@ def revoke_key(house: Journey, prefix: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What applying a document did: `change` is "created", "changed" or "unchanged"; `differences` are changed paths."""
+    """What applying a document did.
+
+    `change`: "created", "changed" (a new version), "enabled" (the newest version, which was there already) or
+    "unchanged"; `differences` are changed paths; `enabled_version` is the one that looks at events now (None: none);
+    `mistakes` are those of a draft.
+    """
 
     name: str
     version: int
     change: str
-    enabled: bool
+    enabled_version: int | None
     differences: tuple[str, ...] = ()
+    mistakes: tuple[Mistake, ...] = ()
 
 
 class WrongDocument(Exception):
@@ -130,6 +149,11 @@ class WrongDocument(Exception):
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__("; ".join(map(str, mistakes)))
         self.mistakes = mistakes
+
+
+def mistakes_in(raw: bytes) -> list[Mistake]:
+    """All that is wrong with a document as it lies in a file; asks nobody, needs no settings."""
+    return check_workflow(read_bytes(raw))
 
 
 def checked_document(source: str) -> Document:
@@ -147,29 +171,74 @@ def apply_workflow(house: Journey, account_id: int, source: str) -> Applied:
     A workflow that is enabled goes on with the new version, a disabled one stays disabled; runs stay on the version
     that started them. The same document again changes nothing. Raises WrongDocument.
     """
-    document = checked_document(source).value
+    document = checked_document(source)
     with house.database.transaction() as connection:
-        accounts.grow_version(connection, account_id)
-        known = workflows.find_workflow(connection, account_id, document["name"])
-        if known is not None and known.document == document:
-            enabled = known.enabled_version is not None
-            if known.enabled_version in (None, known.latest_version):
-                return Applied(known.name, known.latest_version, "unchanged", enabled)
-        moment = house.clock()
-        new = NewVersion(
-            workflow_id=known.id if known else uuid7(moment),
-            name=document["name"],
-            version=known.latest_version + 1 if known else 1,
-            source=source,
-            document=document,
-            awaits=awaited_names(document),
-        )
-        workflows.save_version(connection, account_id, new, moment)
-        enable = known is None or known.enabled_version is not None
-        if enable:
-            workflows.set_enabled(connection, account_id, new.workflow_id, new.version, moment)
-    differences = tuple(sorted(_differences(known.document, document))) if known else ()
-    return Applied(new.name, new.version, "changed" if known else "created", enable, differences)
+        known = _known_workflow(connection, account_id, document)
+        new, change, differences = _save(connection, known, account_id, document, source, house.clock())
+        enabled_version = known.enabled_version if known else None
+        if enabled_version not in (None, new.version) or known is None:
+            _enable(connection, account_id, new.workflow_id, new.version, document, house.clock())
+            change = "enabled" if change == "unchanged" else change
+            enabled_version = new.version
+    return Applied(new.name, new.version, change, enabled_version, differences)
+
+
+def save_draft(house: Journey, account_id: int, source: str) -> Applied:
+    """Save a document as a new version that looks at no event, with whatever mistakes it has.
+
+    Raises WrongDocument when it is too wrong to be kept: not readable, or without a name to keep it under.
+    """
+    document = read_document(source)
+    mistakes = check_workflow(document)
+    if not isinstance(document.value, dict):
+        raise WrongDocument(mistakes)
+    if nameless := [mistake for mistake in mistakes if mistake.path == "name"]:
+        raise WrongDocument(nameless)
+    with house.database.transaction() as connection:
+        known = _known_workflow(connection, account_id, document)
+        new, change, differences = _save(connection, known, account_id, document, source, house.clock())
+    return Applied(
+        new.name, new.version, change, known.enabled_version if known else None, differences, tuple(mistakes)
+    )
+
+
+def _known_workflow(connection: sa.Connection, account_id: int, document: Document) -> WorkflowRow | None:
+    """The workflow that the document belongs to; until the end of the transaction nobody else changes it."""
+    accounts.grow_version(connection, account_id)
+    return workflows.find_workflow(connection, account_id, document.value["name"])
+
+
+def _save(
+    connection: sa.Connection,
+    known: WorkflowRow | None,
+    account_id: int,
+    document: Document,
+    source: str,
+    moment: datetime,
+) -> tuple[NewVersion, str, tuple[str, ...]]:
+    """Keep the document as the next version, unless it is the newest already: (version, change, differences)."""
+    differences = tuple(sorted(_differences(known.document, document.value))) if known else ()
+    is_newest = known is not None and not differences
+    version = NewVersion(
+        workflow_id=known.id if known else uuid7(moment),
+        name=document.value["name"],
+        version=(known.latest_version if is_newest else known.latest_version + 1) if known else 1,
+        source=source,
+        document=document.value,
+    )
+    if is_newest:
+        return version, "unchanged", ()
+    workflows.save_version(connection, account_id, version, moment)
+    return version, "changed" if known else "created", differences
+
+
+def _enable(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, document: Document, moment: datetime
+) -> None:
+    """Let a version without mistakes look at events. Whom its runs may wait for is found out now: a draft may have
+    been saved by a release that could not read all of it."""
+    workflows.note_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
+    workflows.set_enabled(connection, account_id, workflow_id, version, moment)
 
 
 def _differences(old: object, new: object, path: str = "") -> set[str]:
@@ -178,7 +247,9 @@ def _differences(old: object, new: object, path: str = "") -> set[str]:
         return {
             found
             for name in old.keys() | new.keys()
-            for found in _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+            for found in _differences(
+                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
+            )
         }
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
@@ -213,12 +284,12 @@ def find_version(house: Journey, account_id: int, name: str, version: int) -> st
 
 
 def enable_workflow(house: Journey, account_id: int, name: str, version: int | None = None) -> int:
-    """Let a workflow look at events with `version` (default: its latest); that version."""
+    """Let a workflow look at events with `version` (default: its latest); that version. Raises WrongDocument."""
     workflow = find_workflow(house, account_id, name)
     version = version or workflow.latest_version
-    checked_document(find_version(house, account_id, name, version))
+    document = checked_document(find_version(house, account_id, name, version))
     with house.database.transaction() as connection:
-        workflows.set_enabled(connection, account_id, workflow.id, version, house.clock())
+        _enable(connection, account_id, workflow.id, version, document, house.clock())
     return version
 
 
@@ -227,3 +298,126 @@ def disable_workflow(house: Journey, account_id: int, name: str) -> None:
     workflow = find_workflow(house, account_id, name)
     with house.database.transaction() as connection:
         workflows.set_enabled(connection, account_id, workflow.id, None, house.clock())
+
+
+# Runs
+
+
+def retry_runs(house: Journey, account_id: int, run_ids: Collection[UUID]) -> set[UUID]:
+    """Let failed runs go on where they failed, with the same idempotency keys; those that had not failed are left out."""
+    with house.database.transaction() as connection:
+        return interventions.retry_runs(connection, account_id, run_ids, house.clock())
+
+
+def cancel_run(house: Journey, account_id: int, run_id: UUID) -> bool:
+    """End a running run where it stands; False when it has ended already (or there is none). Raises Unavailable when
+    workers move it on faster than it can be caught."""
+    for _ in range(_MOST_CHASES):
+        with house.database.transaction() as connection:
+            run = stories.find_run(connection, account_id, run_id)
+            if run is None or run.status != "running":
+                return False
+            if interventions.cancel_run(connection, account_id, run_id, run.turn, house.clock()):
+                return True
+    raise Unavailable(f"run {run_id} moves on too fast; try again")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one enabled workflow concludes about an event of the past. `run`: the run that this match has had before
+    (`earlier`), or has been given now; None: none."""
+
+    decision: Decision
+    run: UUID | None = None
+    earlier: bool = False
+
+
+def replay_event(house: Journey, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
+    """Match a stored event with the workflows that are enabled now, and start runs for those that it matches.
+
+    A match that has had its run gets no other one. Where a pattern takes several events, or `again` counts starts, it is
+    matched with what was stored before of the same subject, as if the workflow had been enabled all the time; live
+    progress is not touched, but `again` forbids starts, and counts from them, as ever. With `dry_run` nothing is
+    changed. Raises Problem 404.
+    """
+    with house.database.transaction() as connection:
+        stories.be_patient(connection)
+        stored = stories.find_stored_event(connection, account_id, event_id)
+        copy = accounts.find_account_copy(connection, account_id)
+        if stored is None or copy is None:
+            raise Problem(404, "No such event", f"the account has no event {event_id}")
+        rules = compile_rules(copy.workflows).asking_for(stored.event)
+        return [_replay(house, connection, rule, stored, dry_run=dry_run) for rule in rules]
+
+
+def _replay(
+    house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool
+) -> Replayed:
+    event = _as_event(stored)
+    names = names_of(event)
+    subject = rule.subject_of(names)
+    if rule.decides_alone:
+        decision, matched = rule.decide(names), (event.id,)
+    elif subject is None:
+        decision, matched = rule.without_subject(), ()
+    else:
+        decision, matched = _decide_by_history(connection, rule, stored, subject)
+    if not decision.started:
+        return Replayed(decision)
+    earlier = interventions.find_run_of_match(connection, event.account_id, rule.workflow_id, str(event.id))
+    if earlier is not None:
+        return Replayed(replace(decision, started=False), earlier, earlier=True)
+    if rule.again != ALWAYS:
+        last = interventions.lock_place(connection, event.account_id, (rule.workflow_id, str(subject)))
+        if not rule.may_start(last, house.clock()):
+            return Replayed(replace(decision, started=False, reason="suppressed: again"))
+    return Replayed(decision) if dry_run else _start_missed_run(house, connection, decision, event, rule, matched)
+
+
+def _start_missed_run(
+    house: Journey, connection: sa.Connection, decision: Decision, event: Event, rule: Rule, matched: tuple[UUID, ...]
+) -> Replayed:
+    moment = house.clock()
+    run = NewRun(
+        id=uuid7(moment),
+        workflow_id=rule.workflow_id,
+        version=rule.version,
+        match_key=str(event.id),
+        event_id=event.id,
+        event_received_at=event.received_at,
+        matched=matched,
+    )
+    if not interventions.start_missed_run(connection, event.account_id, run, moment):
+        earlier = interventions.find_run_of_match(connection, event.account_id, rule.workflow_id, run.match_key)
+        return Replayed(replace(decision, started=False), earlier, earlier=True)
+    if rule.again != ALWAYS:
+        place = (rule.workflow_id, str(rule.subject_of(names_of(event))))
+        interventions.note_start(connection, event.account_id, place, rule.version, moment)
+    return Replayed(decision, run.id)
+
+
+def _decide_by_history(
+    connection: sa.Connection, rule: Rule, stored: StoredEvent, subject: str
+) -> tuple[Decision, tuple[UUID, ...]]:
+    """What a workflow would have concluded about an event, and the events that it matched."""
+    names = None if ANY_NAME in rule.pattern.names else rule.pattern.names
+    history = stories.find_events_leading_to(connection, stored, rule.key, subject, names, _LONGEST_HISTORY)
+    standing = Standing(None, {}, None, None)
+    for past in history:
+        moved = rule.move(standing, _as_event(past))
+        standing = moved.standing
+    return moved.decision, moved.fires[-1].matched if moved.decision.started else ()
+
+
+def _as_event(stored: StoredEvent) -> Event:
+    return Event(
+        id=stored.id,
+        account_id=stored.account_id,
+        event=stored.event,
+        distinct_id=stored.distinct_id,
+        phone=stored.phone,
+        data=json.loads(stored.data_json, parse_float=Decimal),
+        data_json=stored.data_json,
+        extra_json=stored.extra_json,
+        received_at=stored.received_at,
+    )

@@ -10,8 +10,8 @@ from app.act import steps
 from app.documents import Document, Mistake
 from app.match.rules import check_again, check_key, check_leaf, check_pattern
 
-_FIELDS = ("name", "description", "on", "key", "again", "exit_on", "steps")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+FIELDS = ("name", "description", "on", "key", "again", "exit_on", "steps")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def check_workflow(document: Document) -> list[Mistake]:
@@ -20,17 +20,19 @@ def check_workflow(document: Document) -> list[Mistake]:
         return document.mistakes
     if not isinstance(document.value, dict):
         return [document.mistake("", "a workflow is an object with the fields name, on and steps")]
-    found = [document.mistake(path, message) for path, message in _check(document.value)]
+    found = [
+        document.mistake(path, message) for path, message in _check(document.value) if not document.is_unread(path)
+    ]
     found += document.mistakes
     return sorted(found, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
 
 
 def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name in document:
-        if name not in _FIELDS:
-            yield name, f"is unknown; a workflow has the fields {', '.join(_FIELDS)}"
+        if name not in FIELDS:
+            yield name, f"is unknown; a workflow has the fields {', '.join(FIELDS)}"
     called = document.get("name")
-    if not isinstance(called, str) or not _NAME.fullmatch(called):
+    if not isinstance(called, str) or not NAME.fullmatch(called):
         yield "name", "has to be 1 to 100 letters, digits, - and _" if "name" in document else "is missing"
     if not isinstance(document.get("description", ""), str):
         yield "description", "has to be text"

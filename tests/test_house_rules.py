@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 ROOMS = ("receive", "store", "match", "act", "operate", "console")
 # Rooms never import each other; these joiners and this shared ground are what they have in common.
-JOINERS = {"journey", "advance", "manage", "workflows"}
+JOINERS = {"journey", "advance", "manage", "rehearse", "workflows"}
 MAY_IMPORT = {
     "receive": {"journey"},
     "store": set(),
     "match": set(),
     "act": set(),
     # People and machines that run the house may read through the store.
-    "operate": {"journey", "advance", "manage", "store"},
+    "operate": {"journey", "advance", "manage", "rehearse", "store"},
     "console": {"journey", "manage", "store"},
 }
 BANNED_NAMES = ("utils", "helpers", "common", "base", "manager", "service", "handler", "process", "dao", "obj", "info")

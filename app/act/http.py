@@ -25,6 +25,24 @@ from app.durations import write_duration
 from app.words import Outcome
 
 FIELDS = ("url", "method", "headers", "json", "body")
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "url": {"type": "string", "minLength": 1, "description": "whom to call; a template"},
+        "method": {"enum": list(METHODS), "default": "POST", "description": "how"},
+        "headers": {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number"]},
+            "description": "further headers; templates",
+        },
+        "json": {"description": "what to send, as JSON; every text in it is a template. Without it and body: the event"},
+        "body": {"type": "string", "description": "what to send, as text; a template"},
+    },
+    "required": ["url"],
+    "not": {"required": ["json", "body"]},
+    "additionalProperties": False,
+    "description": "call the outside world; signed by Standard Webhooks",
+}
 KEPT_OF_ANSWER = 2_048
 
 

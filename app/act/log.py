@@ -10,6 +10,7 @@ from app.act.situation import Situation
 from app.act.template import check_texts, render
 from app.words import Outcome
 
+SCHEMA = {"type": "string", "description": "write a line, a template, to the worker's log"}
 _MOST_LOGGED = 4_096
 _log = structlog.get_logger()
 

@@ -28,7 +28,8 @@ class Situation:
 
 
 class Action(Protocol):
-    """One kind of action; a module with these two functions is one."""
+    """One kind of action; a module with these two functions is one. It may have a SCHEMA of its fields (JSON Schema), for
+    editors, or at least say their names in FIELDS."""
 
     def check(self, fields: Any, path: str) -> list[tuple[str, str]]:
         """All that is wrong with what an author wrote under the action's name, as (path, message)."""

@@ -25,7 +25,7 @@ VERBS = (WAIT, WAIT_FOR, IF, *ACTIONS)
 # What a step may have beside its verb.
 _OF_ACTIONS = ("id", "retry", "timeout")
 _BESIDE = {WAIT: ("id",), WAIT_FOR: ("id", "timeout", "then", "else"), IF: ("id", "then", "else")}
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _PLACE = re.compile(r"(?P<block>.+)\[(?P<index>\d+)\]")
 _PART = re.compile(r"(\w+)\[(\d+)\]")
 _STEP_IN_CEL = re.compile(r"\bsteps\.(\w+)")
@@ -144,11 +144,11 @@ class _Checking:
         if isinstance(step.get("id"), str):
             self.known.setdefault(step["id"], path)
         for branch in ("then", "else"):
-            if branch in step and any(branch in _beside(verb) for verb in verbs):
+            if branch in step and any(branch in beside(verb) for verb in verbs):
                 self.block(step[branch], f"{path}.{branch}", depth + 1)
 
     def _fields(self, step: Mapping[str, Any], path: str, verbs: list[str]) -> None:
-        allowed = {name for verb in verbs for name in _beside(verb)} or set(_OF_ACTIONS)
+        allowed = {name for verb in verbs for name in beside(verb)} or set(_OF_ACTIONS)
         self.mistakes += [
             (f"{path}.{name}", f"is unknown; a step is one of {', '.join(VERBS)}, and has {', '.join(sorted(allowed))}")
             for name in step
@@ -163,7 +163,7 @@ class _Checking:
         if "id" not in step:
             return
         name = step["id"]
-        if not isinstance(name, str) or not _ID.fullmatch(name):
+        if not isinstance(name, str) or not ID.fullmatch(name):
             self.mistakes.append((f"{path}.id", "has to be up to 63 letters, digits and _, and not begin with a digit"))
         elif name in self.known:
             self.mistakes.append((f"{path}.id", f"{name} is the id of {self.known[name]} already"))
@@ -208,7 +208,8 @@ class _Checking:
         ]
 
 
-def _beside(verb: str) -> tuple[str, ...]:
+def beside(verb: str) -> tuple[str, ...]:
+    """What a step may have beside its verb."""
     return _BESIDE.get(verb, _OF_ACTIONS)
 
 

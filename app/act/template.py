@@ -29,6 +29,8 @@ _CACHED_LETTERS = 2_000_000
 _HOSTILE_SPACE = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
 _VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
 _MOST_VERBATIM = 20
+# Python refuses to print an int of more than 4,300 digits.
+_MOST_BITS = 14_000
 
 
 class TemplateError(Exception):
@@ -52,10 +54,10 @@ def prepare(names: Mapping[str, Any]) -> Names:
 
 
 def _prepared(value: Any) -> Any:
+    if isinstance(value, Decimal) or (isinstance(value, int) and value.bit_length() > _MOST_BITS):
+        return Number(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, Decimal):
-        return Number(value)
     if isinstance(value, Mapping):
         return _Object((str(name), _prepared(member)) for name, member in value.items())
     if isinstance(value, list | tuple):
@@ -79,7 +81,7 @@ def check(text: str) -> str | None:
 def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
     """What is wrong with the templates in a value, however deep in lists and objects, as (path, message)."""
     found = ((place, check(text)) for place, text in texts_in(value, path))
-    return [(place, message) for place, message in found if message is not None]
+    return [(place, f"in the template: {message}") for place, message in found if message is not None]
 
 
 def texts_in(value: Any, path: str) -> Iterator[tuple[str, str]]:

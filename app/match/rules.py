@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from app.durations import read_duration
-from app.filters import Filter, FilterError, compile_filter
+from app.filters import Converted, Filter, FilterError, compile_filter
 from app.match import pattern as matcher
 from app.match.describe import describe
 from app.match.tree import ANY_NAME, FilterFailed, Leaf, Pattern
@@ -24,7 +24,7 @@ from app.words import Decision, Event
 LONGEST_KEY = 255
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
-_KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
+KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,16 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """The same without words: `result` is the matcher's own, `started` whether this very event starts a run."""
+
+    standing: Standing
+    fires: tuple[Fire, ...]
+    result: matcher.Advance
+    started: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One enabled workflow: its pattern, whose progress is counted (`key`), and how soon it may start `again`."""
 
@@ -82,19 +92,17 @@ class Rule:
         """Whether the event alone decides: one event, and every match starts."""
         return isinstance(self.pattern.root, Leaf) and self.pattern.quiet is None and self.again == ALWAYS
 
-    def decide(self, event: Event) -> Decision:
-        """What a workflow that decides alone concludes about an event of a name that it asked for."""
+    def decide(self, names: Converted) -> Decision:
+        """What a workflow that decides alone concludes about an event (its names) of a name that it asked for."""
         holds, why = True, "matched"
         if self.filter is not None:
-            holds, reason = self.filter.holds(names_of(event))
+            holds, reason = self.filter.holds(names)
             why = "matched" if holds else reason or "the filter is false"
         return self._decision(started=holds, contributing=holds, reason=why)
 
-    def subject_of(self, event: Event) -> str | None:
-        """Whose progress the event counts for; None when it lacks the key."""
-        if self.key == DISTINCT_ID:
-            return event.distinct_id
-        value: Any = names_of(event)
+    def subject_of(self, names: Mapping[str, Any]) -> str | None:
+        """Whose progress an event (its names) counts for; None when it lacks the key."""
+        value: Any = names
         for name in self.key.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
@@ -110,19 +118,27 @@ class Rule:
         )
 
     def move(self, before: Standing, event: Event) -> Moved:
-        """What an event does to a subject. A deadline that lies before it fires first."""
-        standing, early = self.expire(before, event.received_at - timedelta(microseconds=1))
-        seen = Seen(str(event.id), event.event, event.received_at, names_of(event))
-        result = matcher.advance(self.pattern, dict(standing.progress), seen)
-        started, fires, reason = standing.last_started_at, early, self._reason(result, event.received_at)
-        if result.fired and self._may_start(started, event.received_at):
-            started = event.received_at
-            fires = (*early, Fire(tuple(map(UUID, result.matched)), event.received_at))
-        elif result.fired:
+        """What an event does to a subject, with the decision about it. A deadline that lies before it fires first."""
+        step = self.step(before, Seen(str(event.id), event.event, event.received_at, names_of(event)))
+        if step.started:
+            reason = "matched"
+        elif step.result.fired:
             reason = f"suppressed: again ({self._again_in_words()})"
-        after = Standing(self.version, result.progress, result.deadline, started)
-        fired_now = bool(fires) and not fires[-1].by_deadline
-        return Moved(after, fires, self._decision(fired_now, result.contributing, "matched" if fired_now else reason))
+        else:
+            reason = self._reason(step.result, event.received_at)
+        decision = self._decision(step.started, step.result.contributing, reason)
+        return Moved(step.standing, step.fires, decision)
+
+    def step(self, before: Standing, seen: Seen) -> Step:
+        """What an event does to a subject. A deadline that lies before it fires first."""
+        standing, fires = self.expire(before, seen.received_at - timedelta(microseconds=1))
+        result = matcher.advance(self.pattern, dict(standing.progress), seen)
+        last = standing.last_started_at
+        started = result.fired and self.may_start(last, seen.received_at)
+        if started:
+            last = seen.received_at
+            fires = (*fires, Fire(tuple(map(UUID, result.matched)), seen.received_at))
+        return Step(Standing(self.version, result.progress, result.deadline, last), fires, result, started)
 
     def expire(self, before: Standing, at: datetime) -> tuple[Standing, tuple[Fire, ...]]:
         """The clock has reached `at`: what is kept then, and the fire of a deadline that was reached, if it may start."""
@@ -132,12 +148,12 @@ class Rule:
         if deadline is None or deadline > at:
             return before, ()
         progress, fired, matched = matcher.expire(dict(before.progress), deadline)
-        if not fired or not self._may_start(before.last_started_at, deadline):
+        if not fired or not self.may_start(before.last_started_at, deadline):
             return Standing(self.version, progress, None, before.last_started_at), ()
         fire = Fire(tuple(map(UUID, matched)), deadline, by_deadline=True)
         return Standing(self.version, progress, None, deadline), (fire,)
 
-    def _may_start(self, last: datetime | None, at: datetime) -> bool:
+    def may_start(self, last: datetime | None, at: datetime) -> bool:
         if last is None or self.again == ALWAYS:
             return True
         return isinstance(self.again, timedelta) and at - last >= self.again
@@ -174,15 +190,17 @@ class Rules:
         return named + [rule for rule in self._any if rule not in named] if self._any else named
 
 
-def names_of(event: Event) -> dict[str, Any]:
-    """What a filter sees of an event."""
-    return {
-        "event": event.event,
-        "distinct_id": event.distinct_id,
-        "phone": event.phone,
-        "data": event.data,
-        "received_at": event.received_at,
-    }
+def names_of(event: Event) -> Converted:
+    """What filters see of an event."""
+    return Converted(
+        {
+            "event": event.event,
+            "distinct_id": event.distinct_id,
+            "phone": event.phone,
+            "data": event.data,
+            "received_at": event.received_at,
+        }
+    )
 
 
 def _compile_test(text: str) -> Any:
@@ -219,7 +237,7 @@ def _checked_test(text: str) -> Any:
 
 def check_key(key: Any, path: str = "key") -> list[tuple[str, str]]:
     """What is wrong with a workflow's `key`."""
-    if isinstance(key, str) and _KEY.fullmatch(key):
+    if isinstance(key, str) and KEY.fullmatch(key):
         return []
     return [(path, "has to be distinct_id, phone, or a path into data such as data.order_id")]
 

@@ -1,35 +1,84 @@
-"""`flask workflow …`: save documents, list them, show them, enable and disable them."""
+"""`flask workflow …`: check documents, save them, list them, show them, enable and disable them."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from app import manage
+from app.documents import Mistake
 from app.manage import Applied, WrongDocument
+from app.operate.lines import visible
 from app.operate.terminal import command, house, the_account
+from app.schema import workflow_schema
 
 group = click.Group("workflow", help="Workflows: what starts them and what they do.")
 _account = click.option("--account", help="Slug or id; may be left out while there is only one account.")
+_files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+
+
+@group.command("check")
+@_files
+@click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}; of several, also file.")
+def check(files: tuple[Path, ...], as_json: bool) -> None:
+    """Tell all mistakes in FILES. Needs no database and no settings; exit code 1 if there are any."""
+    found = [(file, mistake) for file in files for mistake in manage.mistakes_in(file.read_bytes())]
+    if as_json:
+        named = [({"file": str(file)} if len(files) > 1 else {}) | asdict(mistake) for file, mistake in found]
+        click.echo(json.dumps(named, indent=2))
+    else:
+        _tell_mistakes(found, err=False)
+        wrong = {file for file, _ in found}
+        for file in files:
+            if file not in wrong:
+                click.echo(f"{visible(file)}: no mistakes")
+    sys.exit(1 if found else 0)
+
+
+def _tell_mistakes(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
+    for file, mistake in found:
+        click.echo(mistake_line(str(file), mistake), err=err)
+
+
+def mistake_line(file: str, mistake: Mistake) -> str:
+    """`cart.yaml:5:10: on.where: what is wrong`, as compilers write it, so that editors find the place."""
+    place = f":{mistake.line}:{mistake.column}" if mistake.line else ""
+    path = f"{mistake.path}: " if mistake.path else ""
+    return visible(f"{file}{place}: {path}{mistake.message}")
+
+
+@group.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of workflow documents, for editors; docs/workflow.schema.json holds it."""
+    click.echo(json.dumps(workflow_schema(), indent=2, ensure_ascii=False))
 
 
 @group.command("apply")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_files
+@click.option("--draft", is_flag=True, help="Only save: mistakes are allowed, and nothing is enabled.")
 @_account
 @command
-def apply(files: tuple[Path, ...], account: str | None) -> None:
+def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
     """Save each of FILES as a new workflow, enabled at once, or as a new version of the one that has its name."""
     found = the_account(account)
+    save = manage.save_draft if draft else manage.apply_workflow
     wrong = False
     for file in files:
         try:
-            click.echo(_tell(manage.apply_workflow(house(), found.id, read_source(file))))
+            applied = save(house(), found.id, read_source(file))
         except WrongDocument as document:
             wrong = True
-            for mistake in document.mistakes:
-                click.echo(f"{file}: {mistake}", err=True)
+            _tell_mistakes((file, mistake) for mistake in document.mistakes)
+            if draft:
+                click.echo(f"{visible(file)}: not saved; a draft has to be readable and to have a name", err=True)
+        else:
+            _tell_mistakes((file, mistake) for mistake in applied.mistakes)
+            click.echo(_tell_draft(applied) if draft else _tell(applied))
     if wrong:
         sys.exit(1)
 
@@ -43,13 +92,26 @@ def read_source(file: Path) -> str:
 
 
 def _tell(applied: Applied) -> str:
-    state = "enabled" if applied.enabled else f"disabled; `flask workflow enable {applied.name}` switches it on"
-    if applied.change == "changed":
-        places = ", ".join(applied.differences) or "nothing but its text"
-        return f"{applied.name}: changed to version {applied.version} ({places}), {state}"
+    state = "enabled" if applied.enabled_version else f"disabled; `flask workflow enable {applied.name}` switches it on"
+    if applied.change == "enabled":
+        return f"{applied.name}: unchanged, version {applied.version} is enabled now"
+    if applied.change == "unchanged":
+        return f"{applied.name}: unchanged at version {applied.version}, {state}"
+    return f"{applied.name}: {_change(applied)}, {state}"
+
+
+def _tell_draft(applied: Applied) -> str:
+    count = len(applied.mistakes)
+    mistakes = f"{count} mistake{'s' if count > 1 else ''}" if count else "no mistakes"
+    rest = f"version {applied.enabled_version} stays enabled" if applied.enabled_version else "not enabled"
+    change = f"unchanged at version {applied.version}" if applied.change == "unchanged" else _change(applied)
+    return f"{applied.name}: draft {change}, {mistakes}, {rest}"
+
+
+def _change(applied: Applied) -> str:
     if applied.change == "created":
-        return f"{applied.name}: created as version {applied.version}, {state}"
-    return f"{applied.name}: unchanged at version {applied.version}, {state}"
+        return f"created as version {applied.version}"
+    return f"changed to version {applied.version} ({visible(', '.join(applied.differences))})"
 
 
 @group.command("list")
@@ -59,8 +121,14 @@ def list_(account: str | None) -> None:
     """All workflows of an account."""
     for workflow in manage.list_workflows(house(), the_account(account).id):
         state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
+        count = (
+            0
+            if workflow.enabled_version == workflow.latest_version
+            else len(manage.mistakes_in(workflow.source.encode()))
+        )
+        draft = f" (a draft with {count} mistake{'s' if count > 1 else ''})" if count else ""
         click.echo(
-            f"{workflow.name}\tversion {workflow.latest_version}\t{state}\t{workflow.updated_at:%Y-%m-%d %H:%M}Z"
+            f"{workflow.name}\tversion {workflow.latest_version}{draft}\t{state}\t{workflow.updated_at:%Y-%m-%d %H:%M}Z"
         )
 
 
@@ -89,8 +157,7 @@ def enable(name: str, version: int | None, account: str | None) -> None:
     try:
         enabled = manage.enable_workflow(house(), the_account(account).id, name, version)
     except WrongDocument as document:
-        for mistake in document.mistakes:
-            click.echo(f"{name}: {mistake}", err=True)
+        _tell_mistakes((name, mistake) for mistake in document.mistakes)
         raise click.ClickException(f"{name} has mistakes and stays as it is") from None
     click.echo(f"{name}: enabled at version {enabled}")
 

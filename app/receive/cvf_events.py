@@ -136,7 +136,7 @@ def too_fast(allowance: Allowance) -> Problem:
     return Problem(
         429,
         "Above the plan's rate",
-        f"The account's plan lets in {allowance.limit} events a second; wait {allowance.reset} second and send again.",
+        f"The account's rate is {allowance.limit} a second; wait {allowance.reset} second and send again.",
     )
 
 

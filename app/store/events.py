@@ -7,7 +7,7 @@ idempotency key stands for.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg2
+import sqlalchemy as sa
 from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
@@ -220,6 +221,42 @@ def find_events_of_subject_since(connection: RawConnection, since: Event, names:
             (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names)),
         )
         return [event_of(row) for row in cursor]
+
+
+def read_by_subject(
+    connection: sa.Connection,
+    account_id: int,
+    key: str,
+    names: Sequence[str] | None,
+    since: datetime,
+    after: str | None,
+) -> Iterator[tuple[Any, ...]]:
+    """Stored events since a moment, ordered by subject and within it by acceptance; `names` None: of any name.
+
+    Rows are (subject, id, event, distinct_id, phone, data, received_at). Read in pieces through a server-side cursor:
+    memory does not grow with their number. `key` is a column or a path into data such as data.order_id.
+    """
+    root, *path = key.split(".")
+    subject = "data #>> %(path)s" if root == "data" else root
+    if root not in ("distinct_id", "phone", "data"):
+        raise ValueError(f"{key} is no key")
+    raw: Any = connection.connection.driver_connection
+    with raw.cursor(name="read_by_subject") as cursor:
+        cursor.itersize = 5_000
+        cursor.execute(
+            f"SELECT {subject}, id::text, event, distinct_id, phone, data, received_at FROM events "  # noqa: S608
+            "WHERE account_id = %(account)s AND received_at >= %(since)s "
+            "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
+            f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
+            {
+                "account": account_id,
+                "since": since,
+                "names": None if names is None else list(names),
+                "after": after,
+                "path": path,
+            },
+        )
+        yield from cursor
 
 
 def event_of(row: Sequence[Any]) -> Event:

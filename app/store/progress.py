@@ -44,7 +44,7 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
     Locks are advisory ones, taken in the order of their numbers, so that no two transactions can wait for each other in
     a circle; a place need not have a row yet. The rows are read after the locks are held.
     """
-    numbers = sorted({_lock_number(account_id, place) for place in places})
+    numbers = sorted({lock_number(account_id, place) for place in places})
     locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -58,7 +58,8 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
         return {(UUID(row[0]), row[1]): Kept(*row[2:]) for row in cursor}
 
 
-def _lock_number(account_id: int, place: Place) -> int:
+def lock_number(account_id: int, place: Place) -> int:
+    """The number of the advisory lock on a place."""
     workflow, subject = place
     digest = hashlib.blake2b(f"{account_id}:{workflow}:{subject}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

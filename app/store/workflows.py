@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,7 +71,6 @@ class NewVersion:
     version: int
     source: str
     document: Mapping[str, Any]
-    awaits: tuple[str, ...]
 
 
 def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
@@ -83,7 +82,6 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
         "version": new.version,
         "source": new.source,
         "document": json.dumps(new.document, ensure_ascii=False),
-        "awaits": list(new.awaits),
         "now": now,
     }
     connection.execute(
@@ -96,10 +94,23 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
     )
     connection.execute(
         sa.text(
-            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, awaits, created_at) "
-            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :awaits, :now)"
+            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
+            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)"
         ),
         values,
+    )
+
+
+def note_awaits(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, names: Sequence[str]
+) -> None:
+    """Keep the names of the events that the runs of a version may wait for or end by."""
+    connection.execute(
+        sa.text(
+            "UPDATE workflow_versions SET awaits = :names "
+            "WHERE account_id = :account AND workflow_id = :workflow AND version = :version"
+        ),
+        {"account": account_id, "workflow": workflow_id, "version": version, "names": list(names)},
     )
 
 

@@ -110,6 +110,10 @@ def test_texts_are_rendered_however_deep_they_lie() -> None:
     assert render_value(value, NAMES) == {"to": "+915673412780", "n": [1, True, None, {"at": "1999"}]}
 
 
+def test_a_number_of_thousands_of_digits_is_printed_in_full() -> None:
+    assert render("{{ data.n }}", {"data": {"n": 10**5_000}}) == "1" + "0" * 5_000
+
+
 def test_python_is_out_of_reach() -> None:
     assert render("{{ data.__class__ }}{{ data.name.__len__ }}{{ data.tags.append }}{{ event.upper }}", NAMES) == ""
 

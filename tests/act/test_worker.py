@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -365,15 +366,16 @@ def test_the_statistics_of_the_queue_stay_empty(queue: Queue) -> None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A server of our own, to be killed."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("mortal") / "data", say=lambda line: None)
-    server.start()
-    upgrade(server.url)
-    try:
-        yield server
-    finally:
-        server.stop(at_once=True)
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of our own, to be killed. Not in pytest's own folder, which each session closes to other users."""
+    with tempfile.TemporaryDirectory(prefix="signalbox-tests-") as folder:
+        server = EmbeddedPostgres(Path(folder) / "data", say=lambda line: None)
+        server.start()
+        try:
+            upgrade(server.url)
+            yield server
+        finally:
+            server.stop(at_once=True)
 
 
 def kill(server: EmbeddedPostgres) -> None:

@@ -379,6 +379,7 @@ class Watched:
     bad: Sender
     good: Sender
     kept: Callable[[], tuple[object, ...]]
+    processes: list[int]
 
 
 @pytest.fixture(scope="module")
@@ -391,14 +392,13 @@ def watched(house: Journey, either: Server, rows: Rows) -> Watched:
         counts = ", ".join(f"(SELECT count(*) FROM {table} WHERE account_id = {bad.account_id})" for table in tables)
         return rows(f"SELECT {counts}")[0]
 
-    return Watched(bad, good, kept)
+    return Watched(bad, good, kept, either.processes())
 
 
 @pytest.mark.parametrize("bad", ALL, ids=[bad.name for bad in ALL])
 def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
     either: Server, watched: Watched, bad: Bad
 ) -> None:
-    pids = either.processes()
     answer = either.exchange(bad.request(watched.bad), end=bad.end)
     assert answer.status_code == bad.status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -414,7 +414,10 @@ def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
     assert answer.headers["X-Request-Id"]
     assert watched.kept() == (0, 0, 0)
     assert watched.good.post(an_event()).status_code == 200
-    assert either.processes() == pids
+
+
+def test_no_process_had_to_be_started_again(either: Server, watched: Watched) -> None:
+    assert either.processes() == watched.processes
 
 
 def test_there_are_at_least_60_of_them() -> None:

@@ -1,0 +1,57 @@
+"""Addresses that messages go to: text that somebody wrote becomes a phone number or an e-mail address, or a ValueError.
+
+One text is one address. What reads like several is refused, so that nobody's data can add a recipient.
+"""
+
+from __future__ import annotations
+
+import re
+from email.headerregistry import Address
+
+_AROUND_DIGITS = re.compile(r"[\s().\u00a0-]")
+_PHONE = re.compile(r"\+?([1-9]\d{6,14})", re.ASCII)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
+_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])")
+_LONGEST_EMAIL, _LONGEST_LOCAL, _LONGEST_NAME = 254, 64, 200
+
+
+def read_phone(text: str) -> str:
+    """A phone number in E.164 (`+` and digits); spaces, brackets, dots and hyphens are left out."""
+    match = _PHONE.fullmatch(_AROUND_DIGITS.sub("", text))
+    if match is None:
+        raise ValueError(f"{_shown(text)} is not a phone number with its country code, such as +915673412780")
+    return f"+{match[1]}"
+
+
+def read_email(text: str) -> Address:
+    """An e-mail address, `jane@example.com` or `Jane Doe <jane@example.com>`; its domain in ASCII."""
+    text = text.strip()
+    if _UNPRINTABLE.search(text):
+        raise ValueError(f"{_shown(text)} contains line breaks or control characters")
+    match = _NAMED.fullmatch(text)
+    name, address = (match["name"], match["address"]) if match else ("", text)
+    local, at, domain = address.strip().rpartition("@")
+    domain = _in_ascii(domain)
+    if (
+        not at
+        or len(local) > _LONGEST_LOCAL
+        or len(local) + len(domain) >= _LONGEST_EMAIL
+        or len(name) > _LONGEST_NAME
+        or not _LOCAL.fullmatch(local)
+        or not _DOMAIN.fullmatch(domain)
+    ):
+        raise ValueError(f"{_shown(text)} is not one e-mail address such as jane@example.com or Jane <jane@example.com>")
+    return Address(display_name=name.strip().removeprefix('"').removesuffix('"'), username=local, domain=domain)
+
+
+def _in_ascii(domain: str) -> str:
+    try:
+        return domain if domain.isascii() else domain.encode("idna").decode()
+    except UnicodeError:
+        return ""
+
+
+def _shown(text: str) -> str:
+    return repr(text[:100]) if text.strip() else "the text is empty and"

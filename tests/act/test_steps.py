@@ -1,0 +1,144 @@
+"""The steps of a document: what is wrong with them, and the way from one to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.act import steps
+
+URL = "https://example.com/hook"
+NESTED: dict[str, Any] = {
+    "steps": [
+        {"log": "0"},
+        {
+            "if": "true",
+            "then": [{"log": "1t0"}, {"if": "true", "then": [{"log": "1t1t0"}], "else": [{"log": "1t1e0"}]}],
+            "else": [{"log": "1e0"}, {"log": "1e1"}],
+        },
+        {"wait": "1m"},
+    ]
+}
+
+
+def mistakes(*document: Any) -> list[tuple[str, str]]:
+    return steps.check(list(document), lambda leaf, path: [])
+
+
+def paths(*document: Any) -> list[str]:
+    return [path for path, _ in mistakes(*document)]
+
+
+def test_the_first_step_is_the_first() -> None:
+    assert steps.first(NESTED) == "steps[0]"
+
+
+@pytest.mark.parametrize(
+    ("at", "following"),
+    [
+        ("steps[0]", "steps[1]"),
+        ("steps[1]", "steps[2]"),
+        ("steps[2]", None),
+        ("steps[1].then[0]", "steps[1].then[1]"),
+        ("steps[1].then[1]", "steps[2]"),
+        ("steps[1].then[1].then[0]", "steps[2]"),
+        ("steps[1].then[1].else[0]", "steps[2]"),
+        ("steps[1].else[0]", "steps[1].else[1]"),
+        ("steps[1].else[1]", "steps[2]"),
+    ],
+)
+def test_after_the_last_step_of_a_block_comes_the_one_after_the_block(at: str, following: str | None) -> None:
+    assert steps.following(NESTED, at) == following
+
+
+@pytest.mark.parametrize(
+    ("at", "text"), [("steps[0]", "0"), ("steps[1].else[1]", "1e1"), ("steps[1].then[1].else[0]", "1t1e0")]
+)
+def test_a_path_leads_to_its_step(at: str, text: str) -> None:
+    assert steps.step_at(NESTED, at) == {"log": text}
+
+
+@pytest.mark.parametrize("at", ["steps[9]", "steps[1].then[7]", "nonsense", "steps"])
+def test_a_path_to_nowhere_is_told(at: str) -> None:
+    with pytest.raises(LookupError):
+        steps.step_at(NESTED, at)
+
+
+@pytest.mark.parametrize("step", [{"wait": "30m"}, {"id": "a", "wait": "1s"}, {"log": "x"}, {"http": {"url": URL}}])
+def test_a_good_step_has_no_mistakes(step: dict[str, Any]) -> None:
+    assert mistakes(step) == []
+
+
+def test_a_step_knows_its_verb() -> None:
+    assert steps.verb_of({"id": "a", "retry": {}, "http": {"url": URL}}) == "http"
+    assert steps.verb_of({"wait": "1m"}) == "wait"
+
+
+@pytest.mark.parametrize(
+    ("step", "path"),
+    [
+        ("wait", "steps[0]"),
+        ({}, "steps[0]"),
+        ({"id": "a"}, "steps[0]"),
+        ({"log": "x", "wait": "1m"}, "steps[0]"),
+        ({"lgo": "x", "log": "x"}, "steps[0].lgo"),
+        ({"wait": "1x"}, "steps[0].wait"),
+        ({"wait": 30}, "steps[0].wait"),
+        ({"wait": "1m", "retry": {}}, "steps[0].retry"),
+        ({"wait": "1m", "timeout": "1s"}, "steps[0].timeout"),
+        ({"log": "x", "timeout": "3m"}, "steps[0].timeout"),
+        ({"log": "x", "timeout": 3}, "steps[0].timeout"),
+        ({"log": "x", "retry": {"attempts": 0}}, "steps[0].retry.attempts"),
+        ({"log": "x", "id": "1st"}, "steps[0].id"),
+        ({"log": "x", "id": 1}, "steps[0].id"),
+        ({"log": "{{ data.x"}, "steps[0].log"),
+        ({"http": {"url": "ftp://example.com"}}, "steps[0].http.url"),
+        ({"http": {"url": URL, "json": {"a": ["{% nope %}"]}}}, "steps[0].http.json.a[0]"),
+    ],
+)
+def test_a_mistake_has_its_path(step: Any, path: str) -> None:
+    assert paths(step) == [path]
+
+
+def test_an_id_is_used_once() -> None:
+    assert paths({"id": "a", "log": "x"}, {"id": "a", "log": "y"}) == ["steps[1].id"]
+
+
+def test_a_step_may_speak_of_those_before_it() -> None:
+    assert mistakes({"id": "call", "http": {"url": URL}}, {"log": "{{ steps.call.status }}"}) == []
+
+
+def test_a_step_cannot_speak_of_itself_or_of_later_ones() -> None:
+    later = {"id": "call", "http": {"url": URL, "body": "{{ steps.call.status }}"}}
+    assert paths({"log": "{{ steps.call.status }}"}, later) == ["steps[0].log", "steps[1].http.body"]
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    found = paths(
+        {"wait": "soon"},
+        {"http": {"method": "CALL", "headers": {"Host": "x"}}, "retry": {"first": "x"}, "timeout": "x"},
+        {"log": "{{ nope }}", "id": "a b"},
+        {"shout": "x"},
+    )
+    assert sorted(found) == [
+        "steps[0].wait",
+        "steps[1].http.headers.Host",
+        "steps[1].http.method",
+        "steps[1].http.url",
+        "steps[1].retry.first",
+        "steps[1].timeout",
+        "steps[2].id",
+        "steps[2].log",
+        "steps[3]",
+        "steps[3].shout",
+    ]
+
+
+@pytest.mark.parametrize("value", [None, "log", {"log": "x"}, []])
+def test_steps_are_a_list_with_something_in_it(value: Any) -> None:
+    assert [path for path, _ in steps.check(value, lambda leaf, path: [])] == ["steps"]
+
+
+def test_there_is_a_bound_to_the_number_of_steps() -> None:
+    assert paths(*[{"log": "x"}] * (steps.MOST_STEPS + 1)) == ["steps"]

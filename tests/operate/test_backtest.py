@@ -1,0 +1,153 @@
+"""What a workflow would do: on a file of events, and on what is stored; equal to what it does live."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskCliRunner
+
+from app import manage, rehearse
+from app.journey import Journey
+from tests.builders import Sender, a_workflow, an_event
+
+EVENTS = [
+    ["cart_updated", "one", 0],
+    ["cart_updated", "two", 10],
+    ["order_placed", "two", 20],
+    ["chat", "one", 3_000],
+]
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    return app.test_cli_runner()
+
+
+def _files(folder: Path, on: Any, events: list[list[Any]], **changes: Any) -> list[str]:
+    document, lines = folder / "w.json", folder / "events.jsonl"
+    document.write_text(a_workflow(on=on, **changes))
+    lines.write_text(
+        "\n".join(
+            json.dumps({"event": name, "distinct_id": subject, "received_at": _at(second), "data": {}})
+            for name, subject, second in events
+        )
+    )
+    return [str(document), str(lines)]
+
+
+def _at(second: int) -> str:
+    return (datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
+
+
+def test_a_simulation_tells_events_and_deadlines_in_time_order(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}, EVENTS)
+    result = runner.invoke(args=["workflow", "simulate", *files, "--json"])
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line) for line in result.output.splitlines()] == [
+        {"line": 1, "contributing": True, "fired": False},
+        {"line": 2, "contributing": True, "fired": False},
+        {"line": 3, "contributing": False, "fired": False},
+        {"at": "2026-11-22T00:30:00Z", "distinct_id": "one", "timer": True, "fired": True},
+        {"line": 4, "contributing": False, "fired": False},
+    ]
+
+
+def test_a_simulation_in_words_names_the_lines_used(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, {"times": 2, "of": "a"}, [["a", "x", 0], ["a", "x", 1]])
+    assert "starts a run (lines 1, 2)" in runner.invoke(args=["workflow", "simulate", *files]).output
+
+
+def test_a_simulation_knows_again(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, "a", [["a", "x", 0], ["a", "x", 1]], again="once")
+    lines = runner.invoke(args=["workflow", "simulate", *files, "--json"]).output.splitlines()
+    assert [json.loads(line)["fired"] for line in lines] == [True, False]
+
+
+def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, "a", [])
+    Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')
+    result = runner.invoke(args=["workflow", "simulate", *files])
+    assert result.exit_code == 1
+    assert "line 2: received_at is missing" in result.output
+
+
+PATTERNS = [
+    {"times": 3, "of": "view", "within": "1m"},
+    {"seq": ["view", {"event": "add", "where": "data.n > 3"}, "buy"], "unless": "chat"},
+    {"all": ["view", "add"], "within": "30s"},
+    {"seq": ["view", {"none": "buy", "for": "20s"}]},
+]
+
+
+@pytest.mark.parametrize("on", PATTERNS, ids=range(len(PATTERNS)))
+def test_a_backtest_equals_what_happened_live(on: Any, house: Journey, acme: Sender) -> None:
+    chance = random.Random(7)
+    manage.apply_workflow(house, acme.account_id, a_workflow(on=on))
+    workflow = manage.find_workflow(house, acme.account_id, "watch").id
+    before, moment = house.clock, datetime.now(UTC) - timedelta(hours=1)
+    try:
+        for _ in range(120):
+            moment += timedelta(seconds=chance.choice([0, 1, 5, 15]))
+            house.clock = lambda moment=moment: moment
+            acme.post(
+                an_event(
+                    event=chance.choice(["view", "add", "buy", "chat"]),
+                    distinct_id=chance.choice(["one", "two", "three"]),
+                    data={"n": chance.randrange(8)},
+                )
+            )
+        moment += timedelta(minutes=10)
+        house.clock = lambda: moment
+        for subject in ("one", "two", "three"):
+            house.fire_deadline(acme.account_id, workflow, subject)
+    finally:
+        house.clock = before
+    rule = rehearse.rule_of(a_workflow(on=on))
+    told = {
+        (subject, matched)
+        for subject, starts in rehearse.backtest(house, acme.account_id, rule, moment - timedelta(days=1))
+        for _, matched in starts
+    }
+    with house.database.transaction() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT distinct_id, matched FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
+        )
+        happened = {(row[0], tuple(row[1])) for row in rows}
+    assert told == happened
+    assert told
+
+
+def test_a_backtest_goes_on_where_it_broke_off(runner: FlaskCliRunner, acme: Sender, tmp_path: Path) -> None:
+    for subject in ("a", "b", "c"):
+        acme.post(an_event(distinct_id=subject))
+    document, checkpoint = tmp_path / "w.json", tmp_path / "checkpoint"
+    document.write_text(a_workflow())
+    checkpoint.write_text(
+        json.dumps({"last_subject": "b", "subjects": 2, "subjects_started": 2, "starts": 2, "days": {"2026-11-01": 2}})
+    )
+    result = runner.invoke(
+        args=["workflow", "backtest", str(document), "--since", "1d", "--account", acme.slug, "--json",
+              "--checkpoint", str(checkpoint)]
+    )  # fmt: skip
+    *starts, summary = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [start["distinct_id"] for start in starts] == ["c"]
+    assert (summary["subjects"], summary["starts"]) == (3, 3)
+
+
+def test_a_backtest_changes_nothing(house: Journey, acme: Sender, globex: Sender) -> None:
+    acme.post(an_event())
+    globex.post(an_event())
+    rule = rehearse.rule_of(a_workflow())
+    since = house.clock() - timedelta(days=1)
+    assert len(list(rehearse.backtest(house, acme.account_id, rule, since))) == 1
+    with house.database.transaction() as connection:
+        count = connection.exec_driver_sql(
+            "SELECT count(*) FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
+        )
+        assert count.scalar() == 0
