@@ -42,7 +42,9 @@ def read_email(text: str) -> Address:
         or not _LOCAL.fullmatch(local)
         or not _DOMAIN.fullmatch(domain)
     ):
-        raise ValueError(f"{_shown(text)} is not one e-mail address such as jane@example.com or Jane <jane@example.com>")
+        raise ValueError(
+            f"{_shown(text)} is not one e-mail address such as jane@example.com or Jane <jane@example.com>"
+        )
     return Address(display_name=name.strip().removeprefix('"').removesuffix('"'), username=local, domain=domain)
 
 

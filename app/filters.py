@@ -379,3 +379,46 @@ def _as_filter_error(wrong: BaseException) -> FilterError:
         message = f"cannot read {message[29:-1]}; is a quote missing?"
     message = "".join(letter if letter.isprintable() else "?" for letter in message)
     return FilterError(message[:200], line, column)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A part of a filter that has to be true for the whole to be true: the value at `path` compared with a constant."""
+
+    path: str
+    sign: str
+    constant: str | int | float | bool
+
+
+_COMPARISON = re.compile(
+    r"""\s*(?P<path>data(?:\.[A-Za-z_]\w*)+|distinct_id|event|phone)\s*(?P<sign>==|>=|<=|>|<)\s*
+        (?:(?P<number>-?\d+(?:\.\d+)?)|(?P<text>"[^"\\\n]*"|'[^'\\\n]*')|(?P<truth>true|false))\s*""",
+    re.VERBOSE,
+)
+
+
+def comparisons_in(text: str) -> list[Comparison]:
+    """The comparisons with constants that all have to hold for a compiled filter to be true; others are not listed.
+
+    Those are the members of the outermost `&&`: where one of them is false the whole is false or cannot be evaluated.
+    """
+    parts, depth, part = [], 0, ""
+    words = [match.group() for match in _TOKEN.finditer(text)]
+    for index, word in enumerate(words):
+        depth += (word in ("(", "[", "{")) - (word in (")", "]", "}"))
+        pair = word + "".join(words[index + 1 : index + 2])
+        if depth == 0 and (word == "?" or pair == "||"):
+            return []
+        if depth == 0 and pair == "&&":
+            parts.append(part)
+            part = ""
+        elif depth > 0 or word != "&":
+            part += word
+    found = (_COMPARISON.fullmatch(each) for each in (*parts, part))
+    return [Comparison(match["path"], match["sign"], _constant(match)) for match in found if match is not None]
+
+
+def _constant(match: re.Match[str]) -> str | int | float | bool:
+    if match["number"] is not None:
+        return float(match["number"]) if "." in match["number"] else int(match["number"])
+    return match["text"][1:-1] if match["text"] is not None else match["truth"] == "true"

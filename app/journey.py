@@ -27,6 +27,7 @@ from psycopg2.extensions import connection as RawConnection
 from app import meters
 from app.identifiers import moment_of, now, uuid7
 from app.match.rules import Fire, Rule, Rules, Standing, compile_rule, names_of
+from app.match.screen import Refusal
 from app.match.tree import ANY_NAME
 from app.secrets import Secrets
 from app.settings import Settings
@@ -148,12 +149,14 @@ class Journey:
 
     def _take(self, account: Account, event: Event) -> Taken:
         """Match and record an event by one copy of its account."""
-        decisions, movable, names = [], {}, names_of(event)
-        for rule in account.rules.asking_for(event.event):
+        names = names_of(event)
+        asked = account.rules.ask(names)
+        decisions = [rule.decide(names) for rule in asked.alone]
+        decisions += [_not_asked(refusal) for refusal in asked.refusals]
+        movable: dict[Place, Rule] = {}
+        for rule in asked.with_progress:
             subject = rule.subject_of(names)
-            if rule.decides_alone:
-                decisions.append(rule.decide(names))
-            elif subject is None:
+            if subject is None:
                 decisions.append(rule.without_subject())
             else:
                 movable[(rule.workflow_id, subject)] = rule
@@ -289,6 +292,11 @@ class Taken:
     recorded: events.Recorded
 
 
+def _not_asked(refusal: Refusal) -> Decision:
+    """Many workflows whose filters cannot be true of an event, told together."""
+    return Decision(None, f"{refusal.count} workflows", None, started=False, contributing=False, reason=refusal.reason)
+
+
 def _awaited(account: Account, event: Event) -> bool:
     return event.event in account.copy.awaits or ANY_NAME in account.copy.awaits
 
@@ -297,7 +305,7 @@ def _with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], l
     """The decisions of workflows that decide alone, each start with its run."""
     decisions, started = [], []
     for decision in decided:
-        if decision.started:
+        if decision.started and decision.workflow_id is not None and decision.version is not None:
             run = NewRun(
                 id=uuid7(event.received_at),
                 workflow_id=decision.workflow_id,

@@ -6,34 +6,28 @@ Comes in: the house and plain values. Goes out: rows as frozen values. A mistake
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from app.documents import Document, Mistake, read_bytes, read_document
 from app.identifiers import uuid7
-from app.journey import Journey, compile_rules
-from app.match.rules import ALWAYS, Rule, Standing, names_of
-from app.match.tree import ANY_NAME
+from app.journey import Journey
 from app.receive.keys import make_key
 from app.secrets import make_signing_secret
 from app.store import accounts, interventions, stories, workflows
 from app.store.accounts import AccountRow, KeyRow
-from app.store.stories import StoredEvent
 from app.store.workflows import NewVersion, WorkflowRow
-from app.words import Decision, Event, Key, NewRun, Plan, Problem, Unavailable
+from app.words import Key, Plan, Problem, Unavailable
 from app.workflows import awaited_names, check_workflow
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ABSENT = object()
 _MOST_CHASES = 10
-_LONGEST_HISTORY = 1_000
 
 
 # Accounts
@@ -320,104 +314,3 @@ def cancel_run(house: Journey, account_id: int, run_id: UUID) -> bool:
             if interventions.cancel_run(connection, account_id, run_id, run.turn, house.clock()):
                 return True
     raise Unavailable(f"run {run_id} moves on too fast; try again")
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """What one enabled workflow concludes about an event of the past. `run`: the run that this match has had before
-    (`earlier`), or has been given now; None: none."""
-
-    decision: Decision
-    run: UUID | None = None
-    earlier: bool = False
-
-
-def replay_event(house: Journey, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
-    """Match a stored event with the workflows that are enabled now, and start runs for those that it matches.
-
-    A match that has had its run gets no other one. Where a pattern takes several events, or `again` counts starts, it is
-    matched with what was stored before of the same subject, as if the workflow had been enabled all the time; live
-    progress is not touched, but `again` forbids starts, and counts from them, as ever. With `dry_run` nothing is
-    changed. Raises Problem 404.
-    """
-    with house.database.transaction() as connection:
-        stories.be_patient(connection)
-        stored = stories.find_stored_event(connection, account_id, event_id)
-        copy = accounts.find_account_copy(connection, account_id)
-        if stored is None or copy is None:
-            raise Problem(404, "No such event", f"the account has no event {event_id}")
-        rules = compile_rules(copy.workflows).asking_for(stored.event)
-        return [_replay(house, connection, rule, stored, dry_run=dry_run) for rule in rules]
-
-
-def _replay(
-    house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool
-) -> Replayed:
-    event = _as_event(stored)
-    names = names_of(event)
-    subject = rule.subject_of(names)
-    if rule.decides_alone:
-        decision, matched = rule.decide(names), (event.id,)
-    elif subject is None:
-        decision, matched = rule.without_subject(), ()
-    else:
-        decision, matched = _decide_by_history(connection, rule, stored, subject)
-    if not decision.started:
-        return Replayed(decision)
-    earlier = interventions.find_run_of_match(connection, event.account_id, rule.workflow_id, str(event.id))
-    if earlier is not None:
-        return Replayed(replace(decision, started=False), earlier, earlier=True)
-    if rule.again != ALWAYS:
-        last = interventions.lock_place(connection, event.account_id, (rule.workflow_id, str(subject)))
-        if not rule.may_start(last, house.clock()):
-            return Replayed(replace(decision, started=False, reason="suppressed: again"))
-    return Replayed(decision) if dry_run else _start_missed_run(house, connection, decision, event, rule, matched)
-
-
-def _start_missed_run(
-    house: Journey, connection: sa.Connection, decision: Decision, event: Event, rule: Rule, matched: tuple[UUID, ...]
-) -> Replayed:
-    moment = house.clock()
-    run = NewRun(
-        id=uuid7(moment),
-        workflow_id=rule.workflow_id,
-        version=rule.version,
-        match_key=str(event.id),
-        event_id=event.id,
-        event_received_at=event.received_at,
-        matched=matched,
-    )
-    if not interventions.start_missed_run(connection, event.account_id, run, moment):
-        earlier = interventions.find_run_of_match(connection, event.account_id, rule.workflow_id, run.match_key)
-        return Replayed(replace(decision, started=False), earlier, earlier=True)
-    if rule.again != ALWAYS:
-        place = (rule.workflow_id, str(rule.subject_of(names_of(event))))
-        interventions.note_start(connection, event.account_id, place, rule.version, moment)
-    return Replayed(decision, run.id)
-
-
-def _decide_by_history(
-    connection: sa.Connection, rule: Rule, stored: StoredEvent, subject: str
-) -> tuple[Decision, tuple[UUID, ...]]:
-    """What a workflow would have concluded about an event, and the events that it matched."""
-    names = None if ANY_NAME in rule.pattern.names else rule.pattern.names
-    history = stories.find_events_leading_to(connection, stored, rule.key, subject, names, _LONGEST_HISTORY)
-    standing = Standing(None, {}, None, None)
-    for past in history:
-        moved = rule.move(standing, _as_event(past))
-        standing = moved.standing
-    return moved.decision, moved.fires[-1].matched if moved.decision.started else ()
-
-
-def _as_event(stored: StoredEvent) -> Event:
-    return Event(
-        id=stored.id,
-        account_id=stored.account_id,
-        event=stored.event,
-        distinct_id=stored.distinct_id,
-        phone=stored.phone,
-        data=json.loads(stored.data_json, parse_float=Decimal),
-        data_json=stored.data_json,
-        extra_json=stored.extra_json,
-        received_at=stored.received_at,
-    )

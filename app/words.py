@@ -60,11 +60,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` in words."""
+    """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` in words.
 
-    workflow_id: UUID
+    Without a `workflow_id` it speaks of many at once (`workflow` says how many), all of which the event cannot start.
+    """
+
+    workflow_id: UUID | None
     workflow: str
-    version: int
+    version: int | None
     started: bool
     contributing: bool
     reason: str

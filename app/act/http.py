@@ -35,7 +35,9 @@ SCHEMA: Mapping[str, Any] = {
             "additionalProperties": {"type": ["string", "number"]},
             "description": "further headers; templates",
         },
-        "json": {"description": "what to send, as JSON; every text in it is a template. Without it and body: the event"},
+        "json": {
+            "description": "what to send, as JSON; every text in it is a template. Without it and body: the event"
+        },
         "body": {"type": "string", "description": "what to send, as text; a template"},
     },
     "required": ["url"],

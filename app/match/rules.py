@@ -15,9 +15,10 @@ from typing import Any
 from uuid import UUID
 
 from app.durations import read_duration
-from app.filters import Converted, Filter, FilterError, compile_filter
+from app.filters import Comparison, Converted, Filter, FilterError, comparisons_in, compile_filter
 from app.match import pattern as matcher
 from app.match.describe import describe
+from app.match.screen import Refusal, Screen, screenable
 from app.match.tree import ANY_NAME, FilterFailed, Leaf, Pattern
 from app.words import Decision, Event
 
@@ -173,21 +174,78 @@ class Rule:
         )
 
 
+# So many workflows are asked one by one, and each has a decision of its own; only beyond that it is worth to sift them.
+FEW = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom an event concerns: workflows that decide alone, those that take progress, and why the others were not asked."""
+
+    alone: list[Rule]
+    with_progress: list[Rule]
+    refusals: list[Refusal]
+
+
+class _Bench:
+    """The workflows that ask for one event name: few as a list, many behind screens."""
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self._with_progress = [rule for rule in rules if not rule.decides_alone]
+        self._alone = [rule for rule in rules if rule.decides_alone]
+        self._screens: list[Screen[Rule]] = []
+        if len(self._alone) > FEW:
+            self._put_up_screens()
+
+    def _put_up_screens(self) -> None:
+        by_path: dict[str, list[tuple[Comparison, Rule]]] = {}
+        rest = []
+        for rule in self._alone:
+            comparisons = comparisons_in(rule.filter.text) if rule.filter else []
+            chosen = next(filter(screenable, sorted(comparisons, key=lambda each: each.sign != "==")), None)
+            if chosen is None:
+                rest.append(rule)
+            else:
+                by_path.setdefault(chosen.path, []).append((chosen, rule))
+        self._alone = rest
+        self._screens = [Screen(path, members) for path, members in by_path.items()]
+
+    def ask(self, names: Converted) -> Asked:
+        """Whom an event concerns."""
+        alone, refusals = list(self._alone), []
+        for screen in self._screens:
+            worth, refusal = screen.sift(names)
+            alone += worth
+            if refusal is not None:
+                refusals.append(refusal)
+        return Asked(alone, self._with_progress, refusals)
+
+
 class Rules:
     """All enabled workflows of one account by the event names that they ask for."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.by_workflow = {rule.workflow_id: rule for rule in rules}
-        self._by_event: dict[str, list[Rule]] = {}
+        by_event: dict[str, list[Rule]] = {}
         for rule in self.by_workflow.values():
-            for name in rule.pattern.names:
-                self._by_event.setdefault(name, []).append(rule)
-        self._any = self._by_event.pop(ANY_NAME, [])
+            # One that asks for any name asks for all of them.
+            for name in {ANY_NAME} if ANY_NAME in rule.pattern.names else rule.pattern.names:
+                by_event.setdefault(name, []).append(rule)
+        self._benches = {name: _Bench(found) for name, found in by_event.items()}
 
     def asking_for(self, name: str) -> list[Rule]:
-        """The workflows that ask for events of this name."""
-        named = self._by_event.get(name, [])
-        return named + [rule for rule in self._any if rule not in named] if self._any else named
+        """All workflows that ask for events of this name, one by one."""
+        return [rule for rule in self.by_workflow.values() if not rule.pattern.names.isdisjoint((name, ANY_NAME))]
+
+    def ask(self, names: Converted) -> Asked:
+        """Whom an event (its names) concerns."""
+        benches = [self._benches.get(names["event"]), self._benches.get(ANY_NAME)]
+        asked = [bench.ask(names) for bench in benches if bench is not None]
+        return Asked(
+            [rule for each in asked for rule in each.alone],
+            [rule for each in asked for rule in each.with_progress],
+            [refusal for each in asked for refusal in each.refusals],
+        )
 
 
 def names_of(event: Event) -> Converted:

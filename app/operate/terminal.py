@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
+import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import ParamSpec, TypeVar
+from uuid import UUID
 
 import click
 from flask import current_app
@@ -12,6 +16,7 @@ from flask.cli import with_appcontext
 
 from app import manage
 from app.journey import Journey
+from app.operate.lines import read_moment
 from app.settings import SettingsError
 from app.store.accounts import AccountRow
 from app.words import Problem, Unavailable
@@ -56,3 +61,28 @@ def the_account(name: str | None) -> AccountRow:
         raise click.ClickException("there is no account yet; make one with `flask account create SLUG`")
     slugs = ", ".join(account.slug for account in all_accounts)
     raise click.ClickException(f"there are several accounts ({slugs}); say which with --account")
+
+
+def the_owner(name: str | None, what: str, identifier: UUID, owners_of: Callable[[Journey, UUID], list[int]]) -> int:
+    """The id of the account called `name`; without a name the one that has the run or event (`what`) of this id."""
+    if name is not None:
+        return the_account(name).id
+    owners = owners_of(house(), identifier)
+    if len(owners) == 1:
+        return owners[0]
+    if not owners:
+        raise click.ClickException(f"there is no {what} {identifier}")
+    raise click.ClickException(f"several accounts have a {what} {identifier}; say which with --account")
+
+
+def the_moment(option: str, text: str | None) -> datetime | None:
+    """What people gave as `option`: a duration back from now, or a time."""
+    try:
+        return None if text is None else read_moment(text, house().clock())
+    except ValueError as wrong:
+        raise click.ClickException(f"{option}: {wrong}") from None
+
+
+def terminal_width() -> int | None:
+    """How many columns the terminal has; None when the output goes to a file or another program."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
