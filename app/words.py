@@ -107,9 +107,10 @@ class Outcome:
     """How one attempt of one step ended.
 
     `kind`: "done" (the step is over), "retry" (the same step again after `retry_after` seconds, or after the policy's
-    pause when that is None) or "failed" (no further attempt helps). `output` is what later steps see as
-    `steps.<id>`; `request` and `response` are kept with the attempt, secrets already masked; `error` says in one
-    line what went wrong, `error_class` in one word (such as "timeout", "http_4xx", "refused_target").
+    pause when that is None), "failed" (no further attempt helps) or "later" (no attempt was made: the same step again
+    after `retry_after` seconds). `output` is what later steps see as `steps.<id>`; `request` and `response` are kept
+    with the attempt, secrets already masked; `error` says in one line what went wrong, `error_class` in one word (such
+    as "timeout", "http_4xx", "refused_target"); `gone` is a target that said to be called no more.
     """
 
     kind: str
@@ -119,6 +120,7 @@ class Outcome:
     error: str | None = None
     error_class: str | None = None
     retry_after: float | None = None
+    gone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,3 +267,10 @@ def test_exit_on_counts_before_the_first_step(house: Journey, acme: Sender) -> N
     run = _started_with_exit(house, acme)
     acme.post(an_event(event="order_placed"))
     assert carry(house, acme.account_id, run)["status"] == "exited"
+
+
+def test_an_integer_of_many_digits_does_not_stop_a_run(house: Journey, acme: Sender) -> None:
+    manage.apply_workflow(house, acme.account_id, a_workflow())
+    body = '{"event": "product_view", "distinct_id": "1", "data": {"n": ' + "7" * 9_000 + "}}"
+    run = acme.post(body).get_json()["runs"][0]
+    assert carry(house, acme.account_id, run)["status"] == "done"

@@ -15,8 +15,8 @@ import asyncio
 import random as chance
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from app.durations import write_duration
@@ -52,16 +52,19 @@ class Visit:
     """One call; `went_well` is for the caller to say: True it answered, False it could not, None nothing is known."""
 
     began: float
+    is_probe: bool
     went_well: bool | None = None
 
 
 @dataclass(slots=True)
 class _Destination:
-    """`usual`: the length of its calls lately (None: none has ended); `next_turn`: when the next run that is sent away
-    should come back; `openings`: how often in a row its circuit has opened; `probing`: whether a call tries it out."""
+    """`held`: how many of its places are taken; `usual`: the length of its calls lately (None: none has ended);
+    `next_turn`: when the next run that is sent away should come back; `openings`: how often in a row its circuit has
+    opened; `probing`: whether a call is trying it out."""
 
     visits: list[Visit] = field(default_factory=list)
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    held: int = 0
     usual: float | None = None
     next_turn: float = 0.0
     failures: int = 0
@@ -97,25 +100,30 @@ class Destinations:
         """Hold one of the places at `place` (host:port) for the length of the block; raises HeldBack."""
         destination = self._find((account_id, place))
         self._mind_the_circuit(destination, place)
+        with self._a_place_of(account_id):
+            await self._take_a_place(destination, place)
+            try:
+                self._mind_the_circuit(destination, place)
+                visit = self._begin(destination)
+                try:
+                    yield visit
+                finally:
+                    self._end(destination, visit)
+            finally:
+                _give_back(destination)
+
+    @contextmanager
+    def _a_place_of(self, account_id: int) -> Iterator[None]:
         if self._of_account[account_id] >= self.places_of_account:
-            seconds = self._random.uniform(0.5, 1.5)
-            raise HeldBack("busy", "the account has all the calls under way that it may have", seconds)
+            reason = f"the account has {self.places_of_account} calls under way already, as many as it may have"
+            raise HeldBack("busy", reason, self._random.uniform(0.5, 1.5))
         self._of_account[account_id] += 1
         try:
-            await self._take_a_place(destination, place)
-            visit = Visit(self._clock())
-            probe = destination.is_broken()
-            destination.probing |= probe
-            destination.visits.append(visit)
-            try:
-                yield visit
-            finally:
-                destination.visits.remove(visit)
-                destination.probing &= not probe
-                self._learn(destination, visit)
-                self._call_the_next(destination)
+            yield
         finally:
             self._of_account[account_id] -= 1
+            if not self._of_account[account_id]:
+                del self._of_account[account_id]
 
     def _find(self, key: Key) -> _Destination:
         if len(self._known) >= _MOST_REMEMBERED and key not in self._known:
@@ -124,7 +132,7 @@ class Destinations:
 
     def _forget(self) -> None:
         """Keep only what is under way or broken; and where that is still too much, only what is under way."""
-        busy = {key: one for key, one in self._known.items() if one.visits or one.waiting}
+        busy = {key: one for key, one in self._known.items() if one.held or one.waiting}
         broken = {key: one for key, one in self._known.items() if one.is_broken()}
         self._known = {**broken, **busy} if len(broken) < _MOST_REMEMBERED // 2 else busy
 
@@ -138,52 +146,64 @@ class Destinations:
         # Spread, so that those who were held back together do not come back together.
         if left > 0:
             seconds = left + self._random.uniform(0.0, destination.open_until - destination.opened_at)
-            raise _open(place, destination.failures, seconds)
+            raise _left_alone(place, destination.failures, seconds)
         if destination.probing:
-            raise _open(place, destination.failures, self._random.uniform(0.5, 1.5) * max(1.0, destination.usual or 0))
+            seconds = self._random.uniform(0.5, 1.5) * max(1.0, destination.usual or 0.0)
+            raise _left_alone(place, destination.failures, seconds)
 
-    def _learn(self, destination: _Destination, visit: Visit) -> None:
+    def _begin(self, destination: _Destination) -> Visit:
+        visit = Visit(self._clock(), is_probe=destination.is_broken())
+        destination.probing |= visit.is_probe
+        destination.visits.append(visit)
+        return visit
+
+    def _end(self, destination: _Destination, visit: Visit) -> None:
+        destination.visits.remove(visit)
+        if visit.is_probe:
+            destination.probing = False
+        if visit.went_well is None:
+            return
         now = self._clock()
         spent = now - visit.began
         destination.usual = spent if destination.usual is None else destination.usual * 0.7 + spent * 0.3
-        if visit.went_well:
-            destination.failures = destination.openings = 0
-            destination.next_turn = min(destination.next_turn, now)
-        elif visit.went_well is False:
-            destination.failures += 1
-            # Calls that were under way when it opened tell nothing new.
-            news = visit.began >= destination.opened_at and now >= destination.open_until
-            if destination.failures >= FAILURES_IN_A_ROW and news:
-                destination.openings += 1
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (destination.openings - 1))
-                destination.opened_at = now
-                destination.open_until = now + pause * self._random.uniform(0.8, 1.2)
+        if not visit.went_well:
+            self._count_failure(destination, visit, now)
+            return
+        if destination.is_broken():
+            destination.next_turn = now
+        destination.failures = destination.openings = 0
+
+    def _count_failure(self, destination: _Destination, visit: Visit, now: float) -> None:
+        destination.failures += 1
+        # Calls that were under way when it opened tell nothing new.
+        if destination.failures < FAILURES_IN_A_ROW or visit.began < destination.opened_at:
+            return
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(destination.openings, 10))
+        destination.openings += 1
+        destination.opened_at = now
+        destination.open_until = now + pause * self._random.uniform(0.8, 1.2)
 
     # Places
 
     async def _take_a_place(self, destination: _Destination, place: str) -> None:
-        """Return with a place free; raises HeldBack when there will be none in a moment."""
-        if len(destination.visits) < self.places and not destination.waiting:
+        """Return holding a place; raises HeldBack when none becomes free in a moment."""
+        if destination.held < self.places:
+            destination.held += 1
             return
         usual = self._usual(destination)
-        expected = usual * (len(destination.waiting) + 1) / self.places
-        if expected > _MOMENT or len(destination.waiting) >= self.places:
+        ahead = len(destination.waiting)
+        if ahead >= self.places or usual * (ahead + 1) / self.places > _MOMENT:
             raise self._sent_away(destination, place, usual)
-        turn = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         destination.waiting.append(turn)
         try:
-            async with asyncio.timeout(_MOMENT):
-                await turn
-        except TimeoutError:
-            raise self._sent_away(destination, place, self._usual(destination)) from None
+            await asyncio.wait((turn,), timeout=_MOMENT)
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._call_the_next(destination)
+            _leave_the_line(destination, turn)
             raise
-        finally:
-            if turn in destination.waiting:
-                destination.waiting.remove(turn)
-        self._mind_the_circuit(destination, place)
+        if not turn.done():
+            _leave_the_line(destination, turn)
+            raise self._sent_away(destination, place, self._usual(destination))
 
     def _usual(self, destination: _Destination) -> float:
         """How long a call takes: as lately, and at least as long as the oldest one has been under way."""
@@ -193,19 +213,30 @@ class Destinations:
     def _sent_away(self, destination: _Destination, place: str, usual: float) -> HeldBack:
         """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
         now = self._clock()
-        destination.next_turn = max(destination.next_turn, now + min(usual, 1.0)) + usual / self.places
-        seconds = min(destination.next_turn - now, LONGEST_TURN) * self._random.uniform(0.8, 1.2)
+        turn = max(destination.next_turn, now + min(usual, 1.0)) + usual / self.places
+        destination.next_turn = min(turn, now + LONGEST_TURN)
+        seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
         reason = f"{place} has {self.places} calls under way already, as many as it may have"
         return HeldBack("busy", reason, max(0.1, seconds))
 
-    def _call_the_next(self, destination: _Destination) -> None:
-        while destination.waiting and len(destination.visits) < self.places:
-            turn = destination.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+
+def _give_back(destination: _Destination) -> None:
+    """Hand the place to the first in the line; without one it is free."""
+    while destination.waiting:
+        turn = destination.waiting.popleft()
+        if not turn.done():
+            turn.set_result(None)
+            return
+    destination.held -= 1
 
 
-def _open(place: str, failures: int, seconds: float) -> HeldBack:
+def _leave_the_line(destination: _Destination, turn: asyncio.Future[None]) -> None:
+    if turn.done():
+        _give_back(destination)
+    else:
+        destination.waiting.remove(turn)
+
+
+def _left_alone(place: str, failures: int, seconds: float) -> HeldBack:
     told = f"{place} failed {failures} times in a row and is left alone for now; next try in {write_duration(seconds)}"
     return HeldBack("circuit_open", told, seconds)

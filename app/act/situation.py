@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 import aiohttp
 
+from app.act.destinations import Destinations
+from app.settings import Settings
 from app.words import Outcome, Run
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
     """One attempt: the run and the names its templates see, the key that stays the same over all attempts of the step,
-    the account's `signing_secret` (`whsec_…`), how many seconds the attempt may take, the moment (aware) it is made,
-    and the session (of `outbound`) that it goes out with."""
+    how many seconds the attempt may take, the moment (aware) it is made, and the way out: the session (of `outbound`)
+    that it goes out with, what is known of the destinations, and the settings.
+
+    Of the account: its `signing_secret` (`whsec_…`), the fields of its integration of a kind (None: it has none; raises
+    SettingsError without the key to them), and the targets that are `disabled`, each with the reason.
+    """
 
     run: Run
     names: Mapping[str, Any]
     idempotency_key: str
-    signing_secret: str
+    signing_secret: str = field(repr=False)
     timeout: float
     now: datetime
     session: aiohttp.ClientSession
+    destinations: Destinations
+    settings: Settings = field(repr=False)
+    integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
+    disabled: Mapping[str, str]
 
 
 class Action(Protocol):
-    """One kind of action; a module with these two functions is one. It may have a SCHEMA of its fields (JSON Schema), for
-    editors, or at least say their names in FIELDS."""
+    """One kind of action; a module with these two functions is one."""
 
     def check(self, fields: Any, path: str) -> list[tuple[str, str]]:
         """All that is wrong with what an author wrote under the action's name, as (path, message)."""
@@ -37,5 +46,5 @@ class Action(Protocol):
 
     async def act(self, fields: Any, situation: Situation) -> Outcome:
         """Make one attempt with checked fields. Trouble that can be expected is an Outcome, never an exception;
-        TemplateError may be raised."""
+        TemplateError, Unfit and HeldBack may be raised."""
         ...

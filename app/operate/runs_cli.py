@@ -44,8 +44,8 @@ def list_(
 def run_row(run: RunRow, now: datetime, width: int | None) -> str:
     """A run in one line."""
     if run.status == "running":
-        late = run.wake_at is None or run.wake_at <= now
-        end = f"at {run.at}, {'due' if late or run.wake_at is None else distance(run.wake_at, now)}"
+        waits = run.wake_at is not None and run.wake_at > now
+        end = f"at {run.at}, {distance(run.wake_at, now) if run.wake_at and waits else 'due'}"
     else:
         end = run.error or ""
     workflow = f"{run.workflow} v{run.version}"
@@ -80,9 +80,9 @@ def retry(
 
     The step that failed is tried again with the same idempotency key, as often as its policy allows.
     """
-    chosen = _failed_runs(workflow, since, account) if failed else _owned(ids, account)
     if failed == bool(ids) or (not failed and (workflow or since)):
         raise click.UsageError("give either IDs, or --failed --since WHEN")
+    chosen = _failed_runs(workflow, since, account) if failed else _owned(ids, account)
     if not chosen:
         click.echo("no run has failed since then")
         return

@@ -15,8 +15,6 @@ from typing import Any
 
 import structlog
 from limits.storage import Storage, storage_from_string
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from app import meters
 from app.settings import Settings, SettingsError
@@ -94,6 +92,10 @@ class Windows:
 
 
 def _redis(url: str) -> Storage:
+    # Imported here: a house without Redis need not wait for its library.
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     if url.startswith("unix://"):
         url = f"redis+{url}"
     # One second try, for a connection that Redis closed meanwhile; its library's own ten would hold up the event.

@@ -268,11 +268,20 @@ def event_of(row: Sequence[Any]) -> Event:
         event=name,
         distinct_id=distinct_id,
         phone=phone,
-        data=json.loads(data_json, parse_float=Decimal),
+        data=read_exactly(data_json),
         data_json=data_json,
         extra_json=None,
         received_at=received_at,
     )
+
+
+def read_exactly(text: str) -> Any:
+    """JSON text as values with every digit: fractions, and integers too long for Python's own reader, as decimals."""
+    return json.loads(text, parse_float=Decimal, parse_int=_read_whole)
+
+
+def _read_whole(text: str) -> int | Decimal:
+    return int(text) if len(text) < 4_000 else Decimal(text)
 
 
 def decisions_json(decisions: Sequence[Decision]) -> str | None:

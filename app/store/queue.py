@@ -32,9 +32,9 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
 
 
 def prune_queue_log(connection: sa.Connection, now: datetime) -> None:
-    """Drop the queue's log entries of more than an hour ago and its statistics of more than 30 days ago."""
+    """Drop the queue's log entries of more than ten minutes ago and its statistics of more than 30 days ago."""
     connection.execute(
-        sa.text("DELETE FROM pgqueuer_log WHERE created < :before"), {"before": now - timedelta(hours=1)}
+        sa.text("DELETE FROM pgqueuer_log WHERE created < :before"), {"before": now - timedelta(minutes=10)}
     )
     connection.execute(
         sa.text("DELETE FROM pgqueuer_statistics WHERE created < :before"), {"before": now - timedelta(days=30)}

@@ -7,12 +7,10 @@ worker that was overtaken changes nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -184,7 +182,7 @@ def _run(row: Sequence[Any]) -> Run:
         turn=turn,
         job=job,
         event=events.event_of(row[14:21]),
-        outputs=json.loads(row[21], parse_float=Decimal),
+        outputs=events.read_exactly(row[21]),
         step_started_at=step_started_at,
     )
 

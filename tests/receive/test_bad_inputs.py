@@ -103,7 +103,7 @@ NOT_JSON = [
     Bad("only a brace", 400, "line 1, column 2", b"{"),
     Bad("half an object", 400, "line 1, column", GOOD[:-1]),
     Bad("two objects", 400, f"line 1, column {len(GOOD) + 1}", GOOD + GOOD),
-    Bad("a comma too many", 400, "line 2, column", b'{"event": "x",\n}'),
+    Bad("a comma too many", 400, "line 1, column", b'{"event": "x",}'),
     Bad("a missing comma", 400, "line 3, column 2", b'{"event": "x",\n "phone": "+1"\n "data": {}}'),
     Bad("single quotes", 400, "line 1, column 2", b"{'event': 'x'}"),
     Bad("names without quotes", 400, "line 1, column 2", b'{event: "x"}'),
