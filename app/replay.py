@@ -80,7 +80,8 @@ def _decide(
 ) -> tuple[Decision, NewRun | None]:
     """What the workflow concludes, and the run that this would start."""
     event = _as_event(stored)
-    names, matched = names_of(event), (event.id,)
+    names = names_of(event)
+    matched: tuple[UUID, ...] = (event.id,)
     subject = rule.subject_of(names)
     if rule.decides_alone:
         decision = rule.decide(names)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from app.act import steps
 from app.documents import Document, Mistake
-from app.match.rules import check_again, check_key, check_leaf, check_pattern
+from app.match.rules import Rule, check_again, check_key, check_leaf, check_pattern, compile_rule
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -56,3 +57,8 @@ def awaited_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the events that runs of a checked document may wait for or end by."""
     leaves = steps.leaves_awaited(document)
     return tuple(sorted({leaf if isinstance(leaf, str) else leaf["event"] for leaf in leaves}))
+
+
+def compile_stored(name: str, document: Mapping[str, Any]) -> Rule:
+    """A stored document, ready to match; for looking at it only."""
+    return compile_rule(UUID(int=0), name, 0, document)

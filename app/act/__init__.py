@@ -13,17 +13,22 @@ from typing import Any
 
 import structlog
 
-from app.act import http, log
+from app.act import email, http, log, sms, whatsapp
 from app.act.answers import storable
-from app.act.situation import Action, Situation
+from app.act.destinations import HeldBack
+from app.act.situation import Action, Situation, Unfit
 from app.act.template import TemplateError, prepare
 from app.durations import write_duration
+from app.settings import SettingsError
 from app.words import Outcome
 
 __all__ = ["ACTIONS", "Action", "Situation", "perform"]
 
 ACTIONS: Mapping[str, Action] = {
     "http": http,
+    "whatsapp": whatsapp,
+    "sms": sms,
+    "email": email,
     "log": log,
 }
 
@@ -36,7 +41,8 @@ async def perform(step: Mapping[str, Any], situation: Situation) -> Outcome:
     """Make one attempt of a step that is an action. Never raises for what happens outside or in the action; only
     cancelling goes through."""
     verb = next(name for name in step if name in ACTIONS)
-    names = prepare({**situation.names, "now": situation.now})
+    strict = step.get("strict", situation.run.document.get("strict", False))
+    names = prepare({**situation.names, "now": situation.now}, strict=strict)
     outcome = await _attempt(verb, step[verb], replace(situation, names=names))
     return outcome if outcome.error is None else replace(outcome, error=storable(outcome.error))
 
@@ -47,6 +53,12 @@ async def _attempt(verb: str, fields: Any, situation: Situation) -> Outcome:
             return await ACTIONS[verb].act(fields, situation)
     except TemplateError as wrong:
         return Outcome("failed", error=str(wrong), error_class="template")
+    except Unfit as wrong:
+        return Outcome("failed", error=str(wrong), error_class=wrong.error_class)
+    except HeldBack as held:
+        return held.outcome()
+    except SettingsError as wrong:
+        return Outcome("retry", error=str(wrong), error_class="encryption_key")
     except TimeoutError:
         spent = write_duration(situation.timeout)
         return Outcome("retry", error=f"not done within {spent}", error_class="timeout")

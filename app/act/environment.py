@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from liquid import BoundTemplate, Environment, RenderContext
+from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext, Undefined
 from liquid.builtin.filters.misc import date as liquid_date
 from liquid.exceptions import FilterError, LiquidError, LoopIterationLimitError, OutputStreamLimitError
 from liquid.output import LimitedStringIO
@@ -201,8 +201,14 @@ def _date(value: object, shape: object = "", *, context: _Context) -> str:
 _date.with_context = True  # type: ignore[attr-defined]
 
 
-def _build() -> _Environment:
-    environment = _Environment()
+class _Missing(FalsyStrictUndefined):
+    """What is not there, for strict templates: `if` and the filter `default` may ask about it, all else is an error."""
+
+    force_liquid_default = True
+
+
+def _build(undefined: type[Undefined] = Undefined) -> _Environment:
+    environment = _Environment(undefined=undefined)
     for tag in ("include", "render", "liquid"):
         del environment.tags[tag]
     own: dict[str, Filter] = {"replace": _replace, "join": _join, "sum": _sum, "json": write_json, **FILTERS}
@@ -213,3 +219,4 @@ def _build() -> _Environment:
 
 
 ENVIRONMENT = _build()
+STRICT = _build(_Missing)

@@ -2,26 +2,20 @@
 
 Fields: `url`, `method` (POST), `headers`, and `json` (any value) or `body` (text); all texts are templates. With neither
 of the last two a POST, PUT or PATCH carries the event itself. Goes out as an Outcome with the output `status`, `headers`
-and `body` for later steps; what is kept of request and answer has its secrets masked and is cut.
+and `body` for later steps.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
-
-from app.act.answers import read_answer, storable
-from app.act.outbound import RefusedTarget, read_body
-from app.act.requests import BODILESS, METHODS, Request, Unfit, header_mistake, make_request, read_url
+from app.act.calling import call
+from app.act.requests import BODILESS, METHODS, header_mistake, make_request, read_url, target_of
 from app.act.retry import judge
-from app.act.situation import Situation
+from app.act.situation import Situation, Unfit
 from app.act.template import check_texts
-from app.durations import write_duration
 from app.words import Outcome
 
 FIELDS = ("url", "method", "headers", "json", "body")
@@ -45,7 +39,6 @@ SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
     "description": "call the outside world; signed by Standard Webhooks",
 }
-KEPT_OF_ANSWER = 2_048
 
 
 def check(fields: Any, path: str) -> list[tuple[str, str]]:
@@ -96,63 +89,11 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> list[tuple[st
 
 
 async def act(fields: Any, situation: Situation) -> Outcome:
-    """Make the call once."""
-    try:
-        request = make_request(fields, situation)
-    except Unfit as wrong:
-        return Outcome("failed", error=str(wrong), error_class=wrong.error_class)
-    answer: dict[str, Any] | None = None
-    began = time.perf_counter()
-    try:
-        async with asyncio.timeout(situation.timeout), _call(situation.session, request) as response:
-            answer = {"status": response.status}
-            raw = await read_body(response)
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as wrong:
-        return replace(_trouble(wrong, request, situation.timeout), request=request.kept(), response=answer)
-    spent = round((time.perf_counter() - began) * 1000)
-    text = storable(raw.decode("utf-8", "replace"))
-    outcome = judge(response.status, response.headers, situation.now)
-    return replace(
-        outcome,
-        output=read_answer(response.status, response.headers, text) if outcome.kind == "done" else {},
-        request=request.kept(),
-        response={"status": response.status, "body": text[:KEPT_OF_ANSWER], "ms": spent},
-    )
-
-
-def _call(session: aiohttp.ClientSession, request: Request) -> Any:
-    return session.request(
-        request.method,
-        request.url,
-        data=request.body or None,
-        headers=request.headers,
-        allow_redirects=False,
-        auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=None),
-    )
-
-
-def _trouble(wrong: Exception, request: Request, timeout: float) -> Outcome:
-    """What an attempt without a (whole) answer means."""
-    place = f"{request.url.host}:{request.url.port}"
-    refused = getattr(wrong, "os_error", wrong)
-    if isinstance(refused, RefusedTarget):
-        return Outcome("failed", error=str(refused), error_class="refused_target")
-    if isinstance(wrong, TimeoutError):
-        error = f"no whole answer from {place} within {write_duration(timeout)}"
-        return Outcome("retry", error=error, error_class="timeout")
-    # Before ValueError, which a certificate error is as well.
-    if isinstance(wrong, aiohttp.ClientSSLError):
-        return Outcome("retry", error=f"no trust in {place}: {_detail(wrong)}", error_class="tls")
-    if isinstance(wrong, ValueError):
-        return Outcome("failed", error=f"the URL cannot be called: {wrong}"[:300], error_class="bad_url")
-    if isinstance(wrong, aiohttp.ClientConnectorDNSError):
-        return Outcome("retry", error=f"the name {request.url.host} cannot be resolved", error_class="dns")
-    if isinstance(wrong, aiohttp.ClientConnectorError):
-        return Outcome("retry", error=f"no connection to {place}: {_detail(wrong)}", error_class="connection")
-    return Outcome("retry", error=f"{place} broke off or answered nonsense: {_detail(wrong)}", error_class="connection")
-
-
-def _detail(wrong: Exception) -> str:
-    cause = getattr(wrong, "os_error", None) or getattr(wrong, "certificate_error", None) or wrong
-    return (getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)[:200]
+    """Make the call once, unless its target has been disabled. A 410 disables it."""
+    request = make_request(fields, situation)
+    target = target_of(request.url)
+    if (reason := situation.disabled.get(target)) is not None:
+        error = f"{target} is disabled ({reason}); `flask target enable` lets it be called again"
+        return Outcome("failed", request=request.kept(), error=error, error_class="target_disabled")
+    outcome = await call(request, situation, lambda status, headers, body, now: judge(status, headers, now))
+    return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+import aiohappyeyeballs
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -30,6 +31,8 @@ _MOST_HEADERS = 100
 # Idle for longer than most servers keep a connection, it would be closed under the next request.
 _KEPT_ALIVE = 4.0
 _DNS_THREADS = 8
+# Before the next address of a host is tried as well.
+_HEAD_START = 0.25
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -97,9 +100,9 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
             raise RefusedTarget(why)
         return socket.socket(family=family, type=kind, proto=protocol)
 
-    connector = aiohttp.TCPConnector(
-        socket_factory=make_socket,
-        resolver=_Resolver(),
+    connector = _Connector(
+        make_socket,
+        _Resolver(),
         limit=0,
         limit_per_host=MOST_PER_HOST,
         keepalive_timeout=_KEPT_ALIVE,
@@ -113,6 +116,26 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
         max_line_size=_LARGEST_HEADER,
         max_field_size=_LARGEST_HEADER,
         max_headers=_MOST_HEADERS,
+    )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's, which remembers how it resolves names and makes sockets."""
+
+    def __init__(self, make_socket: Callable[[Any], socket.socket], resolver: _Resolver, **options: Any) -> None:
+        super().__init__(socket_factory=make_socket, resolver=resolver, **options)
+        self.make_socket, self.resolver = make_socket, resolver
+
+
+async def dial(session: aiohttp.ClientSession, host: str, port: int) -> socket.socket:
+    """A connected socket for what is not HTTP, by the same rules as all calls of the session; raises OSError, and
+    RefusedTarget where no address of the host may be dialled."""
+    connector = session.connector
+    assert isinstance(connector, _Connector)
+    found = await connector.resolver.resolve(host, port)
+    places = [(one["family"], socket.SOCK_STREAM, one["proto"], "", (one["host"], port)) for one in found]
+    return await aiohappyeyeballs.start_connection(
+        places, happy_eyeballs_delay=_HEAD_START, interleave=1, socket_factory=connector.make_socket
     )
 
 

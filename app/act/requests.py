@@ -1,4 +1,4 @@
-"""An `http` action's fields become the request that goes out: rendered, signed, and what is kept of it masked.
+"""Requests as they go out, and what is kept of them; an `http` action's fields become one: rendered and signed.
 
 Headers that are ours (or belong to one connection) cannot be set by authors. Signed by Standard Webhooks; `webhook-id` is
 the idempotency key, so that a receiver sees the same one in all attempts.
@@ -6,9 +6,10 @@ the idempotency key, so that a receiver sees the same one in all attempts.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -18,8 +19,9 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from app.act.answers import storable
-from app.act.situation import Situation
+from app.act.situation import Situation, Unfit
 from app.act.template import render, render_value
+from app.integrations import MASK
 
 BODILESS = ("GET", "HEAD")
 SENDING_THE_EVENT = ("POST", "PUT", "PATCH")
@@ -27,8 +29,8 @@ METHODS = (*BODILESS, *SENDING_THE_EVENT, "DELETE")
 
 LONGEST_URL = 8_000
 LONGEST_HEADER = 8_000
+LONGEST_TARGET = 1_000
 KEPT = 4_096
-MASK = "***"
 
 _OURS = frozenset(
     (
@@ -42,7 +44,7 @@ _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _SECRET_NAME = re.compile(
     r"token|secret|passw|pwd|api[-_]?key|^key$|auth|signature|^sig$|credential|session|cookie|^code$|jwt", re.IGNORECASE
 )
-_EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
+EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def _version() -> str:
@@ -52,25 +54,19 @@ def _version() -> str:
         return "dev"
 
 
-USER_AGENT = f"Signalbox/{_version()}"
-
-
-class Unfit(Exception):
-    """A request that cannot be made as it is, however often it is tried."""
-
-    def __init__(self, error_class: str, message: str) -> None:
-        super().__init__(message)
-        self.error_class = error_class
+# Who calls, and that answers are wanted as they are.
+PLAIN: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is about to be sent."""
+    """What is about to be sent; `secrets` are texts that must be kept nowhere, wherever they turn up."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def kept(self) -> dict[str, Any]:
         """What is kept with the attempt: secrets masked, the body cut."""
@@ -104,6 +100,14 @@ def read_url(text: str) -> URL:
     return url
 
 
+def target_of(url: URL) -> str:
+    """What a destination means that says it is gone: scheme, host and path, without the query."""
+    text = str(url.with_query(None).with_fragment(None))
+    if len(text) <= LONGEST_TARGET:
+        return text
+    return f"{text[: LONGEST_TARGET - 65]}#{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def mask_url(url: URL) -> str:
     """The URL with the values of query members masked that look like secrets."""
     if not any(_SECRET_NAME.search(name) for name in url.query):
@@ -132,15 +136,15 @@ def make_request(fields: Mapping[str, Any], situation: Situation) -> Request:
     headers = {} if kind is None else {"Content-Type": kind}
     for name, value in _rendered_headers(fields.get("headers", {}), situation.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
-    return Request(method, url, {**headers, **_signed(body, situation)}, body.encode())
+    return Request(method, url, {**headers, **PLAIN, **_signed(body, situation)}, body.encode())
 
 
 def _make_body(fields: Mapping[str, Any], method: str, situation: Situation) -> tuple[str, str | None]:
     """The body, and its type if there is one."""
     if "json" in fields:
-        return _EXACT_JSON.encode(_sendable(render_value(fields["json"], situation.names))).decode(), "application/json"
+        return EXACT_JSON.encode(sendable(render_value(fields["json"], situation.names))).decode(), "application/json"
     if "body" in fields:
-        return str(_sendable(render(fields["body"], situation.names))), "text/plain; charset=utf-8"
+        return str(sendable(render(fields["body"], situation.names))), "text/plain; charset=utf-8"
     if method in SENDING_THE_EVENT:
         return _the_event(situation), "application/json"
     return "", None
@@ -149,7 +153,7 @@ def _make_body(fields: Mapping[str, Any], method: str, situation: Situation) -> 
 def _the_event(situation: Situation) -> str:
     """The event as JSON; its data go out as the text that came in."""
     run, event = situation.run, situation.run.event
-    return _EXACT_JSON.encode(
+    return EXACT_JSON.encode(
         {
             "event": event.event,
             "distinct_id": event.distinct_id,
@@ -164,7 +168,7 @@ def _the_event(situation: Situation) -> str:
 def _rendered_headers(headers: Mapping[str, Any], names: Mapping[str, Any]) -> list[tuple[str, str]]:
     made = []
     for name, template in headers.items():
-        value = str(_sendable(render(str(template), names))).strip()
+        value = str(sendable(render(str(template), names))).strip()
         if len(value) > LONGEST_HEADER or not _HEADER_VALUE.fullmatch(value):
             raise Unfit("bad_header", f"the header {name} is too long or contains line breaks")
         made.append((name, value))
@@ -176,8 +180,6 @@ def _signed(body: str, situation: Situation) -> dict[str, str]:
     message_id = f"msg_{situation.idempotency_key}"
     moment = situation.now.astimezone(UTC)
     return {
-        "User-Agent": USER_AGENT,
-        "Accept-Encoding": "identity",
         "Idempotency-Key": situation.idempotency_key,
         "webhook-id": message_id,
         "webhook-timestamp": str(int(moment.timestamp())),
@@ -185,10 +187,10 @@ def _signed(body: str, situation: Situation) -> dict[str, str]:
     }
 
 
-def _sendable(value: Any) -> Any:
+def sendable(value: Any) -> Any:
     """`value` with `?` for lone surrogates, which have no bytes in UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {_sendable(name): _sendable(member) for name, member in value.items()}
-    return [_sendable(member) for member in value] if isinstance(value, list) else value
+        return {sendable(name): sendable(member) for name, member in value.items()}
+    return [sendable(member) for member in value] if isinstance(value, list) else value

@@ -37,6 +37,22 @@ class Situation:
     disabled: Mapping[str, str]
 
 
+    def credentials(self, kind: str) -> Mapping[str, str]:
+        """The fields of the account's integration of a kind; raises Unfit when it has none."""
+        fields = self.integration(kind)
+        if fields is None:
+            raise Unfit("not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` makes one")
+        return fields
+
+
+class Unfit(Exception):
+    """An attempt that cannot be made as it is, however often it is tried."""
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
 class Action(Protocol):
     """One kind of action; a module with these two functions is one."""
 

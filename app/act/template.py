@@ -1,7 +1,8 @@
 """Templates: Liquid text over the names of a run becomes text. Authors are not trusted, so all is bounded.
 
 Comes in: a text and the names `event distinct_id phone data received_at run steps matched` (and `now`). Goes out: the
-rendered text, or TemplateError with a line that the author understands. What is not there prints as nothing.
+rendered text, or TemplateError with a line that the author understands. What is not there prints as nothing, or, where
+the author asked for that (`strict`), is an error.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from liquid import Environment
 from liquid.exceptions import LiquidError
 
-from app.act.environment import ENVIRONMENT, Template, write_json
+from app.act.environment import ENVIRONMENT, STRICT, Template, write_json
 from app.act.numbers import Number
 
 NAMES = ("event", "distinct_id", "phone", "data", "received_at", "run", "steps", "matched")
@@ -38,7 +40,10 @@ class TemplateError(Exception):
 
 
 class Names(dict[str, Any]):
-    """Names made ready for templates: decimals as `Number`, objects that print as JSON, times as ISO text."""
+    """Names made ready for templates: decimals as `Number`, objects that print as JSON, times as ISO text. `strict`: what
+    is not among them is an error."""
+
+    strict = False
 
 
 class _Object(dict[str, Any]):
@@ -48,9 +53,13 @@ class _Object(dict[str, Any]):
         return write_json(self)
 
 
-def prepare(names: Mapping[str, Any]) -> Names:
+def prepare(names: Mapping[str, Any], *, strict: bool = False) -> Names:
     """`names` ready for templates; worth keeping where several texts are rendered with them."""
-    return names if isinstance(names, Names) else Names((name, _prepared(value)) for name, value in names.items())
+    if isinstance(names, Names):
+        return names
+    prepared = Names((name, _prepared(value)) for name, value in names.items())
+    prepared.strict = strict
+    return prepared
 
 
 def _prepared(value: Any) -> Any:
@@ -106,11 +115,12 @@ def steps_named(text: str) -> frozenset[str]:
 
 def render(text: str, names: Mapping[str, Any]) -> str:
     """The text with its templates filled in, at most LARGEST_OUTPUT bytes; raises TemplateError."""
-    template = _parsed(text)
+    names = prepare(names)
+    template = _parsed(text, strict=names.strict)
     if template is None:
         return text
     try:
-        return template.fill(prepare(names))
+        return template.fill(names)
     except LiquidError as wrong:
         raise TemplateError(_message(wrong, text)) from None
     except RecursionError:
@@ -144,7 +154,8 @@ def _rendered(value: Any, names: Names, left: list[int]) -> Any:
 class _Cache:
     """The parsed templates that were used last, as many as have _CACHED_LETTERS together."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._kept: OrderedDict[str, Template] = OrderedDict()
         self._letters = 0
         self._lock = threading.Lock()
@@ -154,7 +165,7 @@ class _Cache:
             if (found := self._kept.get(text)) is not None:
                 self._kept.move_to_end(text)
                 return found
-        template = _parse(text)
+        template = _parse(text, self._environment)
         with self._lock:
             if text not in self._kept:
                 self._kept[text] = template
@@ -164,12 +175,12 @@ class _Cache:
         return template
 
 
-def _parsed(text: str) -> Template | None:
+def _parsed(text: str, *, strict: bool = False) -> Template | None:
     """The template of a text, None for a text without any."""
-    return _cache.get(text) if "{{" in text or "{%" in text else None
+    return _caches[strict].get(text) if "{{" in text or "{%" in text else None
 
 
-def _parse(text: str) -> Template:
+def _parse(text: str, environment: Environment) -> Template:
     if len(text) > LONGEST_TEMPLATE:
         raise TemplateError(f"the template has {len(text)} characters; {LONGEST_TEMPLATE} are allowed")
     if _HOSTILE_SPACE.search(text):
@@ -180,15 +191,15 @@ def _parse(text: str) -> Template:
         if text.rfind(begin) > text.rfind(end):
             raise TemplateError(f"{_place(text, text.rfind(begin))}: {begin} is never closed with {end}")
     try:
-        template = ENVIRONMENT.from_string(text)
-        unknown = [name for name in template.analyze().filters if name not in ENVIRONMENT.filters]
+        template = environment.from_string(text)
+        unknown = [name for name in template.analyze().filters if name not in environment.filters]
     except LiquidError as wrong:
         deep = isinstance(wrong.__cause__, RecursionError)
         raise TemplateError("the template is nested too deep" if deep else _message(wrong, text)) from None
     except RecursionError:
         raise TemplateError("the template is nested too deep") from None
     if unknown:
-        raise TemplateError(f"the filter {unknown[0]} is not known; known are {', '.join(sorted(ENVIRONMENT.filters))}")
+        raise TemplateError(f"the filter {unknown[0]} is not known; known are {', '.join(sorted(environment.filters))}")
     assert isinstance(template, Template)
     template.allow_rounds(len(text))
     return template
@@ -214,4 +225,4 @@ def _mentions(template: Template | None) -> Iterator[tuple[str, str, int]]:
             yield name, member if isinstance(member, str) else "", place.span.index
 
 
-_cache = _Cache()
+_caches = {False: _Cache(ENVIRONMENT), True: _Cache(STRICT)}

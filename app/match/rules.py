@@ -155,6 +155,7 @@ class Rule:
         return Standing(self.version, progress, None, deadline), (fire,)
 
     def may_start(self, last: datetime | None, at: datetime) -> bool:
+        """Whether `again` lets a subject start at a moment that has started for the `last` time then."""
         if last is None or self.again == ALWAYS:
             return True
         return isinstance(self.again, timedelta) and at - last >= self.again

@@ -7,14 +7,30 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.operate import accounts_cli, backtest_cli, events_cli, keys_cli, runs_cli, workers_cli, workflows_cli
+from app.operate import (
+    accounts_cli,
+    backtest_cli,
+    events_cli,
+    keys_cli,
+    runs_cli,
+    subjects_cli,
+    workers_cli,
+    workflows_cli,
+)
 
 
 def register(app: Flask) -> None:
     """Add all commands to `flask`."""
-    for command in (backtest_cli.simulate_, backtest_cli.backtest):
+    for command in (backtest_cli.simulate_, backtest_cli.backtest, subjects_cli.delete_workflow):
         workflows_cli.group.add_command(command)
-    for group in (accounts_cli.group, keys_cli.group, workflows_cli.group, runs_cli.group, events_cli.group):
+    for group in (
+        accounts_cli.group,
+        keys_cli.group,
+        workflows_cli.group,
+        runs_cli.group,
+        events_cli.group,
+        subjects_cli.group,
+    ):
         app.cli.add_command(group)
     for command in (workers_cli.worker, workers_cli.migrate, workers_cli.make_encryption_key):
         app.cli.add_command(command)

@@ -17,8 +17,8 @@ import click
 from tqdm import tqdm
 
 from app import explain
-from app.operate.lines import exact_moment, row, visible, visible_json
 from app.operate.following import Follower
+from app.operate.lines import exact_moment, row, visible, visible_json
 from app.operate.sending import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, read_entries
 from app.operate.stories import event_lines, event_object
 from app.operate.terminal import command, house, terminal_width, the_account, the_moment, the_owner

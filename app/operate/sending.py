@@ -68,22 +68,24 @@ def read_entries(source: BinaryIO) -> tuple[int | None, Iterator[Entry]]:
         return _count(source), _by_line(line, first, source)
     text = first + source.read()
     try:
-        found = msgspec.json.decode(text, type=list[msgspec.Raw] if text.lstrip()[:1] == b"[" else msgspec.Raw)
+        if text.lstrip().startswith(b"["):
+            parts = [bytes(part) for part in msgspec.json.decode(text, type=list[msgspec.Raw])]
+        else:
+            parts = [bytes(msgspec.json.decode(text, type=msgspec.Raw))]
     except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
         raise ValueError(
             f"it is neither a JSON object, nor a JSON array, nor one JSON object a line (from line {line} on: {wrong})"
         ) from None
-    parts = found if isinstance(found, list) else [found]
-    return len(parts), _in_text(line, text, [bytes(part) for part in parts])
+    return len(parts), _in_text(line, text, parts)
 
 
 def _first_line(source: BinaryIO) -> tuple[int, bytes]:
     """The first line with something on it, and its number."""
     number = 0
     for number, line in enumerate(source, start=1):
-        if text := line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line:
-            if text.strip():
-                return number, text
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            return number, text
     return number, b""
 
 
@@ -215,7 +217,8 @@ def pause_after(tried: int, wish: float | None) -> float:
     """Seconds until the next try: what the server wishes for, a minute at most; else doubled each time, with jitter."""
     if wish is not None:
         return min(wish, _LONGEST_WISH)
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1.0)
+    pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1))
+    return pause * random.uniform(0.5, 1.0)
 
 
 def read_wish(text: str | None, now: datetime) -> float | None:
@@ -227,4 +230,5 @@ def read_wish(text: str | None, now: datetime) -> float | None:
         at = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
+    wish: float = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
+    return max(0.0, wish)

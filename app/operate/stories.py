@@ -160,7 +160,9 @@ def _json_lines(name: str, text: str) -> Iterator[str]:
 
 
 def _decision(decision: Mapping[str, Any]) -> str:
-    name = f"{decision.get('workflow')} version {decision.get('version')}"
+    # A decision without a version speaks of several workflows at once.
+    version = f" version {decision['version']}" if decision.get("version") else ""
+    name = f"{decision.get('workflow')}{version}"
     end = f"started run {decision.get('run')}" if decision.get("started") else "did not start"
     return visible(f"{name} {end}: {decision.get('reason')}")
 

@@ -119,6 +119,32 @@ def subject_of_payload(text: str) -> str:
     return base64.urlsafe_b64decode(text).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """What is kept of a subject in one workflow, with the workflow's enabled document (None: disabled)."""
+
+    workflow: str
+    enabled_version: int | None
+    document: Mapping[str, Any]
+    kept: Kept
+
+
+def find_progress_of_subject(connection: sa.Connection, account_id: int, subject: str) -> list[ProgressRow]:
+    """A subject's progress in every workflow, by the workflow's name."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT workflow.name, workflow.enabled_version, coalesce(document, '{}'), progress.version, progress, deadline, "
+            "last_event_at, last_started_at FROM progress "
+            "JOIN workflows AS workflow ON workflow.account_id = progress.account_id AND workflow.id = workflow_id "
+            "LEFT JOIN workflow_versions AS version ON version.account_id = workflow.account_id "
+            "AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version "
+            "WHERE progress.account_id = :account AND subject = :subject ORDER BY workflow.name"
+        ),
+        {"account": account_id, "subject": subject},
+    )
+    return [ProgressRow(*row[:3], Kept(*row[3:])) for row in rows]
+
+
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of rows in which nothing stands and nothing has to be remembered; how many."""
     return connection.execute(

@@ -1,0 +1,80 @@
+"""One person: what is known of them, and how to forget them; and how to delete a workflow with all that it kept.
+
+Comes in: the house, an account and a subject or a workflow. Goes out: frozen values. Each function is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.journey import Journey
+from app.match.describe import describe
+from app.store import accounts, erasing, progress, stories, workflows
+from app.store.erasing import Erased
+from app.store.stories import EventsWanted, RunRow, RunsWanted, StoredEvent
+from app.words import Problem
+from app.workflows import compile_stored
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressStory:
+    """Where a subject stands in one workflow, in words."""
+
+    workflow: str
+    stands: str
+    deadline: datetime | None
+    last_started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectStory:
+    """A person's latest events and runs, newest first, and their progress in every workflow."""
+
+    events: Sequence[StoredEvent]
+    runs: Sequence[RunRow]
+    progress: Sequence[ProgressStory]
+
+
+def subject_story(house: Journey, account_id: int, subject: str, limit: int) -> SubjectStory:
+    """What is known of a subject; at most `limit` events and runs."""
+    moment = house.clock()
+    with house.database.transaction() as connection:
+        stories.be_patient(connection)
+        return SubjectStory(
+            events=stories.find_latest_events(connection, account_id, EventsWanted(subject=subject), limit),
+            runs=stories.find_latest_runs(connection, account_id, RunsWanted(subject=subject), limit),
+            progress=[
+                ProgressStory(row.workflow, _stands(row, moment), row.kept.deadline, row.kept.last_started_at)
+                for row in progress.find_progress_of_subject(connection, account_id, subject)
+            ],
+        )
+
+
+def _stands(row: progress.ProgressRow, moment: datetime) -> str:
+    if row.kept.version != row.enabled_version:
+        return "nothing yet" if row.enabled_version else "the workflow is disabled"
+    found: Mapping[str, object] = row.kept.progress or {}
+    return describe(compile_stored(row.workflow, row.document).pattern, dict(found), moment)
+
+
+def erase_subject(house: Journey, account_id: int, subject: str) -> Erased:
+    """Delete all that is kept of a subject: events, idempotency keys, progress, runs with their steps and attempts.
+
+    Runs of others that used one of the events stay, without it. What was counted in metrics and sent out stays, too.
+    """
+    with house.database.transaction() as connection:
+        stories.be_patient(connection)
+        return erasing.erase_subject(connection, account_id, subject)
+
+
+def delete_workflow(house: Journey, account_id: int, name: str) -> Erased:
+    """Delete a workflow: its versions, progress and runs. Events keep what it decided about them."""
+    with house.database.transaction() as connection:
+        stories.be_patient(connection)
+        accounts.grow_version(connection, account_id)
+        found = workflows.find_workflow(connection, account_id, name)
+        if found is None:
+            raise Problem(404, "No such workflow", f"there is no workflow {name!r}; `flask workflow list` shows all")
+        return erasing.erase_workflow(connection, account_id, found.id)
