@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,19 +32,24 @@ from uuid import UUID
 import aiohttp
 import structlog
 
-from app import act
+from app import act, outward
 from app.act import outbound, retry, steps, worker
+from app.act.destinations import Destinations
 from app.durations import read_duration
 from app.filters import RUN_NAMES, compile_filter
 from app.journey import Journey
-from app.manage import signing_secret
 from app.match.rules import fits
 from app.store import partitions, progress, queue, runs
+from app.store.integrations import WayOut
 from app.store.runs import Settlement, StepRow
 from app.words import Event, Outcome, Run, Unavailable
 
 T = TypeVar("T")
 
+# Seconds for which the copy of what an account sends with is good.
+_FRESH = 2.0
+# A step may be held back for so long without using up its attempts.
+_LONGEST_HELD_BACK = timedelta(days=1)
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _log = structlog.get_logger()
 
@@ -51,12 +57,15 @@ _log = structlog.get_logger()
 class Advancer:
     """What one worker process needs to move runs: the house, threads for Postgres, and a session to the outside."""
 
-    def __init__(self, house: Journey, session: aiohttp.ClientSession, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, house: Journey, session: aiohttp.ClientSession, threads: ThreadPoolExecutor, concurrency: int = 50
+    ) -> None:
         self._house = house
         self._session = session
         self._threads = threads
         self._random = random.SystemRandom()
-        self._signing_secrets: dict[int, str] = {}
+        self._destinations = Destinations(concurrency, random=self._random)
+        self._ways_out: dict[int, tuple[float, asyncio.Task[WayOut]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
@@ -95,6 +104,9 @@ class Advancer:
 
     async def sweep(self) -> None:
         """The housekeeping that any worker may do at any time."""
+        for account_id, (asked_at, _) in list(self._ways_out.items()):
+            if time.monotonic() - asked_at > _FRESH:
+                del self._ways_out[account_id]
         await self._database(partial(sweep, self._house))
 
     # What events mean to runs
@@ -148,16 +160,23 @@ class Advancer:
             return await self._wait_for(run, step, began)
         if verb == steps.IF:
             return _decide(run, step, began)
+        way_out = await self._way_out(run.account_id)
         situation = act.Situation(
             run=run,
             names=_names(run),
             idempotency_key=f"{run.id}-{run.ordinal}",
-            signing_secret=await self._signing_secret(run.account_id),
+            signing_secret=self._house.secrets.decrypt(way_out.signing_secret),
             timeout=read_duration(step.get("timeout", steps.DEFAULT_TIMEOUT)).total_seconds(),
             now=began,
             session=self._session,
+            destinations=self._destinations,
+            settings=self._house.settings,
+            integration=partial(outward.open_integration, self._house, way_out),
+            disabled=way_out.disabled,
         )
         outcome = await act.perform(step, situation)
+        if outcome.gone is not None:
+            await self._disable(run, outcome)
         return self._acted(run, step, outcome, began)
 
     async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
@@ -176,6 +195,8 @@ class Advancer:
         row = StepRow(str(run.at), step.get("id"), action, "done", started, outcome.output, outcome.error)
         if outcome.kind == "done":
             return _on(run, row, steps.following(run.document, str(run.at)), began, outcome)
+        if outcome.kind == "later" and began - started > _LONGEST_HELD_BACK:
+            outcome = replace(outcome, kind="retry")
         policy = step.get("retry", {})
         tries = run.attempt + 1
         here = Settlement(
@@ -191,6 +212,8 @@ class Advancer:
             outcome=outcome,
             tried_at=began,
         )
+        if outcome.kind == "later":
+            return _held_back(here, run, outcome, self._house.clock())
         if outcome.kind == "retry" and tries - run.forgiven < retry.attempts(policy):
             pause = outcome.retry_after
             if pause is None:
@@ -214,13 +237,19 @@ class Advancer:
     def _note(self, run: Run, settlement: Settlement) -> None:
         runs.note_attempt(self._house.database, run, settlement, self._house.clock())
 
-    async def _signing_secret(self, account_id: int) -> str:
-        """The account's signing secret; read once a process."""
-        known = self._signing_secrets.get(account_id)
-        if known is None:
-            known = await self._database(partial(signing_secret, self._house, account_id))
-            self._signing_secrets[account_id] = known
-        return known
+    async def _way_out(self, account_id: int) -> WayOut:
+        """What the account sends with and where not, as it was two seconds ago at most; still encrypted."""
+        asked_at, asking = self._ways_out.get(account_id, (0.0, None))
+        if asking is None or time.monotonic() - asked_at > _FRESH:
+            asking = asyncio.create_task(self._database(partial(outward.find_way_out, self._house, account_id)))
+            self._ways_out[account_id] = (time.monotonic(), asking)
+        return await asyncio.shield(asking)
+
+    async def _disable(self, run: Run, outcome: Outcome) -> None:
+        """The target said that it is gone: nobody calls it any more, whatever becomes of this run."""
+        target, reason = str(outcome.gone), str(outcome.error)
+        await self._database(partial(outward.disable_target, self._house, run.account_id, target, reason, run.id))
+        self._ways_out.pop(run.account_id, None)
 
     async def _database(self, question: Callable[[], T]) -> T:
         """Ask Postgres in a thread; while it does not answer, ask again: a job is never given up for that."""
@@ -232,6 +261,12 @@ class Advancer:
                 _log.warning("Postgres cannot be asked; trying again", error=str(trouble)[:200], pause=pause)
                 await asyncio.sleep(pause * self._random.uniform(0.8, 1.2))
         raise AssertionError("unreachable")
+
+
+def _held_back(here: Settlement, run: Run, outcome: Outcome, moment: datetime) -> Settlement:
+    """No attempt was made and none is counted; the run comes back later, and its step says why."""
+    wake_at = moment + timedelta(seconds=outcome.retry_after or 1.0)
+    return replace(here, attempt=run.attempt, wake_at=wake_at, outcome=None, tried_at=None)
 
 
 def _wait(run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
@@ -368,7 +403,7 @@ async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:
     """Work on the queue's jobs until `stop` is set; survives Postgres going away."""
     threads = ThreadPoolExecutor(max_workers=min(house.settings.database_pool, 8), thread_name_prefix="postgres")
     async with outbound.open_session(house.settings) as session:
-        advancer = Advancer(house, session, threads)
+        advancer = Advancer(house, session, threads, concurrency)
         settings = replace(house.settings, worker_concurrency=concurrency)
         carriers: worker.Carriers = {
             "run": (advancer.advance, (int, UUID, int)),

@@ -1,4 +1,4 @@
-"""Secrets that have to be read back (signing secrets, later credentials), encrypted at rest with Fernet.
+"""Secrets that have to be read back (signing secrets, credentials), encrypted at rest with Fernet.
 
 Comes in: the deployer's keys, newest first; the first encrypts, all of them decrypt, so that a key can be rotated.
 """
@@ -31,6 +31,10 @@ class Secrets:
             raise SettingsError(
                 "ENCRYPTION_KEY does not open what is in the database; add the key that was used before, after a comma"
             ) from None
+
+    def rotate(self, stored: bytes) -> bytes:
+        """The same secret, encrypted with the first key; raises SettingsError without the key that it is encrypted with."""
+        return self.encrypt(self.decrypt(stored))
 
     def _with_a_key(self) -> MultiFernet:
         if self._fernet is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -39,6 +39,8 @@ class Settings:
     allowed_private_targets: tuple[Network, ...]
     worker_concurrency: int
     heartbeat_timeout: float
+    whatsapp_base_url: str
+    twilio_base_url: str
     log_level: str
     log_format: str
 
@@ -58,6 +60,8 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         allowed_private_targets=_one(env, "ALLOWED_PRIVATE_TARGETS", (), _networks),
         worker_concurrency=_one(env, "WORKER_CONCURRENCY", 50, _whole(2, 1_000)),
         heartbeat_timeout=_one(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
+        whatsapp_base_url=_one(env, "WHATSAPP_BASE_URL", "https://graph.facebook.com", _web_url),
+        twilio_base_url=_one(env, "TWILIO_BASE_URL", "https://api.twilio.com", _web_url),
         log_level=_one(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
         log_format=_one(env, "LOG_FORMAT", "json", _choice("json", "text")),
     )
@@ -117,6 +121,14 @@ def _networks(text: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError(f"{part!r} is not an IP address or network such as 10.1.2.3 or 127.0.0.0/8") from None
     return tuple(found)
+
+
+def _web_url(text: str) -> str:
+    """Scheme, host and perhaps a path, without a slash at the end."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in text:
+        raise ValueError("expected a URL such as https://api.example.com")
+    return text.rstrip("/")
 
 
 def _redis_url(text: str) -> str:

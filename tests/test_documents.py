@@ -85,7 +85,7 @@ def test_a_mistake_in_a_scalar_is_told_there_and_any_other_at_its_name(step: str
 
 
 def test_json_has_places_too() -> None:
-    assert _told('{\n\t"name": "a",\n\t"on": "b",\n\t"steps": [{"wait": "soon"}]\n}') == [("steps[0].wait", 4, 20)]
+    assert _told('{\n\t"name": "a",\n\t"on": "b",\n\t"steps": [{"wait": "soon"}]\n}') == [("steps[0].wait", 4, 21)]
 
 
 def test_json_is_read_as_json_says() -> None:

@@ -14,14 +14,36 @@ ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
 ROOMS = ("receive", "store", "match", "act", "operate", "console")
 # Rooms never import each other; these joiners and this shared ground are what they have in common.
-JOINERS = {"journey", "advance", "manage", "explain", "replay", "rehearse", "schema", "subjects", "workflows"}
+JOINERS = {
+    "journey",
+    "advance",
+    "manage",
+    "explain",
+    "outward",
+    "replay",
+    "rehearse",
+    "schema",
+    "subjects",
+    "workflows",
+}
 MAY_IMPORT = {
     "receive": {"journey"},
     "store": set(),
     "match": set(),
     "act": set(),
     # People and machines that run the house may read through the store.
-    "operate": {"journey", "advance", "manage", "explain", "replay", "rehearse", "schema", "subjects", "store"},
+    "operate": {
+        "journey",
+        "advance",
+        "manage",
+        "explain",
+        "outward",
+        "replay",
+        "rehearse",
+        "schema",
+        "subjects",
+        "store",
+    },
     "console": {"journey", "manage", "store"},
 }
 BANNED_NAMES = ("utils", "helpers", "common", "base", "manager", "service", "handler", "process", "dao", "obj", "info")

@@ -40,7 +40,12 @@ GOOD: list[dict[str, Any]] = [
     {"on": {"seq": ["a", {"any": ["b", {"event": "c"}]}, {"none": "d", "for": "30m"}], "unless": {"any": ["e", "f"]}}},
     {"on": {"all": ["a", {"seq": ["b", "c"], "within": "90s"}]}},
     {"on": {"seq": ["a", {"none": {"event": "d", "where": "true"}, "for": "1h30m"}]}},
-    {"steps": [{"wait": "30m"}, {"id": "x", "http": {"url": "https://a.example/{{ event }}"}, "retry": {"attempts": 2}}]},
+    {
+        "steps": [
+            {"wait": "30m"},
+            {"id": "x", "http": {"url": "https://a.example/{{ event }}"}, "retry": {"attempts": 2}},
+        ]
+    },
     {"steps": [{"http": {"url": "https://a.example", "method": "PUT", "headers": {"a": 1}, "json": [None]}}]},
     {"steps": [{"if": "data.x > 1", "then": [], "else": [{"wait_for": "b", "timeout": "1d", "then": [STEP]}]}]},
     {"steps": [{"log": "x", "timeout": "5s", "retry": {"first": "5s", "max": "1h"}}]},

@@ -105,7 +105,7 @@ async def act(fields: Any, situation: Situation) -> Outcome:
 
 def _has_answered(outcome: Outcome) -> bool | None:
     if outcome.response is not None:
-        return outcome.response["status"] != 421
+        return bool(outcome.response["status"] != 421)
     return False if outcome.kind == "retry" else None
 
 

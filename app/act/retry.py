@@ -69,7 +69,7 @@ def judge(status: int, headers: Mapping[str, str], now: datetime) -> Outcome:
         pointed = f" to {where[:300]}" if where else ""
         return _failed("http_3xx", f"answered {status}: a redirect{pointed}, which is not followed")
     if status == 410:
-        return _failed("http_410", "answered 410: the target is gone for good, and is disabled")
+        return _failed("http_410", "answered 410: the target is gone for good")
     if status in PASSING or status >= 500:
         kind = "http_5xx" if status >= 500 else f"http_{status}"
         return Outcome(

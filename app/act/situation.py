@@ -36,12 +36,13 @@ class Situation:
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
 
-
     def credentials(self, kind: str) -> Mapping[str, str]:
         """The fields of the account's integration of a kind; raises Unfit when it has none."""
         fields = self.integration(kind)
         if fields is None:
-            raise Unfit("not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` makes one")
+            raise Unfit(
+                "not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` makes one"
+            )
         return fields
 
 

@@ -80,6 +80,32 @@ keys = sa.Table(
     comment="API keys: shown once, kept as a hash, scoped, revocable",
 )
 
+integrations = sa.Table(
+    "integrations",
+    metadata,
+    _account(),
+    _column("kind", sa.Text, "whatsapp, twilio or smtp"),
+    _column("settings", BYTEA, "its fields, credentials among them, as JSON encrypted with ENCRYPTION_KEY"),
+    _moment("created_at", "when it was set up", server_default=_NOW),
+    _moment("updated_at", "when it was last changed", server_default=_NOW),
+    sa.PrimaryKeyConstraint("account_id", "kind"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="the services that accounts send with: WhatsApp, Twilio, SMTP",
+)
+
+disabled_targets = sa.Table(
+    "disabled_targets",
+    metadata,
+    _account(),
+    _column("target", sa.Text, "the URL without its query"),
+    _column("reason", sa.Text, "why, in words"),
+    _column("run_id", UUID(as_uuid=True), "the run that found out"),
+    _moment("disabled_at", "since when"),
+    sa.PrimaryKeyConstraint("account_id", "target"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="targets of http steps that answered 410 and are not called until a person enables them",
+)
+
 workflows = sa.Table(
     "workflows",
     metadata,

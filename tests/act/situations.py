@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from app import act, settings
 from app.act import outbound
+from app.act.destinations import Destinations
 from app.settings import Settings
 from app.words import Event, Outcome, Run
 from tests.destination import Destination
@@ -85,6 +86,10 @@ def a_situation(session: aiohttp.ClientSession, **changes: Any) -> act.Situation
         timeout=5.0,
         now=NOW,
         session=session,
+        destinations=Destinations(50),
+        settings=the_settings(),
+        integration={}.get,
+        disabled={},
     )
     return replace(situation, **changes)
 
