@@ -70,7 +70,7 @@ class Advancer:
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
         run = await self._database(partial(runs.claim_run, self._house.database, account_id, run_id, job))
-        if run is not None and run.turn == 0 and "exit_on" in run.document:
+        if run is not None and _may_have_missed_events(run) and "exit_on" in run.document:
             run = await self._still_wanted(run)
         while run is not None:
             settlement = await self._act(run)
@@ -267,6 +267,11 @@ def _held_back(here: Settlement, run: Run, outcome: Outcome, moment: datetime) -
     """No attempt was made and none is counted; the run comes back later, and its step says why."""
     wake_at = moment + timedelta(seconds=outcome.retry_after or 1.0)
     return replace(here, attempt=run.attempt, wake_at=wake_at, outcome=None, tried_at=None)
+
+
+def _may_have_missed_events(run: Run) -> bool:
+    """Whether it has not been running until now: it is new, or it had failed and a person has it retried."""
+    return run.turn == 0 or 0 < run.forgiven == run.attempt
 
 
 def _wait(run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
-SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?")
+SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 LONGEST = timedelta(days=3_660)
 
 
@@ -19,7 +19,7 @@ def read_duration(value: object) -> timedelta:
     if seconds == 0:
         raise ValueError(f"{value!r} is no time at all; the shortest duration is 1s")
     if seconds > LONGEST.total_seconds():
-        raise ValueError(f"{value!r} is longer than ten years")
+        raise ValueError(f"{value!r} is a duration of more than ten years")
     return timedelta(seconds=seconds)
 
 

@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.patterns import advance
 from bench.single import single, single_starting
 
-BENCHMARKS = {"single": single, "single-starting": single_starting}
+BENCHMARKS = {"single": single, "single-starting": single_starting, "advance": advance}
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 
 

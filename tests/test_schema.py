@@ -33,6 +33,7 @@ def _examples() -> Iterator[tuple[str, str]]:
 EXAMPLES = dict(_examples())
 
 STEP = {"log": "x"}
+WHATSAPP = {"to": "+915673412780", "template": "a", "language": "en"}
 GOOD: list[dict[str, Any]] = [
     {"on": "a"},
     {"on": {"event": "a", "where": "data.x > 1"}, "description": "d", "exit_on": "b", "again": "once", "key": "phone"},
@@ -49,6 +50,11 @@ GOOD: list[dict[str, Any]] = [
     {"steps": [{"http": {"url": "https://a.example", "method": "PUT", "headers": {"a": 1}, "json": [None]}}]},
     {"steps": [{"if": "data.x > 1", "then": [], "else": [{"wait_for": "b", "timeout": "1d", "then": [STEP]}]}]},
     {"steps": [{"log": "x", "timeout": "5s", "retry": {"first": "5s", "max": "1h"}}]},
+    {"steps": [{"whatsapp": {"to": "{{ phone }}", "template": "a", "language": "en", "params": ["x", 1]}}]},
+    {"steps": [{"whatsapp": {"to": "{{ phone }}", "template": "a", "language": "en", "params": {"x": "y"}}}]},
+    {"steps": [{"whatsapp": {**WHATSAPP, "header": {"image": "https://a.example"}, "buttons": [None, "x"]}}]},
+    {"steps": [{"sms": {"to": "+915673412780", "text": "x", "from": "+915673412781"}}]},
+    {"steps": [{"email": {"to": ["a@example.com"], "subject": "x", "html": "y", "cc": "b@example.com"}}]},
 ]
 BAD: list[dict[str, Any]] = [
     {"colour": "red"},
@@ -80,6 +86,15 @@ BAD: list[dict[str, Any]] = [
     {"steps": [{"http": {"url": "https://a.example", "colour": "red"}}]},
     {"steps": [{"http": {"url": "https://a.example", "method": "FETCH"}}]},
     {"steps": [{"http": {"url": "https://a.example", "json": 1, "body": "x"}}]},
+    {"steps": [{"whatsapp": {**WHATSAPP, "colour": "red"}}]},
+    {"steps": [{"whatsapp": {**WHATSAPP, "header": {"image": "https://a.example", "video": "https://a.example"}}}]},
+    {"steps": [{"whatsapp": {**WHATSAPP, "params": "x"}}]},
+    {"steps": [{"whatsapp": {"to": "+915673412780", "template": "a"}}]},
+    {"steps": [{"sms": {"to": "+915673412780", "text": "x", "colour": "red"}}]},
+    {"steps": [{"sms": {"to": "+915673412780"}}]},
+    {"steps": [{"email": {"to": "a@example.com", "subject": "x"}}]},
+    {"steps": [{"email": {"to": [], "subject": "x", "text": "y"}}]},
+    {"steps": [{"email": {"to": "a@example.com", "subject": "x", "text": "y", "colour": "red"}}]},
     {"steps": [{"wait_for": "b"}]},
     {"steps": [{"if": "true", "else": []}]},
     {"steps": [{"if": "true", "then": [{"colour": "red"}]}]},

@@ -37,6 +37,26 @@ from app.words import Outcome
 
 FIELDS = ("to", "subject", "text", "html", "from", "cc", "reply_to")
 MOST_RECIPIENTS = 50
+_ADDRESS: dict[str, Any] = {"type": "string", "minLength": 1}
+_ADDRESSES: dict[str, Any] = {
+    "anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS, "minItems": 1, "maxItems": MOST_RECIPIENTS}]
+}
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "to": {**_ADDRESSES, "description": "an address, or a list of them; templates"},
+        "subject": {"type": "string", "minLength": 1, "description": "the subject; a template"},
+        "text": {"type": "string", "minLength": 1, "description": "what to write, as plain text; a template"},
+        "html": {"type": "string", "minLength": 1, "description": "what to write, as HTML; a template"},
+        "from": {**_ADDRESS, "description": "the sender, where it is not the integration's"},
+        "cc": {**_ADDRESSES, "description": "who gets a copy"},
+        "reply_to": {**_ADDRESSES, "description": "where answers go"},
+    },
+    "required": ["to", "subject"],
+    "anyOf": [{"required": ["text"]}, {"required": ["html"]}],
+    "additionalProperties": False,
+    "description": "send an e-mail by the account's SMTP server",
+}
 _LONGEST_SUBJECT = 500
 
 

@@ -21,10 +21,11 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
-from app.act import retry
 from app.act.calling import call
 from app.act.fields import Mistakes, check_names, check_text
 from app.act.requests import PLAIN, Request, sendable
+from app.act.retry import judge as judge_by_status
+from app.act.retry import read_retry_after
 from app.act.situation import Situation, Unfit
 from app.act.template import render
 from app.addresses import read_phone
@@ -32,6 +33,17 @@ from app.integrations import read_sender
 from app.words import Outcome
 
 FIELDS = ("to", "text", "from")
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "to": {"type": "string", "minLength": 1, "description": "the phone number to write to; a template"},
+        "text": {"type": "string", "minLength": 1, "description": "what to write; a template"},
+        "from": {"type": "string", "minLength": 1, "description": "the sender, where it is not the integration's"},
+    },
+    "required": ["to", "text"],
+    "additionalProperties": False,
+    "description": "send a text message by Twilio",
+}
 LONGEST_TEXT = 1_600
 
 # Too many requests (20429), a sender's queue that is full (21611), too many messages between two numbers (14107); and
@@ -100,7 +112,7 @@ def make_request(fields: Mapping[str, Any], situation: Situation, account: Mappi
 
 def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
     """What an answer means: by its status, and by its error code where it has one."""
-    outcome = retry.judge(status, headers, now)
+    outcome = judge_by_status(status, headers, now)
     if outcome.kind == "done" or not isinstance(body, Mapping) or not isinstance(body.get("code"), int):
         return outcome
     code = body["code"]
@@ -110,5 +122,5 @@ def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> 
         "retry" if passing else "failed",
         error=f"Twilio answered {status}, code {code}: {str(body.get('message', ''))[:300]}{more}",
         error_class=f"twilio_{code}",
-        retry_after=retry.read_retry_after(headers.get("Retry-After"), now) if passing else None,
+        retry_after=read_retry_after(headers.get("Retry-After"), now) if passing else None,
     )

@@ -20,10 +20,11 @@ from typing import Any
 
 from yarl import URL
 
-from app.act import retry
 from app.act.calling import call
 from app.act.fields import Mistakes, check_names, check_text, is_scalar
 from app.act.requests import EXACT_JSON, PLAIN, Request, sendable
+from app.act.retry import judge as judge_by_status
+from app.act.retry import read_retry_after
 from app.act.situation import Situation, Unfit
 from app.act.template import check_texts, render
 from app.addresses import read_phone
@@ -31,6 +32,40 @@ from app.words import Outcome
 
 FIELDS = ("to", "template", "language", "params", "header", "buttons")
 MEDIA = ("image", "video", "document")
+_TEXT: dict[str, Any] = {"type": ["string", "number"]}
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "to": {"type": "string", "minLength": 1, "description": "the phone number to write to; a template"},
+        "template": {"type": "string", "minLength": 1, "description": "the name of the message template"},
+        "language": {"type": "string", "minLength": 1, "description": "the code of its language, such as en or en_US"},
+        "params": {
+            "anyOf": [{"type": "array", "items": _TEXT}, {"type": "object", "additionalProperties": _TEXT}],
+            "description": "its variables: a list, or an object of named ones; templates",
+        },
+        "header": {
+            "anyOf": [
+                _TEXT,
+                {
+                    "type": "object",
+                    "properties": {kind: {"type": "string", "description": "the URL of the file"} for kind in MEDIA},
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                    "additionalProperties": False,
+                },
+            ],
+            "description": "the variable of its header: a text, or a file",
+        },
+        "buttons": {
+            "type": "array",
+            "items": {"type": ["string", "number", "null"]},
+            "description": "the variables of its buttons in order; null: that one has none",
+        },
+    },
+    "required": ["to", "template", "language"],
+    "additionalProperties": False,
+    "description": "send a template message by WhatsApp",
+}
 API_VERSION = "v23.0"
 
 # By the documentation's table, its "throttling" and its "try again later": too many calls (4, 17, 341, 613, 80007), too
@@ -172,7 +207,7 @@ def _text(value: Any, name: str, situation: Situation) -> dict[str, Any]:
 
 def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
     """What an answer means: by its error code where it has one, as the documentation recommends, else by its status."""
-    outcome = retry.judge(status, headers, now)
+    outcome = judge_by_status(status, headers, now)
     error = body.get("error") if isinstance(body, Mapping) else None
     if outcome.kind == "done" or not isinstance(error, Mapping) or not isinstance(error.get("code"), int):
         return outcome
@@ -182,7 +217,7 @@ def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> 
         "retry" if passing else "failed",
         error=f"WhatsApp answered {status}, code {code}: {_told(error)}",
         error_class=f"whatsapp_{code}",
-        retry_after=retry.read_retry_after(headers.get("Retry-After"), now) if passing else None,
+        retry_after=read_retry_after(headers.get("Retry-After"), now) if passing else None,
     )
 
 

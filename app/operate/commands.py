@@ -11,9 +11,11 @@ from app.operate import (
     accounts_cli,
     backtest_cli,
     events_cli,
+    integrations_cli,
     keys_cli,
     runs_cli,
     subjects_cli,
+    targets_cli,
     workers_cli,
     workflows_cli,
 )
@@ -29,6 +31,8 @@ def register(app: Flask) -> None:
         workflows_cli.group,
         runs_cli.group,
         events_cli.group,
+        integrations_cli.group,
+        targets_cli.group,
         subjects_cli.group,
     ):
         app.cli.add_command(group)

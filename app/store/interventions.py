@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.store.progress import Place, lock_number
+from app.store.runs import job_key
 from app.words import NewRun
 
 # The run stands where it failed, so that the idempotency key of its step is the same; its attempts go on counting, but
@@ -59,8 +60,7 @@ WITH run AS (
     RETURNING 1
 ), job AS (
     INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
-    FROM run, LATERAL (SELECT :account || ':' || :id || ':1') AS name (text)
+    SELECT 0, 'run', 'queued', :job, convert_to(:job, 'UTF8') FROM run
 )
 SELECT count(*) FROM run
 """
@@ -91,6 +91,7 @@ def start_missed_run(connection: sa.Connection, account_id: int, new: NewRun, no
         "matched": [str(event) for event in new.matched],
         "event": new.event_id,
         "event_at": new.event_received_at,
+        "job": job_key(account_id, new.id, 1),
         "now": now,
     }
     return bool(connection.execute(sa.text(_START), values).scalar())

@@ -160,7 +160,7 @@ events = sa.Table(
     _column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
     _column("warnings", JSONB, "what the sender was told about the event beside success; null: nothing", null=True),
     sa.PrimaryKeyConstraint("account_id", "id", "received_at"),
-    # Serves find_events_of_subject: the events of a person, newest first.
+    # Serves find_latest_events: the events of a person, newest first.
     sa.Index("events_subject_idx", "account_id", "distinct_id", "id"),
     postgresql_partition_by="RANGE (received_at)",
     comment="every accepted event, one row each, never updated; partitioned by month of received_at",
@@ -226,11 +226,11 @@ runs = sa.Table(
     sa.CheckConstraint("status IN ('running', 'done', 'failed', 'cancelled', 'exited')", name="status"),
     # Serves find_runs_of_event.
     sa.Index("runs_event_idx", "account_id", "event_id"),
-    # Serves find_runs_of_subject.
+    # Serves find_latest_runs: the runs of a person, newest first.
     sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
     # Serves find_running_runs_of_subject: whom an event may wake or end.
     sa.Index("runs_running_idx", "account_id", "distinct_id", postgresql_where=sa.text("status = 'running'")),
-    # Serves find_failed_runs.
+    # Serves find_latest_runs: those that failed, newest first.
     sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
     # Serves enqueue_orphans: runs whose job should have come long ago.
     sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),

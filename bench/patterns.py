@@ -1,0 +1,60 @@
+"""One `advance` of the matcher for every pattern of the conformance cases, after many events of one subject."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from app.match.rules import Rule, Seen, Standing, compile_rule
+from bench.measuring import median
+
+ROOT = Path(__file__).resolve().parents[1]
+BEFORE = 20_000
+MEASURED = 5_000
+MOST_MICROSECONDS = 100
+
+
+def advance() -> list[dict[str, Any]]:
+    """The slowest median over all patterns, JSON of the progress excluded."""
+    cases = json.loads((ROOT / "tests" / "pattern_cases.json").read_text())
+    slowest = max((_median(case), case["name"]) for case in cases)
+    row = {
+        "name": "advance",
+        "ours": round(slowest[0], 1),
+        "reference": MOST_MICROSECONDS,
+        "unit": f"µs in the median, slowest of {len(cases)} patterns: {slowest[1]}",
+        "ratio": round(MOST_MICROSECONDS / slowest[0], 2),
+        "target": 1.0,
+        "ok": slowest[0] < MOST_MICROSECONDS,
+    }
+    return [row]
+
+
+def _median(case: dict[str, Any]) -> float:
+    rule = compile_rule(UUID(int=1), "bench", 1, {"on": case["pattern"], "steps": []})
+    chance, moment = Random(1), datetime(2026, 1, 1, tzinfo=UTC)
+    names = sorted({event[0] for event in case["events"]})
+    data = [event[2] if len(event) > 2 else {} for event in case["events"]]
+    standing, taken = Standing(None, {}, None, None), []
+    for number in range(BEFORE + MEASURED):
+        moment += timedelta(seconds=chance.choice([0, 1, 60, 600]))
+        seen = _seen(number, chance.choice(names), moment, chance.choice(data))
+        began = time.perf_counter()
+        standing = _step(rule, standing, seen)
+        if number >= BEFORE:
+            taken.append((time.perf_counter() - began) * 1e6)
+    return median(taken)
+
+
+def _step(rule: Rule, standing: Standing, seen: Seen) -> Standing:
+    return rule.step(standing, seen).standing
+
+
+def _seen(number: int, name: str, moment: datetime, data: dict[str, Any]) -> Seen:
+    names = {"event": name, "distinct_id": "1", "phone": None, "data": data, "received_at": moment}
+    return Seen(str(UUID(int=number)), name, moment, names)
