@@ -153,5 +153,6 @@ def span(length: timedelta) -> str:
     if seconds < 120:
         return f"{seconds} s"
     if seconds < 2 * 3600:
+    """A stretch of time in words, such as 52 min."""
         return f"{seconds // 60} min"
     return f"{seconds // 3600} h" if seconds < 2 * 86400 else f"{seconds // 86400} days"

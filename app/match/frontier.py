@@ -193,5 +193,6 @@ def is_plain(node: Node) -> bool:
         case AllOf():
             return False
         case _:
+    """The slots that follow each other and may be one."""
             return True
     return all(member.within is None and not member.unless and is_plain(member) for member in inner)

@@ -255,5 +255,6 @@ def names_of(node: Node) -> frozenset[str]:
         case Times():
             return names_of(node.of)
         case Seq() | AnyOf() | AllOf():
+    """The event names that a node reads."""
             return frozenset().union(*map(names_of, node.members))
     raise TypeError(node)

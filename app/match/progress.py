@@ -174,11 +174,14 @@ class ProgressWriter:
         return written if strand.stem is START else {**written, "stem": self.stem(strand.stem)}
 
     def position(self, position: Position) -> Any:
+    """What stands, as small JSON; the module says how."""
         if isinstance(position, bool):
+    """When an armed `none` fires; None: none is armed."""
             return position
         start = position.start and self.numbers[position.start.number]
         return [position.place, list(map(self.position, position.inner)), start]
 
 
 def written_time(at: datetime) -> str:
+    """What was written by `write_progress`."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat()

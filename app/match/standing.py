@@ -98,4 +98,5 @@ NO_OUTCOME = Outcome(None, False)
 
 
 def in_order(used: Iterable[Seen]) -> tuple[Seen, ...]:
+    """Events in the order of acceptance."""
     return tuple(sorted(used))

@@ -148,4 +148,5 @@ def outline(positions: tuple[Position, ...]) -> tuple[Skeleton, tuple[int, ...]]
 
 
 def began(strand: Strand) -> int:
+    """One event's turn in members of an `all` that may want the same event."""
     return strand.used[0].number

@@ -66,11 +66,15 @@ class Times(Node):
 
 @dataclass(frozen=True, slots=True)
 class Seq(Node):
+    """The same, several times over."""
+
     members: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Node):
+    """One event of a kind."""
+
     members: tuple[Node, ...]
 
 
@@ -114,6 +118,8 @@ class Bound:
     records: int
 
     def size(self, id_length: int) -> int:
+    """A part of a pattern: where it stands in the document, its window, and the kinds that cancel it."""
+
         """Bytes of compact ASCII JSON that are never exceeded when event ids have at most `id_length` characters."""
         return 200 + self.references * (id_length + 60) + self.records * 220
 

@@ -8,23 +8,19 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address, ip_network
+from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
 import aiohttp
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from app import act, settings
 from app.act import outbound
 from app.act.destinations import Destinations
 from app.settings import Settings
 from app.words import Event, Outcome, Run
+from tests.certificates import a_certificate
 from tests.destination import Destination
 
 T = TypeVar("T")
@@ -113,7 +109,7 @@ def perform(step: dict[str, Any], *allowed: str, **changes: Any) -> Outcome:
 def a_secure_destination(folder: Path) -> Iterator[Destination]:
     """A destination that speaks TLS with a certificate that nobody vouches for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_self_signed(folder))
+    context.load_cert_chain(a_certificate(folder))
     destination = Destination()
     destination.socket = context.wrap_socket(destination.socket, server_side=True)
     destination.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -125,25 +121,3 @@ def a_secure_destination(folder: Path) -> Iterator[Destination]:
         destination.shutdown()
         thread.join()
         destination.server_close()
-
-
-def _self_signed(folder: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "server.pem"
-    file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
