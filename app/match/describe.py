@@ -149,10 +149,10 @@ def clock(at: datetime, now: datetime) -> str:
 
 
 def span(length: timedelta) -> str:
+    """A stretch of time in words, such as 52 min."""
     seconds = int(length.total_seconds())
     if seconds < 120:
         return f"{seconds} s"
     if seconds < 2 * 3600:
-    """A stretch of time in words, such as 52 min."""
         return f"{seconds // 60} min"
     return f"{seconds // 3600} h" if seconds < 2 * 86400 else f"{seconds // 86400} days"

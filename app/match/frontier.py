@@ -99,6 +99,7 @@ def best_beginnings(thread: Thread, plain: bool, rivals: list[Slot]) -> int:
 
 
 def runs(slots: list[Slot]) -> list[Slot]:
+    """The slots that follow each other and may be one."""
     return [slot for at, slot in enumerate(slots) if at == 0 or slots[at - 1] != slot]
 
 
@@ -193,6 +194,5 @@ def is_plain(node: Node) -> bool:
         case AllOf():
             return False
         case _:
-    """The slots that follow each other and may be one."""
             return True
     return all(member.within is None and not member.unless and is_plain(member) for member in inner)

@@ -249,12 +249,12 @@ def part(members: tuple[Node, ...], places: list[int], path: str, by_start: bool
 
 
 def names_of(node: Node) -> frozenset[str]:
+    """The event names that a node reads."""
     match node:
         case Leaf():
             return frozenset({node.name})
         case Times():
             return names_of(node.of)
         case Seq() | AnyOf() | AllOf():
-    """The event names that a node reads."""
             return frozenset().union(*map(names_of, node.members))
     raise TypeError(node)

@@ -37,6 +37,7 @@ class Remembered(NamedTuple):
 
 
 def read_progress(progress: Progress) -> Remembered:
+    """What was written by `write_progress`."""
     if not progress:
         return Remembered(0, NOTHING, None)
     reader = ProgressReader(progress)
@@ -47,10 +48,12 @@ def read_progress(progress: Progress) -> Remembered:
 
 
 def read_deadline(progress: Progress) -> datetime | None:
+    """When an armed `none` fires; None: none is armed."""
     return datetime.fromisoformat(progress["deadline"]["at"]) if "deadline" in progress else None
 
 
 def write_progress(standing: Standing, deadline: Deadline | None) -> Progress:
+    """What stands, as small JSON; the module says how."""
     return ProgressWriter(standing, deadline).written()
 
 
@@ -174,14 +177,11 @@ class ProgressWriter:
         return written if strand.stem is START else {**written, "stem": self.stem(strand.stem)}
 
     def position(self, position: Position) -> Any:
-    """What stands, as small JSON; the module says how."""
         if isinstance(position, bool):
-    """When an armed `none` fires; None: none is armed."""
             return position
         start = position.start and self.numbers[position.start.number]
         return [position.place, list(map(self.position, position.inner)), start]
 
 
 def written_time(at: datetime) -> str:
-    """What was written by `write_progress`."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat()

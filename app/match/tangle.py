@@ -14,6 +14,7 @@ Skeleton = tuple[object, ...]
 
 
 def step_tangle(node: Tangle, turn: Turn, stem: Stem | None) -> Outcome:
+    """One event's turn in members of an `all` that may want the same event."""
     alive = [strand for strand in turn.old.strands.get(node.path, ()) if turn.alive(strand.stem)]
     fresh = [] if stem is None else [Strand((False,) * len(node.members), (), stem)]
     grown = [longer for strand in alive + fresh for longer in grow_strand(node, strand, turn)]
@@ -148,5 +149,4 @@ def outline(positions: tuple[Position, ...]) -> tuple[Skeleton, tuple[int, ...]]
 
 
 def began(strand: Strand) -> int:
-    """One event's turn in members of an `all` that may want the same event."""
     return strand.used[0].number

@@ -47,6 +47,8 @@ class LeafTest:
 
 @dataclass(frozen=True, slots=True)
 class Node:
+    """A part of a pattern: its place in the document, its window, and the kinds that cancel it."""
+
     path: str
     within: timedelta | None
     unless: frozenset[int]
@@ -54,26 +56,30 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Leaf(Node):
+    """One event of a kind."""
+
     kind: int
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Times(Node):
+    """The same, several times over."""
+
     count: int
     of: Node
 
 
 @dataclass(frozen=True, slots=True)
 class Seq(Node):
-    """The same, several times over."""
+    """One after the other."""
 
     members: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Node):
-    """One event of a kind."""
+    """One of them."""
 
     members: tuple[Node, ...]
 
@@ -118,8 +124,6 @@ class Bound:
     records: int
 
     def size(self, id_length: int) -> int:
-    """A part of a pattern: where it stands in the document, its window, and the kinds that cancel it."""
-
         """Bytes of compact ASCII JSON that are never exceeded when event ids have at most `id_length` characters."""
         return 200 + self.references * (id_length + 60) + self.records * 220
 
