@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from app.match.bound import bound_of
 from app.durations import read_duration
+from app.match.bound import bound_of
 from app.match.tree import (
     AllOf,
     AnyOf,

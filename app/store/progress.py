@@ -142,7 +142,7 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
         ),
         {"account": account_id, "subject": subject},
     )
-    return [ProgressRow(*row[:3], Kept(*row[3:])) for row in rows]
+    return [ProgressRow(row[0], row[1], row[2], Kept(*row[3:])) for row in rows]
 
 
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:

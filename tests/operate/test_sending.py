@@ -137,7 +137,7 @@ def test_a_server_that_stays_busy_is_given_up() -> None:
 def test_a_server_that_is_not_there_is_given_up() -> None:
     with a_destination() as destination:
         pass
-    with pytest.raises(GaveUp, match="no answer: .*refused, 8 times over"):
+    with pytest.raises(GaveUp, match=r"no answer: .*refused, 8 times over"):
         _send(destination)
 
 
