@@ -43,6 +43,8 @@ def workflow_schema() -> Schema:
     }
 
 
+_STRICT: Schema = {"type": "boolean", "default": False}
+
 # What is known of each field, by what has it and its name. Whatever is not here may hold anything.
 _SAYS: Mapping[str, Mapping[str, Schema]] = {
     "workflow": {
@@ -64,6 +66,7 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
             "description": "how soon it may start again for the same subject",
         },
         "exit_on": {"$ref": "#/definitions/leaf", "description": "the event that ends a run wherever it stands"},
+        "strict": {**_STRICT, "description": "what is not there is an error in templates, and not just empty"},
         "steps": {
             "type": "array",
             "items": {"$ref": "#/definitions/step"},
@@ -96,6 +99,7 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
         "then": {"$ref": "#/definitions/steps", "description": "the steps to take if it is true, or has come"},
         "else": {"$ref": "#/definitions/steps", "description": "the steps to take otherwise"},
         "timeout": {"$ref": "#/definitions/duration", "description": "how long to wait at most"},
+        "strict": {**_STRICT, "description": "the same for this step only, or the opposite"},
         "retry": {
             "type": "object",
             "properties": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +11,17 @@ from app.act import steps
 from app.documents import Document, Mistake
 from app.match.rules import Rule, check_again, check_key, check_leaf, check_pattern, compile_rule
 
-FIELDS = ("name", "description", "on", "key", "again", "exit_on", "steps")
+FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+# What a document may have beside what it has to have, and what is wrong with it.
+_MAY_HAVE: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
+    "exit_on": lambda leaf: check_leaf(leaf, "exit_on"),
+    "key": check_key,
+    "again": check_again,
+    "strict": lambda strict: steps.check_strict(strict, "strict"),
+}
 
 
 def check_workflow(document: Document) -> list[Mistake]:
@@ -41,12 +50,9 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield from check_pattern(document["on"])
     else:
         yield "on", "is missing: what has to happen, at its simplest the name of an event"
-    if "exit_on" in document:
-        yield from check_leaf(document["exit_on"], "exit_on")
-    if "key" in document:
-        yield from check_key(document["key"])
-    if "again" in document:
-        yield from check_again(document["again"])
+    for name, check in _MAY_HAVE.items():
+        if name in document:
+            yield from check(document[name])
     if "steps" in document:
         yield from steps.check(document["steps"], check_leaf)
     else:

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.patterns import advance
-from bench.single import single, single_starting
+from bench.single import many_workflows, single, single_starting
 
-BENCHMARKS = {"single": single, "single-starting": single_starting, "advance": advance}
+BENCHMARKS = {
+    "single": single,
+    "single-starting": single_starting,
+    "advance": advance,
+    "many-workflows": many_workflows,
+}
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 
 

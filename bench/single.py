@@ -10,7 +10,10 @@ from typing import Any
 import psycopg2
 
 from app import manage
+from app.identifiers import uuid7
 from app.journey import Journey
+from app.store import accounts, workflows
+from app.store.workflows import NewVersion
 from app.words import EVENTS_WRITE, PLANS
 from bench.measuring import Load, alternate, load, median
 from bench.servers import Ground, ground, gunicorn
@@ -35,6 +38,41 @@ def single() -> list[dict[str, Any]]:
 def single_starting() -> list[dict[str, Any]]:
     """The same with each event starting one run."""
     return [_compare("single-starting", "data.currency == 'INR'", target=0.40, starting=1)]
+
+
+MANY = 10_000
+
+
+def many_workflows() -> list[dict[str, Any]]:
+    """Ingest with 10,000 workflows in the account, half of them on any event, none matching; against one workflow."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        one = _script(base.folder, _provide_many(base, "one", 1), "one.lua")
+        many = _script(base.folder, _provide_many(base, "many", MANY), "many.lua")
+        url, pid = stack.enter_context(
+            gunicorn("wsgi:app", ["-c", "deploy/gunicorn.conf.py"], {**base.environment, "WEB_CONCURRENCY": "2"})
+        )
+        processes = [pid, *base.processes]
+        pairs = alternate(lambda: load(url + PATH, one, processes), lambda: load(url + PATH, many, processes))
+        stored = _count(base)
+    return [_row("many-workflows", pairs, 0.80, stored)]
+
+
+def _provide_many(base: Ground, slug: str, count: int) -> dict[str, str]:
+    house = Journey(base.settings)
+    account = manage.create_account(house, slug, PLANS["unlimited"])
+    manage.change_plan(house, account, PLANS["standard"], 1_000_000)
+    with house.database.transaction() as connection:
+        for number in range(count):
+            on = {"event": "*", "where": f"data.plan == 'p{number}'"}
+            if number % 2 == 0:
+                on = {"event": "product_view", "where": f"data.price > {1000 + number}"}
+            document = {"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]}
+            new = NewVersion(uuid7(), f"w{number}", 1, json.dumps(document), document)
+            workflows.save_version(connection, account, new, house.clock())
+        connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
+        accounts.grow_version(connection, account)
+    return _headers(house, account)
 
 
 def _compare(name: str, where: str, *, target: float, starting: int = 0) -> dict[str, Any]:
@@ -62,15 +100,19 @@ def _provide(base: Ground, where: str, starting: int) -> dict[str, str]:
         filter_ = where if number < starting else f"data.price > {1000 + number}"
         on = {"event": "product_view", "where": filter_}
         manage.apply_workflow(house, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]}))
+    return _headers(house, account)
+
+
+def _headers(house: Journey, account: int) -> dict[str, str]:
     token = manage.create_key(house, account, "bench", (EVENTS_WRITE,))
     house.database.close()
     return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": "application/json"}
 
 
-def _script(folder: Path, headers: dict[str, str]) -> Path:
+def _script(folder: Path, headers: dict[str, str], name: str = "post.lua") -> Path:
     lines = ['wrk.method = "POST"', f"wrk.body = {json.dumps(json.dumps(BODY))}"]
     lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    script = folder / "post.lua"
+    script = folder / name
     script.write_text("\n".join(lines))
     return script
 

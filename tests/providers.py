@@ -298,7 +298,8 @@ class MailServer:
             hostname="mail.example.com",
             tls_context=self._context if starttls else None,
             require_starttls=starttls,
-            auth_required=self._login,
+            # It does not see that the whole connection is TLS, and would warn.
+            auth_required=self._login and starttls,
             auth_require_tls=starttls,
             authenticator=self._authenticate,
             loop=self._loop,

@@ -176,7 +176,7 @@ class Destinations:
     def _count_failure(self, destination: _Destination, visit: Visit, now: float) -> None:
         destination.failures += 1
         # Calls that were under way when it opened tell nothing new.
-        if destination.failures < FAILURES_IN_A_ROW or visit.began < destination.opened_at:
+        if destination.failures < FAILURES_IN_A_ROW or (destination.is_broken() and not visit.is_probe):
             return
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(destination.openings, 10))
         destination.openings += 1

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP as WIRE
+from email.policy import SMTP
 from typing import Any
 
 import aiosmtplib
@@ -58,6 +58,10 @@ SCHEMA: Mapping[str, Any] = {
     "description": "send an e-mail by the account's SMTP server",
 }
 _LONGEST_SUBJECT = 500
+# Seconds to wait for the answer to QUIT.
+_GOODBYE = 1.0
+# Seven bits: every server takes these.
+_WIRE = SMTP.clone(cte_type="7bit")
 
 
 def check(fields: Any, path: str) -> Mistakes:
@@ -142,7 +146,7 @@ def _without_password(outcome: Outcome, password: str | None) -> Outcome:
 
 def _write(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> _Letter:
     """The message; raises Unfit and TemplateError."""
-    message = EmailMessage(policy=WIRE)
+    message = EmailMessage(policy=_WIRE)
     sender = _address(fields.get("from", account["from"]), "from", situation)
     message["From"] = sender
     to = _addresses(fields["to"], "to", situation)
@@ -200,9 +204,12 @@ def _line(text: str) -> str:
 
 
 async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str], place: str) -> Outcome:
+    client: aiosmtplib.SMTP | None = None
     try:
         async with asyncio.timeout(situation.timeout):
-            return await _send(letter, situation, account)
+            client = await _client(situation, account)
+            await client.connect()
+            return await _hand_over(client, letter)
     except RefusedTarget as wrong:
         return Outcome("failed", error=str(wrong), error_class="refused_target")
     except aiosmtplib.SMTPResponseException as answer:
@@ -211,8 +218,6 @@ async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str
     except TimeoutError:
         told = f"{place} did not take the message within {write_duration(situation.timeout)}"
         return Outcome("retry", error=told, error_class="timeout")
-    except ssl.SSLError as wrong:
-        return Outcome("retry", error=f"no trust in {place}: {detail(wrong)}", error_class="tls")
     except (aiosmtplib.SMTPConnectError, OSError) as wrong:
         cause = wrong.__cause__ or wrong
         if isinstance(cause, ssl.SSLError):
@@ -220,14 +225,18 @@ async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str
         return Outcome("retry", error=f"no connection to {place}: {detail(cause)}", error_class="connection")
     except aiosmtplib.SMTPException as wrong:
         return Outcome("failed", error=f"{place}: {str(wrong)[:200]}", error_class="smtp")
+    finally:
+        if client is not None:
+            await _say_goodbye(client)
 
 
-async def _send(letter: _Letter, situation: Situation, account: Mapping[str, str]) -> Outcome:
-    """Connect, log in, name all recipients, and hand the message over to those who are taken."""
-    security = account.get("security", "starttls")
-    client = aiosmtplib.SMTP(
+async def _client(situation: Situation, account: Mapping[str, str]) -> aiosmtplib.SMTP:
+    """A client that has yet to begin, on a connection to an address that may be dialled."""
+    security, port = account.get("security", "starttls"), smtp_port(account)
+    trust = None if security == "none" else await asyncio.to_thread(_trust, account.get("ca"))
+    return aiosmtplib.SMTP(
         hostname=account["host"],
-        sock=await dial(situation.session, account["host"], smtp_port(account)),
+        sock=await dial(situation.session, account["host"], port),
         username=account.get("username"),
         password=account.get("password"),
         # Not asked of the machine's name servers, which may take their time.
@@ -235,16 +244,18 @@ async def _send(letter: _Letter, situation: Situation, account: Mapping[str, str
         timeout=situation.timeout,
         use_tls=security == "tls",
         start_tls=security == "starttls",
-        tls_context=None if security == "none" else await asyncio.to_thread(_trust, account.get("ca")),
+        tls_context=trust,
     )
+
+
+async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
+    """What had to be said has been answered: a server that does not answer this is left standing."""
     try:
-        await client.connect()
-        await client.mail(letter.sender, encoding="ascii")
-        accepted, refused = await _name_recipients(client, letter)
-        answer = await client.data(letter.message.as_bytes())
-        return _handed_over(letter, accepted, refused, answer)
+        if client.is_connected:
+            await client.quit(timeout=_GOODBYE)
+    except (aiosmtplib.SMTPException, OSError, TimeoutError):
+        pass
     finally:
-        # Without a QUIT, which could hang; what was to be said has been answered.
         client.close()
 
 
@@ -253,6 +264,14 @@ def _trust(certificates: str | None) -> ssl.SSLContext:
     if certificates is not None:
         context.load_verify_locations(cadata=certificates)
     return context
+
+
+async def _hand_over(client: aiosmtplib.SMTP, letter: _Letter) -> Outcome:
+    """Name all recipients, and hand the message over for those who are accepted."""
+    await client.mail(letter.sender, encoding="ascii")
+    accepted, refused = await _name_recipients(client, letter)
+    answer = await client.data(letter.message.as_bytes())
+    return _handed_over(letter, accepted, refused, answer)
 
 
 async def _name_recipients(client: aiosmtplib.SMTP, letter: _Letter) -> tuple[list[str], dict[str, str]]:

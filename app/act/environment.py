@@ -15,7 +15,13 @@ from typing import Any
 import msgspec
 from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext, Undefined
 from liquid.builtin.filters.misc import date as liquid_date
-from liquid.exceptions import FilterError, LiquidError, LoopIterationLimitError, OutputStreamLimitError
+from liquid.exceptions import (
+    FilterError,
+    LiquidError,
+    LoopIterationLimitError,
+    OutputStreamLimitError,
+    UndefinedError,
+)
 from liquid.output import LimitedStringIO
 
 from app.act.numbers import FILTERS, Number, NumberError, total
@@ -106,15 +112,25 @@ class _Environment(Environment):
     block_nesting_limit = 30
 
 
+class _Missing(FalsyStrictUndefined):
+    """What is not there, for strict templates: `if` and the filter `default` may ask about it, all else is an error."""
+
+    force_liquid_default = True
+
+
 Filter = Callable[..., Any]
 
 
-def _bounded(function: Filter) -> Filter:
-    """A filter that minds the time, and the size of what it makes."""
+def _bounded(function: Filter, *, of_what_is_missing: bool = False) -> Filter:
+    """A filter that minds the time, and the size of what it makes; and, in strict templates, that what it is given is
+    there, unless it is made for that."""
     wants_environment = getattr(function, "with_environment", False)
 
     def call(value: Any, *arguments: Any, context: _Context, **named: Any) -> Any:
         context.check_time()
+        for given in arguments if of_what_is_missing else (value, *arguments, *named.values()):
+            if type(given) is _Missing:
+                raise UndefinedError(given.msg, token=given.token)
         if wants_environment:
             named["environment"] = context.env
         try:
@@ -201,19 +217,13 @@ def _date(value: object, shape: object = "", *, context: _Context) -> str:
 _date.with_context = True  # type: ignore[attr-defined]
 
 
-class _Missing(FalsyStrictUndefined):
-    """What is not there, for strict templates: `if` and the filter `default` may ask about it, all else is an error."""
-
-    force_liquid_default = True
-
-
 def _build(undefined: type[Undefined] = Undefined) -> _Environment:
     environment = _Environment(undefined=undefined)
     for tag in ("include", "render", "liquid"):
         del environment.tags[tag]
     own: dict[str, Filter] = {"replace": _replace, "join": _join, "sum": _sum, "json": write_json, **FILTERS}
     for name, function in {**environment.filters, **own}.items():
-        environment.filters[name] = _bounded(function)
+        environment.filters[name] = _bounded(function, of_what_is_missing=name == "default")
     environment.filters["date"] = _date
     return environment
 

@@ -23,7 +23,7 @@ DEEPEST = 10
 WAIT, WAIT_FOR, IF = "wait", "wait_for", "if"
 VERBS = (WAIT, WAIT_FOR, IF, *ACTIONS)
 # What a step may have beside its verb.
-_OF_ACTIONS = ("id", "retry", "timeout")
+_OF_ACTIONS = ("id", "retry", "timeout", "strict")
 _BESIDE = {WAIT: ("id",), WAIT_FOR: ("id", "timeout", "then", "else"), IF: ("id", "then", "else")}
 ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _PLACE = re.compile(r"(?P<block>.+)\[(?P<index>\d+)\]")
@@ -200,6 +200,8 @@ class _Checking:
             self.mistakes += retry.check(step["retry"], f"{path}.retry")
         if "timeout" in step:
             self.mistakes += _check_timeout(step["timeout"], f"{path}.timeout")
+        if "strict" in step:
+            self.mistakes += check_strict(step["strict"], f"{path}.strict")
 
     def _known_steps(self, path: str, names: Set[str]) -> None:
         self.mistakes += [
@@ -221,6 +223,11 @@ def _check_duration(value: Any, path: str) -> Mistakes:
     except ValueError as wrong:
         return [(path, str(wrong))]
     return []
+
+
+def check_strict(value: Any, path: str) -> Mistakes:
+    """What is wrong with a `strict`, of a step or of a whole document."""
+    return [] if isinstance(value, bool) else [(path, "has to be true or false")]
 
 
 def _check_timeout(value: Any, path: str) -> Mistakes:

@@ -71,6 +71,8 @@ def _step_lines(story: RunStory, step: StepStory, tried: list[AttemptStory]) -> 
         yield from _attempt_lines(attempt)
     if step.finished_at is not None:
         yield _at(step.finished_at, f"{name} {step.status}{_how(step)}")
+    elif step.error and not (tried and tried[-1].error == step.error):
+        yield _INDENT + f"{name} is held back: {_short(step.error)}"
 
 
 def _how(step: StepStory) -> str:

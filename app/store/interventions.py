@@ -16,11 +16,12 @@ from app.store.runs import job_key
 from app.words import NewRun
 
 # The run stands where it failed, so that the idempotency key of its step is the same; its attempts go on counting, but
-# those that were made are forgiven. The job has a number of its own, for the one that failed may still be about.
+# those that were made are forgiven, and so is the time that the step has taken. The job has a number of its own, for the
+# one that failed may still be about.
 _RETRY = """
 WITH run AS (
     UPDATE runs SET status = 'running', forgiven = attempt, turn = turn + 1, job = job + 1, wake_at = :now, error = NULL,
-        updated_at = :now, finished_at = NULL
+        step_started_at = :now, updated_at = :now, finished_at = NULL
     WHERE account_id = :account AND id = ANY (CAST(:runs AS uuid[])) AND status = 'failed'
     RETURNING account_id, id, ordinal, job
 ), step AS (

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import aiohttp
+
 from app import act, settings
 from app.act import outbound
 from app.act.destinations import Destinations

@@ -179,6 +179,17 @@ def test_the_story_of_a_failed_run_says_why(
     assert "answer: out of order\n" in told
 
 
+def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    with a_destination(Answer(503)) as destination:
+        run = _started(house, acme, {"http": {"url": destination.url}})
+        carry(house, acme.account_id, run)
+    assert "held back" not in flask("run", "show", run).stdout
+    with house.database.transaction() as connection:
+        values = {"run": run, "error": "a.example is left alone"}
+        connection.exec_driver_sql("UPDATE steps SET error = %(error)s WHERE run_id = %(run)s", values)
+    assert "  steps[0] http is held back: a.example is left alone\n" in flask("run", "show", run).stdout
+
+
 def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, house: Journey, acme: Sender) -> None:
     run = _started(house, acme, {"wait": "1h"}, exit_on="order_placed")
     carry(house, acme.account_id, run)
@@ -235,9 +246,11 @@ def test_a_retried_run_is_not_failed_any_more(
     flask: CommandLine, house: Journey, acme: Sender, broken: Destination
 ) -> None:
     run = _failed(house, acme, broken)
+    before = the_run(house, acme.account_id, run)
     flask("run", "retry", run, "--yes")
     after = the_run(house, acme.account_id, run)
     assert (after["status"], after["error"], after["finished_at"]) == ("running", None, None)
+    assert after["step_started_at"] > before["step_started_at"]
     (step,) = rows_of(house, "steps", acme.account_id, run)
     assert (step["status"], step["finished_at"]) == ("waiting", None)
 
