@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -90,7 +90,7 @@ class Advancer:
         for found in await self._database(partial(runs.find_running_runs_of_subject, database, event)):
             run: Run | None = found
             while run is not None:
-                settlement = self._answer(run, event)
+                settlement = await self._answer(run, event)
                 if settlement is None or await self._settle(run, settlement):
                     break
                 # Somebody moved it meanwhile: what does the event mean to it now?
@@ -111,22 +111,29 @@ class Advancer:
 
     # What events mean to runs
 
-    def _answer(self, run: Run, event: Event) -> Settlement | None:
-        """What an event of its subject, later than its start, does to a run; None: nothing."""
-        if "exit_on" in run.document and fits(run.document["exit_on"], event):
-            return _exit(run, event, self._house.clock())
+    async def _answer(self, run: Run, event: Event) -> Settlement | None:
+        """What an event of its subject, later than its start, does to a run; None: nothing. An event that a `wait_for`
+        waits for is its arrival, and does not end the run by `exit_on` as well."""
         step = steps.step_at(run.document, str(run.at))
         if steps.WAIT_FOR in step and run.step_started_at is not None and fits(step[steps.WAIT_FOR], event):
             return _arrived(run, step, event, self._house.clock())
-        return None
+        return _exit(run, event, self._house.clock()) if await self._ends(run, [event]) else None
 
     async def _still_wanted(self, run: Run) -> Run | None:
         """The run, unless an event that ends it came before its first step."""
-        for event in await self._events_since(run, run.document["exit_on"]):
-            if fits(run.document["exit_on"], event):
-                await self._settle(run, _exit(run, event, self._house.clock()))
-                return None
-        return run
+        event = await self._ends(run, await self._events_since(run, run.document["exit_on"]))
+        if event is None:
+            return run
+        await self._settle(run, _exit(run, event, self._house.clock()))
+        return None
+
+    async def _ends(self, run: Run, events: Iterable[Event]) -> Event | None:
+        """The first of the events that ends the run by `exit_on`."""
+        found = [event for event in events if "exit_on" in run.document and fits(run.document["exit_on"], event)]
+        if not found:
+            return None
+        taken = await self._database(partial(runs.find_awaited_events, self._house.database, run))
+        return next((event for event in found if event.id not in taken), None)
 
     async def _look_back(self, account_id: int, run_id: UUID) -> None:
         """A run has begun to wait for an event: did it come already, after the run's start?"""

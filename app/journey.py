@@ -13,6 +13,7 @@ The way in, `accept(account, event)`:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,7 @@ from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 
 _MOST_RELOADS = 5
 _COPIES_KEPT = 10_000
+_LOCKS = 64
 # Clocks of hosts and of Postgres may differ by this much; more is a machine to be mended.
 _MOST_SKEW = timedelta(seconds=10)
 _log = structlog.get_logger()
@@ -65,6 +67,7 @@ class Journey:
         self._accounts: dict[int, Account] = {}
         self._owners: dict[str, int] = {}
         self._key_minutes: dict[str, datetime] = {}
+        self._loading = [threading.Lock() for _ in range(_LOCKS)]
 
     def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
@@ -78,9 +81,14 @@ class Journey:
         account = self._accounts.get(self._owners.get(prefix, -1))
         if account is not None and prefix in account.copy.keys:
             return account
-        asked_at = time.monotonic()
-        with self.database.transaction() as connection:
-            return self._keep(accounts.find_account_by_key(connection, prefix), asked_at)
+        with self._loading[hash(prefix) % _LOCKS]:
+            account = self._accounts.get(self._owners.get(prefix, -1))
+            if account is not None and prefix in account.copy.keys:
+                return account
+            asked_at = time.monotonic()
+            with self.database.transaction() as connection:
+                copy = accounts.find_account_by_key(connection, prefix)
+            return self._keep(copy, asked_at)
 
     def recent(self, account: Account, *, seconds: float) -> Account | None:
         """The account as it was at most `seconds` ago, asking Postgres if need be; None when it is gone."""
@@ -92,20 +100,28 @@ class Journey:
         if version == account.copy.version:
             self._accounts[account.copy.id] = kept = replace(account, checked_at=asked_at)
             return kept
-        return self._load(account.copy.id)
+        return self._load(account.copy.id, newer_than=account.copy.version)
 
-    def _load(self, account_id: int) -> Account | None:
-        asked_at = time.monotonic()
-        with self.database.transaction() as connection:
-            copy = accounts.find_account_copy(connection, account_id)
-        if copy is None:
-            self._accounts.pop(account_id, None)
-        return self._keep(copy, asked_at)
+    def _load(self, account_id: int, *, newer_than: int) -> Account | None:
+        """The account as it is now. Of several threads that need it at once one asks Postgres and compiles."""
+        with self._loading[account_id % _LOCKS]:
+            known = self._accounts.get(account_id)
+            if known is not None and known.copy.version > newer_than:
+                return known
+            asked_at = time.monotonic()
+            with self.database.transaction() as connection:
+                copy = accounts.find_account_copy(connection, account_id)
+            if copy is None:
+                self._accounts.pop(account_id, None)
+            return self._keep(copy, asked_at)
 
     def _keep(self, copy: AccountCopy | None, asked_at: float) -> Account | None:
         if copy is None:
             return None
-        account = Account(copy, compile_rules(copy.workflows), asked_at)
+        known = self._accounts.get(copy.id)
+        rules = compile_rules(copy.workflows, known.rules if known else None)
+        # The documents have been read; ten thousand of them need not stay in memory.
+        account = Account(replace(copy, workflows=()), rules, asked_at)
         if len(self._accounts) >= _COPIES_KEPT:
             self._accounts.clear()
             self._owners.clear()
@@ -140,7 +156,7 @@ class Journey:
             if not taken.recorded.stale:
                 self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
                 return self._receipt(taken)
-            reloaded = self._load(account.copy.id)
+            reloaded = self._load(account.copy.id, newer_than=account.copy.version)
             if reloaded is None:
                 raise Unavailable("the account was deleted while an event arrived")
             account = reloaded
@@ -226,7 +242,7 @@ class Journey:
         Raises Unavailable when this machine's clock has not reached it yet: ask again a moment later.
         """
         account = self._accounts.get(account_id)
-        account = self.recent(account, seconds=0) if account else self._load(account_id)
+        account = self.recent(account, seconds=0) if account else self._load(account_id, newer_than=-1)
         rule = account.rules.by_workflow.get(workflow_id) if account else None
         if rule is None:
             return
@@ -362,11 +378,18 @@ def _kept(standing: Standing, last_event_at: datetime) -> Kept:
     return Kept(standing.version, standing.progress, standing.deadline, last_event_at, standing.last_started_at)
 
 
-def compile_rules(workflows: Iterable[EnabledWorkflow]) -> Rules:
-    """What is enabled in an account, ready to match. A version that an older release saved and this one cannot compile
-    is left out and logged: it must not keep the account's events from being stored."""
+def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = None) -> Rules:
+    """What is enabled in an account, ready to match; versions are never changed, so those in `known` are taken over.
+
+    A version that an older release saved and this one cannot compile is left out and logged: it must not keep the
+    account's events from being stored.
+    """
     rules = []
     for workflow in workflows:
+        before = known.by_workflow.get(workflow.id) if known else None
+        if before is not None and (before.version, before.workflow) == (workflow.version, workflow.name):
+            rules.append(before)
+            continue
         try:
             rules.append(compile_rule(workflow.id, workflow.name, workflow.version, workflow.document))
         except Exception:

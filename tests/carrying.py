@@ -15,16 +15,18 @@ from app.journey import Journey
 
 def carry(house: Journey, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
     """Let one job move a run as far as it may; the run's row afterwards."""
-    _with_an_advancer(house, lambda advancer: advancer.advance(account_id, UUID(run_id), job))
+    with_an_advancer(house, lambda advancer: advancer.advance(account_id, UUID(run_id), job))
     return the_run(house, account_id, run_id)
 
 
 def wake(house: Journey, account_id: int, event_id: str) -> None:
     """Let an event's job wake and end the runs that it concerns."""
-    _with_an_advancer(house, lambda advancer: advancer.wake(account_id, UUID(event_id)))
+    with_an_advancer(house, lambda advancer: advancer.wake(account_id, UUID(event_id)))
 
 
-def _with_an_advancer(house: Journey, job: Callable[[Advancer], Coroutine[Any, Any, None]]) -> None:
+def with_an_advancer(house: Journey, job: Callable[[Advancer], Coroutine[Any, Any, None]]) -> None:
+    """Let one worker do `job`: what it learns of destinations it knows until the end of that."""
+
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
             async with outbound.open_session(house.settings) as session:

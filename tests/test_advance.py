@@ -263,6 +263,22 @@ def test_exit_on_ends_a_run_wherever_it_stands(house: Journey, acme: Sender) -> 
     assert (after["status"], after["error"]) == ("exited", f"exit_on: order_placed (event {event['id']})")
 
 
+def test_an_awaited_event_does_not_end_the_run_as_well(house: Journey, acme: Sender) -> None:
+    steps = [{**WAIT_FOR, "then": [{"wait": "1h"}, {"log": "sold"}]}]
+    manage.apply_workflow(house, acme.account_id, a_workflow(exit_on="order_placed", steps=steps))
+    run: str = acme.post(an_event()).get_json()["runs"][0]
+    carry(house, acme.account_id, run)
+    event = acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"]
+    # The second time as after a crash of the worker that has just let the run go on.
+    wake(house, acme.account_id, event)
+    wake(house, acme.account_id, event)
+    carry(house, acme.account_id, run, job=3)
+    assert the_run(house, acme.account_id, run)["at"] == "steps[0].then[0]"
+    another = acme.post(an_event(event="order_placed", data={"total": 18})).get_json()["id"]
+    wake(house, acme.account_id, another)
+    assert the_run(house, acme.account_id, run)["status"] == "exited"
+
+
 def test_exit_on_counts_before_the_first_step(house: Journey, acme: Sender) -> None:
     run = _started_with_exit(house, acme)
     acme.post(an_event(event="order_placed"))

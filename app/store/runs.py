@@ -152,6 +152,17 @@ def find_events_of_subject_since(database: Database, since: Event, names: Sequen
         return events.find_events_of_subject_since(_living(database), since, names)
 
 
+def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
+    """The ids of the events for which the run has waited and that have come."""
+    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
+        cursor.execute(
+            "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
+            "AND status = 'done' AND output ->> 'id' IS NOT NULL",
+            (run.account_id, str(run.id)),
+        )
+        return frozenset(UUID(row[0]) for row in cursor)
+
+
 def _living(database: Database) -> RawConnection:
     """The thread's held connection, opened anew when it has died since its last use."""
     connection = database.held()
