@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.patterns import advance
+from bench.running import first_call, runs, waiting
 from bench.single import many_workflows, single, single_starting
 
 BENCHMARKS = {
@@ -18,6 +19,9 @@ BENCHMARKS = {
     "single-starting": single_starting,
     "advance": advance,
     "many-workflows": many_workflows,
+    "runs": runs,
+    "first-call": first_call,
+    "waiting": waiting,
 }
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 

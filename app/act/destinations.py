@@ -88,8 +88,8 @@ class Destinations:
         random: chance.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.places = max(1, concurrency // 4)
-        self.places_of_account = max(1, concurrency * 3 // 4)
+        self.places = max(1, concurrency)
+        self.places_of_account = max(1, concurrency)
         self._random = random or chance.Random()
         self._clock = clock
         self._known: dict[Key, _Destination] = {}

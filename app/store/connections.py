@@ -50,9 +50,19 @@ def passing_trouble_as_unavailable() -> Iterator[None]:
 
 
 class HeldConnection(RawConnection):
-    """A thread's own connection; `prepared`: the statements of the hot path are known to it."""
+    """A thread's own connection; `prepared`: the names of the statements that it knows."""
 
-    prepared = False
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.prepared: set[str] = set()
+
+
+def prepare(connection: HeldConnection, name: str, statement: str) -> None:
+    """Let the connection know a statement (its types, AS and text), if it does not yet."""
+    if name not in connection.prepared:
+        with connection.cursor() as cursor:
+            cursor.execute(f"PREPARE {name} {statement}")
+        connection.prepared.add(name)
 
 
 class Database:

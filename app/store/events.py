@@ -20,13 +20,12 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.identifiers import moment_of
-from app.store.connections import Database, passing_trouble_as_unavailable
+from app.store.connections import Database, passing_trouble_as_unavailable, prepare
 from app.words import Decision, Event, NewRun
 
 # The path of most events: nothing starts, no idempotency key. One insert that happens only while the caller's copy of
 # the account is the current one.
-_RECORD = """
-PREPARE record_event (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb) AS
+_RECORD = """(bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb) AS
 INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
 SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND version = $2
 """
@@ -34,7 +33,6 @@ SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND 
 # The same with everything that may come with it: all in one statement, hence in one transaction and one round trip.
 # An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
 _RECORD_ALL = """
-PREPARE record_event_with_all
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
      uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[]) AS
 WITH account AS (
@@ -181,11 +179,8 @@ def record_on(
 def prepared(database: Database) -> RawConnection:
     """The calling thread's held connection, knowing the statements that record events."""
     connection = database.held()
-    if not connection.prepared:
-        with connection.cursor() as cursor:
-            cursor.execute(_RECORD)
-            cursor.execute(_RECORD_ALL)
-        connection.prepared = True
+    prepare(connection, "record_event", _RECORD)
+    prepare(connection, "record_event_with_all", _RECORD_ALL)
     return connection
 
 

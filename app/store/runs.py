@@ -8,7 +8,7 @@ worker that was overtaken changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,9 +17,10 @@ from uuid import UUID
 import msgspec
 import psycopg2
 from psycopg2.extensions import connection as RawConnection
+from psycopg2.extensions import cursor as Cursor
 
 from app.store import events
-from app.store.connections import Database, passing_trouble_as_unavailable
+from app.store.connections import Database, passing_trouble_as_unavailable, prepare
 from app.words import Event, NewRun, Outcome, Run
 
 # All that the next step needs, read at once. The event is found in its partition by its received_at.
@@ -35,7 +36,10 @@ JOIN workflow_versions AS version ON version.account_id = run.account_id AND ver
     AND version.version = run.version
 JOIN events AS event ON event.account_id = run.account_id AND event.id = run.event_id
     AND event.received_at = run.event_received_at
-WHERE run.status = 'running' AND run.account_id = %s
+"""
+
+_CLAIM = f"""(bigint, uuid, int) AS
+{_RUN} WHERE run.status = 'running' AND run.account_id = $1 AND run.id = $2 AND run.job = $3
 """
 
 # Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
@@ -114,30 +118,31 @@ class Settlement:
 
 def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
     """The run with all that its next step needs; None when this job may not move it (ended, or moved on by another)."""
-    with passing_trouble_as_unavailable():
-        connection = _living(database)
-        with connection.cursor() as cursor:
-            cursor.execute(_RUN + "AND run.id = %s AND run.job = %s", (account_id, str(run_id), job))
-            row = cursor.fetchone()
-    return None if row is None else _run(row)
+
+    def claim(cursor: Cursor) -> None:
+        # Prepared, since planning it over the partitions costs more than carrying it out.
+        prepare(database.held(), "claim_run", _CLAIM)
+        cursor.execute("EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
+
+    rows = _ask(database, claim)
+    return _run(rows[0]) if rows else None
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
     """A run as it stands now; None when it has ended."""
-    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
-        cursor.execute(_RUN + "AND run.id = %s", (account_id, str(run_id)))
-        row = cursor.fetchone()
-    return None if row is None else _run(row)
+    question = _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s"
+    rows = _ask(database, lambda cursor: cursor.execute(question, (account_id, str(run_id))))
+    return _run(rows[0]) if rows else None
 
 
 def find_running_runs_of_subject(database: Database, event: Event) -> list[Run]:
     """The runs of the event's subject that were started before it and have not ended."""
-    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
-        cursor.execute(
-            _RUN + "AND run.distinct_id = %s AND run.event_id < %s ORDER BY run.id",
-            (event.account_id, event.distinct_id, str(event.id)),
-        )
-        return [_run(row) for row in cursor.fetchall()]
+    question = (
+        _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.distinct_id = %s AND run.event_id < %s "
+        "ORDER BY run.id"
+    )
+    values = (event.account_id, event.distinct_id, str(event.id))
+    return [_run(row) for row in _ask(database, lambda cursor: cursor.execute(question, values))]
 
 
 def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
@@ -154,25 +159,36 @@ def find_events_of_subject_since(database: Database, since: Event, names: Sequen
 
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
     """The ids of the events for which the run has waited and that have come."""
-    with passing_trouble_as_unavailable(), _living(database).cursor() as cursor:
-        cursor.execute(
+    rows = _ask(
+        database,
+        lambda cursor: cursor.execute(
             "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
             "AND status = 'done' AND output ->> 'id' IS NOT NULL",
             (run.account_id, str(run.id)),
-        )
-        return frozenset(UUID(row[0]) for row in cursor)
+        ),
+    )
+    return frozenset(UUID(row[0]) for row in rows)
+
+
+def _ask(database: Database, question: Callable[[Cursor], None]) -> list[tuple[Any, ...]]:
+    """The rows of a question that changes nothing; asked once more on a new connection when the held one has died."""
+    with passing_trouble_as_unavailable():
+        for is_last in (False, True):
+            try:
+                with database.held().cursor() as cursor:
+                    question(cursor)
+                    return cursor.fetchall()
+            except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                if is_last or not database.held_is_broken():
+                    raise
+                database.let_go()
+    raise AssertionError("unreachable")
 
 
 def _living(database: Database) -> RawConnection:
     """The thread's held connection, opened anew when it has died since its last use."""
-    connection = database.held()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except (psycopg2.OperationalError, psycopg2.InterfaceError):
-        database.let_go()
-        connection = database.held()
-    return connection
+    _ask(database, lambda cursor: cursor.execute("SELECT 1"))
+    return database.held()
 
 
 def _run(row: Sequence[Any]) -> Run:

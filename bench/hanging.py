@@ -1,0 +1,149 @@
+"""One destination hangs for its whole time-out with 500 runs queued for it: how late are the runs for another one?
+
+The same stream of runs with and without the 500, by one worker, in turns. The worker is stopped while they are queued, so
+that all of them are there when the stream begins; the two destinations belong to one account, which is the worst case.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from app import create_app, manage
+from app.journey import Journey
+from app.operate.children import Program, end_all, spawn
+from app.words import EVENTS_WRITE, PLANS
+from bench.measuring import median
+from bench.running import Listener
+from bench.servers import ROOT, Ground, ground
+
+QUEUED = 500
+TIMEOUT = "15s"
+RATE = 20
+SECONDS = 25
+TRIES = 3
+MOST_DELAY = 100
+
+
+def hanging() -> list[dict[str, Any]]:
+    """The median delay with the hanging destination may be at most 100 ms more than without."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        fast, slow = Listener(), stack.enter_context(_silent())
+        send = _Sender(base, f"http://127.0.0.1:{fast.server_port}/", f"http://127.0.0.1:{slow}/")
+        # Circuits and places are in the worker's memory: each try has a worker of its own.
+        tries = []
+        for _ in range(TRIES):
+            for queued in (0, QUEUED):
+                with _worker(base) as worker:
+                    tries.append((queued, _delays(send, fast, worker, queued)))
+        send.house.database.close()
+    without, beside = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
+    ours, reference = median(map(median, beside)), median(map(median, without))
+    more = ours - reference
+    return [
+        {
+            "name": "hanging",
+            "ours": round(ours, 1),
+            "reference": round(reference, 1),
+            "unit": "ms from the 2xx to the call, in the median",
+            "ratio": round(MOST_DELAY / max(0.1, more), 2),
+            "target": 1.0,
+            "more_ms": round(more, 1),
+            "p99_ms": round(median(map(_p99, beside)), 1),
+            "p99_without_ms": round(median(map(_p99, without)), 1),
+            "missing": sum(RATE * SECONDS - len(late) for _, late in tries),
+            "ok": more < MOST_DELAY and all(len(late) == RATE * SECONDS for _, late in tries),
+        }
+    ]
+
+
+def _p99(late: list[float]) -> float:
+    return sorted(late)[int(len(late) * 0.99)]
+
+
+class _Sender:
+    """An account with a workflow for each destination, and events for them; each try has names of its own."""
+
+    def __init__(self, base: Ground, fast: str, slow: str) -> None:
+        app = create_app(base.settings)
+        self.house: Journey = app.extensions["journey"]
+        self._client = app.test_client()
+        account = manage.create_account(self.house, "bench", PLANS["unlimited"])
+        for name, url in (("fast", fast), ("slow", slow)):
+            step = {"http": {"url": url}, "timeout": TIMEOUT}
+            manage.apply_workflow(self.house, account, json.dumps({"name": name, "on": name, "steps": [step]}))
+        token = manage.create_key(self.house, account, "bench", (EVENTS_WRITE,))
+        self._headers = {"x-limechat-uat": token, "x-fb-account-id": str(account)}
+        self._count = 0
+
+    def post(self, name: str) -> tuple[str, float]:
+        """One event that starts one run; its subject, and when it was acknowledged."""
+        self._count += 1
+        subject = f"{name}-{self._count}"
+        body = {"event": name, "distinct_id": subject, "data": {}}
+        answer = self._client.post("/api/v1/cvf-events", json=body, headers=self._headers)
+        assert answer.status_code == 200, answer.get_data()
+        return subject, time.monotonic()
+
+
+def _delays(send: _Sender, fast: Listener, worker: Program, queued: int) -> list[float]:
+    """Milliseconds from the acknowledgement of each event of the stream to its call."""
+    send.post("fast")
+    time.sleep(3)
+    worker.send_signal(signal.SIGSTOP)
+    for _ in range(queued):
+        send.post("slow")
+    worker.send_signal(signal.SIGCONT)
+    began, answered = time.monotonic(), {}
+    for number in range(RATE * SECONDS):
+        time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+        subject, moment = send.post("fast")
+        answered[subject] = moment
+    time.sleep(2)
+    late = [(fast.arrived[subject] - moment) * 1000 for subject, moment in answered.items() if subject in fast.arrived]
+    print(
+        f"    {queued} queued: median {median(late):.1f} ms, 99 % {_p99(late):.1f} ms, last {max(late):.1f} ms",
+        file=sys.stderr,
+    )
+    return late
+
+
+@contextmanager
+def _worker(base: Ground) -> Iterator[Program]:
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+    program = spawn(command, death_signal=signal.SIGKILL, cwd=ROOT, env=base.environment)
+    try:
+        yield program
+    finally:
+        # What hangs would be waited for.
+        end_all([program], signal.SIGKILL, 5)
+
+
+@contextmanager
+def _silent() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    kept.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield int(listener.getsockname()[1])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in kept:
+            connection.close()

@@ -1,0 +1,236 @@
+"""Runs: how many a worker carries out a second, how soon the first call leaves, and what a hundred thousand waits cost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import psutil
+import psycopg2
+
+from app import manage
+from app.identifiers import uuid7
+from app.journey import Journey
+from app.operate.supervision import Command, stop_together
+from app.words import EVENTS_WRITE, PLANS, Event
+from bench.measuring import median
+from bench.servers import Ground, ground, gunicorn
+
+RUNS = 3_000
+WAITING = 100_000
+EVENTS = 1_500
+RATE = 100
+
+
+class Listener(ThreadingHTTPServer):
+    """Notes when each event's call arrives."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Call)
+        self.arrived: dict[str, float] = {}
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Call(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        now = time.monotonic()
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.arrived.setdefault(body["distinct_id"], now)  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def _worker(base: Ground) -> Iterator[Command]:
+    command = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], base.environment)
+    command.start()
+    try:
+        yield command
+    finally:
+        stop_together([command], 30)
+
+
+def _account(house: Journey, step: dict[str, Any]) -> int:
+    account = manage.create_account(house, f"bench-{time.monotonic_ns()}", PLANS["unlimited"])
+    document = {"name": "bench", "on": "product_view", "steps": [step]}
+    manage.apply_workflow(house, account, json.dumps(document))
+    return account
+
+
+def _start_runs(house: Journey, account: int, count: int) -> None:
+    copy = house._load(account, newer_than=-1)
+    assert copy is not None
+    for number in range(count):
+        moment = house.clock()
+        data: dict[str, Any] = {}
+        event = Event(uuid7(moment), account, "product_view", str(number), None, data, "{}", None, moment)
+        house.accept(copy, event, lambda current: None)
+
+
+def _seconds_until_done(base: Ground, account: int, count: int) -> float:
+    began = time.monotonic()
+    with psycopg2.connect(base.environment["DATABASE_URL"]) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            while time.monotonic() - began < 120:
+                cursor.execute("SELECT count(*) FROM runs WHERE account_id = %s AND status = 'done'", (account,))
+                if cursor.fetchone() == (count,):
+                    return time.monotonic() - began
+                time.sleep(0.02)
+    raise SystemExit("the runs were not done in time")
+
+
+def _rate(base: Ground, house: Journey, worker: psutil.Process, step: dict[str, Any]) -> float:
+    """Runs a second of a worker that finds RUNS of them in the queue: it is stopped while they are put there."""
+    account = _account(house, step)
+    worker.suspend()
+    try:
+        _start_runs(house, account, RUNS)
+    finally:
+        worker.resume()
+    return RUNS / _seconds_until_done(base, account, RUNS)
+
+
+def _process(command: Command) -> psutil.Process:
+    assert command.program is not None
+    return psutil.Process(command.program.pid)
+
+
+def runs() -> list[dict[str, Any]]:
+    """One worker, with a `log` step and with an `http` step to a local server."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        listener = Listener()
+        house = Journey(base.settings)
+        http = {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}}
+        worker = _process(stack.enter_context(_worker(base)))
+        _rate(base, house, worker, {"log": "warm"})
+        found = []
+        for name, step in (("runs-log", {"log": "hello"}), ("runs-http", http)):
+            rate = median(_rate(base, house, worker, step) for _ in range(3))
+            found.append(_row(name, round(rate), None, None, None, "runs a second of one worker"))
+        house.database.close()
+    return found
+
+
+def first_call() -> list[dict[str, Any]]:
+    """From the 2xx to the arrival of the first call, at 100 events a second (open loop)."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        listener = Listener()
+        house = Journey(base.settings)
+        account = _account(house, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
+        token = manage.create_key(house, account, "bench", (EVENTS_WRITE,))
+        house.database.close()
+        url, _ = stack.enter_context(gunicorn("wsgi:app", ["-c", "deploy/gunicorn.conf.py"], base.environment))
+        stack.enter_context(_worker(base))
+        time.sleep(3)
+        answered = _post_steadily(url, account, token)
+        time.sleep(2)
+    late = sorted((listener.arrived[name] - at) * 1000 for name, at in answered.items() if name in listener.arrived)
+    p99 = late[int(len(late) * 0.99)]
+    missing = len(answered) - len(late)
+    return [
+        _row("first-call-p50", round(median(late), 1), 50, 50 / max(0.1, median(late)), 1.0, f"ms, {missing} missing"),
+        _row("first-call-p99", round(p99, 1), 250, 250 / max(0.1, p99), 1.0, f"ms of {len(late)} events"),
+    ]
+
+
+def _post_steadily(url: str, account: int, token: str) -> dict[str, float]:
+    headers = {"Content-Type": "application/json", "x-limechat-uat": token, "x-fb-account-id": str(account)}
+    answered: dict[str, float] = {}
+    port = int(url.rsplit(":", 1)[1])
+    began = time.monotonic()
+
+    def post(first: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for number in range(first, EVENTS, 4):
+            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            body = json.dumps({"event": "product_view", "distinct_id": str(number), "data": {}})
+            connection.request("POST", "/api/v1/cvf-events", body, headers)
+            response = connection.getresponse()
+            response.read()
+            if response.status == 200:
+                answered[str(number)] = time.monotonic()
+
+    threads = [threading.Thread(target=post, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answered
+
+
+def waiting() -> list[dict[str, Any]]:
+    """100,000 runs that wait for tomorrow: throughput of fresh runs, and the worker's memory, against none."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        house = Journey(base.settings)
+        process = _process(stack.enter_context(_worker(base)))
+        _rate(base, house, process, {"log": "warm"})
+        before = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
+        memory = process.memory_info().rss
+        _fill_with_waits(base, house)
+        after = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
+        grown = (process.memory_info().rss - memory) / 2**20
+        house.database.close()
+    return [
+        _row("waiting", round(after), round(before), after / before, 0.9, "runs a second, 100,000 others waiting"),
+        _row("waiting-memory", round(grown, 1), 20, 20 / max(0.1, grown), 1.0, "MiB grown"),
+    ]
+
+
+def _fill_with_waits(base: Ground, house: Journey) -> None:
+    """As if a worker had entered all these waits: one statement instead of an hour."""
+    account = _account(house, {"wait": "1d"})
+    _start_runs(house, account, 1)
+    time.sleep(1)
+    with psycopg2.connect(base.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "WITH new AS (INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, "
+            "matched, distinct_id, status, at, turn, job, wake_at, step_started_at, created_at, updated_at) "
+            "SELECT account_id, gen_random_uuid(), workflow_id, version, 'n' || number, event_id, event_received_at, "
+            "matched, distinct_id, status, at, turn, job, wake_at, step_started_at, created_at, updated_at "
+            "FROM runs, generate_series(1, %s) AS number WHERE account_id = %s RETURNING account_id, id, job, wake_at) "
+            "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after) "
+            "SELECT 0, 'run', 'queued', name, convert_to(name, 'UTF8'), wake_at FROM new, "
+            "LATERAL (SELECT account_id || ':' || id || ':' || job) AS named (name)",
+            (WAITING, account),
+        )
+        connection.commit()
+        connection.autocommit = True
+        cursor.execute("ANALYZE pgqueuer")
+        cursor.execute("SELECT count(*) FROM pgqueuer WHERE execute_after > now() + %s", (timedelta(hours=1),))
+        row = cursor.fetchone()
+    assert row is not None and row[0] >= WAITING
+
+
+def _row(
+    name: str, ours: float, reference: float | None, ratio: float | None, target: float | None, unit: str
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ours": ours,
+        "reference": "-" if reference is None else reference,
+        "ratio": "-" if ratio is None else round(ratio, 2),
+        "target": "-" if target is None else target,
+        "unit": unit,
+        "ok": ratio is None or target is None or ratio >= target,
+    }
