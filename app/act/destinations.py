@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import random as chance
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from app.durations import write_duration
 from app.words import Outcome
@@ -47,7 +47,7 @@ class HeldBack(Exception):
         return Outcome("later", error=str(self), error_class=self.error_class, retry_after=self.seconds)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Visit:
     """One call; `went_well` is for the caller to say: True it answered, False it could not, None nothing is known."""
 
@@ -56,16 +56,67 @@ class Visit:
     went_well: bool | None = None
 
 
+class _Line:
+    """Places, those who hold one, and those who wait for one because that is a matter of a moment."""
+
+    __slots__ = ("_clock", "_usual", "_waiting", "held", "places", "visits")
+
+    def __init__(self, places: int, clock: Callable[[], float]) -> None:
+        self.places = places
+        self.held = 0
+        self.visits: list[Visit] = []
+        self._clock = clock
+        self._usual: float | None = None
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> bool:
+        """Take a place; False when none becomes free in a moment."""
+        if self.held < self.places:
+            self.held += 1
+            return True
+        if self.usual() * (len(self._waiting) + 1) / self.places > _MOMENT:
+            return False
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await asyncio.wait((turn,), timeout=_MOMENT)
+        except asyncio.CancelledError:
+            if turn.done():
+                self.give_back()
+            else:
+                self._waiting.remove(turn)
+            raise
+        if not turn.done():
+            self._waiting.remove(turn)
+        return turn.done()
+
+    def give_back(self) -> None:
+        """Hand the place to the first who waits; without one it is free."""
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
+        else:
+            self.held -= 1
+
+    def usual(self) -> float:
+        """How long a call takes: as lately, and at least as long as the oldest one has been under way."""
+        age = self._clock() - self.visits[0].began if self.visits else 0.0
+        return max(age, _GUESS if self._usual is None else self._usual)
+
+    def learn(self, seconds: float) -> None:
+        """A call has ended that took so long."""
+        self._usual = seconds if self._usual is None else self._usual * 0.7 + seconds * 0.3
+
+    def is_idle(self) -> bool:
+        """Whether nobody holds a place or waits for one."""
+        return not self.held and not self._waiting
+
+
 @dataclass(slots=True)
 class _Destination:
-    """`held`: how many of its places are taken; `usual`: the length of its calls lately (None: none has ended);
-    `next_turn`: when the next run that is sent away should come back; `openings`: how often in a row its circuit has
+    """`next_turn`: when the next run that is sent away should come back; `openings`: how often in a row its circuit has
     opened; `probing`: whether a call is trying it out."""
 
-    visits: list[Visit] = field(default_factory=list)
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-    held: int = 0
-    usual: float | None = None
+    line: _Line
     next_turn: float = 0.0
     failures: int = 0
     openings: int = 0
@@ -88,53 +139,67 @@ class Destinations:
         random: chance.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.places = max(1, concurrency)
-        self.places_of_account = max(1, concurrency)
+        self.places = max(1, concurrency // 4)
+        self.places_of_account = max(1, concurrency * 3 // 4)
         self._random = random or chance.Random()
         self._clock = clock
         self._known: dict[Key, _Destination] = {}
-        self._of_account: Counter[int] = Counter()
+        self._accounts: dict[int, _Line] = {}
 
     @asynccontextmanager
     async def visit(self, account_id: int, place: str) -> AsyncIterator[Visit]:
         """Hold one of the places at `place` (host:port) for the length of the block; raises HeldBack."""
         destination = self._find((account_id, place))
         self._mind_the_circuit(destination, place)
-        with self._a_place_of(account_id):
-            await self._take_a_place(destination, place)
+        async with self._a_place_of(account_id) as account:
+            if not await destination.line.take():
+                raise self._sent_away(destination, place)
             try:
                 self._mind_the_circuit(destination, place)
-                visit = self._begin(destination)
+                visit = self._begin(destination, account)
                 try:
                     yield visit
                 finally:
-                    self._end(destination, visit)
+                    self._end(destination, account, visit)
             finally:
-                _give_back(destination)
+                destination.line.give_back()
 
-    @contextmanager
-    def _a_place_of(self, account_id: int) -> Iterator[None]:
-        if self._of_account[account_id] >= self.places_of_account:
-            reason = f"the account has {self.places_of_account} calls under way already, as many as it may have"
-            raise HeldBack("busy", reason, self._random.uniform(0.5, 1.5))
-        self._of_account[account_id] += 1
+    @asynccontextmanager
+    async def _a_place_of(self, account_id: int) -> AsyncIterator[_Line]:
+        line = self._accounts.setdefault(account_id, _Line(self.places_of_account, self._clock))
         try:
-            yield
+            if not await line.take():
+                reason = f"the account has {line.places} calls under way already, as many as it may have"
+                raise HeldBack("busy", reason, self._random.uniform(0.5, 1.5))
+            try:
+                yield line
+            finally:
+                line.give_back()
         finally:
-            self._of_account[account_id] -= 1
-            if not self._of_account[account_id]:
-                del self._of_account[account_id]
+            if line.is_idle():
+                self._accounts.pop(account_id, None)
 
     def _find(self, key: Key) -> _Destination:
         if len(self._known) >= _MOST_REMEMBERED and key not in self._known:
             self._forget()
-        return self._known.setdefault(key, _Destination())
+        if key not in self._known:
+            self._known[key] = _Destination(_Line(self.places, self._clock))
+        return self._known[key]
 
     def _forget(self) -> None:
         """Keep only what is under way or broken; and where that is still too much, only what is under way."""
-        busy = {key: one for key, one in self._known.items() if one.held or one.waiting}
+        busy = {key: one for key, one in self._known.items() if not one.line.is_idle()}
         broken = {key: one for key, one in self._known.items() if one.is_broken()}
         self._known = {**broken, **busy} if len(broken) < _MOST_REMEMBERED // 2 else busy
+
+    def _sent_away(self, destination: _Destination, place: str) -> HeldBack:
+        """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
+        now, usual = self._clock(), destination.line.usual()
+        turn = max(destination.next_turn, now + min(usual, 1.0)) + usual / self.places
+        destination.next_turn = min(turn, now + LONGEST_TURN)
+        seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
+        reason = f"{place} has {self.places} calls under way already, as many as it may have"
+        return HeldBack("busy", reason, max(0.1, seconds))
 
     # Circuits
 
@@ -148,24 +213,26 @@ class Destinations:
             seconds = left + self._random.uniform(0.0, destination.open_until - destination.opened_at)
             raise _left_alone(place, destination.failures, seconds)
         if destination.probing:
-            seconds = self._random.uniform(0.5, 1.5) * max(1.0, destination.usual or 0.0)
+            seconds = self._random.uniform(0.5, 1.5) * max(1.0, destination.line.usual())
             raise _left_alone(place, destination.failures, seconds)
 
-    def _begin(self, destination: _Destination) -> Visit:
+    def _begin(self, destination: _Destination, account: _Line) -> Visit:
         visit = Visit(self._clock(), is_probe=destination.is_broken())
         destination.probing |= visit.is_probe
-        destination.visits.append(visit)
+        destination.line.visits.append(visit)
+        account.visits.append(visit)
         return visit
 
-    def _end(self, destination: _Destination, visit: Visit) -> None:
-        destination.visits.remove(visit)
+    def _end(self, destination: _Destination, account: _Line, visit: Visit) -> None:
+        destination.line.visits.remove(visit)
+        account.visits.remove(visit)
         if visit.is_probe:
             destination.probing = False
         if visit.went_well is None:
             return
         now = self._clock()
-        spent = now - visit.began
-        destination.usual = spent if destination.usual is None else destination.usual * 0.7 + spent * 0.3
+        destination.line.learn(now - visit.began)
+        account.learn(now - visit.began)
         if not visit.went_well:
             self._count_failure(destination, visit, now)
             return
@@ -182,59 +249,6 @@ class Destinations:
         destination.openings += 1
         destination.opened_at = now
         destination.open_until = now + pause * self._random.uniform(0.8, 1.2)
-
-    # Places
-
-    async def _take_a_place(self, destination: _Destination, place: str) -> None:
-        """Return holding a place; raises HeldBack when none becomes free in a moment."""
-        if destination.held < self.places:
-            destination.held += 1
-            return
-        usual = self._usual(destination)
-        ahead = len(destination.waiting)
-        if ahead >= self.places or usual * (ahead + 1) / self.places > _MOMENT:
-            raise self._sent_away(destination, place, usual)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        destination.waiting.append(turn)
-        try:
-            await asyncio.wait((turn,), timeout=_MOMENT)
-        except asyncio.CancelledError:
-            _leave_the_line(destination, turn)
-            raise
-        if not turn.done():
-            _leave_the_line(destination, turn)
-            raise self._sent_away(destination, place, self._usual(destination))
-
-    def _usual(self, destination: _Destination) -> float:
-        """How long a call takes: as lately, and at least as long as the oldest one has been under way."""
-        age = max((self._clock() - visit.began for visit in destination.visits), default=0.0)
-        return max(age, _GUESS if destination.usual is None else destination.usual)
-
-    def _sent_away(self, destination: _Destination, place: str, usual: float) -> HeldBack:
-        """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
-        now = self._clock()
-        turn = max(destination.next_turn, now + min(usual, 1.0)) + usual / self.places
-        destination.next_turn = min(turn, now + LONGEST_TURN)
-        seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
-        reason = f"{place} has {self.places} calls under way already, as many as it may have"
-        return HeldBack("busy", reason, max(0.1, seconds))
-
-
-def _give_back(destination: _Destination) -> None:
-    """Hand the place to the first in the line; without one it is free."""
-    while destination.waiting:
-        turn = destination.waiting.popleft()
-        if not turn.done():
-            turn.set_result(None)
-            return
-    destination.held -= 1
-
-
-def _leave_the_line(destination: _Destination, turn: asyncio.Future[None]) -> None:
-    if turn.done():
-        _give_back(destination)
-    else:
-        destination.waiting.remove(turn)
 
 
 def _left_alone(place: str, failures: int, seconds: float) -> HeldBack:

@@ -1,0 +1,71 @@
+"""A worker that kills itself (SIGKILL) at a chosen point of a chosen step: `python -m tests.dying`, orders on standard input.
+
+Each order is a JSON line `{"account", "run", "job", "point", "ordinal"}`; it is carried out in a fork of this process, and
+how the fork ended is answered: the signal's number, or 0. `point` null: it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+from app import settings
+from app.act import outbound
+from app.advance import Advancer
+from app.journey import Journey
+from app.store.runs import Settlement
+from app.words import Run
+
+POINTS = ("before act", "after act", "before settle", "after settle")
+
+
+class DyingAdvancer(Advancer):
+    """Ends the whole process at its point."""
+
+    order: dict[str, Any]
+
+    def _maybe_die(self, point: str, run: Run) -> None:
+        if self.order["point"] == point and self.order["ordinal"] == run.ordinal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def _act(self, run: Run) -> Settlement:
+        self._maybe_die("before act", run)
+        settlement = await super()._act(run)
+        self._maybe_die("after act", run)
+        return settlement
+
+    async def _settle(self, run: Run, settlement: Settlement) -> bool:
+        self._maybe_die("before settle", run)
+        settled = await super()._settle(run, settlement)
+        self._maybe_die("after settle", run)
+        return settled
+
+
+async def _carry_out(order: dict[str, Any]) -> None:
+    house = Journey(settings.from_environment())
+    with ThreadPoolExecutor(1) as threads:
+        async with outbound.open_session(house.settings) as session:
+            advancer = DyingAdvancer(house, session, threads)
+            advancer.order = order
+            await advancer.advance(order["account"], UUID(order["run"]), order["job"])
+
+
+def main() -> None:
+    """Carry out orders until there are no more."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            asyncio.run(_carry_out(json.loads(line)))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) * -1, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A worker killed before or after acting, before or after settling, again and again: no effect is lost, none is repeated
+once it was settled, and what is repeated carries the same idempotency key."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import manage
+from app.journey import Journey
+from tests.builders import Sender, a_workflow, an_event
+from tests.carrying import rows_of, the_run
+from tests.destination import Destination, a_destination
+from tests.dying import POINTS
+
+KILLS = 208
+STEPS = 3
+
+
+@pytest.fixture
+def worker(house: Journey) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": house.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
+    }
+    command = [sys.executable, "-m", "tests.dying"]
+    root = Path(__file__).resolve().parents[1]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
+    ) as started:
+        yield started
+        assert started.stdin is not None
+        started.stdin.close()
+
+
+def _order(worker: subprocess.Popen[str], **order: Any) -> int:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(json.dumps(order) + "\n")
+    worker.stdin.flush()
+    return int(worker.stdout.readline())
+
+
+def test_no_effect_is_lost_and_no_settled_one_repeated(
+    house: Journey, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(11)
+    with a_destination() as destination:
+        steps = [{"http": {"url": f"{destination.url}/{number}"}} for number in range(STEPS)]
+        manage.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+        deaths: Counter[str] = Counter()
+        while sum(deaths.values()) < KILLS:
+            run = acme.post(an_event()).get_json()["runs"][0]
+            deaths += _kill_on_the_way(house, acme, worker, run, chance, destination)
+            assert _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0) == 0
+            assert the_run(house, acme.account_id, run)["status"] == "done"
+            assert len(rows_of(house, "attempts", acme.account_id, run)) == STEPS
+            keys = {
+                call.headers["Idempotency-Key"] for call in destination.calls if run in call.headers["Idempotency-Key"]
+            }
+            assert keys == {f"{run}-{number}" for number in range(STEPS)}
+    with capsys.disabled():
+        print(f"\nkilled: {dict(deaths)}; calls: {len(destination.calls)}")
+    assert set(deaths) == set(POINTS)
+
+
+def _kill_on_the_way(
+    house: Journey,
+    acme: Sender,
+    worker: subprocess.Popen[str],
+    run: str,
+    chance: random.Random,
+    destination: Destination,
+) -> Counter[str]:
+    """Kill the worker at several points of each step; a settled step's calls never grow after that."""
+    deaths: Counter[str] = Counter()
+    for ordinal in range(STEPS):
+        for point in chance.sample(POINTS, k=3):
+            died = _order(worker, account=acme.account_id, run=run, job=1, point=point, ordinal=ordinal)
+            settled = the_run(house, acme.account_id, run)["ordinal"]
+            frozen = _calls(destination, run, settled)
+            assert died == 9
+            deaths[point] += 1
+            assert all(frozen[number] >= 1 for number in range(settled)), "a settled step was never acted"
+            assert _order(worker, account=acme.account_id, run=run, job=1, point="before act", ordinal=settled) in (
+                9,
+                0,
+            )
+            deaths["before act"] += settled < STEPS
+            assert _calls(destination, run, settled) == frozen, "a settled step was acted again"
+            if settled > ordinal:
+                break
+    return deaths
+
+
+def _calls(destination: Destination, run: str, settled: int) -> dict[int, int]:
+    """How many calls each settled step of a run has made."""
+    made = Counter(call.headers["Idempotency-Key"] for call in destination.calls)
+    return {number: made[f"{run}-{number}"] for number in range(settled)}
