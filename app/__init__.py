@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
 
     from app import logs, settings
     from app.journey import Journey
-    from app.operate import commands, health
+    from app.operate import health
     from app.receive import cvf_events, problems
     from app.receive.limits import RateLimiter
 
@@ -32,5 +33,9 @@ def create_app(chosen: Settings | None = None) -> Flask:
     problems.register(app)
     app.register_blueprint(cvf_events.blueprint)
     app.register_blueprint(health.blueprint)
-    commands.register(app)
+    if not os.environ.get("SERVER_SOFTWARE"):
+        # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).
+        from app.operate import commands
+
+        commands.register(app)
     return app

@@ -27,8 +27,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 LONGEST_TURN = 60.0
 # Longer than this nobody waits for a place while holding one of the worker's.
 _MOMENT = 0.25
-# What is taken for the length of a call before one has ended.
-_GUESS = 0.1
+# What is taken for the length of a call before one has ended: by those who wait, and by those who do not.
+_GUESS, _LONG = 0.1, 1.0
 _MOST_REMEMBERED = 10_000
 
 Key = tuple[int, str]
@@ -99,8 +99,17 @@ class _Line:
 
     def usual(self) -> float:
         """How long a call takes: as lately, and at least as long as the oldest one has been under way."""
-        age = self._clock() - self.visits[0].began if self.visits else 0.0
-        return max(age, _GUESS if self._usual is None else self._usual)
+        return max(self._age(), _GUESS if self._usual is None else self._usual)
+
+    def outlook(self) -> float:
+        """The same for those who do not wait here: where calls take unusually long, they will take longer still."""
+        age = self._age()
+        if self._usual is not None and age <= 2 * self._usual + _MOMENT:
+            return self.usual()
+        return max(_LONG, 2 * age)
+
+    def _age(self) -> float:
+        return self._clock() - self.visits[0].began if self.visits else 0.0
 
     def learn(self, seconds: float) -> None:
         """A call has ended that took so long."""
@@ -194,8 +203,8 @@ class Destinations:
 
     def _sent_away(self, destination: _Destination, place: str) -> HeldBack:
         """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
-        now, usual = self._clock(), destination.line.usual()
-        turn = max(destination.next_turn, now + min(usual, 1.0)) + usual / self.places
+        now, each = self._clock(), destination.line.outlook()
+        turn = max(destination.next_turn, now + min(each, _LONG)) + each / self.places
         destination.next_turn = min(turn, now + LONGEST_TURN)
         seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
         reason = f"{place} has {self.places} calls under way already, as many as it may have"
