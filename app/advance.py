@@ -184,6 +184,8 @@ class Advancer:
         outcome = await act.perform(step, situation)
         if outcome.gone is not None:
             await self._disable(run, outcome)
+            told = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` lets it be called again"
+            outcome = replace(outcome, error=told)
         return self._acted(run, step, outcome, began)
 
     async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.hanging import hanging
 from bench.patterns import advance
 from bench.running import first_call, runs, waiting
 from bench.single import many_workflows, single, single_starting
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "runs": runs,
     "first-call": first_call,
     "waiting": waiting,
+    "hanging": hanging,
 }
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 

@@ -20,6 +20,7 @@ from tests.builders import Sender, a_sender
 
 # Settings of the shell that tests are started in would change what they show.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")
+FOREIGN += ("WHATSAPP_BASE_URL", "TWILIO_BASE_URL")
 FOREIGN += ("STATEMENT_TIMEOUT", "CONNECT_TIMEOUT", "DATABASE_POOL", "WORKER_CONCURRENCY", "HEARTBEAT_TIMEOUT")
 FOREIGN += ("LOG_LEVEL", "LOG_FORMAT", "PORT", "BIND", "WEB_CONCURRENCY", "WEB_THREADS", "PROMETHEUS_MULTIPROC_DIR")
 for name in [name for name in os.environ if name in FOREIGN or name.startswith(("PG", "FLASK_", "GUNICORN_"))]:

@@ -4,6 +4,7 @@ that take nothing but what their documentation says. Only the waiting is shorter
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -108,6 +109,15 @@ class Shop:
         """The letters to sales about somebody."""
         about = f"Call +9156734127{number:02}"
         return [letter for letter in self.mail.letters if letter.message["Subject"] == about]
+
+
+HANGING = """
+name: hanging
+on: hang
+steps:
+  - http: {url: "http://127.0.0.1:PORT/"}
+    timeout: 8s
+"""
 
 
 def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
@@ -251,3 +261,16 @@ def test_a_text_message_goes_out_by_twilio(shop: Shop) -> None:
         }
     ]
     assert shop.output(run, "steps[1]") == {"text": f"told as {shop.output(run, 'steps[0]')['body']['sid']}"}
+
+
+def test_a_destination_that_hangs_holds_up_nobody_else(shop: Shop) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        document = HANGING.replace("PORT", str(listener.getsockname()[1]))
+        manage.apply_workflow(shop.house, shop.sender.account_id, document)
+        # More than the worker has places.
+        hanging = [shop.send("hang", 10, {})["runs"][0] for _ in range(80)]
+        began = time.monotonic()
+        (run,) = shop.send("parcel_sent", 11, {"link": "x"})["runs"]
+        assert shop.ended(run)["status"] == "done"
+        assert time.monotonic() - began < 5
+        assert {shop.row(one)["status"] for one in hanging} == {"running"}

@@ -104,7 +104,9 @@ def test_a_410_disables_the_target_until_a_person_enables_it(house: Journey, acm
         step = {"http": {"url": destination.url + "/hook?to={{ distinct_id }}"}}
         first, second, third = started(house, acme, step, 3)
         (other,) = started(house, globex, step)
-        assert carry(house, acme.account_id, first)["status"] == "failed"
+        gone = carry(house, acme.account_id, first)
+        assert gone["status"] == "failed"
+        assert f"the target is gone for good; {destination.url}/hook is disabled until" in gone["error"]
         failed = carry(house, acme.account_id, second)
         assert failed["status"] == "failed"
         assert failed["error"] == (
