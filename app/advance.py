@@ -39,7 +39,7 @@ from app.durations import read_duration
 from app.filters import RUN_NAMES, compile_filter
 from app.journey import Journey
 from app.match.rules import fits
-from app.store import partitions, progress, queue, runs
+from app.store import events, partitions, progress, queue, runs
 from app.store.integrations import WayOut
 from app.store.runs import Settlement, StepRow
 from app.words import Event, Outcome, Run, Unavailable
@@ -87,14 +87,21 @@ class Advancer:
         event = await self._database(partial(runs.find_event, database, account_id, event_id))
         if event is None:
             return
-        for found in await self._database(partial(runs.find_running_runs_of_subject, database, event)):
-            run: Run | None = found
-            while run is not None:
-                settlement = await self._answer(run, event)
-                if settlement is None or await self._settle(run, settlement):
-                    break
-                # Somebody moved it meanwhile: what does the event mean to it now?
-                run = await self._database(partial(runs.find_running_run, database, account_id, run.id))
+        last = UUID(int=0)
+        while page := await self._database(partial(runs.find_running_runs_of_subject, database, event, last)):
+            for found in page:
+                await self._tell(found, event)
+            last = page[-1].id
+
+    async def _tell(self, found: Run, event: Event) -> None:
+        """Do to a run what the event means to it."""
+        run: Run | None = found
+        while run is not None:
+            settlement = await self._answer(run, event)
+            if settlement is None or await self._settle(run, settlement):
+                return
+            # Somebody moved it meanwhile: what does the event mean to it now?
+            run = await self._database(partial(runs.find_running_run, self._house.database, run.account_id, run.id))
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
         """Start the run of a deadline that the clock has reached, if nothing has disarmed or moved it."""
@@ -116,12 +123,13 @@ class Advancer:
         waits for is its arrival, and does not end the run by `exit_on` as well."""
         step = steps.step_at(run.document, str(run.at))
         if steps.WAIT_FOR in step and run.step_started_at is not None and fits(step[steps.WAIT_FOR], event):
-            return _arrived(run, step, event, self._house.clock())
+            taken = await self._database(partial(runs.find_awaited_events, self._house.database, run))
+            return None if event.id in taken else _arrived(run, step, event, self._house.clock())
         return _exit(run, event, self._house.clock()) if await self._ends(run, [event]) else None
 
     async def _still_wanted(self, run: Run) -> Run | None:
         """The run, unless an event that ends it came before its first step."""
-        event = await self._ends(run, await self._events_since(run, run.document["exit_on"]))
+        event = await self._ends(run, await self._fitting_since(run, run.document["exit_on"]))
         if event is None:
             return run
         await self._settle(run, _exit(run, event, self._house.clock()))
@@ -145,14 +153,24 @@ class Advancer:
         step = steps.step_at(run.document, str(run.at))
         if steps.WAIT_FOR not in step:
             return None
-        for event in await self._events_since(run, step[steps.WAIT_FOR]):
-            if fits(step[steps.WAIT_FOR], event):
-                return _arrived(run, step, event, self._house.clock())
-        return None
+        found = await self._fitting_since(run, step[steps.WAIT_FOR])
+        if not found:
+            return None
+        # An event that one wait_for of the run has taken is not there for another one.
+        taken = await self._database(partial(runs.find_awaited_events, self._house.database, run))
+        left = [event for event in found if event.id not in taken]
+        return _arrived(run, step, left[0], self._house.clock()) if left else None
 
-    async def _events_since(self, run: Run, leaf: Any) -> list[Event]:
+    async def _fitting_since(self, run: Run, leaf: Any) -> list[Event]:
+        """The subject's events since the run's start that match a leaf, oldest first."""
         name = leaf if isinstance(leaf, str) else leaf["event"]
-        return await self._database(partial(runs.find_events_of_subject_since, self._house.database, run.event, [name]))
+        since, found = run.event, list[Event]()
+        while True:
+            page = await self._database(partial(runs.find_events_of_subject_since, self._house.database, since, [name]))
+            found += [event for event in page if fits(leaf, event)]
+            if len(page) < events.PAGE:
+                return found
+            since = page[-1]
 
     # Steps
 
@@ -384,7 +402,7 @@ def _names(run: Run) -> dict[str, Any]:
         **seen,
         "run": {"id": str(run.id), "workflow": run.workflow, "version": run.version},
         "steps": run.outputs,
-        "matched": [seen],
+        "matched": [_seen(event) for event in run.matched],
     }
 
 
@@ -401,16 +419,23 @@ def _seen(event: Event) -> dict[str, Any]:
 def sweep(house: Journey) -> None:
     """Jobs for orphaned runs, partitions for the coming months, and out with what is too old to be of use."""
     moment = house.clock()
-    with house.database.transaction() as connection:
-        orphans = queue.enqueue_orphans(connection, moment)
-    if orphans:
-        _log.warning("runs without a job were given one", runs=orphans)
-    with house.database.transaction() as connection:
-        partitions.ensure_partitions(connection, moment)
-    with house.database.transaction() as connection:
-        queue.prune_queue_log(connection, moment)
-        queue.forget_old_idempotency_keys(connection, moment)
-        progress.forget_stale_progress(connection, moment)
+    for chore in (
+        queue.cancel_runs_without_workflow,
+        queue.enqueue_orphans,
+        queue.enqueue_overdue_deadlines,
+        partitions.ensure_partitions,
+        queue.prune_queue_log,
+        queue.forget_old_idempotency_keys,
+        progress.forget_stale_progress,
+    ):
+        # Each by itself: what stops one of them must not stop the others.
+        try:
+            with house.database.transaction() as connection:
+                chore(connection, moment)
+        except Unavailable:
+            raise
+        except Exception:
+            _log.exception("a chore of the sweep broke off", chore=chore.__name__)
 
 
 async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:

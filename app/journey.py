@@ -23,6 +23,7 @@ from uuid import UUID
 
 import psycopg2
 import structlog
+from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app import meters
@@ -81,7 +82,7 @@ class Journey:
         account = self._accounts.get(self._owners.get(prefix, -1))
         if account is not None and prefix in account.copy.keys:
             return account
-        with self._loading[hash(prefix) % _LOCKS]:
+        with self._alone(hash(prefix)):
             account = self._accounts.get(self._owners.get(prefix, -1))
             if account is not None and prefix in account.copy.keys:
                 return account
@@ -89,6 +90,17 @@ class Journey:
             with self.database.transaction() as connection:
                 copy = accounts.find_account_by_key(connection, prefix)
             return self._keep(copy, asked_at)
+
+    @contextmanager
+    def _alone(self, number: int) -> Iterator[None]:
+        """Of several threads that need the same copy one loads it. Who has to wait too long goes away with Unavailable."""
+        lock = self._loading[number % _LOCKS]
+        if not lock.acquire(timeout=self.settings.connect_timeout):
+            raise Unavailable("another request is still loading this account")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def recent(self, account: Account, *, seconds: float) -> Account | None:
         """The account as it was at most `seconds` ago, asking Postgres if need be; None when it is gone."""
@@ -104,7 +116,7 @@ class Journey:
 
     def _load(self, account_id: int, *, newer_than: int) -> Account | None:
         """The account as it is now. Of several threads that need it at once one asks Postgres and compiles."""
-        with self._loading[account_id % _LOCKS]:
+        with self._alone(account_id):
             known = self._accounts.get(account_id)
             if known is not None and known.copy.version > newer_than:
                 return known
@@ -196,21 +208,29 @@ class Journey:
         with passing_trouble_as_unavailable():
             try:
                 return self._move_and_record(account, event, decided, movable, last)
-            except (psycopg2.OperationalError, psycopg2.InterfaceError):
-                if not self.database.held_is_broken():
+            except errors.ForeignKeyViolation:
+                # A workflow was deleted meanwhile.
+                return Taken(event, [], [], events.Recorded(stale=True))
+            except psycopg2.Error as trouble:
+                if not self.database.is_lost(trouble):
                     raise
                 self.database.let_go()
-            if last and events.find_event(self.database.held(), account.copy.id, last[0].event.id) is not None:
-                return last[0]
-            return self._move_and_record(account, event, decided, movable, [])
+            return self._move_and_record(account, event, decided, movable, last)
 
     def _move_and_record(
         self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule], last: list[Taken]
     ) -> Taken:
-        """Lock, match, record, commit; `last` receives what is about to be committed."""
+        """Lock, match, record, commit; `last` receives what is about to be committed.
+
+        What it holds from an earlier try may have been committed after all: once the locks are held that try has ended,
+        and the event is there or not.
+        """
         connection = events.prepared(self.database)
         with _rolled_back_on_trouble(connection):
             kept = progress.begin_and_lock(connection, account.copy.id, list(movable))
+            if last and events.find_event(connection, account.copy.id, last[0].event.id) is not None:
+                progress.roll_back(connection)
+                return last[0]
             event = _in_order(event, self.clock(), kept.values())
             decisions, started = _with_runs(event, decided)
             changes: dict[Place, tuple[Kept, Kept]] = {}
@@ -371,11 +391,11 @@ def _rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
 
 
 def _standing(kept: Kept) -> Standing:
-    return Standing(kept.version, kept.progress or {}, kept.deadline, kept.last_started_at)
+    return Standing(kept.enablement, kept.progress or {}, kept.deadline, kept.last_started_at)
 
 
 def _kept(standing: Standing, last_event_at: datetime) -> Kept:
-    return Kept(standing.version, standing.progress, standing.deadline, last_event_at, standing.last_started_at)
+    return Kept(standing.enablement, standing.progress, standing.deadline, last_event_at, standing.last_started_at)
 
 
 def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = None) -> Rules:
@@ -387,11 +407,13 @@ def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = No
     rules = []
     for workflow in workflows:
         before = known.by_workflow.get(workflow.id) if known else None
-        if before is not None and (before.version, before.workflow) == (workflow.version, workflow.name):
+        if before is not None and (before.enablement, before.workflow) == (workflow.enablement, workflow.name):
             rules.append(before)
             continue
         try:
-            rules.append(compile_rule(workflow.id, workflow.name, workflow.version, workflow.document))
+            rules.append(
+                compile_rule(workflow.id, workflow.name, workflow.version, workflow.document, workflow.enablement)
+            )
         except Exception:
             _log.exception("a workflow cannot be compiled and looks at no event", workflow=workflow.name)
     return Rules(rules)

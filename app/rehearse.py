@@ -79,5 +79,11 @@ def backtest(
 
 def _seen(row: tuple[Any, ...]) -> Seen:
     _, event_id, name, distinct_id, phone, data, received_at = row
-    names = {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
+    names = {
+        "event": name,
+        "distinct_id": distinct_id,
+        "phone": phone,
+        "data": events.read_lightly(data),
+        "received_at": received_at,
+    }
     return Seen(event_id, name, received_at, names)

@@ -8,9 +8,7 @@ clock, not with an event, and so not here.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,7 +17,7 @@ from app.identifiers import uuid7
 from app.journey import Journey, compile_rules
 from app.match.rules import ALWAYS, Rule, Standing, names_of
 from app.match.tree import ANY_NAME
-from app.store import accounts, interventions, stories
+from app.store import accounts, events, interventions, stories
 from app.store.stories import StoredEvent
 from app.words import Decision, Event, NewRun, Problem
 
@@ -71,7 +69,7 @@ def _replay(house: Journey, connection: sa.Connection, rule: Rule, stored: Store
             decision, interventions.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
         )
     if rule.again != ALWAYS:
-        interventions.note_start(connection, account_id, place, rule.version, house.clock())
+        interventions.note_start(connection, account_id, place, rule.enablement, house.clock())
     return Replayed(replace(decision, run_id=run.id))
 
 
@@ -126,7 +124,7 @@ def _as_event(stored: StoredEvent) -> Event:
         event=stored.event,
         distinct_id=stored.distinct_id,
         phone=stored.phone,
-        data=json.loads(stored.data_json, parse_float=Decimal),
+        data=events.read_exactly(stored.data_json),
         data_json=stored.data_json,
         extra_json=stored.extra_json,
         received_at=stored.received_at,

@@ -53,8 +53,10 @@ def subject_story(house: Journey, account_id: int, subject: str, limit: int) -> 
 
 
 def _stands(row: progress.ProgressRow, moment: datetime) -> str:
-    if row.kept.version != row.enabled_version:
-        return "nothing yet" if row.enabled_version else "the workflow is disabled"
+    if row.enabled_version is None:
+        return "the workflow is disabled"
+    if row.kept.enablement != row.enablement:
+        return "nothing yet"
     found: Mapping[str, object] = row.kept.progress or {}
     return describe(compile_stored(row.workflow, row.document).pattern, dict(found), moment)
 

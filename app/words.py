@@ -131,6 +131,7 @@ class Run:
     far, `attempt` the attempts of this step so far (`forgiven` of them do not
     count), `turn` every settled change (compare-and-set), `job` the queue job
     that may move it. `document` is the workflow version that started it; `outputs` maps step ids to their outputs.
+    `matched` are the events that the pattern used, where the document asks for them; else the last of them alone.
     """
 
     id: UUID
@@ -148,6 +149,7 @@ class Run:
     job: int
     event: Event
     outputs: Mapping[str, Any]
+    matched: tuple[Event, ...]
     step_started_at: datetime | None = None
 
 

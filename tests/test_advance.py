@@ -290,3 +290,41 @@ def test_an_integer_of_many_digits_does_not_stop_a_run(house: Journey, acme: Sen
     body = '{"event": "product_view", "distinct_id": "1", "data": {"n": ' + "7" * 9_000 + "}}"
     run = acme.post(body).get_json()["runs"][0]
     assert carry(house, acme.account_id, run)["status"] == "done"
+
+
+def test_texts_see_all_events_that_the_pattern_used(house: Journey, acme: Sender) -> None:
+    manage.apply_workflow(
+        house,
+        acme.account_id,
+        a_workflow(
+            on={"seq": ["a", "b"]}, steps=[{"log": "{{ matched[0].event }} {{ matched.size }} {{ matched[1].event }}"}]
+        ),
+    )
+    acme.post(an_event(event="a"))
+    run = acme.post(an_event(event="b")).get_json()["runs"][0]
+    carry(house, acme.account_id, run)
+    assert rows_of(house, "steps", acme.account_id, run)[0]["output"] == {"text": "a 2 b"}
+
+
+def test_an_event_that_one_wait_for_took_is_not_there_for_the_next(house: Journey, acme: Sender) -> None:
+    reply = {"wait_for": "reply", "timeout": "1h", "then": [{"log": "yes"}]}
+    run = _started(house, acme, reply, reply)
+    carry(house, acme.account_id, run)
+    wake(house, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
+    after = carry(house, acme.account_id, run, job=3)
+    assert (after["status"], after["at"]) == ("running", "steps[1]")
+
+
+def test_an_awaited_event_is_found_behind_a_thousand_others(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, {"wait_for": {"event": "tick", "where": "data.n == 7"}, "timeout": "1h"})
+    with house.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
+            "SELECT account_id, (substr(id::text, 1, 15) || 'f' || substr(id::text, 17, 7) || '-' || "
+            "lpad(to_hex(number), 12, '0'))::uuid, 'tick', distinct_id, '{}', received_at "
+            "FROM events, generate_series(1, 1100) AS number WHERE account_id = %(account)s",
+            {"account": acme.account_id},
+        )
+    acme.post(an_event(event="tick", data={"n": 7}))
+    carry(house, acme.account_id, run)
+    assert carry(house, acme.account_id, run, job=3)["status"] == "done"

@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg2
 import pytest
 
 from app import manage
+from app.advance import sweep
 from app.journey import Journey
+from app.store import progress
 from app.store.progress import subject_of_payload
 from tests.builders import Sender, a_workflow, an_event
 
@@ -230,3 +233,62 @@ def test_progress_can_be_read_in_postgres(house: Journey, acme: Sender) -> None:
     answer = post(acme, "a")
     (row,) = rows(house, "SELECT progress FROM progress WHERE account_id = %(account)s", account=acme.account_id)
     assert answer["id"] in json.dumps(row["progress"])
+
+
+def test_progress_from_before_a_workflow_was_disabled_does_not_count(
+    house: Journey, acme: Sender, clock: Clock
+) -> None:
+    workflow = apply(house, acme, on=ABANDONED)
+    post(acme, "cart_updated")
+    manage.disable_workflow(house, acme.account_id, "watch")
+    clock.forward(3_600)
+    manage.enable_workflow(house, acme.account_id, "watch")
+    post(acme, "cart_updated")
+    fire(house, acme, workflow)
+    assert runs_of(house, acme) == []
+    clock.forward(1_801)
+    fire(house, acme, workflow)
+    assert len(runs_of(house, acme)) == 1
+
+
+def test_an_event_called_by_the_sign_for_any_starts_a_workflow_once(house: Journey, acme: Sender) -> None:
+    apply(house, acme, on={"event": "*"})
+    assert len(post(acme, "*")["runs"]) == 1
+
+
+def test_a_filter_that_names_a_nul_refuses_no_event(house: Journey, acme: Sender) -> None:
+    apply(house, acme, on={"event": "product_view", "where": 'data["a\\u0000b"] > 3'})
+    assert decision_of(house, post(acme, "product_view"))["started"] is False
+
+
+def test_a_deadline_whose_job_is_lost_gets_another(house: Journey, acme: Sender, clock: Clock) -> None:
+    apply(house, acme, on=ABANDONED)
+    post(acme, "cart_updated")
+    like = {"like": f"{acme.account_id}:%"}
+    jobs = "FROM pgqueuer WHERE entrypoint = 'deadline' AND convert_from(payload, 'UTF8') LIKE %(like)s"
+    (before,) = rows(house, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like)
+    with house.database.transaction() as connection:
+        connection.exec_driver_sql(f"DELETE {jobs}", like)
+    clock.forward(1_800 + 61)
+    sweep(house)
+    sweep(house)
+    assert rows(house, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like) == [before]
+
+
+def test_an_event_whose_commit_was_not_heard_of_is_stored_once(
+    house: Journey, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(house, acme, on={"times": 2, "of": "failed"})
+    write = progress.write_and_commit
+
+    def lose_the_answer(connection: Any, *arguments: Any) -> None:
+        write(connection, *arguments)
+        monkeypatch.undo()
+        connection.close()
+        raise psycopg2.OperationalError("the connection is gone")
+
+    monkeypatch.setattr(progress, "write_and_commit", lose_the_answer)
+    answer = post(acme, "failed")
+    found = rows(house, "SELECT id::text FROM events WHERE account_id = %(account)s", account=acme.account_id)
+    assert [row["id"] for row in found] == [answer["id"]]
+    assert len(post(acme, "failed")["runs"]) == 1

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -49,9 +50,9 @@ class Fire:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is kept of one subject in one workflow: progress of its pattern in `version`, and the last start."""
+    """What is kept of one subject in one workflow: progress of its pattern since `enablement`, and the last start."""
 
-    version: int | None
+    enablement: int | None
     progress: Mapping[str, Any]
     deadline: datetime | None
     last_started_at: datetime | None
@@ -78,7 +79,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One enabled workflow: its pattern, whose progress is counted (`key`), and how soon it may start `again`."""
+    """One enabled workflow: its pattern, whose progress is counted (`key`), how soon it may start `again`, and how often
+    it had been enabled or disabled by then (`enablement`)."""
 
     workflow_id: UUID
     workflow: str
@@ -87,6 +89,7 @@ class Rule:
     filter: Filter | None
     key: str
     again: timedelta | str
+    enablement: int
 
     @property
     def decides_alone(self) -> bool:
@@ -106,7 +109,7 @@ class Rule:
         value: Any = names
         for name in self.key.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
             return None
         return str(value) if len(str(value)) <= LONGEST_KEY else None
 
@@ -139,20 +142,20 @@ class Rule:
         if started:
             last = seen.received_at
             fires = (*fires, Fire(tuple(map(UUID, result.matched)), seen.received_at))
-        return Step(Standing(self.version, result.progress, result.deadline, last), fires, result, started)
+        return Step(Standing(self.enablement, result.progress, result.deadline, last), fires, result, started)
 
     def expire(self, before: Standing, at: datetime) -> tuple[Standing, tuple[Fire, ...]]:
         """The clock has reached `at`: what is kept then, and the fire of a deadline that was reached, if it may start."""
-        if before.version != self.version:
-            return Standing(self.version, {}, None, before.last_started_at), ()
+        if before.enablement != self.enablement:
+            return Standing(self.enablement, {}, None, before.last_started_at), ()
         deadline = matcher.next_deadline(dict(before.progress))
         if deadline is None or deadline > at:
             return before, ()
         progress, fired, matched = matcher.expire(dict(before.progress), deadline)
         if not fired or not self.may_start(before.last_started_at, deadline):
-            return Standing(self.version, progress, None, before.last_started_at), ()
+            return Standing(self.enablement, progress, None, before.last_started_at), ()
         fire = Fire(tuple(map(UUID, matched)), deadline, by_deadline=True)
-        return Standing(self.version, progress, None, deadline), (fire,)
+        return Standing(self.enablement, progress, None, deadline), (fire,)
 
     def may_start(self, last: datetime | None, at: datetime) -> bool:
         """Whether `again` lets a subject start at a moment that has started for the `last` time then."""
@@ -240,7 +243,7 @@ class Rules:
 
     def ask(self, names: Converted) -> Asked:
         """Whom an event (its names) concerns."""
-        benches = [self._benches.get(names["event"]), self._benches.get(ANY_NAME)]
+        benches = [self._benches.get(name) for name in dict.fromkeys((names["event"], ANY_NAME))]
         asked = [bench.ask(names) for bench in benches if bench is not None]
         return Asked(
             [rule for each in asked for rule in each.alone],
@@ -312,7 +315,9 @@ def check_again(again: Any, path: str = "again") -> list[tuple[str, str]]:
     return []
 
 
-def compile_rule(workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any]) -> Rule:
+def compile_rule(
+    workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any], enablement: int = 0
+) -> Rule:
     """A checked document, ready to match."""
     on, again = document["on"], document.get("again", ALWAYS)
     where = on.get("where") if isinstance(on, Mapping) else None
@@ -324,6 +329,7 @@ def compile_rule(workflow_id: UUID, workflow: str, version: int, document: Mappi
         filter=None if where is None else compile_filter(where),
         key=document.get("key", DISTINCT_ID),
         again=again if again in (ALWAYS, ONCE) else read_duration(again),
+        enablement=enablement,
     )
 
 

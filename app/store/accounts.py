@@ -50,6 +50,7 @@ class EnabledWorkflow:
     name: str
     version: int
     document: Mapping[str, Any]
+    enablement: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
                                      extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
      FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
-    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document) ORDER BY name), '[]')
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement) ORDER BY name), '[]')
      FROM workflows AS workflow
      JOIN workflow_versions AS version ON version.account_id = workflow.account_id
         AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
@@ -110,7 +111,7 @@ def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
     return AccountCopy(
         **columns,
         keys={key.prefix: key for key in map(_key, keys)},
-        workflows=[EnabledWorkflow(UUID(id_), name, version, document) for id_, name, version, document in workflows],
+        workflows=[EnabledWorkflow(UUID(id_), *rest) for id_, *rest in workflows],
         awaits=frozenset(awaits),
     )
 

@@ -78,7 +78,8 @@ class Database:
             "keepalives_interval": 2,
             "keepalives_count": 3,
             "tcp_user_timeout": int(settings.statement_timeout * 1000) + 2_000,
-            "options": f"-c statement_timeout={int(settings.statement_timeout * 1000)} -c timezone=UTC",
+            "options": f"-c statement_timeout={int(settings.statement_timeout * 1000)} -c timezone=UTC"
+            " -c idle_in_transaction_session_timeout=60s",
         }
         self._engine = sa.create_engine(
             "postgresql+psycopg2://",
@@ -113,6 +114,13 @@ class Database:
         """True when the calling thread's held connection has been lost (or there is none)."""
         connection: RawConnection | None = getattr(self._own, "connection", None)
         return connection is None or bool(connection.closed)
+
+    def is_lost(self, trouble: BaseException) -> bool:
+        """Whether the held connection has become useless: it broke, it is read-only since a failover (25006), or its
+        prepared statements are older than the tables (0A000). The same question may be asked on a new one."""
+        if isinstance(trouble, psycopg2.Error) and trouble.pgcode in ("25006", "0A000"):
+            return True
+        return isinstance(trouble, psycopg2.OperationalError | psycopg2.InterfaceError) and self.held_is_broken()
 
     def let_go(self) -> None:
         """Close the calling thread's held connection; the next `held()` opens a new one."""

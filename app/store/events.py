@@ -7,6 +7,7 @@ idempotency key stands for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,19 +112,28 @@ def record_event(
     when Postgres cannot hold a value. `awaited`: a job is enqueued that looks for runs which the event wakes or ends.
     """
     with passing_trouble_as_unavailable():
-        for is_last in (False, True):
-            try:
-                return record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
-            except (psycopg2.OperationalError, psycopg2.InterfaceError) as trouble:
-                lost = isinstance(trouble, psycopg2.InterfaceError) or database.held_is_broken()
-                if is_last or not lost:
-                    raise
-                database.let_go()
-            except errors.UniqueViolation:
-                if not is_last:
-                    raise
-                return Recorded()
-    raise AssertionError("unreachable")
+        try:
+            return record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
+        except errors.UniqueViolation as trouble:
+            return _recorded_before(trouble)
+        except psycopg2.Error as trouble:
+            if not database.is_lost(trouble):
+                raise
+            database.let_go()
+        try:
+            recorded = record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
+        except errors.UniqueViolation as trouble:
+            return _recorded_before(trouble)
+        if recorded.stale and find_event(database.held(), event.account_id, event.id) is not None:
+            return Recorded()
+        return recorded
+
+
+def _recorded_before(trouble: errors.UniqueViolation) -> Recorded:
+    """Ids are never made twice: where one is there already, it is this very event, and only the answer got lost."""
+    if not (trouble.diag.table_name or "").startswith("events"):
+        raise trouble
+    return Recorded()
 
 
 def record_on(
@@ -193,6 +203,8 @@ def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> Ear
     return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
 
 
+# So many at once.
+PAGE = 1_000
 _EVENT = "id, account_id, event, distinct_id, phone, data::text, received_at"
 
 
@@ -207,13 +219,26 @@ def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Ev
     return None if row is None else event_of(row)
 
 
+def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[str]) -> tuple[Event, ...]:
+    """Events by their ids, in the order of acceptance."""
+    moments = [moment_of(UUID(event_id)) for event_id in event_ids]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "  # noqa: S608
+            "AND received_at BETWEEN %s AND %s ORDER BY id",
+            (account_id, list(event_ids), min(moments), max(moments)),
+        )
+        return tuple(event_of(row) for row in cursor)
+
+
 def find_events_of_subject_since(connection: RawConnection, since: Event, names: Sequence[str]) -> list[Event]:
-    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000."""
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000:
+    go on after the last one for more."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "  # noqa: S608
-            "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT 1000",
-            (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names)),
+            "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT %s",
+            (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names), PAGE),
         )
         return [event_of(row) for row in cursor]
 
@@ -239,7 +264,7 @@ def read_by_subject(
     with raw.cursor(name="read_by_subject") as cursor:
         cursor.itersize = 5_000
         cursor.execute(
-            f"SELECT {subject}, id::text, event, distinct_id, phone, data, received_at FROM events "  # noqa: S608
+            f"SELECT {subject}, id::text, event, distinct_id, phone, data::text, received_at FROM events "  # noqa: S608
             "WHERE account_id = %(account)s AND received_at >= %(since)s "
             "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
             f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
@@ -275,8 +300,20 @@ def read_exactly(text: str) -> Any:
     return json.loads(text, parse_float=Decimal, parse_int=_read_whole)
 
 
+def read_lightly(text: str) -> Any:
+    """The same for matching, where fractions may be binary."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return read_exactly(text)
+
+
 def _read_whole(text: str) -> int | Decimal:
     return int(text) if len(text) < 4_000 else Decimal(text)
+
+
+# What jsonb refuses: a filter may name it, and its reason repeats it.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def decisions_json(decisions: Sequence[Decision]) -> str | None:
@@ -289,7 +326,7 @@ def decisions_json(decisions: Sequence[Decision]) -> str | None:
                 "workflow": decision.workflow,
                 "version": decision.version,
                 "started": decision.started,
-                "reason": decision.reason,
+                "reason": _UNSTORABLE.sub("\ufffd", decision.reason),
                 **({"run": str(decision.run_id)} if decision.run_id else {}),
             }
             for decision in decisions

@@ -124,13 +124,13 @@ def lock_place(connection: sa.Connection, account_id: int, place: Place) -> date
     return last
 
 
-def note_start(connection: sa.Connection, account_id: int, place: Place, version: int, now: datetime) -> None:
+def note_start(connection: sa.Connection, account_id: int, place: Place, enablement: int, now: datetime) -> None:
     """Remember that a subject has started a workflow, so that `again` is counted from now; its progress stays."""
     connection.execute(
         sa.text(
-            "INSERT INTO progress (account_id, workflow_id, subject, version, progress, last_event_at, last_started_at) "
-            "VALUES (:account, :workflow, :subject, :version, '{}', :now, :now) "
+            "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, last_started_at) "
+            "VALUES (:account, :workflow, :subject, :enablement, '{}', :now, :now) "
             "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET last_started_at = :now"
         ),
-        {"account": account_id, "workflow": place[0], "subject": place[1], "version": version, "now": now},
+        {"account": account_id, "workflow": place[0], "subject": place[1], "enablement": enablement, "now": now},
     )

@@ -13,7 +13,8 @@ def ensure_partitions(connection: sa.Connection, now: datetime) -> list[str]:
     """Make the partitions of this month and the next ones that are missing; their names.
 
     A partition is made as a table of its own, comments included, and then attached: attaching locks out neither readers
-    nor writers of `events`. Two processes that do this at once are serialised by an advisory lock.
+    nor writers of `events`, but for the moment in which it looks through the default partition, which is empty. Two
+    processes that do this at once are serialised by an advisory lock.
     """
     made = []
     for ahead in range(MONTHS_AHEAD + 1):
@@ -27,6 +28,11 @@ def ensure_partitions(connection: sa.Connection, now: datetime) -> list[str]:
         # Identifiers and bounds are made of digits above; DDL takes no parameters.
         connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE events INCLUDING ALL)")
         connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS 'events received in {first:%B %Y} (UTC)'")
+        # Events that came while their month had no partition lie in the default one, and would forbid the attaching.
+        connection.exec_driver_sql(
+            f"WITH moved AS (DELETE FROM events_default WHERE received_at >= '{first:%Y-%m-%d} 00:00+00' "  # noqa: S608
+            f"AND received_at < '{after:%Y-%m-%d} 00:00+00' RETURNING *) INSERT INTO {name} SELECT * FROM moved"
+        )
         connection.exec_driver_sql(
             f"ALTER TABLE events ATTACH PARTITION {name} FOR VALUES FROM ('{first:%Y-%m-%d} 00:00+00') "
             f"TO ('{after:%Y-%m-%d} 00:00+00')"

@@ -21,14 +21,15 @@ from psycopg2.extensions import connection as RawConnection
 Place = tuple[UUID, str]
 
 # A deadline is past a moment after it: an event at the very moment of the deadline still disarms it.
+_LOCKS_OF_SUBJECT = 32
 _JUST_AFTER = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One subject's progress in one workflow: the pattern's own JSON, of which version, and two moments."""
+    """One subject's progress in one workflow: the pattern's own JSON, since which enablement, and two moments."""
 
-    version: int | None = None
+    enablement: int | None = None
     progress: Mapping[str, Any] | None = None
     deadline: datetime | None = None
     last_event_at: datetime | None = None
@@ -50,7 +51,7 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
         cursor.execute(
             "BEGIN;"
             + locks
-            + "SELECT workflow_id, subject, version, progress, deadline, last_event_at, last_started_at "
+            + "SELECT workflow_id, subject, enablement, progress, deadline, last_event_at, last_started_at "
             "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS place (workflow_id, subject) "
             "USING (workflow_id, subject) WHERE account_id = %s",
             ([str(workflow) for workflow, _ in places], [subject for _, subject in places], account_id),
@@ -61,7 +62,9 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
 def lock_number(account_id: int, place: Place) -> int:
     """The number of the advisory lock on a place."""
     workflow, subject = place
-    digest = hashlib.blake2b(f"{account_id}:{workflow}:{subject}".encode(), digest_size=8).digest()
+    # At most so many locks for one event, however many workflows it concerns: Postgres has room for some thousands.
+    stripe = workflow.int % _LOCKS_OF_SUBJECT
+    digest = hashlib.blake2b(f"{account_id}:{stripe}:{subject}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
@@ -75,11 +78,11 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
     ]
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO progress AS known (account_id, workflow_id, subject, version, progress, deadline, last_event_at, "
+            "INSERT INTO progress AS known (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at, "
             "last_started_at) SELECT %(account)s, * FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], "
-            "%(versions)s::int[], %(progresses)s::jsonb[], %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], "
+            "%(enablements)s::int[], %(progresses)s::jsonb[], %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], "
             "%(started)s::timestamptz[]) "
-            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET version = excluded.version, "
+            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET enablement = excluded.enablement, "
             "progress = excluded.progress, deadline = excluded.deadline, last_event_at = excluded.last_event_at, "
             "last_started_at = excluded.last_started_at;"
             "INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after) "
@@ -90,7 +93,7 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
                 "account": account_id,
                 "workflows": [str(workflow) for (workflow, _), _ in rows],
                 "subjects": [subject for (_, subject), _ in rows],
-                "versions": [after.version for _, after in rows],
+                "enablements": [after.enablement for _, after in rows],
                 "progresses": [json.dumps(after.progress or {}) for _, after in rows],
                 "deadlines": [after.deadline for _, after in rows],
                 "seen": [after.last_event_at for _, after in rows],
@@ -125,6 +128,7 @@ class ProgressRow:
 
     workflow: str
     enabled_version: int | None
+    enablement: int
     document: Mapping[str, Any]
     kept: Kept
 
@@ -133,7 +137,8 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
     """A subject's progress in every workflow, by the workflow's name."""
     rows = connection.execute(
         sa.text(
-            "SELECT workflow.name, workflow.enabled_version, coalesce(document, '{}'), progress.version, progress, deadline, "
+            "SELECT workflow.name, enabled_version, workflow.enablement, coalesce(document, '{}'), progress.enablement, "
+            "progress, deadline, "
             "last_event_at, last_started_at FROM progress "
             "JOIN workflows AS workflow ON workflow.account_id = progress.account_id AND workflow.id = workflow_id "
             "LEFT JOIN workflow_versions AS version ON version.account_id = workflow.account_id "
@@ -142,7 +147,7 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
         ),
         {"account": account_id, "subject": subject},
     )
-    return [ProgressRow(row[0], row[1], row[2], Kept(*row[3:])) for row in rows]
+    return [ProgressRow(row[0], row[1], row[2], row[3], Kept(*row[4:])) for row in rows]
 
 
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+import structlog
 
+_log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
 
 
@@ -23,6 +25,43 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
             "WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ("
             "  SELECT FROM pgqueuer WHERE dedupe_key = name.text AND pgqueuer.status IN ('queued', 'picked')) "
             "ORDER BY wake_at LIMIT 1000 "
+            "ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING "
+            "RETURNING 1"
+        ),
+        {"before": now - ORPHANED_AFTER},
+    )
+    found = len(rows.all())
+    if found:
+        _log.warning("runs without a job were given one", runs=found)
+    return found
+
+
+def cancel_runs_without_workflow(connection: sa.Connection, now: datetime) -> int:
+    """End the runs that were started while their workflow was being deleted; how many."""
+    return connection.execute(
+        sa.text(
+            "UPDATE runs SET status = 'cancelled', error = 'its workflow was deleted', turn = turn + 1, wake_at = NULL, "
+            "finished_at = :now, updated_at = :now WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ("
+            "SELECT FROM workflows WHERE workflows.account_id = runs.account_id AND workflows.id = runs.workflow_id)"
+        ),
+        {"now": now, "before": now - ORPHANED_AFTER},
+    ).rowcount
+
+
+def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
+    """Give a job to each deadline that should have fired a minute ago and has none; how many there were.
+
+    Like `enqueue_orphans` a net below: deadlines of workflows that are disabled, or were since, are not armed any more.
+    """
+    rows = connection.execute(
+        sa.text(
+            "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload) "
+            "SELECT 0, 'deadline', 'queued', 'deadline:' || payload, convert_to(payload, 'UTF8') "
+            "FROM progress JOIN workflows ON workflows.account_id = progress.account_id "
+            "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
+            "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
+            "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
+            "WHERE deadline < :before LIMIT 1000 "
             "ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING "
             "RETURNING 1"
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,7 +29,8 @@ SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, vers
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
     event.id, event.account_id, event.event, event.distinct_id, event.phone, event.data::text, event.received_at,
     (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM steps
-     WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL AND status = 'done')
+     WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL AND status = 'done'),
+    run.matched::text[]
 FROM runs AS run
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
 JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
@@ -43,6 +44,9 @@ _CLAIM = f"""(bigint, uuid, int) AS
 """
 
 # Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
+# Texts see so many of the events that a pattern used, the last ones.
+_MOST_MATCHED = 100
+
 _SETTLE = """
 WITH moved AS (
     UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
@@ -77,8 +81,9 @@ SELECT count(*) FROM moved
 _NOTE = """
 INSERT INTO attempts (account_id, run_id, ordinal, attempt, outcome, error_class, error, request, response,
                       started_at, finished_at)
-VALUES (%(account_id)s, %(run_id)s, %(step_ordinal)s, %(tried)s, %(outcome)s, %(error_class)s, %(outcome_error)s,
-        %(request)s::jsonb, %(response)s::jsonb, %(tried_at)s, %(now)s)
+SELECT account_id, id, %(step_ordinal)s, %(tried)s, %(outcome)s, %(error_class)s, %(outcome_error)s,
+       %(request)s::jsonb, %(response)s::jsonb, %(tried_at)s, %(now)s
+FROM runs WHERE account_id = %(account_id)s AND id = %(run_id)s
 ON CONFLICT DO NOTHING
 """
 
@@ -125,7 +130,13 @@ def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Ru
         cursor.execute("EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
 
     rows = _ask(database, claim)
-    return _run(rows[0]) if rows else None
+    if not rows:
+        return None
+    run, used = _run(rows[0]), rows[0][22]
+    if len(used) < 2 or "matched" not in repr(run.document):
+        return run
+    with passing_trouble_as_unavailable():
+        return replace(run, matched=events.find_events(_living(database), account_id, used[-_MOST_MATCHED:]))
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
@@ -135,13 +146,13 @@ def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run |
     return _run(rows[0]) if rows else None
 
 
-def find_running_runs_of_subject(database: Database, event: Event) -> list[Run]:
-    """The runs of the event's subject that were started before it and have not ended."""
+def find_running_runs_of_subject(database: Database, event: Event, after: UUID) -> list[Run]:
+    """The runs of the event's subject that were started before it and have not ended: a hundred, those after one."""
     question = (
         _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.distinct_id = %s AND run.event_id < %s "
-        "ORDER BY run.id"
+        "AND run.id > %s ORDER BY run.id LIMIT 100"
     )
-    values = (event.account_id, event.distinct_id, str(event.id))
+    values = (event.account_id, event.distinct_id, str(event.id), str(after))
     return [_run(row) for row in _ask(database, lambda cursor: cursor.execute(question, values))]
 
 
@@ -178,8 +189,8 @@ def _ask(database: Database, question: Callable[[Cursor], None]) -> list[tuple[A
                 with database.held().cursor() as cursor:
                     question(cursor)
                     return cursor.fetchall()
-            except (psycopg2.OperationalError, psycopg2.InterfaceError):
-                if is_last or not database.held_is_broken():
+            except psycopg2.Error as trouble:
+                if is_last or not database.is_lost(trouble):
                     raise
                 database.let_go()
     raise AssertionError("unreachable")
@@ -194,6 +205,7 @@ def _living(database: Database) -> RawConnection:
 def _run(row: Sequence[Any]) -> Run:
     run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, forgiven = row[:11]
     turn, job, step_started_at = row[11:14]
+    event = events.event_of(row[14:21])
     return Run(
         id=UUID(run_id),
         account_id=account_id,
@@ -208,8 +220,9 @@ def _run(row: Sequence[Any]) -> Run:
         forgiven=forgiven,
         turn=turn,
         job=job,
-        event=events.event_of(row[14:21]),
+        event=event,
         outputs=events.read_exactly(row[21]),
+        matched=(event,),
         step_started_at=step_started_at,
     )
 
@@ -253,24 +266,28 @@ def start_run(connection: RawConnection, account_id: int, new: NewRun, now: date
 def settle_run(database: Database, run: Run, settlement: Settlement, now: datetime) -> bool:
     """Write what happened, committed when this returns; False when another worker was faster and nothing is written.
 
-    A statement whose answer got lost with the connection is sent once more: when the run has moved on by exactly one
-    turn then, it is taken for our own doing.
+    A statement whose answer got lost with the connection is sent once more: when the run stands one turn further, and
+    exactly where this settlement puts it, it is taken for our own doing.
     """
     values = _settle_values(run, settlement, now)
     with passing_trouble_as_unavailable():
         try:
             return _settle(database.held(), values)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError):
-            if not database.held_is_broken():
+        except psycopg2.Error as trouble:
+            if not database.is_lost(trouble):
                 raise
             database.let_go()
         connection = database.held()
         if _settle(connection, values):
             return True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT turn FROM runs WHERE account_id = %s AND id = %s", (run.account_id, str(run.id)))
+            cursor.execute(
+                "SELECT turn, status, at, ordinal, job FROM runs WHERE account_id = %s AND id = %s",
+                (run.account_id, str(run.id)),
+            )
             row = cursor.fetchone()
-        return row is not None and row[0] == run.turn + 1
+        ours = (run.turn + 1, settlement.status, settlement.at, settlement.ordinal, settlement.job)
+        return row == ours
 
 
 def note_attempt(database: Database, run: Run, settlement: Settlement, now: datetime) -> None:

@@ -114,6 +114,12 @@ workflows = sa.Table(
     _column("name", sa.Text, "unique in the account; letters, digits, - and _"),
     _column("enabled_version", sa.Integer, "the version that looks at events; null: disabled", null=True),
     _column("latest_version", sa.Integer, "the newest version there is"),
+    _column(
+        "enablement",
+        sa.Integer,
+        "grows each time a version is enabled or disabled; progress counts from then",
+        server_default=sa.text("0"),
+    ),
     _moment("created_at", "when its first version was saved", server_default=_NOW),
     _moment("updated_at", "when it was last changed, enabled or disabled", server_default=_NOW),
     sa.PrimaryKeyConstraint("account_id", "id"),
@@ -243,7 +249,7 @@ progress = sa.Table(
     _account(),
     _column("workflow_id", UUID(as_uuid=True), "the workflow"),
     _column("subject", sa.Text, "whose progress: distinct_id, or the value that the workflow's key names"),
-    _column("version", sa.Integer, "the version of the workflow in which it stands"),
+    _column("enablement", sa.Integer, "the workflow's enablement in which it stands; an older one counts as none"),
     _column("progress", JSONB, "the partial matches, as app/match/progress.py describes them; {}: none"),
     _moment("deadline", "when a none fires unless it is disarmed; null: none is armed", null=True),
     _moment("last_event_at", "the last event that was looked at; later ones are later"),
@@ -254,6 +260,8 @@ progress = sa.Table(
     ),
     # Serves find_progress_of_subject.
     sa.Index("progress_subject_idx", "account_id", "subject"),
+    # Serves enqueue_overdue_deadlines.
+    sa.Index("progress_deadline_idx", "deadline", postgresql_where=sa.text("deadline IS NOT NULL")),
     # Serves forget_stale_progress.
     sa.Index(
         "progress_stale_idx", "last_event_at", postgresql_where=sa.text("progress = '{}' AND last_started_at IS NULL")

@@ -120,7 +120,7 @@ def set_enabled(
     """Let `version` look at events from now on (None: none of them)."""
     connection.execute(
         sa.text(
-            "UPDATE workflows SET enabled_version = :version, updated_at = :now "
+            "UPDATE workflows SET enabled_version = :version, enablement = enablement + 1, updated_at = :now "
             "WHERE account_id = :account AND id = :workflow"
         ),
         {"account": account_id, "workflow": workflow_id, "version": version, "now": now},

@@ -223,6 +223,7 @@ CREATE TABLE workflows (
     name TEXT NOT NULL,
     enabled_version INTEGER,
     latest_version INTEGER NOT NULL,
+    enablement INTEGER DEFAULT 0 NOT NULL,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     CONSTRAINT workflows_pkey PRIMARY KEY (account_id, id),
@@ -235,6 +236,7 @@ COMMENT ON COLUMN workflows.id IS 'id of the workflow';
 COMMENT ON COLUMN workflows.name IS 'unique in the account; letters, digits, - and _';
 COMMENT ON COLUMN workflows.enabled_version IS 'the version that looks at events; null: disabled';
 COMMENT ON COLUMN workflows.latest_version IS 'the newest version there is';
+COMMENT ON COLUMN workflows.enablement IS 'grows each time a version is enabled or disabled; progress counts from then';
 COMMENT ON COLUMN workflows.created_at IS 'when its first version was saved';
 COMMENT ON COLUMN workflows.updated_at IS 'when it was last changed, enabled or disabled';
 
@@ -242,7 +244,7 @@ CREATE TABLE progress (
     account_id BIGINT NOT NULL,
     workflow_id UUID NOT NULL,
     subject TEXT NOT NULL,
-    version INTEGER NOT NULL,
+    enablement INTEGER NOT NULL,
     progress JSONB NOT NULL,
     deadline TIMESTAMP WITH TIME ZONE,
     last_event_at TIMESTAMP WITH TIME ZONE NOT NULL,
@@ -250,13 +252,14 @@ CREATE TABLE progress (
     CONSTRAINT progress_pkey PRIMARY KEY (account_id, workflow_id, subject),
     CONSTRAINT progress_account_id_workflow_id_fkey FOREIGN KEY(account_id, workflow_id) REFERENCES workflows (account_id, id) ON DELETE CASCADE
 );
+CREATE INDEX progress_deadline_idx ON progress (deadline) WHERE deadline IS NOT NULL;
 CREATE INDEX progress_stale_idx ON progress (last_event_at) WHERE progress = '{}' AND last_started_at IS NULL;
 CREATE INDEX progress_subject_idx ON progress (account_id, subject);
 COMMENT ON TABLE progress IS 'how far subjects have come in workflows whose pattern is more than one event, or that say again';
 COMMENT ON COLUMN progress.account_id IS 'the account that owns the row';
 COMMENT ON COLUMN progress.workflow_id IS 'the workflow';
 COMMENT ON COLUMN progress.subject IS 'whose progress: distinct_id, or the value that the workflow''s key names';
-COMMENT ON COLUMN progress.version IS 'the version of the workflow in which it stands';
+COMMENT ON COLUMN progress.enablement IS 'the workflow''s enablement in which it stands; an older one counts as none';
 COMMENT ON COLUMN progress.progress IS 'the partial matches, as app/match/progress.py describes them; {}: none';
 COMMENT ON COLUMN progress.deadline IS 'when a none fires unless it is disarmed; null: none is armed';
 COMMENT ON COLUMN progress.last_event_at IS 'the last event that was looked at; later ones are later';
