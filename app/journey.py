@@ -28,6 +28,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app import meters
 from app.identifiers import moment_of, now, uuid7
+from app.match.progress import lapses_at
 from app.match.rules import Fire, Rule, Rules, Standing, compile_rule, names_of
 from app.match.screen import Refusal
 from app.match.tree import ANY_NAME
@@ -395,7 +396,14 @@ def _standing(kept: Kept) -> Standing:
 
 
 def _kept(standing: Standing, last_event_at: datetime) -> Kept:
-    return Kept(standing.enablement, standing.progress, standing.deadline, last_event_at, standing.last_started_at)
+    return Kept(
+        enablement=standing.enablement,
+        progress=standing.progress,
+        deadline=standing.deadline,
+        last_event_at=last_event_at,
+        last_started_at=standing.last_started_at,
+        lapses_at=lapses_at(dict(standing.progress)),
+    )
 
 
 def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = None) -> Rules:

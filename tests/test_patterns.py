@@ -292,3 +292,27 @@ def test_an_event_whose_commit_was_not_heard_of_is_stored_once(
     found = rows(house, "SELECT id::text FROM events WHERE account_id = %(account)s", account=acme.account_id)
     assert [row["id"] for row in found] == [answer["id"]]
     assert len(post(acme, "failed")["runs"]) == 1
+
+
+def test_a_decision_says_what_dropped_or_disarmed_it(house: Journey, acme: Sender) -> None:
+    apply(house, acme, on={"seq": ["cart_updated", "checkout"], "unless": "cart_emptied"})
+    post(acme, "cart_updated")
+    assert decision_of(house, post(acme, "cart_emptied"))["reason"].startswith("dropped by cart_emptied")
+    apply(house, acme, on=ABANDONED)
+    post(acme, "cart_updated")
+    assert decision_of(house, post(acme, "order_placed"))["reason"] == "disarmed by order_placed"
+
+
+def test_progress_whose_windows_are_over_is_swept(house: Journey, acme: Sender, clock: Clock) -> None:
+    apply(house, acme, on={"seq": ["a", "b"], "within": "1h"})
+    apply(house, acme, name="endless", on={"seq": ["a", "b"]})
+    post(acme, "a")
+    clock.forward(3_600 + 86_401)
+    sweep(house)
+    left = rows(
+        house,
+        "SELECT name FROM progress JOIN workflows USING (account_id) "
+        "WHERE account_id = %(account)s AND workflows.id = workflow_id",
+        account=acme.account_id,
+    )
+    assert [row["name"] for row in left] == ["endless"]

@@ -185,3 +185,15 @@ class ProgressWriter:
 
 def written_time(at: datetime) -> str:
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat()
+
+
+def lapses_at(progress: Progress) -> datetime | None:
+    """From when on nothing in the progress can matter any more, since all its windows are over; None: never by itself."""
+    if "deadline" in progress or "tangled" in progress:
+        return None
+    shared = progress.get("shared", {})
+    stems = [stem for stems in progress.get("open", {}).values() for stem in stems if stem is not None]
+    ends = [(shared[stem] if isinstance(stem, str) else stem).get("until") for stem in stems]
+    if not ends or None in ends:
+        return None
+    return max(datetime.fromisoformat(end) for end in ends)

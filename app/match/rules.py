@@ -20,7 +20,7 @@ from app.filters import Comparison, Converted, Filter, FilterError, comparisons_
 from app.match import pattern as matcher
 from app.match.describe import describe
 from app.match.screen import Refusal, Screen, screenable
-from app.match.tree import ANY_NAME, FilterFailed, Leaf, Pattern
+from app.match.tree import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
 from app.words import Decision, Event
 
 LONGEST_KEY = 255
@@ -129,7 +129,7 @@ class Rule:
         elif step.result.fired:
             reason = f"suppressed: again ({self._again_in_words()})"
         else:
-            reason = self._reason(step.result, event.received_at)
+            reason = self._reason(before, step.result, event)
         decision = self._decision(step.started, step.result.contributing, reason)
         return Moved(step.standing, step.fires, decision)
 
@@ -166,11 +166,21 @@ class Rule:
     def _again_in_words(self) -> str:
         return self.again if isinstance(self.again, str) else f"at most once in {self.again}"
 
-    def _reason(self, result: matcher.Advance, now: datetime) -> str:
+    def _reason(self, before: Standing, result: matcher.Advance, event: Event) -> str:
         if result.failures and not result.contributing:
             return "; ".join(f"{path}: {reason}" for path, reason in result.failures)
-        told = describe(self.pattern, result.progress, now)
-        return told if result.contributing else f"not asked for now; {told}"
+        told = describe(self.pattern, result.progress, event.received_at)
+        if result.contributing:
+            return told
+        if before.deadline is not None and result.deadline is None:
+            return f"disarmed by {event.event}"
+        dropped = before.progress and before.progress != result.progress and self._cancels(event.event)
+        return f"dropped by {event.event}; {told}" if dropped else f"not asked for now; {told}"
+
+    def _cancels(self, name: str) -> bool:
+        """Whether events of this name may cancel partial matches (`unless`)."""
+        kinds = cancelling_kinds(self.pattern.root)
+        return any(test.kind in kinds and test.name in (name, ANY_NAME) for test in self.pattern.tests)
 
     def _decision(self, started: bool, contributing: bool, reason: str) -> Decision:
         return Decision(

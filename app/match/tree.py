@@ -137,3 +137,9 @@ class Pattern:
     tests: tuple[LeafTest, ...]
     names: frozenset[str]
     bound: Bound
+
+
+def cancelling_kinds(node: Node) -> frozenset[int]:
+    """The kinds that `unless` names anywhere in a pattern."""
+    inner = (node.of,) if isinstance(node, Times) else getattr(node, "members", ())
+    return node.unless.union(*(cancelling_kinds(member) for member in inner))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app import manage
+from app import manage, rehearse
 from app.documents import Mistake
 from app.manage import Applied, WrongDocument
 from app.operate.lines import visible
@@ -36,8 +36,17 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         wrong = {file for file, _ in found}
         for file in files:
             if file not in wrong:
-                click.echo(f"{visible(file)}: no mistakes")
+                click.echo(f"{visible(file)}: no mistakes; {_told_bound(file)}")
     sys.exit(1 if found else 0)
+
+
+def _told_bound(file: Path) -> str:
+    """What the pattern of a document without mistakes may have to remember."""
+    pattern = rehearse.rule_of(file.read_text("utf-8")).pattern
+    if pattern.bound.references == 0:
+        return "its pattern has nothing to remember"
+    most = pattern.bound.size(id_length=36)
+    return f"its progress holds at most {pattern.bound.references} events ({most} bytes) a subject"
 
 
 def _tell_mistakes(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:

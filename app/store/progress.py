@@ -34,6 +34,7 @@ class Kept:
     deadline: datetime | None = None
     last_event_at: datetime | None = None
     last_started_at: datetime | None = None
+    lapses_at: datetime | None = None
 
 
 NOTHING = Kept()
@@ -79,12 +80,13 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO progress AS known (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at, "
-            "last_started_at) SELECT %(account)s, * FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], "
+            "last_started_at, lapses_at) SELECT %(account)s, * FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], "
             "%(enablements)s::int[], %(progresses)s::jsonb[], %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], "
-            "%(started)s::timestamptz[]) "
+            "%(started)s::timestamptz[], %(lapses)s::timestamptz[]) "
             "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET enablement = excluded.enablement, "
             "progress = excluded.progress, deadline = excluded.deadline, last_event_at = excluded.last_event_at, "
-            "last_started_at = excluded.last_started_at;"
+            "last_started_at = excluded.last_started_at, "
+            "lapses_at = excluded.lapses_at;"
             "INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after) "
             "SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due "
             "FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due);"
@@ -98,6 +100,7 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
                 "deadlines": [after.deadline for _, after in rows],
                 "seen": [after.last_event_at for _, after in rows],
                 "started": [after.last_started_at for _, after in rows],
+                "lapses": [after.lapses_at for _, after in rows],
                 "payloads": [deadline_payload(account_id, place) for place, _ in due],
                 "due": [moment + _JUST_AFTER for _, moment in due],
             },
@@ -151,11 +154,12 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
 
 
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of rows in which nothing stands and nothing has to be remembered; how many."""
+    """Delete a batch of rows in which nothing stands, or nothing that can still count, and nothing has to be remembered
+    for `again`; how many."""
     return connection.execute(
         sa.text(
-            "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE progress = '{}' "
-            "AND last_started_at IS NULL AND last_event_at < :before LIMIT 10000))"
+            "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE last_started_at IS NULL "
+            "AND (progress = '{}' AND last_event_at < :before OR lapses_at < :before) LIMIT 10000))"
         ),
         {"before": now - timedelta(days=1)},
     ).rowcount

@@ -254,6 +254,7 @@ progress = sa.Table(
     _moment("deadline", "when a none fires unless it is disarmed; null: none is armed", null=True),
     _moment("last_event_at", "the last event that was looked at; later ones are later"),
     _moment("last_started_at", "the last start, for again; null: none", null=True),
+    _moment("lapses_at", "from when on all its windows are over; null: it does not lapse by itself", null=True),
     sa.PrimaryKeyConstraint("account_id", "workflow_id", "subject"),
     sa.ForeignKeyConstraint(
         ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
@@ -266,6 +267,7 @@ progress = sa.Table(
     sa.Index(
         "progress_stale_idx", "last_event_at", postgresql_where=sa.text("progress = '{}' AND last_started_at IS NULL")
     ),
+    sa.Index("progress_lapses_idx", "lapses_at", postgresql_where=sa.text("lapses_at IS NOT NULL")),
     comment="how far subjects have come in workflows whose pattern is more than one event, or that say again",
 )
 

@@ -249,10 +249,12 @@ CREATE TABLE progress (
     deadline TIMESTAMP WITH TIME ZONE,
     last_event_at TIMESTAMP WITH TIME ZONE NOT NULL,
     last_started_at TIMESTAMP WITH TIME ZONE,
+    lapses_at TIMESTAMP WITH TIME ZONE,
     CONSTRAINT progress_pkey PRIMARY KEY (account_id, workflow_id, subject),
     CONSTRAINT progress_account_id_workflow_id_fkey FOREIGN KEY(account_id, workflow_id) REFERENCES workflows (account_id, id) ON DELETE CASCADE
 );
 CREATE INDEX progress_deadline_idx ON progress (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX progress_lapses_idx ON progress (lapses_at) WHERE lapses_at IS NOT NULL;
 CREATE INDEX progress_stale_idx ON progress (last_event_at) WHERE progress = '{}' AND last_started_at IS NULL;
 CREATE INDEX progress_subject_idx ON progress (account_id, subject);
 COMMENT ON TABLE progress IS 'how far subjects have come in workflows whose pattern is more than one event, or that say again';
@@ -264,6 +266,7 @@ COMMENT ON COLUMN progress.progress IS 'the partial matches, as app/match/progre
 COMMENT ON COLUMN progress.deadline IS 'when a none fires unless it is disarmed; null: none is armed';
 COMMENT ON COLUMN progress.last_event_at IS 'the last event that was looked at; later ones are later';
 COMMENT ON COLUMN progress.last_started_at IS 'the last start, for again; null: none';
+COMMENT ON COLUMN progress.lapses_at IS 'from when on all its windows are over; null: it does not lapse by itself';
 
 CREATE TABLE workflow_versions (
     account_id BIGINT NOT NULL,

@@ -70,6 +70,7 @@ def a_run(**changes: Any) -> Run:
         job=1,
         event=an_event(),
         outputs={},
+        matched=(an_event(),),
     )
     return replace(run, **changes)
 

@@ -151,3 +151,8 @@ def test_a_backtest_changes_nothing(house: Journey, acme: Sender, globex: Sender
             "SELECT count(*) FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
         )
         assert count.scalar() == 0
+
+
+def test_checking_tells_how_much_a_pattern_may_have_to_remember(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    document, _ = _files(tmp_path, {"times": 3, "of": "a"}, [])
+    assert "its progress holds at most 2 events" in runner.invoke(args=["workflow", "check", document]).output
