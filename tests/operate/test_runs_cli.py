@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
@@ -379,3 +382,15 @@ def test_another_account_s_failed_runs_are_not_retried(
     run = _failed(house, acme, broken)
     flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", globex.slug)
     assert the_run(house, acme.account_id, run)["status"] == "failed"
+
+
+def test_flask_s_own_run_does_not_hide_the_group() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "flask", "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"},
+    ).stdout
+    assert "retry" in told
+    assert "development server" not in told
