@@ -161,6 +161,8 @@ def test_an_integration_that_no_key_opens_is_tried_again(house: Journey, acme: S
         )
     (run,) = started(house, acme, NUDGE)
     after = carry(house, acme.account_id, run)
+    # Tests of rotation look at all accounts.
+    outward.remove_integration(house, acme.account_id, KINDS["whatsapp"])
     assert (after["status"], after["attempt"]) == ("running", 1)
     assert after["wake_at"] - after["updated_at"] < timedelta(seconds=2)
     (attempt,) = rows_of(house, "attempts", acme.account_id, run)

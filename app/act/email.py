@@ -204,11 +204,10 @@ def _line(text: str) -> str:
 
 
 async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str], place: str) -> Outcome:
-    client: aiosmtplib.SMTP | None = None
+    connection = _Connection()
     try:
         async with asyncio.timeout(situation.timeout):
-            client = await _client(situation, account)
-            await client.connect()
+            client = await connection.open(situation, account)
             return await _hand_over(client, letter)
     except RefusedTarget as wrong:
         return Outcome("failed", error=str(wrong), error_class="refused_target")
@@ -226,37 +225,53 @@ async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str
     except aiosmtplib.SMTPException as wrong:
         return Outcome("failed", error=f"{place}: {str(wrong)[:200]}", error_class="smtp")
     finally:
-        if client is not None:
-            await _say_goodbye(client)
+        await connection.end()
 
 
-async def _client(situation: Situation, account: Mapping[str, str]) -> aiosmtplib.SMTP:
-    """A client that has yet to begin, on a connection to an address that may be dialled."""
-    security, port = account.get("security", "starttls"), smtp_port(account)
-    trust = None if security == "none" else await asyncio.to_thread(_trust, account.get("ca"))
-    return aiosmtplib.SMTP(
-        hostname=account["host"],
-        sock=await dial(situation.session, account["host"], port),
-        username=account.get("username"),
-        password=account.get("password"),
-        # Not asked of the machine's name servers, which may take their time.
-        local_hostname="localhost",
-        timeout=situation.timeout,
-        use_tls=security == "tls",
-        start_tls=security == "starttls",
-        tls_context=trust,
-    )
+class _Connection:
+    """A connection to a mail server, from the first packet to the last."""
 
+    def __init__(self) -> None:
+        self._client: aiosmtplib.SMTP | None = None
+        self._transports: list[asyncio.BaseTransport | None] = []
 
-async def _say_goodbye(client: aiosmtplib.SMTP) -> None:
-    """What had to be said has been answered: a server that does not answer this is left standing."""
-    try:
-        if client.is_connected:
-            await client.quit(timeout=_GOODBYE)
-    except (aiosmtplib.SMTPException, OSError, TimeoutError):
-        pass
-    finally:
-        client.close()
+    async def open(self, situation: Situation, account: Mapping[str, str]) -> aiosmtplib.SMTP:
+        """Connect to an address that may be dialled, secure the connection, and log in."""
+        security, port = account.get("security", "starttls"), smtp_port(account)
+        trust = None if security == "none" else await asyncio.to_thread(_trust, account.get("ca"))
+        self._client = client = aiosmtplib.SMTP(
+            hostname=account["host"],
+            sock=await dial(situation.session, account["host"], port),
+            # Not asked of the machine's name servers, which may take their time.
+            local_hostname="localhost",
+            timeout=situation.timeout,
+            use_tls=security == "tls",
+            start_tls=False,
+            tls_context=trust,
+        )
+        await client.connect()
+        self._transports.append(client.transport)
+        if security == "starttls":
+            await client.starttls()
+            self._transports.append(client.transport)
+        if "username" in account:
+            await client.login(account["username"], account["password"])
+        return client
+
+    async def end(self) -> None:
+        """Say goodbye where there is somebody to say it to, and close in any case, without waiting for the other side:
+        what had to be said has been answered."""
+        try:
+            if self._client is not None and self._client.is_connected:
+                await self._client.quit(timeout=_GOODBYE)
+        except (aiosmtplib.SMTPException, OSError, TimeoutError):
+            pass
+        finally:
+            if self._client is not None:
+                self._client.close()
+            for transport in self._transports:
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.abort()
 
 
 def _trust(certificates: str | None) -> ssl.SSLContext:

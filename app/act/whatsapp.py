@@ -73,7 +73,7 @@ API_VERSION = "v23.0"
 PASSING = frozenset((1, 2, 4, 17, 341, 613, 80007, 130429, 131000, 131016, 131048, 131056, 131057, 133004))
 
 _TEMPLATE = re.compile(r"[a-z0-9_]{1,512}")
-_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z]{2,4})?")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]{2,4})?")
 
 
 def check(fields: Any, path: str) -> Mistakes:

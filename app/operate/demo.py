@@ -15,7 +15,7 @@ SLUG = "demo"
 WORKFLOW = "hello"
 KEY_NAME = "make run"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hello.yaml"
-_LISTENER = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
+_LISTENER = re.compile(r"http://127\.0\.0\.1:\d+/[^\s\"']*")
 
 
 @dataclass(frozen=True, slots=True)

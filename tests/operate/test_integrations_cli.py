@@ -101,7 +101,12 @@ def test_a_terminal_is_asked_for_what_is_missing(house: Journey, acme: Sender) -
     }
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "integration", "set", "whatsapp"]
     program = subprocess.Popen(
-        [*command, "--account", acme.slug], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [*command, "--account", acme.slug],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
     )
     os.close(theirs)
     screen = _until(ours, b"access_token")
