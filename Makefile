@@ -28,7 +28,7 @@ check: $(VENV)/installed-dev ## Run all that CI runs: lint, format, types, tests
 	$(IN) -m ruff check .
 	$(IN) -m ruff format --check .
 	$(IN) -m mypy --strict app
-	$(IN) -m pytest
+	@$(MAKE) --no-print-directory test
 
 migrate: setup ## Bring the database up to date
 	@$(IN) -m flask --app wsgi migrate
