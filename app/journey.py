@@ -4,10 +4,11 @@ These two, and `manage.py` for what people change, join the rooms; nothing else 
 
 The way in, `accept(account, event)`:
 1. The account's compiled copy in memory says which workflows look at the event and what they conclude.
-2. One statement, hence one transaction and one round trip, writes the idempotency key, the event with its decisions, the
-   runs and their queue jobs. It does so only while the copy is the current one: otherwise nothing is written, the copy is
-   loaded anew, and the event is verified and matched again. Where a workflow's pattern takes more than one event, the same
-   is done in a transaction that has locked the subject's progress in these workflows and moves it along.
+2. One statement, hence one transaction and one round trip, writes the event with its decisions, the runs and their queue
+   jobs, for all events that come at the same time. It does so only while the copy is the current one: otherwise nothing
+   is written, the copy is loaded anew, and the event is verified and matched again. An idempotency key comes with its
+   event in a statement of its own. Where a workflow's pattern takes more than one event, the same is done in a
+   transaction that has locked the subject's progress in these workflows and moves it along.
 3. When it returns, the event is on disk and the answer may leave.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import psycopg2
@@ -27,6 +29,7 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app import meters
+from app.gathering import Gathering
 from app.identifiers import moment_of, now, uuid7
 from app.match.progress import lapses_at
 from app.match.rules import Fire, Rule, Rules, Standing, compile_rule, names_of
@@ -36,11 +39,13 @@ from app.secrets import Secrets
 from app.settings import Settings
 from app.store import accounts, events, progress, runs
 from app.store.accounts import AccountCopy, EnabledWorkflow
-from app.store.connections import Database, passing_trouble_as_unavailable
+from app.store.connections import Database, HeldConnection, is_lost, passing_trouble_as_unavailable
+from app.store.events import Recording
 from app.store.progress import NOTHING, Kept, Place
 from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 
 _MOST_RELOADS = 5
+_MOST_TOGETHER = 200
 _COPIES_KEPT = 10_000
 _LOCKS = 64
 # Clocks of hosts and of Postgres may differ by this much; more is a machine to be mended.
@@ -66,6 +71,8 @@ class Journey:
         self.database = Database(settings)
         self.clock = clock
         self.secrets = Secrets(settings.encryption_keys)
+        # The events of concurrent requests are written together.
+        self._recorder = Gathering(partial(events.record_events, self.database), portion=_MOST_TOGETHER)
         self._accounts: dict[int, Account] = {}
         self._owners: dict[str, int] = {}
         self._key_minutes: dict[str, datetime] = {}
@@ -192,10 +199,13 @@ class Journey:
         if movable:
             return self._take_with_progress(account, event, decisions, movable)
         decisions, started = _with_runs(event, decisions)
-        recorded = events.record_event(
-            self.database, account.copy.version, event, decisions, started, awaited=_awaited(account, event)
-        )
-        return Taken(event, decisions, started, recorded)
+        recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
+        if event.idempotency_key is not None:
+            return Taken(event, decisions, started, events.record_event(self.database, recording))
+        answer = self._recorder.ask(recording)
+        if isinstance(answer, Exception):
+            raise answer
+        return Taken(event, decisions, started, answer)
 
     def _take_with_progress(
         self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule]
@@ -207,26 +217,33 @@ class Journey:
         """
         last: list[Taken] = []
         with passing_trouble_as_unavailable():
-            try:
-                return self._move_and_record(account, event, decided, movable, last)
-            except errors.ForeignKeyViolation:
-                # A workflow was deleted meanwhile.
-                return Taken(event, [], [], events.Recorded(stale=True))
-            except psycopg2.Error as trouble:
-                if not self.database.is_lost(trouble):
-                    raise
-                self.database.let_go()
-            return self._move_and_record(account, event, decided, movable, last)
+            for is_last in (False, True):
+                with self.database.lend() as connection:
+                    try:
+                        return self._move_and_record(connection, account, event, decided, movable, last)
+                    except errors.ForeignKeyViolation:
+                        # A workflow was deleted meanwhile.
+                        return Taken(event, [], [], events.Recorded(stale=True))
+                    except psycopg2.Error as trouble:
+                        if is_last or not is_lost(connection, trouble):
+                            raise
+                        connection.close()
+        raise AssertionError("unreachable")
 
     def _move_and_record(
-        self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule], last: list[Taken]
+        self,
+        connection: HeldConnection,
+        account: Account,
+        event: Event,
+        decided: list[Decision],
+        movable: dict[Place, Rule],
+        last: list[Taken],
     ) -> Taken:
         """Lock, match, record, commit; `last` receives what is about to be committed.
 
         What it holds from an earlier try may have been committed after all: once the locks are held that try has ended,
         and the event is there or not.
         """
-        connection = events.prepared(self.database)
         with _rolled_back_on_trouble(connection):
             kept = progress.begin_and_lock(connection, account.copy.id, list(movable))
             if last and events.find_event(connection, account.copy.id, last[0].event.id) is not None:
@@ -244,9 +261,8 @@ class Journey:
                 new = [_run_of(rule, fire, event.received_at) for fire in moved.fires if not fire.by_deadline]
                 started += new
                 decisions.append(replace(moved.decision, run_id=new[0].id if new else None))
-            recorded = events.record_on(
-                connection, account.copy.version, event, decisions, started, awaited=_awaited(account, event)
-            )
+            recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
+            recorded = events.record_on(connection, recording)
             taken = Taken(event, decisions, started, recorded)
             if recorded.stale or recorded.earlier is not None:
                 progress.roll_back(connection)
@@ -268,20 +284,18 @@ class Journey:
         if rule is None:
             return
         place, moment = (workflow_id, subject), self.clock()
-        with passing_trouble_as_unavailable():
-            connection = events.prepared(self.database)
-            with _rolled_back_on_trouble(connection):
-                before = progress.begin_and_lock(connection, account_id, [place]).get(place, NOTHING)
-                if before.deadline is not None and timedelta(0) < before.deadline - moment < _MOST_SKEW:
-                    raise Unavailable("the deadline has not come yet by this clock")
-                standing, fires = rule.expire(_standing(before), moment)
-                if standing == _standing(before):
-                    progress.roll_back(connection)
-                    return
-                for fire in fires:
-                    runs.start_run(connection, account_id, _run_of(rule, fire, moment), moment)
-                latest = max(filter(None, (before.last_event_at, before.deadline)), default=moment)
-                progress.write_and_commit(connection, account_id, {place: (before, _kept(standing, latest))})
+        with passing_trouble_as_unavailable(), self.database.lend() as connection, _rolled_back_on_trouble(connection):
+            before = progress.begin_and_lock(connection, account_id, [place]).get(place, NOTHING)
+            if before.deadline is not None and timedelta(0) < before.deadline - moment < _MOST_SKEW:
+                raise Unavailable("the deadline has not come yet by this clock")
+            standing, fires = rule.expire(_standing(before), moment)
+            if standing == _standing(before):
+                progress.roll_back(connection)
+                return
+            for fire in fires:
+                runs.start_run(connection, account_id, _run_of(rule, fire, moment), moment)
+            latest = max(filter(None, (before.last_event_at, before.deadline)), default=moment)
+            progress.write_and_commit(connection, account_id, {place: (before, _kept(standing, latest))})
         meters.runs_started.inc(len(fires))
 
     def _receipt(self, taken: Taken) -> Receipt:

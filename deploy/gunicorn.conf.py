@@ -26,12 +26,12 @@ bind = _setting("BIND", f"127.0.0.1:{_setting('PORT', '8000')}")
 # One process as long as the rate limit counts in its memory; with REDIS_URL, about one per core.
 workers = int(_number("WEB_CONCURRENCY", "1"))
 
-# Threads, so that a sender who is slow, or Postgres that is, holds up nobody else; 1 for the sync worker, which costs
-# least per request but needs nginx in front to wait for slow senders. Both answer even garbage with problem documents.
-threads = int(_number("WEB_THREADS", "8"))
-worker_class = "app.receive.gunicorn_worker." + ("PatientThreadWorker" if threads > 1 else "PatientSyncWorker")
+# A greenlet per connection: a sender who is slow, or Postgres that is, holds up nobody else, and what arrives at the same
+# time is written together. It answers even garbage with problem documents.
+worker_class = "app.receive.gunicorn_worker.PatientWorker"
+worker_connections = 1000
 
-# A sync worker that waits for a body that is just in time, and then for Postgres, is slow but not stuck.
+# A worker tells every second that it is not stuck; one that does not for so long is ended and replaced.
 _body_timeout = _number("BODY_TIMEOUT", "20")
 timeout = int(_body_timeout) + 20
 

@@ -1,4 +1,7 @@
-"""gunicorn's workers with two differences: whole requests arrive in time, and errors are problem documents.
+"""gunicorn's gevent worker with two differences: whole requests arrive in time, and errors are problem documents.
+
+Each connection is a greenlet: who waits (for a slow sender, for Postgres, for Redis) holds up nobody else, and the app stays
+as synchronous as it is written.
 
 Comes in: connections. Goes out: requests for the WSGI app; or, for what is no request, an `application/problem+json`
 in place of gunicorn's HTML page, which never repeats what was sent. A request (head and body) has BODY_TIMEOUT seconds
@@ -11,23 +14,23 @@ from __future__ import annotations
 import errno
 import json
 import os
-import selectors
-import socket
 import time
 import uuid
-from concurrent.futures import Future
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
+from socket import SHUT_RDWR
 from typing import Any
 
+from gevent.socket import socket as GreenSocket
 from gunicorn.http import errors
-from gunicorn.workers.gthread import TConn, ThreadWorker
-from gunicorn.workers.sync import SyncWorker
+from gunicorn.util import close_graceful
+from gunicorn.workers.ggevent import GeventWorker
 
 PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
 # What is read and thrown away of a body that the app left unread: to close the connection earlier would take the answer
 # away from a sender who reads it after sending all.
 LARGEST_REST = 8 * 1024 * 1024
+# Seconds for which a client is heard out that has got its last answer.
+LINGER = 2.0
 
 
 class LateHeadError(Exception):
@@ -81,40 +84,54 @@ def problem_bytes(status: int, title: str, detail: str, request_id: str) -> byte
     return (head + body).encode("ascii")
 
 
-class PatientSocket(socket.socket):
-    """A client's connection on which a whole request arrives before `deadline`, an answer leaves within `patience`."""
+class PatientSocket(GreenSocket):
+    """A client's connection on which a whole request arrives within `patience` seconds of its first byte, and an answer
+    leaves as quickly. The first byte may take `keepalive` seconds, on a new connection no longer than a request."""
 
-    def __init__(self, client: socket.socket, patience: float) -> None:
+    def __init__(self, client: Any, patience: float, keepalive: float) -> None:
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
         self.patience = patience
-        self.expect_request()
+        self.keepalive = keepalive
+        self.deadline = time.monotonic() + patience
+        self.begun = False
+        self.head_is_complete = False
+        self.closing = False
 
     def expect_request(self) -> None:
         """From now on the next request counts."""
-        self.deadline = time.monotonic() + self.patience
+        self.deadline = time.monotonic() + self.keepalive
         self.begun = False
         self.head_is_complete = False
 
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """As ever, but never beyond the deadline; a shorter time-out set from outside holds as well."""
-        allowed = self.gettimeout()
-        if allowed != 0.0:
-            left = max(0.001, self.deadline - time.monotonic())
-            self.settimeout(left if allowed is None else min(left, allowed))
+    def recv(self, *arguments: Any) -> bytes:
+        """As ever, but never beyond the deadline."""
+        self.settimeout(max(0.001, self.deadline - time.monotonic()))
         try:
-            data = super().recv(size, flags)
+            data: bytes = super().recv(*arguments)
         except TimeoutError:
             raise self._lateness() from None
-        self.begun = True
+        if not self.begun and data:
+            self.begun = True
+            self.deadline = time.monotonic() + self.patience
         return data
 
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
+    def sendall(self, data: Any, flags: int = 0) -> None:
         """As ever; a client that does not take its answer counts as gone."""
         self.settimeout(self.patience)
         try:
             super().sendall(data, flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+
+    def close(self) -> None:
+        """Say that nothing more is coming, and hear the client out for a moment: to hang up on one that is still sending
+        would take the last answer away from it."""
+        if self.closing:
+            super().close()
+            return
+        self.closing = self.head_is_complete = True
+        self.deadline = time.monotonic() + LINGER
+        close_graceful(self, LINGER)
 
     def _lateness(self) -> Exception:
         if self.head_is_complete:
@@ -144,13 +161,6 @@ class CheckedReader:
             raise
 
 
-def _head_is_complete(client: Any, request: Any) -> None:
-    if isinstance(client, PatientSocket):
-        client.head_is_complete = True
-    if request.body is not None:
-        request.body.reader = CheckedReader(request)
-
-
 def _discard_rest(request: Any) -> None:
     """Take in what is left of a request's body, within its deadline and up to a size; whatever goes wrong ends it."""
     left = LARGEST_REST if request.body is not None else 0
@@ -160,7 +170,7 @@ def _discard_rest(request: Any) -> None:
 
 
 class ProblemAnswers:
-    """What both workers do with a request that gunicorn cannot take, or an app that fails beyond its own handlers."""
+    """What becomes of a request that gunicorn cannot take, or an app that fails beyond its own handlers."""
 
     log: Any
 
@@ -176,73 +186,42 @@ class ProblemAnswers:
             client.sendall(problem_bytes(status, title, detail, request_id))
 
 
-class PatientSyncWorker(ProblemAnswers, SyncWorker):
-    """One request at a time, a connection each: for use behind nginx, which waits for slow clients in our place."""
+class PatientWorker(ProblemAnswers, GeventWorker):
+    """Many connections at a time, a greenlet each."""
 
-    def accept(self, listener: Any) -> None:
-        """Take one connection and serve it."""
-        client, address = listener.accept()
-        self.handle(listener, PatientSocket(client, PATIENCE), address)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.connections: set[PatientSocket] = set()
 
-    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
-        """Called with a complete head."""
-        _head_is_complete(client, req)
-        super().handle_request(listener, req, client, addr)
-        _discard_rest(req)
-
-
-class PatientConnection(TConn):
-    """A kept connection; each of its requests has a deadline of its own."""
-
-    ended = False
-
-    def init(self) -> None:
-        """Called before each request, once the first byte is there."""
-        super().init()
-        if isinstance(self.sock, PatientSocket):
-            self.sock.expect_request()
-
-
-class PatientThreadWorker(ProblemAnswers, ThreadWorker):
-    """Several requests at a time in threads; a thread is taken only while a request is on its way or being served."""
-
-    def accept(self, listener: Any) -> None:
-        """Take one connection; it waits in the poller, not in a thread, until its first byte comes."""
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection to its end."""
+        connection = PatientSocket(client, PATIENCE, self.cfg.keepalive)
+        self.connections.add(connection)
         try:
-            client, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        self.nr_conns += 1
-        conn = PatientConnection(self.cfg, PatientSocket(client, PATIENCE), address, listener.getsockname())
-        conn.timeout = time.monotonic() + PATIENCE
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+            super().handle(listener, connection, addr)
+        finally:
+            self.connections.discard(connection)
 
-    def handle_request(self, req: Any, conn: Any) -> bool:
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Called with a complete head."""
-        _head_is_complete(conn.sock, req)
-        kept = bool(super().handle_request(req, conn))
-        _discard_rest(req)
-        return kept
+        sock.head_is_complete = True
+        if req.body is not None:
+            req.body.reader = CheckedReader(req)
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            _discard_rest(req)
+            sock.expect_request()
 
-    def handle(self, conn: Any) -> Any:
-        """Serve one request. Waiting for the client to hang up is done here, not where connections are accepted."""
-        kept = super().handle(conn)
-        if kept is False:
-            with suppress(OSError):
-                conn.close(graceful=True)
-            conn.ended = True
-        return kept
+    def timeout_ctx(self) -> Any:
+        """Connections have deadlines of their own."""
+        return nullcontext()
 
-    def finish_request(self, conn: Any, fs: Future[Any]) -> None:
-        """Put a kept connection back into the poller; forget one that has ended."""
-        if conn.ended:
-            self.nr_conns -= 1
-        else:
-            super().finish_request(conn, fs)
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        """When stopping, do not wait for connections on which nothing has come yet."""
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
+    def notify(self) -> None:
+        """Called every second. When stopping, do not wait for connections on which nothing has come."""
+        super().notify()
+        if not self.alive:
+            for connection in list(self.connections):
+                if not connection.begun:
+                    with suppress(OSError):
+                        connection.shutdown(SHUT_RDWR)

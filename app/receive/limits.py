@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ import structlog
 from limits.storage import Storage, storage_from_string
 
 from app import meters
+from app.gathering import Gathering
 from app.settings import Settings, SettingsError
 
 _WINDOW_SECONDS = 1
 _PAUSE_AFTER_OUTAGE = 1.0
+_MOST_TOGETHER = 200
 _log = structlog.get_logger()
 
 
@@ -48,6 +50,8 @@ class RateLimiter:
 
     def __init__(self, settings: Settings) -> None:
         self._redis = None if settings.redis_url is None else _redis(settings.redis_url)
+        # The counts of concurrent requests go to Redis together.
+        self._counting = Gathering(self._count_together, portion=_MOST_TOGETHER)
         self._windows = Windows()
         self._silent_until = 0.0
 
@@ -62,13 +66,26 @@ class RateLimiter:
         if time.monotonic() < self._silent_until:
             meters.unlimited_by_outage.inc(events)
             return 0
+        return self._counting.ask((name, events))
+
+    def _count_together(self, counts: Sequence[tuple[str, int]]) -> list[int]:
+        """Count for several requests: one increment for each name, and what each of them would have been told alone."""
+        assert self._redis is not None
+        sums: dict[str, int] = {}
+        for name, events in counts:
+            sums[name] = sums.get(name, 0) + events
         try:
-            return self._redis.incr(name, _WINDOW_SECONDS, events)
+            used = {name: self._redis.incr(name, _WINDOW_SECONDS, events) - events for name, events in sums.items()}
         except self._redis.base_exceptions as trouble:
             self._silent_until = time.monotonic() + _PAUSE_AFTER_OUTAGE
-            meters.unlimited_by_outage.inc(events)
+            meters.unlimited_by_outage.inc(sum(sums.values()))
             _log.warning("rate limit not counted: Redis does not answer", error=str(trouble)[:200])
-            return 0
+            return [0] * len(counts)
+        told = []
+        for name, events in counts:
+            used[name] += events
+            told.append(used[name])
+        return told
 
 
 class Windows:

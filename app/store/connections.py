@@ -1,19 +1,25 @@
-"""Connections to Postgres: a pool for everything, and one held connection per thread for the two hot paths.
+"""Connections to Postgres: a pool for everything, and autocommitting ones that know their statements for the hot paths.
 
-Comes in: settings. Goes out: `Database`, whose `transaction()` commits when its block ends well, and whose `held()` gives
-the calling thread its own autocommitting connection. Whatever means that Postgres cannot be asked right now leaves here
-as `Unavailable`.
+Comes in: settings. Goes out: `Database`, whose `transaction()` commits when its block ends well, whose `lend()` gives a
+connection of the hot path for a block, and whose `held()` gives the calling thread its own. Whatever means that Postgres
+cannot be asked right now leaves here as `Unavailable`.
+
+Where gevent has patched the sockets, a request that waits for Postgres lets the others go on, and waits no longer than
+Postgres itself would let a statement run.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 import sqlalchemy as sa
+from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
 from app.settings import Settings
@@ -36,6 +42,10 @@ def is_passing(trouble: BaseException) -> bool:
     if trouble.pgcode is None:
         return isinstance(trouble, psycopg2.OperationalError | psycopg2.DatabaseError)
     return trouble.pgcode.startswith(_PASSING)
+
+
+# Beyond the time that Postgres lets a statement run; who has not answered then is not going to.
+_PATIENCE = 2.0
 
 
 @contextmanager
@@ -65,6 +75,38 @@ def prepare(connection: HeldConnection, name: str, statement: str) -> None:
         connection.prepared.add(name)
 
 
+def is_lost(connection: RawConnection | None, trouble: BaseException) -> bool:
+    """Whether a connection has become useless: it broke, it is read-only since a failover (25006), or its prepared
+    statements are older than the tables (0A000). The same question may be asked on a new one."""
+    if isinstance(trouble, psycopg2.Error) and trouble.pgcode in ("25006", "0A000"):
+        return True
+    broken = connection is None or bool(connection.closed)
+    return broken and isinstance(trouble, psycopg2.OperationalError | psycopg2.InterfaceError)
+
+
+class NoAnswer(psycopg2.OperationalError):
+    """Postgres is there and says nothing: nobody waits for it any longer."""
+
+    def __str__(self) -> str:
+        return "Postgres does not answer"
+
+
+def _let_others_go_on(seconds: float) -> None:
+    """Under gevent: who waits for Postgres waits in the event loop, and at most so long for one answer."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return
+    from gevent.socket import wait_read, wait_write
+
+    def wait(connection: RawConnection) -> None:
+        deadline = time.monotonic() + seconds
+        while (state := connection.poll()) != extensions.POLL_OK:
+            ready = wait_read if state == extensions.POLL_READ else wait_write
+            ready(connection.fileno(), timeout=max(0.001, deadline - time.monotonic()), timeout_exc=NoAnswer)
+
+    extensions.set_wait_callback(wait)
+
+
 class Database:
     """One process's way to Postgres. Opens nothing before it is asked to."""
 
@@ -90,9 +132,32 @@ class Database:
             pool_pre_ping=True,
         )
         self._own = threading.local()
+        self._pool_timeout = settings.connect_timeout
+        self._places = threading.BoundedSemaphore(settings.database_pool)
+        self._idle: list[HeldConnection] = []
+        _let_others_go_on(settings.statement_timeout + _PATIENCE)
 
-    def _connect(self) -> HeldConnection:
+    @contextmanager
+    def lend(self) -> Iterator[HeldConnection]:
+        """One of at most DATABASE_POOL autocommitting connections: each statement is one transaction and one round trip.
+        Raises Unavailable when none becomes free in time."""
+        if not self._places.acquire(timeout=self._pool_timeout):
+            raise Unavailable("all connections to Postgres are in use")
+        try:
+            connection = self._idle.pop() if self._idle else self._connect(autocommit=True)
+            try:
+                yield connection
+            finally:
+                if not connection.closed and connection.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+        finally:
+            self._places.release()
+
+    def _connect(self, *, autocommit: bool = False) -> HeldConnection:
         connection: HeldConnection = psycopg2.connect(self.url, connection_factory=HeldConnection, **self._options)
+        connection.autocommit = autocommit
         return connection
 
     @contextmanager
@@ -105,22 +170,13 @@ class Database:
         """The calling thread's own connection, autocommitting: each statement is one transaction and one round trip."""
         connection: HeldConnection | None = getattr(self._own, "connection", None)
         if connection is None or connection.closed:
-            connection = self._connect()
-            connection.autocommit = True
+            connection = self._connect(autocommit=True)
             self._own.connection = connection
         return connection
 
-    def held_is_broken(self) -> bool:
-        """True when the calling thread's held connection has been lost (or there is none)."""
-        connection: RawConnection | None = getattr(self._own, "connection", None)
-        return connection is None or bool(connection.closed)
-
     def is_lost(self, trouble: BaseException) -> bool:
-        """Whether the held connection has become useless: it broke, it is read-only since a failover (25006), or its
-        prepared statements are older than the tables (0A000). The same question may be asked on a new one."""
-        if isinstance(trouble, psycopg2.Error) and trouble.pgcode in ("25006", "0A000"):
-            return True
-        return isinstance(trouble, psycopg2.OperationalError | psycopg2.InterfaceError) and self.held_is_broken()
+        """`is_lost` of the calling thread's held connection."""
+        return is_lost(getattr(self._own, "connection", None), trouble)
 
     def let_go(self) -> None:
         """Close the calling thread's held connection; the next `held()` opens a new one."""
@@ -130,6 +186,8 @@ class Database:
             connection.close()
 
     def close(self) -> None:
-        """Close the pool and this thread's held connection (before a fork, at the end)."""
+        """Close the pools and this thread's held connection (before a fork, at the end)."""
         self.let_go()
+        while self._idle:
+            self._idle.pop().close()
         self._engine.dispose()

@@ -21,17 +21,63 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.identifiers import moment_of
-from app.store.connections import Database, passing_trouble_as_unavailable, prepare
+from app.store.connections import (
+    Database,
+    HeldConnection,
+    NoAnswer,
+    is_lost,
+    is_passing,
+    passing_trouble_as_unavailable,
+    prepare,
+)
 from app.words import Decision, Event, NewRun
 
-# The path of most events: nothing starts, no idempotency key. One insert that happens only while the caller's copy of
-# the account is the current one.
-_RECORD = """(bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb) AS
+# Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
+# nothing is written of those whose caller's copy of the account is not the current one.
+_RECORD_MANY = """
+    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[]) AS
 INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
-SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM accounts WHERE id = $1 AND version = $2
+SELECT account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
+       warnings::jsonb
+FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS new
+    (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
+RETURNING id
+"""
+_RECORD_MANY_STARTING = """
+    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], bool[],
+     uuid[], uuid[], uuid[], int[]) AS
+WITH fresh AS MATERIALIZED (
+    SELECT new.* FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS new
+        (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, awaited)
+    JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
+), event AS (
+    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+    SELECT account_id, id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
+           warnings::jsonb
+    FROM fresh
+    RETURNING id
+), started AS MATERIALIZED (
+    SELECT new.*, fresh.account_id, fresh.distinct_id, fresh.received_at
+    FROM unnest($13, $14, $15, $16) AS new (event_id, id, workflow_id, version) JOIN fresh ON fresh.id = new.event_id
+), run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT account_id, id, workflow_id, version, event_id::text, event_id, received_at, ARRAY[event_id], distinct_id,
+           'running', 'steps[0]', received_at, received_at, received_at
+    FROM started
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
+    FROM started, LATERAL (SELECT account_id || ':' || id || ':1') AS name (text)
+    UNION ALL
+    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to(account_id || ':' || id, 'UTF8')
+    FROM fresh WHERE awaited
+)
+SELECT id FROM event
 """
 
-# The same with everything that may come with it: all in one statement, hence in one transaction and one round trip.
+# One event with everything that may come with it.
 # An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
 _RECORD_ALL = """
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
@@ -68,11 +114,17 @@ WITH account AS (
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 """
 
-_EXECUTE = "EXECUTE record_event (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-_EXECUTE_ALL = (
-    "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
-    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[])"
+_EVENTS = (
+    "%s, %s, %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], "
+    "%s::text[]"
 )
+_EXECUTE = {
+    "record_events": f"EXECUTE record_events ({_EVENTS})",
+    "record_events_starting": f"EXECUTE record_events_starting ({_EVENTS}, %s::bool[], "
+    "%s::uuid[], %s::uuid[], %s::uuid[], %s::int[])",
+    "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[])",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,37 +148,91 @@ class EarlierEvent:
     received_at: datetime
 
 
-def record_event(
-    database: Database,
-    account_version: int,
-    event: Event,
-    decisions: Sequence[Decision],
-    runs: Sequence[NewRun],
-    *,
-    awaited: bool = False,
-) -> Recorded:
-    """Write all that follows from accepting `event`, in one transaction that is committed when this returns.
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What is to be written of one event, if `account_version` is the current one. `awaited`: a job is enqueued that looks
+    for runs which the event wakes or ends."""
+
+    account_version: int
+    event: Event
+    decisions: Sequence[Decision]
+    runs: Sequence[NewRun]
+    awaited: bool = False
+
+
+def record_events(database: Database, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+    """Write all that follows from accepting these events, committed when this returns; they have no idempotency keys, and
+    their runs are for themselves alone.
+
+    All are one transaction. Where that does not work because of one of them each is written by itself: its answer is
+    what `record_event` returns or raises. Raises Unavailable.
+    """
+    lost = False
+    with passing_trouble_as_unavailable():
+        for _ in range(2):
+            with database.lend() as connection:
+                try:
+                    answers = _record_many(connection, recordings)
+                    return _found_again(connection, recordings, answers) if lost else answers
+                except psycopg2.Error as trouble:
+                    lost = is_lost(connection, trouble)
+                    if lost:
+                        connection.close()
+                    elif is_passing(trouble):
+                        raise
+                    else:
+                        break
+                    if isinstance(trouble, NoAnswer):
+                        raise
+    return [_record_alone(database, recording) for recording in recordings]
+
+
+def _found_again(
+    connection: RawConnection, recordings: Sequence[Recording], answers: list[Recorded | Exception]
+) -> list[Recorded | Exception]:
+    """After a lost answer: what is not written now may have been written then."""
+    return [
+        Recorded() if isinstance(answer, Recorded) and answer.stale and _is_there(connection, recording) else answer
+        for recording, answer in zip(recordings, answers, strict=True)
+    ]
+
+
+def _is_there(connection: RawConnection, recording: Recording) -> bool:
+    return find_event(connection, recording.event.account_id, recording.event.id) is not None
+
+
+def _record_alone(database: Database, recording: Recording) -> Recorded | Exception:
+    try:
+        return record_event(database, recording)
+    except Exception as trouble:
+        return trouble
+
+
+def record_event(database: Database, recording: Recording) -> Recorded:
+    """The same for one event, which may have an idempotency key.
 
     A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
     so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
-    when Postgres cannot hold a value. `awaited`: a job is enqueued that looks for runs which the event wakes or ends.
+    when Postgres cannot hold a value.
     """
     with passing_trouble_as_unavailable():
-        try:
-            return record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
-        except errors.UniqueViolation as trouble:
-            return _recorded_before(trouble)
-        except psycopg2.Error as trouble:
-            if not database.is_lost(trouble):
-                raise
-            database.let_go()
-        try:
-            recorded = record_on(prepared(database), account_version, event, decisions, runs, awaited=awaited)
-        except errors.UniqueViolation as trouble:
-            return _recorded_before(trouble)
-        if recorded.stale and find_event(database.held(), event.account_id, event.id) is not None:
-            return Recorded()
-        return recorded
+        for is_last in (False, True):
+            with database.lend() as connection:
+                try:
+                    recorded = record_on(connection, recording)
+                except errors.UniqueViolation as trouble:
+                    return _recorded_before(trouble)
+                except psycopg2.Error as trouble:
+                    if not is_lost(connection, trouble):
+                        raise
+                    connection.close()
+                    if is_last or isinstance(trouble, NoAnswer):
+                        raise
+                    continue
+                if recorded.stale and _is_there(connection, recording):
+                    return Recorded()
+                return recorded
+    raise AssertionError("unreachable")
 
 
 def _recorded_before(trouble: errors.UniqueViolation) -> Recorded:
@@ -136,19 +242,31 @@ def _recorded_before(trouble: errors.UniqueViolation) -> Recorded:
     return Recorded()
 
 
-def record_on(
-    connection: RawConnection,
-    account_version: int,
-    event: Event,
-    decisions: Sequence[Decision],
-    runs: Sequence[NewRun],
-    *,
-    awaited: bool,
-) -> Recorded:
-    """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
-    values = [
+def _record_many(connection: HeldConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+    name, statement = "record_events", _RECORD_MANY
+    columns: list[Sequence[Any]] = list(zip(*map(_row, recordings), strict=True))
+    if any(recording.runs or recording.awaited for recording in recordings):
+        name, statement = "record_events_starting", _RECORD_MANY_STARTING
+        runs = [(str(run.event_id), str(run.id), str(run.workflow_id), run.version) for run in _runs_of(recordings)]
+        columns.append([recording.awaited for recording in recordings])
+        columns += zip(*runs, strict=True) if runs else ((), (), (), ())
+    prepare(connection, name, statement)
+    with connection.cursor() as cursor:
+        cursor.execute(_EXECUTE[name], [list(column) for column in columns])
+        written = {row[0] for row in cursor}
+    return [Recorded(stale=str(recording.event.id) not in written) for recording in recordings]
+
+
+def _runs_of(recordings: Sequence[Recording]) -> Iterator[NewRun]:
+    for recording in recordings:
+        yield from recording.runs
+
+
+def _row(recording: Recording) -> tuple[Any, ...]:
+    event = recording.event
+    return (
         event.account_id,
-        account_version,
+        recording.account_version,
         str(event.id),
         event.event,
         event.distinct_id,
@@ -156,25 +274,30 @@ def record_on(
         event.data_json,
         event.extra_json,
         event.received_at,
-        decisions_json(decisions),
+        decisions_json(recording.decisions),
         json.dumps(event.warnings, ensure_ascii=False) if event.warnings else None,
+    )
+
+
+def record_on(connection: HeldConnection, recording: Recording) -> Recorded:
+    """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
+    event, runs = recording.event, recording.runs
+    values = [
+        *_row(recording),
+        event.idempotency_key,
+        event.body_digest,
+        [str(run.id) for run in runs],
+        [str(run.workflow_id) for run in runs],
+        [run.version for run in runs],
+        [run.match_key for run in runs],
+        f"{event.account_id}:{event.id}" if recording.awaited else None,
+        [str(run.event_id) for run in runs],
+        [run.event_received_at for run in runs],
+        ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
     ]
+    prepare(connection, "record_event_with_all", _RECORD_ALL)
     with connection.cursor() as cursor:
-        if not runs and not awaited and event.idempotency_key is None:
-            cursor.execute(_EXECUTE, values)
-            return Recorded(stale=cursor.rowcount == 0)
-        values += [event.idempotency_key, event.body_digest]
-        values += [
-            [str(run.id) for run in runs],
-            [str(run.workflow_id) for run in runs],
-            [run.version for run in runs],
-            [run.match_key for run in runs],
-            f"{event.account_id}:{event.id}" if awaited else None,
-            [str(run.event_id) for run in runs],
-            [run.event_received_at for run in runs],
-            ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
-        ]
-        cursor.execute(_EXECUTE_ALL, values)
+        cursor.execute(_EXECUTE["record_event_with_all"], values)
         known, fresh = cursor.fetchone() or (False, False)
         if not known:
             return Recorded(stale=True)
@@ -184,14 +307,6 @@ def record_on(
         if earlier is not None and earlier.id == event.id:
             return Recorded()
         return Recorded(stale=earlier is None, earlier=earlier)
-
-
-def prepared(database: Database) -> RawConnection:
-    """The calling thread's held connection, knowing the statements that record events."""
-    connection = database.held()
-    prepare(connection, "record_event", _RECORD)
-    prepare(connection, "record_event_with_all", _RECORD_ALL)
-    return connection
 
 
 def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> EarlierEvent | None:

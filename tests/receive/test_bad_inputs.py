@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,8 @@ import pytest
 from app import manage
 from app.journey import Journey
 from tests.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
-from tests.receive.conftest import Rows, settings_of
-from tests.server import Server, running_server
+from tests.receive.conftest import Rows
+from tests.server import Server
 
 GOOD = json.dumps(an_event()).encode()
 SCRIPT = "<script>alert(1)</script>"
@@ -358,20 +358,6 @@ NOT_HTTP = [
 ALL = [*NOT_JSON, *ENCODINGS, *UNSTORABLE, *WRONG_FIELDS, *SIZES, *PACKED, *SENDERS, *ADDRESSES, *NOT_HTTP]
 
 
-@pytest.fixture(scope="module")
-def sync_server(house: Journey) -> Iterator[Server]:
-    """gunicorn with one thread: the sync worker."""
-    with running_server(**settings_of(house), WEB_THREADS="1") as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=["threads", "sync"])
-def either(request: pytest.FixtureRequest) -> Server:
-    """Both kinds of worker."""
-    found: Server = request.getfixturevalue("server" if request.param == "threads" else "sync_server")
-    return found
-
-
 @dataclass(frozen=True)
 class Watched:
     """A sender of bad inputs, whose account has a workflow that would start; and one of a good event after each."""
@@ -383,8 +369,8 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(house: Journey, either: Server, rows: Rows) -> Watched:
-    bad, good = a_sender(house, either, "hostile"), a_sender(house, either, "acme")
+def watched(house: Journey, server: Server, rows: Rows) -> Watched:
+    bad, good = a_sender(house, server, "hostile"), a_sender(house, server, "acme")
     manage.apply_workflow(house, bad.account_id, a_workflow(on="*"))
 
     def kept() -> tuple[object, ...]:
@@ -392,14 +378,14 @@ def watched(house: Journey, either: Server, rows: Rows) -> Watched:
         counts = ", ".join(f"(SELECT count(*) FROM {table} WHERE account_id = {bad.account_id})" for table in tables)
         return rows(f"SELECT {counts}")[0]
 
-    return Watched(bad, good, kept, either.processes())
+    return Watched(bad, good, kept, server.processes())
 
 
 @pytest.mark.parametrize("bad", ALL, ids=[bad.name for bad in ALL])
 def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
-    either: Server, watched: Watched, bad: Bad
+    server: Server, watched: Watched, bad: Bad
 ) -> None:
-    answer = either.exchange(bad.request(watched.bad), end=bad.end)
+    answer = server.exchange(bad.request(watched.bad), end=bad.end)
     assert answer.status_code == bad.status, answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json
@@ -416,8 +402,8 @@ def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
     assert watched.good.post(an_event()).status_code == 200
 
 
-def test_no_process_had_to_be_started_again(either: Server, watched: Watched) -> None:
-    assert either.processes() == watched.processes
+def test_no_process_had_to_be_started_again(server: Server, watched: Watched) -> None:
+    assert server.processes() == watched.processes
 
 
 def test_there_are_at_least_60_of_them() -> None:
@@ -425,9 +411,9 @@ def test_there_are_at_least_60_of_them() -> None:
     assert len({bad.name for bad in ALL}) == len(ALL)
 
 
-def test_the_good_event_that_all_differ_from_is_taken(either: Server, house: Journey) -> None:
-    sender = a_sender(house, either)
-    assert either.exchange(Bad("none", 200).request(sender)).status_code == 200
+def test_the_good_event_that_all_differ_from_is_taken(server: Server, house: Journey) -> None:
+    sender = a_sender(house, server)
+    assert server.exchange(Bad("none", 200).request(sender)).status_code == 200
 
 
 HOSTILE = [
@@ -447,8 +433,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_data_like_any_other(either: Server, house: Journey, rows: Rows, text: str) -> None:
-    sender = a_sender(house, either)
+def test_hostile_text_is_data_like_any_other(server: Server, house: Journey, rows: Rows, text: str) -> None:
+    sender = a_sender(house, server)
     answer = sender.post(an_event(event=text, distinct_id=text, data={text: text}, **{text: text}))
     assert answer.status_code == 200
     assert rows("SELECT event, distinct_id, data, extra FROM events WHERE account_id = %s", sender.account_id) == [
@@ -458,7 +444,7 @@ def test_hostile_text_is_data_like_any_other(either: Server, house: Journey, row
     assert "<" not in answer.text
 
 
-def test_a_hostile_host_is_nobodys_business(either: Server, house: Journey) -> None:
-    answer = either.exchange(Bad("none", 200, headers={"Host": f"evil.test/{SCRIPT}"}).request(a_sender(house, either)))
+def test_a_hostile_host_is_nobodys_business(server: Server, house: Journey) -> None:
+    answer = server.exchange(Bad("none", 200, headers={"Host": f"evil.test/{SCRIPT}"}).request(a_sender(house, server)))
     assert answer.status_code == 200
     assert "evil" not in answer.text + str(answer.headers)

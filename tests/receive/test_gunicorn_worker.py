@@ -1,4 +1,4 @@
-"""gunicorn with our workers, spoken to through raw sockets: what is no request, or does not arrive, is told so."""
+"""gunicorn with our worker, spoken to through raw sockets: what is no request, or does not arrive, is told so."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 class Server:
     """A gunicorn with the echo app."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path) -> None:
         (folder / "echo.py").write_text(ECHO)
         with closing(socket.socket()) as trial:
             trial.bind(("127.0.0.1", 0))
             self.port = int(trial.getsockname()[1])
-        settings = {"PORT": str(self.port), "WEB_THREADS": str(threads), "BODY_TIMEOUT": str(BODY_TIMEOUT)}
+        settings = {"PORT": str(self.port), "BODY_TIMEOUT": str(BODY_TIMEOUT)}
         self.output = folder / "output"
         with self.output.open("wb") as output:
             self.program = subprocess.Popen(
@@ -83,9 +83,9 @@ def heard(connection: socket.socket) -> bytes:
     return answer
 
 
-@pytest.fixture(scope="module", params=[8, 1], ids=["threads", "sync"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("gunicorn"), request.param)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("gunicorn"))
     yield made
     made.program.terminate()
     made.program.wait(30)
@@ -172,7 +172,7 @@ def test_nothing_of_this_but_our_own_failure_is_an_error_in_the_log(server: Serv
 
 @pytest.fixture(scope="module")
 def threaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("gunicorn"), 8)
+    made = Server(tmp_path_factory.mktemp("gunicorn"))
     yield made
     made.program.terminate()
     made.program.wait(30)
@@ -199,7 +199,7 @@ def test_each_request_of_a_kept_connection_has_a_deadline_of_its_own(threaded: S
 
 
 def test_stopping_does_not_wait_for_connections_without_a_request(tmp_path: Path) -> None:
-    server = Server(tmp_path, 8)
+    server = Server(tmp_path)
     assert server.tell(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
     with closing(server.connect()):
         time.sleep(0.2)

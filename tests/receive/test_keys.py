@@ -277,9 +277,9 @@ def test_the_use_of_a_key_is_written_once_a_minute(
 
 @pytest.fixture(scope="module")
 def watched_server(own_postgres: EmbeddedPostgres, own_house: Journey) -> Iterator[Server]:
-    """One web process with one thread, whose every statement Postgres writes down."""
+    """One web process, whose every statement Postgres writes down."""
     log_statements(own_postgres, "all")
-    with running_server(**settings_of(own_house), WEB_THREADS="1") as running:
+    with running_server(**settings_of(own_house)) as running:
         yield running
     log_statements(own_postgres, "none")
 
@@ -321,7 +321,7 @@ def test_an_event_of_a_known_key_is_one_statement(
     sender = a_sender(own_house, watched_server)
     found = statements(lambda: [sender.post(GOOD) for _ in range(10)])
     assert len(found) == 10
-    assert all(statement.startswith("EXECUTE record_event ") for statement in found)
+    assert all(statement.startswith("EXECUTE record_events ") for statement in found)
 
 
 def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statement(

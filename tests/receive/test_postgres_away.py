@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from itertools import count
+from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -78,6 +80,21 @@ def stopped(postgres: EmbeddedPostgres) -> Iterator[None]:
         yield
     finally:
         postgres.start()
+
+
+@contextmanager
+def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
+    """Postgres is there, and none of its processes does anything."""
+    folder = Path(str(ask(postgres, "SHOW data_directory")[0][0]))
+    postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
+    processes = [postmaster, *postmaster.children()]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def test_without_postgres_senders_are_told_to_come_back_and_later_all_goes_on(
@@ -201,6 +218,21 @@ def test_an_exhausted_pool_is_no_error_of_the_sender(
             assert_try_again(answer)
     assert [until(200, lambda: stranger.post(an_event())).status_code for stranger in strangers] == [200] * 4  # noqa: B023
     assert "QueuePool limit" in patient.output()
+
+
+def test_a_postgres_that_hangs_is_given_up_in_time_and_holds_up_nothing_else(
+    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server
+) -> None:
+    """Its processes are stopped: connections are open, and nothing answers."""
+    sender = a_sender(own_house, patient)
+    assert sender.post(an_event()).status_code == 200
+    with ThreadPoolExecutor(6) as threads, hanging(own_postgres):
+        posted = [threads.submit(sender.post, an_event()) for _ in range(5)]
+        assert patient.exchange(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n").status_code == 404
+        assert not any(one.done() for one in posted)
+        for one in posted:
+            assert_try_again(one.result())
+    until(200, lambda: sender.post(an_event()))
 
 
 def test_a_postgres_without_a_free_connection_is_no_error_of_the_sender(

@@ -1,0 +1,97 @@
+"""Concurrent callers get their own answers, whoever asked for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.gathering import Gathering
+from app.words import Unavailable
+
+
+class Doubling:
+    """Answers with twice the item; each portion waits to be let through."""
+
+    def __init__(self) -> None:
+        self.portions: list[list[int]] = []
+        self.asked = threading.Event()
+        self.go = threading.Semaphore(0)
+
+    def __call__(self, items: Sequence[int]) -> list[int]:
+        self.portions.append(list(items))
+        self.asked.set()
+        assert self.go.acquire(timeout=10)
+        if 13 in items:
+            raise Unavailable("thirteen")
+        return [2 * item for item in items]
+
+
+def until_waiting(gathering: Gathering[int, int], number: int) -> None:
+    while len(gathering._callers) < number:
+        threading.Event().wait(0.001)
+
+
+def test_those_who_come_while_one_is_asked_for_are_asked_for_together() -> None:
+    doubling = Doubling()
+    gathering = Gathering(doubling, portion=3)
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(gathering.ask, 1)
+        assert doubling.asked.wait(10)
+        others = []
+        for number in range(2, 8):
+            others.append(threads.submit(gathering.ask, number))
+            until_waiting(gathering, number - 1)
+        for _ in range(3):
+            doubling.go.release()
+        assert [first.result(10), *(other.result(10) for other in others)] == [2, 4, 6, 8, 10, 12, 14]
+    assert doubling.portions == [[1], [2, 3, 4], [5, 6, 7]]
+
+
+def test_trouble_is_told_to_all_of_its_portion_and_to_nobody_else() -> None:
+    doubling = Doubling()
+    gathering = Gathering(doubling, portion=2)
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(gathering.ask, 1)
+        assert doubling.asked.wait(10)
+        others = []
+        for number in (13, 2, 3):
+            others.append(threads.submit(gathering.ask, number))
+            until_waiting(gathering, len(others))
+        for _ in range(3):
+            doubling.go.release()
+        assert first.result(10) == 2
+        for other in others[:2]:
+            with pytest.raises(Unavailable, match="thirteen"):
+                other.result(10)
+        assert others[2].result(10) == 6
+
+
+def test_a_caller_that_is_stopped_takes_nobody_along() -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    def stop(items: Sequence[int]) -> list[int]:
+        asked.set()
+        assert go.wait(10)
+        if 1 in items:
+            raise SystemExit
+        return list(items)
+
+    gathering = Gathering(stop, portion=1)
+    with ThreadPoolExecutor(2) as threads:
+        stopped = threads.submit(gathering.ask, 1)
+        assert asked.wait(10)
+        other = threads.submit(gathering.ask, 2)
+        until_waiting(gathering, 1)
+        go.set()
+        with pytest.raises(SystemExit):
+            stopped.result(10)
+        assert other.result(10) == 2
+
+
+def test_many_threads_each_get_their_own() -> None:
+    gathering = Gathering(lambda items: [-item for item in items], portion=7)
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(gathering.ask, range(5_000))) == [-number for number in range(5_000)]
