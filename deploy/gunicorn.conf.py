@@ -53,6 +53,11 @@ limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
 
+# Nobody may change what a request asks for by its headers (scheme, path), so nobody's address has to be looked up for it.
+forwarded_allow_ips = "*"
+secure_scheme_headers = {}
+forwarder_headers = ""
+
 # Each event is a row, each refusal a number in the metrics: a line per request would only cost.
 accesslog = None
 

@@ -96,6 +96,7 @@ class PatientSocket(GreenSocket):
         self.begun = False
         self.head_is_complete = False
         self.closing = False
+        self._held: list[bytes] | None = None
 
     def expect_request(self) -> None:
         """From now on the next request counts."""
@@ -115,8 +116,21 @@ class PatientSocket(GreenSocket):
             self.deadline = time.monotonic() + self.patience
         return data
 
+    def hold(self) -> None:
+        """Keep what is sent from now on until `release`: head and body of an answer leave together."""
+        self._held = []
+
+    def release(self) -> None:
+        """Send what was kept."""
+        held, self._held = self._held, None
+        if held:
+            self.sendall(b"".join(held))
+
     def sendall(self, data: Any, flags: int = 0) -> None:
         """As ever; a client that does not take its answer counts as gone."""
+        if self._held is not None:
+            self._held.append(bytes(data))
+            return
         self.settimeout(self.patience)
         try:
             super().sendall(data, flags)
@@ -192,6 +206,8 @@ class PatientWorker(ProblemAnswers, GeventWorker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.connections: set[PatientSocket] = set()
+        # Settings are looked up some twenty times a request, by a way of their own, and do not change any more.
+        self.cfg.__dict__.update({name: getattr(self.cfg, name) for name in self.cfg.settings})
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection to its end."""
@@ -207,9 +223,11 @@ class PatientWorker(ProblemAnswers, GeventWorker):
         sock.head_is_complete = True
         if req.body is not None:
             req.body.reader = CheckedReader(req)
+        sock.hold()
         try:
             return super().handle_request(listener_name, req, sock, addr)
         finally:
+            sock.release()
             _discard_rest(req)
             sock.expect_request()
 
