@@ -1,5 +1,14 @@
-"""The WSGI entry point: `gunicorn -c deploy/gunicorn.conf.py wsgi:app`."""
+"""The WSGI entry point: `gunicorn -c deploy/gunicorn.conf.py wsgi:app`. A wrong setting is one line on standard error."""
+
+import os
+import sys
 
 from app import create_app
+from app.settings import SettingsError
 
-app = create_app()
+try:
+    app = create_app()
+except SettingsError as wrong:
+    print(f"Error: {wrong}", file=sys.stderr)
+    # gunicorn (it sets this variable) takes 3 for: to start another process would not help.
+    sys.exit(3 if os.environ.get("SERVER_SOFTWARE") else 1)

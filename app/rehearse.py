@@ -36,16 +36,29 @@ def simulate(rule: Rule, seen: Iterable[Seen]) -> Iterator[Happened]:
     return simulate_pure(rule, sorted(seen, key=lambda one: one.received_at))
 
 
-def read_event(line: str, number: int) -> Seen:
+def read_event(line: bytes, number: int) -> Seen:
     """An event of a file: `{"event", "distinct_id", "received_at", "data"}`. Raises ValueError."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line.decode("utf-8-sig").rstrip())
+    except UnicodeDecodeError as wrong:
+        raise ValueError(f"not UTF-8: byte {wrong.start + 1} of the line is wrong") from None
+    except json.JSONDecodeError as wrong:
+        raise ValueError(f"not JSON: {wrong.msg} at column {wrong.colno}") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError('has to be an object such as {"event": "a", "distinct_id": "1", "received_at": "…"}')
     for name in ("event", "received_at"):
         if not isinstance(value.get(name), str):
             raise ValueError(f"{name} is missing, or no text")
-    moment = datetime.fromisoformat(value["received_at"])
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = datetime.fromisoformat(value["received_at"])
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        # Patterns look years ahead, and calendars end.
+        if not 1900 < moment.year < 9000:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ValueError(f"received_at is {value['received_at']!r}; it has to be like 2026-11-22T10:00:00Z") from None
     names = {
         "event": value["event"],
         "distinct_id": str(value.get("distinct_id") or value.get("phone") or ""),

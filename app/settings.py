@@ -18,6 +18,14 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DATA_DIRECTORY = Path(".data")
+_DATABASE_URL_SHAPE = (
+    "expected a URL such as postgresql://user:password@host:5432/database, in which special characters of user and "
+    "password are percent-encoded (@ is %40)"
+)
+
+
+# A URL with a password in it.
+_SECRET = frozenset({"REDIS_URL"})
 
 
 class SettingsError(Exception):
@@ -74,7 +82,8 @@ def _one(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], 
     try:
         return read(text)
     except ValueError as wrong:
-        raise SettingsError(f"{name}={text!r} cannot be used: {wrong}") from None
+        shown = f"={text!r}" if name not in _SECRET else ""
+        raise SettingsError(f"{name}{shown} cannot be used: {wrong}") from None
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -134,6 +143,10 @@ def _web_url(text: str) -> str:
 def _redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("expected a URL that begins with redis://, rediss:// or unix://")
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        raise ValueError("expected a URL such as redis://host:6379/0") from None
     return text
 
 
@@ -144,10 +157,24 @@ def _database_url(env: Mapping[str, str]) -> str:
         return embedded_database_url(DATA_DIRECTORY)
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.split("+")[0] not in ("postgres", "postgresql"):
-        raise SettingsError(
-            "DATABASE_URL cannot be used: expected a URL such as postgresql://user:password@host:5432/database"
-        )
-    return f"postgresql://{rest}"
+        raise SettingsError(f"DATABASE_URL cannot be used: {_DATABASE_URL_SHAPE}")
+    _check_database_url(url := f"postgresql://{rest}")
+    return url
+
+
+def _check_database_url(url: str) -> None:
+    """SettingsError for what no server could be asked with; says what is wrong and repeats nothing that may be secret."""
+    import psycopg2
+    from psycopg2.extensions import parse_dsn
+
+    try:
+        parts = parse_dsn(url)
+    except (psycopg2.Error, ValueError) as wrong:
+        reason = str(wrong).strip().splitlines()[0].removeprefix("invalid dsn: ").partition(': "')[0]
+        raise SettingsError(f"DATABASE_URL cannot be used: {reason}; {_DATABASE_URL_SHAPE}") from None
+    for port in filter(None, parts.get("port", "").split(",")):
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+            raise SettingsError(f"DATABASE_URL cannot be used: the port has to be 1 to 65535; {_DATABASE_URL_SHAPE}")
 
 
 def embedded_database_url(data_directory: Path) -> str:
@@ -173,17 +200,21 @@ def _encryption_keys(env: Mapping[str, str]) -> tuple[str, ...]:
     """ENCRYPTION_KEY: Fernet keys, comma-separated; the first encrypts, all decrypt. Unset: .data/encryption.key."""
     from cryptography.fernet import Fernet
 
-    text = env.get("ENCRYPTION_KEY", "").strip()
+    text, name = env.get("ENCRYPTION_KEY", "").strip(), "ENCRYPTION_KEY"
+    advice = "make one with `ENCRYPTION_KEY= flask make-encryption-key`"
     kept = DATA_DIRECTORY / "encryption.key"
     if not text and kept.is_file():
-        text = kept.read_text().strip()
+        name, advice = str(kept), "put the right one back; without it secrets in the database are lost"
+        try:
+            text = kept.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            text = "-"
     keys = tuple(filter(None, (part.strip() for part in text.split(","))))
     for key in keys:
         try:
             Fernet(key)
         except ValueError:
             raise SettingsError(
-                "ENCRYPTION_KEY cannot be used: expected 32 random bytes in URL-safe base64; make one with "
-                "`flask make-encryption-key`"
+                f"{name} cannot be used: expected 32 random bytes in URL-safe base64; {advice}"
             ) from None
     return keys

@@ -13,10 +13,11 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app import rehearse
+from app import manage, rehearse
 from app.durations import read_duration
-from app.manage import WrongDocument
+from app.operate.lines import visible
 from app.operate.terminal import command, house, the_account
+from app.operate.workflows_cli import tell_mistakes
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -36,22 +37,23 @@ def simulate_(file: Path, events: Path, as_json: bool) -> None:
 
 
 def _rule_of(file: Path) -> rehearse.Rule:
-    try:
-        return rehearse.rule_of(file.read_text("utf-8"))
-    except WrongDocument as wrong:
-        for mistake in wrong.mistakes:
-            click.echo(f"{file}: {mistake}", err=True)
+    raw = file.read_bytes()
+    mistakes = manage.mistakes_in(raw)
+    if mistakes:
+        tell_mistakes((file, mistake) for mistake in mistakes)
         sys.exit(1)
+    return rehearse.rule_of(raw.decode("utf-8"))
 
 
 def _read_events(file: Path) -> Iterator[rehearse.Seen]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
                     yield rehearse.read_event(line, number)
                 except ValueError as wrong:
-                    raise click.ClickException(f"{file}, line {number}: {wrong}") from None
+                    click.echo(visible(f"{file}:{number}: {wrong}"), err=True)
+                    sys.exit(1)
 
 
 def _as_object(happened: rehearse.Happened) -> dict[str, Any]:
@@ -93,6 +95,9 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     except ValueError as wrong:
         raise click.ClickException(f"--since: {wrong}") from None
     tally = Tally.read(checkpoint) if checkpoint else Tally()
+    if checkpoint:
+        # Whether it can be kept is better known now than after an hour.
+        tally.write(checkpoint)
     found = the_account(account)
     bar = tqdm(total=None, unit=" subjects", disable=None, file=sys.stderr, leave=False)
     for subject, starts in rehearse.backtest(house(), found.id, rule, begin, after=tally.last_subject):
@@ -150,16 +155,30 @@ class Tally:
     def write(self, file: Path) -> None:
         """Keep it, so that a later call can go on."""
         unfinished = file.with_name(file.name + ".unfinished")
-        unfinished.write_text(json.dumps({"last_subject": self.last_subject, **self.summary()}))
-        unfinished.replace(file)
+        try:
+            unfinished.write_text(json.dumps({"last_subject": self.last_subject, **self.summary()}))
+            unfinished.replace(file)
+        except OSError as trouble:
+            raise click.ClickException(f"--checkpoint: {file} cannot be written: {trouble.strerror}") from None
 
     @classmethod
     def read(cls, file: Path) -> Tally:
         """What was kept; an empty one when there is no file."""
         tally = cls()
-        if file.exists():
-            kept = json.loads(file.read_text())
-            tally.last_subject, tally.subjects = kept["last_subject"], kept["subjects"]
-            tally.started, tally.starts = kept["subjects_started"], kept["starts"]
-            tally.days.update(kept["days"])
+        try:
+            kept = json.loads(file.read_bytes())
+            if kept["last_subject"] is not None:
+                tally.last_subject = str(kept["last_subject"])
+            tally.subjects, tally.started, tally.starts = (
+                int(kept[name]) for name in ("subjects", "subjects_started", "starts")
+            )
+            tally.days.update({str(day): int(count) for day, count in kept["days"].items()})
+        except FileNotFoundError:
+            pass
+        except OSError as trouble:
+            raise click.ClickException(f"--checkpoint: {file} cannot be read: {trouble.strerror}") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise click.ClickException(
+                f"--checkpoint: {file} was not written by a backtest; remove it, or name another file"
+            ) from None
         return tally

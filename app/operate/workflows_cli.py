@@ -32,7 +32,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         named = [({"file": str(file)} if len(files) > 1 else {}) | asdict(mistake) for file, mistake in found]
         click.echo(json.dumps(named, indent=2))
     else:
-        _tell_mistakes(found, err=False)
+        tell_mistakes(found, err=False)
         wrong = {file for file, _ in found}
         for file in files:
             if file not in wrong:
@@ -49,7 +49,8 @@ def _told_bound(file: Path) -> str:
     return f"its progress holds at most {pattern.bound.references} events ({most} bytes) a subject"
 
 
-def _tell_mistakes(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
+def tell_mistakes(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
+    """Each mistake in a line of its own, as `mistake_line` writes it."""
     for file, mistake in found:
         click.echo(mistake_line(str(file), mistake), err=err)
 
@@ -82,22 +83,23 @@ def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
             applied = save(house(), found.id, read_source(file))
         except WrongDocument as document:
             wrong = True
-            _tell_mistakes((file, mistake) for mistake in document.mistakes)
+            tell_mistakes((file, mistake) for mistake in document.mistakes)
             if draft:
                 click.echo(f"{visible(file)}: not saved; a draft has to be readable and to have a name", err=True)
         else:
-            _tell_mistakes((file, mistake) for mistake in applied.mistakes)
+            tell_mistakes((file, mistake) for mistake in applied.mistakes)
             click.echo(_tell_draft(applied) if draft else _tell(applied))
     if wrong:
         sys.exit(1)
 
 
 def read_source(file: Path) -> str:
-    """The text of a document; a mistake in its encoding is one line."""
+    """The text of a document; raises WrongDocument when it is none."""
+    raw = file.read_bytes()
     try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError as wrong:
-        raise click.ClickException(f"{file} is not UTF-8: byte {wrong.start + 1} is wrong") from None
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise WrongDocument(manage.mistakes_in(raw)) from None
 
 
 def _tell(applied: Applied) -> str:
@@ -166,7 +168,7 @@ def enable(name: str, version: int | None, account: str | None) -> None:
     try:
         enabled = manage.enable_workflow(house(), the_account(account).id, name, version)
     except WrongDocument as document:
-        _tell_mistakes((name, mistake) for mistake in document.mistakes)
+        tell_mistakes((name, mistake) for mistake in document.mistakes)
         raise click.ClickException(f"{name} has mistakes and stays as it is") from None
     click.echo(f"{name}: enabled at version {enabled}")
 

@@ -121,7 +121,10 @@ def _redis(url: str) -> Storage:
         "socket_connect_timeout": 0.25,
         "retry": Retry(NoBackoff(), 1),
     }
-    storage = storage_from_string(url, **options)
+    try:
+        storage = storage_from_string(url, **options)
+    except ValueError as wrong:
+        raise SettingsError(f"REDIS_URL cannot be used: {str(wrong).splitlines()[0]}") from None
     if not isinstance(storage, Storage):
         raise SettingsError(f"REDIS_URL leads to {type(storage).__name__}, which cannot be asked from here")
     return storage

@@ -74,7 +74,45 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')
     result = runner.invoke(args=["workflow", "simulate", *files])
     assert result.exit_code == 1
-    assert "line 2: received_at is missing" in result.output
+    assert result.stderr == f"{files[1]}:2: received_at is missing, or no text\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"event": "\xff"}', "not UTF-8: byte 12 of the line is wrong"),
+        (b'{"event": "a"', "not JSON: Expecting ',' delimiter at column 14"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"event": "a", "received_at": "soon"}', "received_at is 'soon'; it has to be like 2026-11-22T10:00:00Z"),
+        (b'{"event": "a", "received_at": "0001-01-01T00:00+14:00"}', "received_at is '0001-01-01T00:00+14:00'; it has"),
+        (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it has"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_told_with_its_place(
+    runner: FlaskCliRunner, tmp_path: Path, line: bytes, told: str
+) -> None:
+    files = _files(tmp_path, {"seq": ["a", {"none": "b", "for": "365d"}]}, [])
+    Path(files[1]).write_bytes(b"\n" + line + b"\n")
+    result = runner.invoke(args=["workflow", "simulate", *files])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{files[1]}:2: {told}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [b"name: a\xff\n", b"name: a\non: [\n", b"name: a\non: b\nsteps: soon\n"])
+def test_mistakes_in_a_document_are_told_as_check_tells_them(
+    runner: FlaskCliRunner, tmp_path: Path, acme: Sender, text: bytes
+) -> None:
+    document, events = _files(tmp_path, "a", [])
+    Path(document).write_bytes(text)
+    checked = runner.invoke(args=["workflow", "check", document])
+    for words in (
+        ["simulate", document, events],
+        ["backtest", document, "--since", "1d", "--account", acme.slug],
+        ["apply", document, "--account", acme.slug],
+    ):
+        result = runner.invoke(args=["workflow", *words])
+        assert (result.exit_code, result.stderr) == (1, checked.stdout)
 
 
 PATTERNS = [
@@ -138,6 +176,36 @@ def test_a_backtest_goes_on_where_it_broke_off(runner: FlaskCliRunner, acme: Sen
     *starts, summary = [json.loads(line) for line in result.stdout.splitlines()]
     assert [start["distinct_id"] for start in starts] == ["c"]
     assert (summary["subjects"], summary["starts"]) == (3, 3)
+
+
+@pytest.mark.parametrize("kept", [b"nonsense", b"\xff", b"[]", b"{}", b'{"last_subject": 1, "subjects": "x"}'])
+def test_a_checkpoint_that_is_none_is_told_in_one_line_and_stays(
+    runner: FlaskCliRunner, acme: Sender, tmp_path: Path, kept: bytes
+) -> None:
+    document, _ = _files(tmp_path, "a", [])
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(kept)
+    words = ["workflow", "backtest", document, "--since", "1d", "--account", acme.slug, "--checkpoint", str(checkpoint)]
+    result = runner.invoke(args=words)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: --checkpoint: {checkpoint} was not written by a backtest; remove it, or name another file\n",
+    )
+    assert checkpoint.read_bytes() == kept
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
+    runner: FlaskCliRunner, acme: Sender, tmp_path: Path
+) -> None:
+    acme.post(an_event(event="a"))
+    document, _ = _files(tmp_path, "a", [])
+    checkpoint = str(tmp_path / "nowhere" / "checkpoint")
+    words = ["workflow", "backtest", document, "--since", "1d", "--account", acme.slug, "--checkpoint", checkpoint]
+    result = runner.invoke(args=words)
+    assert (result.exit_code, result.output) == (
+        1,
+        f"Error: --checkpoint: {checkpoint} cannot be written: No such file or directory\n",
+    )
 
 
 def test_a_backtest_changes_nothing(house: Journey, acme: Sender, globex: Sender) -> None:
