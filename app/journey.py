@@ -37,7 +37,7 @@ from app.match.screen import Refusal
 from app.match.tree import ANY_NAME
 from app.secrets import Secrets
 from app.settings import Settings
-from app.store import accounts, events, progress, runs
+from app.store import accounts, events, migrations, progress, runs
 from app.store.accounts import AccountCopy, EnabledWorkflow
 from app.store.connections import Database, HeldConnection, is_lost, passing_trouble_as_unavailable
 from app.store.events import Recording
@@ -79,9 +79,9 @@ class Journey:
         self._loading = [threading.Lock() for _ in range(_LOCKS)]
 
     def ping(self) -> None:
-        """Raises Unavailable when Postgres does not answer."""
+        """Raises Unavailable when Postgres cannot be asked, NotMigrated when it lacks a migration of this release."""
         with self.database.transaction() as connection:
-            connection.exec_driver_sql("SELECT 1")
+            migrations.check_migrated(connection)
 
     # The copies of accounts
 

@@ -157,6 +157,10 @@ class Unavailable(Exception):
     """Postgres cannot be asked right now (gone, no connection left, a statement timed out); worth trying again."""
 
 
+class NotMigrated(Unavailable):
+    """A table or column is missing that a migration brings: `flask migrate` mends it."""
+
+
 class Problem(Exception):
     """Something the caller has to hear: an HTTP `status`, a `title`, a `detail` and, where there are several, `errors`.
 

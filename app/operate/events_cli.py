@@ -21,7 +21,7 @@ from app.operate.following import Follower
 from app.operate.lines import exact_moment, row, visible, visible_json
 from app.operate.sending import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, read_entries
 from app.operate.stories import event_lines, event_object
-from app.operate.terminal import command, house, terminal_width, the_account, the_moment, the_owner
+from app.operate.terminal import command, house, terminal_width, the_account, the_moment, the_owner, why_not
 from app.replay import Replayed, replay_event
 from app.store.stories import EventsWanted, StoredEvent
 from app.words import Unavailable
@@ -125,7 +125,7 @@ def _follow(account_id: int, wanted: EventsWanted) -> Iterator[StoredEvent]:
             reached = True
         except Unavailable as trouble:
             if reached:
-                click.echo(f"the database does not answer, still trying: {trouble}", err=True)
+                click.echo(f"{why_not(trouble)}; still trying", err=True)
             reached = False
         time.sleep(_LOOK_EVERY)
 

@@ -15,7 +15,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/health")
 def health() -> Response:
-    """200 while events can be stored; 503 (a problem document) while Postgres does not answer."""
+    """200 while events can be stored; 503 (a problem document) while Postgres cannot be asked or lacks a migration."""
     journey: Journey = current_app.extensions["journey"]
     journey.ping()
     return Response('{"status":"ok"}', content_type="application/json")

@@ -17,9 +17,9 @@ from flask.cli import with_appcontext
 from app import manage
 from app.journey import Journey
 from app.operate.lines import read_moment
-from app.settings import SettingsError
+from app.settings import DATA_DIRECTORY, SettingsError, embedded_database_url
 from app.store.accounts import AccountRow
-from app.words import Problem, Unavailable
+from app.words import NotMigrated, Problem, Unavailable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,11 +34,25 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except Unavailable as trouble:
-            raise click.ClickException(f"the database does not answer: {trouble}") from None
+            raise click.ClickException(why_not(trouble)) from None
         except (Problem, SettingsError) as wrong:
             raise click.ClickException(str(wrong)) from None
 
     return run
+
+
+def why_not(trouble: Unavailable) -> str:
+    """Why the database could not be asked, and what people can do about it."""
+    if isinstance(trouble, NotMigrated):
+        return f"the database is not up to date, run `flask migrate` ({trouble})"
+    if "connection to server" not in str(trouble):
+        return f"the database cannot be asked: {trouble}"
+    if house().settings.database_url == embedded_database_url(DATA_DIRECTORY):
+        return (
+            "the embedded PostgreSQL of this folder is not running: start it with `make run`, or set DATABASE_URL to "
+            "another one"
+        )
+    return f"the database does not answer: {trouble}"
 
 
 def house() -> Journey:

@@ -164,13 +164,13 @@ def _make_data_folder() -> None:
 
 
 def _migrate(url: str) -> None:
+    from app.store.connections import in_one_line
     from app.store.migrations import upgrade
 
     try:
         upgrade(url)
     except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
-        reason = str(getattr(trouble, "orig", trouble)).strip().splitlines()[0]
-        raise StartError(f"the database cannot be migrated: {reason}") from None
+        raise StartError(f"the database cannot be migrated: {in_one_line(trouble)}") from None
 
 
 def is_healthy(address: Address) -> bool:

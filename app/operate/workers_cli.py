@@ -7,11 +7,14 @@ import signal
 from collections.abc import Callable, Coroutine
 
 import click
+import psycopg2
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 from app.operate.terminal import command, house
+from app.store.connections import in_one_line
 from app.store.migrations import upgrade
+from app.words import Unavailable
 
 
 @click.command("worker")
@@ -39,8 +42,11 @@ def migrate() -> None:
     """Bring the database up to date; may run any number of times, and while the previous release is serving."""
     try:
         upgrade(house().settings.database_url)
-    except sa.exc.OperationalError as trouble:
-        raise click.ClickException(f"the database cannot be migrated: {str(trouble.orig).strip()}") from None
+    except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
+        said = in_one_line(trouble)
+        if "connection to server" in said:
+            raise Unavailable(said) from None
+        raise click.ClickException(f"the database cannot be migrated: {said}") from None
     click.echo("the database is up to date")
 
 

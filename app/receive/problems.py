@@ -12,7 +12,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app import meters
-from app.words import Problem, Unavailable
+from app.words import NotMigrated, Problem, Unavailable
 
 RETRY_AFTER_SECONDS = 5
 _SANE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
@@ -59,11 +59,16 @@ def problem_type(title: str) -> str:
 def unavailable_response(trouble: Unavailable) -> Response:
     """The 503 while Postgres cannot be asked; logged and counted."""
     _log.error("Postgres cannot be asked", error=str(trouble)[:300], request_id=request_id())
+    reason = (
+        "The database lacks a migration; who runs this server has to run `flask migrate`."
+        if isinstance(trouble, NotMigrated)
+        else "The database cannot be asked right now."
+    )
     return problem_response(
         Problem(
             503,
             "Try again later",
-            "The database cannot be reached right now. Send the request again.",
+            f"{reason} Send the request again.",
             headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
     )

@@ -23,12 +23,13 @@ from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
 from app.settings import Settings
-from app.words import Unavailable
+from app.words import NotMigrated, Unavailable
 
 # Said by Postgres when it cannot serve right now: connection trouble (08), out of resources (53), shutting down (57P0x),
 # a statement that took too long or was cancelled (57014), could not get its lock (55P03), lost a deadlock (40) or meets a
-# standby (25006); and a table or column that the next migration brings (42P01, 42703).
-_PASSING = ("08", "53", "57", "55P03", "40", "25006", "42P01", "42703")
+# standby (25006); and a table or column that the next migration brings.
+_NOT_MIGRATED = ("42P01", "42703")
+_PASSING = ("08", "53", "57", "55P03", "40", "25006", *_NOT_MIGRATED)
 
 
 def is_passing(trouble: BaseException) -> bool:
@@ -55,8 +56,22 @@ def passing_trouble_as_unavailable() -> Iterator[None]:
         yield
     except (psycopg2.Error, sa.exc.SQLAlchemyError) as trouble:
         if is_passing(trouble):
-            raise Unavailable(str(trouble).strip().splitlines()[0]) from trouble
+            kind = NotMigrated if _pgcode(trouble) in _NOT_MIGRATED else Unavailable
+            raise kind(in_one_line(trouble)) from trouble
         raise
+
+
+def in_one_line(trouble: BaseException) -> str:
+    """What Postgres, or the way to it, said."""
+    if isinstance(trouble, sa.exc.DBAPIError) and trouble.orig is not None:
+        trouble = trouble.orig
+    said = str(trouble).strip().splitlines()
+    return said[0] if said else type(trouble).__name__
+
+
+def _pgcode(trouble: BaseException) -> str | None:
+    code: str | None = getattr(getattr(trouble, "orig", trouble), "pgcode", None)
+    return code
 
 
 class HeldConnection(RawConnection):

@@ -1,16 +1,17 @@
-"""Brings a database up to date: all migrations that it has not seen, then the partitions of the coming months."""
+"""Brings a database up to date: all migrations that it has not seen, then the partitions of the coming months; and tells
+whether it is."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import psycopg2
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from app.store.partitions import ensure_partitions
+from app.words import NotMigrated
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"
 
@@ -18,9 +19,14 @@ DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"
 def upgrade(database_url: str, *, target: str = "head") -> None:
     """Run the migrations up to `target`; two at the same time wait for each other, and a second call does nothing.
 
-    Raises sqlalchemy.exc.OperationalError when Postgres does not answer, or when a lock that a migration needs is not to
-    be had within 5 seconds (then nothing has changed: call again).
+    A newer release may have run more of them; then there is nothing to do. Raises sqlalchemy.exc.OperationalError when
+    Postgres does not answer, or when a lock that a migration needs is not to be had within 5 seconds (then nothing has
+    changed: call again).
     """
+    # Imported here: web processes look at what is there, and run nothing.
+    from alembic import command
+    from alembic.config import Config
+
     engine = sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(database_url))
     try:
         with engine.connect() as connection:
@@ -30,10 +36,31 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
             config = Config()
             config.set_main_option("script_location", str(DIRECTORY))
             config.attributes["connection"] = connection
-            command.upgrade(config, target)
+            if _number(connection) <= newest():
+                command.upgrade(config, target)
             connection.commit()
             if target == "head":
                 ensure_partitions(connection, datetime.now(UTC))
                 connection.commit()
     finally:
         engine.dispose()
+
+
+@cache
+def newest() -> int:
+    """The number of the newest migration that this release knows."""
+    return max(int(file.name[:4]) for file in (DIRECTORY / "versions").glob("[0-9]*.py"))
+
+
+def check_migrated(connection: sa.Connection) -> None:
+    """Raises NotMigrated unless all migrations of this release have been run; a newer release may have run more."""
+    found = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
+    if int(found or 0) < newest():
+        raise NotMigrated(f"the database is at migration {found}, this release needs {newest():04}")
+
+
+def _number(connection: sa.Connection) -> int:
+    """The number of the newest migration that has been run; 0 for none."""
+    if connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None:
+        return 0
+    return int(connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar() or 0)
