@@ -93,7 +93,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     try:
         begin = house().clock() - read_duration(since)
     except ValueError as wrong:
-        raise click.ClickException(f"--since: {wrong}") from None
+        raise click.BadParameter(str(wrong), param_hint="--since") from None
     tally = Tally.read(checkpoint) if checkpoint else Tally()
     if checkpoint:
         # Whether it can be kept is better known now than after an hour.

@@ -27,7 +27,9 @@ def create(account: str, name: str, scopes: str, expires_in: str | None) -> None
     wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", scopes))))
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
-        raise click.ClickException(f"--scopes takes {', '.join(SCOPES)}; {', '.join(unknown) or 'nothing'} is unknown")
+        raise click.BadParameter(
+            f"it takes {', '.join(SCOPES)}; {', '.join(unknown) or 'nothing'} is unknown", param_hint="--scopes"
+        )
     token = manage.create_key(house(), found.id, name, wanted, _lifetime(expires_in))
     click.echo(f"account={found.id}")
     click.echo(f"token={token}")
@@ -37,7 +39,7 @@ def _lifetime(text: str | None) -> timedelta | None:
     try:
         return None if text is None else read_duration(text)
     except ValueError as wrong:
-        raise click.ClickException(f"--expires-in: {wrong}") from None
+        raise click.BadParameter(str(wrong), param_hint="--expires-in") from None
 
 
 @group.command("list")

@@ -37,8 +37,16 @@ def list_(
 ) -> None:
     """Runs, newest first: started, id, status, workflow, subject, and where it stands or why it failed."""
     wanted = RunsWanted(failed, workflow, subject, the_moment("--since", since))
-    for run in explain.latest_runs(house(), the_account(account).id, wanted, limit):
+    account_id = the_account(account).id
+    _check_workflow(account_id, workflow)
+    for run in explain.latest_runs(house(), account_id, wanted, limit):
         click.echo(run_row(run, house().clock(), terminal_width()))
+
+
+def _check_workflow(account_id: int, name: str | None) -> None:
+    """Runs of a workflow that is not there would be none, without a word."""
+    if name is not None:
+        manage.find_workflow(house(), account_id, name)
 
 
 def run_row(run: RunRow, now: datetime, width: int | None) -> str:
@@ -105,6 +113,7 @@ def _failed_runs(workflow: str | None, since: str | None, account: str | None) -
     if since is None:
         raise click.UsageError("--failed needs --since, such as --since 1h")
     account_id = the_account(account).id
+    _check_workflow(account_id, workflow)
     wanted = RunsWanted(failed=True, workflow=workflow, since=the_moment("--since", since))
     return [(account_id, run.id) for run in reversed(explain.latest_runs(house(), account_id, wanted, None))]
 

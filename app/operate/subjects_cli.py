@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from app import subjects
+from app import manage, subjects
 from app.operate.lines import exact_moment, visible
 from app.operate.terminal import command, house, the_account
 from app.subjects import SubjectStory
@@ -67,6 +67,7 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
 def delete_workflow(name: str, account: str | None, yes: bool) -> None:
     """Delete workflow NAME with its versions, progress and runs (also those that still run)."""
     found = the_account(account)
+    manage.find_workflow(house(), found.id, name)
     if not yes:
         click.confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?", abort=True, err=True)
     erased = subjects.delete_workflow(house(), found.id, name)

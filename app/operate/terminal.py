@@ -94,7 +94,7 @@ def the_moment(option: str, text: str | None) -> datetime | None:
     try:
         return None if text is None else read_moment(text, house().clock())
     except ValueError as wrong:
-        raise click.ClickException(f"{option}: {wrong}") from None
+        raise click.BadParameter(str(wrong), param_hint=option) from None
 
 
 def terminal_width() -> int | None:

@@ -149,13 +149,14 @@ def list_(account: str | None) -> None:
 @_account
 @command
 def show(name: str, version: int | None, account: str | None) -> None:
-    """Print the document of workflow NAME as it was saved."""
+    """Print the document of workflow NAME as it was saved; standard error says which version it is."""
     found = the_account(account)
     workflow = manage.find_workflow(house(), found.id, name)
     state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
     shown = version or workflow.latest_version
-    click.echo(f"# {name}, version {shown} of {workflow.latest_version}, {state}")
-    click.echo(manage.find_version(house(), found.id, name, shown).rstrip())
+    source = manage.find_version(house(), found.id, name, shown)
+    click.echo(f"{name}, version {shown} of {workflow.latest_version}, {state}", err=True)
+    click.echo(source.rstrip())
 
 
 @group.command("enable")

@@ -92,10 +92,13 @@ def test_the_list_can_be_narrowed(
     assert len(flask("run", "list", "--account", acme.slug, *options).stdout.splitlines()) == count
 
 
-def test_a_wrong_since_is_told_in_one_line(flask: CommandLine, acme: Sender) -> None:
-    result = flask("run", "list", "--since", "soon", "--account", acme.slug)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: --since: 'soon' is neither a duration back from now")
+def test_a_workflow_that_is_not_there_is_told(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    for words in (["list"], ["retry", "--failed", "--since", "1h"]):
+        result = flask("run", *words, "--workflow", "nix", "--account", acme.slug)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "Error: there is no workflow 'nix'; `flask workflow list` shows all\n"
+    manage.apply_workflow(house, acme.account_id, a_workflow())
+    assert flask("run", "list", "--workflow", "watch", "--account", acme.slug).exit_code == 0
 
 
 def test_a_run_fits_a_terminal(house: Journey, acme: Sender) -> None:

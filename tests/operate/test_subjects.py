@@ -69,3 +69,11 @@ def test_deleting_a_workflow_takes_its_progress_along(runner: FlaskCliRunner, ho
     answer = acme.post(an_event())
     assert answer.status_code == 200
     assert len(answer.get_json()["runs"]) == 1
+
+
+def test_what_is_not_there_is_told_before_anything_is_asked(runner: FlaskCliRunner, acme: Sender) -> None:
+    result = runner.invoke(args=["workflow", "delete", "nix", "--account", acme.slug])
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: there is no workflow 'nix'; `flask workflow list` shows all\n",
+    )

@@ -199,3 +199,17 @@ def test_null_is_not_the_same_as_nothing(house: Journey, acme: Sender) -> None:
     manage.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
     applied = manage.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url, "json": None}}]))
     assert (applied.version, applied.differences) == (2, ("steps[0].http.json",))
+
+
+def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    manage.apply_workflow(house, acme.account_id, a_workflow())
+    manage.apply_workflow(house, acme.account_id, a_workflow(on="order_placed"))
+    result = flask("workflow", "show", "watch", "--version", 1, "--account", acme.slug)
+    assert json.loads(result.stdout)["on"] == "product_view"
+    assert result.stderr == "watch, version 1 of 2, enabled at version 2\n"
+
+
+def test_a_version_that_is_not_there_is_told_in_one_line(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    manage.apply_workflow(house, acme.account_id, a_workflow())
+    result = flask("workflow", "show", "watch", "--version", 9, "--account", acme.slug)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: watch has the versions 1 to 1\n")
