@@ -242,3 +242,13 @@ def test_every_command_is_documented(app: Flask) -> None:
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE"])
 def test_the_files_that_people_look_for_first_are_there(name: str) -> None:
     assert (ROOT / name).read_text("utf-8").strip()
+
+
+def test_no_test_is_skipped() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("skip", "skipif", "importorskip", "xfail")
+    ]
+    assert wrong == []

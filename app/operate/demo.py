@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from app import manage
 from app.journey import Journey
@@ -36,11 +38,30 @@ def provide(settings: Settings) -> Demo:
         account_id = account.id if account else manage.create_account(house, SLUG, PLANS["trial"])
         names = [workflow.name for workflow in manage.list_workflows(house, account_id)]
         if account is None or not names:
-            manage.apply_workflow(house, account_id, EXAMPLE.read_text("utf-8"))
+            manage.apply_workflow(house, account_id, example())
         token = manage.replace_keys_named(house, account_id, KEY_NAME, (EVENTS_WRITE,))
         return Demo(account_id, token, WORKFLOW, _listener_url(house, account_id))
     finally:
         house.database.close()
+
+
+def example() -> str:
+    """The example's text; where the port is taken that its listener would have, with a free one."""
+    source = EXAMPLE.read_text("utf-8")
+    found = _LISTENER.search(source)
+    port = urlsplit(found[0]).port if found else None
+    if port is None or _is_free(port):
+        return source
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        return source.replace(f"127.0.0.1:{port}", f"127.0.0.1:{trial.getsockname()[1]}")
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _listener_url(house: Journey, account_id: int) -> str | None:

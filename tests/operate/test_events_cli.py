@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -231,7 +232,15 @@ def test_tail_prints_events_as_they_arrive_until_ctrl_c(acme: Sender, database_u
     command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py")]
     tail = [*command, "event", "tail", "--json", "--account", acme.slug]
     environment = {**os.environ, "DATABASE_URL": database_url}
-    with subprocess.Popen(tail, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as program:
+    # As a terminal starts it, whatever these tests were started by: nohup and `&` hand on that Ctrl-C is ignored.
+    with subprocess.Popen(
+        tail,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as program:
         assert program.stdout is not None
         names: list[str] = []
         try:
