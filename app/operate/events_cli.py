@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import time
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from app import explain
 from app.operate.following import Follower
 from app.operate.lines import exact_moment, row, visible, visible_json
-from app.operate.sending import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, read_entries
+from app.operate.sending import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
 from app.operate.stories import event_lines, event_object
 from app.operate.terminal import command, house, terminal_width, the_account, the_moment, the_owner, why_not
 from app.replay import Replayed, replay_event
@@ -133,17 +134,23 @@ def _follow(account_id: int, wanted: EventsWanted) -> Iterator[StoredEvent]:
 @group.command("send")
 @click.argument("file", type=click.File("rb"))
 @click.option("--url", required=True, help="Of the server, such as https://signals.example.com.")
-@click.option("--token", required=True, envvar="SIGNALBOX_TOKEN", help="An API key; or set SIGNALBOX_TOKEN.")
+@click.option("--token", required=True, envvar="SIGNALBOX_TOKEN", show_envvar=True, help="An API key.")
 @click.option("--account-id", required=True, type=click.IntRange(1), help="Goes into x-fb-account-id.")
 @click.option("--anew", is_flag=True, help="Send as new events what was sent before.")
 def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> None:
     """Post the events of FILE (- is standard input): a JSON object, a JSON array, or one JSON object a line.
 
-    Each goes with an Idempotency-Key made of its content and position: the same file sent again stores nothing twice.
+    Each goes with an Idempotency-Key made of its content, its position and the path of FILE: the same file sent again
+    stores nothing twice.
     Answers 429 and 5xx and lost connections are tried again. Exit code 1 if anything was refused or is left unsent.
     """
+    if not is_token(token):
+        raise click.BadParameter("a key is printable ASCII without spaces", param_hint="--token (or SIGNALBOX_TOKEN)")
     try:
-        sender = Sender(url, token, account_id, salt=secrets.token_hex(8) if anew else "")
+        sender = Sender(url, token, account_id, source=secrets.token_hex(8) if anew else _source_of(file))
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong), param_hint="--url") from None
+    try:
         total, entries = read_entries(file)
     except ValueError as wrong:
         raise click.ClickException(f"{getattr(file, 'name', '-')}: {wrong}") from None
@@ -157,9 +164,15 @@ def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> N
     told = [f"{counts[outcome]:,} {outcome}" for outcome in (STORED, REPEATED, REFUSED) if counts[outcome]]
     click.echo(f"{counts.total():,} sent: {', '.join(told)}" if told else "nothing sent")
     if unsent is not None:
-        raise click.ClickException(f"{visible(unsent)}. Send the same again: what is stored is not stored twice")
+        raise click.ClickException(f"{visible(unsent)}. Then send the same again: what is stored is not stored twice")
     if counts[REFUSED]:
         sys.exit(1)
+
+
+def _source_of(file: BinaryIO) -> str:
+    """Which file it is, wherever it is sent from; what comes through standard input has no name."""
+    name = getattr(file, "name", None)
+    return os.path.realpath(name) if isinstance(name, str) and os.path.exists(name) else ""
 
 
 def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], counts: Counter[str]) -> None:

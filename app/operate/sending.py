@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -31,6 +32,14 @@ _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 # Not about this event: the next one would be answered the same.
 _HOPELESS = frozenset((*range(300, 400), 401, 403, 404, 405))
 
+_HINTS = {
+    401: "; the key is what --token or SIGNALBOX_TOKEN says",
+    403: "; the key (--token, SIGNALBOX_TOKEN) has to be one of the account that --account-id names, and may have to be "
+    "given the right to send",
+    404: "; is --url the address of a Signalbox?",
+}
+_TOKEN = re.compile(r"[!-~]+")
+
 STORED, REPEATED, REFUSED = "stored", "stored before", "refused"
 
 
@@ -42,10 +51,10 @@ class Entry:
     line: int
     body: bytes
 
-    def idempotency_key(self, salt: str = "") -> str:
-        """Made of content and position, so that the same file sent again stores nothing twice, while an event that stands
-        in a file twice is stored twice."""
-        digest = hashlib.sha256(f"{salt}:{self.position}:".encode() + self.body).hexdigest()
+    def idempotency_key(self, source: str = "") -> str:
+        """Made of content, position and `source` (which file it is), so that the same file sent again stores nothing
+        twice, while an event that stands in a file twice, or in two files, is stored twice."""
+        digest = hashlib.sha256(f"{source}:{self.position}:".encode("utf-8", "surrogateescape") + self.body).hexdigest()
         return f"send-{digest[:48]}"
 
 
@@ -157,24 +166,23 @@ class Answer:
 
 
 class Sender:
-    """Sends events to one server over one connection that is kept open. `rest` sleeps for so many seconds."""
+    """Sends events of one `source` to one server over one connection that is kept open. `rest` sleeps for so many seconds.
+
+    Raises ValueError for a `url` that is none.
+    """
 
     def __init__(
-        self, url: str, token: str, account_id: int, *, salt: str = "", rest: Callable[[float], None] = time.sleep
+        self, url: str, token: str, account_id: int, *, source: str = "", rest: Callable[[float], None] = time.sleep
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("the URL has to begin with http:// or https:// and to name a host")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=_TIMEOUT)
-        path = parts.path.rstrip("/")
-        self._path = path if path.endswith(PATH) else path + PATH
+        host, port, self._path = _read_url(url)
+        kind = http.client.HTTPSConnection if url.lower().startswith("https") else http.client.HTTPConnection
+        self._connection = kind(host, port, timeout=_TIMEOUT)
         self._headers = {
             "Content-Type": "application/json",
             "x-limechat-uat": token,
             "x-fb-account-id": str(account_id),
         }
-        self._salt = salt
+        self._source = source
         self._rest = rest
 
     def send(self, entry: Entry) -> tuple[str, str]:
@@ -191,7 +199,7 @@ class Sender:
                 if answer.status < 300:
                     return (REPEATED if answer.is_repeated() else STORED), ""
                 if answer.status in _HOPELESS:
-                    raise GaveUp(answer.detail())
+                    raise GaveUp(answer.detail() + _HINTS.get(answer.status, ""))
                 if answer.status not in _PASSING:
                     return REFUSED, answer.detail()
                 said, wish = answer.detail(), answer.retry_after
@@ -200,7 +208,7 @@ class Sender:
         raise GaveUp(f"{said}, {MOST_TRIES} times over")
 
     def _post(self, entry: Entry) -> Answer:
-        headers = {**self._headers, "Idempotency-Key": entry.idempotency_key(self._salt)}
+        headers = {**self._headers, "Idempotency-Key": entry.idempotency_key(self._source)}
         self._connection.request("POST", self._path, body=entry.body, headers=headers)
         response = self._connection.getresponse()
         body = response.read(_LARGEST_ANSWER)
@@ -211,6 +219,27 @@ class Sender:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def _read_url(url: str) -> tuple[str, int | None, str]:
+    """Host, port and path of where events are posted; raises ValueError."""
+    wrong = ValueError(
+        f"{url!r} has to begin with http:// or https:// and to name a host, such as https://a.example.com"
+    )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[^\s\x00-\x20\x7f]+", host):
+        raise wrong
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    return host, port, path if path.endswith(PATH) else path + PATH
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` can be sent as a key at all."""
+    return _TOKEN.fullmatch(text) is not None
 
 
 def pause_after(tried: int, wish: float | None) -> float:

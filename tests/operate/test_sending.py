@@ -67,7 +67,7 @@ def test_a_key_depends_on_content_and_position() -> None:
     keys = {Entry(position, 1, body).idempotency_key() for position in (0, 1) for body in (b"a", b"b")}
     assert len(keys) == 4
     assert Entry(0, 1, b"a").idempotency_key() == Entry(0, 9, b"a").idempotency_key()
-    assert Entry(0, 1, b"a").idempotency_key("salt") not in keys
+    assert Entry(0, 1, b"a").idempotency_key("another file") not in keys
 
 
 class Rests(list[float]):
@@ -103,7 +103,9 @@ def test_the_url_may_have_the_path_or_not(path: str) -> None:
     assert destination.calls[0].path == "/api/v1/cvf-events"
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://a.example", "http://"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://a.example", "http://", "http://a:x", "http://[", "http://a b/"]
+)
 def test_a_url_has_to_be_one(url: str) -> None:
     with pytest.raises(ValueError, match="has to begin with http"):
         Sender(url, "t", 7)
@@ -221,3 +223,66 @@ def test_what_is_no_file_of_events_is_told_in_one_line(flask: CommandLine, tmp_p
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {file}: it is neither a JSON object")
     assert destination.calls == []
+
+
+def test_equal_events_of_two_files_are_two_events_and_a_file_sent_again_is_none(
+    flask: CommandLine, tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text('{"event": "x"}\n\n{"event": "x"}\n')
+    with a_destination(STORED) as destination:
+        for file in (*files, *files):
+            flask(*_command(destination, file))
+    keys = [call.headers["Idempotency-Key"] for call in destination.calls]
+    assert len(set(keys[:4])) == 4
+    assert keys[:4] == keys[4:]
+
+
+def test_a_file_is_the_same_by_whatever_name_it_is_called(
+    flask: CommandLine, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(three)
+    monkeypatch.chdir(tmp_path)
+    with a_destination(STORED) as destination:
+        for name in (three, Path(three.name), Path("link")):
+            flask(*_command(destination, name))
+    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--url", "localhost:8000", "--token", "t"], "Error: Invalid value for --url: 'localhost:8000' has to begin"),
+        (
+            ["--url", "http://localhost", "--token", "t\n"],
+            "Error: Invalid value for --token (or SIGNALBOX_TOKEN): a key",
+        ),
+        (["--url", "http://localhost"], "Error: Missing option '--token' (env var: 'SIGNALBOX_TOKEN')."),
+        (["--token", "t"], "Error: Missing option '--url'."),
+    ],
+)
+def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, options: list[str], told: str) -> None:
+    result = flask("event", "send", "-", "--account-id", 7, *options)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(401, "the key is what --token or SIGNALBOX_TOKEN says"), (403, "the account that --account-id names")],
+)
+def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three: Path, status: int, hint: str) -> None:
+    with a_destination(Answer(status, b"{}")) as destination:
+        result = flask(*_command(destination, three))
+    assert result.exit_code == 1
+    assert f"given up at line 1: answered {status}; " in result.stderr
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_odd_path_is_sent_as_one(flask: CommandLine, three: Path) -> None:
+    with a_destination(STORED) as destination:
+        words = ("event", "send", three, "--url", f"{destination.url}/ü", "--token", "t", "--account-id", 7)
+        assert flask(*words).exit_code == 0
+    assert destination.calls[0].path == "/%C3%BC/api/v1/cvf-events"
