@@ -71,8 +71,21 @@ class Document:
         return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in self.unread)
 
 
+class _Alias(yaml.Node):
+    """Where an alias stands; PyYAML's own nodes tell where the part stands that it means."""
+
+    id = "alias"
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2's core schema."""
+    """SafeLoader with the scalars of YAML 1.2's core schema, and aliases as nodes of their own."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        node = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            return _Alias("", event.anchor, event.start_mark, event.end_mark)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -146,7 +159,6 @@ class _Reader:
 
     def __init__(self, loader: _Loader) -> None:
         self._loader = loader
-        self._seen: set[int] = set()
         self.mistakes: list[Mistake] = []
         self.names: dict[str, Place] = {}
         self.scalars: dict[str, Place] = {}
@@ -155,9 +167,8 @@ class _Reader:
     def read(self, node: yaml.Node, path: str) -> Any:
         place = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.names.setdefault(path, place)
-        if id(node) in self._seen:
-            return self._unread(path, place, "is an alias (*name), which is not read; write the part out")
-        self._seen.add(id(node))
+        if isinstance(node, _Alias):
+            return self._unread(path, place, f"is an alias (*{node.value}), which is not read; write the part out")
         if node.tag not in _TAGS:
             return self._unread(path, place, f"has the tag {node.tag}, which is not read")
         if isinstance(node, yaml.MappingNode):

@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_one_mistake(raw: bytes, message: str, line: int 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x 1\nb: *x", "is an alias (*name), which is not read; write the part out"),
+        ("a: &x 1\nb: *x", "is an alias (*x), which is not read; write the part out"),
         ("b: !!python/object:x 1", "has the tag tag:yaml.org,2002:python/object:x, which is not read"),
         ("b: !!int x", "cannot be read as int"),
         ("b: " + "9" * 5_000, "cannot be read as int"),
@@ -126,6 +126,20 @@ def test_what_cannot_be_read_is_one_mistake(raw: bytes, message: str, line: int 
 def test_a_part_that_cannot_be_kept_is_a_mistake_at_its_path(text: str, message: str) -> None:
     (mistake,) = read_document(text).mistakes
     assert (mistake.path, mistake.message) == ("b", message)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("name: a\non: &n b\nsteps:\n  - log: x\n  - log: *n\n", [("steps[1].log", 5, 10)]),
+        ("name: a\non: b\nsteps:\n  - &s\n    log: x\n  - *s\n", [("steps[1]", 6, 5)]),
+        ("name: a\non: b\nsteps: &s\n  - *s\n", [("steps[0]", 4, 5)]),
+        ("name: &n a\non: b\n? *n\n: 1\nsteps: [{log: c}]\n", [("", 3, 3)]),
+        ("name: a\non: b\nsteps:\n  - &s {wait: soon}\n  - *s\n", [("steps[0].wait", 4, 15), ("steps[1]", 5, 5)]),
+    ],
+)
+def test_an_alias_is_told_where_it_stands_and_its_part_where_that_stands(text: str, places: list[object]) -> None:
+    assert _told(text) == places
 
 
 def test_a_part_that_was_not_read_is_told_once() -> None:
