@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import permutations as _permutations
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import manage
+from app.act import ACTIONS
 from app.journey import Journey
+from app.schema import workflow_schema
 from tests.builders import a_sender, a_workflow, an_event
 from tests.carrying import carry
 
@@ -94,3 +97,46 @@ def test_the_query_answers_the_question(title: str, query: str, known: dict[str,
         "10": lambda: [(row["reason"], row["count"]) for row in rows] == [("data.price is missing", 1)],
     }
     assert answers[title.split(".")[0]]()
+
+
+# The language
+
+
+def _fields(schema: Any, *, inside: str = "") -> Iterator[tuple[str, str]]:
+    """Every name that a document can have, with the action that it belongs to ("": none)."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _fields(part, inside=inside)
+    elif isinstance(schema, dict):
+        for name, below in schema.get("properties", {}).items():
+            yield inside, name
+            yield from _fields(below, inside=name if name in ACTIONS else inside)
+        for name, below in schema.items():
+            if name != "properties":
+                yield from _fields(below, inside=inside)
+
+
+def _code(text: str) -> str:
+    """What stands in backticks and code blocks."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+
+
+FIELDS = sorted(set(_fields(workflow_schema())))
+WORKFLOWS = (ROOT / "docs" / "workflows.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("action", "name"), FIELDS)
+def test_every_field_of_the_language_is_told(action: str, name: str) -> None:
+    told = WORKFLOWS
+    if action:
+        rows = re.findall(rf"^\| `{action}: .*$", WORKFLOWS, re.MULTILINE)
+        sections = re.findall(rf"^### {action}\n(.*?)(?=^##)", WORKFLOWS, re.MULTILINE | re.DOTALL)
+        assert len(rows) == 1
+        assert action == "log" or len(sections) == 1
+        told = "\n".join(sections)
+    assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", _code(told)), f"{action} {name} is not told"
+
+
+def test_the_language_has_fields_of_actions_and_others() -> None:
+    assert {("", "strict"), ("", "retry"), ("", "attempts"), ("sms", "from"), ("email", "cc")} <= set(FIELDS)
+    assert {action for action, _ in FIELDS} == {"", *ACTIONS} - {"log"}
