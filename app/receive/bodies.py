@@ -15,6 +15,9 @@ from werkzeug.exceptions import ClientDisconnected
 from app.words import Problem
 
 _CHUNK = 64 * 1024
+_PIECE = 16 * 1024
+# Each takes a decompressor of its own, however little is in it.
+_MOST_MEMBERS = 1_000
 
 
 def read_body(request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...]) -> bytes:
@@ -92,16 +95,21 @@ def too_large(limit: int) -> Problem:
 
 def _unpack(body: bytes, limit: int) -> bytes:
     """Gunzip (all members of) `body`, never making more than `limit` bytes."""
-    unpacked = b""
-    while body:
+    unpacked, place = bytearray(), 0
+    for _ in range(_MOST_MEMBERS):
         member = zlib.decompressobj(wbits=31)
-        try:
-            unpacked += member.decompress(body, limit + 1 - len(unpacked))
-        except zlib.error:
-            raise Problem(400, "Malformed body", "Content-Encoding is gzip, but the body is not.") from None
-        if len(unpacked) > limit:
-            raise too_large(limit)
-        if not member.eof:
+        while not member.eof and place < len(body):
+            # In pieces: what is left after a member is copied, and a body may have many of them.
+            piece = body[place : place + _PIECE]
+            try:
+                unpacked += member.decompress(piece, limit + 1 - len(unpacked))
+            except zlib.error:
+                raise Problem(400, "Malformed body", "Content-Encoding is gzip, but the body is not.") from None
+            if len(unpacked) > limit:
+                raise too_large(limit)
+            place += len(piece) - len(member.unused_data)
+        if body and not member.eof:
             raise Problem(400, "Malformed body", "The gzip body is cut off before its end.")
-        body = member.unused_data
-    return unpacked
+        if place == len(body):
+            return bytes(unpacked)
+    raise Problem(400, "Malformed body", f"The gzip body has more than {_MOST_MEMBERS} members.")

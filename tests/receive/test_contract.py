@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -149,6 +150,12 @@ def test_gzip_is_unpacked(shared: Sender, rows: Rows, encoding: str) -> None:
 def test_gzip_may_come_in_several_members(shared: Sender) -> None:
     body = json.dumps(an_event()).encode()
     assert shared.post(gzip.compress(body[:20]) + gzip.compress(body[20:]), Content_Encoding="gzip").status_code == 200
+    each = b"".join(gzip.compress(body[place : place + 1]) for place in range(len(body)))
+    assert shared.post(each, Content_Encoding="gzip").status_code == 200
+    # Members larger than a piece that is read at a time, with little between them.
+    large = [json.dumps({"event": "large", "distinct_id": "1", "data": {"x": os.urandom(60_000).hex()}}).encode()]
+    large += [b" ", b" " * 200]
+    assert shared.post(b"".join(map(gzip.compress, large)), Content_Encoding="gzip").status_code == 200
 
 
 def test_the_encoding_identity_is_none(shared: Sender) -> None:
