@@ -81,11 +81,10 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema, and aliases as nodes of their own."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        is_alias = self.check_event(yaml.AliasEvent)
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
-        if isinstance(event, yaml.AliasEvent):
-            return _Alias("", event.anchor, event.start_mark, event.end_mark)
-        return node
+        return _Alias("", event.anchor, event.start_mark, event.end_mark) if is_alias else node
 
 
 _Loader.yaml_implicit_resolvers = {}
