@@ -271,6 +271,7 @@ class Journey:
             for run in by_clock:
                 runs.start_run(connection, account.copy.id, run, event.received_at)
             progress.write_and_commit(connection, account.copy.id, changes)
+        meters.runs_started.inc(len(by_clock))
         return taken
 
     def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client import Counter
 
-from app import manage
+from app import manage, meters
 from app.act import ACTIONS
 from app.journey import Journey
 from app.schema import workflow_schema
@@ -140,3 +141,9 @@ def test_every_field_of_the_language_is_told(action: str, name: str) -> None:
 def test_the_language_has_fields_of_actions_and_others() -> None:
     assert {("", "strict"), ("", "retry"), ("", "attempts"), ("sms", "from"), ("email", "cc")} <= set(FIELDS)
     assert {action for action, _ in FIELDS} == {"", *ACTIONS} - {"log"}
+
+
+def test_every_metric_is_told_and_no_other() -> None:
+    told = set(re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE))
+    counters = [value for value in vars(meters).values() if isinstance(value, Counter)]
+    assert told == {f"{counter.describe()[0].name}_total" for counter in counters}

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import prometheus_client
 import psycopg2
 import pytest
 
@@ -316,3 +317,25 @@ def test_progress_whose_windows_are_over_is_swept(house: Journey, acme: Sender, 
         account=acme.account_id,
     )
     assert [row["name"] for row in left] == ["endless"]
+
+
+def test_every_run_that_is_started_is_counted(house: Journey, acme: Sender, clock: Clock) -> None:
+    def counted() -> float:
+        return prometheus_client.REGISTRY.get_sample_value("signalbox_runs_started_total") or 0.0
+
+    before = counted()
+    abandoned = apply(house, acme, on={"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]})
+    apply(house, acme, name="alone", on="chat")
+    apply(house, acme, name="twice", on={"times": 2, "of": "chat"})
+    post(acme, "chat")
+    assert counted() - before == len(runs_of(house, acme)) == 1
+    post(acme, "chat")
+    assert counted() - before == len(runs_of(house, acme)) == 3
+    # One deadline is met by an event that comes after it, the other by the queue.
+    post(acme, "cart_updated")
+    clock.forward(31 * 60)
+    post(acme, "cart_updated")
+    assert counted() - before == len(runs_of(house, acme)) == 4
+    clock.forward(31 * 60)
+    house.fire_deadline(acme.account_id, abandoned, "915673412780")
+    assert counted() - before == len(runs_of(house, acme)) == 5
