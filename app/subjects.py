@@ -62,7 +62,8 @@ def _stands(row: progress.ProgressRow, moment: datetime) -> str:
 
 
 def erase_subject(house: Journey, account_id: int, subject: str) -> Erased:
-    """Delete all that is kept of a subject: events, idempotency keys, progress, runs with their steps and attempts.
+    """Delete all that is kept of a subject: events, idempotency keys, runs with their steps and attempts, targets that
+    these runs found gone, and progress with its deadlines, also where a workflow's key is another value of its events.
 
     Runs of others that used one of the events stay, without it. What was counted in metrics and sent out stays, too.
     """

@@ -28,10 +28,45 @@ WITH gone AS (
 SELECT count(*) FROM gone
 """
 
+# Whose progress its events may have moved, by the key of each workflow, in all its versions; and the jobs that name them.
+_PROGRESS = """
+WITH keyed AS (
+    SELECT DISTINCT workflow_id, document ->> 'key' AS key FROM workflow_versions
+    WHERE account_id = :account AND document ->> 'key' <> 'distinct_id'
+), places AS (
+    SELECT workflow_id, CASE WHEN key = 'phone' THEN phone ELSE data #>> (string_to_array(key, '.'))[2:] END AS subject
+    FROM keyed, events WHERE events.account_id = :account AND distinct_id = :subject
+    UNION
+    SELECT workflow_id, subject FROM progress WHERE account_id = :account AND subject = :subject
+), gone AS (
+    DELETE FROM progress USING places WHERE account_id = :account
+    AND progress.workflow_id = places.workflow_id AND progress.subject = places.subject
+    RETURNING 1
+), named AS (
+    SELECT translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_') AS text
+    FROM (SELECT subject FROM places UNION SELECT :subject) AS named_by (subject) WHERE subject IS NOT NULL
+), jobs AS (
+    DELETE FROM pgqueuer USING named WHERE entrypoint = 'deadline' AND status = 'queued'
+    AND split_part(convert_from(payload, 'UTF8'), ':', 1) = CAST(:account AS text)
+    AND split_part(convert_from(payload, 'UTF8'), ':', 3) = named.text
+)
+SELECT count(*) FROM gone
+"""
+
+# A target is kept as a URL, which may name the person whose run found out that it is gone. A target that everybody's
+# runs call will say so again.
+_TARGETS = """
+DELETE FROM disabled_targets AS target USING runs
+WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = target.run_id AND distinct_id = :subject
+"""
+
 
 def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> Erased:
-    """Delete events, idempotency keys, progress and runs of a subject."""
+    """Delete events, idempotency keys, progress with its deadlines, and runs with the targets they found gone, of a
+    subject."""
     values = {"account": account_id, "subject": subject}
+    connection.execute(sa.text(_TARGETS), values)
+    progress = connection.execute(sa.text(_PROGRESS), values).scalar_one()
     runs = connection.execute(sa.text(_RUN_PARTS.format(which="distinct_id = :subject")), values).scalar_one()
     connection.execute(
         sa.text(
@@ -42,9 +77,6 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     )
     events = connection.execute(
         sa.text("DELETE FROM events WHERE account_id = :account AND distinct_id = :subject"), values
-    ).rowcount
-    progress = connection.execute(
-        sa.text("DELETE FROM progress WHERE account_id = :account AND subject = :subject"), values
     ).rowcount
     return Erased(events, runs, progress)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
@@ -9,6 +11,8 @@ from flask.testing import FlaskCliRunner
 from app import manage
 from app.journey import Journey
 from tests.builders import Sender, a_workflow, an_event
+from tests.carrying import carry
+from tests.destination import Answer, a_destination
 
 
 @pytest.fixture
@@ -77,3 +81,61 @@ def test_what_is_not_there_is_told_before_anything_is_asked(runner: FlaskCliRunn
         1,
         "Error: there is no workflow 'nix'; `flask workflow list` shows all\n",
     )
+
+
+def _tables_that_hold(house: Journey, text: str) -> list[str]:
+    """Every table, of ours or of the queue, in which a row has `text` anywhere: as it is, or within bytes or base64."""
+    encoded = base64.urlsafe_b64encode(text.encode()).decode()
+    with house.database.transaction() as connection:
+        tables = connection.exec_driver_sql(
+            "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        ).scalars()
+        return [
+            table
+            for table in tables
+            if connection.exec_driver_sql(
+                f"SELECT count(*) FROM {table} AS one WHERE to_jsonb(one)::text LIKE ANY (%(forms)s)",
+                {"forms": [f"%{form}%" for form in (text, encoded, text.encode().hex(), encoded.encode().hex())]},
+            ).scalar_one()
+        ]
+
+
+def test_no_table_holds_anything_of_a_person_who_was_erased(
+    runner: FlaskCliRunner, house: Journey, acme: Sender
+) -> None:
+    person, phone, order = "person-4711-of-acme", "+4915112345678", "order-of-4711"
+    with a_destination(Answer(410), Answer(200, b'{"whom": "person-4711-of-acme"}')) as gone:
+        url = gone.url
+        steps: list[dict[str, object]] = [
+            {"id": "tell", "http": {"url": url, "json": {"text": "{{ phone }} {{ data.order }}"}}},
+            {"log": "{{ distinct_id }} {{ steps.tell.body.whom }}"},
+        ]
+        target = [{"http": {"url": url + "/of/{{ distinct_id }}"}}]
+        quiet = {"seq": ["looked", {"none": "order_placed", "for": "30m"}]}
+        manage.apply_workflow(house, acme.account_id, a_workflow(on="looked", name="target", steps=target))
+        manage.apply_workflow(house, acme.account_id, a_workflow(on="looked", name="tell", steps=steps))
+        for key in ("distinct_id", "phone", "data.order"):
+            name = f"by-{key.replace('.', '-')}"
+            manage.apply_workflow(house, acme.account_id, a_workflow(on=quiet, name=name, key=key))
+        event = an_event(event="looked", distinct_id=person, phone=phone, data={"order": order})
+        answer = acme.post(event, Idempotency_Key=f"key of {person}").get_json()
+        for run in answer["runs"]:
+            carry(house, acme.account_id, run)
+    for text in (person, phone, order):
+        assert {"pgqueuer", "progress"} <= set(_tables_that_hold(house, text)), text
+    held = _tables_that_hold(house, person)
+    assert {"attempts", "disabled_targets", "idempotency_keys", "runs", "steps"} <= set(held)
+    runner.invoke(args=["subject", "erase", acme.slug, person, "--yes"])
+    for text in (person, phone, order):
+        assert _tables_that_hold(house, text) == []
+
+
+def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, house: Journey, acme: Sender) -> None:
+    quiet = {"seq": ["looked", {"none": "order_placed", "for": "30m"}]}
+    manage.apply_workflow(house, acme.account_id, a_workflow(on=quiet, key="phone"))
+    for person, phone in (("a", "+4915112345601"), ("b", "+4915112345602")):
+        acme.post(an_event(event="looked", distinct_id=person, phone=phone))
+    told = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
+    assert told == "deleted: 1 events, 0 runs, 1 rows of progress\n"
+    assert _rows(house, "progress", acme.account_id) == 1
+    assert "pgqueuer" in _tables_that_hold(house, "+4915112345602")
