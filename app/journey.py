@@ -47,6 +47,8 @@ from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 _MOST_RELOADS = 5
 _MOST_TOGETHER = 200
 _COPIES_KEPT = 10_000
+_UNKNOWN_KEPT = 10_000
+_UNKNOWN_SECONDS = 2.0
 _LOCKS = 64
 # Clocks of hosts and of Postgres may differ by this much; more is a machine to be mended.
 _MOST_SKEW = timedelta(seconds=10)
@@ -75,6 +77,7 @@ class Journey:
         self._recorder = Gathering(partial(events.record_events, self.database), portion=_MOST_TOGETHER)
         self._accounts: dict[int, Account] = {}
         self._owners: dict[str, int] = {}
+        self._unknown: dict[str, float] = {}
         self._key_minutes: dict[str, datetime] = {}
         self._loading = [threading.Lock() for _ in range(_LOCKS)]
 
@@ -86,10 +89,14 @@ class Journey:
     # The copies of accounts
 
     def account_of_key(self, prefix: str) -> Account | None:
-        """The account that owns a key. Asks Postgres only for a prefix that no known account has; raises Unavailable."""
+        """The account that owns a key. Asks Postgres only for a prefix that no known account has, and for one that
+        nobody has at most every two seconds; raises Unavailable."""
         account = self._accounts.get(self._owners.get(prefix, -1))
         if account is not None and prefix in account.copy.keys:
             return account
+        # Prefixes are made by chance: none that somebody has tried in vain will belong to a key two seconds later.
+        if time.monotonic() - self._unknown.get(prefix, -_UNKNOWN_SECONDS) < _UNKNOWN_SECONDS:
+            return None
         with self._alone(hash(prefix)):
             account = self._accounts.get(self._owners.get(prefix, -1))
             if account is not None and prefix in account.copy.keys:
@@ -97,6 +104,10 @@ class Journey:
             asked_at = time.monotonic()
             with self.database.transaction() as connection:
                 copy = accounts.find_account_by_key(connection, prefix)
+            if copy is None:
+                if len(self._unknown) >= _UNKNOWN_KEPT:
+                    self._unknown.clear()
+                self._unknown[prefix] = asked_at
             return self._keep(copy, asked_at)
 
     @contextmanager

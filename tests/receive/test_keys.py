@@ -7,6 +7,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from flask.testing import FlaskClient
 from app import create_app, manage, settings
 from app.journey import Journey
 from app.operate.embedded import EmbeddedPostgres
+from app.receive.keys import make_key
 from app.words import EVENTS_WRITE, PLANS
 from tests.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
 from tests.receive.conftest import Rows, settings_of
@@ -346,6 +348,27 @@ def test_refusals_to_a_known_key_ask_postgres_nothing(
 
     # More than one only when this took so long that the copy of the account had to be looked at again.
     assert min(len(statements(refused)) for _ in range(3)) == 1
+
+
+def test_a_key_that_nobody_has_is_asked_for_once(own_house: Journey, watched_server: Server, statements: Watch) -> None:
+    sender = a_sender(own_house, watched_server)
+    stranger = replace(sender, token=make_key()[0])
+
+    def refused() -> None:
+        for _ in range(5):
+            assert stranger.post(GOOD).status_code == 401
+
+    # Any only when this took so long that it had to be asked for again.
+    assert min(len(statements(refused)) for _ in range(3)) == 0
+    assert sender.post(GOOD).status_code == 200
+
+
+def test_what_is_remembered_of_unknown_keys_is_bounded(house: Journey) -> None:
+    fresh = Journey(house.settings)
+    fresh._unknown = dict.fromkeys(map(str, range(10_000)), 0.0)
+    assert fresh.account_of_key("nobody00") is None
+    assert set(fresh._unknown) == {"nobody00"}
+    fresh.database.close()
 
 
 def test_a_key_that_cannot_be_one_asks_postgres_nothing(watched_server: Server, statements: Watch) -> None:
