@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -35,20 +35,28 @@ def outcome_of(monkeypatch: pytest.MonkeyPatch, does: Callable[[], Any], **chang
     return perform({"odd": {}}, **changes)
 
 
-def test_a_log_step_says_its_text() -> None:
-    with structlog.testing.capture_logs() as lines:
-        log._log = structlog.get_logger()
-        outcome = perform({"log": "price {{ data.price }} on {{ 'now' | date: '%Y-%m-%d' }}"})
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What `log` steps write, whatever an application has configured before, and at whatever level."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    monkeypatch.setattr(log, "_log", structlog.get_logger())
+    with structlog.testing.capture_logs() as found:
+        yield found
+    if before is not None:
+        structlog.configure(**before)
+
+
+def test_a_log_step_says_its_text(lines: list[Any]) -> None:
+    outcome = perform({"log": "price {{ data.price }} on {{ 'now' | date: '%Y-%m-%d' }}"})
     assert outcome == Outcome("done", output={"text": "price 1999 on 2026-11-22"})
     assert lines[0]["event"] == "workflow log"
     assert lines[0]["text"] == "price 1999 on 2026-11-22"
     assert lines[0]["account"] == 7
 
 
-def test_a_log_step_writes_no_control_characters() -> None:
-    with structlog.testing.capture_logs() as lines:
-        log._log = structlog.get_logger()
-        perform({"log": "{{ data.x }}"}, names={"data": {"x": "a\x1b[31mb"}})
+def test_a_log_step_writes_no_control_characters(lines: list[Any]) -> None:
+    perform({"log": "{{ data.x }}"}, names={"data": {"x": "a\x1b[31mb"}})
     assert lines[0]["text"] == "a\ufffd[31mb"
 
 
