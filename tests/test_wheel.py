@@ -1,0 +1,78 @@
+"""What `pip install .` installs is whole: it migrates a database and finds its example, far from any checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+import pytest
+
+from tests.server import clean_environment
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("app", "migrations", "deploy", "examples", "setup.cfg", "setup.py", "wsgi.py", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel puts into site-packages; built from a copy, so that nothing lands in the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for part in PARTS:
+        place = ROOT / part
+        if place.is_dir():
+            shutil.copytree(place, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(place, source)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
+    subprocess.run([*build, str(folder), str(source)], check=True, timeout=120, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> Iterator[str]:
+    name = f"wheel_{os.getpid()}"
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"create database {name}")
+            yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+            cursor.execute(f"drop database {name} with (force)")
+
+
+def _run(installed: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = clean_environment(DATABASE_URL=url, LOG_LEVEL="error") | {"PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=installed.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_an_installed_wheel_migrates_and_is_healthy(installed: Path, empty_database: str) -> None:
+    done = _run(installed, empty_database, "-m", "flask", "--app", "wsgi", "migrate")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the database is up to date\n", "")
+    health = "import wsgi; print(wsgi.__file__, wsgi.app.test_client().get('/health').status_code)"
+    done = _run(installed, empty_database, "-c", health)
+    assert done.stdout == f"{installed / 'wsgi.py'} 200\n", done.stderr
+
+
+def test_what_make_run_reads_is_in_the_wheel(installed: Path) -> None:
+    for part in ("deploy/gunicorn.conf.py", "examples/hello.yaml"):
+        assert (installed / part).read_bytes() == (ROOT / part).read_bytes()
