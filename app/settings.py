@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-T = TypeVar("T")
+N = TypeVar("N", int, float)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DATA_DIRECTORY = Path(".data")
@@ -87,26 +87,21 @@ def _one(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], 
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"expected a whole number from {least} to {most}") from None
-        if not least <= value <= most:
-            raise ValueError(f"expected a whole number from {least} to {most}")
-        return value
-
-    return read
+    return _within(int, least, most, f"expected a whole number from {least} to {most}")
 
 
 def _seconds(least: float, most: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
+    return _within(float, least, most, f"expected seconds, {least:g} to {most:g}")
+
+
+def _within(kind: Callable[[str], N], least: N, most: N, expected: str) -> Callable[[str], N]:
+    def read(text: str) -> N:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise ValueError(f"expected seconds, {least:g} to {most:g}") from None
+            raise ValueError(expected) from None
         if not least <= value <= most:
-            raise ValueError(f"expected seconds, {least:g} to {most:g}")
+            raise ValueError(expected)
         return value
 
     return read

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg2
 import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
@@ -43,6 +46,18 @@ def database_url() -> Iterator[str]:
             yield postgres.url
         finally:
             postgres.stop()
+
+
+@pytest.fixture
+def empty_database(database_url: str) -> Iterator[str]:
+    """A database without a table, beside the session's."""
+    name = f"empty_{os.getpid()}"
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"create database {name}")
+            yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+            cursor.execute(f"drop database {name} with (force)")
 
 
 @pytest.fixture(scope="session")

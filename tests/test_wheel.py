@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
-import psycopg2
 import pytest
 
 from tests.server import clean_environment
@@ -39,17 +34,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
-
-
-@pytest.fixture
-def empty_database(database_url: str) -> Iterator[str]:
-    name = f"wheel_{os.getpid()}"
-    with closing(psycopg2.connect(database_url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
-            cursor.execute(f"drop database {name} with (force)")
 
 
 def _run(installed: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -42,7 +42,7 @@ _subject = click.option("--subject", metavar="ID", help="Only of this subject (d
 @group.command("list")
 @_event
 @_subject
-@click.option("--phone", metavar="PHONE", help="Only of this phone number, such as +915673412780.")
+@click.option("--phone", metavar="PHONE", help="Only of this number, such as +915673412780; reads all since --since.")
 @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
 @click.option("--until", metavar="WHEN", help="Before this moment; like --since.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)

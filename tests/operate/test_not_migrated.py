@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -20,18 +17,6 @@ from app.store.migrations import newest, upgrade
 from tests.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def empty_database(database_url: str) -> Iterator[str]:
-    """A database without a table, beside the session's."""
-    name = f"empty_{os.getpid()}"
-    with closing(psycopg2.connect(database_url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-            yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
-            cursor.execute(f"drop database {name} with (force)")
 
 
 def _app(url: str) -> Flask:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import psutil
 import psycopg2
@@ -319,29 +319,14 @@ def test_an_address_that_makes_no_sense_is_one_line(start: Callable[..., Run], n
     assert run.said().count("\n") == 1
 
 
-def test_with_database_url_nothing_is_embedded(
-    start: Callable[..., Run], folder: Path, another_database_url: str
-) -> None:
-    run = start(DATABASE_URL=another_database_url)
+def test_with_database_url_nothing_is_embedded(start: Callable[..., Run], folder: Path, empty_database: str) -> None:
+    run = start(DATABASE_URL=empty_database)
     run.post_by_curl()
     assert not (folder / ".data" / "postgres").exists()
     assert not any("-D" in _words(one) for one in run.descendants())
     assert run.stored() == 1
     assert run.interrupt() == 0
-    psycopg2.connect(another_database_url).close()
-
-
-@pytest.fixture
-def another_database_url(database_url: str) -> Iterator[str]:
-    """An empty database beside the session's."""
-    name = f"up_{os.getpid()}"
-    with closing(psycopg2.connect(database_url)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"create database {name}")
-        yield urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
-        with connection.cursor() as cursor:
-            cursor.execute(f"drop database {name} with (force)")
+    psycopg2.connect(empty_database).close()
 
 
 def test_two_web_processes_need_redis(start: Callable[..., Run]) -> None:
