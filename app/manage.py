@@ -23,7 +23,7 @@ from app.store import accounts, interventions, stories, workflows
 from app.store.accounts import AccountRow, KeyRow
 from app.store.workflows import NewVersion, WorkflowRow
 from app.words import Key, Plan, Problem, Unavailable
-from app.workflows import awaited_names, check_workflow
+from app.workflows import awaited_names, check_together, check_workflow
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ABSENT = object()
@@ -230,7 +230,10 @@ def _enable(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, document: Document, moment: datetime
 ) -> None:
     """Let a version without mistakes look at events. Whom its runs may wait for is found out now: a draft may have
-    been saved by a release that could not read all of it."""
+    been saved by a release that could not read all of it. Raises WrongDocument when it is too much beside the others."""
+    mistakes = check_together(document, lambda: workflows.find_enabled_patterns(connection, account_id, workflow_id))
+    if mistakes:
+        raise WrongDocument(mistakes)
     workflows.note_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
     workflows.set_enabled(connection, account_id, workflow_id, version, moment)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from app.act import steps
 from app.documents import Document, Mistake
+from app.match.bound import most_together
+from app.match.grammar import MOST_REFERENCES
+from app.match.pattern import Pattern, PatternError, compile_pattern
 from app.match.rules import Rule, check_again, check_key, check_leaf, check_pattern, compile_rule
+from app.match.tree import ANY_NAME
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -63,6 +68,37 @@ def awaited_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the events that runs of a checked document may wait for or end by."""
     leaves = steps.leaves_awaited(document)
     return tuple(sorted({leaf if isinstance(leaf, str) else leaf["event"] for leaf in leaves}))
+
+
+def check_together(document: Document, find_others: Callable[[], Iterable[Any]]) -> list[Mistake]:
+    """What is wrong with a checked document beside other patterns that look at the same events: what one event may cost
+    is bounded for all of them together as it is for each. `find_others` is asked where the document has any weight."""
+    own = _pattern(document.value["on"])
+    if own.bound.references == 0:
+        return []
+    most, name = most_together([own, *_patterns(find_others())], own.names)
+    if most <= MOST_REFERENCES:
+        return []
+    return [
+        document.mistake(
+            "on",
+            f"may have to remember {own.bound.references:,} events per subject, and all enabled workflows that look at "
+            f"{'all events' if name == ANY_NAME else repr(name)} together {most:,}, more than {MOST_REFERENCES:,}: lower "
+            "the counts, or disable one",
+        )
+    ]
+
+
+def _patterns(found: Iterable[Any]) -> Iterator[Pattern]:
+    for on in found:
+        # One that another release has saved and this one cannot compile looks at nothing.
+        with suppress(PatternError):
+            yield _pattern(on)
+
+
+def _pattern(on: Any) -> Pattern:
+    """Only its size counts here: what its filters say does not."""
+    return compile_pattern(on, lambda text: lambda event: True)
 
 
 def compile_stored(name: str, document: Mapping[str, Any]) -> Rule:

@@ -339,3 +339,36 @@ def test_every_run_that_is_started_is_counted(house: Journey, acme: Sender, cloc
     clock.forward(31 * 60)
     house.fire_deadline(acme.account_id, abandoned, "915673412780")
     assert counted() - before == len(runs_of(house, acme)) == 5
+
+
+def test_heavy_patterns_on_one_event_are_bounded_together(house: Journey, acme: Sender, globex: Sender) -> None:
+    heavy = {"times": 1_000, "of": "looked", "within": "30d"}
+    for number in range(20):
+        apply(house, acme, name=f"heavy-{number}", on=heavy)
+    # 20 times 999; a light one still fits, and so does another name, another account, another version of the same.
+    apply(house, acme, name="light", on={"times": 21, "of": "looked"})
+    apply(house, acme, name="elsewhere", on={"times": 1_000, "of": "other"})
+    apply(house, acme, name="heavy-0", on={**heavy, "within": "20d"})
+    apply(house, acme, name="alone", on="looked")
+    apply(house, globex, name="heavy", on=heavy)
+    for on, of in ((heavy, "'looked' together 20,999"), ({"times": 2, "of": "*"}, "'looked' together 20,001")):
+        with pytest.raises(manage.WrongDocument) as wrong:
+            apply(house, acme, name="one-more", on=on)
+        assert of in str(wrong.value)
+        assert "lower the counts, or disable one" in str(wrong.value)
+        assert wrong.value.mistakes[0].path == "on"
+    assert "one-more" not in [row.name for row in manage.list_workflows(house, acme.account_id)]
+    manage.save_draft(house, acme.account_id, a_workflow(name="one-more", on=heavy))
+    with pytest.raises(manage.WrongDocument):
+        manage.enable_workflow(house, acme.account_id, "one-more")
+    manage.disable_workflow(house, acme.account_id, "heavy-1")
+    assert manage.enable_workflow(house, acme.account_id, "one-more") == 1
+
+
+def test_what_looks_at_all_events_counts_with_each(house: Journey, acme: Sender) -> None:
+    for number in range(20):
+        apply(house, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
+    with pytest.raises(manage.WrongDocument, match="'looked' together 20,979"):
+        apply(house, acme, on={"times": 1_000, "of": "looked"})
+    with pytest.raises(manage.WrongDocument, match="all events together 20,979"):
+        apply(house, acme, on={"times": 1_000, "of": "*"})

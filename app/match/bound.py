@@ -5,8 +5,11 @@ member of an `all`. Each names its own events and, at worst, those of a stem tha
 adds is counted in `frontier.py`.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+
 from app.match.frontier import positions, strands_of
-from app.match.tree import AllOf, AnyOf, Bound, Node, Seq, Tangle, Times
+from app.match.tree import ANY_NAME, AllOf, AnyOf, Bound, Node, Pattern, Seq, Tangle, Times
 
 LONGEST_TANGLE = 500
 MOST_POSITIONS = 2000
@@ -74,3 +77,16 @@ def length(node: Node) -> int:
         case Seq() | AllOf() | Tangle():
             return sum(map(length, node.members))
     return 1
+
+
+def most_together(patterns: Iterable[Pattern], names: Iterable[str]) -> tuple[int, str]:
+    """How many events one subject's progress in all these patterns may name at most, counted over those that look at one
+    event, and that event's name: of `names` (`*`: of any) the one that is looked at most."""
+    loads: Counter[str] = Counter()
+    for pattern in patterns:
+        loads.update(dict.fromkeys(pattern.names, pattern.bound.references))
+    anywhere = loads.pop(ANY_NAME, 0)
+    asked = set(names)
+    found = {name: load for name, load in loads.items() if name in asked or ANY_NAME in asked}
+    name = max(found, key=lambda name: found[name], default=ANY_NAME)
+    return found.get(name, 0) + anywhere, name

@@ -126,3 +126,19 @@ def set_enabled(
         {"account": account_id, "workflow": workflow_id, "version": version, "now": now},
     )
     grow_version(connection, account_id)
+
+
+def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:
+    """What starts the account's other enabled workflows, where it takes more than one event."""
+    return list(
+        connection.execute(
+            sa.text(
+                "SELECT document -> 'on' FROM workflows AS workflow JOIN workflow_versions AS version "
+                "ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id "
+                "AND version.version = workflow.enabled_version "
+                "WHERE workflow.account_id = :account AND workflow.id <> :id "
+                "AND jsonb_typeof(document -> 'on') = 'object' AND NOT document -> 'on' ? 'event'"
+            ),
+            {"account": account_id, "id": except_for},
+        ).scalars()
+    )
