@@ -19,12 +19,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def uuid7(moment: datetime | None = None) -> UUID:
-    """A new UUIDv7 of `moment` (aware; default: now)."""
+def uuid7(moment: datetime | None = None, chance: bytes | None = None) -> UUID:
+    """A new UUIDv7 of `moment` (aware; default: now). `chance`: 8 bytes to be taken for random ones."""
     nanoseconds = time.time_ns() if moment is None else (moment - _EPOCH) // _MICROSECOND * 1_000
     milliseconds, rest = divmod(nanoseconds, 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
+    random = int.from_bytes(chance or os.urandom(8), "big") & ((1 << 62) - 1)
     return UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random)
 
 

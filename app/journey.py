@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -29,6 +29,7 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app import meters
+from app.filters import Converted
 from app.gathering import Gathering
 from app.identifiers import moment_of, now, uuid7
 from app.match.progress import lapses_at
@@ -44,7 +45,7 @@ from app.store.events import Recording
 from app.store.progress import NOTHING, Kept, Place
 from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 
-_MOST_RELOADS = 5
+MOST_RELOADS = 5
 _MOST_TOGETHER = 200
 _COPIES_KEPT = 10_000
 _UNKNOWN_KEPT = 10_000
@@ -178,38 +179,25 @@ class Journey:
         is no longer welcome. Raises Problem 422 (the idempotency key stands for another body; a value that Postgres
         cannot hold) and Unavailable.
         """
-        for _ in range(_MOST_RELOADS):
+        for _ in range(MOST_RELOADS):
             asked_at = time.monotonic()
             try:
                 taken = self._take(account, event)
             except psycopg2.DataError as wrong:
                 raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
             if not taken.recorded.stale:
-                self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
+                self.note_check(account, asked_at)
                 return self._receipt(taken)
-            reloaded = self._load(account.copy.id, newer_than=account.copy.version)
-            if reloaded is None:
-                raise Unavailable("the account was deleted while an event arrived")
-            account = reloaded
+            account = self.newer(account)
             verify(account)
         raise Unavailable(f"account {account.copy.id} changes faster than its events can be matched")
 
     def _take(self, account: Account, event: Event) -> Taken:
         """Match and record an event by one copy of its account."""
-        names = names_of(event)
-        asked = account.rules.ask(names)
-        decisions = [rule.decide(names) for rule in asked.alone]
-        decisions += [_not_asked(refusal) for refusal in asked.refusals]
-        movable: dict[Place, Rule] = {}
-        for rule in asked.with_progress:
-            subject = rule.subject_of(names)
-            if subject is None:
-                decisions.append(rule.without_subject())
-            else:
-                movable[(rule.workflow_id, subject)] = rule
+        decisions, movable = decide_alone(account, names_of(event))
         if movable:
             return self._take_with_progress(account, event, decisions, movable)
-        decisions, started = _with_runs(event, decisions)
+        decisions, started = with_runs(event, decisions)
         recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
         if event.idempotency_key is not None:
             return Taken(event, decisions, started, events.record_event(self.database, recording))
@@ -255,23 +243,16 @@ class Journey:
         What it holds from an earlier try may have been committed after all: once the locks are held that try has ended,
         and the event is there or not.
         """
-        with _rolled_back_on_trouble(connection):
+        with rolled_back_on_trouble(connection):
             kept = progress.begin_and_lock(connection, account.copy.id, list(movable))
             if last and events.find_event(connection, account.copy.id, last[0].event.id) is not None:
                 progress.roll_back(connection)
                 return last[0]
             event = _in_order(event, self.clock(), kept.values())
-            decisions, started = _with_runs(event, decided)
-            changes: dict[Place, tuple[Kept, Kept]] = {}
-            by_clock: list[NewRun] = []
-            for place, rule in movable.items():
-                before = kept.get(place, NOTHING)
-                moved = rule.move(_standing(before), event)
-                changes[place] = (before, _kept(moved.standing, event.received_at))
-                by_clock += [_run_of(rule, fire, event.received_at) for fire in moved.fires if fire.by_deadline]
-                new = [_run_of(rule, fire, event.received_at) for fire in moved.fires if not fire.by_deadline]
-                started += new
-                decisions.append(replace(moved.decision, run_id=new[0].id if new else None))
+            decisions, started = with_runs(event, decided)
+            moves = move_places(event, movable, kept)
+            decisions += moves.decisions
+            started += moves.started
             recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
             recorded = events.record_on(connection, recording)
             taken = Taken(event, decisions, started, recorded)
@@ -279,10 +260,10 @@ class Journey:
                 progress.roll_back(connection)
                 return taken
             last.append(taken)
-            for run in by_clock:
+            for run in moves.by_clock:
                 runs.start_run(connection, account.copy.id, run, event.received_at)
-            progress.write_and_commit(connection, account.copy.id, changes)
-        meters.runs_started.inc(len(by_clock))
+            progress.write_and_commit(connection, account.copy.id, moves.changes)
+        meters.runs_started.inc(len(moves.by_clock))
         return taken
 
     def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
@@ -296,19 +277,30 @@ class Journey:
         if rule is None:
             return
         place, moment = (workflow_id, subject), self.clock()
-        with passing_trouble_as_unavailable(), self.database.lend() as connection, _rolled_back_on_trouble(connection):
+        with passing_trouble_as_unavailable(), self.database.lend() as connection, rolled_back_on_trouble(connection):
             before = progress.begin_and_lock(connection, account_id, [place]).get(place, NOTHING)
             if before.deadline is not None and timedelta(0) < before.deadline - moment < _MOST_SKEW:
                 raise Unavailable("the deadline has not come yet by this clock")
-            standing, fires = rule.expire(_standing(before), moment)
-            if standing == _standing(before):
+            standing, fires = rule.expire(standing_of(before), moment)
+            if standing == standing_of(before):
                 progress.roll_back(connection)
                 return
             for fire in fires:
-                runs.start_run(connection, account_id, _run_of(rule, fire, moment), moment)
+                runs.start_run(connection, account_id, run_of(rule, fire, moment), moment)
             latest = max(filter(None, (before.last_event_at, before.deadline)), default=moment)
-            progress.write_and_commit(connection, account_id, {place: (before, _kept(standing, latest))})
+            progress.write_and_commit(connection, account_id, {place: (before, kept_of(standing, latest))})
         meters.runs_started.inc(len(fires))
+
+    def note_check(self, account: Account, asked_at: float) -> None:
+        """Postgres has just said (it was asked at `asked_at`, in monotonic seconds) that this copy is the current one."""
+        self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
+
+    def newer(self, account: Account) -> Account:
+        """The account anew, its copy having turned out to be stale. Raises Unavailable when it is gone."""
+        reloaded = self._load(account.copy.id, newer_than=account.copy.version)
+        if reloaded is None:
+            raise Unavailable("the account was deleted while an event arrived")
+        return reloaded
 
     def _receipt(self, taken: Taken) -> Receipt:
         event, earlier = taken.event, taken.recorded.earlier
@@ -355,6 +347,21 @@ class Taken:
     recorded: events.Recorded
 
 
+def decide_alone(account: Account, names: Converted) -> tuple[list[Decision], dict[Place, Rule]]:
+    """What is decided by an event (its names) alone, and the workflows whose decision also takes what is kept at a place."""
+    asked = account.rules.ask(names)
+    decisions = [rule.decide(names) for rule in asked.alone]
+    decisions += [_not_asked(refusal) for refusal in asked.refusals]
+    movable: dict[Place, Rule] = {}
+    for rule in asked.with_progress:
+        subject = rule.subject_of(names)
+        if subject is None:
+            decisions.append(rule.without_subject())
+        else:
+            movable[(rule.workflow_id, subject)] = rule
+    return decisions, movable
+
+
 def _not_asked(refusal: Refusal) -> Decision:
     """Many workflows whose filters cannot be true of an event, told together."""
     return Decision(None, f"{refusal.count} workflows", None, started=False, contributing=False, reason=refusal.reason)
@@ -364,7 +371,7 @@ def _awaited(account: Account, event: Event) -> bool:
     return event.event in account.copy.awaits or ANY_NAME in account.copy.awaits
 
 
-def _with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
+def with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
     """The decisions of workflows that decide alone, each start with its run."""
     decisions, started = [], []
     for decision in decided:
@@ -393,7 +400,33 @@ def _in_order(event: Event, moment: datetime, kept: Iterable[Kept]) -> Event:
     return replace(event, id=uuid7(moment), received_at=moment)
 
 
-def _run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What an event did at the places that it moves: decisions, the runs that it starts, those that the clock has started
+    by now, and of each place what was kept before and after."""
+
+    decisions: list[Decision]
+    started: list[NewRun]
+    by_clock: list[NewRun]
+    changes: dict[Place, tuple[Kept, Kept]]
+
+
+def move_places(event: Event, movable: Mapping[Place, Rule], kept: Mapping[Place, Kept]) -> Moves:
+    """Let an event move what is `kept` at places, by their workflows' rules."""
+    moves = Moves([], [], [], {})
+    for place, rule in movable.items():
+        before = kept.get(place, NOTHING)
+        moved = rule.move(standing_of(before), event)
+        moves.changes[place] = (before, kept_of(moved.standing, event.received_at))
+        moves.by_clock.extend(run_of(rule, fire, event.received_at) for fire in moved.fires if fire.by_deadline)
+        new = [run_of(rule, fire, event.received_at) for fire in moved.fires if not fire.by_deadline]
+        moves.started.extend(new)
+        moves.decisions.append(replace(moved.decision, run_id=new[0].id if new else None))
+    return moves
+
+
+def run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
+    """The run that a match starts at a moment."""
     last = fire.matched[-1]
     return NewRun(
         id=uuid7(moment),
@@ -407,7 +440,7 @@ def _run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
 
 
 @contextmanager
-def _rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
+def rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
     """Whatever is raised in the block leaves no transaction open behind it."""
     try:
         yield
@@ -417,11 +450,13 @@ def _rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
         raise
 
 
-def _standing(kept: Kept) -> Standing:
+def standing_of(kept: Kept) -> Standing:
+    """What is kept, as rules take it."""
     return Standing(kept.enablement, kept.progress or {}, kept.deadline, kept.last_started_at)
 
 
-def _kept(standing: Standing, last_event_at: datetime) -> Kept:
+def kept_of(standing: Standing, last_event_at: datetime) -> Kept:
+    """What rules give, as it is kept."""
     return Kept(
         enablement=standing.enablement,
         progress=standing.progress,

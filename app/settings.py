@@ -40,6 +40,9 @@ class Settings:
     redis_url: str | None
     encryption_keys: tuple[str, ...]
     max_event_bytes: int
+    max_batch_events: int
+    max_batch_bytes: int
+    max_batch_unpacked_bytes: int
     body_timeout: float
     statement_timeout: float
     connect_timeout: int
@@ -61,6 +64,11 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         redis_url=_one(env, "REDIS_URL", None, _redis_url),
         encryption_keys=_encryption_keys(env),
         max_event_bytes=_one(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
+        max_batch_events=_one(env, "MAX_BATCH_EVENTS", 5_000, _whole(1, 100_000)),
+        max_batch_bytes=_one(env, "MAX_BATCH_BYTES", 5 * 1024 * 1024, _whole(1_024, 64 * 1024 * 1024)),
+        max_batch_unpacked_bytes=_one(
+            env, "MAX_BATCH_UNPACKED_BYTES", 10 * 1024 * 1024, _whole(1_024, 256 * 1024 * 1024)
+        ),
         body_timeout=_one(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600)),
         statement_timeout=_one(env, "STATEMENT_TIMEOUT", 5.0, _seconds(0.1, 600)),
         connect_timeout=_one(env, "CONNECT_TIMEOUT", 3, _whole(1, 60)),

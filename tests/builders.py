@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 EVENTS_PATH = "/api/v1/cvf-events"
+BATCH_PATH = f"{EVENTS_PATH}/batch"
 
 
 def an_event(**changes: Any) -> dict[str, Any]:
@@ -57,6 +58,23 @@ class Sender:
         raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **self.headers(**headers)}
         return self.client.post(EVENTS_PATH, data=raw, headers=sent)
+
+    def post_batch(self, items: Any, **headers: str) -> Any:
+        """Post many events: a list becomes a JSON array, text and bytes go as they are."""
+        raw = (
+            items
+            if isinstance(items, bytes)
+            else items.encode()
+            if isinstance(items, str)
+            else json.dumps(items).encode()
+        )
+        sent = {"Content-Type": "application/json", **self.headers(**headers)}
+        return self.client.post(BATCH_PATH, data=raw, headers=sent)
+
+    def post_lines(self, lines: Any, **headers: str) -> Any:
+        """The same as application/x-ndjson: a list becomes one line for each event."""
+        raw = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
+        return self.post_batch(raw, **{"Content_Type": "application/x-ndjson", **headers})
 
 
 def a_sender(house: Journey, client: FlaskClient | Server, name: str = "acme", plan: str = "unlimited") -> Sender:

@@ -16,6 +16,8 @@ ROOMS = ("receive", "store", "match", "act", "operate", "console")
 # Rooms never import each other; these joiners and this shared ground are what they have in common.
 JOINERS = {
     "journey",
+    "batches",
+    "history",
     "advance",
     "manage",
     "explain",
@@ -27,7 +29,7 @@ JOINERS = {
     "workflows",
 }
 MAY_IMPORT = {
-    "receive": {"journey"},
+    "receive": {"journey", "batches"},
     "store": set(),
     "match": set(),
     "act": set(),
@@ -35,6 +37,7 @@ MAY_IMPORT = {
     "operate": {
         "journey",
         "advance",
+        "history",
         "manage",
         "explain",
         "outward",

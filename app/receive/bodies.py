@@ -18,14 +18,17 @@ _CHUNK = 64 * 1024
 _PIECE = 16 * 1024
 # Each takes a decompressor of its own, however little is in it.
 _MOST_MEMBERS = 1_000
+UNPACKED = "counted unpacked"
 
 
-def read_body(request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...]) -> bytes:
-    """The body, unpacked; raises Problem."""
+def read_body(
+    request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...], unpacked_limit: int | None = None
+) -> bytes:
+    """The body, unpacked; raises Problem. `unpacked_limit`: where a packed body may hold more than it may have itself."""
     _check_media_type(request, media_types)
     packed = _check_encoding(request)
-    body = _read(request, limit, seconds)
-    return _unpack(body, limit) if packed else body
+    body = _read(request, limit, seconds, UNPACKED if unpacked_limit is None else "as it is sent")
+    return _unpack(body, limit if unpacked_limit is None else unpacked_limit) if packed else body
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
@@ -53,13 +56,13 @@ def _check_encoding(request: Request) -> bool:
     )
 
 
-def _read(request: Request, limit: int, seconds: float) -> bytes:
+def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
     stream = request.environ["wsgi.input"]
     expected = request.content_length
     if expected is None and not request.environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
-        raise too_large(limit)
+        raise too_large(limit, counted)
     deadline = time.monotonic() + seconds
     parts, size = [], 0
     most = limit + 1 if expected is None else expected
@@ -82,15 +85,15 @@ def _read(request: Request, limit: int, seconds: float) -> bytes:
     except (OSError, ClientDisconnected):
         raise Problem(400, "Malformed body", "The connection ended before the body did.") from None
     if size > limit:
-        raise too_large(limit)
+        raise too_large(limit, counted)
     if expected is not None and size < expected:
         raise Problem(400, "Malformed body", f"The body ended after {size} of {expected} bytes.")
     return b"".join(parts)
 
 
-def too_large(limit: int) -> Problem:
+def too_large(limit: int, counted: str = UNPACKED) -> Problem:
     """The 413 of a body beyond `limit` bytes, packed or unpacked."""
-    return Problem(413, "Body too large", f"The body is larger than {limit} bytes (counted unpacked).")
+    return Problem(413, "Body too large", f"The body is larger than {limit} bytes ({counted}).")
 
 
 def _unpack(body: bytes, limit: int) -> bytes:

@@ -6,8 +6,11 @@ Comes in: the HTTP request. Goes out: the receipt as JSON, after the commit; or 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
@@ -57,7 +60,7 @@ def receive_event() -> Response:
         response = _success(receipt)
         journey.note_key_use(prefix_of(sender.token) or "")
     except Problem as problem:
-        _authenticate_anew(journey, account, sender)
+        authenticate_anew(journey, account, sender)
         response = problems.problem_response(problem)
         journey.note_key_use(prefix_of(sender.token) or "")
     except words.Unavailable as trouble:
@@ -92,7 +95,7 @@ def authenticate(journey: Journey, sender: Sender) -> Account:
     return account
 
 
-def _authenticate_anew(journey: Journey, account: Account, sender: Sender) -> None:
+def authenticate_anew(journey: Journey, account: Account, sender: Sender) -> None:
     """Before a sender is told what is wrong with its event: is it still welcome, by a recent copy of its account?
     While Postgres cannot say, the copy at hand has to do."""
     try:
@@ -136,7 +139,8 @@ def too_fast(allowance: Allowance) -> Problem:
     return Problem(
         429,
         "Above the plan's rate",
-        f"The account's rate is {allowance.limit} a second; wait {allowance.reset} second and send again.",
+        f"The account's rate is {allowance.limit} a second; "
+        f"wait {allowance.reset} second{'' if allowance.reset == 1 else 's'} and send again.",
     )
 
 
@@ -148,13 +152,33 @@ def _verified(account: Account, sender: Sender) -> Event:
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    exact = read_object(body)
+    received_at = journey.clock()
+    keyed = sender.idempotency_key is not None
+    return event_in(
+        read_object(body),
+        account_id=account.copy.id,
+        event_id=uuid7(received_at),
+        received_at=received_at,
+        idempotency_key=sender.idempotency_key,
+        body_digest=hashlib.sha256(body).digest() if keyed else None,
+    )
+
+
+def event_in(
+    exact: ExactObject,
+    *,
+    account_id: int,
+    event_id: UUID,
+    received_at: datetime,
+    idempotency_key: str | None,
+    body_digest: bytes | None,
+) -> Event:
+    """The event that an object tells, checked; raises Problem 422 with all that is wrong."""
     fields = load_fields(exact)
     extra = {name: text for name, text in exact.raw.items() if name not in FIELD_NAMES}
-    received_at = journey.clock()
     return Event(
-        id=uuid7(received_at),
-        account_id=account.copy.id,
+        id=event_id,
+        account_id=account_id,
         event=fields["event"],
         distinct_id=fields.get("distinct_id") or fields["phone"][1:],
         phone=fields.get("phone"),
@@ -162,9 +186,9 @@ def _verified(account: Account, sender: Sender) -> Event:
         data_json=exact.raw.get("data", "{}"),
         extra_json=_joined(extra) if extra else None,
         received_at=received_at,
-        idempotency_key=sender.idempotency_key,
-        body_digest=hashlib.sha256(body).digest() if sender.idempotency_key is not None else None,
-        warnings=_warnings(fields["event"], extra),
+        idempotency_key=idempotency_key,
+        body_digest=body_digest,
+        warnings=warnings_of(fields["event"], extra),
     )
 
 
@@ -203,7 +227,8 @@ def _joined(members: dict[str, str]) -> str:
     return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
 
 
-def _warnings(name: str, extra: dict[str, str]) -> tuple[str, ...]:
+def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
+    """What is accepted but may not be meant: spaces in the name, unknown fields."""
     warnings = []
     if " " in name:
         warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")

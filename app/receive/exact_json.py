@@ -25,7 +25,7 @@ MOST_DIGITS_AFTER = 16_383
 
 # Bodies without any of these need no second look: escapes of NUL and surrogates, exponents, very long numbers.
 # A long number is looked for from its first digit only: from each of its digits would take quadratic time.
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|(?<![0-9])[0-9]{4000}")
+SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|(?<![0-9])[0-9]{4000}")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -58,11 +58,11 @@ def read_value(body: bytes) -> Any:
     except UnicodeDecodeError as wrong:
         raise not_json(f"The body is not UTF-8: byte {wrong.start + 1} (0x{body[wrong.start]:02x}) is wrong.") from None
     _refuse_deep_nesting(body)
-    suspicious = _SUSPICIOUS.search(body) is not None
+    suspicious = SUSPICIOUS.search(body) is not None
     try:
         value = _load_carefully(text) if suspicious else _load(text)
     except json.JSONDecodeError as wrong:
-        raise not_json(f"The body is not JSON: {_said(wrong)} at line {wrong.lineno}, column {wrong.colno}.") from None
+        raise not_json(f"The body is not JSON: {said(wrong)} at line {wrong.lineno}, column {wrong.colno}.") from None
     except _RepeatedName:
         raise not_json(_tell_repeated_name(text)) from None
     except _NotANumber as wrong:
@@ -221,7 +221,8 @@ def _place(text: str, position: int) -> tuple[int, int]:
     return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
 
 
-def _said(wrong: json.JSONDecodeError) -> str:
+def said(wrong: json.JSONDecodeError) -> str:
+    """What Python's reader found wrong, to stand within a sentence."""
     return wrong.msg[:1].lower() + wrong.msg[1:].removesuffix(" at")
 
 

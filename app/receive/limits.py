@@ -7,6 +7,7 @@ When Redis does not answer, events are let through and counted by a metric: to l
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -56,9 +57,20 @@ class RateLimiter:
         self._silent_until = 0.0
 
     def take(self, account_id: int, rate: int, events: int = 1) -> Allowance:
-        """Count `events` against the account's `rate` (events a second)."""
-        used = self._count(f"signalbox:rate:{account_id}", events)
-        return Allowance(allowed=used <= rate, limit=rate, remaining=max(0, rate - used))
+        """Count `events` against the account's `rate` (events a second).
+
+        More at once than the rate are let in where they open a window, which then lasts as many seconds as they take.
+        """
+        name, seconds = f"signalbox:rate:{account_id}", -(-events // rate)
+        if seconds <= _WINDOW_SECONDS:
+            used = self._count(name, events)
+            allowed, reset = used <= rate, _WINDOW_SECONDS
+        else:
+            used = self._count_long(name, events, seconds)
+            allowed, reset = used in (0, events), seconds
+        if not allowed:
+            reset = self._seconds_left(name)
+        return Allowance(allowed, limit=rate, remaining=max(0, rate - used), reset=reset)
 
     def _count(self, name: str, events: int) -> int:
         if self._redis is None:
@@ -77,15 +89,41 @@ class RateLimiter:
         try:
             used = {name: self._redis.incr(name, _WINDOW_SECONDS, events) - events for name, events in sums.items()}
         except self._redis.base_exceptions as trouble:
-            self._silent_until = time.monotonic() + _PAUSE_AFTER_OUTAGE
-            meters.unlimited_by_outage.inc(sum(sums.values()))
-            _log.warning("rate limit not counted: Redis does not answer", error=str(trouble)[:200])
+            self._note_outage(trouble, sum(sums.values()))
             return [0] * len(counts)
         told = []
         for name, events in counts:
             used[name] += events
             told.append(used[name])
         return told
+
+    def _count_long(self, name: str, events: int, seconds: int) -> int:
+        """The same for a window of so many seconds, should these events open one."""
+        if self._redis is None:
+            return self._windows.count(name, events, seconds)
+        if time.monotonic() < self._silent_until:
+            meters.unlimited_by_outage.inc(events)
+            return 0
+        try:
+            return self._redis.incr(name, seconds, events)
+        except self._redis.base_exceptions as trouble:
+            self._note_outage(trouble, events)
+            return 0
+
+    def _note_outage(self, trouble: Exception, events: int) -> None:
+        self._silent_until = time.monotonic() + _PAUSE_AFTER_OUTAGE
+        meters.unlimited_by_outage.inc(events)
+        _log.warning("rate limit not counted: Redis does not answer", error=str(trouble)[:200])
+
+    def _seconds_left(self, name: str) -> int:
+        """Whole seconds until the current window is over, one at least."""
+        if self._redis is None:
+            return self._windows.seconds_left(name)
+        try:
+            left = self._redis.get_expiry(name) - time.time()
+        except self._redis.base_exceptions:
+            return _WINDOW_SECONDS
+        return max(_WINDOW_SECONDS, math.ceil(left))
 
 
 class Windows:
@@ -97,15 +135,22 @@ class Windows:
         self._lock = threading.Lock()
         self._windows: dict[str, tuple[float, int]] = {}
 
-    def count(self, name: str, events: int) -> int:
-        """Count `events` in the current window of `name`; how many there are in it now."""
+    def count(self, name: str, events: int, seconds: int = _WINDOW_SECONDS) -> int:
+        """Count `events` in the current window of `name`, or in a new one that lasts `seconds`; how many there are in it
+        now."""
         with self._lock:
             now = self._clock()
             end, used = self._windows.get(name, (now, 0))
             if now >= end:
-                end, used = now + _WINDOW_SECONDS, 0
+                end, used = now + seconds, 0
             self._windows[name] = (end, used + events)
             return used + events
+
+    def seconds_left(self, name: str) -> int:
+        """Whole seconds until the current window of `name` is over, one at least."""
+        with self._lock:
+            end, _ = self._windows.get(name, (0.0, 0))
+        return max(_WINDOW_SECONDS, math.ceil(end - self._clock()))
 
 
 def _redis(url: str) -> Storage:

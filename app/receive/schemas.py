@@ -15,8 +15,9 @@ import phonenumbers
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validates_schema
 
 LONGEST = 255
+LONGEST_PHONE = 64
 _PHONE_SHAPE = re.compile(r"\+[0-9 .()\[\]-]+")
-_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
+PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 class EventName(fields.Field[str]):
@@ -47,9 +48,9 @@ class Phone(fields.Field[str | None]):
             raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
         if not isinstance(value, str):
             raise ValidationError('has to be text with the country code, such as "+915673412780"')
-        if len(value) > 64:
+        if len(value) > LONGEST_PHONE:
             raise ValidationError("is longer than any phone number")
-        number, wrong = _e164(value)
+        number, wrong = e164(value)
         if number is None:
             raise ValidationError(wrong)
         return number
@@ -72,8 +73,8 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-@lru_cache(maxsize=4096)
-def _e164(text: str) -> tuple[str | None, str]:
+@lru_cache(maxsize=16_384)
+def e164(text: str) -> tuple[str | None, str]:
     """The number as +, country code and digits, or None and what is wrong."""
     if not text.startswith("+"):
         return None, "has to begin with + and the country code, such as +915673412780"
@@ -123,7 +124,7 @@ class HeadersSchema(Schema):
     def has_a_printable_idempotency_key(self, data: dict[str, Any], **_: Any) -> None:
         """A key that was sent has to be usable."""
         key = data["idempotency_key"]
-        if key is not None and not _PRINTABLE.fullmatch(key):
+        if key is not None and not PRINTABLE.fullmatch(key):
             raise ValidationError("has to be 1 to 255 printable ASCII characters", "idempotency_key")
 
 

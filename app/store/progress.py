@@ -1,7 +1,7 @@
 """How far each subject has come in each workflow whose pattern is more than one event.
 
 Comes in: places (workflow, subject). Goes out: what is kept of them, locked for the calling transaction. Two transactions
-that move the same subject in the same workflow wait for each other; nobody else does.
+that move the same subject wait for each other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,8 +21,10 @@ from psycopg2.extensions import connection as RawConnection
 
 Place = tuple[UUID, str]
 
+# Each account has so many locks, however many subjects and workflows: a batch of thousands of subjects takes them all and
+# is far from what Postgres has room for (some thousands). Now and then two subjects share one and wait for each other.
+_LOCKS_OF_ACCOUNT = 256
 # A deadline is past a moment after it: an event at the very moment of the deadline still disarms it.
-_LOCKS_OF_SUBJECT = 32
 _JUST_AFTER = timedelta(milliseconds=1)
 
 
@@ -61,11 +64,9 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
 
 
 def lock_number(account_id: int, place: Place) -> int:
-    """The number of the advisory lock on a place."""
-    workflow, subject = place
-    # At most so many locks for one event, however many workflows it concerns: Postgres has room for some thousands.
-    stripe = workflow.int % _LOCKS_OF_SUBJECT
-    digest = hashlib.blake2b(f"{account_id}:{stripe}:{subject}".encode(), digest_size=8).digest()
+    """The number of the advisory lock on a place: all places of a subject have the same."""
+    share = zlib.crc32(place[1].encode()) % _LOCKS_OF_ACCOUNT
+    digest = hashlib.blake2b(f"{account_id}:{share}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 

@@ -87,6 +87,9 @@ def test_each_printed_refusal_is_looked_at() -> None:
     assert len(REFUSALS) == len(CAUSES) + 1
 
 
-def test_the_printed_success_has_the_members_of_a_real_one(house: Journey, client: FlaskClient) -> None:
-    (success,) = [example for example in EXAMPLES if "status" not in example]
-    assert list(success) == list(a_sender(house, client).post(an_event()).json)
+def test_the_printed_successes_have_the_members_of_real_ones(house: Journey, client: FlaskClient) -> None:
+    success, batch = [example for example in EXAMPLES if "status" not in example]
+    sender = a_sender(house, client)
+    assert list(success) == list(sender.post(an_event()).json)
+    answer = sender.post_batch([an_event(), an_event(phone="5673412780"), an_event()])
+    assert json.loads(without_ids(answer.text)) == json.loads(without_ids(json.dumps(batch)))
