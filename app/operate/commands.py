@@ -11,6 +11,7 @@ from app.operate import (
     accounts_cli,
     backtest_cli,
     events_cli,
+    imports_cli,
     integrations_cli,
     keys_cli,
     runs_cli,
@@ -25,6 +26,7 @@ def register(app: Flask) -> None:
     """Add all commands to `flask`."""
     for command in (backtest_cli.simulate_, backtest_cli.backtest, subjects_cli.delete_workflow):
         workflows_cli.group.add_command(command)
+    events_cli.group.add_command(imports_cli.import_)
     for group in (
         accounts_cli.group,
         keys_cli.group,
