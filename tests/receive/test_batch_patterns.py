@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -135,3 +136,17 @@ def test_a_batch_of_thousands_of_subjects_moves_them_all(house: Journey, client:
 def test_all_subjects_of_an_account_take_a_few_hundred_locks() -> None:
     workflows = [uuid7() for _ in range(3)]
     assert len({lock_number(1, (workflow, f"s{n}")) for workflow in workflows for n in range(5_000)}) == 256
+
+
+def test_a_deadline_that_has_passed_fires_before_the_batch(house: Journey, client: FlaskClient, rows: Rows) -> None:
+    sender, clock = a_sender(house, client), house.clock
+    manage.apply_workflow(house, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
+    ids = [*sender.post_batch([an_event(event="b")]).json["ids"]]
+    house.clock = lambda: clock() + timedelta(hours=2)
+    try:
+        ids += sender.post_batch([an_event(event=name) for name in "bc"]).json["ids"]
+    finally:
+        house.clock = clock
+    runs = rows("SELECT matched::text[], match_key LIKE '%%@%%' FROM runs WHERE account_id = %s", sender.account_id)
+    assert runs == [(ids[:1], True)]
+    assert rows("SELECT progress FROM progress WHERE account_id = %s", sender.account_id) == [({},)]
