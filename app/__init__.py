@@ -22,7 +22,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
     from app import logs, settings
     from app.journey import Journey
     from app.operate import health
-    from app.receive import cvf_batches, cvf_events, problems
+    from app.receive import cvf_batches, cvf_events, cxengage, cxengage_events, problems
     from app.receive.limits import RateLimiter
 
     app = Flask(__name__, static_folder=None)
@@ -30,9 +30,10 @@ def create_app(chosen: Settings | None = None) -> Flask:
     logs.configure(knobs)
     app.extensions["journey"] = Journey(knobs)
     app.extensions["rate_limiter"] = RateLimiter(knobs)
-    problems.register(app)
+    problems.register(app, [cxengage.SHAPE])
     app.register_blueprint(cvf_events.blueprint)
     app.register_blueprint(cvf_batches.blueprint)
+    cxengage.register(app, [cxengage_events.blueprint])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).

@@ -25,8 +25,11 @@ PLANS: Mapping[str, Plan] = {
     plan.name: plan for plan in (Plan("trial", 100, 30), Plan("standard", 1_000, None), Plan("unlimited", None, None))
 }
 
+# What a key may do: send events, read those that were sent, change what belongs to the account.
 EVENTS_WRITE = "events:write"
-SCOPES = (EVENTS_WRITE,)
+EVENTS_READ = "events:read"
+ACCOUNT_MANAGE = "account:manage"
+SCOPES = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
 
 
 @dataclass(frozen=True, slots=True)

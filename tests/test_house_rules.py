@@ -29,7 +29,7 @@ JOINERS = {
     "workflows",
 }
 MAY_IMPORT = {
-    "receive": {"journey", "batches"},
+    "receive": {"journey", "batches", "manage"},
     "store": set(),
     "match": set(),
     "act": set(),
@@ -51,7 +51,7 @@ MAY_IMPORT = {
 }
 BANNED_NAMES = ("utils", "helpers", "common", "base", "manager", "service", "handler", "process", "dao", "obj", "info")
 # Open to all: they tell nothing about any account.
-OPEN_ROUTES = {"/health", "/metrics"}
+OPEN_ROUTES = {"/health", "/metrics", "/version"}
 
 
 def _modules() -> Iterator[tuple[Path, ast.Module]]:

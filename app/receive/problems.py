@@ -1,9 +1,12 @@
-"""Errors as RFC 9457 problem documents, and the request id that every answer carries."""
+"""Errors as RFC 9457 problem documents (or in the shape of the wire format that was asked), and the request id that every
+answer carries."""
 
 from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,6 +20,14 @@ from app.words import NotMigrated, Problem, Unavailable
 RETRY_AFTER_SECONDS = 5
 _SANE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a wire format tells its errors: `covers` says of a path whether it belongs to the format."""
+
+    covers: Callable[[str], bool]
+    tell: Callable[[Problem], Response]
 
 
 def request_id() -> str:
@@ -58,39 +69,48 @@ def problem_type(title: str) -> str:
 
 def unavailable_response(trouble: Unavailable) -> Response:
     """The 503 while Postgres cannot be asked; logged and counted."""
+    return problem_response(unavailable(trouble))
+
+
+def unavailable(trouble: Unavailable) -> Problem:
+    """Log that Postgres cannot be asked; the 503 that tells it."""
     _log.error("Postgres cannot be asked", error=str(trouble)[:300], request_id=request_id())
     reason = (
         "The database lacks a migration; who runs this server has to run `flask migrate`."
         if isinstance(trouble, NotMigrated)
         else "The database cannot be asked right now."
     )
-    return problem_response(
-        Problem(
-            503,
-            "Try again later",
-            f"{reason} Send the request again.",
-            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-        )
+    return Problem(
+        503,
+        "Try again later",
+        f"{reason} Send the request again.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
 
-def register(app: Flask) -> None:
-    """Make every error of `app` a problem document and give every answer its X-Request-Id."""
+def register(app: Flask, shapes: Sequence[Shape] = ()) -> None:
+    """Make every error of `app` a problem document, or what the first of `shapes` that covers its path makes of it, and
+    give every answer its X-Request-Id."""
+
+    def told(problem: Problem) -> Response:
+        fitting = (shape.tell for shape in shapes if shape.covers(request.path))
+        return next(fitting, problem_response)(problem)
+
     # These two are answered by HTML in Flask: a redirect of /a//b to /a/b, and OPTIONS, which nobody here asks for.
     app.url_map.merge_slashes = False
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
     @app.errorhandler(Problem)
     def tell(problem: Problem) -> Response:
-        return problem_response(problem)
+        return told(problem)
 
     @app.errorhandler(Unavailable)
     def tell_unavailable(trouble: Unavailable) -> Response:
-        return unavailable_response(trouble)
+        return told(unavailable(trouble))
 
     @app.errorhandler(HTTPException)
     def tell_http(wrong: HTTPException) -> Response:
-        response = problem_response(Problem(wrong.code or 500, wrong.name, wrong.description or wrong.name))
+        response = told(Problem(wrong.code or 500, wrong.name, wrong.description or wrong.name))
         allowed = getattr(wrong, "valid_methods", None)
         if allowed:
             response.headers["Allow"] = ", ".join(sorted(allowed))
@@ -99,9 +119,7 @@ def register(app: Flask) -> None:
     @app.errorhandler(Exception)
     def tell_bug(bug: Exception) -> Response:
         _log.exception("unexpected error", request_id=request_id(), exc_info=bug)
-        return problem_response(
-            Problem(500, "Internal error", f"This should not have happened; it is logged as {request_id()}.")
-        )
+        return told(Problem(500, "Internal error", f"This should not have happened; it is logged as {request_id()}."))
 
     @app.after_request
     def name_request(response: Response) -> Response:
