@@ -22,7 +22,15 @@ def create_app(chosen: Settings | None = None) -> Flask:
     from app import logs, settings
     from app.journey import Journey
     from app.operate import health
-    from app.receive import cvf_batches, cvf_events, cxengage, cxengage_events, problems
+    from app.receive import (
+        cvf_batches,
+        cvf_events,
+        cxengage,
+        cxengage_account,
+        cxengage_events,
+        cxengage_tokens,
+        problems,
+    )
     from app.receive.limits import RateLimiter
 
     app = Flask(__name__, static_folder=None)
@@ -33,7 +41,9 @@ def create_app(chosen: Settings | None = None) -> Flask:
     problems.register(app, [cxengage.SHAPE])
     app.register_blueprint(cvf_events.blueprint)
     app.register_blueprint(cvf_batches.blueprint)
-    cxengage.register(app, [cxengage_events.blueprint])
+    cxengage_events.register(app)
+    cxengage_tokens.register(app, knobs)
+    cxengage.register(app, [cxengage_account.blueprint])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).

@@ -6,10 +6,12 @@ They sort by time to a quarter of a microsecond. Made here because only PostgreS
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+_NUMBERED = re.compile(r"EV([0-9]{1,19})-([0-9]{1,39})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -33,3 +35,16 @@ def moment_of(identifier: UUID) -> datetime:
     fraction = (identifier.int >> 64) & 0xFFF
     microseconds = -(-fraction * 1_000 >> 12)
     return _EPOCH + timedelta(milliseconds=identifier.int >> 80, microseconds=microseconds)
+
+
+def numbered(account_id: int, event_id: UUID) -> str:
+    """An event's id as CxEngage writes it: EV, the account's id, and the UUID as a decimal number."""
+    return f"EV{account_id}-{event_id.int}"
+
+
+def read_numbered(text: str) -> tuple[int, UUID] | None:
+    """The account's id and the event's of which `numbered` made this text; None when it is no such text."""
+    match = _NUMBERED.fullmatch(text)
+    if match is None or int(match[2]) >= 1 << 128:
+        return None
+    return int(match[1]), UUID(int=int(match[2]))

@@ -34,18 +34,25 @@ SCOPES = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as it is kept: its public `prefix` (8 characters) and the SHA-256 digest of the whole key."""
+    """An API key as it is kept: its public `prefix` (8 characters) and the SHA-256 digest of the whole key.
+
+    With a `client_id` it is the access token of that client (12 characters of prefix).
+    """
 
     prefix: str
     digest: bytes
     scopes: tuple[str, ...]
     expires_at: datetime | None
     revoked_at: datetime | None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One verified fact. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres."""
+    """One verified fact. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
+
+    `via` says by which way it came when that was not `POST /api/v1/cvf-events`.
+    """
 
     id: UUID
     account_id: int
@@ -59,6 +66,7 @@ class Event:
     idempotency_key: str | None = None
     body_digest: bytes | None = None
     warnings: tuple[str, ...] = ()
+    via: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,11 @@ JOINERS = {
     "rehearse",
     "schema",
     "subjects",
+    "tenants",
     "workflows",
 }
 MAY_IMPORT = {
-    "receive": {"journey", "batches", "manage"},
+    "receive": {"journey", "batches", "tenants"},
     "store": set(),
     "match": set(),
     "act": set(),
@@ -45,6 +46,7 @@ MAY_IMPORT = {
         "rehearse",
         "schema",
         "subjects",
+        "tenants",
         "store",
     },
     "console": {"journey", "manage", "store"},

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import click
 
-from app import manage
+from app import manage, tenants
+from app.operate.lines import visible
 from app.operate.terminal import command, house, the_account
 from app.words import PLANS
 
 group = click.Group("account", help="Accounts: who owns everything.")
 
 
+_name = click.option("--name", help="What people call it, beside the slug.")
+_key_attribute = click.option(
+    "--key-attribute", metavar="NAME", help="Which attribute of CxEngage events says whom they are about (key)."
+)
+_event_attribute = click.option(
+    "--event-attribute", metavar="NAME", help="Which attribute of CxEngage events names them (type)."
+)
+
+
 @group.command("create")
 @click.argument("slug")
 @click.option("--plan", type=click.Choice(list(PLANS)), default="trial", show_default=True)
+@_name
+@_key_attribute
+@_event_attribute
 @command
-def create(slug: str, plan: str) -> None:
+def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Make an account called SLUG (lower-case letters, digits and -)."""
+    described = tenants.Description(name, key_attribute, event_attribute)
+    tenants.check_description(described)
     account_id = manage.create_account(house(), slug, PLANS[plan])
+    if described != tenants.Description():
+        tenants.describe_account(house(), account_id, described)
     click.echo(f"account={account_id}")
     click.echo(f"slug={slug}")
     click.echo(f"plan={plan}")
@@ -32,6 +49,22 @@ def list_() -> None:
         rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
         ends = f", until {account.plan_ends_at:%Y-%m-%d}" if account.plan_ends_at else ""
         click.echo(f"{account.id}\t{account.slug}\t{account.plan}{rate}{ends}\t{state}")
+
+
+@group.command("change")
+@click.argument("account")
+@_name
+@_key_attribute
+@_event_attribute
+@command
+def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
+    """Change what is given about ACCOUNT (slug or id), and tell all of it. Counts for the next event on."""
+    found = the_account(account)
+    tenants.describe_account(house(), found.id, tenants.Description(name, key_attribute, event_attribute))
+    found = the_account(account)
+    click.echo(f"name={visible(found.name)}")
+    click.echo(f"key-attribute={visible(found.key_attribute)}")
+    click.echo(f"event-attribute={visible(found.event_attribute)}")
 
 
 @group.command("plan")

@@ -1,4 +1,4 @@
-"""The command line: `flask account|key|workflow|run|event …`, `flask worker`, `flask migrate`.
+"""The command line: `flask account|key|client|workflow|run|event …`, `flask worker`, `flask migrate`.
 
 Comes in: words on a command line. Goes out: lines for people; a mistake is one line on standard error and exit code 1.
 """
@@ -10,6 +10,7 @@ from flask import Flask
 from app.operate import (
     accounts_cli,
     backtest_cli,
+    clients_cli,
     events_cli,
     imports_cli,
     integrations_cli,
@@ -30,6 +31,7 @@ def register(app: Flask) -> None:
     for group in (
         accounts_cli.group,
         keys_cli.group,
+        clients_cli.group,
         workflows_cli.group,
         runs_cli.group,
         events_cli.group,

@@ -18,6 +18,7 @@ import click
 from tqdm import tqdm
 
 from app import explain
+from app.identifiers import read_numbered
 from app.operate.following import Follower
 from app.operate.lines import exact_moment, row, visible, visible_json
 from app.operate.sending import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
@@ -82,16 +83,24 @@ def event_json(event: StoredEvent) -> str:
     return visible_json(event_object(event).decode())
 
 
+def event_id(text: str) -> tuple[str | None, UUID]:
+    """The account's id, where it is named, and the event's, of which the text is the UUID or what CxEngage's clients get
+    for it, EV…-…; raises click.BadParameter."""
+    known = read_numbered(text)
+    return (str(known[0]), known[1]) if known else (None, click.UUID.convert(text, None, None))
+
+
 @group.command("show")
-@click.argument("id", type=click.UUID)
+@click.argument("id", type=event_id)
 @_owner
 @command
-def show(id: UUID, account: str | None) -> None:
+def show(id: tuple[str | None, UUID], account: str | None) -> None:
     """Explain event ID: what it was, what each workflow concluded and why, and where the runs stand that it started."""
-    owner = the_owner(account, "event", id, explain.owners_of_event)
-    story = explain.event_story(house(), owner, id)
+    named, found = id
+    owner = the_owner(account or named, "event", found, explain.owners_of_event)
+    story = explain.event_story(house(), owner, found)
     if story is None:
-        raise click.ClickException(f"there is no event {id} in this account")
+        raise click.ClickException(f"there is no event {found} in this account")
     for line in event_lines(story, the_account(str(owner)).slug, house().clock()):
         click.echo(line)
 
@@ -190,19 +199,19 @@ def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], count
 
 
 @group.command("replay")
-@click.argument("ids", nargs=-1, required=True, metavar="ID...", type=click.UUID)
+@click.argument("ids", nargs=-1, required=True, metavar="ID...", type=event_id)
 @click.option("--dry-run", is_flag=True, help="Only tell what would happen.")
 @_owner
 @command
-def replay(ids: tuple[UUID, ...], dry_run: bool, account: str | None) -> None:
+def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str | None) -> None:
     """Match the stored events ID... with the workflows that are enabled now, and start a run for each match.
 
     A match that has had its run gets no other one.
     """
-    for event_id in sorted(set(ids)):
-        owner = the_owner(account, "event", event_id, explain.owners_of_event)
-        replayed = replay_event(house(), owner, event_id, dry_run=dry_run)
-        click.echo(f"event {event_id}" + ("" if replayed else ": no enabled workflow asks for events of this name"))
+    for wanted, named in sorted({wanted: named for named, wanted in ids}.items()):
+        owner = the_owner(account or named, "event", wanted, explain.owners_of_event)
+        replayed = replay_event(house(), owner, wanted, dry_run=dry_run)
+        click.echo(f"event {wanted}" + ("" if replayed else ": no enabled workflow asks for events of this name"))
         for one in replayed:
             click.echo(f"  {replayed_line(one, dry_run=dry_run)}")
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from flask import Blueprint, Response, current_app, request
 from marshmallow import ValidationError
 
@@ -21,7 +20,7 @@ from app.identifiers import uuid7
 from app.journey import Account, Journey
 from app.receive import problems
 from app.receive.bodies import read_body
-from app.receive.exact_json import ExactObject, read_object
+from app.receive.exact_json import ExactObject, object_text, read_object
 from app.receive.keys import prefix_of, unauthorized, verify_key
 from app.receive.limits import Allowance, RateLimiter
 from app.receive.schemas import FIELD_NAMES, EventSchema, HeadersSchema
@@ -112,14 +111,19 @@ def check_sender(account: Account, sender: Sender) -> None:
 
     A sender who names no account is told so later, with all else that is wrong in its headers.
     """
-    copy, moment = account.copy, current_app.extensions["journey"].clock()
-    key = verify_key(sender.token, copy.keys, moment)
+    key = verify_key(sender.token, account.copy.keys, current_app.extensions["journey"].clock())
     if key is None:
         raise unauthorized()
-    if sender.account_id not in (None, str(copy.id)):
+    if sender.account_id not in (None, str(account.copy.id)):
         raise Problem(403, "Not your account", "The key does not belong to the account named in x-fb-account-id.")
     if words.EVENTS_WRITE not in key.scopes:
         raise Problem(403, "Key without this right", f"The key lacks the scope {words.EVENTS_WRITE}.")
+    check_open(account)
+
+
+def check_open(account: Account) -> None:
+    """Raises Problem 403 when the account takes no events now, whoever sends them."""
+    copy, moment = account.copy, current_app.extensions["journey"].clock()
     if copy.disabled_at is not None:
         raise Problem(403, "Account disabled", "The account is disabled and takes no events.")
     if copy.plan_ends_at is not None and copy.plan_ends_at <= moment:
@@ -184,7 +188,7 @@ def event_in(
         phone=fields.get("phone"),
         data=fields.get("data", {}),
         data_json=exact.raw.get("data", "{}"),
-        extra_json=_joined(extra) if extra else None,
+        extra_json=object_text(extra) if extra else None,
         received_at=received_at,
         idempotency_key=idempotency_key,
         body_digest=body_digest,
@@ -220,11 +224,6 @@ def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
     ]
     detail = "; ".join(f"{error['field']} {error['message']}" for error in errors)
     return Problem(422, "Fields that are wrong", detail, errors=errors)
-
-
-def _joined(members: dict[str, str]) -> str:
-    """Members whose values are JSON text as one JSON object, nothing re-encoded but their names."""
-    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
 
 
 def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:

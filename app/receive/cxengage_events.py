@@ -1,16 +1,256 @@
-"""CxEngage's REST receiver: `GET /version`, `POST …/event` and `GET …/event/history`."""
+"""CxEngage's REST receiver: `GET /version`, `POST …/event` and `GET …/event/history`.
+
+Comes in: any JSON object that has the tenant's key attribute. Goes out: the same object with the id of the event that it has
+become, after the commit. `event_of` is for all that makes events of such objects.
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from app.receive import cxengage
+import msgspec
+from flask import Blueprint, Flask, Response, current_app, request
+
+from app import tenants, words
+from app.identifiers import numbered, uuid7
+from app.journey import Account, Journey
+from app.receive import cvf_events, cxengage, problems
+from app.receive.bodies import read_body
+from app.receive.exact_json import ExactObject, object_text, read_object
+from app.receive.keys import prefix_of
+from app.receive.schemas import LONGEST
+from app.words import Event, Problem, Receipt
+
+VERSION = b"1.0"
+NAMELESS = "event"
+RECEIVER = "receiver"
+_HISTORY = 10
+_MOST_CHANGES = 5
 
 blueprint = Blueprint("cxengage_events", __name__)
 
 
-@blueprint.get("/tenants/<tenant>/", strict_slashes=False)
-def show_tenant(tenant: str) -> Response:
-    """Which tenant this is."""
-    account = cxengage.authenticate(tenant).account
-    return cxengage.answer({"id": account.copy.slug, "name": account.copy.slug})
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How an event came: `via` says by which way, the rest is of the request, if it was one that may be repeated."""
+
+    via: str = RECEIVER
+    idempotency_key: str | None = None
+    body: bytes = b""
+
+
+def register(app: Flask) -> None:
+    """Serve the receiver under both prefixes, and the version, which has none."""
+    app.add_url_rule("/version", view_func=show_version, methods=["GET"])
+    cxengage.register(app, [blueprint])
+
+
+def show_version() -> Response:
+    """The version of the receiver, for everybody."""
+    return Response(VERSION, content_type="application/json")
+
+
+@blueprint.post("/tenants/<tenant>/event")
+def receive_event(tenant: str) -> Response:
+    """Take in one event."""
+    journey: Journey = current_app.extensions["journey"]
+    token = cxengage.bearer_token()
+    account = _sender(journey, token, tenant)
+    allowance = cvf_events.take_from_plan(account)
+    try:
+        if allowance is not None and not allowance.allowed:
+            raise cvf_events.too_fast(allowance)
+        exact, origin = _read(account, token)
+        event, receipt = accept_object(
+            journey, account, exact, origin, lambda current: _check_sender(current, token, tenant)
+        )
+        response = _success(receipt, event, origin.body)
+        journey.note_key_use(prefix_of(token) or "")
+    except Problem as problem:
+        _check_anew(journey, account, token, tenant)
+        response = cxengage.error_response(problem)
+        journey.note_key_use(prefix_of(token) or "")
+    except words.Unavailable as trouble:
+        response = cxengage.error_response(problems.unavailable(trouble))
+    if allowance is not None:
+        response.headers.update(allowance.headers())
+    return response
+
+
+def _sender(journey: Journey, token: str, tenant: str) -> Account:
+    """The account that the token may send to; a refusal rests on a recent copy."""
+    account = journey.account_of_key(prefix_of(token) or "")
+    if account is None:
+        raise cxengage.unauthorized()
+    try:
+        _check_sender(account, token, tenant)
+    except Problem:
+        account = journey.recent(account, seconds=cxengage.RECENT_SECONDS)
+        if account is None:
+            raise cxengage.unauthorized() from None
+        _check_sender(account, token, tenant)
+    return account
+
+
+def _check_sender(account: Account, token: str, tenant: str) -> None:
+    cxengage.check_caller(account, token, tenant, words.EVENTS_WRITE)
+    cvf_events.check_open(account)
+
+
+def _check_anew(journey: Journey, account: Account, token: str, tenant: str) -> None:
+    """Before a sender is told what is wrong with its event: is it still welcome? While Postgres cannot say, the copy at
+    hand has to do."""
+    try:
+        current = journey.recent(account, seconds=cxengage.RECENT_SECONDS)
+    except words.Unavailable:
+        return
+    if current is None:
+        raise cxengage.unauthorized()
+    _check_sender(current, token, tenant)
+
+
+def _read(account: Account, token: str) -> tuple[ExactObject, Origin]:
+    """The object in the request's body, and where it comes from; raises Problem."""
+    journey: Journey = current_app.extensions["journey"]
+    settings = journey.settings
+    idempotency_key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
+    cvf_events.check_headers(cvf_events.Sender(token, str(account.copy.id), idempotency_key))
+    body = read_body(
+        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+    )
+    return read_object(body), Origin(RECEIVER, idempotency_key, body)
+
+
+def accept_object(
+    journey: Journey, account: Account, exact: ExactObject, origin: Origin, check: Callable[[Account], None]
+) -> tuple[Event, Receipt]:
+    """Make an event of a JSON object and store it with all that follows; when this returns it is committed.
+
+    Whatever the account's attributes are called at this very moment counts, not what a copy says. `check` is asked
+    about each newer copy, and raises Problem when the sender is no longer welcome. Raises Problem and Unavailable.
+    """
+    for _ in range(_MOST_CHANGES):
+        known = account
+
+        def verify(current: Account, known: Account = known) -> None:
+            check(current)
+            if _attributes(current) != _attributes(known):
+                raise _OtherAttributes(current)
+
+        try:
+            try:
+                event = event_of(known, exact, journey.clock(), origin)
+            except Problem:
+                with suppress(words.Unavailable):
+                    verify(journey.recent(known, seconds=0) or known)
+                raise
+            return event, journey.accept(known, event, verify)
+        except _OtherAttributes as changed:
+            account = changed.account
+    raise words.Unavailable(f"account {account.copy.id} changes faster than its events can be read")
+
+
+class _OtherAttributes(Exception):
+    """The account names other attributes than the copy by which an event was read."""
+
+    def __init__(self, account: Account) -> None:
+        super().__init__()
+        self.account = account
+
+
+def _attributes(account: Account) -> tuple[str, str]:
+    return account.copy.key_attribute, account.copy.event_attribute
+
+
+def event_of(account: Account, exact: ExactObject, moment: datetime, origin: Origin) -> Event:
+    """The event that a JSON object is to this account: its subject the key attribute's value, its name that of the
+    attribute for it, its data the whole object. Raises Problem 422 without a subject."""
+    name, warnings = _name(account, exact)
+    return Event(
+        id=uuid7(moment),
+        account_id=account.copy.id,
+        event=name,
+        distinct_id=_subject(account, exact),
+        phone=None,
+        data=exact.value,
+        data_json=object_text(exact.raw),
+        extra_json=None,
+        received_at=moment,
+        idempotency_key=origin.idempotency_key,
+        body_digest=hashlib.sha256(origin.body).digest() if origin.idempotency_key is not None else None,
+        warnings=warnings,
+        via=origin.via,
+    )
+
+
+def _subject(account: Account, exact: ExactObject) -> str:
+    attribute = account.copy.key_attribute
+    text = _as_text(exact, attribute)
+    if text is None or isinstance(exact.value[attribute], bool):
+        wrong = "is missing" if exact.value.get(attribute) is None else "is no text and no number"
+        raise _no_subject(attribute, wrong)
+    if not 1 <= len(text) <= LONGEST:
+        raise _no_subject(attribute, f"has {len(text)} characters; it has to have 1 to {LONGEST}")
+    return text
+
+
+def _no_subject(attribute: str, wrong: str) -> Problem:
+    return Problem(
+        422,
+        "Event without its key attribute",
+        f"The key attribute {attribute!r} {wrong}. It has to say, as text or a number, whom the event is about.",
+    )
+
+
+def _name(account: Account, exact: ExactObject) -> tuple[str, tuple[str, ...]]:
+    """The event's name, and what there is to be said about it."""
+    attribute = account.copy.event_attribute
+    if exact.value.get(attribute) is None:
+        return NAMELESS, ()
+    text = _as_text(exact, attribute)
+    if text is not None and 1 <= len(text) <= LONGEST:
+        return text, ()
+    wrong = "is no text, number, true or false" if text is None else f"has {len(text)} characters, not 1 to {LONGEST}"
+    return NAMELESS, (f"{attribute}: {wrong}; the event is called {NAMELESS!r}",)
+
+
+def _as_text(exact: ExactObject, attribute: str) -> str | None:
+    """Text itself; a number, true and false as they were written; None for anything else, and for what is not there."""
+    value = exact.value.get(attribute)
+    if value is None or isinstance(value, str):
+        return value
+    return None if isinstance(value, dict | list) else exact.raw[attribute].strip()
+
+
+def _success(receipt: Receipt, event: Event, sent: bytes) -> Response:
+    return cxengage.answer(
+        {
+            "event": msgspec.Raw(sent.strip()),
+            "key-attr": event.distinct_id,
+            "id": numbered(event.account_id, receipt.id),
+            "contributing?": receipt.contributing,
+        }
+    )
+
+
+@blueprint.get("/tenants/<tenant>/event/history")
+def show_history(tenant: str) -> Response:
+    """The last events that were sent to the receiver."""
+    account = cxengage.authenticate(tenant, words.EVENTS_READ).account
+    journey: Journey = current_app.extensions["journey"]
+    history: list[dict[str, Any]] = [
+        {
+            "event": msgspec.Raw(received.data_json.encode()),
+            "key-attr": received.distinct_id,
+            "id": numbered(account.copy.id, received.id),
+            "return-address": f"SV{account.copy.id}.",
+            "contributing": received.contributing,
+        }
+        for received in tenants.latest_received(journey, account.copy.id, _HISTORY)
+    ]
+    return cxengage.answer({"history": history})

@@ -72,6 +72,11 @@ def read_value(body: bytes) -> Any:
     return value
 
 
+def object_text(members: Mapping[str, str]) -> str:
+    """Members whose values are JSON text as one JSON object, nothing re-encoded but their names."""
+    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
+
+
 def not_json(detail: str) -> Problem:
     """The 400 of a body that cannot be read."""
     return Problem(400, "Malformed body", detail)

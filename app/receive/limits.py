@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from limits.storage import Storage, storage_from_string
+from limits.storage import MemoryStorage, Storage, storage_from_string
 
 from app import meters
 from app.gathering import Gathering
@@ -151,6 +151,11 @@ class Windows:
         with self._lock:
             end, _ = self._windows.get(name, (0.0, 0))
         return max(_WINDOW_SECONDS, math.ceil(end - self._clock()))
+
+
+def storage_of(settings: Settings) -> Storage:
+    """Where limits are counted that need not be exact: Redis, or this process's memory."""
+    return MemoryStorage() if settings.redis_url is None else _redis(settings.redis_url)
 
 
 def _redis(url: str) -> Storage:

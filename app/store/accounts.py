@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.words import Key, Plan
+from app.words import SCOPES, Key, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,19 @@ class AccountRow:
     plan_ends_at: datetime | None
     disabled_at: datetime | None
     created_at: datetime
+    name: str
+    key_attribute: str
+    event_attribute: str
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an account is called, which attribute of its CxEngage events says whom they are about, and which one names
+    them; None: as it is."""
+
+    name: str | None = None
+    key_attribute: str | None = None
+    event_attribute: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,9 @@ class AccountCopy:
     events_per_second: int | None
     plan_ends_at: datetime | None
     disabled_at: datetime | None
+    name: str
+    key_attribute: str
+    event_attribute: str
     keys: Mapping[str, Key]
     workflows: Sequence[EnabledWorkflow]
     awaits: frozenset[str]
@@ -70,9 +86,13 @@ class KeyRow:
 
 _COPY = """
 SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
+    coalesce(name, slug) AS name, key_attribute, event_attribute,
     (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
                                      extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
      FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
+    (SELECT coalesce(array_agg(ARRAY[token_prefix, encode(token_digest, 'hex'), id,
+                                     extract(epoch FROM token_expires_at)::text]), '{}')
+     FROM clients WHERE account_id = accounts.id AND revoked_at IS NULL AND token_prefix IS NOT NULL) AS tokens,
     (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement) ORDER BY name), '[]')
      FROM workflows AS workflow
      JOIN workflow_versions AS version ON version.account_id = workflow.account_id
@@ -85,8 +105,11 @@ FROM accounts
 
 
 def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountCopy | None:
-    """The account that owns the unrevoked key with this prefix."""
-    where = "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL)"
+    """The account that owns the unrevoked key, or the access token of an unrevoked client, with this prefix."""
+    where = (
+        "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
+        "SELECT account_id FROM clients WHERE token_prefix = :prefix AND revoked_at IS NULL)"
+    )
     return _copy(connection.execute(sa.text(_COPY + where), {"prefix": prefix}).one_or_none())
 
 
@@ -107,10 +130,10 @@ def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
     if row is None:
         return None
     columns = row._asdict()
-    keys, workflows, awaits = (columns.pop(name) for name in ("keys", "workflows", "awaits"))
+    keys, tokens, workflows, awaits = (columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits"))
     return AccountCopy(
         **columns,
-        keys={key.prefix: key for key in map(_key, keys)},
+        keys={key.prefix: key for key in [*map(_key, keys), *map(_token, tokens)]},
         workflows=[EnabledWorkflow(UUID(id_), *rest) for id_, *rest in workflows],
         awaits=frozenset(awaits),
     )
@@ -125,6 +148,12 @@ def _key(fields: Sequence[str | None]) -> Key:
         expires_at=_moment(expires),
         revoked_at=_moment(revoked),
     )
+
+
+def _token(fields: Sequence[str]) -> Key:
+    """An access token is a key that may do all that there is."""
+    prefix, digest, client_id, expires = fields
+    return Key(prefix, bytes.fromhex(digest), SCOPES, _moment(expires), None, client_id)
 
 
 def _moment(epoch: str | None) -> datetime | None:
@@ -162,6 +191,22 @@ def change_plan(connection: sa.Connection, account_id: int, plan: Plan, rate: in
     )
 
 
+def describe_account(connection: sa.Connection, account_id: int, described: Description) -> None:
+    """Change what is given about an account."""
+    connection.execute(
+        sa.text(
+            "UPDATE accounts SET name = coalesce(:name, name), key_attribute = coalesce(:key, key_attribute), "
+            "event_attribute = coalesce(:event, event_attribute), version = version + 1 WHERE id = :id"
+        ),
+        {
+            "id": account_id,
+            "name": described.name,
+            "key": described.key_attribute,
+            "event": described.event_attribute,
+        },
+    )
+
+
 def disable_account(connection: sa.Connection, account_id: int, disabled_at: datetime | None) -> None:
     """Switch an account off (a moment) or on again (None)."""
     connection.execute(
@@ -175,13 +220,15 @@ def grow_version(connection: sa.Connection, account_id: int) -> None:
     connection.execute(sa.text("UPDATE accounts SET version = version + 1 WHERE id = :id"), {"id": account_id})
 
 
+_ROW = (
+    "id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at, "
+    "coalesce(name, slug), key_attribute, event_attribute"
+)
+
+
 def list_accounts(connection: sa.Connection) -> list[AccountRow]:
     """All accounts, oldest first."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at FROM accounts ORDER BY id"
-        )
-    )
+    rows = connection.execute(sa.text(f"SELECT {_ROW} FROM accounts ORDER BY id"))  # noqa: S608
     return [AccountRow(*row) for row in rows]
 
 
@@ -189,7 +236,7 @@ def find_account(connection: sa.Connection, name: str) -> AccountRow | None:
     """An account by its slug or its id; a slug wins."""
     row = connection.execute(
         sa.text(
-            "SELECT id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at FROM accounts "
+            f"SELECT {_ROW} FROM accounts "  # noqa: S608
             "WHERE slug = :name OR id::text = :name ORDER BY slug = :name DESC LIMIT 1"
         ),
         {"name": name},
@@ -261,11 +308,12 @@ def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now
 
 
 def note_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
-    """Remember when a key was last used."""
-    connection.execute(
-        sa.text(
-            "UPDATE keys SET last_used_at = :minute "
-            "WHERE prefix = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
-        ),
-        {"prefix": prefix, "minute": minute},
-    )
+    """Remember when a key, or a client's access token, was last used."""
+    for table, column in (("keys", "prefix"), ("clients", "token_prefix")):
+        connection.execute(
+            sa.text(
+                f"UPDATE {table} SET last_used_at = :minute "  # noqa: S608
+                f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
+            ),
+            {"prefix": prefix, "minute": minute},
+        )

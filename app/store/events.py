@@ -19,6 +19,7 @@ import psycopg2
 import sqlalchemy as sa
 from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
+from sqlalchemy.dialects.postgresql import JSONPATH
 
 from app.identifiers import moment_of
 from app.store.connections import (
@@ -35,31 +36,31 @@ from app.words import Decision, Event, NewRun
 # Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
 # nothing is written of those whose caller's copy of the account is not the current one.
 _RECORD_MANY = """
-    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[]) AS
-INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], text[]) AS
+INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
 SELECT account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
-       warnings::jsonb
-FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS new
-    (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+       warnings::jsonb, via
+FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS new
+    (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
 JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
 RETURNING id
 """
 _RECORD_MANY_STARTING = """
-    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], bool[],
+    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], text[], bool[],
      uuid[], uuid[], uuid[], int[]) AS
 WITH fresh AS MATERIALIZED (
-    SELECT new.* FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS new
-        (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, awaited)
+    SELECT new.* FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS new
+        (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via, awaited)
     JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
 ), event AS (
-    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings)
+    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
     SELECT account_id, id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
-           warnings::jsonb
+           warnings::jsonb, via
     FROM fresh
     RETURNING id
 ), started AS MATERIALIZED (
     SELECT new.*, fresh.account_id, fresh.distinct_id, fresh.received_at
-    FROM unnest($13, $14, $15, $16) AS new (event_id, id, workflow_id, version) JOIN fresh ON fresh.id = new.event_id
+    FROM unnest($14, $15, $16, $17) AS new (event_id, id, workflow_id, version) JOIN fresh ON fresh.id = new.event_id
 ), run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -80,49 +81,49 @@ SELECT id FROM event
 # One event with everything that may come with it.
 # An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
 _RECORD_ALL = """
-    (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, bytea,
+    (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
      uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[]) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
     INSERT INTO idempotency_keys AS known (account_id, key, digest, event_id, received_at)
-    SELECT id, $12, $13, $3, $9 FROM account WHERE $12 IS NOT NULL
+    SELECT id, $13, $14, $3, $9 FROM account WHERE $13 IS NOT NULL
     ON CONFLICT (account_id, key) DO UPDATE
         SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at
         WHERE known.received_at < excluded.received_at - interval '30 days'
     RETURNING 1
 ), fresh AS (
-    SELECT id FROM account WHERE $12 IS NULL OR EXISTS (SELECT FROM ledger)
+    SELECT id FROM account WHERE $13 IS NULL OR EXISTS (SELECT FROM ledger)
 ), event AS (
     INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings,
-                        idempotency_key)
-    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM fresh
+                        via, idempotency_key)
+    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM fresh
 ), run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
     SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, new.event_id, new.event_at,
            new.matched::uuid[], $5, 'running', 'steps[0]', $9, $9, $9
-    FROM fresh, unnest($14, $15, $16, $17, $19, $20, $21)
+    FROM fresh, unnest($15, $16, $17, $18, $20, $21, $22)
         AS new (id, workflow_id, version, match_key, event_id, event_at, matched)
 ), job AS (
     INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
     SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
-    FROM fresh, unnest($14) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
+    FROM fresh, unnest($15) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
     UNION ALL
-    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($18, 'UTF8') FROM fresh WHERE $18 IS NOT NULL
+    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($19, 'UTF8') FROM fresh WHERE $19 IS NOT NULL
 )
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 """
 
 _EVENTS = (
     "%s, %s, %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], "
-    "%s::text[]"
+    "%s::text[], %s::text[]"
 )
 _EXECUTE = {
     "record_events": f"EXECUTE record_events ({_EVENTS})",
     "record_events_starting": f"EXECUTE record_events_starting ({_EVENTS}, %s::bool[], "
     "%s::uuid[], %s::uuid[], %s::uuid[], %s::int[])",
-    "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+    "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
     "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[])",
 }
 
@@ -276,6 +277,7 @@ def _row(recording: Recording) -> tuple[Any, ...]:
         event.received_at,
         decisions_json(recording.decisions),
         json.dumps(event.warnings, ensure_ascii=False) if event.warnings else None,
+        event.via,
     )
 
 
@@ -316,6 +318,28 @@ def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> Ear
     )
     row = cursor.fetchone()
     return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event that came by CxEngage's receiver, as its sender may look at it; `data_json` is exact JSON text."""
+
+    id: UUID
+    distinct_id: str
+    data_json: str
+    contributing: bool
+
+
+def find_latest_received(connection: sa.Connection, account_id: int, limit: int) -> list[Received]:
+    """The last events that came another way than `POST /api/v1/cvf-events`, newest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
+            "WHERE account_id = :account AND via IS NOT NULL ORDER BY id DESC LIMIT :limit"
+        ).bindparams(sa.bindparam("contributed", type_=JSONPATH)),
+        {"account": account_id, "limit": limit, "contributed": "$[*] ? (@.started == true || @.contributing == true)"},
+    )
+    return [Received(UUID(str(row[0])), *row[1:]) for row in rows]
 
 
 # So many at once.
@@ -443,6 +467,7 @@ def decisions_json(decisions: Sequence[Decision]) -> str | None:
                 "started": decision.started,
                 "reason": _UNSTORABLE.sub("\ufffd", decision.reason),
                 **({"run": str(decision.run_id)} if decision.run_id else {}),
+                **({"contributing": True} if decision.contributing and not decision.started else {}),
             }
             for decision in decisions
         ],

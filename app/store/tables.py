@@ -55,6 +55,19 @@ accounts = sa.Table(
     ),
     _column("signing_secret", BYTEA, "secret of the signatures on outbound calls (Standard Webhooks), encrypted"),
     _moment("created_at", "when the account was made", server_default=_NOW),
+    _column("name", sa.Text, "what people call it; null: the slug", null=True),
+    _column(
+        "key_attribute",
+        sa.Text,
+        "the attribute of its CxEngage events that says whom they are about",
+        server_default=sa.text("'key'"),
+    ),
+    _column(
+        "event_attribute",
+        sa.Text,
+        "the attribute of its CxEngage events that names them",
+        server_default=sa.text("'type'"),
+    ),
     sa.PrimaryKeyConstraint("id"),
     sa.UniqueConstraint("slug"),
     sa.CheckConstraint("plan IN ('trial', 'standard', 'unlimited')", name="plan"),
@@ -78,6 +91,28 @@ keys = sa.Table(
     # Serves list_keys and the copy that web processes keep of an account.
     sa.Index("keys_account_id_idx", "account_id"),
     comment="API keys: shown once, kept as a hash, scoped, revocable",
+)
+
+clients = sa.Table(
+    "clients",
+    metadata,
+    _account(),
+    _column("id", sa.Text, "its client_id (cl_…)"),
+    _column("digest", BYTEA, "SHA-256 of its client_secret; the secret itself is kept nowhere"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("token_prefix", sa.Text, "public part of its access token (sbt_PREFIX_…); null: it has none", null=True),
+    _column("token_digest", BYTEA, "SHA-256 of its access token; null: it has none", null=True),
+    _moment("token_expires_at", "when its access token ends; null: it has none", null=True),
+    _moment("created_at", "when it was made", server_default=_NOW),
+    _moment("revoked_at", "when it was revoked; null: it is in force", null=True),
+    _moment("last_used_at", "when its token was last used, to the minute; null: never", null=True),
+    sa.PrimaryKeyConstraint("id"),
+    # The rule: a prefix means one token.
+    sa.UniqueConstraint("token_prefix"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    # Serves list_clients and the copy that web processes keep of an account.
+    sa.Index("clients_account_id_idx", "account_id"),
+    comment="OAuth clients of the CxEngage routes, each with its access token; secrets are kept as hashes",
 )
 
 integrations = sa.Table(
@@ -165,7 +200,10 @@ events = sa.Table(
     _column("decisions", JSONB, "what each workflow that looked concluded, and why; null: none looked", null=True),
     _column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
     _column("warnings", JSONB, "what the sender was told about the event beside success; null: nothing", null=True),
+    _column("via", sa.Text, "how it came: receiver (CxEngage); null: by POST /api/v1/cvf-events", null=True),
     sa.PrimaryKeyConstraint("account_id", "id", "received_at"),
+    # Serves find_latest_received: the last that came another way than cvf-events, however many came that way since.
+    sa.Index("events_via_idx", "account_id", "id", postgresql_where=sa.text("via IS NOT NULL")),
     # Serves find_latest_events: the events of a person, newest first.
     sa.Index("events_subject_idx", "account_id", "distinct_id", "id"),
     postgresql_partition_by="RANGE (received_at)",

@@ -1,0 +1,84 @@
+"""What CxEngage's clients ask of and about the tenant itself: its name, its key attribute, and whose token they hold."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+from marshmallow import Schema, ValidationError, fields
+
+from app import tenants, words
+from app.journey import Account, Journey
+from app.receive import cvf_events, cxengage
+from app.receive.bodies import read_body
+from app.receive.exact_json import read_object
+
+blueprint = Blueprint("cxengage_account", __name__)
+
+
+class KeyAttributeSchema(Schema):
+    """The body of `POST …/key-attribute`."""
+
+    key = fields.String(required=True, error_messages={"required": "is missing: the name of the key attribute"})
+
+
+_key_attribute_schema = KeyAttributeSchema()
+
+
+@blueprint.get("/tenants/<tenant>/", strict_slashes=False)
+def show_tenant(tenant: str) -> Response:
+    """Which tenant this is."""
+    return cxengage.answer(_tenant(cxengage.authenticate(tenant).account))
+
+
+@blueprint.get("/tenants/<tenant>/key-attribute")
+def show_key_attribute(tenant: str) -> Response:
+    """Which attribute of an event says whom it is about."""
+    return cxengage.answer({"key": cxengage.authenticate(tenant).account.copy.key_attribute})
+
+
+@blueprint.post("/tenants/<tenant>/key-attribute")
+def set_key_attribute(tenant: str) -> Response:
+    """Let another attribute say whom events are about, from the next event on."""
+    account = cxengage.authenticate(tenant, words.ACCOUNT_MANAGE).account
+    journey: Journey = current_app.extensions["journey"]
+    settings = journey.settings
+    body = read_body(
+        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+    )
+    try:
+        key: str = _key_attribute_schema.load(read_object(body).value)["key"]
+    except ValidationError as wrong:
+        raise cvf_events.invalid(wrong, {}) from None
+    tenants.describe_account(journey, account.copy.id, tenants.Description(key_attribute=key))
+    # What this process answers next is the new one already.
+    journey.recent(account, seconds=0)
+    return cxengage.answer({"key": key})
+
+
+@blueprint.get("/account")
+def show_account() -> Response:
+    """Who the token belongs to, and for how many seconds it opens what. Nobody here has an e-mail address."""
+    caller = cxengage.authenticate(None)
+    moment = current_app.extensions["journey"].clock()
+    ends = caller.key.expires_at
+    return cxengage.answer(
+        {
+            "email": None,
+            "name": caller.account.copy.name,
+            "client-id": caller.key.client_id,
+            "ttl": None if ends is None else (ends - moment) // timedelta(seconds=1),
+            "tenants": [caller.account.copy.slug],
+        }
+    )
+
+
+@blueprint.get("/account/tenants")
+def list_tenants() -> Response:
+    """The tenants that the token opens: one."""
+    return cxengage.answer({"tenants": [_tenant(cxengage.authenticate(None).account)]})
+
+
+def _tenant(account: Account) -> dict[str, Any]:
+    return {"id": account.copy.slug, "name": account.copy.name}
