@@ -537,6 +537,7 @@ def test_the_row_is_there_when_the_answer_is(shared: Sender, rows: Rows) -> None
         "decisions": None,
         "idempotency_key": None,
         "warnings": None,
+        "via": None,
     }
 
 
