@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.operate.embedded import EmbeddedPostgres
 from app.store.migrations import DIRECTORY, upgrade
 from app.store.tables import metadata
 
@@ -77,31 +75,23 @@ def test_the_coming_months_have_partitions(database_url: str) -> None:
     assert partitions == 5  # this month, three more, and the default one
 
 
-def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm() -> None:
-    with tempfile.TemporaryDirectory(prefix="signalbox-migrations-") as folder:
-        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        try:
-            upgrade(postgres.url, target="0003")
-            with closing(psycopg2.connect(postgres.url)) as connection, connection.cursor() as cursor:
-                connection.autocommit = True
-                cursor.execute(
-                    "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
-                    "VALUES (1, gen_random_uuid(), 'e', 'd', '{}', '2020-01-01')"
-                )
-                upgrade(postgres.url, target="0004")
-                # As if it had been given up before its end was noted, with one index half-way.
-                cursor.execute("UPDATE alembic_version SET version_num = '0003'")
-                cursor.execute("DROP INDEX events_via_idx")
-                cursor.execute("CREATE INDEX events_default_via_idx ON events_default (event)")
-                upgrade(postgres.url, target="0004")
-                cursor.execute(
-                    "SELECT bool_and(indisvalid), count(*) FROM pg_index WHERE indexrelid::regclass::text ~ 'via'"
-                )
-                assert cursor.fetchone() == (True, 2)
-                cursor.execute("SELECT pg_get_indexdef('events_default_via_idx'::regclass)")
-                assert "(account_id, id) WHERE (via IS NOT NULL)" in str(cursor.fetchone())
-                cursor.execute("SELECT count(*) FROM events WHERE via IS NULL")
-                assert cursor.fetchone() == (1,)
-        finally:
-            postgres.stop()
+def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm(empty_database: str) -> None:
+    upgrade(empty_database, target="0003")
+    with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(
+            "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
+            "VALUES (1, gen_random_uuid(), 'e', 'd', '{}', '2020-01-01')"
+        )
+        upgrade(empty_database, target="0004")
+        # As if it had been given up before its end was noted, with one index half-way.
+        cursor.execute("UPDATE alembic_version SET version_num = '0003'")
+        cursor.execute("DROP INDEX events_via_idx")
+        cursor.execute("CREATE INDEX events_default_via_idx ON events_default (event)")
+        upgrade(empty_database, target="0004")
+        cursor.execute("SELECT bool_and(indisvalid), count(*) FROM pg_index WHERE indexrelid::regclass::text ~ 'via'")
+        assert cursor.fetchone() == (True, 2)
+        cursor.execute("SELECT pg_get_indexdef('events_default_via_idx'::regclass)")
+        assert "(account_id, id) WHERE (via IS NOT NULL)" in str(cursor.fetchone())
+        cursor.execute("SELECT count(*) FROM events WHERE via IS NULL")
+        assert cursor.fetchone() == (1,)
