@@ -36,7 +36,10 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
             config = Config()
             config.set_main_option("script_location", str(DIRECTORY))
             config.attributes["connection"] = connection
-            if _number(connection) <= newest():
+            number = _number(connection)
+            # Migrations begin and end transactions of their own; some of them more than one.
+            connection.commit()
+            if number <= newest():
                 command.upgrade(config, target)
             connection.commit()
             if target == "head":
