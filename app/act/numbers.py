@@ -31,19 +31,19 @@ class Number(Decimal):
     __hash__ = Decimal.__hash__
 
     def __eq__(self, other: object) -> bool:
-        return bool(Decimal.__eq__(self, _peer(other)))
+        return Decimal.__eq__(self, _peer(other))
 
     def __lt__(self, other: Any) -> bool:
-        return bool(Decimal.__lt__(self, _peer(other)))
+        return Decimal.__lt__(self, _peer(other))
 
     def __le__(self, other: Any) -> bool:
-        return bool(Decimal.__le__(self, _peer(other)))
+        return Decimal.__le__(self, _peer(other))
 
     def __gt__(self, other: Any) -> bool:
-        return bool(Decimal.__gt__(self, _peer(other)))
+        return Decimal.__gt__(self, _peer(other))
 
     def __ge__(self, other: Any) -> bool:
-        return bool(Decimal.__ge__(self, _peer(other)))
+        return Decimal.__ge__(self, _peer(other))
 
 
 def _peer(other: Any) -> Any:

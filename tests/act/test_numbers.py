@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.act.numbers import FILTERS, Number, NumberError, total
+from app.act.template import TemplateError, render
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,14 @@ from app.act.numbers import FILTERS, Number, NumberError, total
 )
 def test_a_number_prints_as_people_write_it(text: str, printed: str) -> None:
     assert str(Number(text)) == printed
+
+
+def test_a_number_equals_nothing_that_is_none() -> None:
+    names = {"data": {"n": Decimal("0.5")}}
+    text = "{% if data.n == nil or data.n == blank or data.n == 'x' or data.n == data.none %}wrong{% else %}right{% endif %}"
+    assert render(text, names) == "right"
+    with pytest.raises(TemplateError, match="not supported"):
+        render("{% if data.n > 'x' %}wrong{% endif %}", names)
 
 
 def test_a_number_equals_the_float_that_reads_the_same() -> None:
