@@ -14,6 +14,7 @@ from app.addresses import read_email, read_phone
 
 MASK = "***"
 SECURITIES = ("starttls", "tls", "none")
+REGIONS = ("global", "eu")
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 _LONGEST = 64 * 1024
 _SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+-]{1,11}")
@@ -138,6 +139,7 @@ def _safe_login(fields: Fields) -> str | None:
 
 
 _TOKEN = _shape(r"[\x21-\x7e]{1,4000}")
+_NAME = _shape(r"[^\x00-\x1f\x7f]{1,200}")
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -159,6 +161,15 @@ KINDS: Mapping[str, Kind] = {
                 Field("messaging_service_sid", "MG and 32 hexadecimal digits", _shape(r"MG[0-9a-fA-F]{32}")),
             ),
             _one_sender,
+        ),
+        Kind(
+            "sendgrid",
+            (
+                Field("api_key", "an API key (SG.…) that may send mail", _TOKEN, True, True),
+                Field("from", "the address that messages come from, a verified sender", read_email),
+                Field("account", "the name of the account, for whoever reads it; SendGrid takes the key alone", _NAME),
+                Field("region", "global (the default) or eu", _shape("|".join(REGIONS))),
+            ),
         ),
         Kind(
             "smtp",

@@ -32,6 +32,14 @@ def workflow_schema() -> Schema:
                 "examples": ["90s", "30m", "1h30m", "7d", "2w"],
             },
             "event": {"type": "string", "minLength": 1},
+            "mustache": {
+                "type": "object",
+                "properties": {
+                    "mustache": {"type": "string", "description": "a Mustache template, in place of a Liquid one"}
+                },
+                "required": ["mustache"],
+                "additionalProperties": False,
+            },
             "filter": {"type": "string", "minLength": 1, "examples": ["data.price > 1000"]},
             "leaf": {"anyOf": [_ref("event"), _form("event", ("event", "where"))]},
             "cancelling": _cancelling(),

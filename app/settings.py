@@ -52,6 +52,7 @@ class Settings:
     heartbeat_timeout: float
     whatsapp_base_url: str
     twilio_base_url: str
+    sendgrid_base_url: str | None
     log_level: str
     log_format: str
 
@@ -78,6 +79,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         heartbeat_timeout=_one(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
         whatsapp_base_url=_one(env, "WHATSAPP_BASE_URL", "https://graph.facebook.com", _web_url),
         twilio_base_url=_one(env, "TWILIO_BASE_URL", "https://api.twilio.com", _web_url),
+        sendgrid_base_url=_one(env, "SENDGRID_BASE_URL", None, _web_url),
         log_level=_one(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
         log_format=_one(env, "LOG_FORMAT", "json", _choice("json", "text")),
     )

@@ -1,4 +1,4 @@
-"""WhatsApp's and Twilio's APIs and a mail server on 127.0.0.1, as strict as their documentation.
+"""WhatsApp's, Twilio's and SendGrid's APIs and a mail server on 127.0.0.1, as strict as their documentation.
 
 What is not exactly what the documentation asks for is answered as the real ones would, and noted in `complaints`.
 """
@@ -31,6 +31,8 @@ SID, AUTH_TOKEN = "AC" + "0123456789abcdef" * 2, "hush-hush-hush"
 USERNAME, PASSWORD = "shop", "open sesame"
 
 WHATSAPP = {"access_token": TOKEN, "phone_number_id": PHONE_NUMBER_ID}
+API_KEY = "SG.ngeVfQFYQlKU0ufo8x5d1A.TwL2iGABf9DHoTf09kqeF8tAmbihYzrnopKc1s5cr"
+SENDGRID = {"api_key": API_KEY, "from": "Shop <shop@example.com>"}
 TWILIO = {"account_sid": SID, "auth_token": AUTH_TOKEN, "from": "+15017122661"}
 
 
@@ -43,7 +45,8 @@ class Refused(Exception):
 
 
 class Api(ThreadingHTTPServer):
-    """An API: `accepted` holds what it took, `complaints` what was wrong, `instead` answers to give before it looks."""
+    """An API: `accepted` holds what it took, `complaints` what was wrong, `instead` answers to give before it looks;
+    `headers` go along with every answer. An answer without anything in it has no body."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -53,6 +56,7 @@ class Api(ThreadingHTTPServer):
         self.accepted: list[Any] = []
         self.complaints: list[str] = []
         self.instead: list[tuple[int, dict[str, Any]]] = []
+        self.headers: dict[str, str] = {}
         self.calls = 0
         self.lock = threading.Lock()
 
@@ -80,9 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
                 except Refused as refused:
                     status, said = refused.status, refused.body
                     api.complaints.append(f"{status} {json.dumps(said)} to {self.path} {body!r}")
-        raw = json.dumps(said).encode()
+        raw = json.dumps(said).encode() if said else b""
         self.send_response(status)
-        self.send_header("Content-Type", "application/json; charset=UTF-8")
+        for name, value in api.headers.items():
+            self.send_header(name, value)
+        if raw:
+            self.send_header("Content-Type", "application/json; charset=UTF-8")
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
@@ -184,41 +191,127 @@ def twilio_error(status: int, code: int, message: str) -> tuple[int, dict[str, A
 
 
 class TwilioApi(Api):
-    """POST /2010-04-01/Accounts/SID/Messages.json."""
+    """POST /2010-04-01/Accounts/SID/Messages.json and Calls.json."""
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
         login = base64.b64encode(f"{SID}:{AUTH_TOKEN}".encode()).decode()
         if headers.get("Authorization") != f"Basic {login}":
             raise Refused(*twilio_error(401, 20003, "Authenticate"))
-        if method != "POST" or path != f"/2010-04-01/Accounts/{SID}/Messages.json":
+        resource = path.removeprefix(f"/2010-04-01/Accounts/{SID}/").removesuffix(".json")
+        if method != "POST" or resource not in ("Messages", "Calls") or not path.endswith(".json"):
             raise Refused(*twilio_error(404, 20404, f"The requested resource {path} was not found"))
         if headers.get("Content-Type") != "application/x-www-form-urlencoded":
             raise Refused(*twilio_error(400, 21604, "A 'To' phone number is required."))
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
         form = dict(pairs)
-        if len(pairs) != 3 or set(form) not in ({"To", "From", "Body"}, {"To", "MessagingServiceSid", "Body"}):
-            raise Refused(*twilio_error(400, 21603, f"unexpected or missing parameters among {sorted(form)}"))
-        if not re.fullmatch(r"\+[1-9]\d{6,14}", form["To"]):
-            raise Refused(*twilio_error(400, 21211, f"The 'To' number {form['To']} is not a valid phone number."))
-        if not 1 <= len(form["Body"]) <= 1600:
-            raise Refused(*twilio_error(400, 21617, "The concatenated message body exceeds the 1600 character limit"))
+        if len(pairs) != len(form):
+            raise Refused(*twilio_error(400, 20001, "a parameter came twice"))
+        if not re.fullmatch(r"\+[1-9]\d{6,14}", form.get("To", "")):
+            raise Refused(*twilio_error(400, 21211, f"The 'To' number {form.get('To')} is not a valid phone number."))
+        answer = _message(form) if resource == "Messages" else _call(form)
         self.accepted.append(form)
-        sid = f"SM{len(self.accepted):032x}"
-        return 201, {
-            "sid": sid,
-            "account_sid": SID,
-            "api_version": "2010-04-01",
-            "to": form["To"],
-            "from": form.get("From"),
-            "messaging_service_sid": form.get("MessagingServiceSid"),
-            "body": form["Body"],
-            "status": "accepted" if "MessagingServiceSid" in form else "queued",
-            "direction": "outbound-api",
-            "error_code": None,
-            "error_message": None,
-            "num_segments": "1",
-            "uri": f"/2010-04-01/Accounts/{SID}/Messages/{sid}.json",
-        }
+        sid = f"{answer['sid']}{len(self.accepted):032x}"
+        uri = f"/2010-04-01/Accounts/{SID}/{resource}/{sid}.json"
+        whose = {"sid": sid, "account_sid": SID, "uri": uri, "api_version": "2010-04-01", "direction": "outbound-api"}
+        return 201, {**answer, **whose}
+
+
+def _message(form: dict[str, str]) -> dict[str, Any]:
+    if set(form) not in ({"To", "From", "Body"}, {"To", "MessagingServiceSid", "Body"}):
+        raise Refused(*twilio_error(400, 21603, f"unexpected or missing parameters among {sorted(form)}"))
+    if not 1 <= len(form["Body"]) <= 1600:
+        raise Refused(*twilio_error(400, 21617, "The concatenated message body exceeds the 1600 character limit"))
+    return {
+        "sid": "SM",
+        "to": form["To"],
+        "from": form.get("From"),
+        "messaging_service_sid": form.get("MessagingServiceSid"),
+        "body": form["Body"],
+        "status": "accepted" if "MessagingServiceSid" in form else "queued",
+        "error_code": None,
+        "error_message": None,
+        "num_segments": "1",
+    }
+
+
+def _call(form: dict[str, str]) -> dict[str, Any]:
+    if set(form) not in ({"To", "From", "Url"}, {"To", "From", "Twiml"}):
+        raise Refused(*twilio_error(400, 21200, f"unexpected or missing parameters among {sorted(form)}"))
+    if not re.fullmatch(r"\+[1-9]\d{6,14}", form["From"]):
+        raise Refused(*twilio_error(400, 21212, f"The 'From' number {form['From']} is not a valid phone number."))
+    if "Url" in form and not re.fullmatch(r"https?://[^\s/]+\S*", form["Url"]):
+        raise Refused(*twilio_error(400, 21205, f"Url is not a valid url: {form['Url']}"))
+    if len(form.get("Twiml", "")) > 4_000:
+        raise Refused(*twilio_error(400, 32018, "Twiml size exceeded maximum allowed value of 4000 characters"))
+    return {
+        "sid": "CA",
+        "to": form["To"],
+        "to_formatted": form["To"],
+        "from": form["From"],
+        "status": "queued",
+        "duration": None,
+        "start_time": None,
+        "end_time": None,
+        "answered_by": None,
+        "parent_call_sid": None,
+        "queue_time": "0",
+    }
+
+
+def sendgrid_error(status: int, *messages: str, field: str | None = None) -> tuple[int, dict[str, Any]]:
+    """Errors as SendGrid gives them."""
+    return status, {"errors": [{"message": message, "field": field, "help": None} for message in messages]}
+
+
+class SendGridApi(Api):
+    """POST /v3/mail/send, without templates and attachments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headers = {"X-Message-Id": "LrbnHvJfRBuDdVwzBQBZ0A"}
+
+    def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
+        if headers.get("Authorization") != f"Bearer {API_KEY}":
+            token = (headers.get("Authorization") or "").removeprefix("Bearer ")
+            message = f"The provided authorization grant {token} is invalid, expired, or revoked"
+            raise Refused(*sendgrid_error(401, message))
+        if path != "/v3/mail/send":
+            raise Refused(*sendgrid_error(404, "not found"))
+        if method != "POST":
+            raise Refused(*sendgrid_error(405, "method not allowed"))
+        if headers.get("Accept") != "application/json":
+            raise Refused(*sendgrid_error(406, "missing Accept header"))
+        if headers.get("Content-Type") != "application/json":
+            raise Refused(*sendgrid_error(415, "unsupported media type"))
+        message = json.loads(body)
+        if (mistake := _mistake_in_mail(message)) is not None:
+            raise Refused(*sendgrid_error(400, f"mistake in {mistake}", field=mistake))
+        self.accepted.append(message)
+        return 202, {}
+
+
+def _mistake_in_mail(message: Any) -> str | None:
+    """The field that is wrong."""
+    if set(message) != {"personalizations", "from", "subject", "content", "custom_args"}:
+        return f"{sorted(message)}"
+    (personalization,) = message["personalizations"]
+    addresses = [one["email"].lower() for one in personalization["to"]]
+    if set(personalization) != {"to"} or not 1 <= len(addresses) <= 1_000 or len(set(addresses)) != len(addresses):
+        return "personalizations"
+    for one in (*personalization["to"], message["from"]):
+        if not {"email"} <= set(one) <= {"email", "name"} or one.get("name") == "" or "@" not in one["email"]:
+            return "personalizations.0.to" if one is not message["from"] else "from"
+    if not isinstance(message["subject"], str) or not message["subject"]:
+        return "subject"
+    kinds = [part["type"] for part in message["content"]]
+    if kinds not in (["text/plain"], ["text/html"], ["text/plain", "text/html"]):
+        return "content"
+    if any(set(part) != {"type", "value"} or not part["value"] for part in message["content"]):
+        return "content.0.value"
+    arguments = message["custom_args"]
+    if not all(isinstance(value, str) for value in arguments.values()) or len(json.dumps(arguments)) >= 10_000:
+        return "custom_args"
+    return None
 
 
 @dataclass(frozen=True)

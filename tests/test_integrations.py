@@ -17,7 +17,7 @@ from app.journey import Journey
 from app.words import Problem
 from tests.builders import Sender
 from tests.certificates import a_certificate, certificate_of
-from tests.providers import SID, TOKEN, TWILIO, WHATSAPP
+from tests.providers import SENDGRID, SID, TOKEN, TWILIO, WHATSAPP
 
 SMTP = {"host": "mail.example.com", "from": "shop@example.com", "username": "shop", "password": "open sesame"}
 SERVICE = "MG" + "0" * 32
@@ -34,6 +34,9 @@ SERVICE = "MG" + "0" * 32
         ("twilio", TWILIO),
         ("twilio", {"account_sid": SID, "auth_token": "x", "messaging_service_sid": SERVICE}),
         ("twilio", {**TWILIO, "from": "MyShop"}),
+        ("sendgrid", SENDGRID),
+        ("sendgrid", {**SENDGRID, "region": "eu"}),
+        ("sendgrid", {"api_key": "SG.x", "account": "apikey"}),
         ("smtp", SMTP),
         ("smtp", {"host": "10.1.2.3", "from": "Shop <shop@example.com>", "security": "none", "port": "2525"}),
     ],
@@ -52,6 +55,9 @@ def test_good_fields_have_no_mistakes(kind: str, fields: Mapping[str, str]) -> N
         ("twilio", {**TWILIO, "account_sid": "AC1"}, "account_sid has to be"),
         ("twilio", {**TWILIO, "messaging_service_sid": SERVICE}, "either from or messaging_service_sid"),
         ("twilio", {"account_sid": SID, "auth_token": "x"}, "either from or messaging_service_sid"),
+        ("sendgrid", {"from": "shop@example.com"}, "api_key is missing"),
+        ("sendgrid", {**SENDGRID, "from": "shop"}, "from has to be"),
+        ("sendgrid", {**SENDGRID, "region": "us"}, "region has to be"),
         ("smtp", {**SMTP, "security": "ssl"}, "security has to be"),
         ("smtp", {**SMTP, "security": "none"}, "for everybody to read"),
         ("smtp", {"host": "mail.example.com", "from": "me"}, "from has to be"),

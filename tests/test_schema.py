@@ -56,6 +56,21 @@ GOOD: list[dict[str, Any]] = [
     {"steps": [{"whatsapp": {**WHATSAPP, "header": {"image": "https://a.example"}, "buttons": [None, "x"]}}]},
     {"steps": [{"sms": {"to": "+915673412780", "text": "x", "from": "+915673412781"}}]},
     {"steps": [{"email": {"to": ["a@example.com"], "subject": "x", "html": "y", "cc": "b@example.com"}}]},
+    {"steps": [{"sendgrid": {"to": ["a@example.com"], "subject": "x", "html": "y", "from": "b@example.com"}}]},
+    {
+        "steps": [
+            {"call": {"to": "+915673412780", "say": "x"}},
+            {"call": {"to": "{{ phone }}", "url": "https://a.example"}},
+        ]
+    },
+    {"steps": [{"sms": {"to": {"mustache": "{{phone}}"}, "text": {"mustache": "{{#a}}{{b-c.d}}{{/a}}"}}}]},
+    {"steps": [{"log": {"mustache": "x"}}, {"email": {"to": [{"mustache": "{{x}}"}], "subject": "x", "html": "y"}}]},
+    {
+        "steps": [
+            {"http": {"url": {"mustache": "{{x}}"}, "headers": {"a": {"mustache": "x"}}, "json": {"mustache": "x"}}}
+        ]
+    },
+    {"steps": [{"whatsapp": {**WHATSAPP, "params": [{"mustache": "x"}], "header": {"video": {"mustache": "x"}}}}]},
 ]
 BAD: list[dict[str, Any]] = [
     {"colour": "red"},
@@ -99,6 +114,13 @@ BAD: list[dict[str, Any]] = [
     {"steps": [{"email": {"to": "a@example.com", "subject": "x"}}]},
     {"steps": [{"email": {"to": [], "subject": "x", "text": "y"}}]},
     {"steps": [{"email": {"to": "a@example.com", "subject": "x", "text": "y", "colour": "red"}}]},
+    {"steps": [{"sendgrid": {"to": "a@example.com", "subject": "x"}}]},
+    {"steps": [{"sendgrid": {"to": "a@example.com", "subject": "x", "text": "y", "cc": "b@example.com"}}]},
+    {"steps": [{"call": {"to": "+915673412780"}}]},
+    {"steps": [{"call": {"to": "+915673412780", "say": "x", "url": "https://a.example"}}]},
+    {"steps": [{"log": {"mustache": 1}}]},
+    {"steps": [{"log": {"mustache": "x", "colour": "red"}}]},
+    {"steps": [{"sms": {"to": "+915673412780", "text": {"liquid": "x"}}}]},
     {"steps": [{"wait_for": "b"}]},
     {"steps": [{"if": "true", "else": []}]},
     {"steps": [{"if": "true", "then": [{"colour": "red"}]}]},

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from app.act import email, http, log, sms, whatsapp
+from app.act import call, email, http, log, sendgrid, sms, whatsapp
 from app.act.answers import storable
 from app.act.destinations import HeldBack
 from app.act.situation import Action, Situation, Unfit
@@ -28,7 +28,9 @@ ACTIONS: Mapping[str, Action] = {
     "http": http,
     "whatsapp": whatsapp,
     "sms": sms,
+    "call": call,
     "email": email,
+    "sendgrid": sendgrid,
     "log": log,
 }
 

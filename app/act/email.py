@@ -25,11 +25,11 @@ import aiosmtplib
 
 from app.act.answers import storable
 from app.act.calling import KEPT_OF_ANSWER, detail
-from app.act.fields import Mistakes, check_names, check_text
+from app.act.fields import Mistakes, check_addresses, check_names, check_text, text_schema
 from app.act.outbound import RefusedTarget, dial
 from app.act.requests import KEPT, sendable
 from app.act.situation import Situation, Unfit
-from app.act.template import render
+from app.act.template import Text, render
 from app.addresses import read_email
 from app.durations import write_duration
 from app.integrations import MASK, smtp_port
@@ -37,7 +37,7 @@ from app.words import Outcome
 
 FIELDS = ("to", "subject", "text", "html", "from", "cc", "reply_to")
 MOST_RECIPIENTS = 50
-_ADDRESS: dict[str, Any] = {"type": "string", "minLength": 1}
+_ADDRESS = text_schema("one address")
 _ADDRESSES: dict[str, Any] = {
     "anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS, "minItems": 1, "maxItems": MOST_RECIPIENTS}]
 }
@@ -45,10 +45,10 @@ SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
         "to": {**_ADDRESSES, "description": "an address, or a list of them; templates"},
-        "subject": {"type": "string", "minLength": 1, "description": "the subject; a template"},
-        "text": {"type": "string", "minLength": 1, "description": "what to write, as plain text; a template"},
-        "html": {"type": "string", "minLength": 1, "description": "what to write, as HTML; a template"},
-        "from": {**_ADDRESS, "description": "the sender, where it is not the integration's"},
+        "subject": text_schema("the subject; a template"),
+        "text": text_schema("what to write, as plain text; a template"),
+        "html": text_schema("what to write, as HTML; a template"),
+        "from": text_schema("the sender, where it is not the integration's"),
         "cc": {**_ADDRESSES, "description": "who gets a copy"},
         "reply_to": {**_ADDRESSES, "description": "where answers go"},
     },
@@ -69,11 +69,11 @@ def check(fields: Any, path: str) -> Mistakes:
     if not isinstance(fields, Mapping):
         return [(path, "has to be an object such as {to: sales@example.com, subject: Hello, text: Hello}")]
     errors = check_names(fields, "email", FIELDS, path)
-    errors += _check_addresses(fields.get("to"), f"{path}.to")
+    errors += check_addresses(fields.get("to"), f"{path}.to", MOST_RECIPIENTS)
     errors += check_text(fields.get("subject"), f"{path}.subject", "the subject")
     for name in ("cc", "reply_to"):
         if name in fields:
-            errors += _check_addresses(fields[name], f"{path}.{name}")
+            errors += check_addresses(fields[name], f"{path}.{name}", MOST_RECIPIENTS)
     if "from" in fields:
         errors += check_text(fields["from"], f"{path}.from", "the address of the sender", read=read_email)
     if "text" not in fields and "html" not in fields:
@@ -82,18 +82,6 @@ def check(fields: Any, path: str) -> Mistakes:
         if name in fields:
             errors += check_text(fields[name], f"{path}.{name}", "what to write")
     return errors
-
-
-def _check_addresses(value: Any, path: str) -> Mistakes:
-    if not isinstance(value, list):
-        return check_text(value, path, "an e-mail address, or a list of them", read=read_email)
-    if not 1 <= len(value) <= MOST_RECIPIENTS:
-        return [(path, f"has to have 1 to {MOST_RECIPIENTS} addresses")]
-    return [
-        mistake
-        for index, member in enumerate(value)
-        for mistake in check_text(member, f"{path}[{index}]", "an e-mail address", read=read_email)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +157,7 @@ def _write(fields: Mapping[str, Any], situation: Situation, account: Mapping[str
 
 def _fill(message: EmailMessage, fields: Mapping[str, Any], situation: Situation) -> None:
     texts = [
-        (kind, sendable(render(fields[name], situation.names)))
+        (kind, sendable(render(fields[name], situation.names, as_html=name == "html")))
         for name, kind in (("text", "plain"), ("html", "html"))
         if name in fields
     ]
@@ -187,7 +175,7 @@ def _addresses(value: Any, name: str, situation: Situation) -> list[Address]:
     return [_address(member, f"{name}[{index}]", situation) for index, member in enumerate(value)]
 
 
-def _address(template: str, name: str, situation: Situation) -> Address:
+def _address(template: Text, name: str, situation: Situation) -> Address:
     try:
         return read_email(render(template, situation.names))
     except ValueError as wrong:

@@ -12,27 +12,28 @@ from dataclasses import replace
 from typing import Any
 
 from app.act.calling import call
+from app.act.fields import is_blank, is_scalar, text_schema
 from app.act.requests import BODILESS, METHODS, header_mistake, make_request, read_url, target_of
 from app.act.retry import judge
 from app.act.situation import Situation, Unfit
-from app.act.template import check_texts
+from app.act.template import check_texts, is_text
 from app.words import Outcome
 
 FIELDS = ("url", "method", "headers", "json", "body")
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "url": {"type": "string", "minLength": 1, "description": "whom to call; a template"},
+        "url": text_schema("whom to call; a template"),
         "method": {"enum": list(METHODS), "default": "POST", "description": "how"},
         "headers": {
             "type": "object",
-            "additionalProperties": {"type": ["string", "number"]},
+            "additionalProperties": {"anyOf": [{"type": ["string", "number"]}, {"$ref": "#/definitions/mustache"}]},
             "description": "further headers; templates",
         },
         "json": {
             "description": "what to send, as JSON; every text in it is a template. Without it and body: the event"
         },
-        "body": {"type": "string", "description": "what to send, as text; a template"},
+        "body": text_schema("what to send, as text; a template", least=0),
     },
     "required": ["url"],
     "not": {"required": ["json", "body"]},
@@ -57,16 +58,16 @@ def check(fields: Any, path: str) -> list[tuple[str, str]]:
             errors.append((f"{path}.{name}", f"a {method} request has no body"))
     errors += _check_headers(fields.get("headers", {}), f"{path}.headers", with_body="body" in fields)
     errors += check_texts(fields.get("json"), f"{path}.json")
-    if "body" in fields and not isinstance(fields["body"], str):
+    if "body" in fields and not is_text(fields["body"]):
         errors.append((f"{path}.body", "has to be text; for anything else there is json"))
     return errors + check_texts(fields.get("body"), f"{path}.body")
 
 
 def _check_url(text: Any, path: str) -> list[tuple[str, str]]:
-    if not isinstance(text, str) or not text.strip():
+    if not is_text(text) or is_blank(text):
         return [(path, "is missing: the URL to call" if text is None else "has to be a URL (text)")]
     errors = check_texts(text, path)
-    if not errors and "{" not in text:
+    if not errors and isinstance(text, str) and "{" not in text:
         try:
             read_url(text)
         except Unfit as wrong:
@@ -82,7 +83,7 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> list[tuple[st
         here = f"{path}.{name}"
         if (mistake := header_mistake(name, with_body=with_body)) is not None:
             errors.append((here, mistake))
-        elif isinstance(value, bool) or not isinstance(value, str | int | float):
+        elif not is_scalar(value):
             errors.append((here, "has to be text"))
         errors += check_texts(value, here)
     return errors

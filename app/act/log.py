@@ -6,18 +6,19 @@ from typing import Any
 
 import structlog
 
+from app.act.fields import text_schema
 from app.act.situation import Situation
-from app.act.template import check_texts, render
+from app.act.template import check_texts, is_text, render
 from app.words import Outcome
 
-SCHEMA = {"type": "string", "description": "write a line, a template, to the worker's log"}
+SCHEMA = text_schema("write a line, a template, to the worker's log", least=0)
 _MOST_LOGGED = 4_096
 _log = structlog.get_logger()
 
 
 def check(fields: Any, path: str) -> list[tuple[str, str]]:
     """What is wrong with the text."""
-    if not isinstance(fields, str):
+    if not is_text(fields):
         return [(path, "has to be the text to log")]
     return check_texts(fields, path)
 

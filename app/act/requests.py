@@ -20,7 +20,7 @@ from yarl import URL
 
 from app.act.answers import storable
 from app.act.situation import Situation, Unfit
-from app.act.template import render, render_value
+from app.act.template import render, render_scalar, render_value
 from app.integrations import MASK
 
 BODILESS = ("GET", "HEAD")
@@ -168,7 +168,7 @@ def _the_event(situation: Situation) -> str:
 def _rendered_headers(headers: Mapping[str, Any], names: Mapping[str, Any]) -> list[tuple[str, str]]:
     made = []
     for name, template in headers.items():
-        value = str(sendable(render(str(template), names))).strip()
+        value = str(sendable(render_scalar(template, names))).strip()
         if len(value) > LONGEST_HEADER or not _HEADER_VALUE.fullmatch(value):
             raise Unfit("bad_header", f"the header {name} is too long or contains line breaks")
         made.append((name, value))

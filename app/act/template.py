@@ -3,6 +3,8 @@
 Comes in: a text and the names `event distinct_id phone data received_at run steps matched` (and `now`). Goes out: the
 rendered text, or TemplateError with a line that the author understands. What is not there prints as nothing, or, where
 the author asked for that (`strict`), is an error.
+
+Wherever a text may stand, `{mustache: TEXT}` may stand as well (`mustache.py`).
 """
 
 from __future__ import annotations
@@ -10,16 +12,22 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from liquid import Environment
 from liquid.exceptions import LiquidError
 
 from app.act.environment import ENVIRONMENT, STRICT, Template, write_json
+from app.act.mustache import MustacheError, Tokens, source_of
+from app.act.mustache import members_named as members_named_by_mustache
+from app.act.mustache import parse as parse_mustache
+from app.act.mustache import render as render_mustache
 from app.act.numbers import Number
+
+T = TypeVar("T")
 
 NAMES = ("event", "distinct_id", "phone", "data", "received_at", "run", "steps", "matched")
 
@@ -33,6 +41,9 @@ _VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
 _MOST_VERBATIM = 20
 # Python refuses to print an int of more than 4,300 digits.
 _MOST_BITS = 14_000
+
+# Liquid, or {"mustache": text}.
+Text = str | Mapping[str, Any]
 
 
 class TemplateError(Exception):
@@ -76,9 +87,17 @@ def _prepared(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def check(text: str) -> str | None:
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that is rendered: Liquid, or `{mustache: TEXT}`."""
+    return isinstance(value, str) or source_of(value) is not None
+
+
+def check(text: Text) -> str | None:
     """What is wrong with a template, or None."""
     try:
+        if not isinstance(text, str):
+            _read_mustache(text)
+            return None
         for name, _, index in _mentions(_parsed(text)):
             if name not in NAMES and name != "now":
                 return f"{_place(text, index)}: {name} is not known; a template speaks of {', '.join(NAMES)}"
@@ -93,10 +112,12 @@ def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
     return [(place, f"in the template: {message}") for place, message in found if message is not None]
 
 
-def texts_in(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def texts_in(value: Any, path: str) -> Iterator[tuple[str, Text]]:
     """Each text in a value, with its path."""
     if isinstance(value, str):
         yield path, value
+    elif is_text(value):
+        yield f"{path}.mustache", value
     elif isinstance(value, Mapping):
         for name, member in value.items():
             yield from texts_in(member, f"{path}.{name}")
@@ -105,17 +126,24 @@ def texts_in(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from texts_in(member, f"{path}[{index}]")
 
 
-def steps_named(text: str) -> frozenset[str]:
+def steps_named(text: Text) -> frozenset[str]:
     """The ids of the steps whose output a template reads (`steps.nudge.body`); none of an unreadable one."""
     try:
+        if not isinstance(text, str):
+            return members_named_by_mustache(_read_mustache(text)[1], "steps")
         return frozenset(member for name, member, _ in _mentions(_parsed(text)) if name == "steps" and member)
     except TemplateError:
         return frozenset()
 
 
-def render(text: str, names: Mapping[str, Any]) -> str:
-    """The text with its templates filled in, at most LARGEST_OUTPUT bytes; raises TemplateError."""
+def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> str:
+    """The text with its templates filled in, at most LARGEST_OUTPUT bytes; raises TemplateError.
+
+    `as_html`: it is HTML, in which Mustache escapes what comes from data. Liquid never does by itself.
+    """
     names = prepare(names)
+    if not isinstance(text, str):
+        return _render_mustache(text, names, as_html=as_html)
     template = _parsed(text, strict=names.strict)
     if template is None:
         return text
@@ -129,13 +157,18 @@ def render(text: str, names: Mapping[str, Any]) -> str:
         raise TemplateError(f"the template cannot be rendered: {type(wrong).__name__}: {wrong}"[:300]) from None
 
 
+def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
+    """A text rendered, or a number that stands for its text."""
+    return render(value if is_text(value) else str(value), names)
+
+
 def render_value(value: Any, names: Mapping[str, Any]) -> Any:
     """`value` with each text in it, however deep in lists and objects, rendered; together at most LARGEST_VALUE."""
     return _rendered(value, prepare(names), [LARGEST_VALUE])
 
 
 def _rendered(value: Any, names: Names, left: list[int]) -> Any:
-    if isinstance(value, str):
+    if is_text(value):
         text = render(value, names)
         left[0] -= len(text)
         if left[0] < 0:
@@ -148,24 +181,34 @@ def _rendered(value: Any, names: Names, left: list[int]) -> Any:
     return value
 
 
+def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
+    source, tokens = _read_mustache(text)
+    try:
+        return render_mustache(source, tokens, names, strict=names.strict, as_html=as_html)
+    except MustacheError as wrong:
+        raise TemplateError(str(wrong)) from None
+    except Exception as wrong:
+        raise TemplateError(f"the template cannot be rendered: {type(wrong).__name__}: {wrong}"[:300]) from None
+
+
 # Parsing, once for each text
 
 
-class _Cache:
+class _Cache(Generic[T]):
     """The parsed templates that were used last, as many as have _CACHED_LETTERS together."""
 
-    def __init__(self, environment: Environment) -> None:
-        self._environment = environment
-        self._kept: OrderedDict[str, Template] = OrderedDict()
+    def __init__(self, parse: Callable[[str], T]) -> None:
+        self._parse = parse
+        self._kept: OrderedDict[str, T] = OrderedDict()
         self._letters = 0
         self._lock = threading.Lock()
 
-    def get(self, text: str) -> Template:
+    def get(self, text: str) -> T:
         with self._lock:
             if (found := self._kept.get(text)) is not None:
                 self._kept.move_to_end(text)
                 return found
-        template = _parse(text, self._environment)
+        template = self._parse(text)
         with self._lock:
             if text not in self._kept:
                 self._kept[text] = template
@@ -178,6 +221,22 @@ class _Cache:
 def _parsed(text: str, *, strict: bool = False) -> Template | None:
     """The template of a text, None for a text without any."""
     return _caches[strict].get(text) if "{{" in text or "{%" in text else None
+
+
+def _read_mustache(text: Text) -> tuple[str, Tokens]:
+    """A Mustache text and what it is made of; raises TemplateError."""
+    source = source_of(text)
+    if source is None:
+        raise TemplateError("has to be text, or {mustache: text}")
+    return source, _mustaches.get(source)
+
+
+def _parse_mustache(source: str) -> Tokens:
+    try:
+        return parse_mustache(source)
+    except MustacheError as wrong:
+        place = "" if wrong.index is None else f"{_place(source, wrong.index)}: "
+        raise TemplateError(f"{place}{wrong}") from None
 
 
 def _parse(text: str, environment: Environment) -> Template:
@@ -225,4 +284,8 @@ def _mentions(template: Template | None) -> Iterator[tuple[str, str, int]]:
             yield name, member if isinstance(member, str) else "", place.span.index
 
 
-_caches = {False: _Cache(ENVIRONMENT), True: _Cache(STRICT)}
+_caches = {
+    False: _Cache(lambda text: _parse(text, ENVIRONMENT)),
+    True: _Cache(lambda text: _parse(text, STRICT)),
+}
+_mustaches = _Cache(_parse_mustache)

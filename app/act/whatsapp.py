@@ -21,24 +21,25 @@ from typing import Any
 from yarl import URL
 
 from app.act.calling import call
-from app.act.fields import Mistakes, check_names, check_text, is_scalar
+from app.act.fields import Mistakes, check_names, check_text, is_scalar, text_schema
 from app.act.requests import EXACT_JSON, PLAIN, Request, sendable
 from app.act.retry import judge as judge_by_status
 from app.act.retry import read_retry_after
 from app.act.situation import Situation, Unfit
-from app.act.template import check_texts, render
+from app.act.template import Text, check_texts, render, render_scalar
 from app.addresses import read_phone
 from app.words import Outcome
 
 FIELDS = ("to", "template", "language", "params", "header", "buttons")
 MEDIA = ("image", "video", "document")
-_TEXT: dict[str, Any] = {"type": ["string", "number"]}
+_MUSTACHE: dict[str, Any] = {"$ref": "#/definitions/mustache"}
+_TEXT: dict[str, Any] = {"anyOf": [{"type": ["string", "number"]}, _MUSTACHE]}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "to": {"type": "string", "minLength": 1, "description": "the phone number to write to; a template"},
-        "template": {"type": "string", "minLength": 1, "description": "the name of the message template"},
-        "language": {"type": "string", "minLength": 1, "description": "the code of its language, such as en or en_US"},
+        "to": text_schema("the phone number to write to; a template"),
+        "template": text_schema("the name of the message template"),
+        "language": text_schema("the code of its language, such as en or en_US"),
         "params": {
             "anyOf": [{"type": "array", "items": _TEXT}, {"type": "object", "additionalProperties": _TEXT}],
             "description": "its variables: a list, or an object of named ones; templates",
@@ -48,7 +49,7 @@ SCHEMA: Mapping[str, Any] = {
                 _TEXT,
                 {
                     "type": "object",
-                    "properties": {kind: {"type": "string", "description": "the URL of the file"} for kind in MEDIA},
+                    "properties": {kind: text_schema("the URL of the file") for kind in MEDIA},
                     "minProperties": 1,
                     "maxProperties": 1,
                     "additionalProperties": False,
@@ -58,7 +59,7 @@ SCHEMA: Mapping[str, Any] = {
         },
         "buttons": {
             "type": "array",
-            "items": {"type": ["string", "number", "null"]},
+            "items": {"anyOf": [{"type": ["string", "number", "null"]}, _MUSTACHE]},
             "description": "the variables of its buttons in order; null: that one has none",
         },
     },
@@ -114,7 +115,7 @@ def _check_params(params: Any, path: str) -> Mistakes:
     else:
         return [(path, "has to be a list of texts, or an object of named ones")]
     wrong = [(place, "has to be text") for place, member in members if not is_scalar(member)]
-    return wrong + check_texts(params, path)
+    return wrong + [mistake for place, member in members for mistake in check_texts(member, place)]
 
 
 def _check_header(header: Any, path: str) -> Mistakes:
@@ -165,7 +166,7 @@ def make_request(fields: Mapping[str, Any], situation: Situation, account: Mappi
     return Request("POST", url, headers, EXACT_JSON.encode(sendable(message)), (account["access_token"],))
 
 
-def _number(template: str, situation: Situation) -> str:
+def _number(template: Text, situation: Situation) -> str:
     """Digits without the plus sign."""
     try:
         return read_phone(render(template, situation.names)).removeprefix("+")
@@ -192,14 +193,14 @@ def _components(fields: Mapping[str, Any], situation: Situation) -> list[dict[st
 
 
 def _header(header: Any, situation: Situation) -> dict[str, Any]:
-    if not isinstance(header, Mapping):
+    if is_scalar(header):
         return _text(header, "header", situation)
     ((kind, link),) = header.items()
     return {"type": kind, kind: {"link": render(link, situation.names).strip()}}
 
 
 def _text(value: Any, name: str, situation: Situation) -> dict[str, Any]:
-    text = render(str(value), situation.names).strip()
+    text = render_scalar(value, situation.names).strip()
     if not text:
         raise Unfit("bad_parameter", f"{name} is empty; WhatsApp takes no empty parameters")
     return {"type": "text", "text": text}

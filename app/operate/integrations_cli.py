@@ -23,7 +23,7 @@ _account = click.option("--account", help="Slug or id; may be left out while the
 @_account
 @command
 def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | None) -> None:
-    """Set up the integration KIND (whatsapp, twilio or smtp), or change the named fields of the one there is.
+    """Set up the integration KIND (whatsapp, twilio, sendgrid or smtp), or change the named fields of the one there is.
 
     NAME=@FILE takes the value from a file, NAME= takes the field away. On a terminal what is missing is asked for;
     secrets are better typed there, or read by --from-stdin, than written on a command line.

@@ -58,7 +58,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(flask: CommandLine
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("set", "carrier-pigeon"), "there are whatsapp, twilio, smtp"),
+        (("set", "carrier-pigeon"), "there are whatsapp, twilio, sendgrid, smtp"),
         (("set", "whatsapp"), "access_token is missing"),
         (("set", "whatsapp", "access_token"), "expected NAME=VALUE"),
         (("set", "whatsapp", "access_token=@/nowhere"), "/nowhere cannot be read"),
