@@ -28,6 +28,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
         cxengage,
         cxengage_account,
         cxengage_events,
+        cxengage_stream,
         cxengage_tokens,
         problems,
     )
@@ -43,7 +44,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
     app.register_blueprint(cvf_batches.blueprint)
     cxengage_events.register(app)
     cxengage_tokens.register(app, knobs)
-    cxengage.register(app, [cxengage_account.blueprint])
+    cxengage.register(app, [cxengage_account.blueprint, cxengage_stream.blueprint])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).

@@ -32,14 +32,14 @@ from uuid import UUID
 import aiohttp
 import structlog
 
-from app import act, outward
+from app import act, outward, streaming
 from app.act import outbound, retry, steps, worker
 from app.act.destinations import Destinations
 from app.durations import read_duration
 from app.filters import RUN_NAMES, compile_filter
 from app.journey import Journey
 from app.match.rules import fits
-from app.store import events, partitions, progress, queue, runs
+from app.store import events, messages, partitions, progress, queue, runs
 from app.store.integrations import WayOut
 from app.store.runs import Settlement, StepRow
 from app.words import Event, Outcome, Run, Unavailable
@@ -198,6 +198,7 @@ class Advancer:
             settings=self._house.settings,
             integration=partial(outward.open_integration, self._house, way_out),
             disabled=way_out.disabled,
+            keep_message=partial(self._keep_message, run),
         )
         outcome = await act.perform(step, situation)
         if outcome.gone is not None:
@@ -277,6 +278,10 @@ class Advancer:
         target, reason = str(outcome.gone), str(outcome.error)
         await self._database(partial(outward.disable_target, self._house, run.account_id, target, reason, run.id))
         self._ways_out.pop(run.account_id, None)
+
+    async def _keep_message(self, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
+        """Keep what a step of the run says; the message's id. Said again, it is the same message."""
+        return await self._database(partial(streaming.keep_message, self._house, run, text, data))
 
     async def _database(self, question: Callable[[], T]) -> T:
         """Ask Postgres in a thread; while it does not answer, ask again: a job is never given up for that."""
@@ -427,6 +432,8 @@ def sweep(house: Journey) -> None:
         queue.prune_queue_log,
         queue.forget_old_idempotency_keys,
         progress.forget_stale_progress,
+        messages.forget_old_messages,
+        messages.forget_old_tickets,
     ):
         # Each by itself: what stops one of them must not stop the others.
         try:

@@ -164,6 +164,18 @@ class Run:
     step_started_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a step of a run said to those who listen; its data as JSON text, every number exact."""
+
+    id: UUID
+    run_id: UUID
+    distinct_id: str
+    text: str
+    data_json: str
+    created_at: datetime
+
+
 class Unavailable(Exception):
     """Postgres cannot be asked right now (gone, no connection left, a statement timed out); worth trying again."""
 

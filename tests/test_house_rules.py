@@ -25,12 +25,13 @@ JOINERS = {
     "replay",
     "rehearse",
     "schema",
+    "streaming",
     "subjects",
     "tenants",
     "workflows",
 }
 MAY_IMPORT = {
-    "receive": {"journey", "batches", "tenants"},
+    "receive": {"journey", "batches", "streaming", "tenants"},
     "store": set(),
     "match": set(),
     "act": set(),

@@ -63,6 +63,11 @@ GOOD: list[dict[str, Any]] = [
             {"call": {"to": "{{ phone }}", "url": "https://a.example"}},
         ]
     },
+    {
+        "steps": [
+            {"message": {"text": {"mustache": "{{x}}"}, "data": {"a": ["{{ event }}", 1], "b": {"mustache": "x"}}}}
+        ]
+    },
     {"steps": [{"sms": {"to": {"mustache": "{{phone}}"}, "text": {"mustache": "{{#a}}{{b-c.d}}{{/a}}"}}}]},
     {"steps": [{"log": {"mustache": "x"}}, {"email": {"to": [{"mustache": "{{x}}"}], "subject": "x", "html": "y"}}]},
     {
@@ -116,6 +121,8 @@ BAD: list[dict[str, Any]] = [
     {"steps": [{"email": {"to": "a@example.com", "subject": "x", "text": "y", "colour": "red"}}]},
     {"steps": [{"sendgrid": {"to": "a@example.com", "subject": "x"}}]},
     {"steps": [{"sendgrid": {"to": "a@example.com", "subject": "x", "text": "y", "cc": "b@example.com"}}]},
+    {"steps": [{"message": {"data": {}}}]},
+    {"steps": [{"message": {"text": "x", "data": ["y"]}}]},
     {"steps": [{"call": {"to": "+915673412780"}}]},
     {"steps": [{"call": {"to": "+915673412780", "say": "x", "url": "https://a.example"}}]},
     {"steps": [{"log": {"mustache": 1}}]},

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from app.act import call, email, http, log, sendgrid, sms, whatsapp
+from app.act import call, email, http, log, message, sendgrid, sms, whatsapp
 from app.act.answers import storable
 from app.act.destinations import HeldBack
 from app.act.situation import Action, Situation, Unfit
@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, Action] = {
     "call": call,
     "email": email,
     "sendgrid": sendgrid,
+    "message": message,
     "log": log,
 }
 

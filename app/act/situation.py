@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import UUID
 
 import aiohttp
 
@@ -21,7 +22,8 @@ class Situation:
     that it goes out with, what is known of the destinations, and the settings.
 
     Of the account: its `signing_secret` (`whsec_…`), the fields of its integration of a kind (None: it has none; raises
-    SettingsError without the key to them), and the targets that are `disabled`, each with the reason.
+    SettingsError without the key to them), and the targets that are `disabled`, each with the reason. `keep_message`
+    keeps a message (its text and data) of this step for the account's stream, once, however often it is called; its id.
     """
 
     run: Run
@@ -35,6 +37,7 @@ class Situation:
     settings: Settings = field(repr=False)
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
+    keep_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
 
     def credentials(self, kind: str) -> Mapping[str, str]:
         """The fields of the account's integration of a kind; raises Unfit when it has none."""

@@ -24,6 +24,8 @@ WITH gone AS (
     DELETE FROM steps USING gone WHERE account_id = :account AND run_id = gone.id
 ), attempts_gone AS (
     DELETE FROM attempts USING gone WHERE account_id = :account AND run_id = gone.id
+), messages_gone AS (
+    DELETE FROM messages USING gone WHERE account_id = :account AND run_id = gone.id
 )
 SELECT count(*) FROM gone
 """

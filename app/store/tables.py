@@ -119,13 +119,13 @@ integrations = sa.Table(
     "integrations",
     metadata,
     _account(),
-    _column("kind", sa.Text, "whatsapp, twilio or smtp"),
+    _column("kind", sa.Text, "whatsapp, twilio, sendgrid or smtp"),
     _column("settings", BYTEA, "its fields, credentials among them, as JSON encrypted with ENCRYPTION_KEY"),
     _moment("created_at", "when it was set up", server_default=_NOW),
     _moment("updated_at", "when it was last changed", server_default=_NOW),
     sa.PrimaryKeyConstraint("account_id", "kind"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
-    comment="the services that accounts send with: WhatsApp, Twilio, SMTP",
+    comment="the services that accounts send with: WhatsApp, Twilio, SendGrid, SMTP",
 )
 
 disabled_targets = sa.Table(
@@ -349,4 +349,58 @@ attempts = sa.Table(
     sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal", "attempt"),
     sa.CheckConstraint("outcome IN ('done', 'retry', 'failed')", name="outcome"),
     comment="every try of every action",
+)
+
+streams = sa.Table(
+    "streams",
+    metadata,
+    _account(),
+    _column(
+        "latest",
+        sa.BigInteger,
+        "number of its latest message; locked until that is committed, so that numbers are committed in order",
+    ),
+    sa.PrimaryKeyConstraint("account_id"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="how far the messages of each account have been counted",
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    _account(),
+    _column("id", UUID(as_uuid=True), "UUIDv7; the id of the message in the stream"),
+    _column("number", sa.BigInteger, "1, 2, 3 … in the order of commits, with gaps: the order of the stream"),
+    _column("run_id", UUID(as_uuid=True), "the run that said it"),
+    _column("ordinal", sa.Integer, "the step that said it, by its ordinal in the run"),
+    _column("distinct_id", sa.Text, "the subject of the run"),
+    _column("text", sa.Text, "what it says"),
+    _column("data", JSONB, "what goes along with it"),
+    _moment("created_at", "when it was made; it is kept for 30 days from then"),
+    sa.PrimaryKeyConstraint("account_id", "id"),
+    # Serves find_messages_after.
+    sa.UniqueConstraint("account_id", "number"),
+    # The rule: a step of a run says its message once, however often it is tried.
+    sa.UniqueConstraint("account_id", "run_id", "ordinal"),
+    # Serves forget_old_messages.
+    sa.Index("messages_created_at_idx", "created_at", postgresql_using="brin"),
+    comment="what message steps said in the last 30 days; delivered by the account's stream",
+)
+
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    _column("digest", BYTEA, "SHA-256 of the ticket; the ticket itself is kept nowhere"),
+    _account(),
+    _column(
+        "key_prefix", sa.Text, "the key or access token that it was made with; it is good only while that is in force"
+    ),
+    _column(
+        "position", sa.BigInteger, "number of the account's latest message when it was made; the stream begins after it"
+    ),
+    _moment("created_at", "when it was made; it has to be used within 60 seconds"),
+    _moment("used_at", "when it was first used; it is good for 12 hours from then; null: not yet", null=True),
+    sa.PrimaryKeyConstraint("digest"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="what opens an account's stream of messages to an application that holds no key",
 )

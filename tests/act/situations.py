@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -88,8 +88,13 @@ def a_situation(session: aiohttp.ClientSession, **changes: Any) -> act.Situation
         settings=the_settings(),
         integration={}.get,
         disabled={},
+        keep_message=_nowhere,
     )
     return replace(situation, **changes)
+
+
+async def _nowhere(text: str, data: Mapping[str, Any]) -> UUID:
+    raise AssertionError("this step keeps no message")
 
 
 def in_a_session(use: Callable[[aiohttp.ClientSession], Awaitable[T]], *allowed: str) -> T:

@@ -18,6 +18,7 @@ import pytest
 from app import manage
 from app.journey import Journey
 from app.operate.embedded import EmbeddedPostgres
+from app.words import EVENTS_READ
 from tests.builders import Sender, a_sender, a_workflow, an_event
 from tests.receive.conftest import settings_of
 from tests.server import Answer, Server, running_server
@@ -285,3 +286,22 @@ def test_gunicorn_starts_without_postgres_and_serves_once_it_is_there(
             newcomer = Sender(newcomer.account_id, newcomer.slug, newcomer.token, server)
             assert_try_again(newcomer.post(an_event()))
         assert json.loads(until(200, lambda: newcomer.post(an_event())).data)["duplicate"] is False
+
+
+def test_a_stream_says_nothing_and_lets_its_reader_come_again(
+    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server, sender: Sender
+) -> None:
+    token = manage.create_key(own_house, sender.account_id, "reader", (EVENTS_READ,))
+    bearer = {"Authorization": f"Bearer {token}"}
+    asked = until(200, lambda: patient.open(f"/tenants/{sender.slug}/ticket", method="POST", headers=bearer))
+    stream = f"/tenants/{sender.slug}/stream?ticket={asked.json['ticket']}"
+    assert patient.open(stream).data == b"retry: 1000\n\n"
+    with stopped(own_postgres):
+        answer = patient.open(stream)
+        assert (answer.status_code, answer.data) == (200, b"retry: 5000\n\n")
+        refused = patient.open(f"/tenants/{sender.slug}/ticket", method="POST", headers=bearer)
+        assert (refused.status_code, refused.json) == (403, {"error": "Timeout ocurred"})
+    deadline = time.monotonic() + RECOVERY
+    while patient.open(stream).data != b"retry: 1000\n\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
