@@ -32,6 +32,8 @@ def read_body(
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
+    if request.environ.get("CONTENT_TYPE") in media_types:
+        return
     if request.mimetype not in media_types:
         sent = request.mimetype or "missing"
         raise Problem(
@@ -43,7 +45,7 @@ def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
 
 
 def _check_encoding(request: Request) -> bool:
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return False
     if encoding == "gzip":

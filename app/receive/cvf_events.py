@@ -6,8 +6,7 @@ Comes in: the HTTP request. Goes out: the receipt as JSON, after the commit; or 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -23,14 +22,14 @@ from app.receive.bodies import read_body
 from app.receive.exact_json import ExactObject, object_text, read_object
 from app.receive.keys import prefix_of, unauthorized, verify_key
 from app.receive.limits import Allowance, RateLimiter
-from app.receive.schemas import FIELD_NAMES, EventSchema, HeadersSchema
+from app.receive.plain_events import read_plain
+from app.receive.schemas import FIELD_NAMES, PRINTABLE, EventSchema, HeadersSchema, warnings_of
 from app.words import Event, Problem, Receipt
 
 # A refusal never rests on a copy of the account that is older than this.
 _RECENT_SECONDS = 2.0
 _event_schema = EventSchema()
 _headers_schema = HeadersSchema()
-_MOST_SHOWN, _LONGEST_SHOWN = 20, 80
 _HEADER_NAMES = {"account_id": "x-fb-account-id", "idempotency_key": "Idempotency-Key"}
 
 blueprint = Blueprint("cvf_events", __name__)
@@ -65,17 +64,18 @@ def receive_event() -> Response:
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:
-        response.headers.update(allowance.headers())
+        response.headers.extend(allowance.headers())
     return response
 
 
 def read_sender() -> Sender:
     """What the headers say; raises Problem 401 without a key."""
-    token = request.headers.get("x-limechat-uat", "")
+    environ = request.environ
+    token = environ.get("HTTP_X_LIMECHAT_UAT", "")
     if not token:
         raise unauthorized()
-    idempotency_key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    return Sender(token, request.headers.get("x-fb-account-id"), idempotency_key)
+    idempotency_key = environ.get("HTTP_IDEMPOTENCY_KEY", environ.get("HTTP_WEBHOOK_ID"))
+    return Sender(token, environ.get("HTTP_X_FB_ACCOUNT_ID"), idempotency_key)
 
 
 def authenticate(journey: Journey, sender: Sender) -> Account:
@@ -157,14 +157,18 @@ def _verified(account: Account, sender: Sender) -> Event:
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     received_at = journey.clock()
-    keyed = sender.idempotency_key is not None
+    event_id, key = uuid7(received_at), sender.idempotency_key
+    digest = None if key is None else hashlib.sha256(body).digest()
+    plain = read_plain(body, account.copy.id, event_id, received_at)
+    if plain is not None and plain.idempotency_key is None:
+        return plain if key is None else replace(plain, idempotency_key=key, body_digest=digest)
     return event_in(
         read_object(body),
         account_id=account.copy.id,
-        event_id=uuid7(received_at),
+        event_id=event_id,
         received_at=received_at,
-        idempotency_key=sender.idempotency_key,
-        body_digest=hashlib.sha256(body).digest() if keyed else None,
+        idempotency_key=key,
+        body_digest=digest,
     )
 
 
@@ -198,6 +202,10 @@ def event_in(
 
 def check_headers(sender: Sender) -> None:
     """Raises Problem 422 without an account, or with an idempotency key that cannot be one."""
+    if sender.account_id is not None and (
+        sender.idempotency_key is None or PRINTABLE.fullmatch(sender.idempotency_key) is not None
+    ):
+        return
     sent = {"account_id": sender.account_id, "idempotency_key": sender.idempotency_key}
     try:
         _headers_schema.load({name: value for name, value in sent.items() if value is not None})
@@ -226,18 +234,6 @@ def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
     return Problem(422, "Fields that are wrong", detail, errors=errors)
 
 
-def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """What is accepted but may not be meant: spaces in the name, unknown fields."""
-    warnings = []
-    if " " in name:
-        warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
-    if extra:
-        names = [name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…" for name in sorted(extra)]
-        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MOST_SHOWN])}{more}")
-    return tuple(warnings)
-
-
 def _success(receipt: Receipt) -> Response:
     return Response(
         problems.json_bytes(
@@ -245,7 +241,7 @@ def _success(receipt: Receipt) -> Response:
                 "id": str(receipt.id),
                 "event": receipt.event,
                 "distinct_id": receipt.distinct_id,
-                "received_at": receipt.received_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "received_at": receipt.received_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
                 "duplicate": receipt.duplicate,
                 "contributing": receipt.contributing,
                 "runs": [str(run) for run in receipt.runs],

@@ -17,40 +17,19 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
-from app.receive.cvf_events import event_in, warnings_of
-from app.receive.exact_json import DEEPEST, SUSPICIOUS, ExactObject, not_json, read_object, said
-from app.receive.schemas import LONGEST, LONGEST_PHONE, PRINTABLE, e164
+from app.receive.cvf_events import event_in
+from app.receive.exact_json import DEEPEST, ExactObject, not_json, read_object, said
+from app.receive.plain_events import read_plain
+from app.receive.schemas import PRINTABLE
 from app.words import Event, Problem
 
-# An item shorter than this has no number that Postgres cannot hold, unless its exponent makes it one.
-_SHORT = 4_000
-_TINY = 1e-300
 # msgspec counts the items of an array when it has them all: too many for that, and they are read one by one.
 _MOST_COMMAS = 250_000
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_COLON = re.compile(rb'"[ \t\r\n]*:')
 T = TypeVar("T")
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """What most items look like."""
-
-    event: str
-    distinct_id: str | UnsetType = UNSET
-    phone: str | UnsetType = UNSET
-    data: Raw | UnsetType = UNSET
-    idempotency_key: str | UnsetType = UNSET
-
-    def members(self) -> int:
-        """How many of these the item has."""
-        return 5 - (self.distinct_id, self.phone, self.data, self.idempotency_key).count(UNSET)
-
-
-_plain = msgspec.json.Decoder(_Plain)
-_any = msgspec.json.Decoder()
 _decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
@@ -154,7 +133,7 @@ def read_item(
     """
     if len(item) > most_bytes:
         raise Problem(413, "Event too large", f"The event is larger than {most_bytes} bytes.")
-    read = _read_plain(item, account_id, event_id, received_at) or _read_carefully(
+    read = read_plain(item, account_id, event_id, received_at) or _read_carefully(
         item, account_id, event_id, received_at
     )
     if read.idempotency_key is None and idempotency_key is not None:
@@ -188,80 +167,3 @@ def check_key(key: Any) -> str | None:
 
 def _without_key(members: Mapping[str, T]) -> dict[str, T]:
     return {name: part for name, part in members.items() if name != "idempotency_key"}
-
-
-def _read_plain(item: bytes, account_id: int, event_id: UUID, received_at: datetime) -> Event | None:
-    """The event of an item about which there is nothing to ask; None for any other."""
-    if item.count(b"{") + item.count(b"[") > DEEPEST:
-        return None
-    try:
-        plain = _plain.decode(item)
-        data = {} if plain.data is UNSET else _any.decode(plain.data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(data, dict) or not _is_storable(item, plain.members(), data):
-        return None
-    phone = None if plain.phone is UNSET else _phone(plain.phone)
-    if plain.phone is not UNSET and phone is None:
-        return None
-    distinct_id = phone[1:] if plain.distinct_id is UNSET and phone is not None else plain.distinct_id
-    key = None if plain.idempotency_key is UNSET else plain.idempotency_key
-    if distinct_id is UNSET or not 1 <= len(distinct_id) <= LONGEST or not 1 <= len(plain.event) <= LONGEST:
-        return None
-    if key is not None and not PRINTABLE.fullmatch(key):
-        return None
-    return Event(
-        id=event_id,
-        account_id=account_id,
-        event=plain.event,
-        distinct_id=distinct_id,
-        phone=phone,
-        data=data,
-        data_json="{}" if plain.data is UNSET else bytes(plain.data).decode(),
-        extra_json=None,
-        received_at=received_at,
-        idempotency_key=key,
-        warnings=warnings_of(plain.event, {}) if " " in plain.event else (),
-    )
-
-
-def _phone(text: str) -> str | None:
-    return e164(text)[0] if len(text) <= LONGEST_PHONE else None
-
-
-def _is_storable(item: bytes, members: int, data: dict[str, Any]) -> bool:
-    """Whether it is certain that no name is there twice, and nothing that jsonb cannot hold.
-
-    Each member has a quote and a colon behind its name. Text may have the same, so that there can only seem to be more
-    members than there are: where there are as many as different names, no name is there twice.
-    """
-    apart = b'" ' in item or b'"\t' in item or b'"\r' in item or b'"\n' in item
-    seen = len(_COLON.findall(item)) if apart else item.count(b'":')
-    found = _Found()
-    found.look(data)
-    if members + found.members != seen:
-        return False
-    doubtful = found.tiny or b"\\u" in item or len(item) >= _SHORT
-    return not (doubtful and SUSPICIOUS.search(item))
-
-
-class _Found:
-    """What there is in a value: how many members all its objects have, and whether there is a number next to zero, which
-    may have been written with an exponent out of all proportion."""
-
-    def __init__(self) -> None:
-        self.members = 0
-        self.tiny = False
-
-    def look(self, value: dict[str, Any] | list[Any]) -> None:
-        """Look through a value."""
-        parts: Any = value
-        if isinstance(value, dict):
-            self.members += len(value)
-            parts = value.values()
-        for part in parts:
-            kind = type(part)
-            if kind is dict or kind is list:
-                self.look(part)
-            elif kind is float and -_TINY < part < _TINY:
-                self.tiny = True

@@ -4,7 +4,7 @@ answer carries."""
 from __future__ import annotations
 
 import re
-import uuid
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,11 +32,12 @@ class Shape:
 
 def request_id() -> str:
     """The sender's X-Request-Id if it is sane, or a new one; the same for the whole request."""
-    known: str | None = request.environ.get("signalbox.request_id")
+    environ = request.environ
+    known: str | None = environ.get("signalbox.request_id")
     if known is None:
-        sent = request.headers.get("X-Request-Id", "")
-        known = sent if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
-        request.environ["signalbox.request_id"] = known
+        sent = environ.get("HTTP_X_REQUEST_ID", "")
+        known = sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
+        environ["signalbox.request_id"] = known
     return known
 
 

@@ -15,6 +15,7 @@ import phonenumbers
 from marshmallow import INCLUDE, Schema, ValidationError, fields, validates_schema
 
 LONGEST = 255
+_MOST_SHOWN, _LONGEST_SHOWN = 20, 80
 LONGEST_PHONE = 64
 _PHONE_SHAPE = re.compile(r"\+[0-9 .()\[\]-]+")
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
@@ -129,3 +130,15 @@ class HeadersSchema(Schema):
 
 
 FIELD_NAMES = frozenset(EventSchema().fields)
+
+
+def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
+    """What is accepted but may not be meant: spaces in the name, unknown fields."""
+    warnings = []
+    if " " in name:
+        warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
+    if extra:
+        names = [name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…" for name in sorted(extra)]
+        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
+        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MOST_SHOWN])}{more}")
+    return tuple(warnings)

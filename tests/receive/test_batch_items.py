@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.identifiers import uuid7
-from app.receive import items
+from app.receive import items, plain_events
 from app.receive.items import read_item, split_array, split_lines
 from app.words import Event, Problem
 from tests.builders import an_event
@@ -70,7 +70,7 @@ PIECES += [
 
 
 def short(item: bytes) -> Event | None:
-    return items._read_plain(item, 1, ID, MOMENT)
+    return plain_events.read_plain(item, 1, ID, MOMENT)
 
 
 def long(item: bytes) -> Event | None:
