@@ -44,7 +44,7 @@ class Gathering(Generic[Item, Answer]):
 
     def ask(self, item: Item) -> Answer:
         """The answer to `item`; raises what the answering raises."""
-        own = _Caller[Item, Answer](item)
+        own: _Caller[Item, Answer] = _Caller(item)
         with self._lock:
             waits, self._busy = self._busy, True
             if waits:

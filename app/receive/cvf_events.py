@@ -64,7 +64,7 @@ def receive_event() -> Response:
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:
-        response.headers.extend(allowance.headers())
+        response.headers.extend([*allowance.headers().items()])
     return response
 
 
