@@ -11,17 +11,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from app.act import steps
 from app.durations import read_duration
 from app.journey import Journey
 from app.store import stories, workflows
 from app.store.stories import AttemptStory, EventsWanted, RunRow, RunsWanted, StepStory, StoredEvent
 
+# Rounds may start thousands of them.
+MOST_BLOCKS_TOLD = 100
+
 
 @dataclass(frozen=True, slots=True)
 class RunStory:
     """A run from its start to where it stands: `ends` says until when a step waits at most, by its ordinal; `verb` what
-    the step does at which the run stands (None: it stands at none)."""
+    the step does at which the run stands (None: it stands at none); `blocks` are those of its `par` steps, of more than
+    MOST_BLOCKS_TOLD the first."""
 
     run: RunRow
     event: StoredEvent | None
@@ -29,6 +35,7 @@ class RunStory:
     attempts: Sequence[AttemptStory]
     ends: Mapping[int, datetime]
     verb: str | None
+    blocks: Sequence[RunStory] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +87,23 @@ def run_story(house: Journey, account_id: int, run_id: UUID) -> RunStory | None:
         if run is None:
             return None
         _, document = workflows.find_version(connection, account_id, run.workflow_id, run.version)
-        entered = stories.find_steps_of_run(connection, account_id, run_id)
-        return RunStory(
-            run=run,
-            event=stories.find_stored_event(connection, account_id, run.event_id),
-            steps=entered,
-            attempts=stories.find_attempts_of_run(connection, account_id, run_id),
-            ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},
-            verb=None if run.at is None else steps.verb_of(steps.step_at(document, run.at)),
-        )
+        return _story(connection, run, document)
+
+
+def _story(connection: sa.Connection, run: RunRow, document: Mapping[str, Any]) -> RunStory:
+    entered = stories.find_steps_of_run(connection, run.account_id, run.id)
+    blocks = []
+    if steps.has_blocks(document):
+        blocks = stories.find_blocks_of_run(connection, run.account_id, run.id, MOST_BLOCKS_TOLD)
+    return RunStory(
+        run=run,
+        event=stories.find_stored_event(connection, run.account_id, run.event_id),
+        steps=entered,
+        attempts=stories.find_attempts_of_run(connection, run.account_id, run.id),
+        ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},
+        verb=None if run.at is None else steps.verb_of(steps.step_at(document, run.at)),
+        blocks=[_story(connection, block, document) for block in blocks],
+    )
 
 
 def _end_of(document: Mapping[str, Any], step: StepStory) -> datetime | None:

@@ -19,15 +19,14 @@ from app.identifiers import uuid7
 from app.journey import Journey
 from app.receive.keys import make_key
 from app.secrets import make_signing_secret
-from app.store import accounts, interventions, stories, workflows
+from app.store import accounts, families, interventions, stories, workflows
 from app.store.accounts import AccountRow, KeyRow
 from app.store.workflows import NewVersion, WorkflowRow
-from app.words import Key, Plan, Problem, Unavailable
-from app.workflows import awaited_names, check_together, check_workflow
+from app.words import Key, Plan, Problem
+from app.workflows import as_kept, awaited_names, check_together, check_workflow
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ABSENT = object()
-_MOST_CHASES = 10
 
 
 # Accounts
@@ -211,14 +210,15 @@ def _save(
     moment: datetime,
 ) -> tuple[NewVersion, str, tuple[str, ...]]:
     """Keep the document as the next version, unless it is the newest already: (version, change, differences)."""
-    differences = tuple(sorted(_differences(known.document, document.value))) if known else ()
+    kept = as_kept(document.value)
+    differences = tuple(sorted(_differences(known.document, kept))) if known else ()
     is_newest = known is not None and not differences
     version = NewVersion(
         workflow_id=known.id if known else uuid7(moment),
         name=document.value["name"],
         version=(known.latest_version if is_newest else known.latest_version + 1) if known else 1,
         source=source,
-        document=document.value,
+        document=kept,
     )
     if is_newest:
         return version, "unchanged", ()
@@ -307,13 +307,11 @@ def retry_runs(house: Journey, account_id: int, run_ids: Collection[UUID]) -> se
 
 
 def cancel_run(house: Journey, account_id: int, run_id: UUID) -> bool:
-    """End a running run where it stands; False when it has ended already (or there is none). Raises Unavailable when
-    workers move it on faster than it can be caught."""
-    for _ in range(_MOST_CHASES):
-        with house.database.transaction() as connection:
-            run = stories.find_run(connection, account_id, run_id)
-            if run is None or run.status != "running":
-                return False
-            if interventions.cancel_run(connection, account_id, run_id, run.turn, house.clock()):
-                return True
-    raise Unavailable(f"run {run_id} moves on too fast; try again")
+    """End a running run where it stands, with all its blocks; False when it has ended already (or there is none). The id
+    of a block stands for the run that it belongs to."""
+    with house.database.transaction() as connection:
+        run = stories.find_run(connection, account_id, run_id)
+        if run is None:
+            return False
+        root = run.root_id or run.id
+        return families.end_family(connection, account_id, root, "cancelled", "cancelled by hand", house.clock()) > 0

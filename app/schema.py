@@ -104,8 +104,43 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
         "wait": {"$ref": "#/definitions/duration", "description": "do nothing, for that long"},
         "wait_for": {"$ref": "#/definitions/leaf", "description": "wait for an event of the subject"},
         "if": {"$ref": "#/definitions/filter", "description": "CEL: which way to go"},
-        "then": {"$ref": "#/definitions/steps", "description": "the steps to take if it is true, or has come"},
-        "else": {"$ref": "#/definitions/steps", "description": "the steps to take otherwise"},
+        "set": {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{steps.ID.pattern}$"},
+            "additionalProperties": {"anyOf": [{"$ref": "#/definitions/filter"}, {"type": ["number", "boolean"]}]},
+            "minProperties": 1,
+            "examples": [{"total": "mul(data.price, data.quantity)"}],
+            "description": "CEL by name, in order: afterwards vars.NAME",
+        },
+        "par": {
+            "type": "array",
+            "items": {"$ref": "#/definitions/steps"},
+            "minItems": steps.FEWEST_BLOCKS,
+            "maxItems": steps.MOST_BLOCKS,
+            "description": "blocks of steps that go on side by side",
+        },
+        "repeat": {
+            "type": "array",
+            "items": {"$ref": "#/definitions/step"},
+            "minItems": 1,
+            "description": "the steps of a round",
+        },
+        "until": {"$ref": "#/definitions/filter", "description": "CEL: no further round once it is true"},
+        "most": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": steps.MOST_ROUNDS,
+            "default": steps.DEFAULT_ROUNDS,
+            "description": "how many rounds at most",
+        },
+        "then": {
+            "$ref": "#/definitions/steps",
+            "description": "the steps to take if it is true, has come, or has succeeded",
+        },
+        "else": {
+            "$ref": "#/definitions/steps",
+            "description": "the steps to take otherwise; after an action that failed for good, which then is no failure",
+        },
         "timeout": {"$ref": "#/definitions/duration", "description": "how long to wait at most"},
         "strict": {**_STRICT, "description": "the same for this step only, or the opposite"},
         "retry": {
@@ -131,7 +166,7 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
 }
 
 # What a form of pattern, or a step, has to have beside its own name.
-_NEEDS = {"times": ("of",), "none": ("for",), "wait_for": ("timeout",), "if": ("then",)}
+_NEEDS = {"times": ("of",), "none": ("for",), "wait_for": ("timeout",), "if": ("then",), "repeat": ("until",)}
 
 
 def _ref(name: str) -> Schema:

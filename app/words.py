@@ -139,10 +139,14 @@ class Run:
     """A claimed run, with all that its next step needs.
 
     `at` is the path of the step it stands at ("steps[0]"; None: past the last), `ordinal` counts the steps entered so
-    far, `attempt` the attempts of this step so far (`forgiven` of them do not
-    count), `turn` every settled change (compare-and-set), `job` the queue job
-    that may move it. `document` is the workflow version that started it; `outputs` maps step ids to their outputs.
-    `matched` are the events that the pattern used, where the document asks for them; else the last of them alone.
+    far, `attempt` the attempts of this step so far (`forgiven` of them do not count), `turn` every settled change
+    (compare-and-set), `job` the queue job that may move it. `document` is the workflow version that started it; `outputs`
+    maps step ids to their outputs, `variables` names to what steps have set, `last` is what the last action gave.
+    `matched` are the events that the pattern used (their ids: `used`), where the document asks for them; else the last of
+    them alone. `rounds` counts those of the `repeat` in which it stands.
+
+    A block of a `par` is a run with a parent; `root_id` is the one without (None: it has none itself). A parent waits for
+    `blocks_left`. `subject` is whose events it waits for, where that is told by another field than distinct_id.
     """
 
     id: UUID
@@ -162,6 +166,15 @@ class Run:
     outputs: Mapping[str, Any]
     matched: tuple[Event, ...]
     step_started_at: datetime | None = None
+    updated_at: datetime | None = None
+    used: tuple[str, ...] = ()
+    rounds: int = 0
+    root_id: UUID | None = None
+    parent_id: UUID | None = None
+    blocks_left: int | None = None
+    subject: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    last: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from app.act import steps
+from app.act import checking, steps
 from app.documents import Document, Mistake
 from app.match.bound import most_together
 from app.match.grammar import MOST_REFERENCES
@@ -25,7 +25,7 @@ _MAY_HAVE: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
     "exit_on": lambda leaf: check_leaf(leaf, "exit_on"),
     "key": check_key,
     "again": check_again,
-    "strict": lambda strict: steps.check_strict(strict, "strict"),
+    "strict": lambda strict: checking.check_strict(strict, "strict"),
 }
 
 
@@ -59,7 +59,7 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         if name in document:
             yield from check(document[name])
     if "steps" in document:
-        yield from steps.check(document["steps"], check_leaf)
+        yield from checking.check(document["steps"], check_leaf)
     else:
         yield "steps", "is missing: what is to be done"
 
@@ -99,6 +99,11 @@ def _patterns(found: Iterable[Any]) -> Iterator[Pattern]:
 def _pattern(on: Any) -> Pattern:
     """Only its size counts here: what its filters say does not."""
     return compile_pattern(on, lambda text: lambda event: True)
+
+
+def as_kept(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document as it goes into Postgres, with whatever mistakes it has."""
+    return {name: steps.in_order(part) if name == "steps" else part for name, part in document.items()}
 
 
 def compile_stored(name: str, document: Mapping[str, Any]) -> Rule:

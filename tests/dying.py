@@ -19,7 +19,7 @@ from app import settings
 from app.act import outbound
 from app.advance import Advancer
 from app.journey import Journey
-from app.store.runs import Settlement
+from app.store.settlements import Settlement
 from app.words import Run
 
 POINTS = ("before act", "after act", "before settle", "after settle")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from uuid import UUID
 
 from standardwebhooks import Webhook
 
-from app import manage
+from app import manage, moves
 from app.journey import Journey
+from app.store import runs, settlements
 from tests.builders import Sender, a_workflow, an_event
 from tests.carrying import carry, jobs_of, rows_of, the_run, wake
 from tests.destination import Answer, a_destination
@@ -224,6 +226,18 @@ def test_an_event_that_came_before_the_wait_was_written_counts(house: Journey, a
     carry(house, acme.account_id, run)
     assert carry(house, acme.account_id, run, job=3)["status"] == "done"
     assert rows_of(house, "steps", acme.account_id, run)[1]["path"] == "steps[0].then[0]"
+
+
+def test_a_worker_that_died_before_it_looked_back_is_made_up_for(house: Journey, acme: Sender) -> None:
+    run = _started(house, acme, WAIT_FOR)
+    wake(house, acme.account_id, acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"])
+    claimed = runs.claim_run(house.database, acme.account_id, UUID(run), 1)
+    assert claimed is not None
+    now = house.clock()
+    assert settlements.settle_run(house.database, claimed, moves.enter(claimed, now, now + timedelta(hours=1)), now)
+    carry(house, acme.account_id, run)
+    assert carry(house, acme.account_id, run, job=3)["status"] == "done"
+    assert rows_of(house, "steps", acme.account_id, run)[1]["output"] == {"text": "sold 17"}
 
 
 def test_an_event_before_the_start_does_not_count(house: Journey, acme: Sender) -> None:

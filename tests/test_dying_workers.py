@@ -18,7 +18,7 @@ import pytest
 from app import manage
 from app.journey import Journey
 from tests.builders import Sender, a_workflow, an_event
-from tests.carrying import rows_of, the_run
+from tests.carrying import jobs_of, rows_of, the_run
 from tests.destination import Destination, a_destination
 from tests.dying import POINTS
 
@@ -108,3 +108,37 @@ def _calls(destination: Destination, run: str, settled: int) -> dict[int, int]:
     """How many calls each settled step of a run has made."""
     made = Counter(call.headers["Idempotency-Key"] for call in destination.calls)
     return {number: made[f"{run}-{number}"] for number in range(settled)}
+
+
+def test_blocks_that_die_at_their_end_wake_their_run_once(
+    house: Journey, acme: Sender, worker: subprocess.Popen[str]
+) -> None:
+    chance = random.Random(7)
+    blocks = [[{"set": {"a": "1"}}], [{"set": {"b": "2"}}]]
+    steps = [{"par": blocks}, {"set": {"c": "vars.a + vars.b"}}]
+    manage.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    for _ in range(4):
+        run = acme.post(an_event()).get_json()["runs"][0]
+        points = chance.sample(POINTS, k=3)
+        assert _order(worker, account=acme.account_id, run=run, job=1, point=points[0], ordinal=0) == 9
+        _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0)
+        started = _blocks(house, acme, run)
+        assert len(started) == 2
+        for block, point in zip(started, points[1:], strict=True):
+            assert _order(worker, account=acme.account_id, run=block, job=1, point=point, ordinal=0) == 9
+        for block in chance.sample(started * 2, k=4):
+            assert _order(worker, account=acme.account_id, run=block, job=1, point=None, ordinal=0) == 0
+        assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
+        assert _order(worker, account=acme.account_id, run=run, job=2, point=points[0], ordinal=0) == 9
+        assert _order(worker, account=acme.account_id, run=run, job=2, point=None, ordinal=0) == 0
+        assert the_run(house, acme.account_id, run)["status"] == "done"
+        assert [row["output"] for row in rows_of(house, "steps", acme.account_id, run)] == [None, {"c": 3}]
+
+
+def _blocks(house: Journey, acme: Sender, run: str) -> list[str]:
+    with house.database.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT id FROM runs WHERE account_id = %(account)s AND parent_id = %(run)s ORDER BY id",
+            {"account": acme.account_id, "run": run},
+        )
+        return [str(row[0]) for row in found]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.filters import DEEPEST, LONGEST, RUN_NAMES, FilterError, compile_filter
+from app.filter_text import DEEPEST, FilterError
+from app.filters import LONGEST, RUN_NAMES, compile_filter
 
 NAMES: dict[str, Any] = {
     "event": "product_view",

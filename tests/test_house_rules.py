@@ -19,6 +19,8 @@ JOINERS = {
     "batches",
     "history",
     "advance",
+    "arrivals",
+    "moves",
     "manage",
     "explain",
     "outward",

@@ -76,6 +76,15 @@ GOOD: list[dict[str, Any]] = [
         ]
     },
     {"steps": [{"whatsapp": {**WHATSAPP, "params": [{"mustache": "x"}], "header": {"video": {"mustache": "x"}}}}]},
+    {"steps": [{"log": "x", "then": [STEP], "else": []}]},
+    {
+        "steps": [
+            {"id": "s", "set": {"a": "add(data.x, 1)", "b": 2.5, "c": False}},
+            {"log": "{{ vars.a }} {{ last.x }}"},
+        ]
+    },
+    {"steps": [{"par": [[STEP], [{"par": [[], [STEP]]}]]}]},
+    {"steps": [{"repeat": [{"par": [[STEP], [STEP]]}], "until": "count(matched) > 1 || latest.x == 1", "most": 1000}]},
 ]
 BAD: list[dict[str, Any]] = [
     {"colour": "red"},
@@ -131,6 +140,16 @@ BAD: list[dict[str, Any]] = [
     {"steps": [{"wait_for": "b"}]},
     {"steps": [{"if": "true", "else": []}]},
     {"steps": [{"if": "true", "then": [{"colour": "red"}]}]},
+    {"steps": [{"log": "x", "then": "y"}]},
+    {"steps": [{"set": {}}]},
+    {"steps": [{"set": {"a b": "1"}}]},
+    {"steps": [{"set": {"a": ["1"]}}]},
+    {"steps": [{"par": [[STEP]]}]},
+    {"steps": [{"par": [[STEP], STEP]}]},
+    {"steps": [{"par": [[STEP], [STEP]], "else": []}]},
+    {"steps": [{"repeat": [STEP]}]},
+    {"steps": [{"repeat": [], "until": "true"}]},
+    {"steps": [{"repeat": [STEP], "until": "true", "most": 1001}]},
 ]
 
 
@@ -159,6 +178,15 @@ def test_there_are_examples_to_look_at() -> None:
 def test_an_example_passes_schema_and_checks(text: str, validator: Draft7Validator) -> None:
     assert [error.message for error in validator.iter_errors(read_document(text).value)] == []
     assert list(map(str, mistakes_in(text.encode()))) == []
+
+
+def test_the_steps_in_the_documents_are_right() -> None:
+    told = (ROOT / "docs" / "workflows.md").read_text("utf-8")
+    snippets = re.findall(r"^```yaml\n(- .*?)^```", told, re.DOTALL | re.MULTILINE)
+    assert len(snippets) >= 6
+    for snippet in snippets:
+        document = _document({"steps": read_document(snippet).value})
+        assert list(map(str, mistakes_in(json.dumps(document).encode()))) == []
 
 
 @pytest.mark.parametrize("changes", GOOD, ids=json.dumps)

@@ -1,41 +1,46 @@
-"""The steps of a document: checked, and walked from one to the next. Pure.
+"""The steps of a document, walked from one to the next. Pure; `checking.py` checks them.
 
-A place is a path such as `steps[2]`; a step that has blocks of steps of its own (`then`, `else`) has them at
-`steps[2].then[0]`. After the last step of a block comes the one after the step that has the block.
+A place is a path such as `steps[2]`; a step that has blocks of steps of its own has them at `steps[2].then[0]`,
+`steps[2].repeat[0]` or, where they go on side by side, `steps[2].par[1][0]`. After the last step of a block comes the one
+after the step that has the block; after the last of a `repeat` that step itself; after the last of a block of `par` nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.act import ACTIONS, retry
-from app.act.template import steps_named, texts_in
-from app.durations import read_duration
-from app.filters import RUN_NAMES, FilterError, compile_filter
+from app.act import ACTIONS
 
 DEFAULT_TIMEOUT = "15s"
 LONGEST_TIMEOUT = "2m"
 MOST_STEPS = 200
+# Counted with the rounds of each `repeat`.
+MOST_ENTERED = 20_000
 DEEPEST = 10
+FEWEST_BLOCKS, MOST_BLOCKS = 2, 20
+MOST_ROUNDS, DEFAULT_ROUNDS = 1_000, 100
 
-WAIT, WAIT_FOR, IF = "wait", "wait_for", "if"
-VERBS = (WAIT, WAIT_FOR, IF, *ACTIONS)
+WAIT, WAIT_FOR, IF, SET, PAR, REPEAT = "wait", "wait_for", "if", "set", "par", "repeat"
+VERBS = (WAIT, WAIT_FOR, IF, SET, PAR, REPEAT, *ACTIONS)
 # What a step may have beside its verb.
-_OF_ACTIONS = ("id", "retry", "timeout", "strict")
-_BESIDE = {WAIT: ("id",), WAIT_FOR: ("id", "timeout", "then", "else"), IF: ("id", "then", "else")}
+_OF_ACTIONS = ("id", "retry", "timeout", "strict", "then", "else")
+_BESIDE = {
+    WAIT: ("id",),
+    WAIT_FOR: ("id", "timeout", "then", "else"),
+    IF: ("id", "then", "else"),
+    SET: ("id",),
+    PAR: ("id",),
+    REPEAT: ("id", "until", "most"),
+}
+_BLOCKS = ("then", "else", REPEAT, PAR)
 ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _PLACE = re.compile(r"(?P<block>.+)\[(?P<index>\d+)\]")
-_PART = re.compile(r"(\w+)\[(\d+)\]")
-_STEP_IN_CEL = re.compile(r"\bsteps\.(\w+)")
-
-Mistakes = list[tuple[str, str]]
-# Checks the leaf of a pattern (an event's name, or {event, where}) at a path.
-CheckLeaf = Callable[[Any, str], Mistakes]
-
-
-# Walking
+_PART = re.compile(r"(\w+)((?:\[\d+\])+)")
+_INDEX = re.compile(r"\[(\d+)\]")
+# What a document may speak of that takes work to find out.
+_SPOKEN_OF = re.compile(r"\b(matched|latest|vars|last|steps|mustache)\b")
 
 
 def first(document: Mapping[str, Any]) -> str | None:
@@ -44,12 +49,17 @@ def first(document: Mapping[str, Any]) -> str | None:
 
 
 def following(document: Mapping[str, Any], at: str) -> str | None:
-    """The path of the step that comes after the one at `at` is over; None at the end."""
+    """The path of the step that comes after the one at `at` is over; None at the end of the document, or of the block of
+    a `par` in which it stands."""
     while match := _PLACE.fullmatch(at):
-        index = int(match["index"]) + 1
-        if index < len(_block_at(document, match["block"])):
-            return f"{match['block']}[{index}]"
-        at = match["block"].rpartition(".")[0]
+        block, index = match["block"], int(match["index"]) + 1
+        if index < len(_block_at(document, block)):
+            return f"{block}[{index}]"
+        if block.endswith("]"):
+            return None
+        at, _, name = block.rpartition(".")
+        if name == REPEAT:
+            return at
     return None
 
 
@@ -64,150 +74,32 @@ def step_at(document: Mapping[str, Any], at: str) -> Mapping[str, Any]:
 
 
 def _block_at(document: Mapping[str, Any], path: str) -> Any:
-    above, _, name = path.rpartition(".")
     found: Any = document
-    for block, index in _PART.findall(above):
-        found = found[block][int(index)]
-    return found[name]
+    for part in path.split("."):
+        match = _PART.fullmatch(part)
+        found = found[match[1] if match else part]
+        for index in _INDEX.findall(part):
+            found = found[int(index)]
+    return found
 
 
 def inside(document: Mapping[str, Any], at: str, branch: str) -> str | None:
-    """The first step of the block `branch` (then or else) of the step at `at`, or what follows that step when the block
-    is empty or not there."""
+    """The first step of the block `branch` (then, else or repeat) of the step at `at`, or what follows that step when the
+    block is empty or not there."""
     if step_at(document, at).get(branch):
         return f"{at}.{branch}[0]"
     return following(document, at)
 
 
+def blocks_of(document: Mapping[str, Any], at: str) -> list[tuple[int, str]]:
+    """The blocks of the `par` at `at` that have steps: their numbers, and the paths of their first steps."""
+    blocks = step_at(document, at)[PAR]
+    return [(number, f"{at}.{PAR}[{number}][0]") for number, block in enumerate(blocks) if block]
+
+
 def verb_of(step: Mapping[str, Any]) -> str:
-    """What a checked step does: `wait`, `wait_for`, `if`, or the name of an action."""
+    """What a checked step does: `wait`, `wait_for`, `if` …, or the name of an action."""
     return next(name for name in step if name in VERBS)
-
-
-def leaves_awaited(document: Mapping[str, Any]) -> list[Any]:
-    """All that runs of a checked document may wait for or end by: leaves of `wait_for` and `exit_on`."""
-    found = [document["exit_on"]] if "exit_on" in document else []
-    return found + list(_awaited_in(document["steps"]))
-
-
-def _awaited_in(steps: list[Mapping[str, Any]]) -> Iterator[Any]:
-    for step in steps:
-        if WAIT_FOR in step:
-            yield step[WAIT_FOR]
-        for branch in ("then", "else"):
-            yield from _awaited_in(step.get(branch) or [])
-
-
-# Checking
-
-
-def check(steps: Any, check_leaf: CheckLeaf, path: str = "steps") -> Mistakes:
-    """All that is wrong with the steps of a document, as (path, message)."""
-    checking = _Checking(check_leaf)
-    checking.block(steps, path, 0)
-    if checking.count > MOST_STEPS:
-        checking.mistakes.append((path, f"has {checking.count} steps in all; {MOST_STEPS} are allowed"))
-    if not steps and isinstance(steps, list):
-        checking.mistakes.append((path, "is empty; a workflow has at least one step"))
-    return checking.mistakes
-
-
-class _Checking:
-    """One walk over all steps in the order of the text; `known` are the ids met so far."""
-
-    def __init__(self, check_leaf: CheckLeaf) -> None:
-        self._check_leaf = check_leaf
-        self.known: dict[str, str] = {}
-        self.count = 0
-        self.mistakes: Mistakes = []
-
-    def block(self, steps: Any, path: str, depth: int) -> None:
-        """A list of steps."""
-        if not isinstance(steps, list):
-            self.mistakes.append((path, "has to be a list of steps"))
-        elif depth > DEEPEST:
-            self.mistakes.append((path, f"is nested deeper than {DEEPEST} blocks"))
-        else:
-            for index, step in enumerate(steps):
-                self._step(step, f"{path}[{index}]", depth)
-
-    def _step(self, step: Any, path: str, depth: int) -> None:
-        self.count += 1
-        if not isinstance(step, Mapping):
-            self.mistakes.append((path, "has to be an object such as {wait: 30m} or {log: some text}"))
-            return
-        verbs = [name for name in step if name in VERBS]
-        self._fields(step, path, verbs)
-        self._id(step, path)
-        for verb in verbs:
-            self._verb(verb, step, path)
-        if isinstance(step.get("id"), str):
-            self.known.setdefault(step["id"], path)
-        for branch in ("then", "else"):
-            if branch in step and any(branch in beside(verb) for verb in verbs):
-                self.block(step[branch], f"{path}.{branch}", depth + 1)
-
-    def _fields(self, step: Mapping[str, Any], path: str, verbs: list[str]) -> None:
-        allowed = {name for verb in verbs for name in beside(verb)} or set(_OF_ACTIONS)
-        self.mistakes += [
-            (f"{path}.{name}", f"is unknown; a step is one of {', '.join(VERBS)}, and has {', '.join(sorted(allowed))}")
-            for name in step
-            if name not in allowed and name not in VERBS
-        ]
-        if not verbs:
-            self.mistakes.append((path, f"says nothing that is to be done; it needs one of {', '.join(VERBS)}"))
-        if len(verbs) > 1:
-            self.mistakes.append((path, f"does several things at once ({', '.join(verbs)}); make them several steps"))
-
-    def _id(self, step: Mapping[str, Any], path: str) -> None:
-        if "id" not in step:
-            return
-        name = step["id"]
-        if not isinstance(name, str) or not ID.fullmatch(name):
-            self.mistakes.append((f"{path}.id", "has to be up to 63 letters, digits and _, and not begin with a digit"))
-        elif name in self.known:
-            self.mistakes.append((f"{path}.id", f"{name} is the id of {self.known[name]} already"))
-
-    def _verb(self, verb: str, step: Mapping[str, Any], path: str) -> None:
-        fields, here = step[verb], f"{path}.{verb}"
-        if verb == WAIT:
-            self.mistakes += _check_duration(fields, here)
-        elif verb == WAIT_FOR:
-            self.mistakes += self._check_leaf(fields, here)
-            self.mistakes += _check_duration(step.get("timeout"), f"{path}.timeout")
-        elif verb == IF:
-            self._condition(fields, here)
-            if "then" not in step:
-                self.mistakes.append((path, "has no then: the steps to take if it is true"))
-        else:
-            self._action(verb, step, path)
-
-    def _condition(self, text: Any, path: str) -> None:
-        if not isinstance(text, str):
-            self.mistakes.append((path, "has to be a CEL expression (text), such as data.price > 5000"))
-            return
-        try:
-            compile_filter(text, also=RUN_NAMES)
-        except FilterError as wrong:
-            self.mistakes.append((path, str(wrong)))
-        self._known_steps(path, set(_STEP_IN_CEL.findall(text)))
-
-    def _action(self, verb: str, step: Mapping[str, Any], path: str) -> None:
-        self.mistakes += ACTIONS[verb].check(step[verb], f"{path}.{verb}")
-        for place, text in texts_in(step[verb], f"{path}.{verb}"):
-            self._known_steps(place, steps_named(text))
-        if "retry" in step:
-            self.mistakes += retry.check(step["retry"], f"{path}.retry")
-        if "timeout" in step:
-            self.mistakes += _check_timeout(step["timeout"], f"{path}.timeout")
-        if "strict" in step:
-            self.mistakes += check_strict(step["strict"], f"{path}.strict")
-
-    def _known_steps(self, path: str, names: Set[str]) -> None:
-        self.mistakes += [
-            (path, f"steps.{name} is not known yet: no step before this one has the id {name}")
-            for name in sorted(names - self.known.keys())
-        ]
 
 
 def beside(verb: str) -> tuple[str, ...]:
@@ -215,25 +107,58 @@ def beside(verb: str) -> tuple[str, ...]:
     return _BESIDE.get(verb, _OF_ACTIONS)
 
 
-def _check_duration(value: Any, path: str) -> Mistakes:
-    if value is None:
-        return [(path, "is missing: how long to wait at most, such as 1d")]
-    try:
-        read_duration(value)
-    except ValueError as wrong:
-        return [(path, str(wrong))]
-    return []
+def blocks_in(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All blocks of steps that a step has, each with its path below the step."""
+    for branch in _BLOCKS[:3]:
+        if branch in step:
+            yield branch, step[branch]
+    if isinstance(step.get(PAR), list):
+        yield from ((f"{PAR}[{number}]", block) for number, block in enumerate(step[PAR]))
 
 
-def check_strict(value: Any, path: str) -> Mistakes:
-    """What is wrong with a `strict`, of a step or of a whole document."""
-    return [] if isinstance(value, bool) else [(path, "has to be true or false")]
+def every_step(steps: Any) -> Iterator[Mapping[str, Any]]:
+    """All steps of a checked list, those of their blocks included."""
+    for step in steps or ():
+        yield step
+        for _, block in blocks_in(step):
+            yield from every_step(block)
 
 
-def _check_timeout(value: Any, path: str) -> Mistakes:
-    try:
-        if read_duration(value) > read_duration(LONGEST_TIMEOUT):
-            return [(path, f"is longer than {LONGEST_TIMEOUT}")]
-    except ValueError as wrong:
-        return [(path, str(wrong))]
-    return []
+def in_order(steps: Any) -> Any:
+    """Steps as they are kept, with whatever mistakes they have: each `set` as a list of objects with one name, since jsonb
+    does not keep the order of names and later values see earlier ones."""
+    if isinstance(steps, list):
+        return [in_order(step) for step in steps]
+    if not isinstance(steps, Mapping):
+        return steps
+    kept = {name: in_order(part) if name in _BLOCKS else part for name, part in steps.items()}
+    if isinstance(kept.get(SET), Mapping):
+        kept[SET] = [{name: value} for name, value in kept[SET].items()]
+    return kept
+
+
+def values_set(step: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a `set` sets: names and expressions, in order."""
+    given = step[SET]
+    parts = [given] if isinstance(given, Mapping) else given
+    return [pair for part in parts for pair in part.items()]
+
+
+def leaves_awaited(document: Mapping[str, Any]) -> list[Any]:
+    """All that runs of a checked document may wait for or end by: leaves of `wait_for` and `exit_on`."""
+    found = [document["exit_on"]] if "exit_on" in document else []
+    return found + [step[WAIT_FOR] for step in every_step(document["steps"]) if WAIT_FOR in step]
+
+
+def has_blocks(document: Mapping[str, Any]) -> bool:
+    """Whether runs of a checked document may have blocks that go on side by side."""
+    return any(PAR in step for step in every_step(document["steps"]))
+
+
+def spoken_of(document: Mapping[str, Any]) -> frozenset[str]:
+    """Which of the names `matched latest vars last steps` the texts of a document may speak of; rather too many than too
+    few."""
+    found = set(_SPOKEN_OF.findall(repr(document["steps"])))
+    if "mustache" in found:
+        found |= {"latest", "vars"}
+    return frozenset(found)

@@ -1,8 +1,7 @@
 """Templates: Liquid text over the names of a run becomes text. Authors are not trusted, so all is bounded.
 
-Comes in: a text and the names `event distinct_id phone data received_at run steps matched` (and `now`). Goes out: the
-rendered text, or TemplateError with a line that the author understands. What is not there prints as nothing, or, where
-the author asked for that (`strict`), is an error.
+Comes in: a text and the names that a run has (and `now`). Goes out: the rendered text, or TemplateError with a line that
+the author understands. What is not there prints as nothing, or, where the author asked for that (`strict`), is an error.
 
 Wherever a text may stand, `{mustache: TEXT}` may stand as well (`mustache.py`).
 """
@@ -26,10 +25,11 @@ from app.act.mustache import members_named as members_named_by_mustache
 from app.act.mustache import parse as parse_mustache
 from app.act.mustache import render as render_mustache
 from app.act.numbers import Number
+from app.filters import EVENT_NAMES, RUN_NAMES
 
 T = TypeVar("T")
 
-NAMES = ("event", "distinct_id", "phone", "data", "received_at", "run", "steps", "matched")
+NAMES = (*EVENT_NAMES, *RUN_NAMES)
 
 LONGEST_TEMPLATE = 64 * 1024
 LARGEST_VALUE = 256 * 1024
@@ -126,12 +126,12 @@ def texts_in(value: Any, path: str) -> Iterator[tuple[str, Text]]:
             yield from texts_in(member, f"{path}[{index}]")
 
 
-def steps_named(text: Text) -> frozenset[str]:
-    """The ids of the steps whose output a template reads (`steps.nudge.body`); none of an unreadable one."""
+def members_named(text: Text, root: str) -> frozenset[str]:
+    """What a template reads of a name (of `steps`: `nudge` in `steps.nudge.body`); nothing of an unreadable one."""
     try:
         if not isinstance(text, str):
-            return members_named_by_mustache(_read_mustache(text)[1], "steps")
-        return frozenset(member for name, member, _ in _mentions(_parsed(text)) if name == "steps" and member)
+            return members_named_by_mustache(_read_mustache(text)[1], root)
+        return frozenset(member for name, member, _ in _mentions(_parsed(text)) if name == root and member)
     except TemplateError:
         return frozenset()
 

@@ -16,7 +16,8 @@ from typing import Any
 from uuid import UUID
 
 from app.durations import read_duration
-from app.filters import Comparison, Converted, Filter, FilterError, comparisons_in, compile_filter
+from app.filter_text import Comparison, FilterError, comparisons_in
+from app.filters import Converted, Filter, compile_filter
 from app.match import pattern as matcher
 from app.match.describe import describe
 from app.match.screen import Refusal, Screen, screenable
@@ -106,12 +107,7 @@ class Rule:
 
     def subject_of(self, names: Mapping[str, Any]) -> str | None:
         """Whose progress an event (its names) counts for; None when it lacks the key."""
-        value: Any = names
-        for name in self.key.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
-            return None
-        return str(value) if len(str(value)) <= LONGEST_KEY else None
+        return subject_by(self.key, names)
 
     def without_subject(self) -> Decision:
         """What it concludes about an event that lacks the key."""
@@ -273,6 +269,16 @@ def names_of(event: Event) -> Converted:
             "received_at": event.received_at,
         }
     )
+
+
+def subject_by(key: str, names: Mapping[str, Any]) -> str | None:
+    """Whom an event (its names) is about by a workflow's key; None when it lacks the key."""
+    value: Any = names
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
+        return None
+    return str(value) if len(str(value)) <= LONGEST_KEY else None
 
 
 def _compile_test(text: str) -> Any:

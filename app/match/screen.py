@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from app.filters import Comparison
+from app.filter_text import Comparison
 
 T = TypeVar("T")
 

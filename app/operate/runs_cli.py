@@ -52,8 +52,8 @@ def _check_workflow(account_id: int, name: str | None) -> None:
 def run_row(run: RunRow, now: datetime, width: int | None) -> str:
     """A run in one line."""
     if run.status == "running":
-        waits = run.wake_at is not None and run.wake_at > now
-        end = f"at {run.at}, {distance(run.wake_at, now) if run.wake_at and waits else 'due'}"
+        due = "waits for its blocks" if run.wake_at is None else "due"
+        end = f"at {run.at}, {distance(run.wake_at, now) if run.wake_at and run.wake_at > now else due}"
     else:
         end = run.error or ""
     workflow = f"{run.workflow} v{run.version}"
@@ -99,7 +99,7 @@ def retry(
     left_out = _retry(chosen)
     click.echo(f"{_count(len(chosen) - len(left_out))} on the way again")
     for run_id in left_out:
-        click.echo(f"{run_id}: has not failed, or is not of this account; nothing is done", err=True)
+        click.echo(f"{run_id}: has not failed, is a block, or is not of this account; nothing is done", err=True)
     if left_out:
         sys.exit(1)
 
@@ -142,7 +142,7 @@ def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[UUID]:
 @_account
 @command
 def cancel(ids: tuple[UUID, ...], account: str | None) -> None:
-    """End the running runs ID... where they stand. A call that is under way is not called back."""
+    """End the running runs ID... where they stand, with all their blocks. A call that is under way is not called back."""
     if not ids:
         raise click.UsageError("give at least one ID")
     kept = False

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from app.explain import EventStory, RunStory
+from app.explain import MOST_BLOCKS_TOLD, EventStory, RunStory
 from app.operate.lines import cut, distance, exact_moment, span, visible
 from app.store.stories import AttemptStory, RunRow, StepStory, StoredEvent
 
@@ -24,19 +24,40 @@ def run_lines(story: RunStory, now: datetime) -> Iterator[str]:
     yield _field("run", run.id)
     yield _field("workflow", f"{run.workflow}, version {run.version}, account {run.account}")
     yield _field("subject", run.distinct_id)
+    if run.root_id is not None:
+        yield _field("block of", run.root_id)
     yield _field("status", _status(run, now, story.verb))
     yield ""
     yield _at(run.created_at, f"started by {_starter(story)}")
     if len(run.matched) > 1:
         yield _INDENT + f"matched {len(run.matched)} events: {', '.join(map(str, run.matched))}"
+    yield from _way_lines(story, now)
+    yield _end(story, now)
+
+
+def _way_lines(story: RunStory, now: datetime) -> Iterator[str]:
+    """The steps in the order in which they were entered, each with its attempts and its blocks."""
     for step in story.steps:
         tried = [attempt for attempt in story.attempts if attempt.ordinal == step.ordinal]
-        yield from _step_lines(story, step, tried)
+        blocks = [block for block in story.blocks if block.run.parent_ordinal == step.ordinal]
+        yield from _step_lines(story, step, tried, blocks, now)
+    if len(story.blocks) == MOST_BLOCKS_TOLD:
+        yield (
+            _INDENT
+            + f"(only the first {MOST_BLOCKS_TOLD} blocks are told; `flask run show` tells each of them by its id)"
+        )
     known = {step.ordinal for step in story.steps}
     for attempt in story.attempts:
         if attempt.ordinal not in known:
             yield from _attempt_lines(attempt)
-    yield _end(story, now)
+
+
+def _block_lines(story: RunStory, now: datetime) -> Iterator[str]:
+    """A block of a `par`, moved in by two letters."""
+    number = story.run.match_key.rpartition(".")[2]
+    yield _at(story.run.created_at, f"  block {number} started (run {story.run.id})")
+    for line in (*_way_lines(story, now), _end(story, now)):
+        yield line[: len(_INDENT)] + "  " + line[len(_INDENT) :]
 
 
 def _starter(story: RunStory) -> str:
@@ -57,18 +78,22 @@ def _status(run: RunRow, now: datetime, verb: str | None = None) -> str:
 
 def _wake_up(run: RunRow, now: datetime) -> str:
     if run.wake_at is None:
-        return "unknown"
+        return "when its blocks have ended"
     return f"{exact_moment(run.wake_at)} ({distance(run.wake_at, now)})" if run.wake_at > now else "now"
 
 
-def _step_lines(story: RunStory, step: StepStory, tried: list[AttemptStory]) -> Iterator[str]:
+def _step_lines(
+    story: RunStory, step: StepStory, tried: list[AttemptStory], blocks: list[RunStory], now: datetime
+) -> Iterator[str]:
     name = f"{step.path} {step.action}" + (f" {step.name}" if step.name else "")
-    at_once = step.finished_at is not None and not tried and step.action not in ("wait", "wait_for")
+    at_once = step.finished_at is not None and not tried and not blocks and step.action not in ("wait", "wait_for")
     if not at_once:
         until = f", until {exact_moment(story.ends[step.ordinal])}" if step.ordinal in story.ends else ""
         yield _at(step.started_at, f"{name} entered{until}")
     for attempt in tried:
         yield from _attempt_lines(attempt)
+    for block in blocks:
+        yield from _block_lines(block, now)
     if step.finished_at is not None:
         yield _at(step.finished_at, f"{name} {step.status}{_how(step)}")
     elif step.error and not (tried and tried[-1].error == step.error):
@@ -87,7 +112,20 @@ def _how(step: StepStory) -> str:
         return came if output.get("arrived") else ": it did not come in time"
     if step.action == "if":
         return f": {output.get('taken')}" + (f" ({_short(output['why'])})" if "why" in output else "")
+    if step.action == "repeat":
+        return _round(output)
+    if step.action == "set":
+        given = ", ".join(f"{name} = {_EXACT_JSON.encode(value).decode()}" for name, value in output.items())
+        return f": {_short(given)}" + (f" ({_short(step.error)})" if step.error else "")
     return f": {_short(output['text'])}" if "text" in output else ""
+
+
+def _round(output: Mapping[str, Any]) -> str:
+    rounds, why = output.get("rounds"), f" ({_short(output['why'])})" if "why" in output else ""
+    if "ended" not in output:
+        return f": round {rounds + 1 if isinstance(rounds, int) else '?'} begins{why}"
+    ended = "until is true" if output["ended"] == "until" else "that is the most that may be"
+    return f": over after {rounds} round{'' if rounds == 1 else 's'}, {ended}{why}"
 
 
 def _short(value: object) -> str:
@@ -103,7 +141,7 @@ def _attempt_lines(attempt: AttemptStory) -> Iterator[str]:
     yield _at(attempt.started_at, f"  attempt {attempt.attempt}: {line}: {attempt.outcome}{said}")
     body = response.get("body")
     if body not in (None, ""):
-        shown = body if isinstance(body, str) else msgspec.json.encode(body).decode()
+        shown = body if isinstance(body, str) else _EXACT_JSON.encode(body).decode()
         yield _INDENT + "    answer: " + cut(visible(shown), _SHOWN_OF_ANSWER)
 
 
@@ -125,7 +163,9 @@ def _end(story: RunStory, now: datetime) -> str:
         return _at(
             ended, f"{run.status} after {span(ended - run.created_at)}" + (f": {run.error}" if run.error else "")
         )
-    if run.wake_at is not None and run.wake_at > now:
+    if run.wake_at is None:
+        return _at(now, f"waits for its blocks, at {run.at} ({story.verb})")
+    if run.wake_at > now:
         return _at(run.wake_at, f"next wake-up, {distance(run.wake_at, now)}, at {run.at} ({story.verb})")
     return _at(now, f"its job is due, at {run.at} ({story.verb})")
 
@@ -196,6 +236,7 @@ def event_object(event: StoredEvent) -> bytes:
 
 
 _JSON = msgspec.json.Encoder()
+_EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 def _field(name: str, value: object) -> str:

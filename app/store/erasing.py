@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,7 +21,7 @@ class Erased:
 
 _RUN_PARTS = """
 WITH gone AS (
-    DELETE FROM runs WHERE account_id = :account AND {which} RETURNING id
+    DELETE FROM runs WHERE account_id = :account AND {which} RETURNING id, parent_id
 ), steps_gone AS (
     DELETE FROM steps USING gone WHERE account_id = :account AND run_id = gone.id
 ), attempts_gone AS (
@@ -27,7 +29,7 @@ WITH gone AS (
 ), messages_gone AS (
     DELETE FROM messages USING gone WHERE account_id = :account AND run_id = gone.id
 )
-SELECT count(*) FROM gone
+SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM gone
 """
 
 # Whose progress its events may have moved, by the key of each workflow, in all its versions; and the jobs that name them.
@@ -69,11 +71,19 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     values = {"account": account_id, "subject": subject}
     connection.execute(sa.text(_TARGETS), values)
     progress = connection.execute(sa.text(_PROGRESS), values).scalar_one()
-    runs = connection.execute(sa.text(_RUN_PARTS.format(which="distinct_id = :subject")), values).scalar_one()
+    runs = _erase_runs(connection, "distinct_id = :subject", values)
     connection.execute(
         sa.text(
             "DELETE FROM idempotency_keys AS known USING events WHERE events.account_id = :account "
             "AND distinct_id = :subject AND known.account_id = :account AND known.key = events.idempotency_key"
+        ),
+        values,
+    )
+    connection.execute(
+        sa.text(
+            "DELETE FROM keyed_events AS known USING events WHERE events.account_id = :account "
+            "AND distinct_id = :subject AND known.account_id = :account AND known.event_id = events.id "
+            "AND known.received_at = events.received_at"
         ),
         values,
     )
@@ -86,9 +96,20 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
 def erase_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID) -> Erased:
     """Delete a workflow with its versions, progress and runs."""
     values = {"account": account_id, "workflow": workflow_id}
-    runs = connection.execute(sa.text(_RUN_PARTS.format(which="workflow_id = :workflow")), values).scalar_one()
+    runs = _erase_runs(connection, "workflow_id = :workflow", values)
     progress = connection.execute(
         sa.text("DELETE FROM progress WHERE account_id = :account AND workflow_id = :workflow"), values
     ).rowcount
     connection.execute(sa.text("DELETE FROM workflows WHERE account_id = :account AND id = :workflow"), values)
     return Erased(0, runs, progress)
+
+
+def _erase_runs(connection: sa.Connection, which: str, values: Mapping[str, Any]) -> int:
+    """Delete runs with their blocks; how many, blocks not counted. A block that was started while its parent was being
+    deleted is seen the next time."""
+    erased = 0
+    while True:
+        rows, runs = connection.execute(sa.text(_RUN_PARTS.format(which=which)), values).one()
+        if not rows:
+            return erased
+        erased += runs

@@ -1,4 +1,4 @@
-"""What a person does to runs: failed → running (retried), running → cancelled, and runs of events that came long ago.
+"""What a person does to runs: failed → running (retried), and runs of events that came long ago. `families.py` ends them.
 
 Each is one statement: the run, its step and its job change together or not at all.
 """
@@ -17,37 +17,32 @@ from app.words import NewRun
 
 # The run stands where it failed, so that the idempotency key of its step is the same; its attempts go on counting, but
 # those that were made are forgiven, and so is the time that the step has taken. The job has a number of its own, for the
-# one that failed may still be about.
+# one that failed may still be about. Where blocks have failed these go on, and their parents wait for them again.
 _RETRY = """
-WITH run AS (
-    UPDATE runs SET status = 'running', forgiven = attempt, turn = turn + 1, job = job + 1, wake_at = :now, error = NULL,
-        step_started_at = :now, updated_at = :now, finished_at = NULL
-    WHERE account_id = :account AND id = ANY (CAST(:runs AS uuid[])) AND status = 'failed'
-    RETURNING account_id, id, ordinal, job
+WITH root AS (
+    SELECT id FROM runs
+    WHERE account_id = :account AND id = ANY (CAST(:runs AS uuid[])) AND status = 'failed' AND parent_id IS NULL
+), failed AS (
+    SELECT found.id, (SELECT count(*) FROM runs AS block WHERE block.account_id = :account AND block.parent_id = found.id
+        AND block.parent_ordinal = found.ordinal AND block.status = 'failed')::int AS blocks
+    FROM (SELECT runs.* FROM root JOIN runs ON account_id = :account AND runs.id = root.id
+          UNION ALL SELECT runs.* FROM root JOIN runs ON account_id = :account AND root_id = root.id) AS found
+    WHERE status = 'failed'
+), run AS (
+    UPDATE runs SET status = 'running', forgiven = attempt, turn = turn + 1, job = job + 1,
+        wake_at = CASE WHEN blocks = 0 THEN CAST(:now AS timestamptz) END, blocks_left = nullif(blocks, 0), error = NULL,
+        step_started_at = :now, updated_at = greatest(updated_at, :now), finished_at = NULL
+    FROM failed WHERE account_id = :account AND runs.id = failed.id AND status = 'failed'
+    RETURNING account_id, runs.id, ordinal, job, parent_id, blocks
 ), step AS (
     UPDATE steps SET status = 'waiting', finished_at = NULL
     FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
 ), job AS (
     INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
     SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
-    FROM run, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text)
+    FROM run, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text) WHERE blocks = 0
 )
-SELECT id FROM run
-"""
-
-# Compare-and-set on `turn`, as workers do it: who was overtaken changes nothing.
-_CANCEL = """
-WITH run AS (
-    UPDATE runs SET status = 'cancelled', turn = turn + 1, wake_at = NULL, error = 'cancelled by hand', updated_at = :now,
-        finished_at = :now
-    WHERE account_id = :account AND id = :run AND turn = :turn AND status = 'running'
-    RETURNING account_id, id, ordinal
-), step AS (
-    UPDATE steps SET status = 'skipped', finished_at = :now, error = 'cancelled by hand'
-    FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
-        AND steps.status = 'waiting'
-)
-SELECT count(*) FROM run
+SELECT id FROM run WHERE parent_id IS NULL
 """
 
 _START = """
@@ -68,17 +63,11 @@ SELECT count(*) FROM run
 
 
 def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
-    """Let failed runs go on where they failed, at once; which they were: others are left alone."""
+    """Let failed runs go on where they or their blocks failed, at once; which they were: others are left alone."""
     found = connection.execute(
         sa.text(_RETRY), {"account": account_id, "runs": [str(run) for run in run_ids], "now": now}
     )
     return {row.id for row in found}
-
-
-def cancel_run(connection: sa.Connection, account_id: int, run_id: UUID, turn: int, now: datetime) -> bool:
-    """End a run that stands where it did in `turn`; False when it has moved on or ended since."""
-    values = {"account": account_id, "run": run_id, "turn": turn, "now": now}
-    return bool(connection.execute(sa.text(_CANCEL), values).scalar())
 
 
 def start_missed_run(connection: sa.Connection, account_id: int, new: NewRun, now: datetime) -> bool:

@@ -36,12 +36,29 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
     return found
 
 
+def wake_parents_of_nobody(connection: sa.Connection, now: datetime) -> int:
+    """Make due each run that waits for its blocks though none of them runs; how many there were.
+
+    The statement that ends a block wakes its parent; like `enqueue_orphans` this is the net below it. That one gives them
+    a job.
+    """
+    return connection.execute(
+        sa.text(
+            "UPDATE runs SET wake_at = :now, blocks_left = NULL WHERE status = 'running' AND wake_at IS NULL "
+            "AND updated_at < :before AND NOT EXISTS (SELECT FROM runs AS block WHERE block.account_id = runs.account_id "
+            "AND block.parent_id = runs.id AND block.status = 'running')"
+        ),
+        {"now": now, "before": now - ORPHANED_AFTER},
+    ).rowcount
+
+
 def cancel_runs_without_workflow(connection: sa.Connection, now: datetime) -> int:
     """End the runs that were started while their workflow was being deleted; how many."""
     return connection.execute(
         sa.text(
             "UPDATE runs SET status = 'cancelled', error = 'its workflow was deleted', turn = turn + 1, wake_at = NULL, "
-            "finished_at = :now, updated_at = :now WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ("
+            "finished_at = :now, updated_at = :now "
+            "WHERE status = 'running' AND (wake_at < :before OR wake_at IS NULL) AND updated_at < :before AND NOT EXISTS ("
             "SELECT FROM workflows WHERE workflows.account_id = runs.account_id AND workflows.id = runs.workflow_id)"
         ),
         {"now": now, "before": now - ORPHANED_AFTER},

@@ -14,6 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.identifiers import moment_of
+from app.store.events import read_exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as it stands; `account` and `workflow` are names."""
+    """A run as it stands; `account` and `workflow` are names. A block of a `par` has a `root_id` (the run that it belongs
+    to) and a parent, at whose step of `parent_ordinal` it stands."""
 
     id: UUID
     account_id: int
@@ -58,6 +60,9 @@ class RunRow:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    root_id: UUID | None
+    parent_id: UUID | None
+    parent_ordinal: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,7 @@ def _values(wanted: EventsWanted) -> dict[str, Any]:
 _RUNS = """
 SELECT run.id, run.account_id, account.slug, run.workflow_id, workflow.name, run.version, run.status, run.at, run.ordinal,
     run.attempt, run.turn, run.match_key, run.event_id, run.matched, run.distinct_id, run.wake_at, run.step_started_at,
-    run.error, run.created_at, run.updated_at, run.finished_at
+    run.error, run.created_at, run.updated_at, run.finished_at, run.root_id, run.parent_id, run.parent_ordinal
 FROM runs AS run
 JOIN accounts AS account ON account.id = run.account_id
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
@@ -245,6 +250,7 @@ WHERE run.account_id = :account
 """
 
 _WANTED_RUNS = """
+    AND run.parent_id IS NULL
     AND (NOT :failed OR run.status = 'failed')
     AND (CAST(:workflow AS text) IS NULL OR workflow.name = :workflow)
     AND (CAST(:subject AS text) IS NULL OR run.distinct_id = :subject)
@@ -271,7 +277,7 @@ def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]
 
 
 def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunsWanted, limit: int | None) -> list[RunRow]:
-    """The wanted runs, newest first; all of them without a limit."""
+    """The wanted runs, newest first; all of them without a limit. Blocks are no runs of their own here."""
     found = connection.execute(
         sa.text(_RUNS + _WANTED_RUNS + "ORDER BY run.id DESC LIMIT :limit"),
         {
@@ -289,30 +295,48 @@ def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunsWan
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:
     """The runs that an event has started, oldest first."""
     found = connection.execute(
-        sa.text(_RUNS + "AND run.event_id = :event ORDER BY run.id"), {"account": account_id, "event": event_id}
+        sa.text(_RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id"),
+        {"account": account_id, "event": event_id},
+    )
+    return [RunRow(*row) for row in found]
+
+
+def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[RunRow]:
+    """The blocks that a run or a block has started, not those within these; in the order of their start. Of more than
+    `limit` the first."""
+    found = connection.execute(
+        sa.text(_RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"),
+        {"account": account_id, "run": run_id, "limit": limit},
     )
     return [RunRow(*row) for row in found]
 
 
 def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepStory]:
-    """The steps that a run has entered, in order."""
+    """The steps that a run has entered, in order; every number exact."""
     found = connection.execute(
         sa.text(
-            "SELECT ordinal, path, name, action, status, started_at, finished_at, output, error FROM steps "
+            "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
             "WHERE account_id = :account AND run_id = :run ORDER BY ordinal"
         ),
         {"account": account_id, "run": run_id},
     )
-    return [StepStory(*row) for row in found]
+    return [StepStory(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
 
 
 def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptStory]:
-    """What was tried in a run, in order."""
+    """What was tried in a run, in order; every number exact."""
     found = connection.execute(
         sa.text(
-            "SELECT ordinal, attempt, outcome, error_class, error, request, response, started_at, finished_at "
+            "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
             "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal, attempt"
         ),
         {"account": account_id, "run": run_id},
     )
-    return [AttemptStory(*row) for row in found]
+    return [
+        AttemptStory(**{**row._mapping, "request": _exactly(row.request), "response": _exactly(row.response)})
+        for row in found
+    ]
+
+
+def _exactly(text: str | None) -> Any:
+    return None if text is None else read_exactly(text)

@@ -183,6 +183,10 @@ workflow_versions = sa.Table(
     sa.ForeignKeyConstraint(
         ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
     ),
+    # Serves find_keys: by which fields, beside distinct_id, runs wait for events.
+    sa.Index(
+        "workflow_versions_key_idx", "account_id", postgresql_where=sa.text("awaits <> '{}' AND document ? 'key'")
+    ),
     comment="every version of every workflow; a run stays on the version that started it",
 )
 
@@ -225,6 +229,21 @@ idempotency_keys = sa.Table(
     comment="which idempotency keys were used in the last 30 days, and for which event",
 )
 
+keyed_events = sa.Table(
+    "keyed_events",
+    metadata,
+    _account(),
+    _column("key", sa.Text, "the field that some workflow has for its key, such as data.order_id"),
+    _column("subject", sa.Text, "what the event has there"),
+    _column("event_id", UUID(as_uuid=True), "the event"),
+    _moment("received_at", "received_at of that event (finds its partition)"),
+    # Serves find_events_by_key; the rule: an event has one value under a key.
+    sa.PrimaryKeyConstraint("account_id", "key", "subject", "event_id"),
+    # Serves forget_old_keyed_events.
+    sa.Index("keyed_events_received_at_idx", "received_at", postgresql_using="brin"),
+    comment="awaited events by the keys of workflows that count by another field than distinct_id; kept for 30 days",
+)
+
 runs = sa.Table(
     "runs",
     metadata,
@@ -235,7 +254,8 @@ runs = sa.Table(
     _column(
         "match_key",
         sa.Text,
-        "what it was started for, unique per workflow: the id of the last matched event, with its deadline if one fired",
+        "what it was started for, unique per workflow: the id of the last matched event, with its deadline if one fired; "
+        "of a block its parent's, with its place there",
     ),
     _column("event_id", UUID(as_uuid=True), "the event that started it"),
     _moment("event_received_at", "received_at of that event (finds its partition)"),
@@ -258,12 +278,27 @@ runs = sa.Table(
         server_default=sa.text("0"),
     ),
     _column("job", sa.Integer, "number of the queue job that may move it", server_default=sa.text("1")),
-    _moment("wake_at", "when its job is due: now, the end of a wait, or the next attempt; null: ended", null=True),
+    _moment(
+        "wake_at",
+        "when its job is due: now, the end of a wait, or the next attempt; null: ended, or waiting for its blocks",
+        null=True,
+    ),
     _moment("step_started_at", "when the current step was entered; null: not yet", null=True),
     _column("error", sa.Text, "why it failed, or ended early, in one line; null: it did not", null=True),
     _moment("created_at", "when it was started"),
     _moment("updated_at", "when it last moved"),
     _moment("finished_at", "when it ended; null: it has not", null=True),
+    _column("root_id", UUID(as_uuid=True), "of a block of par: the run that it belongs to; null: no block", null=True),
+    _column("parent_id", UUID(as_uuid=True), "of a block: the run or block that waits for it", null=True),
+    _column("parent_ordinal", sa.Integer, "of a block: the parent's step that has it, by its ordinal", null=True),
+    _column("blocks_left", sa.Integer, "for how many blocks it waits; null: for none", null=True),
+    _column("rounds", sa.Integer, "rounds begun of the repeat in which it stands", server_default=sa.text("0")),
+    _column(
+        "subject",
+        sa.Text,
+        "whose events it waits for, where its workflow's key is another field than distinct_id; null: it is not",
+        null=True,
+    ),
     sa.PrimaryKeyConstraint("account_id", "id"),
     # The rule: one run per workflow and match, ever.
     sa.UniqueConstraint("account_id", "workflow_id", "match_key"),
@@ -278,7 +313,24 @@ runs = sa.Table(
     sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
     # Serves enqueue_orphans: runs whose job should have come long ago.
     sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),
-    comment="one execution of one workflow version for one match",
+    # Serves find_running_runs_of_subject, where the workflow's key is another field.
+    sa.Index(
+        "runs_running_by_key_idx",
+        "account_id",
+        "subject",
+        postgresql_where=sa.text("status = 'running' AND subject IS NOT NULL"),
+    ),
+    # Serves find_settled, end_family and retry_runs: a run with all its blocks.
+    sa.Index("runs_family_idx", "account_id", "root_id", postgresql_where=sa.text("root_id IS NOT NULL")),
+    # Serves find_failed_blocks and find_settled: the blocks of a run.
+    sa.Index(
+        "runs_blocks_idx",
+        "account_id",
+        "parent_id",
+        "parent_ordinal",
+        postgresql_where=sa.text("parent_id IS NOT NULL"),
+    ),
+    comment="one execution of one workflow version for one match, or a block of one that goes on beside others",
 )
 
 progress = sa.Table(

@@ -11,7 +11,7 @@ import pytest
 
 from app.act import ACTIONS
 from app.act.environment import LARGEST_OUTPUT
-from app.act.template import TemplateError, check, check_texts, prepare, render, render_value, steps_named
+from app.act.template import TemplateError, check, check_texts, members_named, prepare, render, render_value
 from app.act.template import Text as AnyText
 from app.manage import mistakes_in
 from tests.act.situations import perform
@@ -214,8 +214,8 @@ def test_hostile_spaces_and_tags_cost_nothing(length: int) -> None:
 
 def test_the_steps_that_it_reads_are_known() -> None:
     text = "{{steps.a.body}}{{#steps.b}}{{/steps.b}}{{^steps.c.x}}{{/steps.c.x}}{{&steps.d}}{{! steps.e }} steps.f {{steps}}"
-    assert steps_named(mustache(text)) == {"a", "b", "c", "d"}
-    assert steps_named(mustache("{{#steps.a}}")) == frozenset()
+    assert members_named(mustache(text), "steps") == {"a", "b", "c", "d"}
+    assert members_named(mustache("{{#steps.a}}"), "steps") == frozenset()
 
 
 def test_a_step_that_comes_later_is_a_mistake() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from app.act import steps
+from app.act import checking, steps
 
 URL = "https://example.com/hook"
 NESTED: dict[str, Any] = {
@@ -23,7 +26,7 @@ NESTED: dict[str, Any] = {
 
 
 def mistakes(*document: Any) -> list[tuple[str, str]]:
-    return steps.check(list(document), lambda leaf, path: [])
+    return checking.check(list(document), lambda leaf, path: [])
 
 
 def paths(*document: Any) -> list[str]:
@@ -50,6 +53,86 @@ def test_the_first_step_is_the_first() -> None:
 )
 def test_after_the_last_step_of_a_block_comes_the_one_after_the_block(at: str, following: str | None) -> None:
     assert steps.following(NESTED, at) == following
+
+
+BRANCHING: dict[str, Any] = {
+    "steps": [
+        {"log": "0", "then": [{"log": "0t0"}], "else": [{"log": "0e0"}]},
+        {
+            "par": [
+                [{"log": "p0"}, {"wait": "1m"}],
+                [],
+                [{"par": [[{"log": "p2p0"}], [{"log": "p2p1"}]]}, {"log": "p21"}],
+            ]
+        },
+        {"repeat": [{"log": "r0"}, {"if": "true", "then": [{"log": "r1t0"}]}], "until": "true"},
+        {"log": "3"},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "following"),
+    [
+        ("steps[0].then[0]", "steps[1]"),
+        ("steps[0].else[0]", "steps[1]"),
+        ("steps[1]", "steps[2]"),
+        ("steps[1].par[0][0]", "steps[1].par[0][1]"),
+        ("steps[1].par[0][1]", None),
+        ("steps[1].par[2][0]", "steps[1].par[2][1]"),
+        ("steps[1].par[2][0].par[1][0]", None),
+        ("steps[2].repeat[0]", "steps[2].repeat[1]"),
+        ("steps[2].repeat[1]", "steps[2]"),
+        ("steps[2].repeat[1].then[0]", "steps[2]"),
+        ("steps[2]", "steps[3]"),
+    ],
+)
+def test_a_round_leads_back_and_a_block_of_par_to_its_end(at: str, following: str | None) -> None:
+    assert steps.following(BRANCHING, at) == following
+
+
+def test_a_par_has_the_blocks_that_have_steps() -> None:
+    assert steps.blocks_of(BRANCHING, "steps[1]") == [(0, "steps[1].par[0][0]"), (2, "steps[1].par[2][0]")]
+
+
+_BLOCK = st.deferred(lambda: st.lists(_STEP, max_size=3))
+_STEP = st.one_of(
+    st.just({"log": "x"}),
+    st.builds(lambda then, other: {"log": "x", "then": then, "else": other}, _BLOCK, _BLOCK),
+    st.builds(lambda then: {"if": "true", "then": then}, _BLOCK),
+    st.builds(lambda blocks: {"par": blocks}, st.lists(_BLOCK, min_size=2, max_size=3)),
+    st.builds(lambda body: {"repeat": [{"log": "x"}, *body], "until": "true"}, _BLOCK),
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(_STEP, min_size=1, max_size=3))
+def test_every_way_leads_to_steps_of_the_document(found: list[Any]) -> None:
+    document = {"steps": found}
+    known = dict(_places(found, "steps"))
+    assert len(known) == len(list(steps.every_step(found)))
+    for at, step in known.items():
+        assert steps.step_at(document, at) is step
+        for branch in ("then", "else", "repeat"):
+            assert steps.inside(document, at, branch) in {None, *known}
+        if "par" in step:
+            assert {start for _, start in steps.blocks_of(document, at)} <= known.keys()
+
+
+def _places(found: list[Any], path: str) -> Iterator[tuple[str, Any]]:
+    for index, step in enumerate(found):
+        yield f"{path}[{index}]", step
+        for below, block in steps.blocks_in(step):
+            yield from _places(block, f"{path}[{index}].{below}")
+
+
+def test_steps_are_kept_in_the_order_of_their_values() -> None:
+    kept = steps.in_order(
+        [{"if": "x", "then": [{"set": {"b": "1", "a": "2"}}]}, {"par": [[{"set": {"c": "3"}}], "x"]}, 7]
+    )
+    assert kept[0]["then"] == [{"set": [{"b": "1"}, {"a": "2"}]}]
+    assert kept[1:] == [{"par": [[{"set": [{"c": "3"}]}], "x"]}, 7]
+    assert steps.values_set(kept[0]["then"][0]) == [("b", "1"), ("a", "2")]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +220,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("value", [None, "log", {"log": "x"}, []])
 def test_steps_are_a_list_with_something_in_it(value: Any) -> None:
-    assert [path for path, _ in steps.check(value, lambda leaf, path: [])] == ["steps"]
+    assert [path for path, _ in checking.check(value, lambda leaf, path: [])] == ["steps"]
 
 
 def test_there_is_a_bound_to_the_number_of_steps() -> None:

@@ -16,9 +16,9 @@ from app.act.template import (
     TemplateError,
     check,
     check_texts,
+    members_named,
     render,
     render_value,
-    steps_named,
 )
 
 NAMES: dict[str, Any] = {
@@ -102,7 +102,7 @@ def test_each_text_in_a_value_is_checked_with_its_path() -> None:
 
 def test_the_steps_that_a_template_reads_are_known() -> None:
     text = "{{ steps.nudge.body }}{% if steps['open'].status == 200 %}{{ steps[event] }}{% endif %}"
-    assert steps_named(text) == {"nudge", "open"}
+    assert members_named(text, "steps") == {"nudge", "open"}
 
 
 def test_texts_are_rendered_however_deep_they_lie() -> None:

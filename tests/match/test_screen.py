@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.filters import Comparison, Converted, comparisons_in, compile_filter
+from app.filter_text import Comparison, comparisons_in
+from app.filters import Converted, compile_filter
 from app.match.rules import FEW, Rules, compile_rule
 
 COMPARISONS = [

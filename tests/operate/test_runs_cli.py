@@ -8,15 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from app import manage
+from app import manage, moves
 from app.journey import Journey
 from app.operate.runs_cli import run_row
-from app.store import stories
-from app.store.interventions import cancel_run
+from app.store import runs, settlements, stories
 from tests.builders import Sender, a_workflow, an_event
 from tests.carrying import carry, jobs_of, rows_of, the_run, wake
 from tests.destination import Answer, Destination, a_destination
@@ -308,7 +307,7 @@ def test_only_failed_runs_are_retried(flask: CommandLine, house: Journey, acme: 
     before = the_run(house, acme.account_id, run)
     result = flask("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (1, "0 runs on the way again\n")
-    assert result.stderr == f"{run}: has not failed, or is not of this account; nothing is done\n"
+    assert result.stderr == f"{run}: has not failed, is a block, or is not of this account; nothing is done\n"
     assert the_run(house, acme.account_id, run) == before
 
 
@@ -348,13 +347,13 @@ def test_only_running_runs_are_cancelled(flask: CommandLine, house: Journey, acm
     assert the_run(house, acme.account_id, run) == before
 
 
-def test_who_was_overtaken_cancels_nothing(house: Journey, acme: Sender) -> None:
+def test_a_worker_that_a_cancel_has_overtaken_settles_nothing(house: Journey, acme: Sender) -> None:
     run = _started(house, acme, {"wait": "1h"})
-    before = the_run(house, acme.account_id, run)
-    carry(house, acme.account_id, run)
-    with house.database.transaction() as connection:
-        assert not cancel_run(connection, acme.account_id, before["id"], before["turn"], house.clock())
-    assert the_run(house, acme.account_id, run)["status"] == "running"
+    claimed = runs.claim_run(house.database, acme.account_id, UUID(run), 1)
+    assert claimed is not None
+    assert manage.cancel_run(house, acme.account_id, UUID(run))
+    assert not settlements.settle_run(house.database, claimed, moves.wait(claimed, house.clock()), house.clock())
+    assert the_run(house, acme.account_id, run)["status"] == "cancelled"
 
 
 # accounts
