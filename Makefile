@@ -36,8 +36,8 @@ migrate: setup ## Bring the database up to date
 worker: setup ## Start one more worker (ARGS="--concurrency 100")
 	@exec $(IN) -m flask --app wsgi worker $(ARGS)
 
-bench: setup ## Measure it on this machine
-	@$(IN) -m bench $(ARGS)
+bench: setup ## Measure it against references on this machine; needs wrk, Redis, nginx (ONLY=single,batch runs some)
+	@exec $(IN) -m bench $(ONLY)
 
 clean: ## Remove .venv, caches and what was built; the data in .data stay
 	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,69 +1,115 @@
-"""Runs the benchmarks: `python -m bench [NAME,…]`, or `make bench ONLY=single`. Prints one table, writes results/latest.json."""
+"""Runs the benchmarks: `python -m bench [NAME,…]`, or `make bench ONLY=single,batch`. Prints one table, writes
+results/latest.json. Ends with 1 when a target was missed or an answer was wrong, with 2 for an unknown name."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
+import shutil
+import signal
+import subprocess
 import sys
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.batch import batch
+from bench.grown import grown
 from bench.hanging import hanging
+from bench.latency import latency
+from bench.measuring import cpu_ticks, steal_share
+from bench.memory import memory
 from bench.patterns import advance
+from bench.rows import Row, broken, table
 from bench.running import first_call, runs, waiting
-from bench.single import many_workflows, single, single_starting
+from bench.single import many_workflows, pgbench, single, single_starting
 
 BENCHMARKS = {
     "single": single,
     "single-starting": single_starting,
-    "advance": advance,
+    "pgbench": pgbench,
+    "batch": batch,
     "many-workflows": many_workflows,
+    "grown": grown,
+    "latency": latency,
+    "advance": advance,
     "runs": runs,
     "first-call": first_call,
     "waiting": waiting,
     "hanging": hanging,
+    "memory": memory,
 }
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
+_PACKAGES = (
+    "flask",
+    "gunicorn",
+    "sqlalchemy",
+    "psycopg2-binary",
+    "marshmallow",
+    "msgspec",
+    "limits",
+    "redis",
+    "pgqueuer",
+)
 
 
 def main(wanted: list[str]) -> int:
-    """Run the wanted benchmarks (all without any); 1 when a target was missed, 2 for an unknown name."""
+    """Run the wanted benchmarks (all without any) one after the other."""
     unknown = [name for name in wanted if name not in BENCHMARKS]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    rows: list[dict[str, Any]] = []
-    for name in wanted or BENCHMARKS:
-        print(f"{name} …", file=sys.stderr)
-        rows += BENCHMARKS[name]()
-    _print_table(rows)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": _machine(), "versions": _versions(), "rows": rows}, indent=2) + "\n")
+    before = cpu_ticks()
+    rows: list[Row] = []
+    try:
+        for name in wanted or BENCHMARKS:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            rows += _run(name)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        if rows:
+            print(table(rows))
+            _write(rows, round(steal_share(before, cpu_ticks()), 3))
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"{'what':<18}{'ours':>10}{'reference':>11}{'ratio':>8}{'target':>8}  ok?  ")
-    for row in rows:
-        known = ("name", "ours", "reference", "ratio", "target", "ok")
-        more = ", ".join(f"{name} {value}" for name, value in row.items() if name not in known)
-        print(
-            f"{row['name']:<18}{row['ours']:>10}{row['reference']:>11}{row['ratio']:>8}{row['target']:>8}  "
-            f"{'yes' if row['ok'] else 'NO':<5}{more}"
-        )
+def _run(name: str) -> list[Row]:
+    """One benchmark; what breaks it does not take the others away."""
+    try:
+        return BENCHMARKS[name]()
+    except Exception as trouble:
+        traceback.print_exc()
+        return [broken(name, trouble)]
+
+
+def _write(rows: list[Row], steal: float) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    found = {"machine": {**_machine(), "stolen": steal}, "versions": _versions(), "rows": rows}
+    RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 def _machine() -> dict[str, Any]:
-    return {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+    return {"cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
 
 
 def _versions() -> dict[str, str]:
-    return {
-        name: version(name) for name in ("flask", "gunicorn", "sqlalchemy", "psycopg2-binary", "marshmallow", "limits")
-    }
+    """Of Python, the packages, and the programs from outside."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    for program, option in (("redis-server", "--version"), ("nginx", "-v"), ("wrk", "-v")):
+        place = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+        if place is not None:
+            said = subprocess.run([place, option], capture_output=True, text=True, check=False)
+            number = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+            found[program] = number[0] if number else "?"
+    return found
 
 
 if __name__ == "__main__":
+    # Ended from outside it tidies up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main([name for part in sys.argv[1:] for name in part.split(",") if name]))

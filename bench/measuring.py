@@ -6,35 +6,49 @@ medians are quoted, and what is compared is CPU time per request over all proces
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import psutil
 
-TRIES = 5
-SECONDS = 5
-CONNECTIONS = 16
 MOST_STEAL = 0.10
 MOST_REPEATS = 10
+CONNECTIONS = 16
+# For so long wrk asks nothing more but listens on: each request that was sent is answered, and counted.
+QUIET = 2.0
+
+
+def tries() -> int:
+    """How often each side is measured: TRIES, 5 without it."""
+    return int(os.environ.get("TRIES", "5"))
+
+
+def duration() -> float:
+    """Seconds of load in one try: DURATION, 5 without it."""
+    return float(os.environ.get("DURATION", "5"))
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one try of one side gave: requests answered, answers that were no 2xx, seconds, CPU seconds, latencies (ms)."""
+    """What one try of one side gave: requests answered, answers that were no 2xx, seconds of asking, CPU seconds by part
+    (web, postgres, redis), latencies (ms)."""
 
     requests: int
     errors: int
     seconds: float
-    cpu: float
-    p50: float
-    p99: float
+    cpu: Mapping[str, float]
+    p50: float = float("nan")
+    p99: float = float("nan")
 
     @property
     def rate(self) -> float:
@@ -44,7 +58,11 @@ class Load:
     @property
     def cpu_per_request(self) -> float:
         """Microseconds of CPU a request, over all processes."""
-        return self.cpu / self.requests * 1e6
+        return sum(self.cpu.values()) / max(1, self.requests) * 1e6
+
+    def share(self, part: str) -> float:
+        """Microseconds of CPU a request of one part."""
+        return self.cpu[part] / max(1, self.requests) * 1e6
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
@@ -80,34 +98,96 @@ def find_wrk() -> str:
     """wrk's path; ends with a clear line when it is missing."""
     found = shutil.which("wrk")
     if found is None:
-        sys.exit("The benchmarks need wrk: `apt install wrk`.")
+        sys.exit("The benchmarks need wrk, a load generator: `apt install wrk`.")
     return found
 
 
-def load(url: str, script: Path, processes: Sequence[int], seconds: int = SECONDS) -> Load:
-    """Post with wrk for a while; `script` is wrk's Lua that makes the requests."""
-    cpu = cpu_seconds(processes)
-    began = time.monotonic()
-    command = [find_wrk(), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script), url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    spent = time.monotonic() - began
-    cpu = cpu_seconds(processes) - cpu
+# What every script of wrk begins with: after SECONDS it stops asking, so that nothing is on its way when wrk ends.
+_STOPPING = """
+local ffi = require("ffi")
+ffi.cdef[[ typedef struct { long seconds; long nanoseconds; } moment; int clock_gettime(int, moment *); ]]
+local read = ffi.new("moment")
+local function now()
+  ffi.C.clock_gettime(1, read)
+  return tonumber(read.seconds) + tonumber(read.nanoseconds) / 1e9
+end
+local stop_at
+function delay()
+  if stop_at == nil then stop_at = now() + tonumber(os.getenv("SECONDS")) end
+  return now() < stop_at and 0 or 3600000
+end
+wrk.method = "POST"
+"""
+
+
+def write_script(file: Path, headers: Mapping[str, str], body: str) -> Path:
+    """A script for wrk that posts with these headers; `body` is Lua: `wrk.body = …`, or a function `request`."""
+    lines = [_STOPPING, *(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()), body]
+    file.write_text("\n".join(lines))
+    return file
+
+
+class Measured(Protocol):
+    """Something that is measured by turns with others."""
+
+    def load(self, seconds: float) -> Load:
+        """One try."""
+
+
+@dataclass
+class Side:
+    """A server under wrk's load: its URL, wrk's script, and the processes whose CPU time counts, by part.
+
+    `answered` and `errors` count over all tries, also those that are not used: the table has to agree with them.
+    """
+
+    url: str
+    script: Path
+    processes: Mapping[str, Sequence[int]]
+    connections: int = CONNECTIONS
+    answered: int = 0
+    errors: int = 0
+
+    def load(self, seconds: float) -> Load:
+        """Post for a while."""
+        before = {part: cpu_seconds(processes) for part, processes in self.processes.items()}
+        said = self._wrk(seconds)
+        cpu = {part: cpu_seconds(processes) - before[part] for part, processes in self.processes.items()}
+        requests, errors = read_wrk(said)
+        self.answered += requests - errors
+        self.errors += errors
+        return Load(requests, errors, seconds, cpu, latency(said, "50%"), latency(said, "99%"))
+
+    def _wrk(self, seconds: float) -> str:
+        lasts = f"-d{math.ceil(seconds + QUIET)}s"
+        command = [find_wrk(), "-t1", f"-c{self.connections}", lasts, "--timeout", "20s", "--latency"]
+        environment = {**os.environ, "SECONDS": str(seconds)}
+        return subprocess.run(
+            [*command, "-s", str(self.script), self.url], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+
+
+def read_wrk(said: str) -> tuple[int, int]:
+    """How many answers wrk got, and how many requests went wrong."""
     requests = int(re.search(r"^\s*(\d+) requests in", said, re.MULTILINE)[1])  # type: ignore[index]
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
     errors = int(refused[1]) if refused else 0
-    errors += sum(map(int, broken.groups())) if broken else 0
-    return Load(requests, errors, spent, cpu, _latency(said, "50%"), _latency(said, "99%"))
+    return requests, errors + (sum(map(int, broken.groups())) if broken else 0)
 
 
-def _latency(said: str, which: str) -> float:
-    match = re.search(rf"^\s*{which}\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+def latency(said: str, which: str) -> float:
+    """A percentile of wrk's, in milliseconds."""
+    match = re.search(rf"^\s*{which}\s+([\d.]+)(us|ms|s|m)$", said, re.MULTILINE)
     if match is None:
         return float("nan")
-    return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[match[2]]
+    return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}[match[2]]
 
 
-def without_steal(measure: Callable[[], Load]) -> Load:
+T = TypeVar("T")
+
+
+def without_steal(measure: Callable[[], T]) -> T:
     """One try that the hypervisor left alone; after ten it takes what it gets and says so."""
     for _ in range(MOST_REPEATS):
         before = cpu_ticks()
@@ -120,14 +200,19 @@ def without_steal(measure: Callable[[], Load]) -> Load:
     return result
 
 
-def alternate(
-    reference: Callable[[], Load], candidate: Callable[[], Load], tries: int = TRIES
-) -> list[tuple[Load, Load]]:
-    """Reference, candidate, reference, candidate …: the pairs, after one uncounted try of each."""
-    reference(), candidate()
-    return [(without_steal(reference), without_steal(candidate)) for _ in range(tries)]
+def by_turns(*sides: Measured) -> list[tuple[Load, ...]]:
+    """A, B, C, A, B, C …: what each gave in each turn, after a short uncounted try of each."""
+    for side in sides:
+        side.load(min(2.0, duration()))
+    return [tuple(without_steal(partial(side.load, duration())) for side in sides) for _ in range(tries())]
 
 
 def median(values: Iterable[float]) -> float:
     """The middle one."""
     return statistics.median(list(values))
+
+
+def p99(values: Iterable[float]) -> float:
+    """The value that 99 of 100 do not exceed."""
+    found = sorted(values)
+    return found[min(len(found) - 1, int(len(found) * 0.99))]

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from app.match.rules import Rule, Seen, Standing, compile_rule
 from bench.measuring import median
+from bench.rows import Row, at_most
 
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = 20_000
@@ -19,20 +20,15 @@ MEASURED = 5_000
 MOST_MICROSECONDS = 100
 
 
-def advance() -> list[dict[str, Any]]:
+def advance() -> list[Row]:
     """The slowest median over all patterns, JSON of the progress excluded."""
     cases = json.loads((ROOT / "tests" / "pattern_cases.json").read_text())
-    slowest = max((_median(case), case["name"]) for case in cases)
-    row = {
-        "name": "advance",
-        "ours": round(slowest[0], 1),
-        "reference": MOST_MICROSECONDS,
-        "unit": f"µs in the median, slowest of {len(cases)} patterns: {slowest[1]}",
-        "ratio": round(MOST_MICROSECONDS / slowest[0], 2),
-        "target": 1.0,
-        "ok": slowest[0] < MOST_MICROSECONDS,
-    }
-    return [row]
+    slowest, name = max((_median(case), case["name"]) for case in cases)
+    return [
+        at_most(
+            "advance", slowest, MOST_MICROSECONDS, unit=f"µs in the median, slowest of {len(cases)} patterns: {name}"
+        )
+    ]
 
 
 def _median(case: dict[str, Any]) -> float:

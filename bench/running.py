@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import sys
 import threading
@@ -20,14 +20,19 @@ from app import manage
 from app.identifiers import uuid7
 from app.journey import Journey
 from app.operate.supervision import Command, stop_together
-from app.words import EVENTS_WRITE, PLANS, Event
-from bench.measuring import median
-from bench.servers import Ground, ground, gunicorn
+from app.words import PLANS, Event
+from bench.measuring import median, p99
+from bench.rows import Row, at_most, row
+from bench.sending import post_steadily
+from bench.servers import Ground, ground, ours
+from bench.single import PATH, headers_of
 
 RUNS = 3_000
 WAITING = 100_000
 EVENTS = 1_500
 RATE = 100
+MOST_P50, MOST_P99 = 50, 250
+MOST_GROWN = 20
 
 
 class Listener(ThreadingHTTPServer):
@@ -113,7 +118,7 @@ def _process(command: Command) -> psutil.Process:
     return psutil.Process(command.program.pid)
 
 
-def runs() -> list[dict[str, Any]]:
+def runs() -> list[Row]:
     """One worker, with a `log` step and with an `http` step to a local server."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
@@ -123,62 +128,49 @@ def runs() -> list[dict[str, Any]]:
         worker = _process(stack.enter_context(_worker(base)))
         _rate(base, house, worker, {"log": "warm"})
         found = []
-        for name, step in (("runs-log", {"log": "hello"}), ("runs-http", http)):
+        for name, step in (("runs", {"log": "hello"}), ("runs-http", http)):
             rate = median(_rate(base, house, worker, step) for _ in range(3))
-            found.append(_row(name, round(rate), None, None, None, "runs a second of one worker"))
+            unit = f"runs/s of one worker, one {next(iter(step))} step each"
+            found.append(row(name, ours=rate, unit=unit, wrong=_unequal(base, house)))
         house.database.close()
     return found
 
 
-def first_call() -> list[dict[str, Any]]:
-    """From the 2xx to the arrival of the first call, at 100 events a second (open loop)."""
+def _unequal(base: Ground, house: Journey) -> list[str]:
+    """Every run that was started is done, and there is one for each event."""
+    events, done = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs WHERE status = 'done'")
+    return [] if events == done else [f"{events:,} events are stored, but {done:,} runs are done"]
+
+
+def first_call() -> list[Row]:
+    """From the moment at which an event is due to the arrival of the first call, at 100 events a second (open loop)."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
         listener = Listener()
         house = Journey(base.settings)
         account = _account(house, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
-        token = manage.create_key(house, account, "bench", (EVENTS_WRITE,))
-        house.database.close()
-        url, _ = stack.enter_context(gunicorn("wsgi:app", ["-c", "deploy/gunicorn.conf.py"], base.environment))
+        headers = headers_of(house, account)
+        url, _ = stack.enter_context(ours(base))
         stack.enter_context(_worker(base))
         time.sleep(3)
-        answered = _post_steadily(url, account, token)
+        bodies = [
+            json.dumps({"event": "product_view", "distinct_id": str(n), "data": {}}).encode() for n in range(EVENTS)
+        ]
+        sent = asyncio.run(post_steadily(int(url.rsplit(":", 1)[1]), PATH, headers, bodies, rate=RATE))
         time.sleep(2)
-    late = sorted((listener.arrived[name] - at) * 1000 for name, at in answered.items() if name in listener.arrived)
-    p99 = late[int(len(late) * 0.99)]
-    missing = len(answered) - len(late)
+        stored = base.stored(account)
+    late = [(listener.arrived[str(n)] - due) * 1000 for n, due in sent.due.items() if str(n) in listener.arrived]
+    wrong = sent.complaints(stored)
+    if len(late) != EVENTS:
+        wrong.append(f"{len(late):,} calls arrived for {EVENTS:,} events")
+    unit = f"ms from an event to the arrival of its run's first call, {RATE} events/s, "
     return [
-        _row("first-call-p50", round(median(late), 1), 50, 50 / max(0.1, median(late)), 1.0, f"ms, {missing} missing"),
-        _row("first-call-p99", round(p99, 1), 250, 250 / max(0.1, p99), 1.0, f"ms of {len(late)} events"),
+        at_most("first-call", median(late), MOST_P50, unit=unit + "in the median", wrong=wrong),
+        at_most("first-call-p99", p99(late), MOST_P99, unit=unit + "99 % within", slowest=round(max(late), 1)),
     ]
 
 
-def _post_steadily(url: str, account: int, token: str) -> dict[str, float]:
-    headers = {"Content-Type": "application/json", "x-limechat-uat": token, "x-fb-account-id": str(account)}
-    answered: dict[str, float] = {}
-    port = int(url.rsplit(":", 1)[1])
-    began = time.monotonic()
-
-    def post(first: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        for number in range(first, EVENTS, 4):
-            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
-            body = json.dumps({"event": "product_view", "distinct_id": str(number), "data": {}})
-            connection.request("POST", "/api/v1/cvf-events", body, headers)
-            response = connection.getresponse()
-            response.read()
-            if response.status == 200:
-                answered[str(number)] = time.monotonic()
-
-    threads = [threading.Thread(target=post, args=(first,)) for first in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return answered
-
-
-def waiting() -> list[dict[str, Any]]:
+def waiting() -> list[Row]:
     """100,000 runs that wait for tomorrow: throughput of fresh runs, and the worker's memory, against none."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
@@ -190,10 +182,22 @@ def waiting() -> list[dict[str, Any]]:
         _fill_with_waits(base, house)
         after = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
         grown = (process.memory_info().rss - memory) / 2**20
+        wrong = _unequal(base, house)
         house.database.close()
+    against = "the same with none waiting"
+    unit = "runs/s of one worker, 100,000 others waiting"
     return [
-        _row("waiting", round(after), round(before), after / before, 0.9, "runs a second, 100,000 others waiting"),
-        _row("waiting-memory", round(grown, 1), 20, 20 / max(0.1, grown), 1.0, "MiB grown"),
+        row(
+            "waiting",
+            ours=after,
+            reference=before,
+            unit=unit,
+            against=against,
+            ratio=after / before,
+            target=0.9,
+            wrong=wrong,
+        ),
+        at_most("waiting-memory", max(0.0, grown), MOST_GROWN, unit="MiB that the worker grew by"),
     ]
 
 
@@ -220,17 +224,3 @@ def _fill_with_waits(base: Ground, house: Journey) -> None:
         cursor.execute("SELECT count(*) FROM pgqueuer WHERE execute_after > now() + %s", (timedelta(hours=1),))
         row = cursor.fetchone()
     assert row is not None and row[0] >= WAITING
-
-
-def _row(
-    name: str, ours: float, reference: float | None, ratio: float | None, target: float | None, unit: str
-) -> dict[str, Any]:
-    return {
-        "name": name,
-        "ours": ours,
-        "reference": "-" if reference is None else reference,
-        "ratio": "-" if ratio is None else round(ratio, 2),
-        "target": "-" if target is None else target,
-        "unit": unit,
-        "ok": ratio is None or target is None or ratio >= target,
-    }

@@ -1,4 +1,5 @@
-"""Starts what is measured: a PostgreSQL and a Redis of its own, gunicorn with ours or with an empty view, all on 127.0.0.1.
+"""Starts what is measured: a PostgreSQL and a Redis of its own, gunicorn with ours or with an empty view, nginx; all on
+127.0.0.1 or on sockets in their folder.
 
 Everything lives in a temporary folder and ends with the benchmark.
 """
@@ -14,10 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg2
 from cryptography.fernet import Fernet
 
 from app import settings
@@ -33,16 +36,32 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Ground:
-    """Postgres and Redis, running: their settings as an environment, their process ids."""
+    """Postgres and Redis, running: their settings as an environment, their process ids by part."""
 
     environment: Mapping[str, str]
-    processes: tuple[int, ...]
+    processes: Mapping[str, tuple[int, ...]]
     folder: Path
 
     @property
     def settings(self) -> Settings:
         """The same as settings of the product."""
         return settings.from_environment(self.environment)
+
+    @property
+    def url(self) -> str:
+        """The database's URL."""
+        return self.environment["DATABASE_URL"]
+
+    def ask(self, question: str, *values: Any) -> int:
+        """The number that a query answers with."""
+        with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
+            cursor.execute(question, values)
+            row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    def stored(self, account: int) -> int:
+        """How many events of an account are in the table."""
+        return self.ask("SELECT count(*) FROM events WHERE account_id = %s", account)
 
 
 @contextmanager
@@ -65,7 +84,7 @@ def ground() -> Iterator[Ground]:
             "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
         }
         postmaster = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        yield Ground(environment, (postmaster, redis.pid), folder)
+        yield Ground(environment, {"postgres": (postmaster,), "redis": (redis.pid,)}, folder)
     finally:
         if redis is not None:
             end_all([redis], signal.SIGTERM, 5)
@@ -97,16 +116,62 @@ def _redis(folder: Path) -> tuple[Program, str]:
 
 
 @contextmanager
-def gunicorn(application: str, arguments: list[str], environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    """gunicorn with `arguments` on a free port: its URL and process id."""
+def gunicorn(
+    application: str, arguments: list[str], environment: Mapping[str, str], folder: Path = ROOT
+) -> Iterator[tuple[str, int]]:
+    """gunicorn with `arguments` on a free port, started in `folder`: its URL and process id."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *arguments, application]
-    program = spawn(command, death_signal=signal.SIGTERM, cwd=ROOT, env={**environment, "PYTHONPATH": str(ROOT)})
+    environment = {**environment, "PYTHONPATH": str(ROOT)}
+    program = spawn(command, death_signal=signal.SIGTERM, cwd=folder, env=environment)
     try:
         _until(lambda: _answers(port), "gunicorn")
         yield f"http://127.0.0.1:{port}", program.pid
     finally:
         end_all([program], signal.SIGTERM, 30)
+
+
+def ours(base: Ground, *more: str, **environment: str) -> AbstractContextManager[tuple[str, int]]:
+    """What is measured, as it is deployed: two web processes."""
+    arguments = ["-c", "deploy/gunicorn.conf.py", *more]
+    return gunicorn("wsgi:app", arguments, {**base.environment, "WEB_CONCURRENCY": "2", **environment})
+
+
+def empty(base: Ground, arguments: list[str]) -> AbstractContextManager[tuple[str, int]]:
+    """The reference, in a folder where gunicorn does not find our settings."""
+    arguments = ["--log-level", "warning", "--no-control-socket", *arguments]
+    return gunicorn("bench.empty:app", arguments, base.environment, base.folder)
+
+
+@contextmanager
+def nginx(base: Ground, web_port: int) -> Iterator[int]:
+    """nginx with deploy/nginx.conf in front of a web process; only its addresses are others. Its port."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        sys.exit("This benchmark needs nginx: `apt install nginx-light`.")
+    folder, port = base.folder / "nginx", free_port()
+    folder.mkdir(mode=0o755)
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    for there, here in {
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "server 127.0.0.1:8000;": f"server 127.0.0.1:{web_port};",
+        "pid /run/nginx.pid;": f"pid {folder}/pid;",
+        "http {": "http {" + "".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY),
+    }.items():
+        if there not in text:
+            raise ValueError(f"deploy/nginx.conf has no line `{there}` any more")
+        text = text.replace(there, here)
+    (folder / "nginx.conf").write_text("daemon off;\n" + text)
+    command = [program, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    running = spawn(command, death_signal=signal.SIGTERM)
+    try:
+        _until(lambda: _answers(port), "nginx")
+        yield port
+    finally:
+        end_all([running], signal.SIGTERM, 10)
+
+
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def _answers(port: int) -> bool:

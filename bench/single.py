@@ -1,144 +1,277 @@
-"""Single events: ours, durable, key checked, limited by Redis, validated, matched; against an empty Flask view."""
+"""Single events: ours, durable, key checked, limited by Redis, validated, matched; against an empty Flask view, and
+against Postgres alone (`pgbench`)."""
 
 from __future__ import annotations
 
 import json
+import re
+import resource
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-
-import psycopg2
 
 from app import manage
 from app.identifiers import uuid7
 from app.journey import Journey
+from app.operate.embedded import psql
 from app.store import accounts, workflows
 from app.store.workflows import NewVersion
 from app.words import EVENTS_WRITE, PLANS
-from bench.measuring import Load, alternate, load, median
-from bench.servers import Ground, ground, gunicorn
+from bench.measuring import CONNECTIONS, Load, Side, by_turns, cpu_seconds, median, write_script
+from bench.rows import Row, row
+from bench.servers import Ground, empty, ground, ours
 
 PATH = "/api/v1/cvf-events"
 WORKFLOWS = 100
-# What is best for an empty view on two cores: two sync workers.
-EMPTY = ["--workers", "2", "--worker-class", "sync"]
+MANY = 10_000
+# The gunicorn commands that an empty view could be best under on two cores; the one that costs least is the reference.
+EMPTIES = {
+    "2 sync workers": ["--workers", "2", "--worker-class", "sync"],
+    "2 workers of 4 threads": ["--workers", "2", "--worker-class", "gthread", "--threads", "4", "--keep-alive", "75"],
+}
 BODY = {
     "distinct_id": "915673412780",
     "phone": "+915673412780",
     "event": "product_view",
     "data": {"product_id": "65432", "product_name": "Cool Sneakers", "category": "Footwear", "currency": "INR"},
 }
+_NEVER = "data.price > 1000"
+_ALWAYS = "data.currency == 'INR'"
 
 
-def single() -> list[dict[str, Any]]:
+def single() -> list[Row]:
     """100 workflows look at the event, none starts."""
-    return [_compare("single", f"data.price > {1000}", target=0.60)]
+    return [_against_empty("single", target=0.60)]
 
 
-def single_starting() -> list[dict[str, Any]]:
+def single_starting() -> list[Row]:
     """The same with each event starting one run."""
-    return [_compare("single-starting", "data.currency == 'INR'", target=0.40, starting=1)]
+    return [_against_empty("single-starting", target=0.40, starting=1)]
 
 
-MANY = 10_000
+def _against_empty(name: str, *, target: float, starting: int = 0) -> Row:
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        account, headers = provide(base, starting=starting)
+        script = write_script(base.folder / "post.lua", headers, fixed(BODY))
+        empties = {}
+        for told, arguments in EMPTIES.items():
+            url, pid = stack.enter_context(empty(base, arguments))
+            empties[told] = Side(url + PATH, script, {"web": [pid]})
+        url, pid = stack.enter_context(ours(base))
+        side = Side(url + PATH, script, {"web": [pid], **base.processes})
+        turns = by_turns(*empties.values(), side)
+        wrong = disagreements(side, base, account, runs=starting)
+        wrong += [f"{one.errors} requests to the reference went wrong" for one in empties.values() if one.errors]
+    costs = {told: median(turn[n].cpu_per_request for turn in turns) for n, told in enumerate(empties)}
+    best = min(costs, key=lambda told: costs[told])
+    pairs = [(turn[list(empties).index(best)], turn[-1]) for turn in turns]
+    others = {
+        f"ratio to {told}": round(ratio_of((turn[n], turn[-1]) for turn in turns), 3) for n, told in enumerate(empties)
+    }
+    return compared(name, pairs, target=target, against=f"empty Flask view, {best}", wrong=wrong, more=others)
 
 
-def many_workflows() -> list[dict[str, Any]]:
+def pgbench() -> list[Row]:
+    """What Postgres alone can do: the same row by `pgbench`, one insert a transaction."""
+    with ExitStack() as stack:
+        base = stack.enter_context(ground())
+        account, headers = provide(base)
+        other = provide(base, "pgbench")[0]
+        url, pid = stack.enter_context(ours(base))
+        script = write_script(base.folder / "post.lua", headers, fixed(BODY))
+        side = Side(url + PATH, script, {"web": [pid], **base.processes})
+        inserts = _Pgbench(base, other)
+        turns = by_turns(inserts, side)
+        wrong = disagreements(side, base, account)
+    return [compared("pgbench", turns, against="pgbench, single-row inserts", wrong=wrong)]
+
+
+class _Pgbench:
+    """Single-row inserts by pgbench, prepared, as many clients as connections."""
+
+    def __init__(self, base: Ground, account: int) -> None:
+        self._base = base
+        self._file = base.folder / "insert.sql"
+        decisions = json.dumps([{"workflow": f"{WORKFLOWS} workflows", "started": False, "reason": _NEVER}])
+        values = f"'product_view', '915673412780', '+915673412780', '{json.dumps(BODY['data'])}', now(), '{decisions}'"
+        self._file.write_text(
+            "INSERT INTO events (account_id, id, event, distinct_id, phone, data, received_at, decisions) "
+            f"VALUES ({account}, gen_random_uuid(), {values});\n"
+        )
+
+    def load(self, seconds: float) -> Load:
+        """One try."""
+        processes = self._base.processes["postgres"]
+        before, used = cpu_seconds(processes), _ended()
+        command = [str(psql().with_name("pgbench")), "-n", "-M", "prepared", "-c", str(CONNECTIONS), "-j", "1"]
+        said = subprocess.run(
+            [*command, "-T", str(round(seconds)), "-f", str(self._file), self._base.url],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        cpu = {"web": _ended() - used, "postgres": cpu_seconds(processes) - before, "redis": 0.0}
+        done = int(re.search(r"actually processed: (\d+)", said)[1])  # type: ignore[index]
+        return Load(done, 0, round(seconds), cpu)
+
+
+def _ended() -> float:
+    """CPU seconds of our own children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def many_workflows() -> list[Row]:
     """Ingest with 10,000 workflows in the account, half of them on any event, none matching; against one workflow."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
-        one = _script(base.folder, _provide_many(base, "one", 1), "one.lua")
-        many = _script(base.folder, _provide_many(base, "many", MANY), "many.lua")
-        url, pid = stack.enter_context(
-            gunicorn("wsgi:app", ["-c", "deploy/gunicorn.conf.py"], {**base.environment, "WEB_CONCURRENCY": "2"})
-        )
-        processes = [pid, *base.processes]
-        pairs = alternate(lambda: load(url + PATH, one, processes), lambda: load(url + PATH, many, processes))
-        stored = _count(base)
-    return [_row("many-workflows", pairs, 0.80, stored)]
+        url, pid = stack.enter_context(ours(base))
+        sides, wrong = [], list[str]()
+        for name, count in (("one", 1), ("many", MANY)):
+            account, headers = _provide_many(base, name, count)
+            script = write_script(base.folder / f"{name}.lua", headers, fixed(BODY))
+            sides.append((account, Side(url + PATH, script, {"web": [pid], **base.processes})))
+        warm(sides[1][1], headers)
+        turns = by_turns(*(side for _, side in sides))
+        for account, side in sides:
+            wrong += disagreements(side, base, account)
+    return [compared("many-workflows", turns, target=0.80, against="ours with one workflow", wrong=wrong)]
 
 
-def _provide_many(base: Ground, slug: str, count: int) -> dict[str, str]:
+def warm(side: Side, headers: Mapping[str, str]) -> None:
+    """One request after the other until all processes have read and compiled the account's workflows."""
+    quick = 0
+    while quick < 20:
+        began = time.monotonic()
+        asked = urllib.request.Request(side.url, json.dumps(BODY).encode(), dict(headers))
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            answer.read()
+        side.answered += 1
+        quick = quick + 1 if time.monotonic() - began < 0.5 else 0
+
+
+def _provide_many(base: Ground, slug: str, count: int) -> tuple[int, dict[str, str]]:
     house = Journey(base.settings)
-    account = manage.create_account(house, slug, PLANS["unlimited"])
-    manage.change_plan(house, account, PLANS["standard"], 1_000_000)
+    account = open_account(house, slug)
+    patterns: list[dict[str, str]] = [
+        {"event": "product_view", "where": f"data.price > {1000 + number}"}
+        if number % 2 == 0
+        else {"event": "*", "where": f"data.plan == 'p{number}'"}
+        for number in range(count)
+    ]
+    add_workflows(house, account, ((f"w{number}", on) for number, on in enumerate(patterns)))
+    return account, headers_of(house, account)
+
+
+def add_workflows(house: Journey, account: int, patterns: Iterable[tuple[str, Any]]) -> None:
+    """Many enabled workflows at once: (name, what it is on)."""
     with house.database.transaction() as connection:
-        for number in range(count):
-            on = {"event": "*", "where": f"data.plan == 'p{number}'"}
-            if number % 2 == 0:
-                on = {"event": "product_view", "where": f"data.price > {1000 + number}"}
-            document = {"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]}
-            new = NewVersion(uuid7(), f"w{number}", 1, json.dumps(document), document)
+        for name, on in patterns:
+            document = {"name": name, "on": on, "steps": [{"log": "hello"}]}
+            new = NewVersion(uuid7(), name, 1, json.dumps(document), document)
             workflows.save_version(connection, account, new, house.clock())
         connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
         accounts.grow_version(connection, account)
-    return _headers(house, account)
 
 
-def _compare(name: str, where: str, *, target: float, starting: int = 0) -> dict[str, Any]:
-    with ExitStack() as stack:
-        base = stack.enter_context(ground())
-        headers = _provide(base, where, starting)
-        script = _script(base.folder, headers)
-        empty_url, empty_pid = stack.enter_context(gunicorn("bench.empty:app", EMPTY, base.environment))
-        ours_url, ours_pid = stack.enter_context(
-            gunicorn("wsgi:app", ["-c", "deploy/gunicorn.conf.py"], {**base.environment, "WEB_CONCURRENCY": "2"})
-        )
-        pairs = alternate(
-            lambda: load(empty_url + PATH, script, [empty_pid]),
-            lambda: load(ours_url + PATH, script, [ours_pid, *base.processes]),
-        )
-        stored = _count(base)
-    return _row(name, pairs, target, stored)
-
-
-def _provide(base: Ground, where: str, starting: int) -> dict[str, str]:
+def provide(base: Ground, slug: str = "bench", *, starting: int = 0) -> tuple[int, dict[str, str]]:
+    """An account with 100 workflows on the event, of which `starting` start, and the headers to send with."""
     house = Journey(base.settings)
-    account = manage.create_account(house, "bench", PLANS["unlimited"])
-    manage.change_plan(house, account, PLANS["standard"], 1_000_000)
+    account = open_account(house, slug)
     for number in range(WORKFLOWS):
-        filter_ = where if number < starting else f"data.price > {1000 + number}"
-        on = {"event": "product_view", "where": filter_}
+        on = {"event": "product_view", "where": _ALWAYS if number < starting else f"data.price > {1000 + number}"}
         manage.apply_workflow(house, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]}))
-    return _headers(house, account)
+    return account, headers_of(house, account)
 
 
-def _headers(house: Journey, account: int) -> dict[str, str]:
+def open_account(house: Journey, slug: str) -> int:
+    """An account that is limited, and far below its limit."""
+    account = manage.create_account(house, slug, PLANS["unlimited"])
+    manage.change_plan(house, account, PLANS["standard"], 1_000_000)
+    return account
+
+
+def headers_of(house: Journey, account: int, content_type: str = "application/json") -> dict[str, str]:
+    """What a sender of this account sends along; ends `house`."""
     token = manage.create_key(house, account, "bench", (EVENTS_WRITE,))
     house.database.close()
-    return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": "application/json"}
+    return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": content_type}
 
 
-def _script(folder: Path, headers: dict[str, str], name: str = "post.lua") -> Path:
-    lines = ['wrk.method = "POST"', f"wrk.body = {json.dumps(json.dumps(BODY))}"]
-    lines += [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    script = folder / name
-    script.write_text("\n".join(lines))
-    return script
+def fixed(body: Any) -> str:
+    """Lua that posts the same body each time."""
+    return f"wrk.body = {json.dumps(json.dumps(body))}"
 
 
-def _count(base: Ground) -> int:
-    with psycopg2.connect(base.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM events")
-        row = cursor.fetchone()
-    return int(row[0]) if row else 0
+def varied(subjects: int) -> str:
+    """Lua that posts the body each time for another of so many subjects."""
+    body = json.dumps({**BODY, "distinct_id": "%d"}).replace("%", "%%").replace("%%d", "%d")
+    return (
+        f"local body = {json.dumps(body)}\nmath.randomseed(now() * 1e6)\n"
+        f"function request() return wrk.format(nil, nil, nil, string.format(body, math.random({subjects}))) end"
+    )
 
 
-def _row(name: str, pairs: list[tuple[Load, Load]], target: float, stored: int) -> dict[str, Any]:
-    ratio = median(empty.cpu_per_request / ours.cpu_per_request for empty, ours in pairs)
-    errors = sum(ours.errors for _, ours in pairs)
-    return {
-        "name": name,
-        "ours": round(median(ours.cpu_per_request for _, ours in pairs)),
-        "reference": round(median(empty.cpu_per_request for empty, _ in pairs)),
-        "unit": "µs of CPU a request",
-        "ratio": round(ratio, 3),
-        "throughput_ratio": round(median(ours.rate / empty.rate for empty, ours in pairs), 3),
-        "ours_per_second": round(median(ours.rate for _, ours in pairs)),
-        "p50_ms": round(median(ours.p50 for _, ours in pairs), 2),
-        "p99_ms": round(median(ours.p99 for _, ours in pairs), 2),
-        "errors": errors,
-        "stored": stored,
-        "target": target,
-        "ok": ratio >= target and errors == 0,
-    }
+def disagreements(
+    side: Side, base: Ground, account: int, *, runs: int = 0, before: int = 0, each: int = 1
+) -> list[str]:
+    """Sentences about errors, and about events (`each` a request) and runs in the tables that are not as many as the 2xx;
+    `before`: how many events there were already."""
+    found = [f"{side.errors} requests were answered with an error, or not at all"] if side.errors else []
+    stored, started = (
+        base.stored(account) - before,
+        base.ask("SELECT count(*) FROM runs WHERE account_id = %s", account),
+    )
+    if stored != side.answered * each:
+        found.append(
+            f"{side.answered:,} answers were 2xx, for {side.answered * each:,} events, but {stored:,} are stored"
+        )
+    if not before and started != side.answered * runs:
+        found.append(f"{started:,} runs were started instead of {side.answered * runs:,}")
+    return found
+
+
+def ratio_of(pairs: Iterable[tuple[Load, Load]]) -> float:
+    """Reference by ours, CPU per request, in the median."""
+    return median(reference.cpu_per_request / our.cpu_per_request for reference, our in pairs)
+
+
+def compared(
+    name: str,
+    pairs: list[tuple[Load, ...]],
+    *,
+    against: str,
+    wrong: Iterable[str],
+    target: float | None = None,
+    more: dict[str, Any] | None = None,
+) -> Row:
+    """The row of pairs (reference, ours), by their CPU time a request."""
+    mine = [our for _, our in pairs]
+
+    def middle(figure: Callable[[Load], float], digits: int | None = None) -> float:
+        return round(median(map(figure, mine)), digits)
+
+    return row(
+        name,
+        ours=median(our.cpu_per_request for our in mine),
+        reference=median(reference.cpu_per_request for reference, _ in pairs),
+        unit="CPU-µs a request",
+        against=against,
+        ratio=ratio_of(pairs),
+        target=target,
+        wrong=wrong,
+        more={
+            "throughput ratio": round(median(our.rate / reference.rate for reference, our in pairs), 3),
+            **{part: middle(lambda load, part=part: load.share(part)) for part in mine[0].cpu},  # type: ignore[misc]
+            "ours/s": middle(lambda load: load.rate),
+            "reference/s": round(median(reference.rate for reference, _ in pairs)),
+            "p50 ms": middle(lambda load: load.p50, 2),
+            "p99 ms": middle(lambda load: load.p99, 2),
+            "tries": len(pairs),
+            **(more or {}),
+        },
+    )

@@ -1,0 +1,74 @@
+"""An open loop: requests leave when they are due, whether or not earlier ones were answered, and lateness counts from then.
+
+wrk waits for each answer before it asks again, so that a server that stands still for a second is asked nothing meanwhile;
+senders out there do not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Sent:
+    """By number: when each request was due (monotonic seconds), milliseconds from then to its whole answer; and the
+    statuses that were no 2xx."""
+
+    due: dict[int, float] = field(default_factory=dict)
+    late: dict[int, float] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    def complaints(self, stored: int) -> list[str]:
+        """Sentences about errors, and about events in the table that are not as many as the answers."""
+        found = []
+        if self.refused:
+            found.append(f"{len(self.refused)} requests went wrong: {', '.join(sorted(set(self.refused)))}")
+        if stored != len(self.late):
+            found.append(f"{len(self.late):,} answers were 2xx, but {stored:,} events are stored")
+        return found
+
+
+async def post_steadily(
+    port: int, path: str, headers: Mapping[str, str], bodies: Sequence[bytes], *, rate: float
+) -> Sent:
+    """Post the bodies to 127.0.0.1 at a steady rate, over as many kept connections as it takes."""
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
+    head = "\r\n".join(lines).encode()
+    sent, idle = Sent(), list[_Connection]()
+    began, posts = time.monotonic() + 0.1, list[asyncio.Task[None]]()
+    for number, body in enumerate(bodies):
+        sent.due[number] = began + number / rate
+        await asyncio.sleep(max(0.0, sent.due[number] - time.monotonic()))
+        request = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        posts.append(asyncio.create_task(_post(port, request, number, idle, sent)))
+    await asyncio.wait_for(asyncio.gather(*posts), 60)
+    for _, writer in idle:
+        writer.close()
+    return sent
+
+
+_Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _post(port: int, request: bytes, number: int, idle: list[_Connection], sent: Sent) -> None:
+    try:
+        reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = head.split("content-length:", 1)[1].split("\r\n", 1)[0]
+        await reader.readexactly(int(length))
+    except (OSError, EOFError, IndexError) as trouble:
+        sent.refused.append(type(trouble).__name__)
+        return
+    status = head.split(" ", 2)[1]
+    if status.startswith("2"):
+        sent.late[number] = (time.monotonic() - sent.due[number]) * 1000
+    else:
+        sent.refused.append(status)
+    if "connection: close" in head:
+        writer.close()
+    else:
+        idle.append((reader, writer))
