@@ -30,6 +30,11 @@ def uuid7(moment: datetime | None = None, chance: bytes | None = None) -> UUID:
     return UUID(int=(milliseconds << 80) | (0x7 << 76) | (fraction << 64) | (0b10 << 62) | random)
 
 
+def first_of(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of `moment` (aware): ids made from then on are not below it, earlier ones are."""
+    return UUID(int=uuid7(max(moment, _EPOCH)).int >> 62 << 62)
+
+
 def moment_of(identifier: UUID) -> datetime:
     """The moment that a UUIDv7 of ours was made of, to the microsecond."""
     fraction = (identifier.int >> 64) & 0xFFF

@@ -37,6 +37,8 @@ def _ensure_month(connection: sa.Connection, first: datetime) -> str | None:
         return None
     # Identifiers and bounds are made of digits above; DDL takes no parameters.
     connection.exec_driver_sql(f"CREATE TABLE {name} (LIKE events INCLUDING ALL)")
+    # Its rows never change: frozen by the first vacuum that sees them, they are no work for the next ones.
+    connection.exec_driver_sql(f"ALTER TABLE {name} SET (autovacuum_freeze_min_age = 0)")
     connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS 'events received in {first:%B %Y} (UTC)'")
     # Events that came while their month had no partition lie in the default one, and would forbid the attaching.
     connection.exec_driver_sql(

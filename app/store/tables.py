@@ -210,6 +210,8 @@ events = sa.Table(
     sa.Index("events_via_idx", "account_id", "id", postgresql_where=sa.text("via IS NOT NULL")),
     # Serves find_latest_events: the events of a person, newest first.
     sa.Index("events_subject_idx", "account_id", "distinct_id", "id"),
+    # Serves find_latest_events: those of one name, newest first.
+    sa.Index("events_name_idx", "account_id", "event", "id"),
     postgresql_partition_by="RANGE (received_at)",
     comment="every accepted event, one row each, never updated; partitioned by month of received_at",
 )

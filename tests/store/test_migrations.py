@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg2
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from app.store.migrations import DIRECTORY, upgrade
+from app.store.partitions import ensure_partitions
 from app.store.tables import metadata
 
 
@@ -51,6 +54,55 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
         assert connection.execute(sa.text("SELECT count(*) FROM alembic_version")).scalar() == 1
 
 
+@pytest.fixture
+def before_the_look_ups(empty_database: str) -> str:
+    """A database as it was before the index for look-ups, with partitions."""
+    upgrade(empty_database, target="0005")
+    with _engine(empty_database).begin() as connection:
+        ensure_partitions(connection, datetime.now(UTC))
+    return empty_database
+
+
+def _alone(url: str, statement: str) -> None:
+    """One statement outside of any transaction."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+
+
+def _indexes(url: str) -> dict[str, bool]:
+    """The indexes of `events` and its partitions, and whether each is whole."""
+    with _engine(url).connect() as connection:
+        found = connection.execute(
+            sa.text(
+                "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+                "WHERE indrelid = 'events'::regclass OR indrelid IN "
+                "(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'events'::regclass)"
+            )
+        )
+        return {row.relname: row.indisvalid for row in found}
+
+
+def test_partitions_that_are_there_get_indexes_while_they_are_written_to(before_the_look_ups: str) -> None:
+    upgrade(before_the_look_ups)
+    found = _indexes(before_the_look_ups)
+    assert all(found.values())
+    # The primary key, by subject and by name: of `events` and its five partitions.
+    assert len(found) == 3 * 6
+
+
+def test_a_migration_that_broke_off_between_two_indexes_goes_on(before_the_look_ups: str) -> None:
+    month = f"events_{datetime.now(UTC):%Y_%m}"
+    _alone(before_the_look_ups, "CREATE INDEX events_name_idx ON ONLY events (account_id, event, id)")
+    _alone(before_the_look_ups, f"CREATE INDEX {month}_name_idx ON {month} (account_id, event, id)")
+    _alone(
+        before_the_look_ups,
+        f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{month}_name_idx'::regclass",
+    )
+    upgrade(before_the_look_ups)
+    assert all(_indexes(before_the_look_ups).values())
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
     numbers = sorted(int(file.name[:4]) for file in (Path(DIRECTORY) / "versions").glob("*.py"))
     assert numbers == list(range(1, len(numbers) + 1))
@@ -76,7 +128,7 @@ def test_the_coming_months_have_partitions(database_url: str) -> None:
 
 
 def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm(empty_database: str) -> None:
-    upgrade(empty_database, target="0003")
+    upgrade(empty_database, target="0005")
     with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(
