@@ -1,7 +1,13 @@
 """gunicorn's settings, for `make run` and for servers: `gunicorn -c deploy/gunicorn.conf.py wsgi:app`."""
 
+import gc
 import os
 import sys
+
+from gevent import monkey
+
+# Before anything else is imported: what is loaded here is loaded once, for all web processes.
+monkey.patch_all()
 
 
 def _setting(name: str, default: str) -> str:
@@ -30,6 +36,10 @@ workers = int(_number("WEB_CONCURRENCY", "1"))
 # time is written together. It answers even garbage with problem documents.
 worker_class = "app.receive.gunicorn_worker.PatientWorker"
 worker_connections = 1000
+
+# Loaded before the processes are forked: a new one is there at once, and they share its memory. Nothing is connected by
+# then: each process opens its own connections to Postgres and Redis with its first request. SIGHUP reads no new code.
+preload_app = True
 
 # A worker tells every second that it is not stuck; one that does not for so long is ended and replaced.
 _body_timeout = _number("BODY_TIMEOUT", "20")
@@ -81,6 +91,12 @@ def on_starting(server):
             f"Refused to start {server.cfg.workers} web processes without REDIS_URL: each would count the rate limits "
             "for itself. Set REDIS_URL to a Redis that all of them reach, or WEB_CONCURRENCY=1."
         )
+
+
+def when_ready(server):
+    """What is loaded stays: out of the garbage collector's sight it is never written to, and so remains shared."""
+    gc.collect()
+    gc.freeze()
 
 
 def child_exit(server, worker):

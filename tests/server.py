@@ -193,6 +193,7 @@ def running_server(*, healthy: bool = True, **settings: str) -> Iterator[Server]
         server = _started(log, settings)
         try:
             _wait_for_health(server, (200,) if healthy else (200, 503))
+            _wait_for_processes(server, int(settings.get("WEB_CONCURRENCY", "1")))
             yield server
         finally:
             server.hang_up(all_threads=True)
@@ -229,6 +230,13 @@ def _wait_for_health(server: Server, statuses: tuple[int, ...]) -> None:
             raise AssertionError(f"gunicorn did not start ({why}):\n{server.output()}")
         server.hang_up()
         time.sleep(0.1)
+
+
+def _wait_for_processes(server: Server, wanted: int) -> None:
+    deadline = time.monotonic() + START_PATIENCE
+    while len(server.processes()) != wanted:
+        assert time.monotonic() < deadline, f"{len(server.processes())} web processes:\n{server.output()}"
+        time.sleep(0.05)
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
