@@ -57,7 +57,7 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
 @pytest.fixture
 def before_the_look_ups(empty_database: str) -> str:
     """A database as it was before the index for look-ups, with partitions."""
-    upgrade(empty_database, target="0005")
+    upgrade(empty_database, target="0006")
     with _engine(empty_database).begin() as connection:
         ensure_partitions(connection, datetime.now(UTC))
     return empty_database
@@ -128,7 +128,7 @@ def test_the_coming_months_have_partitions(database_url: str) -> None:
 
 
 def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm(empty_database: str) -> None:
-    upgrade(empty_database, target="0005")
+    upgrade(empty_database, target="0003")
     with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(

@@ -8,8 +8,8 @@ it is run again.
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 # Serves find_latest_events by name.
 COLUMNS = "(account_id, event, id)"
