@@ -1,0 +1,63 @@
+"""The two compilers: from the texts of a pattern to a whole document, checked as every document is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from app.documents import Document
+from app.match.rules import check_key
+from app.notation.building import Workshop
+from app.notation.events41 import Events41
+from app.notation.mistakes import NotationError, Unexpected
+from app.notation.reader import Node
+from app.notation.steps41 import Steps41
+from app.notation.steps42 import Script42
+from app.workflows import check_workflow
+
+
+def compile_pattern(*, when: str, then: str, templates: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The document of a pattern of 4.1: `when` is what has to happen, `then` the reaction; raises NotationError."""
+    workshop = Workshop(templates, name)
+    with _mistakes_in("when"):
+        on = Events41(workshop.places).read(when)
+    with _mistakes_in("then"):
+        steps = Steps41(workshop).read(then)
+    document = {"name": name, "on": on, "steps": steps}
+    _check(document, workshop, {"on": "when", "steps": "then"})
+    return document
+
+
+def compile_script(code: str, *, key: str | None, templates: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The document of a script of 4.2, whose progress is counted per value of the event's field `key` (None: per subject);
+    raises NotationError."""
+    workshop = Workshop(templates, name)
+    with _mistakes_in("code"):
+        if key is not None and check_key(f"data.{key}"):
+            raise Unexpected(f'expected a key of letters, digits, _ and -, found "{key[:40]}"', 1, 1)
+        on, steps = Script42(workshop).read(code)
+    document = {"name": name, "on": on, **({} if key is None else {"key": f"data.{key}"}), "steps": steps}
+    _check(document, workshop, {"on": "code", "steps": "code"})
+    return document
+
+
+@contextmanager
+def _mistakes_in(field: str) -> Iterator[None]:
+    try:
+        yield
+    except Unexpected as wrong:
+        raise NotationError(wrong.message, wrong.line, wrong.column, field) from None
+    except RecursionError:
+        # The reader's bound on brackets leaves room enough below any caller of ours; this is for one that stands deeper.
+        raise NotationError("expected fewer brackets inside of each other", 1, 1, field) from None
+
+
+def _check(document: dict[str, Any], workshop: Workshop, fields: Mapping[str, str]) -> None:
+    """What only the finished document shows, such as bounds and templates, at the place that it comes from. The name is the
+    caller's."""
+    for mistake in check_workflow(Document(document)):
+        part = mistake.path.partition(".")[0].partition("[")[0]
+        if part in fields:
+            place: Node = workshop.places.of(document, mistake.path)
+            raise NotationError(f"{mistake.path}: {mistake.message}", place.line, place.column, fields[part])
