@@ -1,4 +1,5 @@
-"""A workflow's text becomes data with places: YAML or JSON in, the document and where each of its parts stands out.
+"""A workflow's text becomes data with places: YAML or JSON in, the document and where each of its parts stands out; and
+the way back, from data to YAML.
 
 YAML is read by its 1.2 core rules: only `true` and `false` are booleans (so `on:` and `language: no` are text), times and
 dates stay text. Repeated names, aliases and tags are refused.
@@ -147,6 +148,29 @@ def _without_tabs(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     return text.replace("\t", " ")
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper by the rules that `_Loader` reads by: no aliases, lists indented, texts of several lines as blocks."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def write_document(value: Mapping[str, Any]) -> str:
+    """A document as YAML that people like to read and `read_document` reads as the same data."""
+    return yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=120)
 
 
 def _place_of(text: str, index: int) -> Place:

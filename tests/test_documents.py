@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from app.documents import read_bytes, read_document
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.documents import read_bytes, read_document, write_document
 from app.manage import mistakes_in
 
 TEN_MISTAKES = """\
@@ -148,3 +152,37 @@ def test_a_part_that_was_not_read_is_told_once() -> None:
 
 def test_the_names_of_yaml_1_1_are_plain_text() -> None:
     assert read_bytes(b"on: no\noff: yes\nday: 2026-11-22\n").value == {"on": "no", "off": "yes", "day": "2026-11-22"}
+
+
+plain_data = st.recursive(
+    st.one_of(
+        st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40),
+        st.sampled_from(
+            ["on", "yes", "null", "1", "1e3", "~", "- a", "a: b", "a\n b \n", "# x", "2026-01-01", "0x1f", "{{ x }}"]
+        ),
+        st.integers(),
+        st.booleans(),
+        st.none(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text("onab: '", max_size=4), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "on", "no", "steps", "3"]), plain_data, min_size=1))
+def test_what_is_written_is_read_as_it_was(value: dict[str, Any]) -> None:
+    text = write_document(value)
+    read = read_document(text)
+    assert (read.mistakes, read.value) == ([], value)
+
+
+def test_what_is_written_reads_well() -> None:
+    shared = ["again"]
+    written = write_document(
+        {"name": "x", "on": {"any": ["a", "b"]}, "steps": [{"log": "one\ntwo\n"}], "a": shared, "b": shared}
+    )
+    assert written == (
+        "name: x\non:\n  any:\n    - a\n    - b\nsteps:\n  - log: |\n      one\n      two\na:\n  - again\nb:\n  - again\n"
+    )

@@ -11,6 +11,7 @@ from app.operate import (
     accounts_cli,
     backtest_cli,
     clients_cli,
+    cxengage_cli,
     events_cli,
     imports_cli,
     integrations_cli,
@@ -25,7 +26,12 @@ from app.operate import (
 
 def register(app: Flask) -> None:
     """Add all commands to `flask`."""
-    for command in (backtest_cli.simulate_, backtest_cli.backtest, subjects_cli.delete_workflow):
+    for command in (
+        backtest_cli.simulate_,
+        backtest_cli.backtest,
+        cxengage_cli.import_cxengage,
+        subjects_cli.delete_workflow,
+    ):
         workflows_cli.group.add_command(command)
     events_cli.group.add_command(imports_cli.import_)
     for group in (
