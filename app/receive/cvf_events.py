@@ -55,8 +55,8 @@ def receive_event() -> Response:
         if allowance is not None and not allowance.allowed:
             raise too_fast(allowance)
         receipt = journey.accept(account, _verified(account, sender), lambda current: check_sender(current, sender))
-        response = _success(receipt)
         journey.note_key_use(prefix_of(sender.token) or "")
+        return _success(receipt, allowance)
     except Problem as problem:
         authenticate_anew(journey, account, sender)
         response = problems.problem_response(problem)
@@ -64,7 +64,7 @@ def receive_event() -> Response:
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:
-        response.headers.extend([*allowance.headers().items()])
+        response.headers.update(allowance.headers())
     return response
 
 
@@ -234,19 +234,18 @@ def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
     return Problem(422, "Fields that are wrong", detail, errors=errors)
 
 
-def _success(receipt: Receipt) -> Response:
-    return Response(
-        problems.json_bytes(
-            {
-                "id": str(receipt.id),
-                "event": receipt.event,
-                "distinct_id": receipt.distinct_id,
-                "received_at": receipt.received_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-                "duplicate": receipt.duplicate,
-                "contributing": receipt.contributing,
-                "runs": [str(run) for run in receipt.runs],
-                "warnings": receipt.warnings,
-            }
-        ),
-        content_type="application/json",
+def _success(receipt: Receipt, allowance: Allowance | None) -> Response:
+    body = problems.json_bytes(
+        {
+            "id": str(receipt.id),
+            "event": receipt.event,
+            "distinct_id": receipt.distinct_id,
+            "received_at": receipt.received_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "duplicate": receipt.duplicate,
+            "contributing": receipt.contributing,
+            "runs": [str(run) for run in receipt.runs],
+            "warnings": receipt.warnings,
+        }
     )
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return Response([body], 200, headers if allowance is None else [*headers, *allowance.headers().items()])

@@ -17,12 +17,13 @@ import os
 import time
 import uuid
 from contextlib import nullcontext, suppress
+from email.utils import formatdate
 from socket import SHUT_RDWR
 from typing import Any
 
 from gevent.socket import socket as GreenSocket
+from gunicorn import util
 from gunicorn.http import errors
-from gunicorn.util import close_graceful
 from gunicorn.workers.ggevent import GeventWorker
 
 PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
@@ -145,7 +146,7 @@ class PatientSocket(GreenSocket):
             return
         self.closing = self.head_is_complete = True
         self.deadline = time.monotonic() + LINGER
-        close_graceful(self, LINGER)
+        util.close_graceful(self, LINGER)
 
     def _lateness(self) -> Exception:
         if self.head_is_complete:
@@ -183,6 +184,20 @@ def _discard_rest(request: Any) -> None:
             left -= len(part)
 
 
+class Date:
+    """The Date of an answer, made once a second; it takes the place of gunicorn's, which is made for each answer."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = ""
+
+    def __call__(self, timestamp: float | None = None) -> str:
+        second = int(time.time() if timestamp is None else timestamp)
+        if second != self._second:
+            self._second, self._text = second, formatdate(second, usegmt=True)
+        return self._text
+
+
 class ProblemAnswers:
     """What becomes of a request that gunicorn cannot take, or an app that fails beyond its own handlers."""
 
@@ -206,6 +221,7 @@ class PatientWorker(ProblemAnswers, GeventWorker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.connections: set[PatientSocket] = set()
+        util.http_date = Date()
         # Settings are looked up some twenty times a request, by a way of their own, and do not change any more.
         self.cfg.__dict__.update({name: getattr(self.cfg, name) for name in self.cfg.settings})
 
