@@ -254,10 +254,10 @@ def _differences(old: object, new: object, path: str = "") -> set[str]:
     return set() if old == new and isinstance(old, bool) == isinstance(new, bool) else {path}
 
 
-def list_workflows(house: Journey, account_id: int) -> list[WorkflowRow]:
-    """All workflows of an account by name."""
+def list_workflows(house: Journey, account_id: int, *, after: str = "", limit: int | None = None) -> list[WorkflowRow]:
+    """Workflows of an account by name: those after one, `limit` at most (None: all)."""
     with house.database.transaction() as connection:
-        return workflows.list_workflows(connection, account_id)
+        return workflows.list_workflows(connection, account_id, after, limit)
 
 
 def find_workflow(house: Journey, account_id: int, name: str) -> WorkflowRow:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg2
 
-from app import explain, manage
+from app import explain, manage, tenants
 from app.identifiers import now, uuid7
 from app.journey import Journey
 from app.store.partitions import ensure_partitions
@@ -108,14 +108,14 @@ def _execute(base: Ground, *statements: str) -> None:
 
 # Ids are made as `app/identifiers.py` makes them: milliseconds, their fraction, random bits.
 _EVENTS = """
-INSERT INTO events (account_id, id, event, distinct_id, phone, data, received_at, decisions)
+INSERT INTO events (account_id, id, event, distinct_id, phone, data, received_at, decisions, via)
 SELECT %(account)s,
     (lpad(to_hex(us / 1000), 12, '0') || '7' || lpad(to_hex((us %% 1000) * 4096 / 1000), 3, '0') || '8'
      || substr(md5(n::text), 1, 15))::uuid,
     (%(names)s::text[])[1 + n %% %(kinds)s], subject::text, '+91' || 5600000000 + subject,
     jsonb_build_object('product_id', n %% 5000, 'product_name', 'Cool Sneakers', 'category', 'Footwear', 'currency', 'INR'),
     to_timestamp(us / 1000000) + us %% 1000000 * interval '1 microsecond',
-    '[{"reason": "data.price is not there", "started": false, "version": null, "workflow": "100 workflows"}]'
+    '[{"reason": "data.price is not there", "started": false, "version": null, "workflow": "100 workflows"}]', CASE WHEN n %% 5 = 0 THEN 'receiver' END
 FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n,
     LATERAL (SELECT %(start)s::bigint + n * %(step)s AS us, (n * 7919) %% %(subjects)s AS subject) AS made
 """
@@ -213,7 +213,8 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
         "runs-failed": some_runs(failed=lambda: True),
         "runs-of-subject": some_runs(subject=lambda: chance.choice(run_rows)[1]),
         "runs-of-workflow": some_runs(workflow=lambda: f"other-{chance.randrange(9_000)}"),
-        "workflows": lambda: manage.list_workflows(house, account),
+        "workflows": lambda: manage.list_workflows(house, account, limit=100),
+        "history": lambda: tenants.latest_received(house, account, 10),
     }
     for name, look_up in look_ups.items():
         yield _time(f"grown-{name}", look_up)

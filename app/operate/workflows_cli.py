@@ -126,11 +126,14 @@ def _change(applied: Applied) -> str:
 
 
 @group.command("list")
+@click.option("--after", default="", help="Only those whose names come after this one.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
 @_account
 @command
-def list_(account: str | None) -> None:
-    """All workflows of an account."""
-    for workflow in manage.list_workflows(house(), the_account(account).id):
+def list_(after: str, limit: int, account: str | None) -> None:
+    """The workflows of an account by name."""
+    found = manage.list_workflows(house(), the_account(account).id, after=after, limit=limit + 1)
+    for workflow in found[:limit]:
         state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
         count = (
             0
@@ -141,6 +144,8 @@ def list_(account: str | None) -> None:
         click.echo(
             f"{workflow.name}\tversion {workflow.latest_version}{draft}\t{state}\t{workflow.updated_at:%Y-%m-%d %H:%M}Z"
         )
+    if len(found) > limit:
+        click.echo(f"There are more: --after {found[limit - 1].name}", err=True)
 
 
 @group.command("show")

@@ -39,9 +39,13 @@ WHERE workflow.account_id = :account
 """
 
 
-def list_workflows(connection: sa.Connection, account_id: int) -> list[WorkflowRow]:
-    """All workflows of an account by name."""
-    return [WorkflowRow(*row) for row in connection.execute(sa.text(_ROWS + "ORDER BY name"), {"account": account_id})]
+def list_workflows(
+    connection: sa.Connection, account_id: int, after: str = "", limit: int | None = None
+) -> list[WorkflowRow]:
+    """Workflows of an account by name: those after one, `limit` at most (None: all)."""
+    question = sa.text(_ROWS + "AND name > :after ORDER BY name LIMIT :limit")
+    values = {"account": account_id, "after": after, "limit": limit}
+    return [WorkflowRow(*row) for row in connection.execute(question, values)]
 
 
 def find_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow | None:

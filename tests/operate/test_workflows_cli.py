@@ -194,6 +194,16 @@ def test_the_list_tells_of_drafts_with_mistakes(flask: CommandLine, acme: Sender
     ]
 
 
+def test_a_long_list_comes_in_pages(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    for name in ("b", "c", "a"):
+        manage.apply_workflow(house, acme.account_id, a_workflow(name=name))
+    first = flask("workflow", "list", "--limit", 2, "--account", acme.slug)
+    assert [line.split("\t")[0] for line in first.stdout.splitlines()] == ["a", "b"]
+    assert first.stderr == "There are more: --after b\n"
+    second = flask("workflow", "list", "--limit", 2, "--after", "b", "--account", acme.slug)
+    assert (second.stdout.split("\t")[0], second.stderr) == ("c", "")
+
+
 def test_null_is_not_the_same_as_nothing(house: Journey, acme: Sender) -> None:
     url = "https://a.example"
     manage.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
