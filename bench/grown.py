@@ -115,7 +115,8 @@ SELECT %(account)s,
     (%(names)s::text[])[1 + n %% %(kinds)s], subject::text, '+91' || 5600000000 + subject,
     jsonb_build_object('product_id', n %% 5000, 'product_name', 'Cool Sneakers', 'category', 'Footwear', 'currency', 'INR'),
     to_timestamp(us / 1000000) + us %% 1000000 * interval '1 microsecond',
-    '[{"reason": "data.price is not there", "started": false, "version": null, "workflow": "100 workflows"}]', CASE WHEN n %% 5 = 0 THEN 'receiver' END
+    '[{"reason": "data.price is not there", "started": false, "version": null, "workflow": "100 workflows"}]',
+    CASE WHEN n %% 5 = 0 THEN 'receiver' END
 FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n,
     LATERAL (SELECT %(start)s::bigint + n * %(step)s AS us, (n * 7919) %% %(subjects)s AS subject) AS made
 """
