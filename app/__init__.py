@@ -28,23 +28,28 @@ def create_app(chosen: Settings | None = None) -> Flask:
         cxengage,
         cxengage_account,
         cxengage_events,
+        cxengage_listeners,
+        cxengage_resources,
         cxengage_stream,
         cxengage_tokens,
         problems,
     )
     from app.receive.limits import RateLimiter
+    from app.resources.augmenting import Augmenter
 
     app = Flask(__name__, static_folder=None)
     knobs = chosen or settings.from_environment()
     logs.configure(knobs)
     app.extensions["journey"] = Journey(knobs)
+    app.extensions["augmenter"] = Augmenter(app.extensions["journey"])
     app.extensions["rate_limiter"] = RateLimiter(knobs)
     problems.register(app, [cxengage.SHAPE])
     app.register_blueprint(cvf_events.blueprint)
     app.register_blueprint(cvf_batches.blueprint)
     cxengage_events.register(app)
     cxengage_tokens.register(app, knobs)
-    cxengage.register(app, [cxengage_account.blueprint, cxengage_stream.blueprint])
+    cxengage_resources.register(app, knobs)
+    cxengage.register(app, [cxengage_account.blueprint, cxengage_listeners.blueprint, cxengage_stream.blueprint])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).

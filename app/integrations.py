@@ -125,8 +125,8 @@ def smtp_port(fields: Fields) -> int:
 
 
 def _one_sender(fields: Fields) -> str | None:
-    if ("from" in fields) == ("messaging_service_sid" in fields):
-        return "either from or messaging_service_sid is needed, and not both"
+    if "from" in fields and "messaging_service_sid" in fields:
+        return "from and messaging_service_sid are two ways to name the sender; one is enough"
     return None
 
 

@@ -66,6 +66,10 @@ class Account:
     checked_at: float
 
 
+# The event with what an account knows beside it.
+Complete = Callable[[Account, Event], Event]
+
+
 class Journey:
     """One process's house: settings, database, and the copies of the accounts that it has seen."""
 
@@ -172,17 +176,19 @@ class Journey:
 
     # The way in
 
-    def accept(self, account: Account, event: Event, verify: Callable[[Account], None]) -> Receipt:
+    def accept(
+        self, account: Account, event: Event, verify: Callable[[Account], None], complete: Complete | None = None
+    ) -> Receipt:
         """Store an event with all that follows from it; when this returns it is committed.
 
         `verify` is asked again about an account whose copy turned out to be stale, and raises Problem when the sender
-        is no longer welcome. Raises Problem 422 (the idempotency key stands for another body; a value that Postgres
-        cannot hold) and Unavailable.
+        is no longer welcome; `complete` adds what the account knows beside the event. Raises Problem 422 (the
+        idempotency key stands for another body; a value that Postgres cannot hold) and Unavailable.
         """
         for _ in range(MOST_RELOADS):
             asked_at = time.monotonic()
             try:
-                taken = self._take(account, event)
+                taken = self._take(account, complete(account, event) if complete else event)
             except psycopg2.DataError as wrong:
                 raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
             if not taken.recorded.stale:
@@ -199,7 +205,7 @@ class Journey:
             return self._take_with_progress(account, event, decisions, movable)
         decisions, started = with_runs(event, decisions)
         recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
-        if event.idempotency_key is not None:
+        if event.idempotency_key is not None or event.augmented_json is not None:
             return Taken(event, decisions, started, events.record_event(self.database, recording))
         answer = self._recorder.ask(recording)
         if isinstance(answer, Exception):

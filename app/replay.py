@@ -124,8 +124,9 @@ def _as_event(stored: StoredEvent) -> Event:
         event=stored.event,
         distinct_id=stored.distinct_id,
         phone=stored.phone,
-        data=events.read_exactly(stored.data_json),
+        data={**events.read_exactly(stored.data_json), **events.read_exactly(stored.augmented_json or "{}")},
         data_json=stored.data_json,
         extra_json=stored.extra_json,
         received_at=stored.received_at,
+        augmented_json=stored.augmented_json,
     )

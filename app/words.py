@@ -52,6 +52,7 @@ class Event:
     """One verified fact. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
 
     `via` says by which way it came when that was not `POST /api/v1/cvf-events`.
+    What augments added (`augmented_json`, exact) is in `data` already; `data_json` of an event on its way in is without it.
     """
 
     id: UUID
@@ -67,6 +68,7 @@ class Event:
     body_digest: bytes | None = None
     warnings: tuple[str, ...] = ()
     via: str | None = None
+    augmented_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ JOINERS = {
     "outward",
     "replay",
     "rehearse",
+    "resources",
     "schema",
     "streaming",
     "subjects",
@@ -34,7 +35,7 @@ JOINERS = {
     "workflows",
 }
 MAY_IMPORT = {
-    "receive": {"journey", "batches", "streaming", "tenants"},
+    "receive": {"journey", "batches", "resources", "streaming", "tenants"},
     "store": set(),
     "match": set(),
     "act": set(),

@@ -62,6 +62,8 @@ def _read_text(text: str) -> str:
 
 def _sender(text: str) -> dict[str, str]:
     """The form field that names the sender."""
+    if not text:
+        raise ValueError("is missing: neither the step nor the integration says who sends")
     if _MESSAGING_SERVICE.fullmatch(text):
         return {"MessagingServiceSid": text}
     try:
@@ -85,7 +87,7 @@ def make_request(fields: Mapping[str, Any], situation: Situation, account: Mappi
     except ValueError as wrong:
         raise Unfit("bad_address", f"to: {wrong}") from None
     try:
-        form = {"To": to, **_sender(sender or account.get("messaging_service_sid") or account["from"])}
+        form = {"To": to, **_sender(sender or account.get("messaging_service_sid") or account.get("from", ""))}
     except ValueError as wrong:
         raise Unfit("bad_address", f"from {wrong}") from None
     if not text.strip() or len(text) > LONGEST_TEXT:

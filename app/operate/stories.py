@@ -186,6 +186,8 @@ def event_lines(story: EventStory, account: str, now: datetime) -> Iterator[str]
     yield from _json_lines("data", event.data_json)
     if event.extra_json is not None:
         yield from _json_lines("extra", event.extra_json)
+    if event.augmented_json is not None:
+        yield from _json_lines("augmented", event.augmented_json)
     yield ""
     yield "decisions:" if event.decisions else "decisions: none, no enabled workflow asked for events of this name"
     yield from (f"  {_decision(decision)}" for decision in event.decisions)
@@ -227,6 +229,7 @@ def event_object(event: StoredEvent) -> bytes:
             "phone": event.phone,
             "data": msgspec.Raw(event.data_json.encode()),
             "extra": msgspec.Raw((event.extra_json or "null").encode()),
+            "augmented": msgspec.Raw((event.augmented_json or "null").encode()),
             "received_at": event.received_at.isoformat().replace("+00:00", "Z"),
             "decisions": event.decisions,
             "idempotency_key": event.idempotency_key,

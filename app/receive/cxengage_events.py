@@ -24,6 +24,7 @@ from app.receive.bodies import read_body
 from app.receive.exact_json import ExactObject, object_text, read_object
 from app.receive.keys import prefix_of
 from app.receive.schemas import LONGEST
+from app.resources.augmenting import Augmenter
 from app.words import Event, Problem, Receipt
 
 VERSION = b"1.0"
@@ -37,11 +38,13 @@ blueprint = Blueprint("cxengage_events", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How an event came: `via` says by which way, the rest is of the request, if it was one that may be repeated."""
+    """How an event came: `via` says by which way, `idempotency_key` and `body` are of the request, if it was one that may
+    be repeated; `warnings` is what there is to be said about it before it was an event."""
 
     via: str = RECEIVER
     idempotency_key: str | None = None
     body: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 def register(app: Flask) -> None:
@@ -58,21 +61,31 @@ def show_version() -> Response:
 @blueprint.post("/tenants/<tenant>/event")
 def receive_event(tenant: str) -> Response:
     """Take in one event."""
-    journey: Journey = current_app.extensions["journey"]
     token = cxengage.bearer_token()
-    account = _sender(journey, token, tenant)
+    return take_in(token, lambda account: _check_sender(account, token, tenant), _read)
+
+
+def take_in(
+    token: str,
+    check: Callable[[Account], None],
+    read: Callable[[Account, str], tuple[ExactObject, Origin]],
+    note: Callable[[Account, Receipt], None] = lambda account, receipt: None,
+) -> Response:
+    """Take in what `read` makes of the request, from a sender whom `check` lets in to the token's account; `note` is told
+    when it is stored."""
+    journey: Journey = current_app.extensions["journey"]
+    account = _sender(journey, token, check)
     allowance = cvf_events.take_from_plan(account)
     try:
         if allowance is not None and not allowance.allowed:
             raise cvf_events.too_fast(allowance)
-        exact, origin = _read(account, token)
-        event, receipt = accept_object(
-            journey, account, exact, origin, lambda current: _check_sender(current, token, tenant)
-        )
-        response = _success(receipt, event, origin.body)
+        exact, origin = read(account, token)
+        event, receipt = accept_object(journey, account, exact, origin, check)
+        response = _success(receipt, event, origin)
+        note(account, receipt)
         journey.note_key_use(prefix_of(token) or "")
     except Problem as problem:
-        _check_anew(journey, account, token, tenant)
+        _check_anew(journey, account, check)
         response = cxengage.error_response(problem)
         journey.note_key_use(prefix_of(token) or "")
     except words.Unavailable as trouble:
@@ -82,18 +95,18 @@ def receive_event(tenant: str) -> Response:
     return response
 
 
-def _sender(journey: Journey, token: str, tenant: str) -> Account:
+def _sender(journey: Journey, token: str, check: Callable[[Account], None]) -> Account:
     """The account that the token may send to; a refusal rests on a recent copy."""
     account = journey.account_of_key(prefix_of(token) or "")
     if account is None:
         raise cxengage.unauthorized()
     try:
-        _check_sender(account, token, tenant)
+        check(account)
     except Problem:
         account = journey.recent(account, seconds=cxengage.RECENT_SECONDS)
         if account is None:
             raise cxengage.unauthorized() from None
-        _check_sender(account, token, tenant)
+        check(account)
     return account
 
 
@@ -102,7 +115,7 @@ def _check_sender(account: Account, token: str, tenant: str) -> None:
     cvf_events.check_open(account)
 
 
-def _check_anew(journey: Journey, account: Account, token: str, tenant: str) -> None:
+def _check_anew(journey: Journey, account: Account, check: Callable[[Account], None]) -> None:
     """Before a sender is told what is wrong with its event: is it still welcome? While Postgres cannot say, the copy at
     hand has to do."""
     try:
@@ -111,19 +124,24 @@ def _check_anew(journey: Journey, account: Account, token: str, tenant: str) -> 
         return
     if current is None:
         raise cxengage.unauthorized()
-    _check_sender(current, token, tenant)
+    check(current)
 
 
 def _read(account: Account, token: str) -> tuple[ExactObject, Origin]:
     """The object in the request's body, and where it comes from; raises Problem."""
-    journey: Journey = current_app.extensions["journey"]
-    settings = journey.settings
-    idempotency_key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    cvf_events.check_headers(cvf_events.Sender(token, str(account.copy.id), idempotency_key))
+    settings = current_app.extensions["journey"].settings
+    idempotency_key = read_idempotency_key(account, token)
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     return read_object(body), Origin(RECEIVER, idempotency_key, body)
+
+
+def read_idempotency_key(account: Account, token: str) -> str | None:
+    """The idempotency key of the request; raises Problem for one that cannot be used."""
+    key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
+    cvf_events.check_headers(cvf_events.Sender(token, str(account.copy.id), key))
+    return key
 
 
 def accept_object(
@@ -149,10 +167,16 @@ def accept_object(
                 with suppress(words.Unavailable):
                     verify(journey.recent(known, seconds=0) or known)
                 raise
-            return event, journey.accept(known, event, verify)
+            return event, journey.accept(known, event, verify, _completed)
         except _OtherAttributes as changed:
             account = changed.account
     raise words.Unavailable(f"account {account.copy.id} changes faster than its events can be read")
+
+
+def _completed(account: Account, event: Event) -> Event:
+    """The event with what the account's augments know."""
+    augmenter: Augmenter = current_app.extensions["augmenter"]
+    return augmenter.complete(account, event, account.copy.key_attribute)
 
 
 class _OtherAttributes(Exception):
@@ -183,7 +207,7 @@ def event_of(account: Account, exact: ExactObject, moment: datetime, origin: Ori
         received_at=moment,
         idempotency_key=origin.idempotency_key,
         body_digest=hashlib.sha256(origin.body).digest() if origin.idempotency_key is not None else None,
-        warnings=warnings,
+        warnings=origin.warnings + warnings,
         via=origin.via,
     )
 
@@ -227,10 +251,11 @@ def _as_text(exact: ExactObject, attribute: str) -> str | None:
     return None if isinstance(value, dict | list) else exact.raw[attribute].strip()
 
 
-def _success(receipt: Receipt, event: Event, sent: bytes) -> Response:
+def _success(receipt: Receipt, event: Event, origin: Origin) -> Response:
+    sent = origin.body.strip() if origin.via == RECEIVER else event.data_json.encode()
     return cxengage.answer(
         {
-            "event": msgspec.Raw(sent.strip()),
+            "event": msgspec.Raw(sent),
             "key-attr": event.distinct_id,
             "id": numbered(event.account_id, receipt.id),
             "contributing?": receipt.contributing,

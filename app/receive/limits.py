@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage, Storage, storage_from_string
+from limits.strategies import FixedWindowRateLimiter
 
 from app import meters
 from app.gathering import Gathering
@@ -130,6 +132,23 @@ class RateLimiter:
         except self._redis.base_exceptions:
             return _WINDOW_SECONDS
         return max(_WINDOW_SECONDS, math.ceil(left))
+
+
+class PerMinute:
+    """Counts what is done by minutes, over all web processes together; lets all through while Redis does not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._storage = storage_of(settings)
+        self._limiter = FixedWindowRateLimiter(self._storage)
+
+    def lets_in(self, rate: int, *names: str) -> bool:
+        """Count one request under `names`; whether there were `rate` at most in this minute."""
+        try:
+            return self._limiter.hit(RateLimitItemPerMinute(rate), *names)
+        except self._storage.base_exceptions as trouble:
+            meters.unlimited_by_outage.inc()
+            _log.warning("requests not counted: Redis does not answer", error=str(trouble)[:200])
+            return True
 
 
 class Windows:

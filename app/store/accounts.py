@@ -56,6 +56,7 @@ class AccountCopy:
     keys: Mapping[str, Key]
     workflows: Sequence[EnabledWorkflow]
     awaits: frozenset[str]
+    augments: tuple[AugmentCopy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,20 @@ class EnabledWorkflow:
     version: int
     document: Mapping[str, Any]
     enablement: int
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentCopy:
+    """An augment that has something to say: a file (its `columns`, how many rows and bytes, and its `upload`, which grows
+    with each file) or an API (its `url`). `attributes`: what it may add; None: all it knows."""
+
+    number: int
+    url: str | None
+    attributes: Sequence[str] | None
+    columns: Sequence[str] | None
+    rows: int
+    bytes: int
+    upload: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,9 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
         AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
      WHERE workflow.account_id = accounts.id) AS workflows,
     (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
-     WHERE account_id = accounts.id) AS awaits
+     WHERE account_id = accounts.id) AS awaits,
+    (SELECT jsonb_agg(jsonb_build_array(number, url, attributes, columns, rows, bytes, upload) ORDER BY number)
+     FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments
 FROM accounts
 """
 
@@ -130,12 +147,15 @@ def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
     if row is None:
         return None
     columns = row._asdict()
-    keys, tokens, workflows, awaits = (columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits"))
+    keys, tokens, workflows, awaits, augments = (
+        columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits", "augments")
+    )
     return AccountCopy(
         **columns,
         keys={key.prefix: key for key in [*map(_key, keys), *map(_token, tokens)]},
         workflows=[EnabledWorkflow(UUID(id_), *rest) for id_, *rest in workflows],
         awaits=frozenset(awaits),
+        augments=tuple(AugmentCopy(*augment) for augment in augments or ()),
     )
 
 
@@ -218,6 +238,11 @@ def disable_account(connection: sa.Connection, account_id: int, disabled_at: dat
 def grow_version(connection: sa.Connection, account_id: int) -> None:
     """Make every process's copy of the account stale. Also the lock that serialises changes to one account."""
     connection.execute(sa.text("UPDATE accounts SET version = version + 1 WHERE id = :id"), {"id": account_id})
+
+
+def lock_account(connection: sa.Connection, account_id: int) -> None:
+    """Keep others from changing the account until the transaction ends; events go on."""
+    connection.execute(sa.text("SELECT FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account_id})
 
 
 _ROW = (
@@ -303,6 +328,18 @@ def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now
             "UPDATE keys SET revoked_at = :now WHERE account_id = :account AND name = :name AND revoked_at IS NULL"
         ),
         {"account": account_id, "name": name, "now": now},
+    )
+    grow_version(connection, account_id)
+
+
+def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str, now: datetime) -> None:
+    """Revoke all keys of an account that may do this and nothing else."""
+    connection.execute(
+        sa.text(
+            "UPDATE keys SET revoked_at = :now "
+            "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL"
+        ),
+        {"account": account_id, "scopes": [scope], "now": now},
     )
     grow_version(connection, account_id)
 

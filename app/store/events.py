@@ -82,7 +82,7 @@ SELECT id FROM event
 # An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
 _RECORD_ALL = """
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
-     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[]) AS
+     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
@@ -96,8 +96,8 @@ WITH account AS (
     SELECT id FROM account WHERE $13 IS NULL OR EXISTS (SELECT FROM ledger)
 ), event AS (
     INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings,
-                        via, idempotency_key)
-    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM fresh
+                        via, idempotency_key, augmented)
+    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $23 FROM fresh
 ), run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -124,7 +124,7 @@ _EXECUTE = {
     "record_events_starting": f"EXECUTE record_events_starting ({_EVENTS}, %s::bool[], "
     "%s::uuid[], %s::uuid[], %s::uuid[], %s::int[])",
     "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
-    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[])",
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[], %s)",
 }
 
 
@@ -162,8 +162,8 @@ class Recording:
 
 
 def record_events(database: Database, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
-    """Write all that follows from accepting these events, committed when this returns; they have no idempotency keys, and
-    their runs are for themselves alone.
+    """Write all that follows from accepting these events, committed when this returns; they have no idempotency keys,
+    augments added nothing to them, and their runs are for themselves alone.
 
     All are one transaction. Where that does not work because of one of them each is written by itself: its answer is
     what `record_event` returns or raises. Raises Unavailable.
@@ -210,7 +210,7 @@ def _record_alone(database: Database, recording: Recording) -> Recorded | Except
 
 
 def record_event(database: Database, recording: Recording) -> Recorded:
-    """The same for one event, which may have an idempotency key.
+    """The same for one event, which may have an idempotency key, and what augments added.
 
     A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
     so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
@@ -296,6 +296,7 @@ def record_on(connection: HeldConnection, recording: Recording) -> Recorded:
         [str(run.event_id) for run in runs],
         [run.event_received_at for run in runs],
         ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
+        event.augmented_json,
     ]
     prepare(connection, "record_event_with_all", _RECORD_ALL)
     with connection.cursor() as cursor:
@@ -344,7 +345,9 @@ def find_latest_received(connection: sa.Connection, account_id: int, limit: int)
 
 # So many at once.
 PAGE = 1_000
-_EVENT = "id, account_id, event, distinct_id, phone, data::text, received_at"
+# What workflows see: what augments added lies over what was sent, field by field.
+SEEN_DATA = "coalesce(data || augmented, data)"
+_EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at"
 
 
 def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
@@ -396,14 +399,15 @@ def read_by_subject(
     memory does not grow with their number. `key` is a column or a path into data such as data.order_id.
     """
     root, *path = key.split(".")
-    subject = "data #>> %(path)s" if root == "data" else root
+    subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
     if root not in ("distinct_id", "phone", "data"):
         raise ValueError(f"{key} is no key")
     raw: Any = connection.connection.driver_connection
     with raw.cursor(name="read_by_subject") as cursor:
         cursor.itersize = 5_000
         cursor.execute(
-            f"SELECT {subject}, id::text, event, distinct_id, phone, data::text, received_at FROM events "  # noqa: S608
+            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "  # noqa: S608
+            "FROM events "
             "WHERE account_id = %(account)s AND received_at >= %(since)s "
             "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
             f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
@@ -419,7 +423,7 @@ def read_by_subject(
 
 
 def event_of(row: Sequence[Any]) -> Event:
-    """A stored event; fractions in its `data` are decimals with all their digits."""
+    """A stored event as workflows see it; fractions in its `data` are decimals with all their digits."""
     event_id, account_id, name, distinct_id, phone, data_json, received_at = row
     return Event(
         id=UUID(event_id),

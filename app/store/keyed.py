@@ -56,8 +56,9 @@ def find_events_by_key(
     on after the last one for more."""
     with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
         cursor.execute(
-            "SELECT events.id, events.account_id, event, distinct_id, phone, data::text, events.received_at "
-            "FROM keyed_events AS known JOIN events ON events.account_id = known.account_id AND events.id = event_id "
+            f"SELECT events.id, events.account_id, event, distinct_id, phone, {events.SEEN_DATA}::text, "  # noqa: S608
+            "events.received_at FROM keyed_events AS known "
+            "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
             "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "
             "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s",
             (account_id, key, subject, str(since.id), list(names), list(names), events.PAGE),

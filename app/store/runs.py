@@ -24,7 +24,8 @@ from app.words import Event, NewRun, Run
 _RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
-    event.id, event.account_id, event.event, event.distinct_id, event.phone, event.data::text, event.received_at,
+    event.id, event.account_id, event.event, event.distinct_id, event.phone,
+    coalesce(event.data || event.augmented, event.data)::text, event.received_at,
     (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM (
         SELECT DISTINCT ON (name) name, CASE WHEN status = 'done' THEN output
             ELSE coalesce(output, '{}') || jsonb_build_object('error', error) END AS output

@@ -14,12 +14,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.identifiers import first_of, moment_of
-from app.store.events import read_exactly
+from app.store.events import SEEN_DATA, read_exactly
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as it lies in Postgres; `data_json` and `extra_json` are exact JSON texts."""
+    """An event as it lies in Postgres: `data_json` and `extra_json` as they were sent, `augmented_json` what augments added;
+    exact JSON texts."""
 
     id: UUID
     account_id: int
@@ -32,6 +33,7 @@ class StoredEvent:
     decisions: Sequence[Mapping[str, Any]]
     idempotency_key: str | None
     warnings: Sequence[str]
+    augmented_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def be_patient(connection: sa.Connection) -> None:
 
 _EVENTS = """
 SELECT id, account_id, event, distinct_id, phone, data::text, extra::text, received_at, coalesce(decisions, '[]'),
-    idempotency_key, coalesce(warnings, '[]')
+    idempotency_key, coalesce(warnings, '[]'), augmented::text
 FROM events
 WHERE account_id = :account
 """
@@ -206,7 +208,7 @@ def find_events_leading_to(
     of_subject = {
         "distinct_id": "AND distinct_id = :subject ",
         "phone": "AND phone = :subject ",
-        "data": "AND data #>> CAST(:path AS text[]) = :subject ",
+        "data": f"AND {SEEN_DATA} #>> CAST(:path AS text[]) = :subject ",
     }[root]
     found = connection.execute(
         sa.text(

@@ -200,6 +200,9 @@ events = sa.Table(
     _column("phone", sa.Text, "the subject's phone number in E.164 (+ and digits); null: not sent", null=True),
     _column("data", JSONB, "the data object as sent, every number exact"),
     _column("extra", JSONB, "unknown top-level fields of the request; null: none", null=True),
+    _column(
+        "augmented", JSONB, "what augments added: workflows see it over data, field by field; null: nothing", null=True
+    ),
     _moment("received_at", "when the event was accepted"),
     _column("decisions", JSONB, "what each workflow that looked concluded, and why; null: none looked", null=True),
     _column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
@@ -457,4 +460,114 @@ tickets = sa.Table(
     sa.PrimaryKeyConstraint("digest"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="what opens an account's stream of messages to an application that holds no key",
+)
+
+resource_numbers = sa.Table(
+    "resource_numbers",
+    metadata,
+    _account(),
+    _column("prefix", sa.Text, "PT, TM, LI or AU"),
+    _column("latest", sa.Integer, "the highest number given out; none is given out twice"),
+    sa.PrimaryKeyConstraint("account_id", "prefix"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="how far the ids of CxEngage resources (PT1, TM1 …) have been counted",
+)
+
+patterns = sa.Table(
+    "patterns",
+    metadata,
+    _account(),
+    _column("number", sa.Integer, "1 is PT1"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("description", sa.Text, "what it is for"),
+    _column("when_text", sa.Text, "what has to happen, in the notation of 4.1; null: not given", null=True),
+    _column("then_text", sa.Text, "what is to be done, in the notation of 4.1; null: not given", null=True),
+    _column("code", sa.Text, "both as one script, in the notation of 4.2; null: not given", null=True),
+    _column("key", sa.Text, "the field that says whom the script is about; null: the key attribute", null=True),
+    _column(
+        "workflow_id",
+        UUID(as_uuid=True),
+        "the workflow that it was compiled into, named PT1; it is switched on while that is enabled; null: never was",
+        null=True,
+    ),
+    _moment("created_at", "when it was made"),
+    _moment("updated_at", "when it was last changed"),
+    sa.PrimaryKeyConstraint("account_id", "number"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="patterns in CxEngage's notation; those switched on are workflows as well",
+)
+
+templates = sa.Table(
+    "templates",
+    metadata,
+    _account(),
+    _column("number", sa.Integer, "1 is TM1"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("description", sa.Text, "what it is for"),
+    _column("template", sa.Text, "the text, in Mustache"),
+    _moment("created_at", "when it was made"),
+    _moment("updated_at", "when it was last changed"),
+    sa.PrimaryKeyConstraint("account_id", "number"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="texts that patterns refer to as +TM1",
+)
+
+listeners = sa.Table(
+    "listeners",
+    metadata,
+    _account(),
+    _column("number", sa.Integer, "1 is LI1"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("description", sa.Text, "what it is for"),
+    _column("type", sa.Text, "what kind of third party posts to it, in its owner's words"),
+    _column("status", sa.Boolean, "whether it takes events"),
+    _column("mapping", JSONB, "field of the event: dotted path in what the third party posts"),
+    _column("options", JSONB, "the owner's, kept as given"),
+    _column(
+        "more", JSONB, "other fields that were given (topic, hash …), kept as given", server_default=sa.text("'{}'")
+    ),
+    _column("received", sa.BigInteger, "how many events it has taken", server_default=sa.text("0")),
+    _moment("last_received_at", "when it took the last one; null: none yet", null=True),
+    _moment("created_at", "when it was made"),
+    _moment("updated_at", "when it was last changed"),
+    sa.PrimaryKeyConstraint("account_id", "number"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="where third parties post in a shape of their own; what they post with are keys of the scope listener:LI1",
+)
+
+augments = sa.Table(
+    "augments",
+    metadata,
+    _account(),
+    _column("number", sa.Integer, "1 is AU1; they are asked in this order"),
+    _column("name", sa.Text, "what its owner calls it"),
+    _column("description", sa.Text, "what it is for"),
+    _column("type", sa.Text, "file or api"),
+    _column("url", sa.Text, "api: where it is asked; null: of a file", null=True),
+    _column("attributes", ARRAY(sa.Text), "the attributes that it may add; null: all it knows", null=True),
+    _column("in_options", sa.Boolean, "whether url and attributes were given, and are answered, inside of options"),
+    _column("columns", ARRAY(sa.Text), "names of the file's columns; null: no file yet", null=True),
+    _column("rows", sa.Integer, "how many rows the file has", server_default=sa.text("0")),
+    _column("bytes", sa.Integer, "how large the file was", server_default=sa.text("0")),
+    _column("upload", sa.Integer, "grows with each file", server_default=sa.text("0")),
+    _moment("created_at", "when it was made"),
+    _moment("updated_at", "when it was last changed"),
+    sa.PrimaryKeyConstraint("account_id", "number"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    sa.CheckConstraint("type IN ('file', 'api')", name="type"),
+    comment="what is known beside the events and added to them before workflows look",
+)
+
+augment_rows = sa.Table(
+    "augment_rows",
+    metadata,
+    _account(),
+    _column("number", sa.Integer, "the augment"),
+    _column("lookup", sa.Text, "value of the first column"),
+    _column("position", sa.Integer, "1 is the first row of the file"),
+    _column("cells", ARRAY(sa.Text), "values of the other columns"),
+    # The rule: a value is looked up in one row. Serves find_augment_row.
+    sa.PrimaryKeyConstraint("account_id", "number", "lookup"),
+    sa.ForeignKeyConstraint(["account_id", "number"], ["augments.account_id", "augments.number"], ondelete="CASCADE"),
+    comment="the rows of augments' files",
 )

@@ -534,6 +534,7 @@ def test_the_row_is_there_when_the_answer_is(shared: Sender, rows: Rows) -> None
         "phone": "+915673412780",
         "data": an_event()["data"],
         "extra": None,
+        "augmented": None,
         "decisions": None,
         "idempotency_key": None,
         "warnings": None,

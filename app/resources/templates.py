@@ -1,0 +1,38 @@
+"""Templates: texts in Mustache that patterns refer to as `+TM1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.journey import Journey
+from app.resources import shelving
+from app.store import accounts, resources
+from app.store.resources import TEMPLATES, TemplateRow
+
+
+def create_template(house: Journey, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
+    """Make a template."""
+    with house.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
+        shelving.check_room(connection, account_id, TEMPLATES)
+        number = resources.add(connection, TEMPLATES, account_id, values, house.clock())
+        return shelving.find_on(connection, account_id, TEMPLATES, f"TM{number}")
+
+
+def change_template(house: Journey, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
+    """Put other values into a template; raises Problem 404."""
+    with house.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
+        row = shelving.find_on(connection, account_id, TEMPLATES, name)
+        if changes:
+            resources.change(connection, TEMPLATES, account_id, row.number, changes, house.clock())
+        return shelving.find_on(connection, account_id, TEMPLATES, name)
+
+
+def remove_template(house: Journey, account_id: int, name: str) -> None:
+    """Delete a template; raises Problem 404."""
+    with house.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
+        row = shelving.find_on(connection, account_id, TEMPLATES, name)
+        resources.remove(connection, TEMPLATES, account_id, row.number)

@@ -1,0 +1,85 @@
+"""The files of augments: rows that are looked up by the value of the first column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+# So many rows go into one statement: while Postgres works on them others have their turn.
+_PAGE = 1_000
+
+# A lookup value and the cells of its row.
+LookupRow = tuple[str, Sequence[str]]
+
+
+def replace_file(
+    connection: sa.Connection,
+    account_id: int,
+    number: int,
+    columns: Sequence[str],
+    rows: Sequence[LookupRow],
+    size: int,
+    now: datetime,
+) -> None:
+    """Put a file of `size` bytes in the place of the one there is. Lock the augment first."""
+    key = {"account": account_id, "number": number}
+    connection.execute(sa.text("DELETE FROM augment_rows WHERE account_id = :account AND number = :number"), key)
+    for start in range(0, len(rows), _PAGE):
+        page = rows[start : start + _PAGE]
+        connection.execute(
+            sa.text(
+                "INSERT INTO augment_rows (account_id, number, lookup, position, cells) "
+                "SELECT :account, :number, lookup, :start + place, CAST(cells AS text[]) "
+                "FROM unnest(CAST(:lookups AS text[]), CAST(:cells AS text[])) WITH ORDINALITY AS new (lookup, cells, place)"
+            ),
+            {
+                **key,
+                "start": start,
+                "lookups": [lookup for lookup, _ in page],
+                "cells": [_array(cells) for _, cells in page],
+            },
+        )
+    connection.execute(
+        sa.text(
+            "UPDATE augments SET columns = :columns, rows = :rows, bytes = :bytes, upload = upload + 1, updated_at = :now "
+            "WHERE account_id = :account AND number = :number"
+        ),
+        {**key, "columns": list(columns), "rows": len(rows), "bytes": size, "now": now},
+    )
+
+
+def _array(cells: Sequence[str]) -> str:
+    """Texts as Postgres writes an array of them."""
+    escaped = (cell.replace("\\", "\\\\").replace('"', '\\"') for cell in cells)
+    return "{" + ",".join(f'"{cell}"' for cell in escaped) + "}"
+
+
+def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str | None:
+    """The type of an augment, which nobody else changes until the transaction ends; None when there is none."""
+    found: str | None = connection.execute(
+        sa.text("SELECT type FROM augments WHERE account_id = :account AND number = :number FOR UPDATE"),
+        {"account": account_id, "number": number},
+    ).scalar()
+    return found
+
+
+def find_augment_row(connection: sa.Connection, account_id: int, number: int, lookup: str) -> list[str] | None:
+    """The cells of the row with this value in the first column."""
+    cells: list[str] | None = connection.execute(
+        sa.text("SELECT cells FROM augment_rows WHERE account_id = :account AND number = :number AND lookup = :lookup"),
+        {"account": account_id, "number": number, "lookup": lookup},
+    ).scalar()
+    return cells
+
+
+def list_augment_rows(connection: sa.Connection, account_id: int, number: int) -> list[LookupRow]:
+    """All rows of a file, in its order."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position"
+        ),
+        {"account": account_id, "number": number},
+    )
+    return [(row.lookup, row.cells) for row in rows]
