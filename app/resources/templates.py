@@ -9,10 +9,12 @@ from app.journey import Journey
 from app.resources import shelving
 from app.store import accounts, resources
 from app.store.resources import TEMPLATES, TemplateRow
+from app.words import Problem
 
 
 def create_template(house: Journey, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
-    """Make a template."""
+    """Make a template; raises Problem 400 with the place where it cannot be read."""
+    _check(values)
     with house.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         shelving.check_room(connection, account_id, TEMPLATES)
@@ -21,7 +23,8 @@ def create_template(house: Journey, account_id: int, values: Mapping[str, Any]) 
 
 
 def change_template(house: Journey, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
-    """Put other values into a template; raises Problem 404."""
+    """Put other values into a template; raises Problem 404, or 400 with the place where it cannot be read."""
+    _check(changes)
     with house.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = shelving.find_on(connection, account_id, TEMPLATES, name)
@@ -36,3 +39,20 @@ def remove_template(house: Journey, account_id: int, name: str) -> None:
         accounts.lock_account(connection, account_id)
         row = shelving.find_on(connection, account_id, TEMPLATES, name)
         resources.remove(connection, TEMPLATES, account_id, row.number)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    if "template" not in values:
+        return
+    # Mustache is loaded by those who need it.
+    from app.act import mustache
+
+    text: str = values["template"]
+    try:
+        mustache.parse(text)
+    except mustache.MustacheError as wrong:
+        told = f"template: {wrong}"
+        if wrong.index is not None:
+            line, column = text.count("\n", 0, wrong.index) + 1, wrong.index - text.rfind("\n", 0, wrong.index)
+            told = f"template, line {line}, column {column}: {wrong}"
+        raise Problem(400, "Template that cannot be read", told) from None

@@ -180,6 +180,26 @@ def test_what_is_wrong_is_told(tenant: Tenant, kind: str, body: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("Hi {{#vip}}", "template, line 1, column 4: "),
+        ("Hi\n  {{/vip}}", "template, line 2, column 3: "),
+        ("Hi {{name", "template, line 1, column 4: "),
+        ("{{> part}}", "template, line 1, column "),
+    ],
+)
+def test_a_template_that_cannot_be_read_is_refused_with_its_place(tenant: Tenant, text: str, place: str) -> None:
+    tenant.post("/templates", TEMPLATE)
+    for answer in (
+        tenant.post("/templates", {"name": "x", "template": text}),
+        tenant.put("/templates/TM1", {"template": text}),
+    ):
+        assert answer.status_code == 400
+        assert answer.json["error"].startswith(place)
+    assert tenant.get("/templates").json == [shown(TEMPLATE, "TM1")]
+
+
+@pytest.mark.parametrize(
     ("raw", "told"),
     [
         (b"{", "line 1, column 2"),
