@@ -176,6 +176,17 @@ def apply_workflow(house: Journey, account_id: int, source: str) -> Applied:
     return Applied(new.name, new.version, change, enabled_version, differences)
 
 
+def put_into_force(connection: sa.Connection, account_id: int, source: str, moment: datetime) -> UUID:
+    """Save a document, in a transaction of the caller's, as a new workflow or the next version of one, and let it look at
+    events; the workflow's id. Where that very document is in force already nothing changes. Raises WrongDocument."""
+    document = checked_document(source)
+    known = _known_workflow(connection, account_id, document)
+    new, _, _ = _save(connection, known, account_id, document, source, moment)
+    if known is None or known.enabled_version != new.version:
+        _enable(connection, account_id, new.workflow_id, new.version, document, moment)
+    return new.workflow_id
+
+
 def save_draft(house: Journey, account_id: int, source: str) -> Applied:
     """Save a document as a new version that looks at no event, with whatever mistakes it has.
 

@@ -1,4 +1,4 @@
-"""What tenants set up: templates, listeners, integrations and augments, under `/tenants/<tenant>/…`.
+"""What tenants set up: patterns, templates, listeners, integrations and augments, under `/tenants/<tenant>/…`.
 
 200 read and changed, 201 made, 204 deleted; PUT changes the fields that it names and leaves the others alone.
 docs/cxengage-resources.md tells each route.
@@ -21,27 +21,31 @@ from app.receive.cxengage_schemas import (
     AugmentSchema,
     IntegrationSchema,
     ListenerSchema,
+    PatternSchema,
     TemplateSchema,
     load,
 )
 from app.receive.exact_json import ExactObject, read_object
 from app.receive.limits import PerMinute
-from app.resources import augments, csv_files, integrations, listeners, shelving, templates
+from app.resources import augments, csv_files, integrations, listeners, patterns, shelving, templates
 from app.resources.integrations import Shown
 from app.resources.listeners import MadeListener
 from app.resources.shelving import (
     AUGMENTS,
     LISTENERS,
+    PATTERNS,
     TEMPLATES,
     AugmentRow,
     ListenerRow,
+    PatternRow,
     TemplateRow,
 )
 from app.settings import Settings
 from app.words import ACCOUNT_MANAGE, Problem
 
 blueprint = Blueprint("cxengage_resources", __name__)
-_templates, _listeners, _augments, _integrations = (
+_patterns, _templates, _listeners, _augments, _integrations = (
+    PatternSchema(),
     TemplateSchema(),
     ListenerSchema(),
     AugmentSchema(),
@@ -82,6 +86,55 @@ def read_fields() -> ExactObject:
     return read_object(body)
 
 
+# Patterns
+
+
+@blueprint.get("/tenants/<tenant>/patterns")
+def list_patterns(tenant: str) -> Response:
+    """All patterns."""
+    rows = shelving.list_resources(_house(), _account(tenant), PATTERNS)
+    return cxengage.answer([_pattern(row) for row in rows])
+
+
+@blueprint.post("/tenants/<tenant>/patterns")
+def create_pattern(tenant: str) -> Response:
+    """Make a pattern; one that is to be on has to be one that can be carried out."""
+    account = _account(tenant)
+    return cxengage.answer(_pattern(patterns.create_pattern(_house(), account, _loaded(_patterns))), 201)
+
+
+@blueprint.get("/tenants/<tenant>/patterns/<name>")
+def show_pattern(tenant: str, name: str) -> Response:
+    """One pattern."""
+    return cxengage.answer(_pattern(shelving.find_resource(_house(), _account(tenant), PATTERNS, name)))
+
+
+@blueprint.put("/tenants/<tenant>/patterns/<name>")
+def change_pattern(tenant: str, name: str) -> Response:
+    """Change a pattern, switch it on or off."""
+    account = _account(tenant)
+    changes = _loaded(_patterns, name)
+    return cxengage.answer(_pattern(patterns.change_pattern(_house(), account, name, changes)))
+
+
+@blueprint.delete("/tenants/<tenant>/patterns/<name>")
+def delete_pattern(tenant: str, name: str) -> Response:
+    """Delete a pattern with the runs that it has started."""
+    patterns.remove_pattern(_house(), _account(tenant), name)
+    return Response(status=204)
+
+
+def _pattern(row: PatternRow) -> dict[str, Any]:
+    texts = {"when": row.when_text, "then": row.then_text, "code": row.code, "key": row.key}
+    return {
+        "id": f"PT{row.number}",
+        "name": row.name,
+        "description": row.description,
+        "status": row.status,
+        **{name: text for name, text in texts.items() if text is not None},
+    }
+
+
 # Templates
 
 
@@ -107,7 +160,7 @@ def show_template(tenant: str, name: str) -> Response:
 
 @blueprint.put("/tenants/<tenant>/templates/<name>")
 def change_template(tenant: str, name: str) -> Response:
-    """Change a template."""
+    """Change a template, and with it the patterns that are switched on and use it."""
     account = _account(tenant)
     changes = _loaded(_templates, name)
     return cxengage.answer(_template(templates.change_template(_house(), account, name, changes)))
@@ -115,7 +168,7 @@ def change_template(tenant: str, name: str) -> Response:
 
 @blueprint.delete("/tenants/<tenant>/templates/<name>")
 def delete_template(tenant: str, name: str) -> Response:
-    """Delete a template."""
+    """Delete a template that no pattern uses which is switched on."""
     templates.remove_template(_house(), _account(tenant), name)
     return Response(status=204)
 

@@ -67,6 +67,16 @@ class TemplateSchema(_Resource):
     template = _text(load_default="", validate=_up_to(LONGEST_TEXT))
 
 
+class PatternSchema(_Resource):
+    """A pattern in one of CxEngage's two notations; null takes a text away."""
+
+    status = _Flag(load_default=False, error_messages=_NO_FLAG)
+    when_text = _text(data_key="when", allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
+    then_text = _text(data_key="then", allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
+    code = _text(allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
+    key = _text(allow_none=True, load_default=None, validate=_up_to(LONGEST_NAME, 1))
+
+
 class ListenerSchema(_Resource):
     """Where a third party posts; what is not named here is for the caller to keep."""
 

@@ -1,4 +1,7 @@
-"""Templates: texts in Mustache that patterns refer to as `+TM1`."""
+"""Templates: texts in Mustache that patterns refer to as `+TM1`.
+
+A template counts from its change on for new runs of the patterns that use it; runs go on with what they began with.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.journey import Journey
-from app.resources import shelving
+from app.resources import patterns, shelving
 from app.store import accounts, resources
 from app.store.resources import TEMPLATES, TemplateRow
 from app.words import Problem
@@ -23,21 +26,27 @@ def create_template(house: Journey, account_id: int, values: Mapping[str, Any]) 
 
 
 def change_template(house: Journey, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
-    """Put other values into a template; raises Problem 404, or 400 with the place where it cannot be read."""
+    """Put other values into a template, and have the patterns that use it compiled anew; raises Problem 404 or 400."""
     _check(changes)
+    moment = house.clock()
     with house.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = shelving.find_on(connection, account_id, TEMPLATES, name)
         if changes:
-            resources.change(connection, TEMPLATES, account_id, row.number, changes, house.clock())
+            resources.change(connection, TEMPLATES, account_id, row.number, changes, moment)
+        if changes.get("template", row.template) != row.template:
+            patterns.compile_anew(connection, account_id, row.number, moment)
         return shelving.find_on(connection, account_id, TEMPLATES, name)
 
 
 def remove_template(house: Journey, account_id: int, name: str) -> None:
-    """Delete a template; raises Problem 404."""
+    """Delete a template; raises Problem 404, and 409 while a pattern uses it that is switched on."""
     with house.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = shelving.find_on(connection, account_id, TEMPLATES, name)
+        if users := patterns.users_of(connection, account_id, row.number):
+            told = ", ".join(f"PT{user.number}" for user in users)
+            raise Problem(409, "In use", f"{name} is used by {told}; switch that off first")
         resources.remove(connection, TEMPLATES, account_id, row.number)
 
 
