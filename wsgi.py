@@ -10,5 +10,5 @@ try:
     app = create_app()
 except SettingsError as wrong:
     print(f"Error: {wrong}", file=sys.stderr)
-    # gunicorn (it sets this variable) takes 3 for: to start another process would not help.
+    # gunicorn (it sets this variable) takes 3 of a process for: to start another one would not help.
     sys.exit(3 if os.environ.get("SERVER_SOFTWARE") else 1)

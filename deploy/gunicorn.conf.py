@@ -79,13 +79,7 @@ control_socket_disable = True
 
 
 def on_starting(server):
-    """Refuse wrong settings, and more than one process while each would count the rate limit for itself."""
-    from app.settings import SettingsError, from_environment
-
-    try:
-        from_environment()
-    except SettingsError as wrong:
-        sys.exit(f"Error: {wrong}")
+    """Refuse more than one process while each would count the rate limit for itself. (`wsgi.py` refuses wrong settings.)"""
     if server.cfg.workers > 1 and not _setting("REDIS_URL", ""):
         sys.exit(
             f"Refused to start {server.cfg.workers} web processes without REDIS_URL: each would count the rate limits "
