@@ -49,16 +49,39 @@ class Gathering(Generic[Item, Answer]):
             waits, self._busy = self._busy, True
             if waits:
                 self._callers.append(own)
-        if waits:
-            own.turn.acquire()
-        else:
-            # Those that are as far as this let it take them along.
-            time.sleep(0)
+        try:
+            if waits:
+                own.turn.acquire()
+            else:
+                # Those that are as far as this let it take them along.
+                time.sleep(0)
+        except BaseException:
+            # Stopped while it waited: whoever waits behind it is not to wait for ever.
+            self._leave(own, its_turn=not waits)
+            raise
         if not own.answers and own.trouble is None:
             self._ask_for_all(own)
         if own.trouble is not None:
             raise own.trouble
         return own.answers[0]
+
+    def _leave(self, own: _Caller[Item, Answer], *, its_turn: bool) -> None:
+        """One who waited is gone; if it was to ask for all, the next one does."""
+        with self._lock:
+            if own in self._callers:
+                self._callers.remove(own)
+                return
+        has_answer = bool(own.answers) or own.trouble is not None
+        if its_turn or (own.turn.acquire(blocking=False) and not has_answer):
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Let the first of those who wait ask for all; with nobody there, whoever comes next."""
+        with self._lock:
+            successor = self._callers.pop(0) if self._callers else None
+            self._busy = successor is not None
+        if successor is not None:
+            successor.turn.release()
 
     def _ask_for_all(self, first: _Caller[Item, Answer]) -> None:
         with self._lock:
@@ -78,10 +101,6 @@ class Gathering(Generic[Item, Answer]):
                 caller.trouble = told
             first.trouble = trouble
         finally:
-            with self._lock:
-                successor = self._callers.pop(0) if self._callers else None
-                self._busy = successor is not None
-            if successor is not None:
-                successor.turn.release()
+            self._hand_on()
             for caller in portion[1:]:
                 caller.turn.release()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from app.gathering import Gathering
 from app.words import Unavailable
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Doubling:
@@ -95,3 +100,40 @@ def test_many_threads_each_get_their_own() -> None:
     gathering = Gathering(lambda items: [-item for item in items], portion=7)
     with ThreadPoolExecutor(16) as threads:
         assert list(threads.map(gathering.ask, range(5_000))) == [-number for number in range(5_000)]
+
+
+WAITERS_KILLED = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from gevent.event import Event
+from app.gathering import Gathering
+
+asked, go = Event(), Event()
+
+def answer(items):
+    asked.set()
+    go.wait()
+    return list(items)
+
+gathering = Gathering(answer, portion=1)
+alone = gevent.spawn(gathering.ask, 0)
+gevent.idle()
+alone.kill()
+first = gevent.spawn(gathering.ask, 1)
+asked.wait()
+others = [gevent.spawn(gathering.ask, number) for number in (2, 3, 4)]
+gevent.idle()
+others[0].kill()
+go.set()
+# The next in turn is stopped after it was told that it is its turn, and before it goes on.
+first.link(lambda _: others[1].kill(block=False))
+told = others[2].get(timeout=20), gathering.ask(5)
+print(first.value, told, [isinstance(other.value, gevent.GreenletExit) for other in others])
+"""
+
+
+def test_callers_that_are_killed_while_they_wait_hold_up_nobody() -> None:
+    program = [sys.executable, "-c", WAITERS_KILLED]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert ended.stdout.startswith("1 (4, 5) [True, "), ended.stderr
