@@ -39,9 +39,6 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _plain = msgspec.json.Decoder(_Plain)
-
-
-_plain = msgspec.json.Decoder(_Plain)
 _any = msgspec.json.Decoder()
 
 

@@ -185,6 +185,9 @@ def record_events(database: Database, recordings: Sequence[Recording]) -> list[R
                         break
                     if isinstance(trouble, NoAnswer):
                         raise
+                except ValueError:
+                    # Text that cannot even be sent (NUL, half a surrogate pair): nothing was.
+                    break
     return [_record_alone(database, recording) for recording in recordings]
 
 
