@@ -69,6 +69,14 @@ def test_what_is_set_outlives_the_job_that_set_it(house: Journey, acme: Sender) 
     assert texts(house, acme, run) == ["12"]
 
 
+def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(house: Journey, acme: Sender) -> None:
+    run = started(house, acme, {"set": {"x": 'latest["\\u0000no"]'}}, {"log": "{{ last.text }}"})
+    assert carry(house, acme.account_id, run)["status"] == "done"
+    step = rows_of(house, "steps", acme.account_id, run)[0]
+    assert (step["status"], step["output"]) == ("done", {"x": None})
+    assert "\ufffdno" in step["error"]
+
+
 def test_a_value_that_cannot_be_told_is_null_and_the_step_says_why(house: Journey, acme: Sender) -> None:
     run = started(
         house, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
