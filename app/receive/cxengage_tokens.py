@@ -10,16 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_plus
 
-import structlog
 from flask import Blueprint, Flask, Response, current_app, request
-from limits import RateLimitItemPerMinute
-from limits.strategies import FixedWindowRateLimiter
 
 from app import meters, tenants, words
 from app.journey import Journey
 from app.receive import cxengage
 from app.receive.bodies import read_body
-from app.receive.limits import storage_of
+from app.receive.limits import PerMinute
 from app.settings import Settings
 from app.words import Problem
 
@@ -27,9 +24,8 @@ _MOST_BYTES = 16 * 1024
 _MOST_FIELDS = 20
 _FORM = "application/x-www-form-urlencoded"
 # A client needs a token once in 30 days.
-_PER_CLIENT = RateLimitItemPerMinute(30)
-_PER_ADDRESS = RateLimitItemPerMinute(300)
-_log = structlog.get_logger()
+_PER_CLIENT = 30
+_PER_ADDRESS = 300
 
 blueprint = Blueprint("cxengage_tokens", __name__)
 
@@ -55,19 +51,13 @@ class TokenLimiter:
     """So many requests a minute for each client, and for each address; lets all through while Redis does not answer."""
 
     def __init__(self, settings: Settings) -> None:
-        self._storage = storage_of(settings)
-        self._limiter = FixedWindowRateLimiter(self._storage)
+        self._counted = PerMinute(settings)
 
     def lets_in(self, address: str, client_id: str) -> bool:
         """Count one request."""
-        try:
-            return self._limiter.hit(_PER_ADDRESS, "token", address) and self._limiter.hit(
-                _PER_CLIENT, "token", address, client_id[:64]
-            )
-        except self._storage.base_exceptions as trouble:
-            meters.unlimited_by_outage.inc()
-            _log.warning("requests for tokens not counted: Redis does not answer", error=str(trouble)[:200])
-            return True
+        return self._counted.lets_in(_PER_ADDRESS, "token", address) and self._counted.lets_in(
+            _PER_CLIENT, "token", address, client_id[:64]
+        )
 
 
 def register(app: Flask, settings: Settings) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -138,14 +139,20 @@ class PerMinute:
     """Counts what is done by minutes, over all web processes together; lets all through while Redis does not answer."""
 
     def __init__(self, settings: Settings) -> None:
-        self._storage = storage_of(settings)
-        self._limiter = FixedWindowRateLimiter(self._storage)
+        self._settings = settings
+
+    @cached_property
+    def _limiter(self) -> FixedWindowRateLimiter:
+        # Made by the first request: the memory of `limits` starts a thread, which a process that is forked would inherit
+        # broken.
+        return FixedWindowRateLimiter(_storage_of(self._settings))
 
     def lets_in(self, rate: int, *names: str) -> bool:
         """Count one request under `names`; whether there were `rate` at most in this minute."""
+        limiter = self._limiter
         try:
-            return self._limiter.hit(RateLimitItemPerMinute(rate), *names)
-        except self._storage.base_exceptions as trouble:
+            return limiter.hit(RateLimitItemPerMinute(rate), *names)
+        except limiter.storage.base_exceptions as trouble:
             meters.unlimited_by_outage.inc()
             _log.warning("requests not counted: Redis does not answer", error=str(trouble)[:200])
             return True
@@ -178,7 +185,7 @@ class Windows:
         return max(_WINDOW_SECONDS, math.ceil(end - self._clock()))
 
 
-def storage_of(settings: Settings) -> Storage:
+def _storage_of(settings: Settings) -> Storage:
     """Where limits are counted that need not be exact: Redis, or this process's memory."""
     return MemoryStorage() if settings.redis_url is None else _redis(settings.redis_url)
 

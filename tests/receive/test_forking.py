@@ -13,7 +13,8 @@ import psutil
 
 from app.journey import Journey
 from tests.builders import EVENTS_PATH, a_sender, an_event
-from tests.server import Server
+from tests.receive.conftest import settings_of
+from tests.server import Server, running_server
 
 
 def sockets(pid: int) -> set[str]:
@@ -37,6 +38,15 @@ def test_no_connection_is_shared_by_two_processes(house: Journey, two_processes:
     for one, other in combinations(opened, 2):
         assert one & other == listening
     assert all(len(mine - listening) >= 3 for mine in opened[1:])
+
+
+def test_no_thread_is_started_before_the_fork(house: Journey) -> None:
+    # A thread that a forked process inherits is broken, and gevent says so on standard error.
+    with running_server(**settings_of(house)) as running:
+        assert a_sender(house, running).post(an_event()).status_code == 200
+        told = running.output()
+    assert "Traceback" not in told
+    assert "failed with" not in told
 
 
 def test_a_process_that_is_killed_is_replaced_and_its_successor_takes_events(
