@@ -1,8 +1,9 @@
 """What the CxEngage routes need: names of accounts and of their attributes, OAuth clients, and by which way events came.
 
-Locks: `accounts` and `events` ACCESS EXCLUSIVE for a moment (new columns, null or with a constant default: nothing is
-rewritten). The index on `events` is built partition by partition, CONCURRENTLY: writers go on. That ends the transaction;
-what is done twice when a migration is called again does nothing the second time.
+Locks: `accounts` and then `events`, each in a transaction of its own, ACCESS EXCLUSIVE for a moment (new columns, null or with a
+constant default: nothing is rewritten). Both at once would be waited for in a circle with the statements that record events. The
+index on `events` is built partition by partition, CONCURRENTLY: writers go on. What is done twice when a migration is called again
+does nothing the second time.
 Safe with the previous code: yes, it names the columns that it writes, and knows nothing of the rest.
 """
 
@@ -11,7 +12,7 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
-COLUMNS = """
+ACCOUNTS = """
 ALTER TABLE accounts ADD COLUMN IF NOT EXISTS name TEXT;
 ALTER TABLE accounts ADD COLUMN IF NOT EXISTS key_attribute TEXT DEFAULT 'key' NOT NULL;
 ALTER TABLE accounts ADD COLUMN IF NOT EXISTS event_attribute TEXT DEFAULT 'type' NOT NULL;
@@ -46,7 +47,8 @@ COMMENT ON COLUMN clients.token_expires_at IS 'when its access token ends; null:
 COMMENT ON COLUMN clients.created_at IS 'when it was made';
 COMMENT ON COLUMN clients.revoked_at IS 'when it was revoked; null: it is in force';
 COMMENT ON COLUMN clients.last_used_at IS 'when its token was last used, to the minute; null: never';
-
+"""
+EVENTS = """
 ALTER TABLE events ADD COLUMN IF NOT EXISTS via TEXT;
 COMMENT ON COLUMN events.via IS 'how it came: receiver (CxEngage); null: by POST /api/v1/cvf-events';
 CREATE INDEX IF NOT EXISTS events_via_idx ON ONLY events (account_id, id) WHERE via IS NOT NULL;
@@ -61,7 +63,9 @@ ORDER BY 1
 
 
 def upgrade() -> None:
-    op.execute(COLUMNS)
+    with op.get_context().autocommit_block():
+        op.execute(ACCOUNTS)
+    op.execute(EVENTS)
     partitions = [name for (name,) in op.get_bind().exec_driver_sql(PARTITIONS)]
     for name in partitions:
         # The partitions had their comments before the column came.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,3 +148,23 @@ def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does
         assert "(account_id, id) WHERE (via IS NOT NULL)" in str(cursor.fetchone())
         cursor.execute("SELECT count(*) FROM events WHERE via IS NULL")
         assert cursor.fetchone() == (1,)
+
+
+def test_nobody_who_records_events_waits_in_a_circle_with_the_columns_of_two_tables(empty_database: str) -> None:
+    upgrade(empty_database, target="0003")
+    held = (
+        "SELECT count(*) FILTER (WHERE NOT granted AND relation = 'events'::regclass), "
+        "count(*) FILTER (WHERE granted AND relation = 'accounts'::regclass) FROM pg_locks "
+        "WHERE mode = 'AccessExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events")
+        with ThreadPoolExecutor(1) as threads:
+            migrated = threads.submit(upgrade, empty_database, target="0004")
+            waiting = 0
+            while not waiting and not migrated.done():
+                cursor.execute(held)
+                waiting, accounts_locked = cursor.fetchone() or (0, 0)
+            connection.rollback()
+            migrated.result(60)
+    assert (waiting, accounts_locked) == (1, 0)
