@@ -97,6 +97,7 @@ class PatientSocket(GreenSocket):
         self.begun = False
         self.head_is_complete = False
         self.closing = False
+        self.hung_up = False
         self._held: list[bytes] | None = None
 
     def expect_request(self) -> None:
@@ -112,6 +113,10 @@ class PatientSocket(GreenSocket):
             data: bytes = super().recv(*arguments)
         except TimeoutError:
             raise self._lateness() from None
+        except OSError:
+            if self.hung_up:
+                return b""
+            raise
         if not self.begun and data:
             self.begun = True
             self.deadline = time.monotonic() + self.patience
@@ -137,6 +142,12 @@ class PatientSocket(GreenSocket):
             super().sendall(data, flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+
+    def hang_up(self) -> None:
+        """Nothing is read any more; for who waits to read it is as if the client had closed."""
+        self.hung_up = True
+        with suppress(OSError):
+            self.shutdown(SHUT_RDWR)
 
     def close(self) -> None:
         """Say that nothing more is coming, and hear the client out for a moment: to hang up on one that is still sending
@@ -257,5 +268,4 @@ class PatientWorker(ProblemAnswers, GeventWorker):
         if not self.alive:
             for connection in list(self.connections):
                 if not connection.begun:
-                    with suppress(OSError):
-                        connection.shutdown(SHUT_RDWR)
+                    connection.hang_up()

@@ -201,10 +201,13 @@ def test_each_request_of_a_kept_connection_has_a_deadline_of_its_own(threaded: S
 def test_stopping_does_not_wait_for_connections_without_a_request(tmp_path: Path) -> None:
     server = Server(tmp_path)
     assert server.tell(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-    with closing(server.connect()):
+    with closing(server.connect()), closing(server.connect()) as kept:
+        kept.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        heard(kept)
         time.sleep(0.2)
         server.program.terminate()
         assert server.program.wait(15) == 0
+    assert "[ERROR]" not in server.output.read_text()
 
 
 def test_more_than_one_process_without_redis_is_refused(tmp_path: Path) -> None:
