@@ -47,6 +47,8 @@ from app.words import Decision, Event, NewRun, Problem, Receipt, Unavailable
 
 MOST_RELOADS = 5
 _MOST_TOGETHER = 200
+# Characters of JSON.
+_LARGE = 16 * 1024
 _COPIES_KEPT = 10_000
 _UNKNOWN_KEPT = 10_000
 _UNKNOWN_SECONDS = 2.0
@@ -79,7 +81,10 @@ class Journey:
         self.clock = clock
         self.secrets = Secrets(settings.encryption_keys)
         # The events of concurrent requests are written together.
-        self._recorder = Gathering(partial(events.record_events, self.database), portion=_MOST_TOGETHER)
+        record = partial(events.record_events, self.database)
+        self._recorder = Gathering(record, portion=_MOST_TOGETHER)
+        # Large ones by themselves: a portion of them would take seconds, for which all others would wait.
+        self._recorder_of_large = Gathering(record, portion=1)
         self._accounts: dict[int, Account] = {}
         self._owners: dict[str, int] = {}
         self._unknown: dict[str, float] = {}
@@ -207,7 +212,8 @@ class Journey:
         recording = Recording(account.copy.version, event, decisions, started, _awaited(account, event))
         if event.idempotency_key is not None or event.augmented_json is not None:
             return Taken(event, decisions, started, events.record_event(self.database, recording))
-        answer = self._recorder.ask(recording)
+        large = len(event.data_json) + len(event.extra_json or "") > _LARGE
+        answer = (self._recorder_of_large if large else self._recorder).ask(recording)
         if isinstance(answer, Exception):
             raise answer
         return Taken(event, decisions, started, answer)

@@ -1,9 +1,13 @@
-"""Events that are written together: what is wrong with one of them costs the others nothing."""
+"""Events that are written together: what is the matter with one of them costs the others nothing."""
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
+import psycopg2
 import pytest
 
 from app.identifiers import now, uuid7
@@ -49,3 +53,32 @@ def test_one_that_cannot_be_written_keeps_no_other_from_it(
             kept = events.find_event(connection, one.event.account_id, one.event.id)
             assert kept is not None
             assert kept.distinct_id == one.event.distinct_id
+
+
+def test_no_event_waits_for_a_large_one(house: Journey, acme: Sender, globex: Sender) -> None:
+    large, small, other = (
+        recordings(house, acme)[0].event,
+        recordings(house, acme)[1].event,
+        recordings(house, globex)[0],
+    )
+    large = replace(large, data_json=json.dumps({"text": "x" * 20_000}))
+    mine, theirs = house.account_of_key(acme.token[3:11]), house.account_of_key(globex.token[3:11])
+    assert mine is not None
+    assert theirs is not None
+    with closing(psycopg2.connect(house.settings.database_url)) as connection, ThreadPoolExecutor(1) as threads:
+        # Postgres keeps the large one waiting: somebody might be about to commit one with its id.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) VALUES (%s, %s, 'e', 'd', '{}', %s)",
+                (large.account_id, str(large.id), large.received_at),
+            )
+            waits = threads.submit(house.accept, mine, large, lambda account: None)
+            held_up = 0
+            while not held_up:
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+                (held_up,) = cursor.fetchone() or (0,)
+            assert house.accept(mine, small, lambda account: None).id == small.id
+            assert house.accept(theirs, other.event, lambda account: None).id == other.event.id
+            assert not waits.done()
+        connection.rollback()
+        assert waits.result(30).id == large.id
