@@ -48,16 +48,20 @@ class Claim:
 
 
 class TokenLimiter:
-    """So many requests a minute for each client, and for each address; lets all through while Redis does not answer."""
+    """So many requests a minute of each client, and so many wrong ones of each address; lets all through while Redis does
+    not answer. Only who knows a client's secret can use up what the client has, and nobody's wrong requests keep a right one
+    out: behind a proxy all may come from one address."""
 
     def __init__(self, settings: Settings) -> None:
         self._counted = PerMinute(settings)
 
-    def lets_in(self, address: str, client_id: str) -> bool:
-        """Count one request."""
-        return self._counted.lets_in(_PER_ADDRESS, "token", address) and self._counted.lets_in(
-            _PER_CLIENT, "token", address, client_id[:64]
-        )
+    def lets_in(self, client_id: str) -> bool:
+        """Count one request of a client that has shown its secret."""
+        return self._counted.lets_in(_PER_CLIENT, "token of client", client_id)
+
+    def lets_try(self, address: str) -> bool:
+        """Count one request without a right secret."""
+        return self._counted.lets_in(_PER_ADDRESS, "token for address", address)
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -86,9 +90,9 @@ def _issue() -> tenants.Token:
     form = _form(journey.settings)
     claim = _claim(form)
     limiter: TokenLimiter = current_app.extensions["token_limiter"]
-    if not limiter.lets_in(request.remote_addr or "", claim.client_id if claim else ""):
-        raise Problem(429, "Too many requests for tokens", "Wait a minute.", headers={"Retry-After": "60"})
     token = tenants.issue_token(journey, claim.client_id, claim.secret) if claim else None
+    if not (limiter.lets_in(claim.client_id) if claim and token else limiter.lets_try(request.remote_addr or "")):
+        raise Problem(429, "Too many requests for tokens", "Wait a minute.", headers={"Retry-After": "60"})
     if token is None:
         raise Refused("invalid_client", "The client's id or secret is missing or not valid.")
     if "grant_type" not in form:

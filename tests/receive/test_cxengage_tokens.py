@@ -269,6 +269,16 @@ def test_a_client_that_asks_too_often_is_slowed_down(house: Journey, server: Ser
     assert answers[30].headers["Retry-After"] == "60"
 
 
+def test_the_wrong_requests_of_an_address_keep_no_right_one_out(house: Journey) -> None:
+    """Behind a proxy all clients come from its address."""
+    with running_server(**settings_of(house)) as server:
+        client = a_client(house, server)
+        wrong = {"Content-Type": FORM}
+        statuses = [server.post("/token", data=b"", headers=wrong).status_code for _ in range(301)]
+        assert statuses == [401] * 300 + [429]
+        assert client.ask().status_code == 200
+
+
 def test_all_processes_count_together(house: Journey, two_processes: Server) -> None:
     client = a_client(house, two_processes)
     headers = client.basic() | {"Content-Type": FORM}
