@@ -192,6 +192,12 @@ def test_a_server_of_one_request_at_a_time_serves_many_readers(house: Journey, a
         assert plain.open("/health").status_code == 200
 
 
+@pytest.mark.parametrize("tenant", ["%00", "acme%00", "%ff", "."])
+def test_a_tenant_that_cannot_be_one_has_no_stream(server: Server, tenant: str) -> None:
+    answer = server.open(f"/1.0/tenants/{tenant}/stream?ticket=x")
+    assert (answer.status_code, list(answer.json)) == (401, ["error"])
+
+
 @pytest.mark.parametrize("ticket", ["", "nonsense", "x" * 1_000, "%00", "%ff", "a&ticket=b"])
 def test_without_a_good_ticket_there_is_no_stream(server: Server, acme: Sender, ticket: str) -> None:
     answer = EventSource(server, acme.slug, ticket).come()
@@ -255,7 +261,7 @@ def test_the_commands_of_the_document_work(house: Journey, server: Server, acme:
     environment = {
         "url": f"http://127.0.0.1:{server.port}",
         "tenant": acme.slug,
-        "token": token,
+        "access_token": token,
         "PATH": "/usr/bin:/bin",
     }
     got = subprocess.run(
