@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app import outward
-from app.integrations import KINDS
+from app.integrations import KINDS, MASK
 from app.journey import Journey
 from app.words import Problem
 
@@ -48,7 +48,8 @@ def find_integration(house: Journey, account_id: int, name: str) -> Shown:
 
 
 def set_integration(house: Journey, account_id: int, name: str, fields: Mapping[str, str]) -> Shown:
-    """Set one up, or change the named fields of the one there is; an empty text takes a field away.
+    """Set one up, or change the named fields of the one there is; an empty text takes a field away, and a secret that comes
+    back masked stays what it is.
 
     Raises Problem 404, or 400 with all that is wrong.
     """
@@ -64,7 +65,10 @@ def set_integration(house: Journey, account_id: int, name: str, fields: Mapping[
         raise Problem(400, "Fields that are wrong", f"{', '.join(unknown)}: is unknown; say {', '.join(names)}")
     try:
         outward.set_integration(
-            house, account_id, KINDS[name], {names.get(field, field): text for field, text in fields.items()}
+            house,
+            account_id,
+            KINDS[name],
+            {names.get(field, field): text for field, text in fields.items() if text != MASK},
         )
     except Problem as wrong:
         raise Problem(400, wrong.title, _in_their_words(name, wrong.detail)) from None

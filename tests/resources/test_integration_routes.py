@@ -43,6 +43,20 @@ def test_fields_that_are_not_named_stay(tenant: Tenant, house: Journey) -> None:
     assert opened(house, tenant, "twilio")["auth_token"] == "another"
 
 
+def test_what_was_read_may_be_put_back(tenant: Tenant, house: Journey) -> None:
+    tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
+    read = tenant.get("/integrations/twilio").json
+    answer = tenant.post("/integrations/twilio", {**read, "from": "+15005550006"})
+    assert (answer.status_code, answer.json["from"]) == (200, "+15005550006")
+    assert opened(house, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN, "from": "+15005550006"}
+
+
+def test_a_mask_alone_is_no_secret(tenant: Tenant) -> None:
+    answer = tenant.post("/integrations/twilio", {"account": SID, "password": "***"})
+    assert answer.status_code == 400
+    assert "password is missing" in answer.json["error"]
+
+
 def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Tenant) -> None:
     answer = tenant.post("/integrations/twilio", {"account": "nobody", "password": "hush hush"})
     assert answer.status_code == 400
