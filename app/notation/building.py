@@ -25,7 +25,8 @@ MOST_ENTERED = 19_000
 
 @dataclass(slots=True)
 class Workshop:
-    """What goes through the making of one document: its templates, names and places; `subject` is its own name."""
+    """What goes through the making of one document: its templates, names and places; `subject` is its own name,
+    as Liquid."""
 
     templates: Mapping[str, str]
     subject: str

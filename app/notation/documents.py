@@ -14,12 +14,16 @@ from app.notation.mistakes import NotationError, Unexpected
 from app.notation.reader import Node
 from app.notation.steps41 import Steps41
 from app.notation.steps42 import Script42
+from app.notation.wording import verbatim
 from app.workflows import check_workflow
 
 
-def compile_pattern(*, when: str, then: str, templates: Mapping[str, str], name: str) -> dict[str, Any]:
-    """The document of a pattern of 4.1: `when` is what has to happen, `then` the reaction; raises NotationError."""
-    workshop = Workshop(templates, name)
+def compile_pattern(
+    *, when: str, then: str, templates: Mapping[str, str], name: str, title: str | None = None
+) -> dict[str, Any]:
+    """The document of a pattern of 4.1: `when` is what has to happen, `then` the reaction. `title` is what people call it
+    (None: its name), for messages without words of their own. Raises NotationError."""
+    workshop = _workshop(templates, name, title)
     with _mistakes_in("when"):
         on = Events41(workshop.places).read(when)
     with _mistakes_in("then"):
@@ -29,17 +33,24 @@ def compile_pattern(*, when: str, then: str, templates: Mapping[str, str], name:
     return document
 
 
-def compile_script(code: str, *, key: str | None, templates: Mapping[str, str], name: str) -> dict[str, Any]:
-    """The document of a script of 4.2, whose progress is counted per value of the event's field `key` (None: per subject);
-    raises NotationError."""
-    workshop = Workshop(templates, name)
-    with _mistakes_in("code"):
+def compile_script(
+    code: str, *, key: str | None, templates: Mapping[str, str], name: str, title: str | None = None
+) -> dict[str, Any]:
+    """The document of a script of 4.2, whose progress is counted per value of the event's field `key` (None: per subject).
+    `title` as for `compile_pattern`. Raises NotationError."""
+    workshop = _workshop(templates, name, title)
+    with _mistakes_in("key"):
         if key is not None and check_key(f"data.{key}"):
             raise Unexpected(f'expected a key of letters, digits, _ and -, found "{key[:40]}"', 1, 1)
+    with _mistakes_in("code"):
         on, steps = Script42(workshop).read(code)
     document = {"name": name, "on": on, **({} if key is None else {"key": f"data.{key}"}), "steps": steps}
     _check(document, workshop, {"on": "code", "steps": "code"})
     return document
+
+
+def _workshop(templates: Mapping[str, str], name: str, title: str | None) -> Workshop:
+    return Workshop(templates, (title and verbatim(title)) or name)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 class NotationError(Exception):
     """A pattern that cannot be compiled: what was expected and what was found, the place (`line` and `column` from 1), and
-    the `field` (`when`, `then` or `code`) in which that is."""
+    the `field` (`when`, `then`, `code` or `key`) in which that is."""
 
     def __init__(self, message: str, line: int, column: int, field: str) -> None:
         super().__init__(f"{field}, line {line}, column {column}: {message}")

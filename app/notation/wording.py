@@ -54,11 +54,8 @@ class Wording:
     def field(self, value: Value, before: dict[str, str]) -> str:
         """The Liquid text of a value; what Liquid cannot say is set `before` the step, as a variable."""
         if value.is_constant:
-            text = written_out(value.constant)
-            if "{{" not in text and "{%" not in text:
-                return text
-            if not _VERBATIM.search(text):
-                return f"{{% raw %}}{text}{{% endraw %}}"
+            if (said := verbatim(written_out(value.constant))) is not None:
+                return said
         elif value.path is not None and (found := _in_liquid(value.path)) is not None:
             return found
         name = self.names.fresh("value")
@@ -73,6 +70,13 @@ class Wording:
         if not isinstance(node, TemplateName) or node.name not in self.templates:
             raise unexpected(node, one_of(known) if known else "a text: there are no templates")
         return self.places.mark({"mustache": renamed(self.templates[node.name], scope)}, node)
+
+
+def verbatim(text: str) -> str | None:
+    """The Liquid that says a text as it stands; None where there is none."""
+    if "{{" not in text and "{%" not in text:
+        return text
+    return None if _VERBATIM.search(text) else f"{{% raw %}}{text}{{% endraw %}}"
 
 
 def written_out(constant: Any) -> str:

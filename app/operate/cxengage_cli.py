@@ -48,22 +48,26 @@ def import_cxengage(
     `when` of a 4.1 pattern.
     """
     text = read_source(file)
-    source = _resource(file, text) if text.lstrip("\ufeff \t\r\n").startswith("{") else _texts(file, text, then_file)
-    called = _as_name(name or source.name)
+    source = (
+        _resource(file, text) if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else _texts(file, text, then_file)
+    )
+    title = name or source.name
     known = dict(_template(template) for template in templates)
     try:
-        document = _compiled(source, key or source.key, known, called)
+        document = _compiled(source, key or source.key, known, title)
     except NotationError as wrong:
-        place = f"{source.places[wrong.field]}:{wrong.line}:{wrong.column}"
+        place = (
+            f"{source.places[wrong.field]}:{wrong.line}:{wrong.column}" if wrong.field in source.places else wrong.field
+        )
         raise click.ClickException(visible(f"{place}: {wrong.message}")) from None
     click.echo(write_document(document), nl=False)
 
 
-def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], name: str) -> dict[str, Any]:
-    texts = source.texts
+def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], title: str) -> dict[str, Any]:
+    texts, name = source.texts, _as_name(title)
     if "code" in texts:
-        return compile_script(texts["code"], key=key, templates=templates, name=name)
-    return compile_pattern(when=texts["when"], then=texts["then"], templates=templates, name=name)
+        return compile_script(texts["code"], key=key, templates=templates, name=name, title=title)
+    return compile_pattern(when=texts["when"], then=texts["then"], templates=templates, name=name, title=title)
 
 
 def _texts(file: Path, text: str, then_file: Path | None) -> _Source:
@@ -78,6 +82,8 @@ def _resource(file: Path, text: str) -> _Source:
         resource = json.loads(text.lstrip("\ufeff"))
     except (ValueError, RecursionError) as wrong:
         raise click.ClickException(visible(f"{file}: not JSON: {wrong}")) from None
+    if not isinstance(resource, dict):
+        raise click.ClickException(f"{visible(file)}: a list; give one pattern at a time")
     texts = {field: resource[field] for field in _FIELDS if resource.get(field) is not None}
     if set(texts) not in ({"code"}, {"when", "then"}):
         raise click.ClickException(f"{visible(file)}: a pattern has either when and then, or code")

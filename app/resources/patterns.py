@@ -124,13 +124,15 @@ def _compile(connection: sa.Connection, account_id: int, row: PatternRow) -> Map
     name = f"PT{row.number}"
     try:
         if row.code is not None:
-            return notation.compile_script(row.code, key=row.key, templates=texts, name=name)
+            return notation.compile_script(row.code, key=row.key, templates=texts, name=name, title=row.name)
         if row.when_text is None or row.then_text is None:
             missing = "when" if row.when_text is None else "then"
             raise Problem(
                 400, "Pattern incomplete", f"{missing}: is missing; to be switched on it needs when and then, or code"
             )
-        return notation.compile_pattern(when=row.when_text, then=row.then_text, templates=texts, name=name)
+        return notation.compile_pattern(
+            when=row.when_text, then=row.then_text, templates=texts, name=name, title=row.name
+        )
     except notation.NotationError as wrong:
         raise Problem(400, "Pattern that cannot be compiled", str(wrong)) from None
 

@@ -92,6 +92,8 @@ def test_a_mistake_is_one_line_with_its_place(flask: CommandLine, tmp_path: Path
         ({"code": 5}, "code has to be text"),
         ({"code": CODE, "key": 5}, "key has to be text"),
         ({"code": CODE, "name": ["x"]}, "name has to be text"),
+        ([{"code": CODE}], "a list; give one pattern at a time"),
+        ({"code": CODE, "key": "a b"}, 'Error: key: expected a key of letters, digits, _ and -, found "a b"'),
         ({"code": CODE}, "code:2:43: expected a text: there are no templates"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -237,6 +238,26 @@ def test_an_integration_that_is_not_set_up_is_told_with_its_place(tenant: Tenant
     )
     tenant.post("/integrations/twilio", TWILIO)
     assert tenant.post("/patterns", body).json["status"] is True
+
+
+def test_a_key_that_cannot_be_one_is_told_by_its_field(tenant: Tenant) -> None:
+    answer = tenant.post("/patterns", {**SCRIPT, "key": "a b", "status": True})
+    assert told(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [("Car service", "Car service"), ("{{id}} ü", "{% raw %}{{id}} ü{% endraw %}"), ("{{id}}{%endraw%}", "PT1")],
+)
+def test_a_message_without_words_has_the_patterns_name(house: Journey, tenant: Tenant, title: str, said: str) -> None:
+    tenant.post("/integrations/twilio", TWILIO)
+    then = '(send twilio sms {:to-phone-number "+15005550006"})'
+    assert tenant.post("/patterns", {**PATTERN, "name": title, "then": then, "status": True}).status_code == 201
+    (step,) = json.loads(manage.find_version(house, tenant.account_id, "PT1", 1))["steps"]
+    assert step["sms"]["text"] == said
+    assert tenant.put("/patterns/PT1", {"name": "Another"}).status_code == 200
+    (step,) = json.loads(manage.find_version(house, tenant.account_id, "PT1", 2))["steps"]
+    assert step["sms"]["text"] == "Another"
 
 
 # Templates
