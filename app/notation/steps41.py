@@ -144,11 +144,17 @@ class Steps41:
     def _parameters(self, node: Node, before: dict[str, str]) -> list[Given]:
         given = []
         for key, value in a_map(node).values():
-            if isinstance(value, TemplateName):
-                given.append(Given(key, self._workshop.wording.template(value, self._variables), value))
+            if isinstance(value, Form) and value.bracket == "[":
+                texts = [self._parameter(member, before) for member in value.members]
+                given.append(Given(key, texts, value))
             else:
-                given.append(Given(key, self._workshop.wording.field(self._value(value), before), value))
+                given.append(Given(key, self._parameter(value, before), value))
         return given
+
+    def _parameter(self, node: Node, before: dict[str, str]) -> Any:
+        if isinstance(node, TemplateName):
+            return self._workshop.wording.template(node, self._variables)
+        return self._workshop.wording.field(self._value(node), before)
 
     def _rendered(self, form: Form) -> list[Given]:
         parameters = a_map(arguments(form, ("a map such as {:message +TM1}",))[0])

@@ -146,6 +146,8 @@ THEN: list[tuple[str, str]] = [
         'expected an endpoint that has a step: one of echo, twilio, sendgrid, generic, found "salesforce"',
     ),
     ("(send twilio ‸fax {})", 'expected one of sms, call of "twilio", found "fax"'),
+    ('(send echo message {:message ‸["a"]})', "expected one text, number or template, found a vector"),
+    ("(send sendgrid email {:to ‸[]})", "expected one text, number or template, found an empty vector"),
     ("(send echo message ‸[])", "expected a map such as {:key value}, found a vector"),
     ('(send echo message {‸"message" "x"})', 'expected a key such as :message, found the text "message"'),
     ("(send echo message {:message‸})", 'expected a value for :message, found "}"'),

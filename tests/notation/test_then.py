@@ -66,6 +66,10 @@ STEPS: list[tuple[str, Any]] = [
         [{"sendgrid": {"to": "{{ latest.email }}", "subject": "Hi", "html": "<p>Text</p>"}}],
     ),
     (
+        '(send sendgrid email {:to ["a@example.com" *email*] :message "x"})',
+        [{"sendgrid": {"to": ["a@example.com", "{{ latest.email }}"], "subject": "thanks", "text": "x"}}],
+    ),
+    (
         "(send sendgrid email {:to *email*})",
         [{"sendgrid": {"to": "{{ latest.email }}", "subject": "thanks", "text": "thanks"}}],
     ),
