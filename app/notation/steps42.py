@@ -22,6 +22,7 @@ from app.notation.mistakes import one_of
 from app.notation.reader import (
     Dollar,
     Form,
+    Keyword,
     Node,
     TemplateName,
     Word,
@@ -41,7 +42,10 @@ BRANCHES = ("if", "when", "cond", "case", "do")
 COMMANDS = (*VERBS, "def", "set", "let", "if-let", "when-let", *BRANCHES, "unless", "until", "times", "delay")
 OPTIONS = ("retries", "timeout", "catch")
 _A_NAME = "the name of a variable"
+_A_MADE_ONE = 'a variable that "def" or "let" has made'
 _A_VALUE = "a value"
+# What stands before the last branch of a `cond` where a script names it, as Clojure does.
+_OTHERWISE = "else"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +216,10 @@ class Script42:
     def _set(self, form: Form, scope: _Scope) -> Steps:
         word, value = arguments(form, (_A_NAME, _A_VALUE))
         known = scope.variables
-        if not isinstance(word, Word) or word.name not in known:
-            raise unexpected(word, f"a variable that is known here: {one_of(sorted(known))}" if known else _A_NAME)
-        return self._guarded(self._assigned(known[word.name], value, scope, form), scope, form)
+        if a_word(word, _A_NAME).name not in known:
+            told = f"a variable that is known here: {one_of(sorted(known))}" if known else _A_MADE_ONE
+            raise unexpected(word, told)
+        return self._guarded(self._assigned(known[a_word(word, _A_NAME).name], value, scope, form), scope, form)
 
     def _assigned(self, name: str, value: Node, scope: _Scope, form: Form) -> Steps:
         """Steps after which a variable has a value; that of an interaction is its answer."""
@@ -321,6 +326,8 @@ class Script42:
 
     def _cond(self, form: Form, scope: _Scope) -> Steps:
         nodes = at_least_one(form, "a condition")
+        if len(nodes) > 1 and isinstance(nodes[-2], Keyword) and nodes[-2].name == _OTHERWISE and len(nodes) % 2 == 0:
+            nodes = (*nodes[:-2], nodes[-1])
         tests = [(scope.expressions.condition(nodes[at]), nodes[at + 1]) for at in range(0, len(nodes) - 1, 2)]
         return self._cascade(form, tests, nodes[-1:] if len(nodes) % 2 else (), scope)
 

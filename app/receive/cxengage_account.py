@@ -17,10 +17,20 @@ from app.receive.exact_json import read_object
 blueprint = Blueprint("cxengage_account", __name__)
 
 
+_UNKNOWN: dict[str, Any] = {"unknown": "is unknown"}
+_NO_KEY: dict[str, Any] = {
+    "required": "is missing: the name of the key attribute",
+    "invalid": "has to be text",
+    "null": "has to be text",
+}
+
+
 class KeyAttributeSchema(Schema):
     """The body of `POST …/key-attribute`."""
 
-    key = fields.String(required=True, error_messages={"required": "is missing: the name of the key attribute"})
+    error_messages = _UNKNOWN
+
+    key = fields.String(required=True, error_messages=_NO_KEY)
 
 
 _key_attribute_schema = KeyAttributeSchema()

@@ -22,6 +22,7 @@ _GIVEN_BY_US = "is given by the service and cannot be chosen"
 
 _NO_TEXT: dict[str, Any] = {"invalid": "has to be text", "null": "has to be text", "required": "is missing"}
 _NO_FLAG: dict[str, Any] = {"invalid": "has to be true or false", "null": "has to be true or false"}
+_NO_OBJECT: dict[str, Any] = {"invalid": "has to be an object", "null": "has to be an object"}
 _UNKNOWN = {"unknown": "is unknown", "type": "has to be an object"}
 
 
@@ -85,8 +86,8 @@ class ListenerSchema(_Resource):
 
     type = _text(load_default="", validate=_up_to(LONGEST_NAME))
     status = _Flag(load_default=True, error_messages=_NO_FLAG)
-    mapping = fields.Dict(required=True, error_messages={"required": "is missing", "invalid": "has to be an object"})
-    options = fields.Dict(load_default=dict, error_messages={"invalid": "has to be an object"})
+    mapping = fields.Dict(required=True, error_messages={"required": "is missing", **_NO_OBJECT})
+    options = fields.Dict(load_default=dict, error_messages=_NO_OBJECT)
 
     @validates("mapping")
     def has_names_and_paths(self, value: dict[str, Any], **_: Any) -> None:

@@ -45,7 +45,7 @@ def read_object(body: bytes) -> ExactObject:
     """Parse `body`; raises Problem (400 or 422) that names the place."""
     value = read_value(body)
     if not isinstance(value, dict):
-        raise not_json(f'The top level is {_kind(value)}; it has to be an object such as {{"event": …}}.')
+        raise not_json(f"The top level is {_kind(value)}; it has to be an object.")
     return ExactObject(value, {name: bytes(text).decode() for name, text in _raw_members.decode(body).items()})
 
 

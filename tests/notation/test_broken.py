@@ -295,7 +295,12 @@ CODE: list[tuple[str, str]] = [
     ("(event {}) (perform echo message {} (‸retry 3))", 'expected one of retries, timeout, catch, found "retry"'),
     ("(event {}) (perform echo message {} (timeout ‸3 minutes))", "expected at most 2m here, found 3 minutes"),
     ("(event {}) (def ‸5 5)", "expected the name of a variable, found the number 5"),
-    ("(event {}) (set ‸x 5)", 'expected the name of a variable, found "x"'),
+    ("(event {}) (set ‸x 5)", 'expected a variable that "def" or "let" has made, found "x"'),
+    ("(event {}) (set ‸5 5)", "expected the name of a variable, found the number 5"),
+    (
+        "(event {}) (cond ‸:else (perform echo message) true (perform echo message))",
+        "expected a value: a constant, $field, a variable or a list",
+    ),
     ("(event {}) (def y 1) (set ‸x 5)", 'expected a variable that is known here: y, found "x"'),
     ("(event {}) (let ‸(x 1) (perform echo message))", "expected names and values such as [total (sum (all $amount))]"),
     ("(event {}) (let [x‸] (perform echo message))", 'expected a value for "x", found "]"'),

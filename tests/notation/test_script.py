@@ -311,6 +311,10 @@ STEPS: list[tuple[str, Any]] = [
             }
         ],
     ),
+    (
+        f"(cond (= 200 $amount) {echo('a')} :else {echo('b')})",
+        [{"if": "latest.amount == 200", "then": [{"log": "a"}], "else": [{"log": "b"}]}],
+    ),
     (f"(cond (= 200 $amount) {echo('a')})", [{"if": "latest.amount == 200", "then": [{"log": "a"}]}]),
     (
         f'(case $status "red" {echo("a")} 300 {echo("b")} {echo("c")})',

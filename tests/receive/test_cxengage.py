@@ -352,6 +352,11 @@ def test_a_key_attribute_that_cannot_be_one_is_refused(shared: Tenant, body: str
     assert shared.ask("/key-attribute").json == {"key": "key"}
 
 
+def test_all_that_is_wrong_with_a_key_attribute_is_told(shared: Tenant) -> None:
+    refused = shared.ask("/key-attribute", "POST", {"key": None, "other": 1})
+    assert refused.json == {"error": "key has to be text; other is unknown"}
+
+
 def test_a_key_belongs_to_an_account_of_one_tenant(tenant: Tenant) -> None:
     assert tenant.ask_at("/1.0/account").json == {
         "email": None,

@@ -149,6 +149,7 @@ def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: di
         ("listeners", {"name": "x"}, "mapping: is missing"),
         ("listeners", {"name": "x", "mapping": {}}, "mapping: has 0 fields; it has to have 1 to 200"),
         ("listeners", {"name": "x", "mapping": []}, "mapping: has to be an object"),
+        ("listeners", {"name": "x", "mapping": None}, "mapping: has to be an object"),
         ("listeners", {"name": "x", "mapping": {"a": 5}}, "mapping: a has to be a dotted path"),
         ("listeners", {"name": "x", "mapping": {"a": "b..c"}}, "mapping: a has to be a dotted path"),
         ("listeners", {**LISTENER, "status": "on"}, "status: has to be true or false"),
