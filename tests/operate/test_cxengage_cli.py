@@ -104,6 +104,13 @@ def test_what_is_no_pattern_is_refused(flask: CommandLine, tmp_path: Path, conte
     assert result.stderr.count("\n") == 1
 
 
+def test_a_message_without_words_has_the_name_as_people_wrote_it(flask: CommandLine, tmp_path: Path) -> None:
+    code = '(event {:type "a"}) (create sendgrid email {:to "jane@example.com"})'
+    result = flask("workflow", "import-cxengage", a_file(tmp_path, "p.json", {"name": "Café 1", "code": code}))
+    assert "name: Caf-1\n" in result.stdout
+    assert "subject: Café 1\n" in result.stdout
+
+
 def test_a_template_that_is_not_there_is_told(flask: CommandLine, tmp_path: Path) -> None:
     result = flask("workflow", "import-cxengage", a_file(tmp_path, "script.clj", CODE), "--template", "TM1=nowhere")
     assert (result.exit_code, result.stderr) == (
