@@ -54,7 +54,9 @@ def main() -> int:
 def say(line: str) -> None:
     """One line for people; that nobody reads any more is no reason to stop."""
     with suppress(OSError):
-        print(line, flush=True)
+        # In one piece: several threads have something to say.
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 class Up:
