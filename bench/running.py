@@ -136,10 +136,10 @@ def runs() -> list[Row]:
     return found
 
 
-def _unequal(base: Ground, house: Journey) -> list[str]:
-    """Every run that was started is done, and there is one for each event."""
+def _unequal(base: Ground, house: Journey, waiting: int = 0) -> list[str]:
+    """Every run that was started is done, and there is one for each event; but for those whose runs wait."""
     events, done = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs WHERE status = 'done'")
-    return [] if events == done else [f"{events:,} events are stored, but {done:,} runs are done"]
+    return [] if events - waiting == done else [f"{events:,} events are stored, but {done:,} runs are done"]
 
 
 def first_call() -> list[Row]:
@@ -182,7 +182,8 @@ def waiting() -> list[Row]:
         _fill_with_waits(base, house)
         after = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
         grown = (process.memory_info().rss - memory) / 2**20
-        wrong = _unequal(base, house)
+        # All that wait came from one event.
+        wrong = _unequal(base, house, waiting=1)
         house.database.close()
     against = "the same with none waiting"
     unit = "runs/s of one worker, 100,000 others waiting"
