@@ -2,11 +2,13 @@
 
 Comes in: one item per caller. Goes out: the answer to it. While one portion is being answered, the items of further callers
 gather and make the next one: the busier it is the larger the portions, and who comes alone waits for nobody. Works over
-threads and, where gevent has patched them, over greenlets.
+threads and, where gevent has patched them, over greenlets: then all that has arrived in the process's sockets by now comes
+along.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +18,20 @@ from app.words import Unavailable
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+# Seconds for which somebody who asks for all lets others catch up, should there be no end of them.
+_MOST_LINGERING = 0.005
+
+
+def _let_others_catch_up() -> None:
+    """Let those that are on their way here come along. Takes no time where there are none."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        time.sleep(0)
+        return
+    import gevent
+
+    with gevent.Timeout(_MOST_LINGERING, False):  # type: ignore[arg-type]
+        gevent.idle()
 
 
 class _Caller(Generic[Item, Answer]):
@@ -53,8 +69,7 @@ class Gathering(Generic[Item, Answer]):
             if waits:
                 own.turn.acquire()
             else:
-                # Those that are as far as this let it take them along.
-                time.sleep(0)
+                _let_others_catch_up()
         except BaseException:
             # Stopped while it waited: whoever waits behind it is not to wait for ever.
             self._leave(own, its_turn=not waits)

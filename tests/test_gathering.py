@@ -137,3 +137,57 @@ def test_callers_that_are_killed_while_they_wait_hold_up_nobody() -> None:
     program = [sys.executable, "-c", WAITERS_KILLED]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
     assert ended.stdout.startswith("1 (4, 5) [True, "), ended.stderr
+
+
+ARRIVED = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+import os
+import socket
+import time
+from app.gathering import Gathering
+
+portions = []
+
+def answer(items):
+    portions.append(len(items))
+    return list(items)
+
+gathering = Gathering(answer, portion=50)
+pairs = [socket.socketpair() for _ in range(20)]
+
+def serve(number, here):
+    for _ in range(number):
+        gevent.socket.wait_write(here.fileno())
+    return gathering.ask(number)
+
+# Each is on its way for one turn of the event loop longer than the one before.
+gevent.joinall([gevent.spawn(serve, number, here) for number, (here, _) in enumerate(pairs)])
+print(portions)
+
+# Somebody who never lets the event loop rest: more arrives as soon as something has been read.
+turns = 0
+
+def turn(here, there):
+    global turns
+    while True:
+        here.send(b".")
+        there.recv(1)
+        turns += 1
+        gevent.socket.wait_write(here.fileno())
+
+restless = [gevent.spawn(turn, *pair) for pair in pairs]
+gevent.sleep(0.01)
+before = turns
+with gevent.Timeout(20):
+    gathering.ask(1)
+print(turns > before)
+gevent.killall(restless)
+"""
+
+
+def test_what_has_arrived_by_now_comes_along_and_without_an_end_of_it_nobody_waits_for_ever() -> None:
+    program = [sys.executable, "-c", ARRIVED]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert ended.stdout.splitlines() == ["[20]", "True"], ended.stderr
