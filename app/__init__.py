@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 def create_app(chosen: Settings | None = None) -> Flask:
     """The WSGI application; opens no connection before the first request. Raises SettingsError."""
     # Imported here, so that who needs one room only (a migration, the supervisor) does not load the whole house.
-    from flask import Flask
-
     from app import logs, settings
     from app.journey import Journey
     from app.operate import health
@@ -34,10 +32,11 @@ def create_app(chosen: Settings | None = None) -> Flask:
         cxengage_tokens,
         problems,
     )
+    from app.receive.application import Application
     from app.receive.limits import RateLimiter
     from app.resources.augmenting import Augmenter
 
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__, static_folder=None)
     knobs = chosen or settings.from_environment()
     logs.configure(knobs)
     app.extensions["journey"] = Journey(knobs)

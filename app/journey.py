@@ -53,6 +53,8 @@ _COPIES_KEPT = 10_000
 _UNKNOWN_KEPT = 10_000
 _UNKNOWN_SECONDS = 2.0
 _LOCKS = 64
+# It is written down that a copy was found to be the current one where that was said longer ago.
+_NOTED_SECONDS = 0.1
 # Clocks of hosts and of Postgres may differ by this much; more is a machine to be mended.
 _MOST_SKEW = timedelta(seconds=10)
 _log = structlog.get_logger()
@@ -305,7 +307,8 @@ class Journey:
 
     def note_check(self, account: Account, asked_at: float) -> None:
         """Postgres has just said (it was asked at `asked_at`, in monotonic seconds) that this copy is the current one."""
-        self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
+        if asked_at - account.checked_at > _NOTED_SECONDS:
+            self._accounts[account.copy.id] = replace(account, checked_at=asked_at)
 
     def newer(self, account: Account) -> Account:
         """The account anew, its copy having turned out to be stale. Raises Unavailable when it is gone."""
@@ -336,7 +339,8 @@ class Journey:
                 warnings=event.warnings,
             )
         meters.events_accepted.inc()
-        meters.runs_started.inc(len(taken.started))
+        if taken.started:
+            meters.runs_started.inc(len(taken.started))
         return Receipt(
             id=event.id,
             event=event.event,

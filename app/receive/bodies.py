@@ -16,6 +16,8 @@ from app.words import Problem
 
 _CHUNK = 64 * 1024
 _PIECE = 16 * 1024
+# A length of fewer digits is nothing to think about.
+_DIGITS = 16
 # Each takes a decompressor of its own, however little is in it.
 _MOST_MEMBERS = 1_000
 UNPACKED = "counted unpacked"
@@ -60,7 +62,7 @@ def _check_encoding(request: Request) -> bool:
 
 def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
     stream = request.environ["wsgi.input"]
-    expected = request.content_length
+    expected = _length(request)
     if expected is None and not request.environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
@@ -91,6 +93,14 @@ def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
     if expected is not None and size < expected:
         raise Problem(400, "Malformed body", f"The body ended after {size} of {expected} bytes.")
     return b"".join(parts)
+
+
+def _length(request: Request) -> int | None:
+    """How many bytes the body has by its Content-Length; None where that is not told."""
+    said: str = request.environ.get("CONTENT_LENGTH", "")
+    if said.isascii() and said.isdecimal() and len(said) < _DIGITS and "HTTP_TRANSFER_ENCODING" not in request.environ:
+        return int(said)
+    return request.content_length
 
 
 def too_large(limit: int, counted: str = UNPACKED) -> Problem:

@@ -30,7 +30,7 @@ from app.receive.cvf_events import (
     too_fast,
 )
 from app.receive.items import read_item, split_array, split_lines
-from app.receive.keys import prefix_of
+from app.receive.limits import RateLimiter
 from app.words import Event, Problem
 
 LINES = "application/x-ndjson"
@@ -70,27 +70,28 @@ class ReceivedBatch:
 def receive_batch() -> Response:
     """Take in many events."""
     journey: Journey = current_app.extensions["journey"]
-    sender = read_sender()
+    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    sender = read_sender(request.environ)
     account = authenticate(journey, sender)
     allowance = None
     try:
         try:
             batch = _received(account, sender)
         except Problem:
-            allowance = take_from_plan(account)
+            allowance = take_from_plan(limiter, account)
             raise
-        allowance = take_from_plan(account, max(1, len(batch)))
+        allowance = take_from_plan(limiter, account, max(1, len(batch)))
         if allowance is not None and not allowance.allowed:
             raise too_fast(allowance)
-        receipt = accept_batch(journey, account, batch, lambda current: check_sender(current, sender))
+        receipt = accept_batch(journey, account, batch, lambda current: check_sender(journey, current, sender))
         if not receipt.accepted:
             authenticate_anew(journey, account, sender)
         response = _told(receipt)
-        journey.note_key_use(prefix_of(sender.token) or "")
+        journey.note_key_use(sender.prefix)
     except Problem as problem:
         authenticate_anew(journey, account, sender)
         response = problems.problem_response(problem)
-        journey.note_key_use(prefix_of(sender.token) or "")
+        journey.note_key_use(sender.prefix)
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:

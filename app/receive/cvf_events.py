@@ -6,18 +6,20 @@ Comes in: the HTTP request. Goes out: the receipt as JSON, after the commit; or 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Request, Response, current_app, request
 from marshmallow import ValidationError
 
 from app import words
 from app.identifiers import uuid7
 from app.journey import Account, Journey
 from app.receive import problems
+from app.receive.application import Answer
 from app.receive.bodies import read_body
 from app.receive.exact_json import ExactObject, object_text, read_object
 from app.receive.keys import prefix_of, unauthorized, verify_key
@@ -37,9 +39,11 @@ blueprint = Blueprint("cvf_events", __name__)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who says to be sending: the key, the account id and the idempotency key of the headers, not checked yet."""
+    """Who says to be sending: the key (its `prefix`, empty: it looks like none), the account id and the idempotency key of
+    the headers, not checked yet."""
 
     token: str
+    prefix: str
     account_id: str | None
     idempotency_key: str | None
 
@@ -47,20 +51,23 @@ class Sender:
 @blueprint.post("/api/v1/cvf-events")
 def receive_event() -> Response:
     """Take in one event."""
-    journey: Journey = current_app.extensions["journey"]
-    sender = read_sender()
+    # What Flask's proxies stand for is looked up each time that they are used.
+    asked, house = request._get_current_object(), current_app.extensions  # type: ignore[attr-defined]
+    journey: Journey = house["journey"]
+    sender = read_sender(asked.environ)
     account = authenticate(journey, sender)
-    allowance = take_from_plan(account)
+    allowance = take_from_plan(house["rate_limiter"], account)
     try:
         if allowance is not None and not allowance.allowed:
             raise too_fast(allowance)
-        receipt = journey.accept(account, _verified(account, sender), lambda current: check_sender(current, sender))
-        journey.note_key_use(prefix_of(sender.token) or "")
-        return _success(receipt, allowance)
+        event = _verified(journey, asked, account, sender)
+        receipt = journey.accept(account, event, lambda current: check_sender(journey, current, sender))
+        journey.note_key_use(sender.prefix)
+        return _success(receipt, allowance, problems.request_id(asked.environ))
     except Problem as problem:
         authenticate_anew(journey, account, sender)
         response = problems.problem_response(problem)
-        journey.note_key_use(prefix_of(sender.token) or "")
+        journey.note_key_use(sender.prefix)
     except words.Unavailable as trouble:
         response = problems.unavailable_response(trouble)
     if allowance is not None:
@@ -68,29 +75,27 @@ def receive_event() -> Response:
     return response
 
 
-def read_sender() -> Sender:
-    """What the headers say; raises Problem 401 without a key."""
-    environ = request.environ
+def read_sender(environ: Mapping[str, Any]) -> Sender:
+    """What the headers of a request say; raises Problem 401 without a key."""
     token = environ.get("HTTP_X_LIMECHAT_UAT", "")
     if not token:
         raise unauthorized()
     idempotency_key = environ.get("HTTP_IDEMPOTENCY_KEY", environ.get("HTTP_WEBHOOK_ID"))
-    return Sender(token, environ.get("HTTP_X_FB_ACCOUNT_ID"), idempotency_key)
+    return Sender(token, prefix_of(token), environ.get("HTTP_X_FB_ACCOUNT_ID"), idempotency_key)
 
 
 def authenticate(journey: Journey, sender: Sender) -> Account:
     """The account that the sender may send to; raises Problem 401 or 403. A refusal rests on a recent copy."""
-    prefix = prefix_of(sender.token)
-    account = journey.account_of_key(prefix) if prefix else None
+    account = journey.account_of_key(sender.prefix) if sender.prefix else None
     if account is None:
         raise unauthorized()
     try:
-        check_sender(account, sender)
+        check_sender(journey, account, sender)
     except Problem:
         account = journey.recent(account, seconds=_RECENT_SECONDS)
         if account is None:
             raise unauthorized() from None
-        check_sender(account, sender)
+        check_sender(journey, account, sender)
     return account
 
 
@@ -103,36 +108,36 @@ def authenticate_anew(journey: Journey, account: Account, sender: Sender) -> Non
         return
     if current is None:
         raise unauthorized()
-    check_sender(current, sender)
+    check_sender(journey, current, sender)
 
 
-def check_sender(account: Account, sender: Sender) -> None:
+def check_sender(journey: Journey, account: Account, sender: Sender) -> None:
     """Raises Problem 401 when the key is not in force, 403 when it may not send to this account now.
 
     A sender who names no account is told so later, with all else that is wrong in its headers.
     """
-    key = verify_key(sender.token, account.copy.keys, current_app.extensions["journey"].clock())
+    moment = journey.clock()
+    key = verify_key(sender.token, sender.prefix, account.copy.keys, moment)
     if key is None:
         raise unauthorized()
     if sender.account_id not in (None, str(account.copy.id)):
         raise Problem(403, "Not your account", "The key does not belong to the account named in x-fb-account-id.")
     if words.EVENTS_WRITE not in key.scopes:
         raise Problem(403, "Key without this right", f"The key lacks the scope {words.EVENTS_WRITE}.")
-    check_open(account)
+    check_open(account, moment)
 
 
-def check_open(account: Account) -> None:
-    """Raises Problem 403 when the account takes no events now, whoever sends them."""
-    copy, moment = account.copy, current_app.extensions["journey"].clock()
+def check_open(account: Account, moment: datetime) -> None:
+    """Raises Problem 403 when the account takes no events at this moment, whoever sends them."""
+    copy = account.copy
     if copy.disabled_at is not None:
         raise Problem(403, "Account disabled", "The account is disabled and takes no events.")
     if copy.plan_ends_at is not None and copy.plan_ends_at <= moment:
         raise Problem(403, "Plan ended", f"The account's {copy.plan} plan has ended and it takes no events.")
 
 
-def take_from_plan(account: Account, events: int = 1) -> Allowance | None:
+def take_from_plan(limiter: RateLimiter, account: Account, events: int = 1) -> Allowance | None:
     """Count events against the account's plan; None for a plan without a limit."""
-    limiter: RateLimiter = current_app.extensions["rate_limiter"]
     plan = words.PLANS[account.copy.plan]
     rate = account.copy.events_per_second or plan.events_per_second
     return None if rate is None else limiter.take(account.copy.id, rate, events)
@@ -148,13 +153,12 @@ def too_fast(allowance: Allowance) -> Problem:
     )
 
 
-def _verified(account: Account, sender: Sender) -> Event:
-    """The event in the request's body; raises Problem."""
-    journey: Journey = current_app.extensions["journey"]
+def _verified(journey: Journey, asked: Request, account: Account, sender: Sender) -> Event:
+    """The event in the body of the request; raises Problem."""
     settings = journey.settings
     check_headers(sender)
     body = read_body(
-        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+        asked, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     received_at = journey.clock()
     event_id, key = uuid7(received_at), sender.idempotency_key
@@ -234,7 +238,7 @@ def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
     return Problem(422, "Fields that are wrong", detail, errors=errors)
 
 
-def _success(receipt: Receipt, allowance: Allowance | None) -> Response:
+def _success(receipt: Receipt, allowance: Allowance | None, request_id: str) -> Response:
     body = problems.json_bytes(
         {
             "id": str(receipt.id),
@@ -247,5 +251,9 @@ def _success(receipt: Receipt, allowance: Allowance | None) -> Response:
             "warnings": receipt.warnings,
         }
     )
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return Response([body], 200, headers if allowance is None else [*headers, *allowance.headers().items()])
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("X-Request-Id", request_id),
+    ]
+    return Answer(body, headers if allowance is None else [*headers, *allowance.headers().items()])

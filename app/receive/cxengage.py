@@ -49,7 +49,7 @@ def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
     old; raises Problem 401, or 403 where the token opens another tenant or lacks the scope."""
     journey: Journey = current_app.extensions["journey"]
     token = bearer_token()
-    account = journey.account_of_key(prefix_of(token) or "")
+    account = journey.account_of_key(prefix_of(token))
     account = account and journey.recent(account, seconds=RECENT_SECONDS)
     if account is None:
         raise unauthorized()
@@ -68,7 +68,7 @@ def bearer_token() -> str:
 
 def check_caller(account: Account, token: str, tenant: str | None, scope: str | None) -> Key:
     """The key that the token is, in this copy of its account; raises Problem 401 or 403."""
-    key = verify_key(token, account.copy.keys, current_app.extensions["journey"].clock())
+    key = verify_key(token, prefix_of(token), account.copy.keys, current_app.extensions["journey"].clock())
     if key is None:
         raise unauthorized()
     if tenant not in (None, account.copy.slug):

@@ -75,7 +75,7 @@ def take_in(
     when it is stored."""
     journey: Journey = current_app.extensions["journey"]
     account = _sender(journey, token, check)
-    allowance = cvf_events.take_from_plan(account)
+    allowance = cvf_events.take_from_plan(current_app.extensions["rate_limiter"], account)
     try:
         if allowance is not None and not allowance.allowed:
             raise cvf_events.too_fast(allowance)
@@ -83,11 +83,11 @@ def take_in(
         event, receipt = accept_object(journey, account, exact, origin, check)
         response = _success(receipt, event, origin)
         note(account, receipt)
-        journey.note_key_use(prefix_of(token) or "")
+        journey.note_key_use(prefix_of(token))
     except Problem as problem:
         _check_anew(journey, account, check)
         response = cxengage.error_response(problem)
-        journey.note_key_use(prefix_of(token) or "")
+        journey.note_key_use(prefix_of(token))
     except words.Unavailable as trouble:
         response = cxengage.error_response(problems.unavailable(trouble))
     if allowance is not None:
@@ -97,7 +97,7 @@ def take_in(
 
 def _sender(journey: Journey, token: str, check: Callable[[Account], None]) -> Account:
     """The account that the token may send to; a refusal rests on a recent copy."""
-    account = journey.account_of_key(prefix_of(token) or "")
+    account = journey.account_of_key(prefix_of(token))
     if account is None:
         raise cxengage.unauthorized()
     try:
@@ -112,7 +112,7 @@ def _sender(journey: Journey, token: str, check: Callable[[Account], None]) -> A
 
 def _check_sender(account: Account, token: str, tenant: str) -> None:
     cxengage.check_caller(account, token, tenant, words.EVENTS_WRITE)
-    cvf_events.check_open(account)
+    cvf_events.check_open(account, current_app.extensions["journey"].clock())
 
 
 def _check_anew(journey: Journey, account: Account, check: Callable[[Account], None]) -> None:
@@ -140,7 +140,7 @@ def _read(account: Account, token: str) -> tuple[ExactObject, Origin]:
 def read_idempotency_key(account: Account, token: str) -> str | None:
     """The idempotency key of the request; raises Problem for one that cannot be used."""
     key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    cvf_events.check_headers(cvf_events.Sender(token, str(account.copy.id), key))
+    cvf_events.check_headers(cvf_events.Sender(token, prefix_of(token), str(account.copy.id), key))
     return key
 
 

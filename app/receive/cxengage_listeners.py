@@ -33,7 +33,7 @@ def receive(tenant: str, name: str) -> Response:
         key = cxengage.check_caller(account, token, tenant, None)
         if good.isdisjoint(key.scopes):
             raise Problem(403, "Key without this right", f"The token is not that of the listener {name[:40]}.")
-        cvf_events.check_open(account)
+        cvf_events.check_open(account, journey.clock())
 
     def read(account: Account, token: str) -> tuple[ExactObject, Origin]:
         return _read(journey, account, token, name)

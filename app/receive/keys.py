@@ -62,15 +62,16 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def prefix_of(text: str) -> str | None:
-    """The public prefix of something that looks like a key or token; None when it does not."""
+def prefix_of(text: str) -> str:
+    """The public prefix of something that looks like a key or token; empty when it does not."""
     match = _SHAPE.fullmatch(text)
-    return match[1] or match[2] if match else None
+    return match[1] or match[2] if match else ""
 
 
-def verify_key(text: str, keys: Mapping[str, Key], now: datetime) -> Key | None:
-    """The key in force that `text` is; None when it is unknown, expired or revoked. Compares in constant time."""
-    key = keys.get(prefix_of(text) or "")
+def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -> Key | None:
+    """The key in force that `text`, with its `prefix`, is; None when it is unknown, expired or revoked. Compares in
+    constant time."""
+    key = keys.get(prefix)
     if key is None or not hmac.compare_digest(key.digest, digest_of(text)):
         return None
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):

@@ -30,9 +30,10 @@ class Shape:
     tell: Callable[[Problem], Response]
 
 
-def request_id() -> str:
-    """The sender's X-Request-Id if it is sane, or a new one; the same for the whole request."""
-    environ = request.environ
+def request_id(environ: dict[str, Any] | None = None) -> str:
+    """The sender's X-Request-Id if it is sane, or a new one; the same for the whole request. `environ`: of which request,
+    the current one if not told."""
+    environ = request.environ if environ is None else environ
     known: str | None = environ.get("signalbox.request_id")
     if known is None:
         sent = environ.get("HTTP_X_REQUEST_ID", "")
