@@ -9,7 +9,7 @@ import resource
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -237,6 +237,12 @@ def disagreements(
     return found
 
 
+def _parts_of(references: Sequence[Load]) -> dict[str, int]:
+    """What a reference that is more than one program spends where."""
+    parts = references[0].cpu if len(references[0].cpu) > 1 else {}
+    return {f"reference {part}": round(median(load.share(part) for load in references)) for part in parts}
+
+
 def ratio_of(pairs: Iterable[tuple[Load, Load]]) -> float:
     """Reference by ours, CPU per request, in the median."""
     return median(reference.cpu_per_request / our.cpu_per_request for reference, our in pairs)
@@ -270,6 +276,7 @@ def compared(
             "throughput ratio": round(median(our.rate / reference.rate for reference, our in pairs), 3),
             **{part: middle(lambda load, part=part: load.share(part)) for part in mine[0].cpu},  # type: ignore[misc]
             "ours/s": middle(lambda load: load.rate),
+            **_parts_of([reference for reference, _ in pairs]),
             "reference/s": round(median(reference.rate for reference, _ in pairs)),
             "p50 ms": middle(lambda load: load.p50, 2),
             "p99 ms": middle(lambda load: load.p99, 2),
