@@ -3,10 +3,11 @@
 Each connection is a greenlet: who waits (for a slow sender, for Postgres, for Redis) holds up nobody else, and the app stays
 as synchronous as it is written.
 
-Comes in: connections. Goes out: requests for the WSGI app; or, for what is no request, an `application/problem+json`
-in place of gunicorn's HTML page, which never repeats what was sent. A request (head and body) has BODY_TIMEOUT seconds
-from its first byte. Then a head is answered 408; a read of the body raises TimeoutError in the app; a connection on
-which nothing came is closed. A body that breaks the chunked encoding raises ConnectionResetError in the app.
+Comes in: connections. Goes out: requests for the WSGI app, plain ones by a short way (`plain_requests`); or, for what is no
+request, an `application/problem+json` in place of gunicorn's HTML page, which never repeats what was sent. A request (head
+and body) has BODY_TIMEOUT seconds from its first byte. Then a head is answered 408; a read of the body raises TimeoutError in
+the app; a connection on which nothing came is closed. A body that breaks the chunked encoding raises ConnectionResetError in
+the app.
 """
 
 from __future__ import annotations
@@ -16,15 +17,23 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from email.utils import formatdate
+from functools import partial
+from io import BytesIO
 from socket import SHUT_RDWR
 from typing import Any
 
+from gevent import GreenletExit
 from gevent.socket import socket as GreenSocket
 from gunicorn import util
 from gunicorn.http import errors
+from gunicorn.http.body import Body, LengthReader
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
+
+from app.receive.plain_requests import Pieces, PlainRequest, PlainRequests, PlainResponse, may_be_short
 
 PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
 # What is read and thrown away of a body that the app left unread: to close the connection earlier would take the answer
@@ -87,7 +96,12 @@ def problem_bytes(status: int, title: str, detail: str, request_id: str) -> byte
 
 class PatientSocket(GreenSocket):
     """A client's connection on which a whole request arrives within `patience` seconds of its first byte, and an answer
-    leaves as quickly. The first byte may take `keepalive` seconds, on a new connection no longer than a request."""
+    leaves as quickly. The first byte may take `keepalive` seconds, on a new connection no longer than a request.
+
+    Where there is a short way, gunicorn sees only those requests that do not take it: each other one is answered as soon as
+    gunicorn would receive it. `short_way` takes what a request begins with and returns what comes behind it, or None."""
+
+    _sock: Any
 
     def __init__(self, client: Any, patience: float, keepalive: float) -> None:
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
@@ -98,17 +112,36 @@ class PatientSocket(GreenSocket):
         self.head_is_complete = False
         self.closing = False
         self.hung_up = False
+        self.short_way: Callable[[bytes], bytes | None] | None = None
+        # Whether gunicorn has got nothing yet of the request that comes next, and what has come of it.
+        self._at_the_beginning = True
+        self._ahead = b""
         self._held: list[bytes] | None = None
 
-    def expect_request(self) -> None:
-        """From now on the next request counts."""
-        self.deadline = time.monotonic() + self.keepalive
-        self.begun = False
+    def expect_request(self, ahead: bytes | None = b"") -> None:
+        """From now on the next request counts. `ahead`: what is there of it; None when gunicorn has to find where it begins."""
+        self._at_the_beginning, self._ahead = ahead is not None, ahead or b""
+        self.begun = bool(ahead)
+        self.deadline = time.monotonic() + (self.patience if ahead else self.keepalive)
         self.head_is_complete = False
 
     def recv(self, *arguments: Any) -> bytes:
-        """As ever, but never beyond the deadline."""
-        self.settimeout(max(0.001, self.deadline - time.monotonic()))
+        """As ever, but never beyond the deadline, and without what takes the short way."""
+        while True:
+            data, self._ahead = self._ahead or self._receive(*arguments), b""
+            if not data or not self._at_the_beginning or self.short_way is None:
+                break
+            rest = self.short_way(data)
+            if rest is None:
+                break
+            self.expect_request(rest)
+        self._at_the_beginning = False
+        return data
+
+    def _receive(self, *arguments: Any) -> bytes:
+        # Who keeps the worker waiting for a request is hung up on by `notify`: most come soon, and need no timer.
+        awaited = self.begun or self.closing
+        self.settimeout(max(0.001, self.deadline - time.monotonic()) if awaited else None)
         try:
             data: bytes = super().recv(*arguments)
         except TimeoutError:
@@ -137,9 +170,15 @@ class PatientSocket(GreenSocket):
         if self._held is not None:
             self._held.append(bytes(data))
             return
+        try:
+            sent = self._sock.send(data, flags)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return
         self.settimeout(self.patience)
         try:
-            super().sendall(data, flags)
+            super().sendall(memoryview(data)[sent:], flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
 
@@ -156,6 +195,7 @@ class PatientSocket(GreenSocket):
             super().close()
             return
         self.closing = self.head_is_complete = True
+        self.short_way, self._ahead = None, b""
         self.deadline = time.monotonic() + LINGER
         util.close_graceful(self, LINGER)
 
@@ -187,12 +227,17 @@ class CheckedReader:
             raise
 
 
-def _discard_rest(request: Any) -> None:
-    """Take in what is left of a request's body, within its deadline and up to a size; whatever goes wrong ends it."""
-    left = LARGEST_REST if request.body is not None else 0
+def _discard_rest(body: Any) -> bool:
+    """Take in what is left of a request's body, within its deadline and up to a size; whatever goes wrong ends it. Whether
+    nothing is left."""
+    left = LARGEST_REST
     with suppress(OSError):
-        while left > 0 and (part := request.body.read(min(64 * 1024, left))):
+        while left > 0:
+            part = body.read(min(64 * 1024, left))
+            if not part:
+                return True
             left -= len(part)
+    return False
 
 
 class Date:
@@ -229,21 +274,76 @@ class ProblemAnswers:
 class PatientWorker(ProblemAnswers, GeventWorker):
     """Many connections at a time, a greenlet each."""
 
+    alive: bool
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.connections: set[PatientSocket] = set()
         util.http_date = Date()
         # Settings are looked up some twenty times a request, by a way of their own, and do not change any more.
         self.cfg.__dict__.update({name: getattr(self.cfg, name) for name in self.cfg.settings})
+        self.plain_requests = PlainRequests(self.cfg)
+        self.may_be_short = may_be_short(self)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection to its end."""
         connection = PatientSocket(client, PATIENCE, self.cfg.keepalive)
         self.connections.add(connection)
+        if self.may_be_short:
+            environ = self.plain_requests.environ_of(connection, listener.getsockname(), addr)
+            connection.short_way = None if environ is None else partial(self.serve_plain, connection, environ)
         try:
             super().handle(listener, connection, addr)
         finally:
             self.connections.discard(connection)
+
+    def serve_plain(self, connection: PatientSocket, template: dict[str, Any], data: bytes) -> bytes | None:
+        """Answer the plain request that `data` begins with; what has come behind it, or None when it is not plain. As in
+        gunicorn, StopIteration says that the connection ends."""
+        if (read := self.plain_requests.read(data, template)) is None:
+            return None
+        environ, head = read
+        request = PlainRequest(environ["REQUEST_METHOD"])
+        connection.head_is_complete = True
+        end = head + int(environ.get("CONTENT_LENGTH", 0))
+        if end <= len(data):
+            environ["wsgi.input"], rest = BytesIO(data[head:end]), data[end:]
+        else:
+            unreader = SocketUnreader(connection)
+            unreader.unread(data[head:])
+            environ["wsgi.input"] = request.body = Body(LengthReader(unreader, end - head))
+            request.body.reader = CheckedReader(request)
+        response = self.answer_plain(request, environ)
+        connection.sendall(b"".join(response.sock))
+        if request.body is not None:
+            if not _discard_rest(request.body):
+                request.force_close()
+            rest = unreader.take_buffered()
+        if response.should_close():
+            raise StopIteration
+        return rest
+
+    def answer_plain(self, request: PlainRequest, environ: dict[str, Any]) -> PlainResponse:
+        """What the app says, in whole; it has not been sent."""
+        response = PlainResponse(request, Pieces(), self.cfg)
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        if not self.alive:
+            response.force_close()
+        try:
+            parts = self.wsgi(environ, response.start_response)
+            try:
+                for part in parts:
+                    response.write(part)
+                response.close()
+            finally:
+                if hasattr(parts, "close"):
+                    parts.close()
+        except (GreenletExit, SystemExit):
+            raise StopIteration from None
+        return response
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Called with a complete head."""
@@ -255,17 +355,17 @@ class PatientWorker(ProblemAnswers, GeventWorker):
             return super().handle_request(listener_name, req, sock, addr)
         finally:
             sock.release()
-            _discard_rest(req)
-            sock.expect_request()
+            at_its_end = req.body is not None and _discard_rest(req.body)
+            sock.expect_request(req.unreader.take_buffered() if at_its_end else None)
 
     def timeout_ctx(self) -> Any:
         """Connections have deadlines of their own."""
         return nullcontext()
 
     def notify(self) -> None:
-        """Called every second. When stopping, do not wait for connections on which nothing has come."""
+        """Called every second. Hang up on connections on which nothing has come for too long; when stopping, on all of them."""
         super().notify()
-        if not self.alive:
-            for connection in list(self.connections):
-                if not connection.begun:
-                    connection.hang_up()
+        now = time.monotonic()
+        for connection in list(self.connections):
+            if not connection.begun and (now > connection.deadline or not self.alive):
+                connection.hang_up()
