@@ -72,7 +72,8 @@ forwarded_allow_ips = "*"
 secure_scheme_headers = {}
 forwarder_headers = ""
 
-# Each event is a row, each refusal a number in the metrics: a line per request would only cost.
+# Each event is a row, each refusal a number in the metrics: a line per request would only cost. So would hooks, and trusted
+# headers about the scheme: with any of them, plain requests have no short way past gunicorn's parser.
 accesslog = None
 
 # gunicorn says on standard error what goes wrong; LOG_LEVEL=info adds its starts and stops.

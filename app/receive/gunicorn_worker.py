@@ -22,7 +22,7 @@ from contextlib import nullcontext, suppress
 from email.utils import formatdate
 from functools import partial
 from io import BytesIO
-from socket import SHUT_RDWR
+from socket import MSG_PEEK, SHUT_RDWR
 from typing import Any
 
 from gevent import GreenletExit
@@ -101,7 +101,10 @@ class PatientSocket(GreenSocket):
     Where there is a short way, gunicorn sees only those requests that do not take it: each other one is answered as soon as
     gunicorn would receive it. `short_way` takes what a request begins with and returns what comes behind it, or None."""
 
+    # Of gevent's, which tells no types of them: the socket beneath, and how to wait for it.
     _sock: Any
+    _read_event: Any
+    _wait: Any
 
     def __init__(self, client: Any, patience: float, keepalive: float) -> None:
         super().__init__(client.family, client.type, client.proto, fileno=client.detach())
@@ -139,10 +142,12 @@ class PatientSocket(GreenSocket):
         return data
 
     def _receive(self, *arguments: Any) -> bytes:
-        # Who keeps the worker waiting for a request is hung up on by `notify`: most come soon, and need no timer.
-        awaited = self.begun or self.closing
-        self.settimeout(max(0.001, self.deadline - time.monotonic()) if awaited else None)
+        # A request that has not begun is hardly ever there already, and needs no timer: `notify` looks at its deadline.
+        to_come = not self.begun and not self.closing
+        self.settimeout(None if to_come else max(0.001, self.deadline - time.monotonic()))
         try:
+            if to_come:
+                self._wait(self._read_event)
             data: bytes = super().recv(*arguments)
         except TimeoutError:
             raise self._lateness() from None
@@ -181,6 +186,16 @@ class PatientSocket(GreenSocket):
             super().sendall(memoryview(data)[sent:], flags)
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+
+    def is_silent(self) -> bool:
+        """Whether nothing of a request has come, not even what nobody has read yet."""
+        if self.begun:
+            return False
+        try:
+            self._sock.recv(1, MSG_PEEK)
+        except OSError:
+            return True
+        return False
 
     def hang_up(self) -> None:
         """Nothing is read any more; for who waits to read it is as if the client had closed."""
@@ -283,7 +298,7 @@ class PatientWorker(ProblemAnswers, GeventWorker):
         # Settings are looked up some twenty times a request, by a way of their own, and do not change any more.
         self.cfg.__dict__.update({name: getattr(self.cfg, name) for name in self.cfg.settings})
         self.plain_requests = PlainRequests(self.cfg)
-        self.may_be_short = may_be_short(self)
+        self.may_be_short = may_be_short(self.cfg, self.log)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection to its end."""
@@ -367,5 +382,5 @@ class PatientWorker(ProblemAnswers, GeventWorker):
         super().notify()
         now = time.monotonic()
         for connection in list(self.connections):
-            if not connection.begun and (now > connection.deadline or not self.alive):
+            if (now > connection.deadline or not self.alive) and connection.is_silent():
                 connection.hang_up()

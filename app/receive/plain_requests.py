@@ -36,9 +36,8 @@ _ANSWER = re.compile(
 )
 
 
-def may_be_short(worker: Any) -> bool:
-    """Whether a worker's settings leave gunicorn nothing to do for plain requests but to read and to answer them."""
-    cfg, log = worker.cfg, worker.log
+def may_be_short(cfg: Any, log: Any) -> bool:
+    """Whether the settings leave gunicorn nothing to do for plain requests but to read and to answer them."""
     return bool(
         cfg.keepalive > 0
         and (cfg.protocol, cfg.proxy_protocol, cfg.http2_cleartext) == ("http", "off", "off")
@@ -55,13 +54,13 @@ def may_be_short(worker: Any) -> bool:
 
 
 class _Keys(dict[str, str]):
-    """The environ's keys of headers' names, as they are spelt; no more of them are remembered than senders have reason for."""
+    """The environ's keys of headers' names as they are spelt; not more of them are kept than senders have reason for."""
 
     def __missing__(self, name: str) -> str:
         key = name.upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             key = f"HTTP_{key}"
-        if len(self) < 1_000:
+        if len(self) < 1_000 and len(name) < 50:
             self[name] = key
         return key
 
@@ -80,7 +79,8 @@ class PlainRequests:
     def environ_of(self, connection: Any, listener_name: Any, address: Any) -> dict[str, Any] | None:
         """What is the same in the environ of each request on a connection, as gunicorn makes it; None for strange addresses."""
         over_ip = isinstance(listener_name, tuple) and isinstance(address, tuple)
-        if not over_ip and (address != "" or ":" in listener_name):
+        over_unix = isinstance(listener_name, str) and ":" not in listener_name and address == ""
+        if not over_ip and not over_unix:
             return None
         if listener_name not in self._environs:
             sample = Request(self._cfg, IterUnreader([b"GET / HTTP/1.1\r\n\r\n"]), address)

@@ -160,6 +160,15 @@ def test_a_head_that_is_not_finished_is_answered_408(server: Server) -> None:
     assert server.tell(b"POST / HTTP/1.1\r\nHos").startswith(b"HTTP/1.1 408 Request time-out\r\n")
 
 
+def test_a_head_that_is_begun_right_behind_a_request_has_no_more_time(server: Server) -> None:
+    with closing(server.connect()) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"\r\nGET / HTTP/1.1\r\nHos")
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200", b"408"]
+
+
 def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(server: Server) -> None:
     assert server.tell(b"") == b""
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.http.wsgi import create
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.receive.plain_requests import PlainRequests
+from app.receive.plain_requests import PlainRequests, may_be_short
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = (
@@ -303,7 +304,7 @@ def test_whatever_is_taken_gunicorn_takes_alike(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listener", "client"), [("/run/a:b.sock", ""), ("/run/x.sock", "/run/client"), (b"\0abstract", b"")]
+    ("listener", "client"), [("/run/a:b.sock", ""), ("/run/x.sock", "/run/client"), (b"\0abstract", "")]
 )
 def test_strange_addresses_are_left_to_gunicorn(listener: Any, client: Any) -> None:
     assert READER.environ_of("socket", listener, client) is None
@@ -319,6 +320,43 @@ def test_limits_are_those_of_the_settings() -> None:
     assert reader.read(b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\n\r\n", template)
     assert not reader.read(b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n", template)
     assert not reader.read(b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"1" * 60), template)
+
+
+class OwnLogger(Logger):
+    """One that is told of each request."""
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keepalive", 0),
+        ("proxy_protocol", "auto"),
+        ("certfile", __file__),
+        ("http2_cleartext", "upgrade"),
+        ("secure_scheme_headers", {"X-FORWARDED-PROTO": "https"}),
+        ("pre_request", lambda worker, req: None),
+        ("post_request", lambda worker, req, environ, resp: None),
+        ("accesslog", "-"),
+        ("errorlog", "/dev/null"),
+        ("loglevel", "debug"),
+    ],
+)
+def test_settings_by_which_gunicorn_has_more_to_do_end_the_short_way(name: str, value: Any) -> None:
+    cfg = config()
+    log = Logger(cfg)
+    assert may_be_short(cfg, log)
+    cfg.set(name, value)
+    assert not may_be_short(cfg, Logger(cfg) if name == "accesslog" else log)
+
+
+def test_loggers_and_prefixes_end_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config()
+    assert not may_be_short(cfg, OwnLogger(cfg))
+    monkeypatch.setenv("SCRIPT_NAME", "/api")
+    assert not may_be_short(cfg, Logger(cfg))
 
 
 # The whole way, in real servers: one as it is deployed, one that has a hook for each request and so no short way.
@@ -375,11 +413,17 @@ def app(environ, start_response):
             start_response("200 OK", [("content-length", "5")])
         case "/short":
             start_response("200 OK", [("Content-Length", "5"), ("X-A", "1")])
+        case "/less":
+            start_response("200 OK", length)
+            return [told[:5]]
         case "/two-lengths":
             start_response("200 OK", [("Content-Length", "5"), *length])
         case "/written":
             start_response("200 OK", length)(told[:10])
             return [told[10:]]
+        case "/large":
+            told *= 10_000
+            start_response("200 OK", [("Content-Length", str(len(told)))])
         case "/twice":
             start_response("200 OK", length)
             start_response("500 No", length)
@@ -495,6 +539,16 @@ def test_requests_may_be_split_anywhere(deployed: Server, careful: Server) -> No
     assert deployed.tell(sent) == expected
     for place in range(1, len(sent), 7):
         assert deployed.tell(sent[:place], sent[place:]) == expected, place
+
+
+@pytest.mark.parametrize("size", [8_100, 20_000, 999_999, 1_000_000])
+@pytest.mark.parametrize("path", [b"/", b"/unread", b"/fails"])
+def test_bodies_may_be_large(deployed: Server, careful: Server, size: int, path: bytes) -> None:
+    request = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, size)
+    body = b"0123456789" * (size // 10 + 1)
+    sent = request + body[:size] + PLAIN
+    assert deployed.tell(sent) == careful.tell(sent)
+    assert deployed.tell(request, body[:size], PLAIN) == careful.tell(sent)
 
 
 @given(st.lists(ANYTHING, min_size=1, max_size=3), st.lists(st.integers(1, 600), max_size=3))
