@@ -19,11 +19,11 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
-from gunicorn.http.wsgi import create
+from gunicorn.http.wsgi import Response, create
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.receive.plain_requests import PlainRequests, may_be_short
+from app.receive.plain_requests import Pieces, PlainRequest, PlainRequests, PlainResponse, may_be_short
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = (
@@ -180,41 +180,49 @@ _BITS = [
         b"hello",
     ),
 ]
+# Most of it plain, so that a good part of what is made of it is taken.
+_PLAIN_NAMES = [
+    b"Host",
+    b"X-A",
+    b"x-b",
+    b"Content-Type",
+    b"Accept",
+    b"X-Forwarded-Proto",
+    b"Content",
+    b"Length",
+    b"X-Fb-Account-Id",
+]
 _NAMES = st.sampled_from(
-    [b"Host", b"host", b"X-A", b"x-a", b"X_A", b"Content-Type", b"Content-Length", b"CONTENT-LENGTH", b"Connection", b"Expect",
-     b"Transfer-Encoding", b"TE", b"Upgrade", b"Accept", b"X-Forwarded-Proto", b"Content", b"Length", b"X\xdf", b""]
-)  # fmt: skip
-_VALUES = st.sampled_from(
     [
-        b"x",
-        b"5",
-        b"0",
-        b"05",
-        b"keep-alive",
-        b"close",
-        b"a: b",
-        b"a, b",
-        b"",
-        b"\xe4",
-        b"\x0b",
-        b"chunked",
-        b"100-continue",
+        *_PLAIN_NAMES * 4,
+        b"host",
+        b"X_A",
+        b"Content-Length",
+        b"CONTENT-LENGTH",
+        b"Connection",
+        b"Expect",
+        b"Transfer-Encoding",
+        b"X\xdf",
     ]
 )
-_COLONS = st.sampled_from([b": "] * 6 + [b":", b" : ", b":\t", b":  "])
-_ENDS = st.sampled_from([b"\r\n"] * 8 + [b"\n", b" \r\n", b"\r\n ", b"\r\r\n"])
+_VALUES = st.sampled_from(
+    [b"x", b"5", b"05", b"a: b", b"a, b"] * 4 + [b"keep-alive", b"close", b"", b"\xe4", b"\x0b", b"chunked"]
+)
+_COLONS = st.sampled_from([b": "] * 40 + [b":", b" : ", b":\t", b":  "])
+_ENDS = st.sampled_from([b"\r\n"] * 40 + [b"\n", b" \r\n", b"\r\n ", b"\r\r\n"])
 _LINES = st.lists(st.tuples(_NAMES, _COLONS, _VALUES, _ENDS).map(b"".join), max_size=6).map(b"".join)
+_LENGTHS = st.sampled_from([b"", b"Content-Length: 5\r\n", b"content-length: 05\r\n", b"Connection: keep-alive\r\n"])
+_PATH = st.lists(st.sampled_from([b"/", b"a", b"b-_.~", b"?", b"a=%41", b"&", b"1", b"#", b";", b":"]), max_size=4).map(
+    b"".join
+)
 _FIRST = st.tuples(
-    st.sampled_from([b"GET", b"POST", b"HEAD", b"OPTIONS", b"get"]),
-    st.sampled_from([b" "] * 5 + [b"  "]),
-    st.lists(st.sampled_from([b"/", b"a", b"?", b"%41", b"&", b"=", b"#", b";", b":", b"//", b"."]), max_size=5).map(
-        lambda p: b"/" + b"".join(p)
-    ),
-    st.sampled_from([b" HTTP/1.1\r\n"] * 5 + [b" HTTP/1.0\r\n", b" HTTP/1.1\n"]),
+    st.sampled_from([b"GET ", b"POST "] * 5 + [b"HEAD ", b"OPTIONS ", b"get ", b"GET  "]),
+    st.sampled_from([b"/a"] * 5 + [b"/", b"a"]),
+    _PATH,
+    st.sampled_from([b" HTTP/1.1\r\n"] * 10 + [b" HTTP/1.0\r\n", b" HTTP/1.1\n"]),
 ).map(b"".join)
-REQUESTS = st.tuples(
-    _FIRST, _LINES, st.sampled_from([b"\r\n"] * 6 + [b"", b"\n"]), st.sampled_from([b"", b"hello", b"hello" + PLAIN])
-).map(b"".join)
+_REST = st.sampled_from([b"\r\n", b"\r\nhello", b"\r\nhel", b"\r\nhello" + PLAIN, b"", b"\n"])
+REQUESTS = st.tuples(_FIRST, _LINES, _LENGTHS, _REST).map(b"".join)
 
 
 @st.composite
@@ -320,6 +328,77 @@ def test_limits_are_those_of_the_settings() -> None:
     assert reader.read(b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\n\r\n", template)
     assert not reader.read(b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n", template)
     assert not reader.read(b"GET / HTTP/1.1\r\nA: %s\r\n\r\n" % (b"1" * 60), template)
+
+
+_STATUSES = st.sampled_from(
+    ["200 OK", "404 Not Found", "204 No", "304 No", "100 Go", "200", "200 ", "2000 OK", "200 \xe4", "200 O\tK"]
+)
+_SPLITTING = st.sampled_from(["200 OK\r\nX: 1", "200 OK\nX: 1", "200 OK\r\n\r\n", "200 OK\r\nContent-Length: 2"])
+_WORDS = st.sampled_from(
+    [
+        *(
+            "Content-Length",
+            "content-length",
+            "X-A",
+            "X_A",
+            "Connection",
+            "close",
+            "upgrade",
+            "Server",
+            "TE",
+            "5",
+            "2",
+            "",
+            " ",
+            "a b",
+        ),
+        *(
+            "a ",
+            "\t",
+            "\r\n",
+            "\n",
+            "\r",
+            "X: 1\r\nY",
+            "1\r\nX: 2",
+            "1\r\n\r\nHTTP/1.1 200 OK",
+            "\x00",
+            "\xe4",
+            "\u2028",
+            ":",
+            "x:",
+        ),
+    ]
+)
+_HEADERS = st.lists(st.tuples(_WORDS, _WORDS), max_size=4).flatmap(
+    lambda some: st.permutations([*some, ("Content-Length", "2")]) | st.just(some)
+)
+
+
+def answered(response: Response, status: Any, headers: Any) -> bytes | type[BaseException]:
+    """What is sent, or what is raised."""
+    try:
+        response.start_response(status, headers)(b"{}")
+        response.close()
+    except Exception as wrong:
+        return type(wrong)
+    return re.sub(rb"\r\nDate: [^\r]*", b"", b"".join(response.sock))
+
+
+@given(st.sampled_from(["GET", "HEAD"]), st.sampled_from(["200 OK"]) | _STATUSES | _SPLITTING, _HEADERS, st.booleans())
+@settings(max_examples=1000, deadline=None)
+def test_whatever_an_app_says_is_answered_as_gunicorn_answers_it(
+    method: str, status: str, headers: list[tuple[str, str]], last: bool
+) -> None:
+    request = PlainRequest(method)
+    if last:
+        request.force_close()
+    expected = answered(Response(request, Pieces(), CFG), status, headers)
+    assert answered(PlainResponse(request, Pieces(), CFG), status, headers) == expected
+
+
+def test_headers_that_are_no_text_are_refused() -> None:
+    for headers in ([("X", 1)], [(b"X", "1")], [("Content-Length", 2)]):
+        assert answered(PlainResponse(PlainRequest("GET"), Pieces(), CFG), "200 OK", headers) is TypeError
 
 
 class OwnLogger(Logger):
