@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg2
 import sqlalchemy as sa
 from psycopg2 import errors
@@ -34,33 +35,30 @@ from app.store.connections import (
 from app.words import Decision, Event, NewRun
 
 # Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
-# nothing is written of those whose caller's copy of the account is not the current one.
-_RECORD_MANY = """
-    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], text[]) AS
-INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
-SELECT account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
-       warnings::jsonb, via
-FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS new
-    (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
-JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
-RETURNING id
-"""
-_RECORD_MANY_STARTING = """
-    (bigint[], bigint[], uuid[], text[], text[], text[], text[], text[], timestamptz[], text[], text[], text[], bool[],
-     uuid[], uuid[], uuid[], int[]) AS
+# nothing is written of those whose caller's copy of the account is not the current one. They come as one text, an array of
+# `_Row`; `data` and what else is JSON is text in it, so that nothing but its own column is made of it.
+_COLUMNS = "account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via"
+_VALUES = (
+    "account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb, "
+    "warnings::jsonb, via"
+)
+_NEW = (
+    "account_id bigint, account_version bigint, id uuid, event text, distinct_id text, phone text, data text, extra text, "
+    "received_at timestamptz, decisions text, warnings text, via text"
+)
+_CURRENT = "JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.account_version"
+_RECORD_MANY = f"""
+    (json) AS
+INSERT INTO events ({_COLUMNS})
+SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
+"""  # noqa: S608
+_RECORD_MANY_STARTING = f"""
+    (json) AS
 WITH fresh AS MATERIALIZED (
-    SELECT new.* FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS new
-        (account_id, version, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via, awaited)
-    JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.version
-), event AS (
-    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via)
-    SELECT account_id, id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb,
-           warnings::jsonb, via
-    FROM fresh
-    RETURNING id
+    SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, awaited bool, runs json) {_CURRENT}
 ), started AS MATERIALIZED (
-    SELECT new.*, fresh.account_id, fresh.distinct_id, fresh.received_at
-    FROM unnest($14, $15, $16, $17) AS new (event_id, id, workflow_id, version) JOIN fresh ON fresh.id = new.event_id
+    SELECT new.*, account_id, fresh.id AS event_id, distinct_id, received_at
+    FROM fresh, json_to_recordset(runs) AS new (id uuid, workflow_id uuid, version int)
 ), run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -75,8 +73,8 @@ WITH fresh AS MATERIALIZED (
     SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to(account_id || ':' || id, 'UTF8')
     FROM fresh WHERE awaited
 )
-SELECT id FROM event
-"""
+INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
+"""  # noqa: S608
 
 # One event with everything that may come with it.
 # An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
@@ -115,14 +113,9 @@ WITH account AS (
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 """
 
-_EVENTS = (
-    "%s, %s, %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[], %s::text[], "
-    "%s::text[], %s::text[]"
-)
 _EXECUTE = {
-    "record_events": f"EXECUTE record_events ({_EVENTS})",
-    "record_events_starting": f"EXECUTE record_events_starting ({_EVENTS}, %s::bool[], "
-    "%s::uuid[], %s::uuid[], %s::uuid[], %s::int[])",
+    "record_events": "EXECUTE record_events (%s)",
+    "record_events_starting": "EXECUTE record_events_starting (%s)",
     "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
     "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[], %s)",
 }
@@ -168,16 +161,13 @@ def record_events(database: Database, recordings: Sequence[Recording]) -> list[R
     All are one transaction. Where that does not work because of one of them each is written by itself: its answer is
     what `record_event` returns or raises. Raises Unavailable.
     """
-    lost = False
     with passing_trouble_as_unavailable():
         for _ in range(2):
             with database.lend() as connection:
                 try:
-                    answers = _record_many(connection, recordings)
-                    return _found_again(connection, recordings, answers) if lost else answers
+                    return _record_many(connection, recordings)
                 except psycopg2.Error as trouble:
-                    lost = is_lost(connection, trouble)
-                    if lost:
+                    if is_lost(connection, trouble):
                         connection.close()
                     elif is_passing(trouble):
                         raise
@@ -189,16 +179,6 @@ def record_events(database: Database, recordings: Sequence[Recording]) -> list[R
                     # Text that cannot even be sent (NUL, half a surrogate pair): nothing was.
                     break
     return [_record_alone(database, recording) for recording in recordings]
-
-
-def _found_again(
-    connection: RawConnection, recordings: Sequence[Recording], answers: list[Recorded | Exception]
-) -> list[Recorded | Exception]:
-    """After a lost answer: what is not written now may have been written then."""
-    return [
-        Recorded() if isinstance(answer, Recorded) and answer.stale and _is_there(connection, recording) else answer
-        for recording, answer in zip(recordings, answers, strict=True)
-    ]
 
 
 def _is_there(connection: RawConnection, recording: Recording) -> bool:
@@ -224,8 +204,11 @@ def record_event(database: Database, recording: Recording) -> Recorded:
             with database.lend() as connection:
                 try:
                     recorded = record_on(connection, recording)
-                except errors.UniqueViolation as trouble:
-                    return _recorded_before(trouble)
+                except errors.UniqueViolation:
+                    # Ids are never made twice: where the event, its run or its job is there, only the answer got lost.
+                    if _is_there(connection, recording):
+                        return Recorded()
+                    raise
                 except psycopg2.Error as trouble:
                     if not is_lost(connection, trouble):
                         raise
@@ -239,31 +222,76 @@ def record_event(database: Database, recording: Recording) -> Recorded:
     raise AssertionError("unreachable")
 
 
-def _recorded_before(trouble: errors.UniqueViolation) -> Recorded:
-    """Ids are never made twice: where one is there already, it is this very event, and only the answer got lost."""
-    if not (trouble.diag.table_name or "").startswith("events"):
-        raise trouble
-    return Recorded()
+class _RunRow(msgspec.Struct, gc=False):
+    """A run that an event starts, as the statement reads it."""
+
+    id: UUID
+    workflow_id: UUID
+    version: int
+
+
+class _Row(msgspec.Struct, omit_defaults=True):
+    """An event as the statement reads it; what is left out is null there."""
+
+    account_id: int
+    account_version: int
+    id: UUID
+    received_at: datetime
+    event: str
+    distinct_id: str
+    data: str
+    phone: str | None = None
+    extra: str | None = None
+    decisions: str | None = None
+    warnings: str | None = None
+    via: str | None = None
+    awaited: bool = False
+    runs: tuple[_RunRow, ...] = ()
 
 
 def _record_many(connection: HeldConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
     name, statement = "record_events", _RECORD_MANY
-    columns: list[Sequence[Any]] = list(zip(*map(_row, recordings), strict=True))
     if any(recording.runs or recording.awaited for recording in recordings):
         name, statement = "record_events_starting", _RECORD_MANY_STARTING
-        runs = [(str(run.event_id), str(run.id), str(run.workflow_id), run.version) for run in _runs_of(recordings)]
-        columns.append([recording.awaited for recording in recordings])
-        columns += zip(*runs, strict=True) if runs else ((), (), (), ())
+    rows = _json(list(map(_row_of, recordings)))
     prepare(connection, name, statement)
     with connection.cursor() as cursor:
-        cursor.execute(_EXECUTE[name], [list(column) for column in columns])
-        written = {row[0] for row in cursor}
-    return [Recorded(stale=str(recording.event.id) not in written) for recording in recordings]
+        cursor.execute(_EXECUTE[name], (rows,))
+        if cursor.rowcount == len(recordings):
+            return [Recorded()] * len(recordings)
+    # Those of which the copy was not the current one are not there: now, or when an answer got lost.
+    there = _find_written(connection, [recording.event for recording in recordings])
+    return [Recorded(stale=str(recording.event.id) not in there) for recording in recordings]
 
 
-def _runs_of(recordings: Sequence[Recording]) -> Iterator[NewRun]:
-    for recording in recordings:
-        yield from recording.runs
+def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str]:
+    """The ids of those events that are in the table."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM events WHERE account_id = ANY (%s) AND id = ANY (%s::uuid[]) AND received_at = ANY (%s)",
+            [list(column) for column in zip(*((e.account_id, str(e.id), e.received_at) for e in events), strict=True)],
+        )
+        return {row[0] for row in cursor}
+
+
+def _row_of(recording: Recording) -> _Row:
+    event = recording.event
+    return _Row(
+        event.account_id,
+        recording.account_version,
+        event.id,
+        event.received_at,
+        event.event,
+        event.distinct_id,
+        event.data_json,
+        event.phone,
+        event.extra_json,
+        decisions_json(recording.decisions),
+        _json(event.warnings) if event.warnings else None,
+        event.via,
+        recording.awaited,
+        tuple(_RunRow(run.id, run.workflow_id, run.version) for run in recording.runs),
+    )
 
 
 def _row(recording: Recording) -> tuple[Any, ...]:
@@ -279,7 +307,7 @@ def _row(recording: Recording) -> tuple[Any, ...]:
         event.extra_json,
         event.received_at,
         decisions_json(recording.decisions),
-        json.dumps(event.warnings, ensure_ascii=False) if event.warnings else None,
+        _json(event.warnings) if event.warnings else None,
         event.via,
     )
 
@@ -462,21 +490,39 @@ def _read_whole(text: str) -> int | Decimal:
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+class _DecisionRow(msgspec.Struct, omit_defaults=True, gc=False):
+    """A decision as it is kept."""
+
+    workflow: str
+    version: int | None
+    started: bool
+    reason: str
+    run: UUID | None = None
+    contributing: bool = False
+
+
 def decisions_json(decisions: Sequence[Decision]) -> str | None:
     """The `decisions` column: a list of objects, one a workflow that looked; None when none did."""
     if not decisions:
         return None
-    return json.dumps(
+    return _json(
         [
-            {
-                "workflow": decision.workflow,
-                "version": decision.version,
-                "started": decision.started,
-                "reason": _UNSTORABLE.sub("\ufffd", decision.reason),
-                **({"run": str(decision.run_id)} if decision.run_id else {}),
-                **({"contributing": True} if decision.contributing and not decision.started else {}),
-            }
+            _DecisionRow(
+                decision.workflow,
+                decision.version,
+                decision.started,
+                _UNSTORABLE.sub("\ufffd", decision.reason),
+                decision.run_id,
+                decision.contributing and not decision.started,
+            )
             for decision in decisions
-        ],
-        ensure_ascii=False,
+        ]
     )
+
+
+def _json(value: Any) -> str:
+    """JSON text; ValueError where `value` has half a surrogate pair."""
+    return _encoder.encode(value).decode()
+
+
+_encoder = msgspec.json.Encoder()

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -88,14 +88,17 @@ def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Postgres is there, and none of its processes does anything."""
     folder = Path(str(ask(postgres, "SHOW data_directory")[0][0]))
     postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
-    processes = [postmaster, *postmaster.children()]
+    postmaster.suspend()
+    processes = postmaster.children()
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
     try:
         yield
     finally:
-        for process in processes:
-            process.resume()
+        for process in (postmaster, *processes):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def test_without_postgres_senders_are_told_to_come_back_and_later_all_goes_on(
