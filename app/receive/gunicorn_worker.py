@@ -132,14 +132,12 @@ class PatientSocket(GreenSocket):
         """As ever, but never beyond the deadline, and without what takes the short way."""
         while True:
             data, self._ahead = self._ahead or self._receive(*arguments), b""
-            if not data or not self._at_the_beginning or self.short_way is None:
-                break
-            rest = self.short_way(data)
+            at_the_beginning, self._at_the_beginning = self._at_the_beginning, False
+            # Whoever reads on while this request is answered reads its body: never another request.
+            rest = self.short_way(data) if data and at_the_beginning and self.short_way is not None else None
             if rest is None:
-                break
+                return data
             self.expect_request(rest)
-        self._at_the_beginning = False
-        return data
 
     def _receive(self, *arguments: Any) -> bytes:
         # A request that has not begun is hardly ever there already, and needs no timer: `notify` looks at its deadline.

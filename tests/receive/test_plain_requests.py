@@ -620,6 +620,20 @@ def test_requests_may_be_split_anywhere(deployed: Server, careful: Server) -> No
         assert deployed.tell(sent[:place], sent[place:]) == expected, place
 
 
+@pytest.mark.parametrize("path", [b"/", b"/unread", b"/fails"])
+def test_what_looks_like_a_request_in_a_body_is_none(deployed: Server, careful: Server, path: bytes) -> None:
+    inside = PLAIN + PLAIN.replace(b"/api/v1/cvf-events", b"/nowhere")
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path, 3 + len(inside))
+    chunked = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (path, len(inside))
+    for packets in ((head + b"abc", inside), (head, b"abc", inside), (head, b"abc", inside[:90], inside[90:])):
+        answers = deployed.tell(*packets, PLAIN)
+        assert answers == careful.tell(*packets, PLAIN), packets
+        assert answers.count(b"HTTP/1.1 ") == (1 if path == b"/fails" else 2)
+    answers = deployed.tell(chunked, inside, b"\r\n0\r\n\r\n", PLAIN)
+    assert answers == careful.tell(chunked, inside, b"\r\n0\r\n\r\n", PLAIN)
+    assert answers.count(b"HTTP/1.1 ") == (1 if path == b"/fails" else 2)
+
+
 @pytest.mark.parametrize("size", [8_100, 20_000, 999_999, 1_000_000])
 @pytest.mark.parametrize("path", [b"/", b"/unread", b"/fails"])
 def test_bodies_may_be_large(deployed: Server, careful: Server, size: int, path: bytes) -> None:
