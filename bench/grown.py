@@ -62,7 +62,7 @@ def grown() -> list[Row]:
         url, pid = stack.enter_context(ours(large))
         after = Side(url + PATH, script, {"web": [pid], **large.processes})
         warm(after, headers)
-        turns = by_turns(before, after)
+        turns = by_turns(before, after, times=2)
         wrong = disagreements(before, small, few) + disagreements(after, large, account, before=here)
         size = large.ask("SELECT pg_database_size(current_database())") // 2**20
         told = {"events": f"{count:,}", "loaded in s": round(took), "MiB on disk": f"{size:,}"}

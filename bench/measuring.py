@@ -200,11 +200,12 @@ def without_steal(measure: Callable[[], T]) -> T:
     return result
 
 
-def by_turns(*sides: Measured) -> list[tuple[Load, ...]]:
-    """A, B, C, A, B, C …: what each gave in each turn, after a short uncounted try of each."""
+def by_turns(*sides: Measured, times: int = 1) -> list[tuple[Load, ...]]:
+    """A, B, C, A, B, C …: what each gave in each turn, after a short uncounted try of each. `times` as many turns as usual,
+    where a small difference has to be told from noise."""
     for side in sides:
         side.load(min(2.0, duration()))
-    return [tuple(without_steal(partial(side.load, duration())) for side in sides) for _ in range(tries())]
+    return [tuple(without_steal(partial(side.load, duration())) for side in sides) for _ in range(times * tries())]
 
 
 def median(values: Iterable[float]) -> float:

@@ -22,7 +22,7 @@ from app.store.workflows import NewVersion
 from app.words import EVENTS_WRITE, PLANS
 from bench.measuring import CONNECTIONS, Load, Side, by_turns, cpu_seconds, median, write_script
 from bench.rows import Row, row
-from bench.servers import Ground, empty, ground, ours
+from bench.servers import ROOT, Ground, empty, ground, ours
 
 PATH = "/api/v1/cvf-events"
 WORKFLOWS = 100
@@ -32,6 +32,7 @@ EMPTIES = {
     "2 sync workers": ["--workers", "2", "--worker-class", "sync"],
     "2 workers of 4 threads": ["--workers", "2", "--worker-class", "gthread", "--threads", "4", "--keep-alive", "75"],
     "2 gevent workers": ["--workers", "2", "--worker-class", "gevent", "--keep-alive", "75"],
+    "2 of our workers": ["-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "--workers", "2"],
 }
 BODY = {
     "distinct_id": "915673412780",
