@@ -46,7 +46,8 @@ _NEW = (
     "account_id bigint, account_version bigint, id uuid, event text, distinct_id text, phone text, data text, extra text, "
     "received_at timestamptz, decisions text, warnings text, via text"
 )
-_CURRENT = "JOIN accounts ON accounts.id = new.account_id AND accounts.version = new.account_version"
+# One look-up a row: it is not known how many rows come, and a join might read all accounts for five of them.
+_CURRENT = "CROSS JOIN LATERAL (SELECT FROM accounts WHERE id = new.account_id AND version = new.account_version LIMIT 1) AS own"
 _RECORD_MANY = f"""
     (json) AS
 INSERT INTO events ({_COLUMNS})

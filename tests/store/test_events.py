@@ -215,3 +215,24 @@ def test_no_event_waits_for_a_large_one(house: Journey, acme: Sender, globex: Se
             assert not waits.done()
         connection.rollback()
         assert waits.result(30).id == large.id
+
+
+@pytest.mark.parametrize("statement", [events._RECORD_MANY, events._RECORD_MANY_STARTING], ids=["plain", "starting"])
+def test_not_all_accounts_are_read_for_a_few_events(house: Journey, statement: str) -> None:
+    with house.database.lend() as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute(
+                "INSERT INTO accounts (slug, plan, signing_secret) "
+                "SELECT 'one-of-many-' || number, 'trial', '' FROM generate_series(1, 5000) AS number"
+            )
+            cursor.execute("ANALYZE accounts")
+            cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            cursor.execute(f"PREPARE of_many {statement}")
+            cursor.execute("EXPLAIN EXECUTE of_many ('[]')")
+            plan = "\n".join(line for (line,) in cursor)
+        finally:
+            cursor.execute("ROLLBACK")
+            cursor.execute("DEALLOCATE of_many")
+    assert "Index Scan using accounts_pkey on accounts" in plan
+    assert "Seq Scan on accounts" not in plan
