@@ -163,7 +163,10 @@ class Database:
             try:
                 yield connection
             finally:
-                if not connection.closed and connection.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
+                if connection.closed:
+                    # Where one was cut the others may have been as well; whoever tries once more is to have a new one.
+                    self._close_idle()
+                elif connection.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
                     self._idle.append(connection)
                 else:
                     connection.close()
@@ -203,6 +206,10 @@ class Database:
     def close(self) -> None:
         """Close the pools and this thread's held connection (before a fork, at the end)."""
         self.let_go()
-        while self._idle:
-            self._idle.pop().close()
+        self._close_idle()
         self._engine.dispose()
+
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,7 @@ from psycopg2.extras import RealDictCursor
 from app.identifiers import now, uuid7
 from app.journey import Journey
 from app.store import accounts, events
+from app.store.connections import Database
 from app.store.events import Recorded, Recording
 from app.words import Decision, Event, NewRun
 from tests.builders import Sender
@@ -236,3 +237,21 @@ def test_not_all_accounts_are_read_for_a_few_events(house: Journey, statement: s
             cursor.execute("DEALLOCATE of_many")
     assert "Index Scan using accounts_pkey on accounts" in plan
     assert "Seq Scan on accounts" not in plan
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+def test_however_many_connections_were_cut_events_are_written_at_once(
+    house: Journey, acme: Sender, together: bool
+) -> None:
+    database = Database(house.settings)
+    with ExitStack() as lent:
+        pids = [lent.enter_context(database.lend()).info.backend_pid for _ in range(house.settings.database_pool)]
+    with closing(psycopg2.connect(house.settings.database_url)) as other, other.cursor() as cursor:
+        cursor.execute("SELECT bool_and(pg_terminate_backend(pid, 5000)) FROM unnest(%s) AS pid", (pids,))
+        assert cursor.fetchone() == (True,)
+    portion = recordings(house, acme)
+    if together:
+        assert events.record_events(database, portion) == [Recorded()] * 3
+    else:
+        assert events.record_event(database, portion[0]) == Recorded()
+    database.close()
