@@ -5,9 +5,9 @@ as synchronous as it is written.
 
 Comes in: connections. Goes out: requests for the WSGI app, plain ones by a short way (`plain_requests`); or, for what is no
 request, an `application/problem+json` in place of gunicorn's HTML page, which never repeats what was sent. A request (head
-and body) has BODY_TIMEOUT seconds from its first byte. Then a head is answered 408; a read of the body raises TimeoutError in
-the app; a connection on which nothing came is closed. A body that breaks the chunked encoding raises ConnectionResetError in
-the app.
+and body) has BODY_TIMEOUT seconds from its first byte, however fast it comes. Then a head is answered 408; a read of the body
+raises TimeoutError in the app; a connection on which nothing came is closed. A body that breaks the chunked encoding raises
+ConnectionResetError in the app.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from io import BytesIO
 from socket import MSG_PEEK, SHUT_RDWR
 from typing import Any
 
+import gevent
 from gevent import GreenletExit
 from gevent.socket import socket as GreenSocket
 from gunicorn import util
@@ -121,9 +122,9 @@ class PatientSocket(GreenSocket):
         self._ahead = b""
         self._held: list[bytes] | None = None
 
-    def expect_request(self, ahead: bytes | None = b"") -> None:
-        """From now on the next request counts. `ahead`: what is there of it; None when gunicorn has to find where it begins."""
-        self._at_the_beginning, self._ahead = ahead is not None, ahead or b""
+    def expect_request(self, ahead: bytes = b"") -> None:
+        """From now on the next request counts. `ahead`: what is there of it."""
+        self._at_the_beginning, self._ahead = True, ahead
         self.begun = bool(ahead)
         self.deadline = time.monotonic() + (self.patience if ahead else self.keepalive)
         self.head_is_complete = False
@@ -131,6 +132,9 @@ class PatientSocket(GreenSocket):
     def recv(self, *arguments: Any) -> bytes:
         """As ever, but never beyond the deadline, and without what takes the short way."""
         while True:
+            if self._ahead:
+                # Whoever sends many requests at once lets everybody else in between.
+                gevent.sleep(0)
             data, self._ahead = self._ahead or self._receive(*arguments), b""
             at_the_beginning, self._at_the_beginning = self._at_the_beginning, False
             # Whoever reads on while this request is answered reads its body: never another request.
@@ -142,7 +146,12 @@ class PatientSocket(GreenSocket):
     def _receive(self, *arguments: Any) -> bytes:
         # A request that has not begun is hardly ever there already, and needs no timer: `notify` looks at its deadline.
         to_come = not self.begun and not self.closing
-        self.settimeout(None if to_come else max(0.001, self.deadline - time.monotonic()))
+        if not to_come:
+            # What keeps coming is read at once: it must neither keep everybody else waiting nor come for ever.
+            gevent.sleep(0)
+            if (left := self.deadline - time.monotonic()) <= 0:
+                raise self._lateness()
+        self.settimeout(None if to_come else left)
         try:
             if to_come:
                 self._wait(self._read_event)
@@ -368,8 +377,9 @@ class PatientWorker(ProblemAnswers, GeventWorker):
             return super().handle_request(listener_name, req, sock, addr)
         finally:
             sock.release()
-            at_its_end = req.body is not None and _discard_rest(req.body)
-            sock.expect_request(req.unreader.take_buffered() if at_its_end else None)
+            if not _discard_rest(req.body):
+                req.force_close()
+            sock.expect_request(req.unreader.take_buffered())
 
     def timeout_ctx(self) -> Any:
         """Connections have deadlines of their own."""

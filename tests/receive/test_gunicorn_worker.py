@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -18,11 +19,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BODY_TIMEOUT = 1.5
 ECHO = """
+import itertools
+
+TURNS = itertools.count(1)
+
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/fails":
         raise RuntimeError("<secret>")
     if environ["PATH_INFO"] == "/unread":
         body, status = b"unread", "401 Unauthorized"
+    elif environ["PATH_INFO"] == "/turn":
+        body, status = b"%d" % next(TURNS), "200 OK"
     else:
         try:
             body, status = environ["wsgi.input"].read(1_000_000), "200 OK"
@@ -71,6 +78,24 @@ class Server:
         with closing(self.connect()) as connection:
             connection.sendall(sent)
             return heard(connection)
+
+
+def heard_while_telling(connection: socket.socket, part: bytes) -> bytes:
+    """All that it answers to one who sends this part again and again for as long as the connection is there."""
+    answer = b""
+    connection.setblocking(False)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            if select.select([connection], [], [], 0)[0]:
+                if not (came := connection.recv(65536)):
+                    return answer
+                answer += came
+            if select.select([], [connection], [], 0.01)[1]:
+                part = part[(sent := connection.send(part)) :] + part[:sent]
+        except (BrokenPipeError, ConnectionResetError):
+            return answer
+    raise AssertionError("it is heard out for ever")
 
 
 def heard(connection: socket.socket) -> bytes:
@@ -148,6 +173,35 @@ def test_a_body_that_drips_is_late_all_the_same(server: Server) -> None:
             connection.sendall(b"x")
             time.sleep(0.1)
         assert heard(connection).startswith(b"HTTP/1.1 408 Late\r\n")
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/", b"408 Late"), (b"/unread", b"401 Unauthorized")])
+def test_a_body_that_keeps_coming_is_late_all_the_same(server: Server, path: bytes, status: bytes) -> None:
+    with closing(server.connect()) as connection:
+        connection.sendall(CHUNKED.replace(b"/", path, 1))
+        assert re.findall(rb"HTTP/1.1 (.*)\r", heard_while_telling(connection, b"1;%s\r\nx\r\n" % (b"x" * 4_000))) == [
+            status
+        ]
+
+
+def test_a_body_without_end_that_nobody_reads_has_one_answer(server: Server) -> None:
+    with closing(server.connect()) as connection:
+        connection.sendall(b"POST /unread HTTP/1.1\r\n" + HOST + b"Content-Length: 999999999999\r\n\r\n")
+        answer = heard_while_telling(connection, b"x" * 1_000_000)
+    assert re.findall(rb"HTTP/1.1 (.*)\r", answer) == [b"401 Unauthorized"]
+
+
+@pytest.mark.parametrize("colon", [b":", b": "])
+def test_one_who_sends_many_requests_at_once_lets_others_in_between(server: Server, colon: bytes) -> None:
+    turn = b"GET /turn HTTP/1.1\r\nHost" + colon + b"x\r\n\r\n"
+    with closing(server.connect()) as connection, closing(server.connect()) as other:
+        other.sendall(turn)
+        before = int(heard(other).rpartition(b"\n")[2])
+        connection.sendall(turn * 5_000)
+        connection.recv(1)
+        other.sendall(turn)
+        after = int(heard(other).rpartition(b"\n")[2])
+    assert 1 < after - before < 4_000
 
 
 def test_a_broken_chunk_raises_oserror_in_the_app_and_ends_the_connection(server: Server) -> None:
