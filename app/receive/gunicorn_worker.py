@@ -191,8 +191,12 @@ class PatientSocket(GreenSocket):
         self.settimeout(self.patience)
         try:
             super().sendall(memoryview(data)[sent:], flags)
-        except TimeoutError:
-            raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+        except BaseException as wrong:
+            # Whatever was sent now, such as a problem document, would be taken for the rest of this.
+            self.hang_up()
+            if isinstance(wrong, TimeoutError):
+                raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from None
+            raise
 
     def is_silent(self) -> bool:
         """Whether nothing of a request has come, not even what nobody has read yet."""

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import gevent
 import pytest
+
+from app.receive.gunicorn_worker import PatientSocket
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY_TIMEOUT = 1.5
@@ -259,6 +262,20 @@ def test_each_request_of_a_kept_connection_has_a_deadline_of_its_own(threaded: S
             connection.sendall(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
             assert heard(connection).endswith(b"hello")
             time.sleep(BODY_TIMEOUT * 0.7)
+
+
+def test_nothing_follows_an_answer_that_broke_off() -> None:
+    ours, client = socket.socketpair()
+    with closing(client), closing(PatientSocket(ours, patience=20, keepalive=20)) as connection:
+        sender = gevent.spawn(connection.sendall, b"x" * 50_000_000)
+        gevent.sleep(0)
+        assert not sender.ready()
+        sender.kill()
+        with pytest.raises(BrokenPipeError):
+            connection.sendall(b"HTTP/1.1 500 Internal error\r\n")
+        client.settimeout(20)
+        while part := client.recv(1_000_000):
+            assert b"HTTP" not in part
 
 
 def test_stopping_does_not_wait_for_connections_without_a_request(tmp_path: Path) -> None:
