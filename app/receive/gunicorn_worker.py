@@ -37,9 +37,6 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.receive.plain_requests import Pieces, PlainRequest, PlainRequests, PlainResponse, may_be_short
 
 PATIENCE = float(os.environ.get("BODY_TIMEOUT", "").strip() or 20.0)
-# What is read and thrown away of a body that the app left unread: to close the connection earlier would take the answer
-# away from a sender who reads it after sending all.
-LARGEST_REST = 8 * 1024 * 1024
 # Seconds for which a client is heard out that has got its last answer.
 LINGER = 2.0
 
@@ -254,15 +251,12 @@ class CheckedReader:
 
 
 def _discard_rest(body: Any) -> bool:
-    """Take in what is left of a request's body, within its deadline and up to a size; whatever goes wrong ends it. Whether
-    nothing is left."""
-    left = LARGEST_REST
+    """Take in what is left of a request's body, within its deadline: to close the connection earlier would take the answer
+    away from a sender who reads it after sending all. Whether nothing is left."""
     with suppress(OSError):
-        while left > 0:
-            part = body.read(min(64 * 1024, left))
-            if not part:
-                return True
-            left -= len(part)
+        while body.read(64 * 1024):
+            pass
+        return True
     return False
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import gevent
@@ -85,19 +85,20 @@ class Server:
 
 def heard_while_telling(connection: socket.socket, part: bytes) -> bytes:
     """All that it answers to one who sends this part again and again for as long as the connection is there."""
-    answer = b""
+    answer, sent = b"", 0
     connection.setblocking(False)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        try:
-            if select.select([connection], [], [], 0)[0]:
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            part = part[(sent := connection.send(part)) :] + part[:sent]
+        if select.select([connection], [], [], 0 if sent else 0.01)[0]:
+            try:
                 if not (came := connection.recv(65536)):
                     return answer
-                answer += came
-            if select.select([], [connection], [], 0.01)[1]:
-                part = part[(sent := connection.send(part)) :] + part[:sent]
-        except (BrokenPipeError, ConnectionResetError):
-            return answer
+            except ConnectionResetError:
+                return answer
+            answer += came
+        sent = 0
     raise AssertionError("it is heard out for ever")
 
 
@@ -185,6 +186,14 @@ def test_a_body_that_keeps_coming_is_late_all_the_same(server: Server, path: byt
         assert re.findall(rb"HTTP/1.1 (.*)\r", heard_while_telling(connection, b"1;%s\r\nx\r\n" % (b"x" * 4_000))) == [
             status
         ]
+
+
+def test_a_body_that_nobody_reads_takes_no_answer_away(server: Server) -> None:
+    size = 30_000_000
+    sent = b"POST /unread HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size
+    answer = server.tell(sent + b"x" * size)
+    assert answer.startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+    assert b"Connection: keep-alive\r\n" in answer
 
 
 def test_a_body_without_end_that_nobody_reads_has_one_answer(server: Server) -> None:
