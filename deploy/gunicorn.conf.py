@@ -29,7 +29,7 @@ def _number(name: str, default: str) -> float:
 # (0.0.0.0:8000, [::]:8000, unix:/run/signalbox.sock).
 bind = _setting("BIND", f"127.0.0.1:{_setting('PORT', '8000')}")
 
-# One process as long as the rate limit counts in its memory; with REDIS_URL, about one per core.
+# One process as long as the rate limit counts in its memory; with REDIS_URL, one for each core that Postgres leaves.
 workers = int(_number("WEB_CONCURRENCY", "1"))
 
 # A greenlet per connection: a sender who is slow, or Postgres that is, holds up nobody else, and what arrives at the same
