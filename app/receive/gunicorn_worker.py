@@ -350,10 +350,11 @@ class PatientWorker(ProblemAnswers, GeventWorker):
         if self.nr >= self.max_requests and self.alive:
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
-        if not self.alive:
-            response.force_close()
         try:
             parts = self.wsgi(environ, response.start_response)
+            # Asked after the app, which may have taken its time: the last answer says that it is the last.
+            if not self.alive:
+                response.force_close()
             try:
                 for part in parts:
                     response.write(part)

@@ -50,12 +50,12 @@ CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 class Server:
     """A gunicorn with the echo app."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, body_timeout: float = BODY_TIMEOUT) -> None:
         (folder / "echo.py").write_text(ECHO)
         with closing(socket.socket()) as trial:
             trial.bind(("127.0.0.1", 0))
             self.port = int(trial.getsockname()[1])
-        settings = {"PORT": str(self.port), "BODY_TIMEOUT": str(BODY_TIMEOUT)}
+        settings = {"PORT": str(self.port), "BODY_TIMEOUT": str(body_timeout)}
         self.output = folder / "output"
         with self.output.open("wb") as output:
             self.program = subprocess.Popen(
@@ -297,6 +297,34 @@ def test_stopping_does_not_wait_for_connections_without_a_request(tmp_path: Path
         server.program.terminate()
         assert server.program.wait(15) == 0
     assert "[ERROR]" not in server.output.read_text()
+
+
+def until_refused(server: Server) -> None:
+    """Wait until nobody can connect any more: its processes know that they are to stop."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", server.port), timeout=20).close()
+        except OSError:
+            return
+        time.sleep(0.02)
+    raise AssertionError("it still takes connections")
+
+
+def test_a_request_that_is_on_its_way_when_stopping_is_answered_and_told_that_it_is_the_last(tmp_path: Path) -> None:
+    server = Server(tmp_path, body_timeout=20)
+    with closing(server.connect()) as sender:
+        sender.sendall(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhel")
+        # Its turn has come, since that of one who came later has.
+        assert server.tell(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+        server.program.terminate()
+        until_refused(server)
+        sender.sendall(b"lo")
+        answer = heard(sender)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"hello")
+    assert server.program.wait(15) == 0
 
 
 def test_more_than_one_process_without_redis_is_refused(tmp_path: Path) -> None:
