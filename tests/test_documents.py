@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.documents import read_bytes, read_document, write_document
@@ -172,6 +172,8 @@ plain_data = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["name", "on", "no", "steps", "3"]), plain_data, min_size=1))
+@example({"name": "\x85"})
+@example({"name": "a\u2028b", "on": {"\u2029": "a\n\x85 b"}})
 def test_what_is_written_is_read_as_it_was(value: dict[str, Any]) -> None:
     text = write_document(value)
     read = read_document(text)
