@@ -22,10 +22,15 @@ Answer = TypeVar("Answer")
 _MOST_LINGERING = 0.005
 
 
+def among_greenlets() -> bool:
+    """Whether gevent has patched this process, so that who waits is a greenlet and not a thread."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("socket"))
+
+
 def _let_others_catch_up() -> None:
     """Let those that are on their way here come along. Takes no time where there are none."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
+    if not among_greenlets():
         time.sleep(0)
         return
     import gevent

@@ -10,7 +10,6 @@ Postgres itself would let a statement run.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import sqlalchemy as sa
 from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
+from app.gathering import among_greenlets
 from app.settings import Settings
 from app.words import NotMigrated, Unavailable
 
@@ -108,8 +108,7 @@ class NoAnswer(psycopg2.OperationalError):
 
 def _let_others_go_on(seconds: float) -> None:
     """Under gevent: who waits for Postgres waits in the event loop, and at most so long for one answer."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("socket"):
+    if not among_greenlets():
         return
     from gevent.socket import wait_read, wait_write
 
