@@ -19,7 +19,7 @@ setup: $(VENV)/installed ## Make .venv with everything in it (PYTHON=python3.12 
 	@:
 
 run: setup ## Start everything on this machine: PORT (8000), DATABASE_URL (default: an embedded PostgreSQL under .data)
-	@exec $(IN) -m app.operate.up
+	@exec $(IN) -m app.cli.devserver.up
 
 test: $(VENV)/installed-dev ## Run the tests; needs no server, no root, no settings (ARGS="tests/match -x" passes arguments to pytest)
 	@$(IN) -m pytest $(ARGS)

@@ -4,7 +4,7 @@ import os
 import sys
 
 from app import create_app
-from app.settings import SettingsError
+from app.core.config import SettingsError
 
 try:
     app = create_app()

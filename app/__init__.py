@@ -11,48 +11,40 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
-    from app.settings import Settings
+    from app.core.config import Settings
 
 
 def create_app(chosen: Settings | None = None) -> Flask:
     """The WSGI application; opens no connection before the first request. Raises SettingsError."""
     # Imported here, so that who needs one room only (a migration, the supervisor) does not load the whole house.
-    from app import logs, settings
-    from app.journey import Journey
-    from app.operate import health
-    from app.receive import (
-        cvf_batches,
-        cvf_events,
-        cxengage,
-        cxengage_account,
-        cxengage_events,
-        cxengage_listeners,
-        cxengage_resources,
-        cxengage_stream,
-        cxengage_tokens,
-        problems,
-    )
-    from app.receive.application import Application
-    from app.receive.limits import RateLimiter
-    from app.resources.augmenting import Augmenter
+    from app.api import errors, health
+    from app.api.cxengage import account, auth, listeners, oauth, resources, stream
+    from app.api.cxengage import events as cxengage_events
+    from app.api.flask_app import Application
+    from app.api.limechat import batch
+    from app.api.limechat import events as limechat_events
+    from app.api.rate_limit import RateLimiter
+    from app.core import config, log_config
+    from app.ingest.accept import Journey
+    from app.ingest.enrichment import Augmenter
 
     app = Application(__name__, static_folder=None)
-    knobs = chosen or settings.from_environment()
-    logs.configure(knobs)
+    knobs = chosen or config.from_environment()
+    log_config.configure(knobs)
     app.extensions["journey"] = Journey(knobs)
     app.extensions["augmenter"] = Augmenter(app.extensions["journey"])
     app.extensions["rate_limiter"] = RateLimiter(knobs)
-    problems.register(app, [cxengage.SHAPE])
-    app.register_blueprint(cvf_events.blueprint)
-    app.register_blueprint(cvf_batches.blueprint)
+    errors.register(app, [auth.SHAPE])
+    app.register_blueprint(limechat_events.blueprint)
+    app.register_blueprint(batch.blueprint)
     cxengage_events.register(app)
-    cxengage_tokens.register(app, knobs)
-    cxengage_resources.register(app, knobs)
-    cxengage.register(app, [cxengage_account.blueprint, cxengage_listeners.blueprint, cxengage_stream.blueprint])
+    oauth.register(app, knobs)
+    resources.register(app, knobs)
+    auth.register(app, [account.blueprint, listeners.blueprint, stream.blueprint])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).
-        from app.operate import commands
+        from app.cli import commands
 
         commands.register(app)
     return app

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from app.identifiers import now, uuid7
+from app.core.ids import now, uuid7
 from bench.measuring import Load, Side, by_turns, cpu_seconds, median, write_script
 from bench.rows import Row, row
 from bench.servers import ROOT, Ground, ground, ours

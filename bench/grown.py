@@ -20,12 +20,12 @@ from uuid import UUID
 
 import psycopg2
 
-from app import explain, manage, tenants
-from app.identifiers import now, uuid7
-from app.journey import Journey
-from app.store.partitions import ensure_partitions
-from app.store.stories import EventsWanted, RunsWanted
-from app.words import Event
+from app.core.ids import now, uuid7
+from app.core.models import Event
+from app.db.inspection import EventsWanted, RunsWanted
+from app.db.partitions import ensure_partitions
+from app.ingest.accept import Journey
+from app.services import inspection, oauth_clients, workflows
 from bench.measuring import Side, by_turns, median, write_script
 from bench.rows import Row, at_most
 from bench.servers import Ground, ground, ours
@@ -106,7 +106,7 @@ def _execute(base: Ground, *statements: str) -> None:
                 cursor.execute(statement)
 
 
-# Ids are made as `app/identifiers.py` makes them: milliseconds, their fraction, random bits.
+# Ids are made as `app/core/ids.py` makes them: milliseconds, their fraction, random bits.
 _EVENTS = """
 INSERT INTO events (account_id, id, event, distinct_id, phone, data, received_at, decisions, via)
 SELECT %(account)s,
@@ -192,30 +192,30 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
         return now() - timedelta(days=chance.uniform(0, DAYS))
 
     def events(**wanted: Any) -> Callable[[], object]:
-        return lambda: explain.latest_events(
+        return lambda: inspection.latest_events(
             house, account, EventsWanted(**{name: make() for name, make in wanted.items()}), 20
         )
 
     def some_runs(**wanted: Any) -> Callable[[], object]:
-        return lambda: explain.latest_runs(
+        return lambda: inspection.latest_runs(
             house, account, RunsWanted(**{name: make() for name, make in wanted.items()}), 20
         )
 
     subject = lambda: str(chance.randrange(SUBJECTS))  # noqa: E731
     look_ups: dict[str, Callable[[], object]] = {
-        "event": lambda: explain.event_story(house, account, UUID(chance.choice(ids))),
+        "event": lambda: inspection.event_story(house, account, UUID(chance.choice(ids))),
         "events": events(),
         "events-of-subject": events(subject=subject),
         "events-of-name": events(event=lambda: chance.choice(NAMES)),
         "events-of-rare-name": events(event=lambda: "nobody_sent_this"),
         "events-until": events(until=any_day),
-        "run": lambda: explain.run_story(house, account, UUID(chance.choice(run_rows)[0])),
+        "run": lambda: inspection.run_story(house, account, UUID(chance.choice(run_rows)[0])),
         "runs": some_runs(),
         "runs-failed": some_runs(failed=lambda: True),
         "runs-of-subject": some_runs(subject=lambda: chance.choice(run_rows)[1]),
         "runs-of-workflow": some_runs(workflow=lambda: f"other-{chance.randrange(9_000)}"),
-        "workflows": lambda: manage.list_workflows(house, account, limit=100),
-        "history": lambda: tenants.latest_received(house, account, 10),
+        "workflows": lambda: workflows.list_workflows(house, account, limit=100),
+        "history": lambda: oauth_clients.latest_received(house, account, 10),
     }
     for name, look_up in look_ups.items():
         yield _time(f"grown-{name}", look_up)

@@ -15,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from app import create_app, manage
-from app.journey import Journey
-from app.operate.children import Program, end_all, spawn
-from app.words import EVENTS_WRITE, PLANS
+from app import create_app
+from app.cli.devserver.child_process import Program, end_all, spawn
+from app.core.models import EVENTS_WRITE, PLANS
+from app.ingest.accept import Journey
+from app.services import workflows
 from bench.measuring import median, p99
 from bench.rows import Row, at_most
 from bench.running import Listener
@@ -78,11 +79,11 @@ class _Sender:
         app = create_app(base.settings)
         self.house: Journey = app.extensions["journey"]
         self._client = app.test_client()
-        account = manage.create_account(self.house, "bench", PLANS["unlimited"])
+        account = workflows.create_account(self.house, "bench", PLANS["unlimited"])
         for name, url in (("fast", fast), ("slow", slow)):
             step = {"http": {"url": url}, "timeout": TIMEOUT}
-            manage.apply_workflow(self.house, account, json.dumps({"name": name, "on": name, "steps": [step]}))
-        token = manage.create_key(self.house, account, "bench", (EVENTS_WRITE,))
+            workflows.apply_workflow(self.house, account, json.dumps({"name": name, "on": name, "steps": [step]}))
+        token = workflows.create_key(self.house, account, "bench", (EVENTS_WRITE,))
         self._headers = {"x-limechat-uat": token, "x-fb-account-id": str(account)}
         self.count = 0
 

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.match.rules import Rule, Seen, Standing, compile_rule
+from app.workflows.matching.rules import Rule, Seen, Standing, compile_rule
 from bench.measuring import median
 from bench.rows import Row, at_most
 

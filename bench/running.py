@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import psycopg2
 
-from app import manage
-from app.identifiers import uuid7
-from app.journey import Journey
-from app.operate.supervision import Command, stop_together
-from app.words import PLANS, Event
+from app.cli.devserver.supervisor import Command, stop_together
+from app.core.ids import uuid7
+from app.core.models import PLANS, Event
+from app.ingest.accept import Journey
+from app.services import workflows
 from bench.measuring import median, p99
 from bench.rows import Row, at_most, row
 from bench.sending import post_steadily
@@ -73,9 +73,9 @@ def _worker(base: Ground) -> Iterator[Command]:
 
 
 def _account(house: Journey, step: dict[str, Any]) -> int:
-    account = manage.create_account(house, f"bench-{time.monotonic_ns()}", PLANS["unlimited"])
+    account = workflows.create_account(house, f"bench-{time.monotonic_ns()}", PLANS["unlimited"])
     document = {"name": "bench", "on": "product_view", "steps": [step]}
-    manage.apply_workflow(house, account, json.dumps(document))
+    workflows.apply_workflow(house, account, json.dumps(document))
     return account
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import psycopg2
 from cryptography.fernet import Fernet
 
-from app import settings
-from app.operate.children import Program, end_all, spawn
-from app.operate.embedded import EmbeddedPostgres
-from app.settings import Settings
-from app.store.migrations import upgrade
+from app.cli.devserver.child_process import Program, end_all, spawn
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.core import config
+from app.core.config import Settings
+from app.db.migrate import upgrade
 
 import signal  # isort: skip
 
@@ -45,7 +45,7 @@ class Ground:
     @property
     def settings(self) -> Settings:
         """The same as settings of the product."""
-        return settings.from_environment(self.environment)
+        return config.from_environment(self.environment)
 
     @property
     def url(self) -> str:

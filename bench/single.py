@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from app import manage
-from app.identifiers import uuid7
-from app.journey import Journey
-from app.operate.embedded import psql
-from app.store import accounts, workflows
-from app.store.workflows import NewVersion
-from app.words import EVENTS_WRITE, PLANS
+from app.cli.devserver.embedded_postgres import psql
+from app.core.ids import uuid7
+from app.core.models import EVENTS_WRITE, PLANS
+from app.db import accounts
+from app.db import workflows as db_workflows
+from app.db.workflows import NewVersion
+from app.ingest.accept import Journey
+from app.services import workflows
 from bench.measuring import CONNECTIONS, Load, Side, by_turns, cpu_seconds, median, write_script
 from bench.rows import Row, row
 from bench.servers import ROOT, Ground, empty, ground, ours
@@ -176,7 +177,7 @@ def add_workflows(house: Journey, account: int, patterns: Iterable[tuple[str, An
         for name, on in patterns:
             document = {"name": name, "on": on, "steps": [{"log": "hello"}]}
             new = NewVersion(uuid7(), name, 1, json.dumps(document), document)
-            workflows.save_version(connection, account, new, house.clock())
+            db_workflows.save_version(connection, account, new, house.clock())
         connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
         accounts.grow_version(connection, account)
 
@@ -187,20 +188,22 @@ def provide(base: Ground, slug: str = "bench", *, starting: int = 0) -> tuple[in
     account = open_account(house, slug)
     for number in range(WORKFLOWS):
         on = {"event": "product_view", "where": _ALWAYS if number < starting else f"data.price > {1000 + number}"}
-        manage.apply_workflow(house, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]}))
+        workflows.apply_workflow(
+            house, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]})
+        )
     return account, headers_of(house, account)
 
 
 def open_account(house: Journey, slug: str) -> int:
     """An account that is limited, and far below its limit."""
-    account = manage.create_account(house, slug, PLANS["unlimited"])
-    manage.change_plan(house, account, PLANS["standard"], 1_000_000)
+    account = workflows.create_account(house, slug, PLANS["unlimited"])
+    workflows.change_plan(house, account, PLANS["standard"], 1_000_000)
     return account
 
 
 def headers_of(house: Journey, account: int, content_type: str = "application/json") -> dict[str, str]:
     """What a sender of this account sends along; ends `house`."""
-    token = manage.create_key(house, account, "bench", (EVENTS_WRITE,))
+    token = workflows.create_key(house, account, "bench", (EVENTS_WRITE,))
     house.database.close()
     return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": content_type}
 

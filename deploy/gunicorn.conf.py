@@ -34,7 +34,7 @@ workers = int(_number("WEB_CONCURRENCY", "1"))
 
 # A greenlet per connection: a sender who is slow, or Postgres that is, holds up nobody else, and what arrives at the same
 # time is written together. It answers even garbage with problem documents.
-worker_class = "app.receive.gunicorn_worker.PatientWorker"
+worker_class = "app.api.server.gunicorn_worker.PatientWorker"
 worker_connections = 1000
 
 # Loaded before the processes are forked: a new one is there at once, and they share its memory. Nothing is connected by

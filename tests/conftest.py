@@ -15,11 +15,12 @@ from cryptography.fernet import Fernet
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import create_app, settings
-from app.journey import Journey
-from app.operate.embedded import EmbeddedPostgres
-from app.store.migrations import upgrade
-from tests.builders import Sender, a_sender
+from app import create_app
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.core import config
+from app.db.migrate import upgrade
+from app.ingest.accept import Journey
+from tests.support.builders import Sender, a_sender
 
 # Settings of the shell that tests are started in would change what they show.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")
@@ -70,7 +71,7 @@ def app(database_url: str) -> Flask:
         "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8,::1",
         "LOG_LEVEL": "error",
     }
-    return create_app(settings.from_environment(environment))
+    return create_app(config.from_environment(environment))
 
 
 @pytest.fixture(scope="session")

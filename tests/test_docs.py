@@ -12,12 +12,13 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client import Counter
 
-from app import manage, meters
-from app.act import ACTIONS
-from app.journey import Journey
-from app.schema import workflow_schema
-from tests.builders import a_sender, a_workflow, an_event
-from tests.carrying import carry
+from app.actions import ACTIONS
+from app.core import metrics
+from app.ingest.accept import Journey
+from app.services import workflows
+from app.workflows.json_schema import workflow_schema
+from tests.support.builders import a_sender, a_workflow, an_event
+from tests.support.run_execution import carry
 
 
 def permutations(rows: list[Any]) -> list[list[Any]]:
@@ -36,12 +37,12 @@ def known(house: Journey, client: FlaskClient) -> dict[str, Any]:
     """An account in which there is something to ask about: values for all the names in the queries."""
     sender = a_sender(house, client)
     account = sender.account_id
-    manage.apply_workflow(house, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
-    manage.apply_workflow(
+    workflows.apply_workflow(house, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
+    workflows.apply_workflow(
         house, account, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
     )
     refused = {"http": {"url": "http://10.0.0.1/"}}
-    manage.apply_workflow(house, account, a_workflow(name="broken", steps=[refused]))
+    workflows.apply_workflow(house, account, a_workflow(name="broken", steps=[refused]))
     answer = sender.post(an_event()).get_json()
     broken, waiting = answer["runs"]
     for run in (broken, waiting):
@@ -145,5 +146,5 @@ def test_the_language_has_fields_of_actions_and_others() -> None:
 
 def test_every_metric_is_told_and_no_other() -> None:
     told = set(re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE))
-    counters = [value for value in vars(meters).values() if isinstance(value, Counter)]
+    counters = [value for value in vars(metrics).values() if isinstance(value, Counter)]
     assert told == {f"{counter.describe()[0].name}_total" for counter in counters}

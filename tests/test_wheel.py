@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server import clean_environment
+from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("app", "migrations", "deploy", "examples", "setup.cfg", "setup.py", "wsgi.py", "README.md", "LICENSE")

@@ -262,7 +262,7 @@ COMMENT ON COLUMN progress.account_id IS 'the account that owns the row';
 COMMENT ON COLUMN progress.workflow_id IS 'the workflow';
 COMMENT ON COLUMN progress.subject IS 'whose progress: distinct_id, or the value that the workflow''s key names';
 COMMENT ON COLUMN progress.enablement IS 'the workflow''s enablement in which it stands; an older one counts as none';
-COMMENT ON COLUMN progress.progress IS 'the partial matches, as app/match/progress.py describes them; {}: none';
+COMMENT ON COLUMN progress.progress IS 'the partial matches, as app/workflows/matching/state_json.py describes them; {}: none';
 COMMENT ON COLUMN progress.deadline IS 'when a none fires unless it is disarmed; null: none is armed';
 COMMENT ON COLUMN progress.last_event_at IS 'the last event that was looked at; later ones are later';
 COMMENT ON COLUMN progress.last_started_at IS 'the last start, for again; null: none';

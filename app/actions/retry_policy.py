@@ -1,0 +1,103 @@
+"""When an attempt is made again: an answer's status becomes an outcome, a policy becomes the pause before the next one.
+
+A policy is what an author wrote under `retry`: any of `attempts`, `first` and `max`. Attempts are at-least-once: all of
+one step carry the same idempotency key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from random import Random
+from typing import Any
+
+from app.core.durations import read_duration
+from app.core.models import Outcome
+
+DEFAULTS: Mapping[str, Any] = {"attempts": 6, "first": "5s", "max": "1h"}
+MOST_ATTEMPTS = 100
+LONGEST_WISH = 86_400.0
+# Answers of 400 to 499 that speak of the moment and not of the request.
+PASSING = frozenset((408, 425, 429))
+
+
+def check(policy: Any, path: str) -> list[tuple[str, str]]:
+    """All that is wrong with a policy, as (path, message)."""
+    if not isinstance(policy, Mapping):
+        return [(path, "has to be an object such as {attempts: 6, first: 5s, max: 1h}")]
+    errors = [
+        (f"{path}.{name}", f"is unknown; a retry has {', '.join(DEFAULTS)}") for name in policy if name not in DEFAULTS
+    ]
+    count = policy.get("attempts", DEFAULTS["attempts"])
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_ATTEMPTS:
+        errors.append((f"{path}.attempts", f"has to be a whole number from 1 to {MOST_ATTEMPTS}"))
+    durations = {}
+    for name in ("first", "max"):
+        try:
+            durations[name] = read_duration(policy.get(name, DEFAULTS[name]))
+        except ValueError as wrong:
+            errors.append((f"{path}.{name}", str(wrong)))
+    if len(durations) == 2 and durations["first"] > durations["max"]:
+        errors.append((f"{path}.first" if "first" in policy else f"{path}.max", "first is longer than max"))
+    return errors
+
+
+def attempts(policy: Mapping[str, Any]) -> int:
+    """How many attempts a checked policy allows altogether."""
+    return int(policy.get("attempts", DEFAULTS["attempts"]))
+
+
+def pause(policy: Mapping[str, Any], attempt: int, random: Random) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) has failed.
+
+    The full pause is `first`, doubled with each further attempt, and at most `max`; what is waited is a random part of
+    it between a half and the whole, so that runs that failed together do not come back together.
+    """
+    first = read_duration(policy.get("first", DEFAULTS["first"])).total_seconds()
+    longest = read_duration(policy.get("max", DEFAULTS["max"])).total_seconds()
+    whole = min(longest, first * 2 ** (attempt - 1))
+    return float(whole * (0.5 + random.random() / 2))
+
+
+def judge(status: int, headers: Mapping[str, str], now: datetime) -> Outcome:
+    """What an HTTP answer means for the step: done, worth another attempt, or failed for good."""
+    if 200 <= status < 300:
+        return Outcome("done")
+    if 300 <= status < 400:
+        where = headers.get("Location")
+        pointed = f" to {where[:300]}" if where else ""
+        return _failed("http_3xx", f"answered {status}: a redirect{pointed}, which is not followed")
+    if status == 410:
+        return _failed("http_410", "answered 410: the target is gone for good")
+    if status in PASSING or status >= 500:
+        kind = "http_5xx" if status >= 500 else f"http_{status}"
+        return Outcome(
+            "retry",
+            error=f"answered {status}",
+            error_class=kind,
+            retry_after=read_retry_after(headers.get("Retry-After"), now),
+        )
+    return _failed(f"http_{status // 100}xx", f"answered {status}")
+
+
+def _failed(error_class: str, error: str) -> Outcome:
+    return Outcome("failed", error=error, error_class=error_class)
+
+
+def read_retry_after(value: str | None, now: datetime) -> float | None:
+    """The pause in seconds that a Retry-After header (seconds or an HTTP date) asks for, at most a day.
+
+    None when it asks for none: absent, unreadable, or not in the future. Then the policy's pause holds, so that a
+    destination that answers `Retry-After: 0` is not given all attempts at once.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        wish = float(text[:12])
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        wish = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    return min(wish, LONGEST_WISH) if wish > 0 else None

@@ -1,0 +1,230 @@
+"""The action `whatsapp`: a template message by Meta's WhatsApp Cloud API.
+
+Fields: `to` (a phone number), `template` (its name), `language` (its code, such as en or en_US), and, where the template
+has variables, `params` (a list of texts, or an object of named ones), `header` (a text, or {image|video|document: URL})
+and `buttons` (a list of texts, one for each button in order; null: that button has no variable). Goes out as an Outcome
+whose output has the API's answer as `body`: `{{ steps.nudge.body.messages[0].id }}`.
+
+https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates (requests and answers)
+https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes (errors)
+
+The API knows no idempotency keys: a message whose answer was lost is sent again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from yarl import URL
+
+from app.actions.context import Situation, Unfit
+from app.actions.field_checks import Mistakes, check_names, check_text, is_scalar, text_schema
+from app.actions.http_call import call
+from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
+from app.actions.retry_policy import judge as judge_by_status
+from app.actions.retry_policy import read_retry_after
+from app.actions.templates.render import Text, check_texts, render, render_scalar
+from app.core.addresses import read_phone
+from app.core.models import Outcome
+
+FIELDS = ("to", "template", "language", "params", "header", "buttons")
+MEDIA = ("image", "video", "document")
+_MUSTACHE: dict[str, Any] = {"$ref": "#/definitions/mustache"}
+_TEXT: dict[str, Any] = {"anyOf": [{"type": ["string", "number"]}, _MUSTACHE]}
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "to": text_schema("the phone number to write to; a template"),
+        "template": text_schema("the name of the message template"),
+        "language": text_schema("the code of its language, such as en or en_US"),
+        "params": {
+            "anyOf": [{"type": "array", "items": _TEXT}, {"type": "object", "additionalProperties": _TEXT}],
+            "description": "its variables: a list, or an object of named ones; templates",
+        },
+        "header": {
+            "anyOf": [
+                _TEXT,
+                {
+                    "type": "object",
+                    "properties": {kind: text_schema("the URL of the file") for kind in MEDIA},
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                    "additionalProperties": False,
+                },
+            ],
+            "description": "the variable of its header: a text, or a file",
+        },
+        "buttons": {
+            "type": "array",
+            "items": {"anyOf": [{"type": ["string", "number", "null"]}, _MUSTACHE]},
+            "description": "the variables of its buttons in order; null: that one has none",
+        },
+    },
+    "required": ["to", "template", "language"],
+    "additionalProperties": False,
+    "description": "send a template message by WhatsApp",
+}
+API_VERSION = "v23.0"
+
+# By the documentation's table, its "throttling" and its "try again later": too many calls (4, 17, 341, 613, 80007), too
+# many messages (130429, 131048, 131056), and trouble on their side (1, 2, 131000, 131016, 131057, 133004).
+PASSING = frozenset((1, 2, 4, 17, 341, 613, 80007, 130429, 131000, 131016, 131048, 131056, 131057, 133004))
+
+_TEMPLATE = re.compile(r"[a-z0-9_]{1,512}")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]{2,4})?")
+
+
+def check(fields: Any, path: str) -> Mistakes:
+    """All that is wrong with the fields."""
+    if not isinstance(fields, Mapping):
+        example = '{to: "{{ phone }}", template: cart_rescue, language: en}'
+        return [(path, f"has to be an object such as {example}")]
+    errors = check_names(fields, "whatsapp", FIELDS, path)
+    errors += check_text(fields.get("to"), f"{path}.to", "the phone number to write to", read=read_phone)
+    errors += check_text(fields.get("template"), f"{path}.template", "the name of the template", read=_read_template)
+    errors += check_text(
+        fields.get("language"), f"{path}.language", "the code of the template's language", read=_read_language
+    )
+    if "params" in fields:
+        errors += _check_params(fields["params"], f"{path}.params")
+    if "header" in fields:
+        errors += _check_header(fields["header"], f"{path}.header")
+    if "buttons" in fields:
+        errors += _check_buttons(fields["buttons"], f"{path}.buttons")
+    return errors
+
+
+def _read_template(text: str) -> None:
+    if not _TEMPLATE.fullmatch(text):
+        raise ValueError("has to be the name of a template: small letters, digits and _")
+
+
+def _read_language(text: str) -> None:
+    if not _LANGUAGE.fullmatch(text):
+        raise ValueError("has to be the code of a language such as en or en_US")
+
+
+def _check_params(params: Any, path: str) -> Mistakes:
+    if isinstance(params, Mapping):
+        members = [(f"{path}.{name}", member) for name, member in params.items()]
+    elif isinstance(params, list):
+        members = [(f"{path}[{index}]", member) for index, member in enumerate(params)]
+    else:
+        return [(path, "has to be a list of texts, or an object of named ones")]
+    wrong = [(place, "has to be text") for place, member in members if not is_scalar(member)]
+    return wrong + [mistake for place, member in members for mistake in check_texts(member, place)]
+
+
+def _check_header(header: Any, path: str) -> Mistakes:
+    if isinstance(header, Mapping) and len(header) == 1 and next(iter(header)) in MEDIA:
+        ((kind, link),) = header.items()
+        return check_text(link, f"{path}.{kind}", "the URL of the file")
+    if not is_scalar(header):
+        return [(path, f"has to be text, or one of {', '.join(MEDIA)} with a URL")]
+    return check_texts(header, path)
+
+
+def _check_buttons(buttons: Any, path: str) -> Mistakes:
+    if not isinstance(buttons, list):
+        return [(path, "has to be a list: a text for each button, null for one without a variable")]
+    wrong = [
+        (f"{path}[{index}]", "has to be text or null")
+        for index, member in enumerate(buttons)
+        if member is not None and not is_scalar(member)
+    ]
+    return wrong + check_texts(buttons, path)
+
+
+async def act(fields: Any, situation: Situation) -> Outcome:
+    """Send the message once."""
+    account = situation.credentials("whatsapp")
+    return await call(make_request(fields, situation, account), situation, judge)
+
+
+def make_request(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> Request:
+    """The request by the documentation; raises Unfit and TemplateError."""
+    template: dict[str, Any] = {
+        "name": render(fields["template"], situation.names).strip(),
+        "language": {"code": render(fields["language"], situation.names).strip()},
+    }
+    if components := list(_components(fields, situation)):
+        template["components"] = components
+    message = {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": _number(fields["to"], situation),
+        "type": "template",
+        "template": template,
+    }
+    base = situation.settings.whatsapp_base_url
+    version, sender = account.get("api_version", API_VERSION), account["phone_number_id"]
+    headers = {**PLAIN, "Authorization": f"Bearer {account['access_token']}", "Content-Type": "application/json"}
+    url = URL(f"{base}/{version}/{sender}/messages")
+    return Request("POST", url, headers, EXACT_JSON.encode(sendable(message)), (account["access_token"],))
+
+
+def _number(template: Text, situation: Situation) -> str:
+    """Digits without the plus sign."""
+    try:
+        return read_phone(render(template, situation.names)).removeprefix("+")
+    except ValueError as wrong:
+        raise Unfit("bad_address", f"to: {wrong}") from None
+
+
+def _components(fields: Mapping[str, Any], situation: Situation) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    if "header" in fields:
+        made.append({"type": "header", "parameters": [_header(fields["header"], situation)]})
+    params = fields.get("params", [])
+    if isinstance(params, Mapping):
+        named = [{**_text(params[name], f"params.{name}", situation), "parameter_name": name} for name in params]
+        made += [{"type": "body", "parameters": named}] if named else []
+    elif params:
+        texts = [_text(member, f"params[{index}]", situation) for index, member in enumerate(params)]
+        made.append({"type": "body", "parameters": texts})
+    for index, member in enumerate(fields.get("buttons", [])):
+        if member is not None:
+            text = _text(member, f"buttons[{index}]", situation)
+            made.append({"type": "button", "sub_type": "url", "index": str(index), "parameters": [text]})
+    return made
+
+
+def _header(header: Any, situation: Situation) -> dict[str, Any]:
+    if is_scalar(header):
+        return _text(header, "header", situation)
+    ((kind, link),) = header.items()
+    return {"type": kind, kind: {"link": render(link, situation.names).strip()}}
+
+
+def _text(value: Any, name: str, situation: Situation) -> dict[str, Any]:
+    text = render_scalar(value, situation.names).strip()
+    if not text:
+        raise Unfit("bad_parameter", f"{name} is empty; WhatsApp takes no empty parameters")
+    return {"type": "text", "text": text}
+
+
+def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
+    """What an answer means: by its error code where it has one, as the documentation recommends, else by its status."""
+    outcome = judge_by_status(status, headers, now)
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if outcome.kind == "done" or not isinstance(error, Mapping) or not isinstance(error.get("code"), int):
+        return outcome
+    code = error["code"]
+    passing = code in PASSING or error.get("is_transient") is True
+    return Outcome(
+        "retry" if passing else "failed",
+        error=f"WhatsApp answered {status}, code {code}: {_told(error)}",
+        error_class=f"whatsapp_{code}",
+        retry_after=read_retry_after(headers.get("Retry-After"), now) if passing else None,
+    )
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    data = error.get("error_data")
+    details = data.get("details") if isinstance(data, Mapping) else None
+    parts = [str(part)[:300] for part in (error.get("message"), details) if part]
+    trace = f" (fbtrace_id {str(error['fbtrace_id'])[:50]})" if error.get("fbtrace_id") else ""
+    return "; ".join(dict.fromkeys(parts)) + trace

@@ -1,0 +1,157 @@
+"""What `make run` makes sure of before it starts anything; each thing that is wrong is one line (StartError).
+
+Comes in: the environment. Goes out: where to listen, a lock, a database that answers, an environment for our programs.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import psycopg2
+from cryptography.fernet import Fernet
+
+from app.cli.devserver.child_process import StartError
+
+ROOT = Path(__file__).resolve().parents[3]
+LOOPBACK = "127.0.0.0/8,::1"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the web process listens."""
+
+    host: str
+    port: int
+
+    def bind(self) -> str:
+        """As gunicorn takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def from_here(self) -> Address:
+        """The same for a client on this machine: listening everywhere includes here."""
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104 - asked for
+
+    def url(self) -> str:
+        """The URL for a client on this machine."""
+        return "http://" + self.from_here().bind()
+
+
+def check_python() -> None:
+    """StartError when it is too old."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - who starts us by hand may have an older one
+        raise StartError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+
+
+def listening_address(env: Mapping[str, str]) -> Address:
+    """From BIND (`HOST:PORT` or `HOST`) and PORT; this machine only, port 8000, when they are unset."""
+    bind = env.get("BIND", "").strip() or "127.0.0.1"
+    match = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/]*))(?::(?P<port>[^:]*))?", bind)
+    if match is None:
+        raise StartError(f"BIND={bind!r} cannot be used: expected HOST:PORT, such as 0.0.0.0:8000 or [::]:8000")
+    in_bind = match["port"] is not None
+    text = match["port"] if in_bind else env.get("PORT", "").strip() or "8000"
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        name, value = ("BIND", bind) if in_bind else ("PORT", text)
+        raise StartError(f"{name}={value!r} cannot be used: expected a port from 1 to 65535")
+    return Address(match["six"] or match["host"] or "0.0.0.0", int(text))  # noqa: S104 - asked for
+
+
+def check_port(address: Address) -> None:
+    """StartError when we could not listen there."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(where)
+            trial.listen(1)
+    except OSError as failure:
+        if failure.errno == errno.EADDRINUSE:
+            advice = f"make run PORT={address.port + 1 if address.port < 65535 else 8000}"
+            raise StartError(
+                f"port {address.port} is taken by another program: stop that one, or take another port: {advice}"
+            ) from None
+        raise StartError(f"cannot listen at {address.bind()}: {failure.strerror or failure}") from None
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Holds the lock of this folder while the block runs; StartError when somebody else does."""
+    try:
+        file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    except OSError as failure:
+        raise StartError(f"cannot write {lock}: {failure.strerror}; run as the owner of {lock.parent}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = file.read(20).strip() or "unknown"
+            raise StartError(f"already running in this folder (process {holder})") from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def check_database(url: str) -> None:
+    """StartError when the database at `url` does not answer within 3 seconds; without its password."""
+    try:
+        psycopg2.connect(url, connect_timeout=3).close()
+    except psycopg2.Error as failure:
+        said = str(failure).strip().splitlines()
+        reason = _hide_secrets(url, said[0] if said else type(failure).__name__)
+        raise StartError(f"DATABASE_URL ({without_password(url)}) does not answer: {reason}") from None
+
+
+def without_password(url: str) -> str:
+    """`url` for people to read: nothing secret in it, and psql still takes it."""
+    shown = re.sub(r"(://[^:@/]*):.*@", r"\1@", url)
+    return re.sub(r"(?i)([?&])[a-z]*password=[^&]*&?", r"\1", shown).rstrip("?&")
+
+
+def _hide_secrets(url: str, text: str) -> str:
+    for secret in re.findall(r"://[^:@/]*:(.*)@|password=([^&]*)", url):
+        for form in filter(None, {*secret, *map(unquote, secret)}):
+            text = text.replace(form, "***")
+    return text
+
+
+def make_encryption_key(file: Path) -> None:
+    """A new Fernet key in `file`, for its owner only, unless one is there."""
+    if file.exists() and file.stat().st_size > 0:
+        return
+    descriptor, unfinished = tempfile.mkstemp(dir=file.parent)
+    with open(descriptor, "wb") as writer:
+        writer.write(Fernet.generate_key() + b"\n")
+        writer.flush()
+        os.fsync(descriptor)
+    os.replace(unfinished, file)
+
+
+def prepare_environment(address: Address, *, embedded: bool) -> list[str]:
+    """What our programs find in their environment beside what is there already; returns what people should know."""
+    notes = []
+    if embedded:
+        # Meant for another server: the embedded one would be missed or met with the wrong options.
+        for name in [name for name in os.environ if name.startswith("PG")]:
+            del os.environ[name]
+    if not os.environ.get("ALLOWED_PRIVATE_TARGETS", "").strip():
+        os.environ["ALLOWED_PRIVATE_TARGETS"] = LOOPBACK
+        notes.append(f"Workflows may call this machine itself (ALLOWED_PRIVATE_TARGETS={LOOPBACK}).")
+    os.environ["BIND"] = address.bind()
+    os.environ.setdefault("LOG_FORMAT", "text")
+    os.environ["FLASK_SKIP_DOTENV"] = "1"
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return notes

@@ -1,0 +1,110 @@
+"""`flask workflow import-cxengage`: a pattern in CxEngage's notation, printed as a workflow document. Needs no database."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.formatting import visible
+from app.cli.workflows import read_source
+from app.workflows.cxengage import NotationError, compile_pattern, compile_script
+from app.workflows.yaml_loader import write_document
+
+_FIELDS = ("when", "then", "code")
+_LONGEST_NAME = 100
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The texts of a pattern by their fields, and the file (and, in JSON, the field of it) in which each stands."""
+
+    name: str
+    key: str | None
+    texts: Mapping[str, str]
+    places: Mapping[str, str]
+
+
+@click.command("import-cxengage")
+@click.argument("file", type=_file)
+@click.option("--then", "then_file", type=_file, help="The reaction of a 4.1 pattern; FILE is what has to happen.")
+@click.option(
+    "--key", help="The field whose values progress is counted by (4.2). Default: the resource's, else the subject."
+)
+@click.option("--name", help="The workflow's name. Default: the resource's name, else the file's.")
+@click.option("--template", "templates", multiple=True, metavar="TM1=FILE", help="A message template; may be repeated.")
+def import_cxengage(
+    file: Path, then_file: Path | None, key: str | None, name: str | None, templates: tuple[str, ...]
+) -> None:
+    """Print a CxEngage pattern as a workflow document.
+
+    FILE is a pattern resource (JSON with name and when and then, or code and key), a 4.2 script, or, with --then, the
+    `when` of a 4.1 pattern.
+    """
+    text = read_source(file)
+    source = (
+        _resource(file, text) if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else _texts(file, text, then_file)
+    )
+    title = name or source.name
+    known = dict(_template(template) for template in templates)
+    try:
+        document = _compiled(source, key or source.key, known, title)
+    except NotationError as wrong:
+        place = (
+            f"{source.places[wrong.field]}:{wrong.line}:{wrong.column}" if wrong.field in source.places else wrong.field
+        )
+        raise click.ClickException(visible(f"{place}: {wrong.message}")) from None
+    click.echo(write_document(document), nl=False)
+
+
+def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], title: str) -> dict[str, Any]:
+    texts, name = source.texts, _as_name(title)
+    if "code" in texts:
+        return compile_script(texts["code"], key=key, templates=templates, name=name, title=title)
+    return compile_pattern(when=texts["when"], then=texts["then"], templates=templates, name=name, title=title)
+
+
+def _texts(file: Path, text: str, then_file: Path | None) -> _Source:
+    if then_file is None:
+        return _Source(file.stem, None, {"code": text}, {"code": str(file)})
+    texts = {"when": text, "then": read_source(then_file)}
+    return _Source(file.stem, None, texts, {"when": str(file), "then": str(then_file)})
+
+
+def _resource(file: Path, text: str) -> _Source:
+    try:
+        resource = json.loads(text.lstrip("\ufeff"))
+    except (ValueError, RecursionError) as wrong:
+        raise click.ClickException(visible(f"{file}: not JSON: {wrong}")) from None
+    if not isinstance(resource, dict):
+        raise click.ClickException(f"{visible(file)}: a list; give one pattern at a time")
+    texts = {field: resource[field] for field in _FIELDS if resource.get(field) is not None}
+    if set(texts) not in ({"code"}, {"when", "then"}):
+        raise click.ClickException(f"{visible(file)}: a pattern has either when and then, or code")
+    for field in (*texts, "name", "key"):
+        if not isinstance(resource.get(field, ""), str | None):
+            raise click.ClickException(f"{visible(file)}: {field} has to be text")
+    return _Source(
+        resource.get("name") or file.stem,
+        resource.get("key"),
+        texts,
+        {field: f"{file}: {field}" for field in texts},
+    )
+
+
+def _as_name(text: str) -> str:
+    """A name as workflows have it: `Two event echo` becomes `Two-event-echo`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:_LONGEST_NAME] or "pattern"
+
+
+def _template(given: str) -> tuple[str, str]:
+    name, sign, file = given.partition("=")
+    if not sign or not name or not Path(file).is_file():
+        raise click.ClickException(f"{visible(given)}: expected NAME=FILE, such as TM1=hello.mustache")
+    return name.removeprefix("+"), read_source(Path(file)).rstrip("\n")

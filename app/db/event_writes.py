@@ -1,0 +1,529 @@
+"""Events in Postgres: one statement records an event with its decisions, its runs and their jobs.
+
+Comes in: verified events with their decisions and new runs. Goes out: what was recorded, or which earlier event an
+idempotency key stands for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg2
+import sqlalchemy as sa
+from psycopg2 import errors
+from psycopg2.extensions import connection as RawConnection
+from sqlalchemy.dialects.postgresql import JSONPATH
+
+from app.core.ids import moment_of
+from app.core.models import Decision, Event, NewRun
+from app.db.connection import (
+    Database,
+    HeldConnection,
+    NoAnswer,
+    is_lost,
+    is_passing,
+    passing_trouble_as_unavailable,
+    prepare,
+)
+
+# Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
+# nothing is written of those whose caller's copy of the account is not the current one. They come as one text, an array of
+# `_Row`; `data` and what else is JSON is text in it, so that nothing but its own column is made of it.
+_COLUMNS = "account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via"
+_VALUES = (
+    "account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb, "
+    "warnings::jsonb, via"
+)
+_NEW = (
+    "account_id bigint, account_version bigint, id uuid, event text, distinct_id text, phone text, data text, extra text, "
+    "received_at timestamptz, decisions text, warnings text, via text"
+)
+# One look-up a row: it is not known how many rows come, and a join might read all accounts for five of them.
+_CURRENT = "CROSS JOIN LATERAL (SELECT FROM accounts WHERE id = new.account_id AND version = new.account_version LIMIT 1) AS own"
+_RECORD_MANY = f"""
+    (json) AS
+INSERT INTO events ({_COLUMNS})
+SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
+"""  # noqa: S608
+_RECORD_MANY_STARTING = f"""
+    (json) AS
+WITH fresh AS MATERIALIZED (
+    SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, awaited bool, runs json) {_CURRENT}
+), started AS MATERIALIZED (
+    SELECT new.*, account_id, fresh.id AS event_id, distinct_id, received_at
+    FROM fresh, json_to_recordset(runs) AS new (id uuid, workflow_id uuid, version int)
+), run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT account_id, id, workflow_id, version, event_id::text, event_id, received_at, ARRAY[event_id], distinct_id,
+           'running', 'steps[0]', received_at, received_at, received_at
+    FROM started
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
+    FROM started, LATERAL (SELECT account_id || ':' || id || ':1') AS name (text)
+    UNION ALL
+    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to(account_id || ':' || id, 'UTF8')
+    FROM fresh WHERE awaited
+)
+INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
+"""  # noqa: S608
+
+# One event with everything that may come with it.
+# An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
+_RECORD_ALL = """
+    (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
+     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
+WITH account AS (
+    SELECT id FROM accounts WHERE id = $1 AND version = $2
+), ledger AS (
+    INSERT INTO idempotency_keys AS known (account_id, key, digest, event_id, received_at)
+    SELECT id, $13, $14, $3, $9 FROM account WHERE $13 IS NOT NULL
+    ON CONFLICT (account_id, key) DO UPDATE
+        SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at
+        WHERE known.received_at < excluded.received_at - interval '30 days'
+    RETURNING 1
+), fresh AS (
+    SELECT id FROM account WHERE $13 IS NULL OR EXISTS (SELECT FROM ledger)
+), event AS (
+    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings,
+                        via, idempotency_key, augmented)
+    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $23 FROM fresh
+), run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, new.event_id, new.event_at,
+           new.matched::uuid[], $5, 'running', 'steps[0]', $9, $9, $9
+    FROM fresh, unnest($15, $16, $17, $18, $20, $21, $22)
+        AS new (id, workflow_id, version, match_key, event_id, event_at, matched)
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
+    FROM fresh, unnest($15) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
+    UNION ALL
+    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($19, 'UTF8') FROM fresh WHERE $19 IS NOT NULL
+)
+SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
+"""
+
+_EXECUTE = {
+    "record_events": "EXECUTE record_events (%s)",
+    "record_events_starting": "EXECUTE record_events_starting (%s)",
+    "record_event_with_all": "EXECUTE record_event_with_all (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[], %s)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of the attempt to record an event.
+
+    `stale`: nothing was written, the caller's copy of the account is out of date. `earlier`: nothing was written, the
+    idempotency key stands for that event already. Neither: it is recorded.
+    """
+
+    stale: bool = False
+    earlier: EarlierEvent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierEvent:
+    """The event that an idempotency key stands for, and the SHA-256 digest of the body that it came with."""
+
+    id: UUID
+    digest: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What is to be written of one event, if `account_version` is the current one. `awaited`: a job is enqueued that looks
+    for runs which the event wakes or ends."""
+
+    account_version: int
+    event: Event
+    decisions: Sequence[Decision]
+    runs: Sequence[NewRun]
+    awaited: bool = False
+
+
+def record_events(database: Database, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+    """Write all that follows from accepting these events, committed when this returns; they have no idempotency keys,
+    augments added nothing to them, and their runs are for themselves alone.
+
+    All are one transaction. Where that does not work because of one of them each is written by itself: its answer is
+    what `record_event` returns or raises. Raises Unavailable.
+    """
+    with passing_trouble_as_unavailable():
+        for _ in range(2):
+            with database.lend() as connection:
+                try:
+                    return _record_many(connection, recordings)
+                except psycopg2.Error as trouble:
+                    if is_lost(connection, trouble):
+                        connection.close()
+                    elif is_passing(trouble):
+                        raise
+                    else:
+                        break
+                    if isinstance(trouble, NoAnswer):
+                        raise
+                except ValueError:
+                    # Text that cannot even be sent (NUL, half a surrogate pair): nothing was.
+                    break
+    return [_record_alone(database, recording) for recording in recordings]
+
+
+def _is_there(connection: RawConnection, recording: Recording) -> bool:
+    return find_event(connection, recording.event.account_id, recording.event.id) is not None
+
+
+def _record_alone(database: Database, recording: Recording) -> Recorded | Exception:
+    try:
+        return record_event(database, recording)
+    except Exception as trouble:
+        return trouble
+
+
+def record_event(database: Database, recording: Recording) -> Recorded:
+    """The same for one event, which may have an idempotency key, and what augments added.
+
+    A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
+    so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
+    when Postgres cannot hold a value.
+    """
+    with passing_trouble_as_unavailable():
+        for is_last in (False, True):
+            with database.lend() as connection:
+                try:
+                    recorded = record_on(connection, recording)
+                except errors.UniqueViolation:
+                    # Ids are never made twice: where the event, its run or its job is there, only the answer got lost.
+                    if _is_there(connection, recording):
+                        return Recorded()
+                    raise
+                except psycopg2.Error as trouble:
+                    if not is_lost(connection, trouble):
+                        raise
+                    connection.close()
+                    if is_last or isinstance(trouble, NoAnswer):
+                        raise
+                    continue
+                if recorded.stale and _is_there(connection, recording):
+                    return Recorded()
+                return recorded
+    raise AssertionError("unreachable")
+
+
+class _RunRow(msgspec.Struct, gc=False):
+    """A run that an event starts, as the statement reads it."""
+
+    id: UUID
+    workflow_id: UUID
+    version: int
+
+
+class _Row(msgspec.Struct, omit_defaults=True):
+    """An event as the statement reads it; what is left out is null there."""
+
+    account_id: int
+    account_version: int
+    id: UUID
+    received_at: datetime
+    event: str
+    distinct_id: str
+    data: str
+    phone: str | None = None
+    extra: str | None = None
+    decisions: str | None = None
+    warnings: str | None = None
+    via: str | None = None
+    awaited: bool = False
+    runs: tuple[_RunRow, ...] = ()
+
+
+def _record_many(connection: HeldConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+    name, statement = "record_events", _RECORD_MANY
+    if any(recording.runs or recording.awaited for recording in recordings):
+        name, statement = "record_events_starting", _RECORD_MANY_STARTING
+    rows = _json(list(map(_row_of, recordings)))
+    prepare(connection, name, statement)
+    with connection.cursor() as cursor:
+        cursor.execute(_EXECUTE[name], (rows,))
+        if cursor.rowcount == len(recordings):
+            return [Recorded()] * len(recordings)
+    # Those of which the copy was not the current one are not there: now, or when an answer got lost.
+    there = _find_written(connection, [recording.event for recording in recordings])
+    return [Recorded(stale=str(recording.event.id) not in there) for recording in recordings]
+
+
+def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str]:
+    """The ids of those events that are in the table."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM events WHERE account_id = ANY (%s) AND id = ANY (%s::uuid[]) AND received_at = ANY (%s)",
+            [list(column) for column in zip(*((e.account_id, str(e.id), e.received_at) for e in events), strict=True)],
+        )
+        return {row[0] for row in cursor}
+
+
+def _row_of(recording: Recording) -> _Row:
+    event = recording.event
+    return _Row(
+        event.account_id,
+        recording.account_version,
+        event.id,
+        event.received_at,
+        event.event,
+        event.distinct_id,
+        event.data_json,
+        event.phone,
+        event.extra_json,
+        decisions_json(recording.decisions),
+        _json(event.warnings) if event.warnings else None,
+        event.via,
+        recording.awaited,
+        tuple(_RunRow(run.id, run.workflow_id, run.version) for run in recording.runs),
+    )
+
+
+def _row(recording: Recording) -> tuple[Any, ...]:
+    event = recording.event
+    return (
+        event.account_id,
+        recording.account_version,
+        str(event.id),
+        event.event,
+        event.distinct_id,
+        event.phone,
+        event.data_json,
+        event.extra_json,
+        event.received_at,
+        decisions_json(recording.decisions),
+        _json(event.warnings) if event.warnings else None,
+        event.via,
+    )
+
+
+def record_on(connection: HeldConnection, recording: Recording) -> Recorded:
+    """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
+    event, runs = recording.event, recording.runs
+    values = [
+        *_row(recording),
+        event.idempotency_key,
+        event.body_digest,
+        [str(run.id) for run in runs],
+        [str(run.workflow_id) for run in runs],
+        [run.version for run in runs],
+        [run.match_key for run in runs],
+        f"{event.account_id}:{event.id}" if recording.awaited else None,
+        [str(run.event_id) for run in runs],
+        [run.event_received_at for run in runs],
+        ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
+        event.augmented_json,
+    ]
+    prepare(connection, "record_event_with_all", _RECORD_ALL)
+    with connection.cursor() as cursor:
+        cursor.execute(_EXECUTE["record_event_with_all"], values)
+        known, fresh = cursor.fetchone() or (False, False)
+        if not known:
+            return Recorded(stale=True)
+        if fresh:
+            return Recorded()
+        earlier = _find_earlier_event(cursor, event)
+        if earlier is not None and earlier.id == event.id:
+            return Recorded()
+        return Recorded(stale=earlier is None, earlier=earlier)
+
+
+def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> EarlierEvent | None:
+    cursor.execute(
+        "SELECT event_id, digest, received_at FROM idempotency_keys WHERE account_id = %s AND key = %s",
+        (event.account_id, event.idempotency_key),
+    )
+    row = cursor.fetchone()
+    return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event that came by CxEngage's receiver, as its sender may look at it; `data_json` is exact JSON text."""
+
+    id: UUID
+    distinct_id: str
+    data_json: str
+    contributing: bool
+
+
+def find_latest_received(connection: sa.Connection, account_id: int, limit: int) -> list[Received]:
+    """The last events that came another way than `POST /api/v1/cvf-events`, newest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
+            "WHERE account_id = :account AND via IS NOT NULL ORDER BY id DESC LIMIT :limit"
+        ).bindparams(sa.bindparam("contributed", type_=JSONPATH)),
+        {"account": account_id, "limit": limit, "contributed": "$[*] ? (@.started == true || @.contributing == true)"},
+    )
+    return [Received(UUID(str(row[0])), *row[1:]) for row in rows]
+
+
+# So many at once.
+PAGE = 1_000
+# What workflows see: what augments added lies over what was sent, field by field.
+SEEN_DATA = "coalesce(data || augmented, data)"
+_EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at"
+
+
+def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
+    """An event by its id, which tells the partition."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",  # noqa: S608
+            (account_id, str(event_id), moment_of(event_id)),
+        )
+        row = cursor.fetchone()
+    return None if row is None else event_of(row)
+
+
+def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[str]) -> tuple[Event, ...]:
+    """Events by their ids, in the order of acceptance."""
+    moments = [moment_of(UUID(event_id)) for event_id in event_ids]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "  # noqa: S608
+            "AND received_at BETWEEN %s AND %s ORDER BY id",
+            (account_id, list(event_ids), min(moments), max(moments)),
+        )
+        return tuple(event_of(row) for row in cursor)
+
+
+def find_events_of_subject_since(connection: RawConnection, since: Event, names: Sequence[str]) -> list[Event]:
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000:
+    go on after the last one for more."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "  # noqa: S608
+            "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT %s",
+            (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names), PAGE),
+        )
+        return [event_of(row) for row in cursor]
+
+
+def read_by_subject(
+    connection: sa.Connection,
+    account_id: int,
+    key: str,
+    names: Sequence[str] | None,
+    since: datetime,
+    after: str | None,
+) -> Iterator[tuple[Any, ...]]:
+    """Stored events since a moment, ordered by subject and within it by acceptance; `names` None: of any name.
+
+    Rows are (subject, id, event, distinct_id, phone, data, received_at). Read in pieces through a server-side cursor:
+    memory does not grow with their number. `key` is a column or a path into data such as data.order_id.
+    """
+    root, *path = key.split(".")
+    subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
+    if root not in ("distinct_id", "phone", "data"):
+        raise ValueError(f"{key} is no key")
+    raw: Any = connection.connection.driver_connection
+    with raw.cursor(name="read_by_subject") as cursor:
+        cursor.itersize = 5_000
+        cursor.execute(
+            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "  # noqa: S608
+            "FROM events "
+            "WHERE account_id = %(account)s AND received_at >= %(since)s "
+            "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
+            f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
+            {
+                "account": account_id,
+                "since": since,
+                "names": None if names is None else list(names),
+                "after": after,
+                "path": path,
+            },
+        )
+        yield from cursor
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """A stored event as workflows see it; fractions in its `data` are decimals with all their digits."""
+    event_id, account_id, name, distinct_id, phone, data_json, received_at = row
+    return Event(
+        id=UUID(event_id),
+        account_id=account_id,
+        event=name,
+        distinct_id=distinct_id,
+        phone=phone,
+        data=read_exactly(data_json),
+        data_json=data_json,
+        extra_json=None,
+        received_at=received_at,
+    )
+
+
+def read_exactly(text: str) -> Any:
+    """JSON text as values with every digit: fractions, and integers too long for Python's own reader, as decimals."""
+    return json.loads(text, parse_float=Decimal, parse_int=_read_whole)
+
+
+def read_lightly(text: str) -> Any:
+    """The same for matching, where fractions may be binary."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return read_exactly(text)
+
+
+def _read_whole(text: str) -> int | Decimal:
+    return int(text) if len(text) < 4_000 else Decimal(text)
+
+
+# What jsonb refuses: a filter may name it, and its reason repeats it.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class _DecisionRow(msgspec.Struct, omit_defaults=True, gc=False):
+    """A decision as it is kept."""
+
+    workflow: str
+    version: int | None
+    started: bool
+    reason: str
+    run: UUID | None = None
+    contributing: bool = False
+
+
+def decisions_json(decisions: Sequence[Decision]) -> str | None:
+    """The `decisions` column: a list of objects, one a workflow that looked; None when none did."""
+    if not decisions:
+        return None
+    return _json(
+        [
+            _DecisionRow(
+                decision.workflow,
+                decision.version,
+                decision.started,
+                _UNSTORABLE.sub("\ufffd", decision.reason),
+                decision.run_id,
+                decision.contributing and not decision.started,
+            )
+            for decision in decisions
+        ]
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON text; ValueError where `value` has half a surrogate pair."""
+    return _encoder.encode(value).decode()
+
+
+_encoder = msgspec.json.Encoder()

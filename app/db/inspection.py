@@ -1,0 +1,347 @@
+"""What people ask about events and runs: lists with filters, and all that there is about one of them. Reads only.
+
+Comes in: an account, always, and what is wanted of it. Goes out: rows as frozen values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.ids import first_of, moment_of
+from app.db.event_writes import SEEN_DATA, read_exactly
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event as it lies in Postgres: `data_json` and `extra_json` as they were sent, `augmented_json` what augments added;
+    exact JSON texts."""
+
+    id: UUID
+    account_id: int
+    event: str
+    distinct_id: str
+    phone: str | None
+    data_json: str
+    extra_json: str | None
+    received_at: datetime
+    decisions: Sequence[Mapping[str, Any]]
+    idempotency_key: str | None
+    warnings: Sequence[str]
+    augmented_json: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as it stands; `account` and `workflow` are names. A block of a `par` has a `root_id` (the run that it belongs
+    to) and a parent, at whose step of `parent_ordinal` it stands."""
+
+    id: UUID
+    account_id: int
+    account: str
+    workflow_id: UUID
+    workflow: str
+    version: int
+    status: str
+    at: str | None
+    ordinal: int
+    attempt: int
+    turn: int
+    match_key: str
+    event_id: UUID
+    matched: Sequence[UUID]
+    distinct_id: str
+    wake_at: datetime | None
+    step_started_at: datetime | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    root_id: UUID | None
+    parent_id: UUID | None
+    parent_ordinal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStory:
+    """A step that a run has entered."""
+
+    ordinal: int
+    path: str
+    name: str | None
+    action: str
+    status: str
+    started_at: datetime
+    finished_at: datetime | None
+    output: Mapping[str, Any] | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStory:
+    """One try at a step."""
+
+    ordinal: int
+    attempt: int
+    outcome: str
+    error_class: str | None
+    error: str | None
+    request: Mapping[str, Any] | None
+    response: Mapping[str, Any] | None
+    started_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EventsWanted:
+    """Which events: those of one name, subject or phone, from a moment on, before a moment; None: all."""
+
+    event: str | None = None
+    subject: str | None = None
+    phone: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunsWanted:
+    """Which runs: those of one workflow or subject; `since`: started from a moment on. `failed`: only those that failed,
+    and failed from that moment on."""
+
+    failed: bool = False
+    workflow: str | None = None
+    subject: str | None = None
+    since: datetime | None = None
+
+
+def be_patient(connection: sa.Connection) -> None:
+    """A person at a terminal may wait longer for this transaction's answers than a request: a minute."""
+    connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
+
+
+# Events
+
+_EVENTS = """
+SELECT id, account_id, event, distinct_id, phone, data::text, extra::text, received_at, coalesce(decisions, '[]'),
+    idempotency_key, coalesce(warnings, '[]'), augmented::text
+FROM events
+WHERE account_id = :account
+"""
+
+# What was not asked for is a constant to the planner, who leaves it out. Ids tell the same as moments: by moments partitions
+# are chosen, by ids the place in an index.
+_WANTED_EVENTS = """
+    AND (CAST(:event AS text) IS NULL OR event = :event)
+    AND (CAST(:subject AS text) IS NULL OR distinct_id = :subject)
+    AND (CAST(:phone AS text) IS NULL OR phone = :phone)
+    AND (CAST(:since AS timestamptz) IS NULL OR received_at >= :since AND id >= :first)
+    AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until AND id < :beyond)
+"""
+
+
+def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID) -> StoredEvent | None:
+    """An event by its id, which tells the partition."""
+    where = "AND id = :id AND received_at = :at"
+    values = {"account": account_id, "id": event_id, "at": _moment_of(event_id)}
+    row = connection.execute(sa.text(_EVENTS + where), values).one_or_none()
+    return None if row is None else StoredEvent(*row)
+
+
+def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
+    """Whose event this is: one account's, hardly ever more than one's."""
+    found = connection.execute(
+        sa.text(
+            "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
+            "WHERE events.id = :id AND received_at = :at ORDER BY accounts.id"
+        ),
+        {"id": event_id, "at": _moment_of(event_id)},
+    )
+    return [row.id for row in found]
+
+
+def _moment_of(event_id: UUID) -> datetime | None:
+    """When the event of this id was received; None for an id that is none of ours."""
+    try:
+        return moment_of(event_id)
+    except OverflowError:
+        return None
+
+
+def find_latest_events(
+    connection: sa.Connection, account_id: int, wanted: EventsWanted, limit: int
+) -> list[StoredEvent]:
+    """The wanted events, newest first."""
+    found = connection.execute(
+        sa.text(_EVENTS + _WANTED_EVENTS + "ORDER BY id DESC LIMIT :limit"),
+        {"account": account_id, "limit": limit, **_values(wanted)},
+    )
+    return [StoredEvent(*row) for row in found]
+
+
+def find_further_events(
+    connection: sa.Connection, account_id: int, wanted: EventsWanted, known: Iterable[UUID], limit: int
+) -> list[StoredEvent]:
+    """The wanted events that are not among the known ones, oldest first."""
+    found = connection.execute(
+        sa.text(
+            _EVENTS
+            + _WANTED_EVENTS
+            + "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
+            + "ORDER BY id LIMIT :limit"
+        ),
+        {"account": account_id, "limit": limit, "known": [str(one) for one in known], **_values(wanted)},
+    )
+    return [StoredEvent(*row) for row in found]
+
+
+def find_events_leading_to(
+    connection: sa.Connection, event: StoredEvent, key: str, subject: str, names: Iterable[str] | None, limit: int
+) -> list[StoredEvent]:
+    """The event and what came before it with the same subject under `key` (distinct_id, phone or a path into data), oldest
+    first; only these names (None: any). Of more than `limit` the latest."""
+    root, *path = key.split(".")
+    of_subject = {
+        "distinct_id": "AND distinct_id = :subject ",
+        "phone": "AND phone = :subject ",
+        "data": f"AND {SEEN_DATA} #>> CAST(:path AS text[]) = :subject ",
+    }[root]
+    found = connection.execute(
+        sa.text(
+            _EVENTS
+            + of_subject
+            + "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "
+            + "AND id <= :id AND received_at <= :at ORDER BY id DESC LIMIT :limit"
+        ),
+        {
+            "account": event.account_id,
+            "subject": subject,
+            "names": None if names is None else list(names),
+            "id": event.id,
+            "at": event.received_at,
+            "limit": limit,
+            **({"path": path} if path else {}),
+        },
+    )
+    return [StoredEvent(*row) for row in found][::-1]
+
+
+def _values(wanted: EventsWanted) -> dict[str, Any]:
+    return {
+        "event": wanted.event,
+        "subject": wanted.subject,
+        "phone": wanted.phone,
+        "since": wanted.since,
+        "first": None if wanted.since is None else first_of(wanted.since),
+        "until": wanted.until,
+        "beyond": None if wanted.until is None else first_of(wanted.until),
+    }
+
+
+# Runs
+
+_RUNS = """
+SELECT run.id, run.account_id, account.slug, run.workflow_id, workflow.name, run.version, run.status, run.at, run.ordinal,
+    run.attempt, run.turn, run.match_key, run.event_id, run.matched, run.distinct_id, run.wake_at, run.step_started_at,
+    run.error, run.created_at, run.updated_at, run.finished_at, run.root_id, run.parent_id, run.parent_ordinal
+FROM runs AS run
+JOIN accounts AS account ON account.id = run.account_id
+JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
+WHERE run.account_id = :account
+"""
+
+_WANTED_RUNS = """
+    AND run.parent_id IS NULL
+    AND (NOT :failed OR run.status = 'failed')
+    AND (CAST(:workflow AS text) IS NULL OR workflow.name = :workflow)
+    AND (CAST(:subject AS text) IS NULL OR run.distinct_id = :subject)
+    AND (CAST(:since AS timestamptz) IS NULL OR CASE WHEN :failed THEN run.finished_at ELSE run.created_at END >= :since)
+"""
+
+
+def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow | None:
+    """A run by its id."""
+    row = connection.execute(sa.text(_RUNS + "AND run.id = :id"), {"account": account_id, "id": run_id}).one_or_none()
+    return None if row is None else RunRow(*row)
+
+
+def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
+    """Whose run this is: one account's, hardly ever more than one's."""
+    found = connection.execute(
+        sa.text(
+            "SELECT accounts.id FROM accounts JOIN runs ON runs.account_id = accounts.id "
+            "WHERE runs.id = :id ORDER BY accounts.id"
+        ),
+        {"id": run_id},
+    )
+    return [row.id for row in found]
+
+
+def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunsWanted, limit: int | None) -> list[RunRow]:
+    """The wanted runs, newest first; all of them without a limit. Blocks are no runs of their own here."""
+    found = connection.execute(
+        sa.text(_RUNS + _WANTED_RUNS + "ORDER BY run.id DESC LIMIT :limit"),
+        {
+            "account": account_id,
+            "limit": limit,
+            "failed": wanted.failed,
+            "workflow": wanted.workflow,
+            "subject": wanted.subject,
+            "since": wanted.since,
+        },
+    )
+    return [RunRow(*row) for row in found]
+
+
+def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:
+    """The runs that an event has started, oldest first."""
+    found = connection.execute(
+        sa.text(_RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id"),
+        {"account": account_id, "event": event_id},
+    )
+    return [RunRow(*row) for row in found]
+
+
+def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[RunRow]:
+    """The blocks that a run or a block has started, not those within these; in the order of their start. Of more than
+    `limit` the first."""
+    found = connection.execute(
+        sa.text(_RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"),
+        {"account": account_id, "run": run_id, "limit": limit},
+    )
+    return [RunRow(*row) for row in found]
+
+
+def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepStory]:
+    """The steps that a run has entered, in order; every number exact."""
+    found = connection.execute(
+        sa.text(
+            "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
+            "WHERE account_id = :account AND run_id = :run ORDER BY ordinal"
+        ),
+        {"account": account_id, "run": run_id},
+    )
+    return [StepStory(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
+
+
+def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptStory]:
+    """What was tried in a run, in order; every number exact."""
+    found = connection.execute(
+        sa.text(
+            "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
+            "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal, attempt"
+        ),
+        {"account": account_id, "run": run_id},
+    )
+    return [
+        AttemptStory(**{**row._mapping, "request": _exactly(row.request), "response": _exactly(row.response)})
+        for row in found
+    ]
+
+
+def _exactly(text: str | None) -> Any:
+    return None if text is None else read_exactly(text)

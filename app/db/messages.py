@@ -1,0 +1,178 @@
+"""Messages of workflows in the order of their commits, and the tickets that open an account's stream of them.
+
+The number of a message is taken from a row that stays locked until the message is committed. So a message with a greater
+number is committed later: who has read as far as some number has missed none before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+
+from app.core.models import Message
+
+KEPT_FOR = timedelta(days=30)
+# Within so much a ticket has to be used, and so long it is good from then on.
+FIRST_USE = timedelta(seconds=60)
+GOOD_FOR = timedelta(hours=12)
+_BATCH = 10_000
+_EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be kept: of a step (its ordinal) of a run about a subject."""
+
+    id: UUID
+    account_id: int
+    run_id: UUID
+    ordinal: int
+    distinct_id: str
+    text: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRow:
+    """A ticket that opens a stream now: of which account, and after which message."""
+
+    account_id: int
+    position: int
+    used: bool
+
+
+# Messages
+
+# A step that says its message again takes no number and no lock.
+_KEEP = """
+WITH known AS (
+    SELECT id FROM messages WHERE account_id = :account AND run_id = :run AND ordinal = :ordinal
+), counted AS (
+    INSERT INTO streams AS stream (account_id, latest) SELECT :account, 1 WHERE NOT EXISTS (SELECT FROM known)
+    ON CONFLICT (account_id) DO UPDATE SET latest = stream.latest + 1
+    RETURNING latest
+), kept AS (
+    INSERT INTO messages (account_id, id, number, run_id, ordinal, distinct_id, text, data, created_at)
+    SELECT :account, :id, latest, :run, :ordinal, :subject, :text, CAST(:data AS jsonb), :now FROM counted
+    ON CONFLICT (account_id, run_id, ordinal) DO NOTHING
+    RETURNING id
+)
+SELECT id FROM known UNION ALL SELECT id FROM kept
+"""
+
+
+def keep_message(connection: sa.Connection, new: NewMessage, now: datetime) -> UUID:
+    """Keep a message, unless this step of this run has said one already; the id of the one that is kept."""
+    values = {
+        "account": new.account_id,
+        "id": new.id,
+        "run": new.run_id,
+        "ordinal": new.ordinal,
+        "subject": new.distinct_id,
+        "text": new.text,
+        "data": _EXACT_JSON.encode(new.data).decode(),
+        "now": now,
+    }
+    question = sa.text(_KEEP).bindparams(
+        sa.bindparam("account", type_=sa.BigInteger),
+        sa.bindparam("id", type_=sa.Uuid),
+        sa.bindparam("run", type_=sa.Uuid),
+    )
+    # Nothing comes back where another worker was committing the same message meanwhile: then it is there now.
+    found: UUID | None = connection.execute(question, values).scalar()
+    return found if found is not None else connection.execute(question, values).scalar_one()
+
+
+def find_messages_after(connection: sa.Connection, account_id: int, number: int, limit: int) -> list[Message]:
+    """The account's messages after the one with this number, in the order of the stream."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT id, run_id, distinct_id, text, data::text, created_at FROM messages "
+            "WHERE account_id = :account AND number > :number ORDER BY number LIMIT :limit"
+        ),
+        {"account": account_id, "number": number, "limit": limit},
+    )
+    return [Message(*row) for row in rows]
+
+
+def find_place(connection: sa.Connection, account_id: int, message_id: UUID, earlier: UUID) -> int:
+    """The number of a message. Of one that is not kept (any more): the number before the first message from the id
+    `earlier` on, or of the latest where there is none."""
+    number: int = connection.execute(
+        sa.text(
+            "SELECT coalesce((SELECT number FROM messages WHERE account_id = :account AND id = :id), "
+            "(SELECT min(number) - 1 FROM messages WHERE account_id = :account AND id >= :earlier), "
+            "(SELECT latest FROM streams WHERE account_id = :account), 0)"
+        ).bindparams(sa.bindparam("id", type_=sa.Uuid), sa.bindparam("earlier", type_=sa.Uuid)),
+        {"account": account_id, "id": message_id, "earlier": earlier},
+    ).scalar_one()
+    return number
+
+
+def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of messages of more than 30 days ago; how many."""
+    return connection.execute(
+        sa.text(
+            "DELETE FROM messages WHERE ctid = ANY (ARRAY("
+            "SELECT ctid FROM messages WHERE created_at < :before LIMIT :batch))"
+        ),
+        {"before": now - KEPT_FOR, "batch": _BATCH},
+    ).rowcount
+
+
+# Tickets
+
+
+def insert_ticket(connection: sa.Connection, account_id: int, key_prefix: str, digest: bytes, now: datetime) -> None:
+    """Keep a new ticket (its hash); its stream begins after the account's latest message."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO tickets (digest, account_id, key_prefix, position, created_at) VALUES (:digest, :account, :key, "
+            "coalesce((SELECT latest FROM streams WHERE account_id = :account), 0), :now)"
+        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+        {"digest": digest, "account": account_id, "key": key_prefix, "now": now},
+    )
+
+
+def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: datetime) -> TicketRow | None:
+    """The ticket with this hash if it opens the stream of this account now, and its key is in force."""
+    row = connection.execute(
+        sa.text(
+            "SELECT tickets.account_id, position, used_at IS NOT NULL FROM tickets "
+            "JOIN accounts ON accounts.id = tickets.account_id AND slug = :slug AND disabled_at IS NULL "
+            "WHERE (EXISTS (SELECT FROM keys WHERE prefix = key_prefix AND keys.account_id = tickets.account_id "
+            "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :now)) "
+            "OR EXISTS (SELECT FROM clients WHERE token_prefix = key_prefix AND clients.account_id = tickets.account_id "
+            "AND revoked_at IS NULL AND token_expires_at > :now)) "
+            "AND tickets.digest = :digest AND CASE WHEN used_at IS NULL THEN tickets.created_at > :made "
+            "ELSE used_at > :used END"
+        ),
+        {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - GOOD_FOR},
+    ).one_or_none()
+    return None if row is None else TicketRow(*row)
+
+
+def note_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> None:
+    """Remember when a ticket was first used."""
+    connection.execute(
+        sa.text("UPDATE tickets SET used_at = :now WHERE digest = :digest AND used_at IS NULL"),
+        {"digest": digest, "now": now},
+    )
+
+
+def forget_old_tickets(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of tickets that can open nothing any more; how many."""
+    return connection.execute(
+        sa.text(
+            "DELETE FROM tickets WHERE ctid = ANY (ARRAY("
+            "SELECT ctid FROM tickets WHERE CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END "
+            "LIMIT :batch))"
+        ),
+        {"made": now - FIRST_USE, "used": now - GOOD_FOR, "batch": _BATCH},
+    ).rowcount

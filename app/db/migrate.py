@@ -1,0 +1,69 @@
+"""Brings a database up to date: all migrations that it has not seen, then the partitions of the coming months; and tells
+whether it is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import psycopg2
+import sqlalchemy as sa
+
+from app.core.models import NotMigrated
+from app.db.partitions import ensure_partitions
+
+DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"
+
+
+def upgrade(database_url: str, *, target: str = "head") -> None:
+    """Run the migrations up to `target`; two at the same time wait for each other, and a second call does nothing.
+
+    A newer release may have run more of them; then there is nothing to do. Raises sqlalchemy.exc.OperationalError when
+    Postgres does not answer, or when a lock that a migration needs is not to be had within 5 seconds (then nothing has
+    changed: call again).
+    """
+    # Imported here: web processes look at what is there, and run nothing.
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(database_url))
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(hashtext('signalbox migrations'))"))
+            connection.execute(sa.text("SET lock_timeout = '5s'"))
+            connection.commit()
+            config = Config()
+            config.set_main_option("script_location", str(DIRECTORY))
+            config.attributes["connection"] = connection
+            number = _number(connection)
+            # Migrations begin and end transactions of their own; some of them more than one.
+            connection.commit()
+            if number <= newest():
+                command.upgrade(config, target)
+            connection.commit()
+            if target == "head":
+                ensure_partitions(connection, datetime.now(UTC))
+                connection.commit()
+    finally:
+        engine.dispose()
+
+
+@cache
+def newest() -> int:
+    """The number of the newest migration that this release knows."""
+    return max(int(file.name[:4]) for file in (DIRECTORY / "versions").glob("[0-9]*.py"))
+
+
+def check_migrated(connection: sa.Connection) -> None:
+    """Raises NotMigrated unless all migrations of this release have been run; a newer release may have run more."""
+    found = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
+    if int(found or 0) < newest():
+        raise NotMigrated(f"the database is at migration {found}, this release needs {newest():04}")
+
+
+def _number(connection: sa.Connection) -> int:
+    """The number of the newest migration that has been run; 0 for none."""
+    if connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None:
+        return 0
+    return int(connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar() or 0)

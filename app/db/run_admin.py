@@ -1,0 +1,125 @@
+"""What a person does to runs: failed → running (retried), and runs of events that came long ago. `families.py` ends them.
+
+Each is one statement: the run, its step and its job change together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.models import NewRun
+from app.db.match_state import Place, lock_number
+from app.db.runs import job_key
+
+# The run stands where it failed, so that the idempotency key of its step is the same; its attempts go on counting, but
+# those that were made are forgiven, and so is the time that the step has taken. The job has a number of its own, for the
+# one that failed may still be about. Where blocks have failed these go on, and their parents wait for them again.
+_RETRY = """
+WITH root AS (
+    SELECT id FROM runs
+    WHERE account_id = :account AND id = ANY (CAST(:runs AS uuid[])) AND status = 'failed' AND parent_id IS NULL
+), failed AS (
+    SELECT found.id, (SELECT count(*) FROM runs AS block WHERE block.account_id = :account AND block.parent_id = found.id
+        AND block.parent_ordinal = found.ordinal AND block.status = 'failed')::int AS blocks
+    FROM (SELECT runs.* FROM root JOIN runs ON account_id = :account AND runs.id = root.id
+          UNION ALL SELECT runs.* FROM root JOIN runs ON account_id = :account AND root_id = root.id) AS found
+    WHERE status = 'failed'
+), run AS (
+    UPDATE runs SET status = 'running', forgiven = attempt, turn = turn + 1, job = job + 1,
+        wake_at = CASE WHEN blocks = 0 THEN CAST(:now AS timestamptz) END, blocks_left = nullif(blocks, 0), error = NULL,
+        step_started_at = :now, updated_at = greatest(updated_at, :now), finished_at = NULL
+    FROM failed WHERE account_id = :account AND runs.id = failed.id AND status = 'failed'
+    RETURNING account_id, runs.id, ordinal, job, parent_id, blocks
+), step AS (
+    UPDATE steps SET status = 'waiting', finished_at = NULL
+    FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
+    FROM run, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text) WHERE blocks = 0
+)
+SELECT id FROM run WHERE parent_id IS NULL
+"""
+
+_START = """
+WITH run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT account_id, :id, :workflow, :version, :match_key, id, received_at, CAST(:matched AS uuid[]), distinct_id,
+           'running', 'steps[0]', :now, :now, :now
+    FROM events WHERE account_id = :account AND id = :event AND received_at = :event_at
+    ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
+    RETURNING 1
+), job AS (
+    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+    SELECT 0, 'run', 'queued', :job, convert_to(:job, 'UTF8') FROM run
+)
+SELECT count(*) FROM run
+"""
+
+
+def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
+    """Let failed runs go on where they or their blocks failed, at once; which they were: others are left alone."""
+    found = connection.execute(
+        sa.text(_RETRY), {"account": account_id, "runs": [str(run) for run in run_ids], "now": now}
+    )
+    return {row.id for row in found}
+
+
+def start_missed_run(connection: sa.Connection, account_id: int, new: NewRun, now: datetime) -> bool:
+    """Start a run for an event of the past; False when this match has had its run already."""
+    values = {
+        "account": account_id,
+        "id": new.id,
+        "workflow": new.workflow_id,
+        "version": new.version,
+        "match_key": new.match_key,
+        "matched": [str(event) for event in new.matched],
+        "event": new.event_id,
+        "event_at": new.event_received_at,
+        "job": job_key(account_id, new.id, 1),
+        "now": now,
+    }
+    return bool(connection.execute(sa.text(_START), values).scalar())
+
+
+def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: UUID, match_key: str) -> UUID | None:
+    """The run that a match has had."""
+    found: UUID | None = connection.execute(
+        sa.text(
+            "SELECT id FROM runs WHERE account_id = :account AND workflow_id = :workflow AND match_key = :match_key"
+        ),
+        {"account": account_id, "workflow": workflow_id, "match_key": match_key},
+    ).scalar()
+    return found
+
+
+def lock_place(connection: sa.Connection, account_id: int, place: Place) -> datetime | None:
+    """When a subject has started a workflow for the last time (None: never, as far as is remembered). Until the end of
+    the transaction nobody else moves that subject there."""
+    number = lock_number(account_id, place)
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+    last: datetime | None = connection.execute(
+        sa.text(
+            "SELECT last_started_at FROM progress "
+            "WHERE account_id = :account AND workflow_id = :workflow AND subject = :subject"
+        ),
+        {"account": account_id, "workflow": place[0], "subject": place[1]},
+    ).scalar()
+    return last
+
+
+def note_start(connection: sa.Connection, account_id: int, place: Place, enablement: int, now: datetime) -> None:
+    """Remember that a subject has started a workflow, so that `again` is counted from now; its progress stays."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, last_started_at) "
+            "VALUES (:account, :workflow, :subject, :enablement, '{}', :now, :now) "
+            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET last_started_at = :now"
+        ),
+        {"account": account_id, "workflow": place[0], "subject": place[1], "enablement": enablement, "now": now},
+    )

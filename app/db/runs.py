@@ -1,0 +1,209 @@
+"""Runs: how a worker claims one, and what it asks about them and their events. `settlements.py` writes what it did.
+
+States of a run: running → done | failed | cancelled | exited; failed → running when a person has it retried.
+While it is running, exactly one queue job (number `job`) may move it, and each settled change makes `turn` one greater: a
+worker that was overtaken changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+from psycopg2.extensions import connection as RawConnection
+from psycopg2.extensions import cursor as Cursor
+
+from app.core.models import Event, NewRun, Run
+from app.db import event_writes
+from app.db.connection import Database, passing_trouble_as_unavailable, prepare
+
+# All that the next step needs, read at once. The event is found in its partition by its received_at.
+_RUN = """
+SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
+    run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
+    event.id, event.account_id, event.event, event.distinct_id, event.phone,
+    coalesce(event.data || event.augmented, event.data)::text, event.received_at,
+    (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM (
+        SELECT DISTINCT ON (name) name, CASE WHEN status = 'done' THEN output
+            ELSE coalesce(output, '{}') || jsonb_build_object('error', error) END AS output
+        FROM steps WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL
+            AND status IN ('done', 'failed')
+        ORDER BY name, ordinal DESC) AS named),
+    run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left,
+    run.subject
+FROM runs AS run
+JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
+JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
+    AND version.version = run.version
+JOIN events AS event ON event.account_id = run.account_id AND event.id = run.event_id
+    AND event.received_at = run.event_received_at
+"""
+
+_CLAIM = f"""(bigint, uuid, int) AS
+{_RUN} WHERE run.status = 'running' AND run.account_id = $1 AND run.id = $2 AND run.job = $3
+"""
+
+# Texts see so many of the events that a pattern used, the last ones.
+_MOST_MATCHED = 100
+
+
+def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
+    """The run with all that its next step needs; None when this job may not move it (ended, or moved on by another)."""
+
+    def claim(cursor: Cursor) -> None:
+        # Prepared, since planning it over the partitions costs more than carrying it out.
+        prepare(database.held(), "claim_run", _CLAIM)
+        cursor.execute("EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
+
+    rows = ask(database, claim)
+    return _run(rows[0]) if rows else None
+
+
+def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
+    """The events that the run's pattern used, in order; of more than a hundred the last ones."""
+    if len(run.used) < 2:
+        return run.matched
+    with passing_trouble_as_unavailable():
+        return event_writes.find_events(living_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
+
+
+def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
+    """A run as it stands now; None when it has ended."""
+    question = _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s"
+    rows = ask(database, lambda cursor: cursor.execute(question, (account_id, str(run_id))))
+    return _run(rows[0]) if rows else None
+
+
+def find_running_runs_of_subject(database: Database, event: Event, subjects: Sequence[str], after: UUID) -> list[Run]:
+    """The runs that an event may concern: those of its distinct_id or of one of the subjects by other keys that were
+    started before it and have not ended; a hundred, those after one."""
+    of_subject = "(run.distinct_id = %s OR run.subject = ANY (%s))" if subjects else "run.distinct_id = %s"
+    question = (
+        _RUN + f"WHERE run.status = 'running' AND run.account_id = %s AND {of_subject} AND run.event_id < %s "
+        "AND run.id > %s ORDER BY run.id LIMIT 100"
+    )
+    of_whom = (event.distinct_id, list(subjects)) if subjects else (event.distinct_id,)
+    values = (event.account_id, *of_whom, str(event.id), str(after))
+    return [_run(row) for row in ask(database, lambda cursor: cursor.execute(question, values))]
+
+
+def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
+    """An event by its id."""
+    with passing_trouble_as_unavailable():
+        return event_writes.find_event(living_connection(database), account_id, event_id)
+
+
+def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
+    with passing_trouble_as_unavailable():
+        return event_writes.find_events_of_subject_since(living_connection(database), since, names)
+
+
+def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
+    """The ids of the events for which the run (not its blocks, nor its parent) has waited and that have come."""
+    rows = ask(
+        database,
+        lambda cursor: cursor.execute(
+            "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
+            "AND status = 'done' AND output ->> 'id' IS NOT NULL",
+            (run.account_id, str(run.id)),
+        ),
+    )
+    return frozenset(UUID(row[0]) for row in rows)
+
+
+def ask(database: Database, question: Callable[[Cursor], None]) -> list[tuple[Any, ...]]:
+    """The rows of a question that changes nothing; asked once more on a new connection when the held one has died."""
+    with passing_trouble_as_unavailable():
+        for is_last in (False, True):
+            try:
+                with database.held().cursor() as cursor:
+                    question(cursor)
+                    return cursor.fetchall()
+            except psycopg2.Error as trouble:
+                if is_last or not database.is_lost(trouble):
+                    raise
+                database.let_go()
+    raise AssertionError("unreachable")
+
+
+def living_connection(database: Database) -> RawConnection:
+    """The thread's held connection, opened anew when it has died since its last use."""
+    ask(database, lambda cursor: cursor.execute("SELECT 1"))
+    return database.held()
+
+
+def _run(row: Sequence[Any]) -> Run:
+    run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, forgiven = row[:11]
+    turn, job, step_started_at = row[11:14]
+    event = event_writes.event_of(row[14:21])
+    return Run(
+        id=UUID(run_id),
+        account_id=account_id,
+        workflow_id=UUID(workflow_id),
+        workflow=workflow,
+        version=version,
+        document=document,
+        status=status,
+        at=at,
+        ordinal=ordinal,
+        attempt=attempt,
+        forgiven=forgiven,
+        turn=turn,
+        job=job,
+        event=event,
+        outputs=event_writes.read_exactly(row[21]),
+        matched=(event,),
+        step_started_at=step_started_at,
+        updated_at=row[23],
+        used=tuple(row[22]),
+        rounds=row[24],
+        root_id=UUID(row[25]) if row[25] else None,
+        parent_id=UUID(row[26]) if row[26] else None,
+        blocks_left=row[27],
+        subject=row[28],
+    )
+
+
+# A run that the clock starts: its event, and with it the subject, lie in the past.
+_START = """
+WITH run AS (
+    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
+                      status, at, wake_at, created_at, updated_at)
+    SELECT account_id, %(id)s, %(workflow_id)s, %(version)s, %(match_key)s, id, received_at, %(matched)s::uuid[],
+           distinct_id, 'running', 'steps[0]', %(now)s, %(now)s, %(now)s
+    FROM events WHERE account_id = %(account_id)s AND id = %(event_id)s AND received_at = %(event_at)s
+    ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
+    RETURNING 1
+)
+INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
+SELECT 0, 'run', 'queued', %(job)s, convert_to(%(job)s, 'UTF8') FROM run
+"""
+
+
+def start_run(connection: RawConnection, account_id: int, new: NewRun, now: datetime) -> None:
+    """Start a run for a deadline, on a connection that is in a transaction; one that is there already is left alone."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _START,
+            {
+                "account_id": account_id,
+                "id": str(new.id),
+                "workflow_id": str(new.workflow_id),
+                "version": new.version,
+                "match_key": new.match_key,
+                "matched": [str(event_id) for event_id in new.matched],
+                "event_id": str(new.event_id),
+                "event_at": new.event_received_at,
+                "job": job_key(account_id, new.id, 1),
+                "now": now,
+            },
+        )
+
+
+def job_key(account_id: int, run_id: UUID, job: int) -> str:
+    """Name of a queue job: payload and dedupe key alike."""
+    return f"{account_id}:{run_id}:{job}"

@@ -1,0 +1,148 @@
+"""Workflows and their versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db.accounts import grow_version
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRow:
+    """A workflow with its latest version; `enabled_version` is None while it is disabled."""
+
+    account_id: int
+    id: UUID
+    name: str
+    enabled_version: int | None
+    latest_version: int
+    created_at: datetime
+    updated_at: datetime
+    source: str
+    document: Mapping[str, Any]
+
+
+_ROWS = """
+SELECT workflow.account_id, workflow.id, workflow.name, enabled_version, latest_version, workflow.created_at, updated_at,
+    source, document
+FROM workflows AS workflow
+JOIN workflow_versions AS version ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id
+    AND version.version = workflow.latest_version
+WHERE workflow.account_id = :account
+"""
+
+
+def list_workflows(
+    connection: sa.Connection, account_id: int, after: str = "", limit: int | None = None
+) -> list[WorkflowRow]:
+    """Workflows of an account by name: those after one, `limit` at most (None: all)."""
+    question = sa.text(_ROWS + "AND name > :after ORDER BY name LIMIT :limit")
+    values = {"account": account_id, "after": after, "limit": limit}
+    return [WorkflowRow(*row) for row in connection.execute(question, values)]
+
+
+def find_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow | None:
+    """A workflow of an account by its name."""
+    row = connection.execute(sa.text(_ROWS + "AND name = :name"), {"account": account_id, "name": name}).one_or_none()
+    return None if row is None else WorkflowRow(*row)
+
+
+def find_version(connection: sa.Connection, account_id: int, workflow_id: UUID, version: int) -> Any:
+    """(source, document) of one version, or None."""
+    row = connection.execute(
+        sa.text(
+            "SELECT source, document FROM workflow_versions "
+            "WHERE account_id = :account AND workflow_id = :workflow AND version = :version"
+        ),
+        {"account": account_id, "workflow": workflow_id, "version": version},
+    ).one_or_none()
+    return None if row is None else tuple(row)
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """A version about to be saved."""
+
+    workflow_id: UUID
+    name: str
+    version: int
+    source: str
+    document: Mapping[str, Any]
+
+
+def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
+    """Add a version; version 1 makes the workflow. Nothing is enabled by this."""
+    values = {
+        "account": account_id,
+        "id": new.workflow_id,
+        "name": new.name,
+        "version": new.version,
+        "source": new.source,
+        "document": json.dumps(new.document, ensure_ascii=False),
+        "now": now,
+    }
+    connection.execute(
+        sa.text(
+            "INSERT INTO workflows (account_id, id, name, latest_version, created_at, updated_at) "
+            "VALUES (:account, :id, :name, :version, :now, :now) "
+            "ON CONFLICT (account_id, id) DO UPDATE SET latest_version = :version, updated_at = :now"
+        ),
+        values,
+    )
+    connection.execute(
+        sa.text(
+            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
+            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)"
+        ),
+        values,
+    )
+
+
+def note_awaits(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, names: Sequence[str]
+) -> None:
+    """Keep the names of the events that the runs of a version may wait for or end by."""
+    connection.execute(
+        sa.text(
+            "UPDATE workflow_versions SET awaits = :names "
+            "WHERE account_id = :account AND workflow_id = :workflow AND version = :version"
+        ),
+        {"account": account_id, "workflow": workflow_id, "version": version, "names": list(names)},
+    )
+
+
+def set_enabled(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int | None, now: datetime
+) -> None:
+    """Let `version` look at events from now on (None: none of them)."""
+    connection.execute(
+        sa.text(
+            "UPDATE workflows SET enabled_version = :version, enablement = enablement + 1, updated_at = :now "
+            "WHERE account_id = :account AND id = :workflow"
+        ),
+        {"account": account_id, "workflow": workflow_id, "version": version, "now": now},
+    )
+    grow_version(connection, account_id)
+
+
+def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:
+    """What starts the account's other enabled workflows, where it takes more than one event."""
+    return list(
+        connection.execute(
+            sa.text(
+                "SELECT document -> 'on' FROM workflows AS workflow JOIN workflow_versions AS version "
+                "ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id "
+                "AND version.version = workflow.enabled_version "
+                "WHERE workflow.account_id = :account AND workflow.id <> :id "
+                "AND jsonb_typeof(document -> 'on') = 'object' AND NOT document -> 'on' ? 'event'"
+            ),
+            {"account": account_id, "id": except_for},
+        ).scalars()
+    )

@@ -1,0 +1,133 @@
+"""Replaying an event: what was stored long ago meets the workflows that are enabled now.
+
+A match that has had its run gets no other one. Where a pattern takes several events, or `again` counts starts, the event is
+matched with what was stored before it of the same subject, as if the workflow had been enabled all the time. Live
+progress is not touched; but `again` forbids starts, and counts from them, as ever. A trailing `none` fires with the
+clock, not with an event, and so not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.ids import uuid7
+from app.core.models import Decision, Event, NewRun, Problem
+from app.db import accounts, event_writes, inspection, run_admin
+from app.db.inspection import StoredEvent
+from app.ingest.accept import Journey, compile_rules
+from app.workflows.matching.pattern_ast import ANY_NAME
+from app.workflows.matching.rules import ALWAYS, Rule, Standing, names_of
+
+_LONGEST_HISTORY = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one enabled workflow concludes about an event of the past; `decision.run_id` is the run that was started for
+    it now, `earlier` the one that this match has had before."""
+
+    decision: Decision
+    earlier: UUID | None = None
+
+
+def replay_event(house: Journey, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
+    """Match a stored event with each workflow that is enabled now, and start a run where it matches.
+
+    One transaction for each workflow, so that no two subjects are ever locked at once. With `dry_run` nothing changes.
+    Raises Problem 404.
+    """
+    with house.database.transaction() as connection:
+        stored = inspection.find_stored_event(connection, account_id, event_id)
+        copy = accounts.find_account_copy(connection, account_id)
+    if stored is None or copy is None:
+        raise Problem(404, "No such event", f"the account has no event {event_id}")
+    replayed = []
+    for rule in compile_rules(copy.workflows).asking_for(stored.event):
+        with house.database.transaction() as connection:
+            inspection.be_patient(connection)
+            replayed.append(_replay(house, connection, rule, stored, dry_run=dry_run))
+    return replayed
+
+
+def _replay(house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool) -> Replayed:
+    decision, run = _decide(house, connection, rule, stored)
+    if run is None:
+        return Replayed(decision)
+    account_id, place = stored.account_id, (rule.workflow_id, _subject_of(rule, stored))
+    earlier = run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
+    if earlier is None and rule.again != ALWAYS:
+        last = run_admin.lock_place(connection, account_id, place)
+        if not rule.may_start(last, house.clock()):
+            return Replayed(replace(decision, started=False, reason="suppressed: again"))
+    if earlier is not None or dry_run:
+        return Replayed(decision, earlier)
+    if not run_admin.start_missed_run(connection, account_id, run, house.clock()):
+        return Replayed(decision, run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key))
+    if rule.again != ALWAYS:
+        run_admin.note_start(connection, account_id, place, rule.enablement, house.clock())
+    return Replayed(replace(decision, run_id=run.id))
+
+
+def _decide(
+    house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent
+) -> tuple[Decision, NewRun | None]:
+    """What the workflow concludes, and the run that this would start."""
+    event = _as_event(stored)
+    names = names_of(event)
+    matched: tuple[UUID, ...] = (event.id,)
+    subject = rule.subject_of(names)
+    if rule.decides_alone:
+        decision = rule.decide(names)
+    elif subject is None:
+        decision = rule.without_subject()
+    else:
+        decision, matched = _decide_by_history(connection, rule, stored, subject)
+    if not decision.started:
+        return decision, None
+    return decision, NewRun(
+        id=uuid7(house.clock()),
+        workflow_id=rule.workflow_id,
+        version=rule.version,
+        match_key=str(event.id),
+        event_id=event.id,
+        event_received_at=event.received_at,
+        matched=matched,
+    )
+
+
+def _decide_by_history(
+    connection: sa.Connection, rule: Rule, stored: StoredEvent, subject: str
+) -> tuple[Decision, tuple[UUID, ...]]:
+    """The decision about an event after all that led to it, and the events that it matched."""
+    names = None if ANY_NAME in rule.pattern.names else rule.pattern.names
+    *before, last = inspection.find_events_leading_to(connection, stored, rule.key, subject, names, _LONGEST_HISTORY)
+    standing = Standing(None, {}, None, None)
+    for past in before:
+        standing = rule.move(standing, _as_event(past)).standing
+    moved = rule.move(standing, _as_event(last))
+    return moved.decision, moved.fires[-1].matched if moved.decision.started else ()
+
+
+def _subject_of(rule: Rule, stored: StoredEvent) -> str:
+    return str(rule.subject_of(names_of(_as_event(stored))))
+
+
+def _as_event(stored: StoredEvent) -> Event:
+    return Event(
+        id=stored.id,
+        account_id=stored.account_id,
+        event=stored.event,
+        distinct_id=stored.distinct_id,
+        phone=stored.phone,
+        data={
+            **event_writes.read_exactly(stored.data_json),
+            **event_writes.read_exactly(stored.augmented_json or "{}"),
+        },
+        data_json=stored.data_json,
+        extra_json=stored.extra_json,
+        received_at=stored.received_at,
+        augmented_json=stored.augmented_json,
+    )

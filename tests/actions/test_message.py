@@ -1,0 +1,48 @@
+"""The action `message`: what is wrong with its fields. What becomes of a message is in tests/services/test_message_stream.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.actions import message
+from tests.support.action_contexts import perform
+
+ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "told"),
+    [
+        ("hello", "message", "has to be an object"),
+        ({}, "message.text", "is missing"),
+        ({"text": " "}, "message.text", "is empty"),
+        ({"text": "{{ nope }}"}, "message.text", "nope is not known"),
+        ({"text": "x", "data": "y"}, "message.data", "has to be an object"),
+        ({"text": "x", "data": {"a": [{"b": "{{"}]}}, "message.data.a[0].b", "never closed"),
+        ({"text": "x", "data": {"a": {"mustache": "{{#a}}"}}}, "message.data.a.mustache", "never closed"),
+        ({"text": "x", "to": "y"}, "message.to", "is unknown"),
+    ],
+)
+def test_a_mistake_has_its_path(fields: Any, path: str, told: str) -> None:
+    ((place, said),) = message.check(fields, "message")
+    assert place == path
+    assert told in said
+
+
+def test_a_member_called_mustache_is_one_of_the_data() -> None:
+    said: list[tuple[str, Mapping[str, Any]]] = []
+
+    async def keep(text: str, data: Mapping[str, Any]) -> UUID:
+        said.append((text, data))
+        return ID
+
+    fields = {"text": "{{ event }}\0", "data": {"mustache": "{{ phone }}", "n": 1, "no": None, "deep": [{"\0": "\0"}]}}
+    assert message.check(fields, "message") == []
+    outcome = perform({"message": fields}, keep_message=keep)
+    text, data = "order_placed\ufffd", {"mustache": "+915673412780", "n": 1, "no": None, "deep": [{"\ufffd": "\ufffd"}]}
+    assert said == [(text, data)]
+    assert outcome.output == {"id": str(ID), "text": text}

@@ -1,0 +1,94 @@
+"""For the tests of receiving: a real gunicorn, and senders that post to it over the network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.core import config
+from app.db.migrate import upgrade
+from app.ingest.accept import Journey
+from tests.support.builders import Sender, a_sender
+from tests.support.server import Redis, Server, running_redis, running_server
+
+Rows = Callable[..., list[tuple[object, ...]]]
+
+
+@pytest.fixture(scope="session")
+def server(house: Journey) -> Iterator[Server]:
+    """gunicorn as `make run` starts it: one process with threads, the rate limit in its memory."""
+    with running_server(**settings_of(house)) as running:
+        yield running
+
+
+def settings_of(house: Journey) -> dict[str, str]:
+    """The settings with which another process shares the house's database."""
+    return {"DATABASE_URL": house.settings.database_url, "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys)}
+
+
+@pytest.fixture
+def acme(house: Journey, server: Server) -> Sender:
+    """The account that sends."""
+    return a_sender(house, server, "acme")
+
+
+@pytest.fixture
+def globex(house: Journey, server: Server) -> Sender:
+    """The account that must never see what acme sent."""
+    return a_sender(house, server, "globex")
+
+
+@pytest.fixture(scope="session")
+def rows(database_url: str) -> Iterator[Rows]:
+    """Asks the database: `rows("SELECT … WHERE account_id = %s", 17)`."""
+    connection = psycopg2.connect(database_url)
+    connection.autocommit = True
+
+    def ask(question: str, *values: object) -> list[tuple[object, ...]]:
+        with connection.cursor() as cursor:
+            cursor.execute(question, values)
+            return cursor.fetchall() if cursor.description else []
+
+    yield ask
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis that runs at the beginning and at the end of each test."""
+    with running_redis() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def two_processes(house: Journey, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """gunicorn with two web processes, which count together: the rate limit in Redis, the metrics in a folder."""
+    folder = tmp_path_factory.mktemp("metrics")
+    environment = settings_of(house) | {"REDIS_URL": redis.url, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    with running_server(**environment, WEB_CONCURRENCY="2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A Postgres that a test may stop, fill up and look over the shoulder; running, migrated."""
+    with tempfile.TemporaryDirectory(prefix="signalbox-postgres-") as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
+        postgres.start()
+        try:
+            upgrade(postgres.url)
+            yield postgres
+        finally:
+            postgres.stop()
+
+
+@pytest.fixture(scope="session")
+def own_house(own_postgres: EmbeddedPostgres, house: Journey) -> Journey:
+    """A house on that Postgres."""
+    environment = settings_of(house) | {"DATABASE_URL": own_postgres.url}
+    return Journey(config.from_environment(environment))

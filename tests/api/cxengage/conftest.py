@@ -1,0 +1,74 @@
+"""For the tests of CxEngage's resources: tenants that call the routes with and without the version in front."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.core.models import ACCOUNT_MANAGE, EVENTS_WRITE
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.support.builders import Sender, a_sender
+
+_prefixes = itertools.cycle(["/1.0", ""])
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """An account and a key that may manage it and send events to it."""
+
+    account_id: int
+    slug: str
+    token: str
+    client: FlaskClient
+
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """Call a route below `/tenants/…`, in turn by one prefix and the other; a body becomes JSON, bytes go as they are."""
+        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
+            options["data"] = body if isinstance(body, bytes) else json.dumps(body).encode()
+        prefix = options.pop("prefix", None) or next(_prefixes) + "/tenants/" + self.slug
+        return self.client.open(prefix + path, method=method, headers=headers, **options)
+
+    def get(self, path: str) -> Any:
+        return self.call("GET", path)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> Any:
+        return self.call("POST", path, body, **options)
+
+    def put(self, path: str, body: Any) -> Any:
+        return self.call("PUT", path, body)
+
+    def delete(self, path: str) -> Any:
+        return self.call("DELETE", path)
+
+
+def a_tenant(house: Journey, client: FlaskClient, name: str) -> Tenant:
+    """A new tenant whose slug begins with `name`."""
+    sender = a_sender(house, client, name)
+    token = workflows.create_key(house, sender.account_id, "all", (ACCOUNT_MANAGE, EVENTS_WRITE))
+    return Tenant(sender.account_id, sender.slug, token, client)
+
+
+@pytest.fixture
+def tenant(house: Journey, client: FlaskClient) -> Tenant:
+    """The tenant that a test is about; new for each test."""
+    return a_tenant(house, client, "acme")
+
+
+@pytest.fixture
+def stranger(house: Journey, client: FlaskClient) -> Tenant:
+    """Another tenant, which must never see what the first has."""
+    return a_tenant(house, client, "globex")
+
+
+@pytest.fixture
+def sender(house: Journey, client: FlaskClient) -> Sender:
+    """An account whose key may send events and nothing else."""
+    return a_sender(house, client, "sender")

@@ -1,0 +1,156 @@
+"""Whatever comes in at CxEngage's receiver: the same refusals as at the other format, told in its shape; nothing stored; and
+what is taken comes out as it went in."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.api.conftest import Rows
+from tests.api.limechat import test_bad_inputs as inputs
+from tests.api.limechat.test_bad_inputs import Bad
+from tests.api.limechat.test_losslessness import PIECES, cut_and_paste, exact, objects, text_of
+from tests.support.builders import a_workflow
+from tests.support.cxengage_tenants import Tenant, a_tenant, described, uuid_of
+from tests.support.server import Server
+
+# What is refused before anybody asks which fields an event has.
+SAME = [*inputs.NOT_JSON, *inputs.ENCODINGS, *inputs.UNSTORABLE, *inputs.SIZES, *inputs.PACKED]
+
+
+@dataclass(frozen=True)
+class Dressed:
+    """A tenant that writes the heads of `Bad` requests."""
+
+    tenant: Tenant
+
+    def headers(self, **changes: str) -> dict[str, str]:
+        names = {name.replace("_", "-"): value for name, value in changes.items()}
+        return {"Authorization": f"Bearer {self.tenant.token}", **names}
+
+    def request(self, bad: Bad) -> bytes:
+        start = f"POST {self.tenant.prefix}/tenants/{self.tenant.slug}/event HTTP/1.1".encode()
+        return replace(bad, start=start if bad.start == inputs.START else bad.start).request(self)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tenant(house: Journey, server: Server) -> Tenant:
+    """Its events have a subject as the other format's have."""
+    found = described(house, a_tenant(house, server, "hostile"), key_attribute="distinct_id")
+    workflows.apply_workflow(house, found.account_id, a_workflow(on="*"))
+    return found
+
+
+@pytest.mark.parametrize("bad", SAME, ids=[bad.name for bad in SAME])
+def test_a_bad_input_is_refused_as_at_the_other_format(tenant: Tenant, server: Server, rows: Rows, bad: Bad) -> None:
+    answer = server.exchange(Dressed(tenant).request(bad), end=bad.end)
+    assert answer.status_code == {422: 400}.get(bad.status, bad.status), answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Request-Id"]
+    assert list(answer.json) == ["error"]
+    field = re.fullmatch(r'"field":"(.*)"', bad.says)
+    says = field[1] if field else bad.says
+    assert says.replace('\\"', '"') in answer.json["error"]
+    assert not set("<>&") & set(answer.text)
+    assert len(answer.data) < 10_000
+    for table in ("events", "runs", "idempotency_keys"):
+        assert rows(f"SELECT count(*) FROM {table} WHERE account_id = %s", tenant.account_id) == [(0,)]
+
+
+def test_the_good_event_that_all_differ_from_is_taken(house: Journey, server: Server) -> None:
+    tenant = described(house, a_tenant(house, server), key_attribute="distinct_id")
+    assert server.exchange(Dressed(tenant).request(Bad("none", 200))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"Idempotency-Key": ""}, "Idempotency-Key"),
+        ({"Idempotency-Key": "k" * 256}, "Idempotency-Key"),
+        ({"Idempotency-Key": "schlüssel"}, "Idempotency-Key"),
+        ({"Content-Length": None}, "empty"),
+        ({"Content-Type": None}, "application/json"),
+    ],
+    ids=range(5),
+)
+def test_a_bad_header_is_refused_as_well(tenant: Tenant, server: Server, headers: Any, says: str) -> None:
+    answer = server.exchange(Dressed(tenant).request(Bad("none", 400, headers=headers)))
+    assert answer.status_code in (400, 415)
+    assert says in answer.json["error"]
+
+
+@pytest.mark.parametrize("text", inputs.HOSTILE, ids=range(len(inputs.HOSTILE)))
+def test_hostile_text_is_data_like_any_other(house: Journey, server: Server, rows: Rows, text: str) -> None:
+    tenant = a_tenant(house, server)
+    sent = {"key": text, "type": text, "x" + text: [text]}
+    answer = tenant.post(sent)
+    assert answer.status_code == 200, answer.text
+    assert rows("SELECT event, distinct_id, data FROM events WHERE account_id = %s", tenant.account_id) == [
+        (text, text, sent)
+    ]
+    assert (answer.json["event"], answer.json["key-attr"]) == (sent, text)
+    assert tenant.history()[0]["event"] == sent
+
+
+# Without a network, for speed
+
+
+@pytest.fixture(scope="module")
+def quick(house: Journey, client: FlaskClient) -> Tenant:
+    return a_tenant(house, client)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=objects, escaped=st.booleans())
+def test_an_event_comes_out_as_it_went_in(quick: Tenant, rows: Rows, data: dict[str, Any], escaped: bool) -> None:
+    text = text_of(data | {"key": "1", "type": "x"}, escaped=escaped)
+    answer = quick.post(text)
+    assert answer.status_code == 200, answer.text
+    raw = re.fullmatch(r'\{"event":(.*),"key-attr":"1","id":"(.*)","contributing\?":false\}', answer.text, re.DOTALL)
+    assert raw is not None
+    assert exact(raw[1]) == exact(text)
+    ((written,),) = rows("SELECT data::text FROM events WHERE id = %s", uuid_of(raw[2]))
+    assert exact(str(written)) == exact(text)
+
+
+def assert_told(answer: Any) -> None:
+    """Taken or refused; in any case not broken by it."""
+    assert answer.status_code in (200, 400, 413, 415), answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert (list(exact(answer.text)) == ["error"]) == (answer.status_code != 200)
+
+
+changes = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 6), st.sampled_from(PIECES)), min_size=1, max_size=4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(changes=changes)
+def test_no_event_with_pieces_cut_out_and_pasted_in_breaks_it(
+    quick: Tenant, changes: list[tuple[int, int, bytes]]
+) -> None:
+    assert_told(quick.post(cut_and_paste(b'{"key": "1", "type": "bar", "data": {"a": [1, 2.5]}}', changes)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=500), packed=st.booleans())
+def test_no_bytes_break_it(quick: Tenant, body: bytes, packed: bool) -> None:
+    if packed:
+        assert_told(quick.post(gzip.compress(body), Content_Encoding="gzip"))
+    assert_told(quick.post(body))
+
+
+@settings(max_examples=50, deadline=None)
+@given(found=objects)
+def test_no_values_of_its_attributes_break_it(quick: Tenant, found: dict[str, Any]) -> None:
+    values = dict(zip(("key", "type", "x"), found.values(), strict=False))
+    assert_told(quick.post(text_of(values, escaped=True)))
+    assert_told(quick.ask("/key-attribute", "POST", text_of(values | {"key": [values.get("key")]}, escaped=True)))

@@ -1,0 +1,63 @@
+"""The commands that docs/cxengage.md prints work when they are pasted one after the other, and answer what it prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.ingest.accept import Journey
+from tests.api.conftest import settings_of
+from tests.support.builders import a_sender
+from tests.support.server import Server, clean_environment
+
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "docs/cxengage.md").read_text("utf-8")
+STEPS = re.findall(r"```sh\n(.*?)```.*?```json\n(.*?)```", TEXT, re.DOTALL)
+END = "-- end of block --"
+
+
+@pytest.fixture(scope="module")
+def answers(house: Journey, server: Server) -> list[str]:
+    """What each block answers, with the names of the printed ones."""
+    sender = a_sender(house, server)
+    variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token, "FLASK_APP": "wsgi"}
+    script = f"\necho '{END}'\n".join(command for command, _ in STEPS)
+    script = script.replace("tenant=demo", f"tenant={sender.slug}").replace(
+        ".venv/bin/flask", f"{sys.executable} -m flask"
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=clean_environment(**settings_of(house), **variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    own = [(sender.slug, "demo"), (f"EV{sender.account_id}-", "EV1-"), (f"SV{sender.account_id}.", "SV1.")]
+    told = done.stdout
+    for name, printed in own:
+        told = told.replace(name, printed)
+    return told.split(END)
+
+
+def in_general(text: str) -> str:
+    """Without what is different each time."""
+    text = re.sub(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", "TOKEN", text.strip())
+    text = re.sub(r"cl_[0-9A-Za-z]{16}", "CLIENT", text)
+    return re.sub(r"EV1-[0-9]+", "EV1-N", re.sub(r'"ttl":2[0-9]{6}', '"ttl":N', text))
+
+
+@pytest.mark.parametrize(("number", "printed"), list(enumerate(answer for _, answer in STEPS)), ids=range(len(STEPS)))
+def test_a_command_answers_what_is_printed(answers: list[str], number: int, printed: str) -> None:
+    assert in_general(answers[number]) == in_general(printed)
+    assert isinstance(json.loads(answers[number]), dict)
+
+
+def test_each_printed_command_has_its_answer() -> None:
+    assert len(STEPS) == TEXT.count("```sh") == TEXT.count("```json") == 7

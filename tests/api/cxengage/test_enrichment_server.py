@@ -1,0 +1,81 @@
+"""Augments behind a real server: its event loop and the one that asks APIs get along."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.core.models import SCOPES
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.api.conftest import Rows, settings_of
+from tests.support.builders import Sender, a_sender
+from tests.support.http_target import Answer, Call, Destination, a_destination
+from tests.support.server import Server, running_server
+
+
+@pytest.fixture(scope="module")
+def server(house: Journey) -> Iterator[Server]:
+    """One that may ask APIs on this machine."""
+    with running_server(**settings_of(house), ALLOWED_PRIVATE_TARGETS="127.0.0.0/8") as running:
+        yield running
+
+
+def call(sender: Sender, path: str, body: dict[str, Any]) -> Any:
+    headers = {"Authorization": f"Bearer {sender.token}", "Content-Type": "application/json"}
+    return sender.client.post(f"/1.0/tenants/{sender.slug}{path}", data=json.dumps(body).encode(), headers=headers)
+
+
+def a_tenant_with_an_api(house: Journey, server: Server, url: str) -> Sender:
+    sender = a_sender(house, server)
+    token = workflows.create_key(house, sender.account_id, "all", SCOPES)
+    tenant = Sender(sender.account_id, sender.slug, token, server)
+    assert call(tenant, "/augments", {"name": "CRM", "type": "api", "url": url}).status_code == 201
+    return tenant
+
+
+def test_events_of_many_at_once_are_augmented(house: Journey, server: Server, rows: Rows) -> None:
+    with a_destination(Answer(body=b'{"segment": "gold"}')) as crm, ThreadPoolExecutor(4) as threads:
+        tenant = a_tenant_with_an_api(house, server, crm.url)
+        answers = list(threads.map(lambda number: call(tenant, "/event", {"key": f"k{number}"}), range(40)))
+    assert {answer.status_code for answer in answers} == {200}
+    found = rows("SELECT augmented, warnings FROM events WHERE account_id = %s", tenant.account_id)
+    assert len(found) == 40
+    # On a machine that is busy with other things half a second may be too short for some.
+    assert all(what == {"segment": "gold"} or "within 0.5 seconds" in str(warnings) for what, warnings in found)
+    assert ({"segment": "gold"}, None) in found
+
+
+class Hanging(Destination):
+    """Answers when the test lets it."""
+
+    over = threading.Event()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.calls.append(Call("GET", "/", {}, b""))
+        self.over.wait(20)
+
+
+def test_an_api_that_hangs_refuses_no_event(house: Journey, server: Server, rows: Rows) -> None:
+    hanging = Hanging()
+    thread = threading.Thread(target=hanging.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        tenant = a_tenant_with_an_api(house, server, hanging.url)
+        answers = [call(tenant, "/event", {"key": f"k{number}"}) for number in range(10)]
+    finally:
+        hanging.over.set()
+        hanging.shutdown()
+        thread.join()
+        hanging.server_close()
+    assert {answer.status_code for answer in answers} == {200}
+    found = rows("SELECT warnings FROM events WHERE account_id = %s ORDER BY id", tenant.account_id)
+    assert len(found) == 10
+    assert all("the event was taken without it" in str(row[0]) for row in found)
+    # The rest of them did not even try.
+    assert len(hanging.calls) == 5

@@ -1,0 +1,488 @@
+"""CxEngage's receiver as docs/cxengage.md promises it, against a running gunicorn over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE, PLANS
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.api.conftest import Rows
+from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.cxengage_tenants import PREFIXES, Tenant, a_tenant, described, uuid_of
+from tests.support.server import Server
+
+SEED = (Path(__file__).parent / "cxengage_custom_events.md").read_text("utf-8")
+COMMANDS = re.findall(r"^curl .*?(?=^{%)", SEED, re.DOTALL | re.MULTILINE)
+ANSWERS = re.findall(r"javascript %}\n(.*?){%", SEED, re.DOTALL)
+
+
+@pytest.fixture
+def tenant(house: Journey, server: Server) -> Tenant:
+    """The tenant that sends; new for each test."""
+    return a_tenant(house, server)
+
+
+@pytest.fixture
+def stranger(house: Journey, server: Server) -> Tenant:
+    """The tenant that must never see what the other one sent."""
+    return a_tenant(house, server, "globex")
+
+
+@pytest.fixture(scope="module")
+def shared(house: Journey, server: Server) -> Tenant:
+    """A tenant for tests that look only at the answer, or at the one row that it names."""
+    return a_tenant(house, server)
+
+
+def assert_error(answer: Any, status: int) -> str:
+    """The error that an answer tells."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Request-Id"]
+    assert list(answer.json) == ["error"]
+    text = answer.json["error"]
+    assert isinstance(text, str)
+    assert text
+    return text
+
+
+def stored(rows: Rows, identifier: str) -> dict[str, Any]:
+    """The row of an event."""
+    ((row,),) = rows("SELECT to_jsonb(events) FROM events WHERE id = %s", uuid_of(identifier))
+    assert isinstance(row, dict)
+    return row
+
+
+# The seed's own examples
+
+
+def carried_out(command: str, tenant: Tenant) -> Any:
+    """A curl command as printed, for this tenant, whatever it was printed for."""
+    path = re.search(r"https://events\.cxengage\.net(\S+)", command)[1]  # type: ignore[index]
+    headers = dict(re.findall(r"-H '([^:]+): ([^']*)'", command))
+    assert headers.pop("Authorization") == "Bearer TOKEN"
+    body = re.search(r"-d '([^']*)'", command)
+    method = re.search(r"-i?X ?(\w+)", command)[1]  # type: ignore[index]
+    path = re.sub(r"/tenants/[^/]+/", f"/tenants/{tenant.slug}/", path)
+    headers = {name.replace("-", "_"): value for name, value in headers.items()}
+    return tenant.ask_at(path, method, body[1] if body else None, **headers)
+
+
+def test_the_seeds_event_is_answered_as_printed(house: Journey, tenant: Tenant) -> None:
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+    answer = carried_out(COMMANDS[0], tenant)
+    printed = json.loads(ANSWERS[0])
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    assert re.fullmatch(rf"EV{tenant.account_id}-[0-9]+", answer.json["id"])
+    assert {**answer.json, "id": ""} == {**printed, "id": ""}
+    assert list(answer.json) == list(printed)
+
+
+def test_an_answer_has_these_bytes(tenant: Tenant) -> None:
+    answer = carried_out(COMMANDS[0], tenant)
+    own = f'"id":"{answer.json["id"]}"'
+    assert answer.text == '{"event":{"key" : "1", "type" : "bar"},"key-attr":"1",' + own + ',"contributing?":false}'
+
+
+def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(house: Journey, tenant: Tenant) -> None:
+    described(house, tenant, key_attribute="user")
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="event"))
+    (printed,) = json.loads(ANSWERS[1].replace('"history":', '"history": [') + "]}")["history"]
+    sent = tenant.post(printed["event"]).json
+    (kept,) = carried_out(COMMANDS[1], tenant).json["history"]
+    own = {"id": sent["id"], "return-address": f"SV{tenant.account_id}."}
+    assert kept == printed | own
+    assert set(kept) == set(printed)
+
+
+def test_the_seeds_rate_limit_is_answered_as_printed(house: Journey, server: Server) -> None:
+    tenant = a_tenant(house, server, plan="trial")
+    workflows.change_plan(house, tenant.account_id, PLANS["trial"], 1)
+    answer = next(one for one in iter(lambda: tenant.post({"key": "1"}), None) if one.status_code == 429)
+    assert answer.json == json.loads(ANSWERS[3])
+    assert answer.headers["Retry-After"] == "1"
+    assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")] == ["1", "0", "1"]
+
+
+def test_a_trial_may_send_100_events_a_second(house: Journey, server: Server) -> None:
+    answer = a_tenant(house, server, plan="trial").post({"key": "1"})
+    assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining")] == ["100", "99"]
+
+
+def test_the_version_is_for_everybody(server: Server) -> None:
+    answer = server.open("/version")
+    assert (answer.status_code, answer.data, answer.headers["Content-Type"]) == (200, b"1.0", "application/json")
+    assert answer.headers["X-Request-Id"]
+
+
+# What becomes of an event
+
+
+def test_an_event_is_kept_with_its_name_its_subject_and_all_of_it(tenant: Tenant, rows: Rows) -> None:
+    sent = {"key": "1", "type": "bar", "nested": {"a": [1, None]}}
+    row = stored(rows, tenant.post(sent).json["id"])
+    names = ("account_id", "event", "distinct_id", "phone", "data", "extra", "warnings", "via")
+    assert [row[name] for name in names] == [tenant.account_id, "bar", "1", None, sent, None, None, "receiver"]
+
+
+def test_events_of_the_other_format_come_by_no_other_way(acme: Sender, rows: Rows) -> None:
+    assert rows("SELECT via FROM events WHERE id = %s", acme.post(an_event()).json["id"]) == [(None,)]
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "warned"),
+    [
+        ('"bar"', "bar", False),
+        ('"two words"', "two words", False),
+        ('"\\u0062ar"', "bar", False),
+        ('"' + "x" * 255 + '"', "x" * 255, False),
+        ("1.50", "1.50", False),
+        ("12345678901234567890123", "12345678901234567890123", False),
+        ("true", "true", False),
+        ("null", "event", False),
+        (None, "event", False),
+        ('""', "event", True),
+        ('"' + "x" * 256 + '"', "event", True),
+        ("9" * 256, "event", True),
+        ('{"a": 1}', "event", True),
+        ("[]", "event", True),
+    ],
+)
+def test_the_name_of_an_event_is_its_type(
+    shared: Tenant, rows: Rows, value: str | None, name: str, warned: bool
+) -> None:
+    body = '{"key": "1"' + (f', "type": {value}' if value else "") + "}"
+    row = stored(rows, shared.post(body).json["id"])
+    assert row["event"] == name
+    assert (row["warnings"] is not None) == warned
+
+
+@pytest.mark.parametrize(
+    ("value", "subject"),
+    [
+        ('"1"', "1"),
+        ('" a b "', " a b "),
+        ('"\\u00e9😀"', "é😀"),
+        ('"' + "😀" * 255 + '"', "😀" * 255),
+        ("0", "0"),
+        ("-1", "-1"),
+        ("1.50", "1.50"),
+        ("1e3", "1e3"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("9" * 255, "9" * 255),
+    ],
+)
+def test_the_subject_is_the_key_attribute_as_it_was_written(
+    shared: Tenant, rows: Rows, value: str, subject: str
+) -> None:
+    answer = shared.post(f'{{"key": {value} , "type": "x"}}')
+    assert answer.json["key-attr"] == subject
+    assert stored(rows, answer.json["id"])["distinct_id"] == subject
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("{}", "'key' is missing"),
+        ('{"type": "bar"}', "'key' is missing"),
+        ('{"key": null}', "'key' is missing"),
+        ('{"Key": "1"}', "'key' is missing"),
+        ('{"event": {"key": "1"}}', "'key' is missing"),
+        ('{"key": true}', "'key' is no text and no number"),
+        ('{"key": ["1"]}', "'key' is no text and no number"),
+        ('{"key": {"id": "1"}}', "'key' is no text and no number"),
+        ('{"key": ""}', "'key' has 0 characters"),
+        ('{"key": "' + "x" * 256 + '"}', "'key' has 256 characters"),
+        ('{"key": ' + "9" * 5_000 + "}", "'key' has 5000 characters"),
+    ],
+)
+def test_without_a_usable_key_attribute_the_error_names_it(shared: Tenant, body: str, says: str) -> None:
+    assert says in assert_error(shared.post(body), 400)
+
+
+def test_an_account_may_name_other_attributes(house: Journey, tenant: Tenant, rows: Rows) -> None:
+    described(house, tenant, key_attribute="user id", event_attribute="what")
+    row = stored(rows, tenant.post({"user id": 7, "what": "x", "key": "1", "type": "bar"}).json["id"])
+    assert (row["distinct_id"], row["event"]) == ("7", "x")
+    assert "'user id' is missing" in assert_error(tenant.post({"key": "1"}), 400)
+
+
+def test_an_event_contributes_when_it_starts_a_workflow_or_brings_one_closer(house: Journey, tenant: Tenant) -> None:
+    pattern = {"seq": [{"event": "first"}, {"event": "second"}], "within": "1h"}
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on=pattern))
+    answers = [tenant.post({"key": "1", "type": name}).json["contributing?"] for name in ("other", "first", "second")]
+    assert answers == [False, True, True]
+    assert [one["contributing"] for one in tenant.history()] == [True, True, False]
+
+
+def test_workflows_see_the_whole_event_as_data(house: Journey, tenant: Tenant, rows: Rows) -> None:
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on={"event": "bar", "where": "data.total > 1000"}))
+    assert tenant.post({"key": "1", "type": "bar", "total": 1001}).json["contributing?"] is True
+    assert tenant.post({"key": "1", "type": "bar", "total": 1000}).json["contributing?"] is False
+    assert rows("SELECT distinct_id FROM runs WHERE account_id = %s", tenant.account_id) == [("1",)]
+
+
+BIG = '{"key": 12345678901234567890123, "a" : 0.1234567890123456789, "b": 1e400, "c": [1.0, -0], "d": "\\u00e9"}'
+
+
+def test_every_digit_comes_back(tenant: Tenant, rows: Rows) -> None:
+    answer = tenant.post(BIG)
+    assert BIG in answer.text
+    written = rows("SELECT data::text FROM events WHERE id = %s", uuid_of(answer.json["id"]))[0][0]
+    assert str(written).count("0.1234567890123456789") == 1
+    assert "1" + "0" * 400 in str(written)
+    assert f'"event":{written}' in tenant.ask("/event/history").text
+
+
+def test_nothing_in_an_answer_can_be_taken_for_html(tenant: Tenant) -> None:
+    sent = {"key": "<script>&", "<b>": "</b>"}
+    answer = tenant.post(sent)
+    history = tenant.ask("/event/history")
+    for text in (answer.text, history.text, tenant.post({"<b>": 1}).text):
+        assert not set("<>&") & set(text)
+    assert answer.json["event"] == history.json["history"][0]["event"] == sent
+
+
+def test_an_event_may_come_packed(shared: Tenant, rows: Rows) -> None:
+    answer = shared.post(gzip.compress(b'{"key": "1", "type": "bar"}'), Content_Encoding="gzip")
+    assert (answer.status_code, answer.json["event"]) == (200, {"key": "1", "type": "bar"})
+
+
+# Sent again
+
+
+def test_a_repeated_idempotency_key_gets_the_first_id_and_stores_nothing(
+    house: Journey, tenant: Tenant, rows: Rows
+) -> None:
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+    body = {"key": "1", "type": "bar"}
+    first, second = (tenant.post(body, Idempotency_Key="k").json for _ in range(2))
+    assert second == first | {"contributing?": False}
+    third = tenant.post({"key": "2"}, Idempotency_Key="k")
+    assert "another body" in assert_error(third, 400)
+    assert rows("SELECT count(*) FROM events WHERE account_id = %s", tenant.account_id) == [(1,)]
+    assert rows("SELECT count(*) FROM runs WHERE account_id = %s", tenant.account_id) == [(1,)]
+
+
+def test_the_same_key_of_a_webhook_counts_as_well(tenant: Tenant) -> None:
+    ids = {tenant.post({"key": "1"}, webhook_id="w").json["id"] for _ in range(2)}
+    assert len(ids) == 1
+
+
+# History
+
+
+def test_the_history_has_the_last_ten_newest_first(tenant: Tenant) -> None:
+    ids = [tenant.post({"key": str(number)}).json["id"] for number in range(12)]
+    assert [one["id"] for one in tenant.history()] == ids[:1:-1]
+    assert [one["key-attr"] for one in tenant.history()] == [str(number) for number in range(11, 1, -1)]
+
+
+def test_the_history_shows_only_what_came_by_the_receiver(tenant: Tenant) -> None:
+    identifier = tenant.post({"key": "1"}).json["id"]
+    assert tenant.sender.post(an_event()).status_code == 200
+    assert [one["id"] for one in tenant.history()] == [identifier]
+
+
+def test_the_history_begins_empty(tenant: Tenant) -> None:
+    assert tenant.ask("/event/history").text == '{"history":[]}'
+
+
+def test_the_history_of_another_tenant_stays_its_own(tenant: Tenant, stranger: Tenant) -> None:
+    tenant.post({"key": "1"})
+    assert stranger.history() == []
+
+
+def test_the_history_is_found_by_its_own_index(tenant: Tenant, rows: Rows) -> None:
+    plan = rows(
+        "EXPLAIN (FORMAT JSON) SELECT id FROM events WHERE account_id = 17 AND via IS NOT NULL ORDER BY id DESC LIMIT 10"
+    )[0][0]
+    assert "Seq Scan" not in json.dumps(plan)
+    assert rows("SELECT indisvalid FROM pg_index WHERE indexrelid = 'events_via_idx'::regclass") == [(True,)]
+
+
+# The tenant
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_tenant_tells_its_id_and_name(house: Journey, tenant: Tenant, prefix: str, path: str) -> None:
+    there = Tenant(tenant.sender, tenant.token, prefix)
+    assert there.ask(path).json == {"id": tenant.slug, "name": tenant.slug}
+    described(house, tenant, name="Acme & Söhne")
+    assert a_second_look(there, path) == {"id": tenant.slug, "name": "Acme & Söhne"}
+
+
+def a_second_look(tenant: Tenant, path: str) -> Any:
+    """What a process that has heard of a change answers; an event is stored by no old copy."""
+    assert tenant.post({"key": "1"}).status_code == 200
+    return tenant.ask(path).json
+
+
+def test_another_event_attribute_counts_for_the_very_next_event(house: Journey, tenant: Tenant, rows: Rows) -> None:
+    sent = {"key": "1", "user": "2", "type": "a", "what": "b"}
+    for changes, kept in (({}, ("1", "a")), ({"key_attribute": "user", "event_attribute": "what"}, ("2", "b"))):
+        described(house, tenant, **changes)
+        row = stored(rows, tenant.post(sent).json["id"])
+        assert (row["distinct_id"], row["event"]) == kept
+
+
+def test_the_key_attribute_is_told_and_changed(tenant: Tenant) -> None:
+    assert tenant.ask("/key-attribute").text == '{"key":"key"}'
+    changed = tenant.ask("/key-attribute", "POST", {"key": "username"})
+    assert (changed.status_code, changed.text) == (200, '{"key":"username"}')
+    assert tenant.post({"username": "x"}).json["key-attr"] == "x"
+    assert tenant.ask("/key-attribute").json == {"key": "username"}
+    assert "'username' is missing" in assert_error(tenant.post({"key": "x"}), 400)
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", '{"key": ""}', '{"key": 1}', '{"key": null}', '{"key": "a", "b": 1}', "[]", "{", '{"key": "a\\tb"}']
+)
+def test_a_key_attribute_that_cannot_be_one_is_refused(shared: Tenant, body: str) -> None:
+    assert_error(shared.ask("/key-attribute", "POST", body), 400)
+    assert shared.ask("/key-attribute").json == {"key": "key"}
+
+
+def test_all_that_is_wrong_with_a_key_attribute_is_told(shared: Tenant) -> None:
+    refused = shared.ask("/key-attribute", "POST", {"key": None, "other": 1})
+    assert refused.json == {"error": "key has to be text; other is unknown"}
+
+
+def test_a_key_belongs_to_an_account_of_one_tenant(tenant: Tenant) -> None:
+    assert tenant.ask_at("/1.0/account").json == {
+        "email": None,
+        "name": tenant.slug,
+        "client-id": None,
+        "ttl": None,
+        "tenants": [tenant.slug],
+    }
+    assert tenant.ask_at("/1.0/account/tenants").json == {"tenants": [{"id": tenant.slug, "name": tenant.slug}]}
+
+
+# Who is let in
+
+ROUTES = [
+    ("GET", ""),
+    ("GET", "/"),
+    ("GET", "/key-attribute"),
+    ("POST", "/key-attribute"),
+    ("POST", "/event"),
+    ("GET", "/event/history"),
+]
+BODIES = {"/event": {"key": "1"}, "/key-attribute": {"key": "key"}}
+
+
+def asked(tenant: Tenant, method: str, path: str, **headers: str) -> Any:
+    return tenant.ask(path, method, BODIES[path] if method == "POST" else None, **headers)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_route_is_there_with_and_without_its_prefix(shared: Tenant, prefix: str, method: str, path: str) -> None:
+    assert asked(Tenant(shared.sender, shared.token, prefix), method, path).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/account", "/account/tenants"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_so_is_the_account(shared: Tenant, prefix: str, path: str) -> None:
+    assert shared.ask_at(prefix + path).status_code == 200
+
+
+NOBODIES = ["", "Bearer", "Bearer  ", "Bearer x y", "Basic eDp5", "sb_", "Bearer ' OR ''='", "Bearer \xff"]
+NOBODIES += ["Bearer sb_12345678_" + "x" * 43, "Bearer sbt_123456789012_" + "x" * 43, "Bearer " + "x" * 4_000]
+
+
+@pytest.mark.parametrize("authorization", NOBODIES, ids=range(len(NOBODIES)))
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_without_a_valid_token_nobody_is_let_in(shared: Tenant, method: str, path: str, authorization: str) -> None:
+    answer = asked(shared, method, path, Authorization=authorization)
+    assert "Bearer" in assert_error(answer, 401)
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="signalbox"'
+
+
+def test_the_word_bearer_may_be_written_in_any_case(shared: Tenant) -> None:
+    assert shared.ask("/", Authorization=f"bearer {shared.token}").status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_another_tenant_and_one_that_is_not_there_are_refused_alike(
+    shared: Tenant, stranger: Tenant, method: str, path: str
+) -> None:
+    answers = []
+    for slug in (stranger.slug, "nobody", str(stranger.account_id), str(shared.account_id), shared.slug + "%00"):
+        answer = shared.ask_at(f"/1.0/tenants/{slug}{path}", method, BODIES.get(path) if method == "POST" else None)
+        assert_error(answer, 403)
+        answers.append(answer.data)
+    assert set(answers) == {b'{"error":"The token does not open this tenant."}'}
+
+
+def test_nothing_that_another_tenant_refused_was_stored(shared: Tenant, stranger: Tenant, rows: Rows) -> None:
+    assert_error(shared.ask_at(f"/1.0/tenants/{stranger.slug}/event", "POST", {"key": "1"}), 403)
+    assert rows("SELECT count(*) FROM events WHERE account_id = %s", stranger.account_id) == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "allowed"),
+    [
+        ((EVENTS_WRITE,), {("POST", "/event")}),
+        ((EVENTS_READ,), {("GET", "/event/history")}),
+        ((ACCOUNT_MANAGE,), {("POST", "/key-attribute")}),
+    ],
+)
+def test_a_key_does_only_what_its_scopes_say(
+    house: Journey, shared: Tenant, scopes: tuple[str, ...], allowed: set[tuple[str, str]]
+) -> None:
+    key = Tenant(shared.sender, workflows.create_key(house, shared.account_id, "", scopes))
+    open_to_all = {("GET", ""), ("GET", "/"), ("GET", "/key-attribute")}
+    let_in = {(method, path) for method, path in ROUTES if asked(key, method, path).status_code == 200}
+    assert let_in == open_to_all | allowed
+    (refused, *_) = set(ROUTES) - let_in
+    assert "scope" in assert_error(asked(key, *refused), 403)
+
+
+def test_a_disabled_account_takes_no_events_but_shows_what_there_is(house: Journey, tenant: Tenant) -> None:
+    tenant.post({"key": "1"})
+    workflows.switch_account(house, tenant.account_id, on=False)
+    assert "disabled" in assert_error(tenant.post({"key": "1"}), 403)
+    assert len(tenant.history()) == 1
+
+
+def test_a_revoked_key_is_refused_at_once(house: Journey, tenant: Tenant) -> None:
+    assert tenant.post({"key": "1"}).status_code == 200
+    workflows.revoke_key(house, tenant.token[3:11])
+    assert_error(tenant.post({"key": "1"}), 401)
+    assert_error(tenant.ask("/event/history"), 401)
+
+
+# Other errors
+
+
+def test_other_addresses_and_methods_are_errors_of_the_same_shape(shared: Tenant) -> None:
+    assert_error(shared.ask("/nothing"), 404)
+    assert_error(shared.ask_at("/1.0/nothing"), 404)
+    assert_error(shared.ask_at("/1.0"), 404)
+    assert_error(shared.ask("/event/"), 404)
+    answer = shared.ask("/event", "PUT", {})
+    assert_error(answer, 405)
+    assert answer.headers["Allow"] == "POST"
+    assert_error(shared.ask_at("/token"), 405)
+
+
+def test_the_senders_request_id_comes_back(shared: Tenant) -> None:
+    assert shared.post({"key": "1"}, X_Request_Id="mine-1").headers["X-Request-Id"] == "mine-1"
+    assert shared.post({}, X_Request_Id="mine-2").headers["X-Request-Id"] == "mine-2"
+
+
+def test_a_workflow_enabled_a_moment_ago_misses_no_event(house: Journey, tenant: Tenant) -> None:
+    assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is False
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+    assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is True

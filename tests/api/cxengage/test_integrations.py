@@ -1,0 +1,99 @@
+"""Integrations by CxEngage's names: the same that workflows send with, and no secret in any answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.ingest.accept import Journey
+from app.services import integrations
+from tests.api.cxengage.conftest import Tenant
+
+SID, TOKEN = "AC" + "0a" * 16, "the-twilio-token"
+
+
+def opened(house: Journey, tenant: Tenant, kind: str) -> Any:
+    """What a worker gets."""
+    return integrations.open_integration(house, integrations.find_way_out(house, tenant.account_id), kind)
+
+
+def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:
+    assert tenant.get("/integrations").json == [{"id": "echo", "type": "echo"}, {"id": "generic", "type": "generic"}]
+    assert tenant.get("/integrations/echo").json == {"id": "echo", "type": "echo"}
+    assert tenant.post("/integrations/echo", {}).json == {"id": "echo", "type": "echo"}
+    refused = tenant.post("/integrations/echo", {"account": "x"})
+    assert (refused.status_code, refused.json) == (400, {"error": "account: is unknown; echo has no fields"})
+
+
+def test_twilio_is_what_sms_steps_send_with(tenant: Tenant, house: Journey) -> None:
+    answer = tenant.post("/integrations/twilio", {"id": "twilio", "type": "twilio", "account": SID, "password": TOKEN})
+    assert (answer.status_code, answer.json) == (
+        200,
+        {"id": "twilio", "type": "twilio", "account": SID, "password": "***"},
+    )
+    assert opened(house, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN}
+    assert [one["id"] for one in tenant.get("/integrations").json] == ["echo", "generic", "twilio"]
+    assert tenant.get("/integrations/twilio").json == answer.json
+
+
+def test_fields_that_are_not_named_stay(tenant: Tenant, house: Journey) -> None:
+    tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN, "from": "+15005550006"})
+    assert tenant.post("/integrations/twilio", {"password": "another"}).json["from"] == "+15005550006"
+    assert opened(house, tenant, "twilio")["auth_token"] == "another"
+
+
+def test_what_was_read_may_be_put_back(tenant: Tenant, house: Journey) -> None:
+    tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
+    read = tenant.get("/integrations/twilio").json
+    answer = tenant.post("/integrations/twilio", {**read, "from": "+15005550006"})
+    assert (answer.status_code, answer.json["from"]) == (200, "+15005550006")
+    assert opened(house, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN, "from": "+15005550006"}
+
+
+def test_a_mask_alone_is_no_secret(tenant: Tenant) -> None:
+    answer = tenant.post("/integrations/twilio", {"account": SID, "password": "***"})
+    assert answer.status_code == 400
+    assert "password is missing" in answer.json["error"]
+
+
+def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Tenant) -> None:
+    answer = tenant.post("/integrations/twilio", {"account": "nobody", "password": "hush hush"})
+    assert answer.status_code == 400
+    assert "account has to be AC and 32 hexadecimal digits" in answer.json["error"]
+    assert "password has to be" in answer.json["error"]
+    assert "hush" not in answer.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "told"),
+    [
+        ("salesforce", {"username": "x"}, 404, "there is no integration salesforce; there are echo, generic"),
+        ("twilio", {"id": "echo", "account": SID, "password": TOKEN}, 400, "id: has to be twilio"),
+        ("twilio", {"type": "echo"}, 400, "type: has to be twilio"),
+        ("twilio", {"account": 5}, 400, "account: has to be text"),
+        ("twilio", {"id": 5}, 400, "id: has to be text"),
+        ("twilio", {"account": SID, "password": TOKEN, "colour": "x"}, 400, "colour is unknown"),
+        ("twilio", {"account": SID, "auth_token": TOKEN}, 400, "auth_token: is unknown; say account, password"),
+    ],
+)
+def test_other_mistakes_are_told(tenant: Tenant, name: str, body: dict[str, Any], status: int, told: str) -> None:
+    answer = tenant.post(f"/integrations/{name}", body)
+    assert answer.status_code == status
+    assert told in answer.json["error"]
+
+
+def test_another_tenant_has_none_of_it(tenant: Tenant, stranger: Tenant) -> None:
+    tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
+    assert [one["id"] for one in stranger.get("/integrations").json] == ["echo", "generic"]
+    missing = [stranger.get(f"/integrations/{name}") for name in ("twilio", "nothing")]
+    assert [one.status_code for one in missing] == [404, 404]
+
+
+def test_the_database_has_no_secret_in_clear(tenant: Tenant, house: Journey) -> None:
+    tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
+    with house.database.transaction() as connection:
+        stored = connection.exec_driver_sql(
+            "SELECT settings FROM integrations WHERE account_id = %(id)s", {"id": tenant.account_id}
+        ).scalar_one()
+    assert TOKEN.encode() not in bytes(stored)

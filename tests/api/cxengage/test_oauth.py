@@ -1,0 +1,352 @@
+"""Clients get access tokens for their secrets: RFC 6749 (client credentials), 30 days, revocable everywhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.ingest.accept import Journey
+from app.services import oauth_clients
+from tests.api.conftest import Rows, settings_of
+from tests.support.builders import an_event
+from tests.support.cxengage_tenants import PREFIXES, Tenant, a_tenant
+from tests.support.server import Redis, Server, running_server
+
+FORM = "application/x-www-form-urlencoded"
+GRANT = {"grant_type": "client_credentials"}
+MONTH = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client of a tenant, and what it asks."""
+
+    tenant: Tenant
+    id: str
+    secret: str
+
+    def basic(self) -> dict[str, str]:
+        return {"Authorization": "Basic " + base64.b64encode(f"{self.id}:{self.secret}".encode()).decode()}
+
+    def ask(self, form: Any = None, path: str = "/1.0/token", **headers: str) -> Any:
+        """Ask for a token with Basic authentication; a header that is empty is left out."""
+        sent = {
+            "Content-Type": FORM,
+            **self.basic(),
+            **{name.replace("_", "-"): text for name, text in headers.items()},
+        }
+        body = form if isinstance(form, bytes) else urlencode(GRANT if form is None else form).encode()
+        sent = {name: text for name, text in sent.items() if text}
+        return self.tenant.sender.client.post(path, data=body, headers=sent)
+
+    def token(self) -> Tenant:
+        """The tenant, opened by the client's token."""
+        answer = self.ask()
+        assert answer.status_code == 200, answer.text
+        return Tenant(self.tenant.sender, json.loads(answer.data)["access_token"])
+
+
+def a_client(house: Journey, server: Any) -> Client:
+    tenant = a_tenant(house, server)
+    return Client(tenant, *oauth_clients.create_client(house, tenant.account_id, "test"))
+
+
+@pytest.fixture
+def client(house: Journey, server: Server) -> Client:
+    """A client of a tenant of its own."""
+    return a_client(house, server)
+
+
+def assert_refused(answer: Any, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json["error"]) == (status, code), answer.text
+    assert answer.json["error_description"]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Request-Id"]
+    if status == 401:
+        assert answer.headers["WWW-Authenticate"] == 'Basic realm="signalbox"'
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_client_gets_a_token_that_lives_30_days(client: Client, prefix: str) -> None:
+    answer = client.ask(path=f"{prefix}/token")
+    assert answer.status_code == 200
+    assert list(answer.json) == ["access_token", "token_type", "expires_in"]
+    assert (answer.json["token_type"], answer.json["expires_in"]) == ("bearer", MONTH)
+    assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_the_token_opens_all_of_its_tenant(client: Client) -> None:
+    there = client.token()
+    assert there.post({"key": "1"}).status_code == 200
+    assert len(there.history()) == 1
+    assert there.ask("/key-attribute", "POST", {"key": "key"}).status_code == 200
+    assert there.ask("/").status_code == 200
+
+
+def test_the_token_opens_no_other_tenant(house: Journey, server: Server, client: Client) -> None:
+    other = a_tenant(house, server, "globex")
+    answer = client.token().ask_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
+    assert (answer.status_code, answer.json) == (403, {"error": "The token does not open this tenant."})
+
+
+def test_the_account_tells_the_client_and_the_seconds_that_are_left(client: Client) -> None:
+    told = client.token().ask_at("/1.0/account").json
+    assert (told["client-id"], told["tenants"]) == (client.id, [client.tenant.slug])
+    assert MONTH - 60 <= told["ttl"] <= MONTH
+
+
+def test_the_secret_may_stand_in_the_form(client: Client) -> None:
+    form = GRANT | {"client_id": client.id, "client_secret": client.secret}
+    assert client.ask(form, Authorization="").json["access_token"] == client.token().token
+
+
+def test_a_token_works_where_keys_work(client: Client) -> None:
+    headers = {"x_limechat_uat": client.token().token}
+    assert client.tenant.sender.post(an_event(), **headers).status_code == 200
+
+
+def test_several_who_ask_at_once_get_one_token(client: Client) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        tokens = set(threads.map(lambda _: client.token().token, range(6)))
+    assert len(tokens) == 1
+
+
+def test_two_clients_have_two_tokens(house: Journey, client: Client) -> None:
+    other = Client(client.tenant, *oauth_clients.create_client(house, client.tenant.account_id, "second"))
+    first, second = client.token(), other.token()
+    assert first.token != second.token
+    assert [one.post({"key": "1"}).status_code for one in (first, second)] == [200, 200]
+    oauth_clients.revoke_client(house, client.id)
+    assert [one.post({"key": "1"}).status_code for one in (first, second)] == [401, 200]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": ""},
+        {"Authorization": "Basic"},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": "Basic " + base64.b64encode(b"no colon").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"\xff:\xff").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"cl_\0:cs").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"cl_0123456789abcdef:cs_x").decode()},
+        {"Authorization": "Basic " + base64.b64encode(b"' OR ''=':x").decode()},
+        {"Authorization": "Bearer x"},
+        {"Authorization": "", "Content_Type": "application/json"},
+    ],
+    ids=range(10),
+)
+def test_who_is_no_client_gets_no_token(client: Client, headers: dict[str, str]) -> None:
+    assert_refused(client.ask(**headers), 401, "invalid_client")
+
+
+def test_another_clients_secret_is_none(house: Journey, server: Server, client: Client) -> None:
+    other = a_client(house, server)
+    assert_refused(Client(client.tenant, client.id, other.secret).ask(), 401, "invalid_client")
+    assert_refused(Client(client.tenant, client.id, "").ask(), 401, "invalid_client")
+
+
+def test_a_revoked_client_gets_no_token(house: Journey, client: Client) -> None:
+    assert oauth_clients.revoke_client(house, client.id)
+    assert_refused(client.ask(), 401, "invalid_client")
+    assert not oauth_clients.revoke_client(house, client.id)
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"grant_type": ""}, "unsupported_grant_type"),
+        ({"grant_type": "password", "username": "x"}, "unsupported_grant_type"),
+        (GRANT | {"scope": "everything"}, "invalid_scope"),
+        (b"grant_type=client_credentials&grant_type=client_credentials", "invalid_request"),
+        (b"grant_type=%ff", "invalid_request"),
+        (b"\xff", "invalid_request"),
+        (b"&".join(b"%d=1" % number for number in range(100)), "invalid_request"),
+        (GRANT | {"client_id": "x", "client_secret": "y"}, "invalid_request"),
+    ],
+    ids=range(9),
+)
+def test_a_request_for_something_else_is_refused_in_the_words_of_the_rfc(client: Client, form: Any, code: str) -> None:
+    assert_refused(client.ask(form), 400, code)
+
+
+def test_a_scope_that_there_is_may_be_asked_for(client: Client) -> None:
+    assert client.ask(GRANT | {"scope": "events:write"}).status_code == 200
+
+
+def test_a_body_that_is_no_form_has_no_grant(client: Client) -> None:
+    assert_refused(client.ask(b"{}", Content_Type="application/json"), 400, "invalid_request")
+
+
+def test_a_form_that_is_too_large_is_not_read(client: Client) -> None:
+    answer = client.ask(b"x" * 20_000)
+    assert answer.status_code == 413
+    assert list(answer.json) == ["error"]
+
+
+# What is kept
+
+
+def test_neither_secret_nor_token_lies_in_the_database_or_in_the_log(
+    client: Client, server: Server, rows: Rows
+) -> None:
+    there = client.token()
+    there.post({"key": "1"})
+    (row,) = rows("SELECT to_jsonb(clients)::text, digest, token_digest FROM clients WHERE id = %s", client.id)
+    kept = str(row[0]) + "".join(bytes(part).decode("latin-1") for part in row[1:])  # type: ignore[arg-type]
+    for secret in (client.secret, there.token, there.token.rpartition("_")[2]):
+        assert secret not in kept
+        assert secret not in server.output()
+
+
+def test_the_use_of_a_token_is_noted_to_the_minute(client: Client, rows: Rows) -> None:
+    client.token().post({"key": "1"})
+    ((used,),) = rows("SELECT last_used_at FROM clients WHERE id = %s", client.id)
+    assert isinstance(used, datetime)
+    assert datetime.now(UTC) - used < timedelta(minutes=2)
+
+
+# On several processes
+
+
+def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
+    house: Journey, two_processes: Server
+) -> None:
+    client = a_client(house, two_processes)
+    there = client.token()
+    path, headers = f"/1.0/tenants/{there.slug}", {"Authorization": f"Bearer {there.token}"}
+    with two_processes.connected_to_each() as connections:
+
+        def asked() -> list[int]:
+            return [two_processes.ask(one, path, headers=headers).status_code for one in connections]
+
+        def sent() -> list[int]:
+            event = {"data": b'{"key": "1"}', "headers": headers | {"Content-Type": "application/json"}}
+            return [
+                two_processes.ask(one, f"{path}/event", method="POST", **event).status_code  # type: ignore[arg-type]
+                for one in connections
+            ]
+
+        assert (asked(), sent()) == ([200, 200], [200, 200])
+        oauth_clients.revoke_client(house, client.id)
+        assert sent() == [401, 401]
+        revoked = time.monotonic()
+        while asked() != [401, 401]:
+            assert time.monotonic() - revoked < 5.0
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def with_redis(house: Journey, redis: Redis) -> Iterator[Server]:
+    """A web process that counts in Redis."""
+    with running_server(**settings_of(house), REDIS_URL=redis.url) as running:
+        yield running
+
+
+def test_a_client_that_asks_too_often_is_slowed_down(house: Journey, server: Server) -> None:
+    client = a_client(house, server)
+    answers = [client.ask(b"") for _ in range(31)]
+    assert {answer.status_code for answer in answers[:30]} == {400}
+    assert (answers[30].status_code, answers[30].json) == (429, {"error": "Exceeded rate limit"})
+    assert answers[30].headers["Retry-After"] == "60"
+
+
+def test_the_wrong_requests_of_an_address_keep_no_right_one_out(house: Journey) -> None:
+    """Behind a proxy all clients come from its address."""
+    with running_server(**settings_of(house)) as server:
+        client = a_client(house, server)
+        wrong = {"Content-Type": FORM}
+        statuses = [server.post("/token", data=b"", headers=wrong).status_code for _ in range(301)]
+        assert statuses == [401] * 300 + [429]
+        assert client.ask().status_code == 200
+
+
+def test_all_processes_count_together(house: Journey, two_processes: Server) -> None:
+    client = a_client(house, two_processes)
+    headers = client.basic() | {"Content-Type": FORM}
+    with two_processes.connected_to_each() as connections:
+        statuses = [
+            two_processes.ask(connections[number % 2], "/token", method="POST", data=b"", headers=headers).status_code
+            for number in range(31)
+        ]
+    assert statuses == [400] * 30 + [429]
+
+
+def test_without_redis_clients_still_get_their_tokens(house: Journey, with_redis: Server, redis: Redis) -> None:
+    client = a_client(house, with_redis)
+    redis.kill()
+    try:
+        assert [client.ask().status_code for _ in range(3)] == [200] * 3
+    finally:
+        redis.start()
+
+
+# The passing of time, with a clock that tests turn
+
+
+class Clock:
+    """Says what time it is: the real one and what is added."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+@pytest.fixture
+def aging(house: Journey) -> Iterator[tuple[Clock, Client]]:
+    """A client of an application whose clock goes as the test says."""
+    app: Flask = create_app(house.settings)
+    clock = Clock()
+    app.extensions["journey"].clock = clock
+    with closing(app.extensions["journey"].database):
+        yield clock, a_client(house, app.test_client())
+
+
+def test_asking_again_gives_the_same_token_with_the_seconds_that_are_left(aging: tuple[Clock, Client]) -> None:
+    clock, client = aging
+    token = client.token().token
+    clock.ahead = timedelta(days=29, hours=23)
+    again = client.ask().json
+    assert again["access_token"] == token
+    assert 3_500 < again["expires_in"] <= 3_600
+    assert client.token().post({"key": "1"}).status_code == 200
+
+
+def test_after_30_days_the_token_is_refused_and_the_client_gets_another(aging: tuple[Clock, Client]) -> None:
+    clock, client = aging
+    old = client.token()
+    assert old.post({"key": "1"}).status_code == 200
+    clock.ahead = timedelta(days=30, seconds=1)
+    assert [old.post({"key": "1"}).status_code, old.ask("/").status_code] == [401, 401]
+    answer = client.ask().json
+    assert answer["access_token"] != old.token
+    assert answer["expires_in"] == MONTH
+    assert client.token().post({"key": "1"}).status_code == 200
+    assert old.post({"key": "1"}).status_code == 401
+
+
+def test_ids_secrets_and_tokens_can_be_told_apart(client: Client) -> None:
+    assert re.fullmatch(r"cl_[0-9A-Za-z]{16}", client.id)
+    assert re.fullmatch(r"cs_[0-9A-Za-z_-]{43}", client.secret)
+    assert re.fullmatch(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", client.token().token)

@@ -1,0 +1,350 @@
+"""Patterns in CxEngage's notation: kept as they are while off, workflows while on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.core.models import Problem
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.api.cxengage.conftest import Tenant
+from tests.support.builders import a_workflow
+from tests.support.run_execution import carry, rows_of, the_run
+
+WHEN = '(event (= type "hello"))'
+THEN = '(send echo message {:message "Hello"})'
+PATTERN = {"name": "Greeting", "when": WHEN, "then": THEN}
+SCRIPT = {
+    "name": "Greeting",
+    "code": '(event {:type "hello"})\n(perform echo message {:message "Hello"})',
+    "key": "id",
+}
+SMS = '(send twilio sms {:to-phone-number "+15005550006" :message "Hi"})'
+TWILIO = {"account": "AC" + "0a" * 16, "password": "the-token", "from": "+15005550001"}
+
+
+@pytest.fixture
+def tenant(tenant: Tenant) -> Tenant:
+    """The tenant, whose events are about their `id`."""
+    assert tenant.post("/key-attribute", {"key": "id"}).status_code == 200
+    return tenant
+
+
+def starts_something(tenant: Tenant) -> bool:
+    answer = tenant.post("/event", {"id": 7, "type": "hello"})
+    assert answer.status_code == 200, answer.data
+    return bool(answer.json["contributing?"])
+
+
+def runs_of(house: Journey, tenant: Tenant) -> list[str]:
+    with house.database.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT id::text FROM runs WHERE account_id = %(id)s ORDER BY id", {"id": tenant.account_id}
+        )
+        return [row.id for row in found]
+
+
+def version_of(house: Journey, tenant: Tenant, name: str = "PT1") -> Any:
+    found = workflows.find_workflow(house, tenant.account_id, name)
+    return found.enabled_version, found.latest_version
+
+
+def told(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json["error"]
+
+
+# Reading and writing
+
+
+@pytest.mark.parametrize("body", [PATTERN, SCRIPT])
+def test_a_new_pattern_is_off_and_keeps_its_texts(tenant: Tenant, body: dict[str, Any]) -> None:
+    shown = {"id": "PT1", "description": "", "status": False, **body}
+    made = tenant.post("/patterns", body)
+    assert (made.status_code, made.json) == (201, shown)
+    assert tenant.get("/patterns/PT1").json == shown
+    assert tenant.get("/patterns").json == [shown]
+    assert tenant.put("/patterns/PT1", shown).json == shown
+    assert starts_something(tenant) is False
+
+
+def test_a_change_leaves_alone_what_it_does_not_name(tenant: Tenant) -> None:
+    tenant.post("/patterns", PATTERN)
+    changed = tenant.put("/patterns/PT1", {"then": "(seq)"}).json
+    assert (changed["then"], changed["when"], changed["name"]) == ("(seq)", WHEN, "Greeting")
+
+
+def test_null_takes_a_text_away(tenant: Tenant) -> None:
+    tenant.post("/patterns", PATTERN)
+    changed = tenant.put("/patterns/PT1", {"when": None, "then": None, "code": SCRIPT["code"], "key": "id"}).json
+    assert changed == {"id": "PT1", "description": "", "status": False, **SCRIPT}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({**PATTERN, "code": "x"}, "code: stands beside when and then; it has to be the one or the others"),
+        ({**PATTERN, "status": "true"}, "status: has to be true or false"),
+        ({**PATTERN, "when": 5}, "when: has to be text"),
+        ({**PATTERN, "colour": 5}, "colour: is unknown"),
+        ({**PATTERN, "when_text": "x"}, "when_text: is unknown"),
+        ({"when": WHEN}, "name: is missing"),
+    ],
+)
+def test_what_is_wrong_is_told(tenant: Tenant, body: dict[str, Any], expected: str) -> None:
+    assert told(tenant.post("/patterns", body)) == (400, expected)
+    assert tenant.get("/patterns").json == []
+
+
+def test_another_tenants_pattern_and_none_at_all_get_the_same_answer(tenant: Tenant, stranger: Tenant) -> None:
+    tenant.post("/patterns", PATTERN)
+    for method, body in (("GET", None), ("PUT", {"status": True}), ("DELETE", None)):
+        answer = stranger.call(method, "/patterns/PT1", body)
+        assert told(answer) == (404, "there is no pattern PT1")
+    assert tenant.get("/patterns/PT1").json["status"] is False
+
+
+def test_ids_are_never_used_again(tenant: Tenant) -> None:
+    tenant.post("/patterns", PATTERN)
+    assert tenant.delete("/patterns/PT1").status_code == 204
+    assert tenant.post("/patterns", PATTERN).json["id"] == "PT2"
+
+
+# The life of a pattern
+
+
+@pytest.mark.parametrize("body", [PATTERN, SCRIPT])
+def test_from_off_to_on_to_a_run_to_off(house: Journey, tenant: Tenant, body: dict[str, Any]) -> None:
+    tenant.post("/patterns", body)
+    on = tenant.put("/patterns/PT1", {"status": True})
+    assert (on.status_code, on.json["status"]) == (200, True)
+    assert tenant.get("/patterns/PT1").json["status"] is True
+    assert starts_something(tenant) is True
+    (run,) = runs_of(house, tenant)
+    assert carry(house, tenant.account_id, run)["status"] == "done"
+    (step,) = rows_of(house, "steps", tenant.account_id, run)
+    assert step["output"] == {"text": "Hello"}
+    assert tenant.put("/patterns/PT1", {"status": False}).json["status"] is False
+    assert starts_something(tenant) is False
+    assert len(runs_of(house, tenant)) == 1
+    assert version_of(house, tenant) == (None, 1)
+
+
+def test_a_pattern_may_be_made_switched_on(house: Journey, tenant: Tenant) -> None:
+    assert tenant.post("/patterns", {**PATTERN, "status": True}).json["status"] is True
+    assert starts_something(tenant) is True
+
+
+def test_a_change_of_its_text_counts_from_the_next_event(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "status": True})
+    assert tenant.put("/patterns/PT1", {"when": '(event (= type "bye"))'}).status_code == 200
+    assert version_of(house, tenant) == (2, 2)
+    assert starts_something(tenant) is False
+
+
+def test_a_change_of_its_name_is_no_new_version(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "status": True})
+    before = workflows.find_workflow(house, tenant.account_id, "PT1").updated_at
+    tenant.put("/patterns/PT1", {"name": "Another", "status": True})
+    assert version_of(house, tenant) == (1, 1)
+    assert workflows.find_workflow(house, tenant.account_id, "PT1").updated_at == before
+
+
+def test_its_runs_go_on_when_it_is_switched_off(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "then": f"(seq (delay 5 minutes) {THEN})", "status": True})
+    starts_something(tenant)
+    (run,) = runs_of(house, tenant)
+    tenant.put("/patterns/PT1", {"status": False})
+    assert carry(house, tenant.account_id, run)["status"] == "running"
+
+
+def test_deleting_it_deletes_its_workflow_and_runs(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "status": True})
+    starts_something(tenant)
+    assert tenant.delete("/patterns/PT1").status_code == 204
+    assert runs_of(house, tenant) == []
+    assert starts_something(tenant) is False
+    with pytest.raises(Problem):
+        workflows.find_workflow(house, tenant.account_id, "PT1")
+    assert tenant.get("/patterns/PT1").status_code == 404
+
+
+def test_what_is_done_to_its_workflow_is_seen(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "status": True})
+    workflows.disable_workflow(house, tenant.account_id, "PT1")
+    assert tenant.get("/patterns/PT1").json["status"] is False
+    assert tenant.put("/patterns/PT1", {"status": True}).json["status"] is True
+    assert starts_something(tenant) is True
+
+
+def test_a_workflow_of_its_name_that_is_not_its_own_stays(house: Journey, tenant: Tenant) -> None:
+    workflows.apply_workflow(house, tenant.account_id, a_workflow(name="PT1"))
+    answer = tenant.post("/patterns", {**PATTERN, "status": True})
+    assert told(answer)[0] == 409
+    assert "there is a workflow PT1 already" in told(answer)[1]
+    assert tenant.get("/patterns").json == []
+
+
+# What cannot be carried out
+
+BROKEN = [
+    ({"when": '(event (= type "hello")'}, "when, line 1, column 1: "),
+    ({"when": '(event\n  (whenever type "hello"))'}, "when, line 2, column 4: "),
+    ({"then": "(send fax x {})"}, "then, line 1, column 7: "),
+    ({"then": "(send echo message {:message +TM9})"}, "then, line 1, column "),
+    ({"then": None}, "then: is missing; to be switched on it needs when and then, or code"),
+    ({"when": None}, "when: is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), BROKEN)
+def test_a_broken_pattern_may_be_kept_but_not_switched_on(
+    house: Journey, tenant: Tenant, change: dict[str, Any], expected: str
+) -> None:
+    body = {name: text for name, text in {**PATTERN, **change}.items() if text is not None}
+    status, said = told(tenant.post("/patterns", {**body, "status": True}))
+    assert status == 400
+    assert said.startswith(expected)
+    assert tenant.get("/patterns").json == []
+    made = tenant.post("/patterns", body)
+    assert (made.status_code, made.json["status"]) == (201, False)
+    path = f"/patterns/{made.json['id']}"
+    assert tenant.put(path, {"status": True}).json["error"].startswith(expected)
+    assert tenant.get(path).json["status"] is False
+    assert workflows.list_workflows(house, tenant.account_id) == []
+
+
+def test_a_broken_change_leaves_the_pattern_in_force(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "status": True})
+    assert tenant.put("/patterns/PT1", {"when": "(event"}).status_code == 400
+    assert tenant.get("/patterns/PT1").json["when"] == WHEN
+    assert starts_something(tenant) is True
+
+
+def test_a_script_tells_its_mistakes_too(tenant: Tenant) -> None:
+    answer = tenant.post("/patterns", {**SCRIPT, "code": '(event {:type "hello"})\n(perform fax x {})', "status": True})
+    assert told(answer)[0] == 400
+    assert told(answer)[1].startswith("code, line 2, column 10: ")
+
+
+def test_an_integration_that_is_not_set_up_is_told_with_its_place(tenant: Tenant) -> None:
+    then = f'(seq (send echo message {{:message "twilio"}}) ; twilio\n     {SMS})'
+    body = {**PATTERN, "then": then, "status": True}
+    assert told(tenant.post("/patterns", body)) == (
+        400,
+        "then, line 2, column 12: twilio is not set up; POST …/integrations/twilio does that",
+    )
+    tenant.post("/integrations/twilio", TWILIO)
+    assert tenant.post("/patterns", body).json["status"] is True
+
+
+def test_a_key_that_cannot_be_one_is_told_by_its_field(tenant: Tenant) -> None:
+    answer = tenant.post("/patterns", {**SCRIPT, "key": "a b", "status": True})
+    assert told(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [("Car service", "Car service"), ("{{id}} ü", "{% raw %}{{id}} ü{% endraw %}"), ("{{id}}{%endraw%}", "PT1")],
+)
+def test_a_message_without_words_has_the_patterns_name(house: Journey, tenant: Tenant, title: str, said: str) -> None:
+    tenant.post("/integrations/twilio", TWILIO)
+    then = '(send twilio sms {:to-phone-number "+15005550006"})'
+    assert tenant.post("/patterns", {**PATTERN, "name": title, "then": then, "status": True}).status_code == 201
+    (step,) = json.loads(workflows.find_version(house, tenant.account_id, "PT1", 1))["steps"]
+    assert step["sms"]["text"] == said
+    assert tenant.put("/patterns/PT1", {"name": "Another"}).status_code == 200
+    (step,) = json.loads(workflows.find_version(house, tenant.account_id, "PT1", 2))["steps"]
+    assert step["sms"]["text"] == "Another"
+
+
+# Templates
+
+
+def with_a_template(tenant: Tenant, text: str = "Hi {{id}}") -> None:
+    tenant.post("/integrations/twilio", TWILIO)
+    assert tenant.post("/templates", {"name": "SMS", "template": text}).json["id"] == "TM1"
+    then = '(send twilio sms {:to-phone-number "+15005550006"} (template {:message +TM1}))'
+    answer = tenant.post("/patterns", {**PATTERN, "then": then, "status": True})
+    assert answer.status_code == 201, answer.data
+
+
+def test_a_changed_template_counts_from_the_next_run(house: Journey, tenant: Tenant) -> None:
+    with_a_template(tenant)
+    assert tenant.put("/templates/TM1", {"template": "Bye {{id}}"}).status_code == 200
+    assert version_of(house, tenant) == (2, 2)
+    assert "Bye {{id}}" in workflows.find_version(house, tenant.account_id, "PT1", 2)
+    starts_something(tenant)
+    (run,) = runs_of(house, tenant)
+    assert the_run(house, tenant.account_id, run)["version"] == 2
+
+
+def test_a_template_that_only_changes_its_name_changes_no_pattern(house: Journey, tenant: Tenant) -> None:
+    with_a_template(tenant)
+    tenant.put("/templates/TM1", {"name": "Another"})
+    assert version_of(house, tenant) == (1, 1)
+
+
+def test_a_template_in_use_is_not_deleted(tenant: Tenant) -> None:
+    with_a_template(tenant)
+    assert told(tenant.delete("/templates/TM1")) == (409, "TM1 is used by PT1; switch that off first")
+    tenant.put("/patterns/PT1", {"status": False})
+    assert tenant.delete("/templates/TM1").status_code == 204
+    assert tenant.put("/patterns/PT1", {"status": True}).status_code == 400
+
+
+# Patterns as CxEngage's own pages have them
+
+JOURNEY = {
+    "name": "Platinum customer gives up",
+    "when": """(within 1 hours (all (count 2 (event (and (= customerSegment "platinum") (= type "flcheck"))))
+                          (count 1 (event (and (= customerSegment "platinum") (= type "cnclticket"))))))""",
+    "then": """(seq (send echo message {:message "Hello"}) (delay 5 minutes)
+     (send twilio sms {:to-phone-number *phone-number*} (template {:message +TM1}) (retries 3) (within 30 seconds)
+           (success (set sid $call-id)) (failure (send echo message {:message *id*}))))""",
+    "status": True,
+}
+MAINTENANCE = {
+    "name": "Maintenance gets dear",
+    "code": """(within 30 days (times 4 (event {:product "car" :type "service"})))
+(let [total (sum (all $maintenance-cost))]
+  (create sendgrid email {:to "dealer@example.com"})
+  (when (> total 5000) (create twilio sms {:to "+15552334444"})))""",
+    "key": "id",
+    "status": True,
+}
+
+
+def test_a_journey_from_switching_on_to_its_first_step(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/integrations/twilio", TWILIO)
+    tenant.post("/templates", {"name": "SMS", "template": "Dear {{first-name}}"})
+    tenant.post("/augments", {"name": "Segments", "type": "file"})
+    tenant.post("/augments/AU1/file", b"id,customerSegment\n7,platinum\n", headers={"Content-Type": "text/csv"})
+    made = tenant.post("/patterns", JOURNEY)
+    assert (made.status_code, made.json["status"]) == (201, True), made.data
+    sent = [
+        tenant.post("/event", {"id": 7, "type": kind, "phone-number": "+15005550006"}).json["contributing?"]
+        for kind in ("flcheck", "flcheck", "cnclticket")
+    ]
+    assert sent == [True, True, True]
+    (run,) = runs_of(house, tenant)
+    carry(house, tenant.account_id, run)
+    first, *_ = rows_of(house, "steps", tenant.account_id, run)
+    assert (first["action"], first["output"]) == ("log", {"text": "Hello"})
+
+
+def test_a_script_starts_with_the_fourth_service(house: Journey, tenant: Tenant) -> None:
+    tenant.post("/integrations/twilio", TWILIO)
+    status, said = told(tenant.post("/patterns", MAINTENANCE))
+    assert (status, said) == (
+        400,
+        "code, line 3, column 11: sendgrid is not set up; POST …/integrations/sendgrid does that",
+    )
+    tenant.post("/integrations/sendgrid", {"account": "dealer", "password": "SG.x", "from": "shop@example.com"})
+    assert tenant.post("/patterns", MAINTENANCE).status_code == 201
+    for _ in range(4):
+        assert runs_of(house, tenant) == []
+        tenant.post("/event", {"id": 7, "product": "car", "type": "service", "maintenance-cost": 1500.50})
+    assert len(runs_of(house, tenant)) == 1

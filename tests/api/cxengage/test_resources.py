@@ -1,0 +1,254 @@
+"""What all resources have in common: made, read, changed and deleted by their ids, apart from those of other tenants."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.api.cxengage import resources
+from app.ingest.accept import Journey
+from app.services.cxengage import crud
+from tests.api.cxengage.conftest import Tenant
+from tests.support.builders import Sender
+
+TEMPLATE = {"name": "SMS", "description": "to a customer", "template": "Hi {{first-name}}"}
+LISTENER = {
+    "name": "Shop",
+    "description": "orders",
+    "type": "shopify",
+    "status": False,
+    "mapping": {"id": "customer.id", "first": "items.0.id"},
+    "options": {"hash": "x", "exact": 1},
+}
+FILE = {
+    "name": "Segments",
+    "description": "by customer",
+    "type": "file",
+    "service": "engine",
+    "augment-service": "engine",
+}
+API = {
+    **FILE,
+    "name": "CRM",
+    "type": "api",
+    "options": {"url": "https://crm.example.com/customer", "attributes": ["a"]},
+}
+FLAT = {**FILE, "type": "api", "url": "https://crm.example.com/customer", "attributes": ["a", "b"]}
+PATTERN = {
+    "name": "Greeting",
+    "description": "says hello",
+    "status": False,
+    "when": '(event (= type "hello"))',
+    "then": '(send echo message {:message "Hello"})',
+}
+SCRIPT = {**PATTERN, "when": None, "then": None, "code": '(event {:type "hello"})', "key": "id"}
+KINDS = [
+    pytest.param("templates", "TM", TEMPLATE, id="template"),
+    pytest.param("listeners", "LI", LISTENER, id="listener"),
+    pytest.param("augments", "AU", FILE, id="file"),
+    pytest.param("augments", "AU", API, id="api"),
+    pytest.param("augments", "AU", FLAT, id="flat-api"),
+]
+each_kind = pytest.mark.parametrize(("kind", "prefix", "body"), KINDS)
+
+
+def shown(body: dict[str, Any], id_: str) -> dict[str, Any]:
+    return {"id": id_, **{name: value for name, value in body.items() if value is not None}}
+
+
+@each_kind
+def test_what_was_made_can_be_read(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+    made = tenant.post(f"/{kind}", body)
+    assert made.status_code == 201
+    assert {name: made.json[name] for name in shown(body, "")} == shown(body, f"{prefix}1")
+    read = tenant.get(f"/{kind}/{prefix}1")
+    assert (read.status_code, read.json) == (200, shown(body, f"{prefix}1"))
+    assert tenant.get(f"/{kind}").json == [read.json]
+
+
+@each_kind
+def test_a_change_leaves_alone_what_it_does_not_name(
+    tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]
+) -> None:
+    tenant.post(f"/{kind}", body)
+    changed = tenant.put(f"/{kind}/{prefix}1", {"name": "Another"})
+    assert (changed.status_code, changed.json) == (200, shown({**body, "name": "Another"}, f"{prefix}1"))
+    assert tenant.get(f"/{kind}/{prefix}1").json == changed.json
+
+
+@each_kind
+def test_what_was_read_may_be_put_back(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+    tenant.post(f"/{kind}", body)
+    read = tenant.get(f"/{kind}/{prefix}1").json
+    assert tenant.put(f"/{kind}/{prefix}1", read).json == read
+
+
+@each_kind
+def test_ids_are_counted_and_never_used_again(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+    assert [tenant.post(f"/{kind}", body).json["id"] for _ in range(2)] == [f"{prefix}1", f"{prefix}2"]
+    gone = tenant.delete(f"/{kind}/{prefix}2")
+    assert (gone.status_code, gone.data) == (204, b"")
+    assert tenant.post(f"/{kind}", body).json["id"] == f"{prefix}3"
+    assert [one["id"] for one in tenant.get(f"/{kind}").json] == [f"{prefix}1", f"{prefix}3"]
+
+
+@each_kind
+def test_another_tenants_id_and_none_at_all_get_the_same_answer(
+    tenant: Tenant, stranger: Tenant, kind: str, prefix: str, body: dict[str, Any]
+) -> None:
+    tenant.post(f"/{kind}", body)
+    path = f"/{kind}/{prefix}1"
+    for method, change in (("GET", None), ("PUT", {"name": "Mine"}), ("DELETE", None)):
+        before = stranger.call(method, path, change)
+        assert before.status_code == 404
+        assert list(before.json) == ["error"]
+    assert stranger.get(f"/{kind}").json == []
+    assert tenant.get(path).json["name"] == body["name"]
+
+
+@each_kind
+@pytest.mark.parametrize("name", ["1", "XX1", "{}0", "{}01", "{}99", "{}9999999999", "{}1x", "{}"])
+def test_what_is_no_id_is_not_found(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any], name: str) -> None:
+    tenant.post(f"/{kind}", body)
+    assert tenant.get(f"/{kind}/{name.format(prefix)}").status_code in ((404, 405) if name == "" else (404,))
+
+
+@each_kind
+def test_an_unknown_field_is_refused_by_its_name_or_kept(
+    tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]
+) -> None:
+    answer = tenant.post(f"/{kind}", {**body, "topic": "CxDemo"})
+    if kind == "listeners":
+        assert answer.json["topic"] == "CxDemo"
+        assert tenant.get("/listeners/LI1").json["topic"] == "CxDemo"
+    else:
+        assert (answer.status_code, answer.json) == (400, {"error": "topic: is unknown"})
+
+
+@each_kind
+def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+    told = {"error": "id: is given by the service and cannot be chosen"}
+    made = tenant.post(f"/{kind}", {**body, "id": f"{prefix}7"})
+    assert (made.status_code, made.json) == (400, told)
+    tenant.post(f"/{kind}", body)
+    changed = tenant.put(f"/{kind}/{prefix}1", {"id": f"{prefix}7"})
+    assert (changed.status_code, changed.json) == (400, told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("templates", {}, "name: is missing"),
+        ("templates", {"name": ""}, "name: has to have 1 to 255 characters"),
+        ("templates", {"name": 5}, "name: has to be text"),
+        ("templates", {"name": "x", "template": None}, "template: has to be text"),
+        ("templates", {"name": "x", "template": "x" * 70_000}, "template: has to have at most 65536 characters"),
+        ("templates", {"description": 1, "name": None}, "description: has to be text; name: has to be text"),
+        ("listeners", {"name": "x"}, "mapping: is missing"),
+        ("listeners", {"name": "x", "mapping": {}}, "mapping: has 0 fields; it has to have 1 to 200"),
+        ("listeners", {"name": "x", "mapping": []}, "mapping: has to be an object"),
+        ("listeners", {"name": "x", "mapping": None}, "mapping: has to be an object"),
+        ("listeners", {"name": "x", "mapping": {"a": 5}}, "mapping: a has to be a dotted path"),
+        ("listeners", {"name": "x", "mapping": {"a": "b..c"}}, "mapping: a has to be a dotted path"),
+        ("listeners", {**LISTENER, "status": "on"}, "status: has to be true or false"),
+        ("listeners", {**LISTENER, "status": 1}, "status: has to be true or false"),
+        ("listeners", {**LISTENER, "options": 1}, "options: has to be an object"),
+        ("listeners", {**LISTENER, "token": "mine"}, "token: is told once and cannot be set"),
+        ("augments", {"name": "x"}, "type: is missing"),
+        ("augments", {"name": "x", "type": "soap"}, "type: has to be file or api"),
+        ("augments", {**FILE, "service": "notification"}, "service: has to be engine"),
+        ("augments", {**FILE, "augment-service": "x"}, "augment-service: has to be engine"),
+        ("augments", {**FILE, "url": "https://example.com"}, "url: an augment of the type file has none"),
+        ("augments", {**FILE, "type": "api"}, "url: is missing"),
+        ("augments", {**API, "url": "https://example.com"}, "url: stands inside of options and outside"),
+        ("augments", {**API, "options": {"url": "hostname"}}, "options.url: has to be a URL such as"),
+        ("augments", {**FLAT, "url": "https://me:secret@example.com/"}, "url: must not have a user name or a password"),
+        ("augments", {**FLAT, "url": "https://example.com:0/"}, "url: has to be a URL such as"),
+        ("augments", {**FLAT, "url": "https://[::1/"}, "url: has to be a URL such as"),
+        ("augments", {**API, "options": {"colour": 1}}, "options.colour: is unknown"),
+        ("augments", {**FLAT, "attributes": []}, "attributes: has to have 1 to 200 names"),
+        ("augments", {**FLAT, "attributes": ["a", 5]}, "attributes[1]: has to be text"),
+        ("augments", {**FLAT, "attributes": "a"}, "attributes: has to be a list of names"),
+    ],
+)
+def test_what_is_wrong_is_told(tenant: Tenant, kind: str, body: dict[str, Any], told: str) -> None:
+    answer = tenant.post(f"/{kind}", body)
+    assert answer.status_code == 400
+    assert answer.json["error"].startswith(told)
+    assert tenant.get(f"/{kind}").json == []
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("Hi {{#vip}}", "template, line 1, column 4: "),
+        ("Hi\n  {{/vip}}", "template, line 2, column 3: "),
+        ("Hi {{name", "template, line 1, column 4: "),
+        ("{{> part}}", "template, line 1, column "),
+    ],
+)
+def test_a_template_that_cannot_be_read_is_refused_with_its_place(tenant: Tenant, text: str, place: str) -> None:
+    tenant.post("/templates", TEMPLATE)
+    for answer in (
+        tenant.post("/templates", {"name": "x", "template": text}),
+        tenant.put("/templates/TM1", {"template": text}),
+    ):
+        assert answer.status_code == 400
+        assert answer.json["error"].startswith(place)
+    assert tenant.get("/templates").json == [shown(TEMPLATE, "TM1")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"{", "line 1, column 2"),
+        (b"[]", "The top level is an array"),
+        (b'{"name": "a", "name": "b"}', "name appears twice"),
+        (b'{"name": "\\u0000"}', "NUL"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(tenant: Tenant, raw: bytes, told: str) -> None:
+    answer = tenant.post("/templates", raw)
+    assert answer.status_code == 400
+    assert told in answer.json["error"]
+
+
+def test_another_media_type_is_refused(tenant: Tenant) -> None:
+    answer = tenant.post("/templates", b"name=x", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status_code == 415
+    assert list(answer.json) == ["error"]
+
+
+def test_a_key_that_only_sends_events_changes_nothing(sender: Sender) -> None:
+    answer = sender.client.open(
+        f"/1.0/tenants/{sender.slug}/templates", headers={"Authorization": f"Bearer {sender.token}"}
+    )
+    assert answer.status_code == 403
+    assert "account:manage" in answer.json["error"]
+
+
+def test_another_tenants_routes_are_closed(tenant: Tenant, stranger: Tenant) -> None:
+    answer = tenant.call("GET", "/templates", prefix=f"/1.0/tenants/{stranger.slug}")
+    assert answer.status_code == 403
+
+
+def test_ids_stay_apart_when_many_are_made_at_once(tenant: Tenant) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: tenant.post("/listeners", LISTENER), range(16)))
+    assert {answer.json["id"] for answer in made} == {f"LI{number}" for number in range(1, 17)}
+
+
+def test_there_is_an_end_to_the_requests_of_a_minute(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "MOST_A_MINUTE", 0)
+    answer = tenant.get("/templates")
+    assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
+    assert answer.headers["Retry-After"] == "60"
+
+
+def test_there_is_an_end_to_their_number(tenant: Tenant, house: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crud, "MOST", 2)
+    assert [tenant.post("/templates", TEMPLATE).status_code for _ in range(3)] == [201, 201, 400]
+    assert len(crud.list_resources(house, tenant.account_id, crud.TEMPLATES)) == 2

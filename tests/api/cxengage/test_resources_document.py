@@ -1,0 +1,60 @@
+"""The commands that docs/cxengage-resources.md prints work when they are pasted one after the other, and answer as printed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from app.core.models import SCOPES
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.support.builders import a_sender
+from tests.support.server import Server, clean_environment
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs/cxengage-resources.md").read_text("utf-8")
+STEPS = re.findall(r"```sh\n(.*?)```.*?```json\n(.*?)```", TEXT, re.DOTALL)
+END = "-- end of block --"
+
+
+@pytest.fixture(scope="module")
+def answers(house: Journey, server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What each block answers, with the names of the printed ones."""
+    sender = a_sender(house, server)
+    token = workflows.create_key(house, sender.account_id, "all", SCOPES)
+    variables = {"url": f"http://127.0.0.1:{server.port}", "tenant": sender.slug, "access_token": token}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"\necho '{END}'\n".join(command for command, _ in STEPS)],
+        cwd=tmp_path_factory.mktemp("pasted"),
+        env=clean_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.replace(sender.slug, "demo").replace(f"EV{sender.account_id}-", "EV1-")
+    return told.split(END)
+
+
+def in_general(text: str) -> str:
+    """Without what is different each time, and without line ends between answers."""
+    text = re.sub(r"sb_[0-9A-Za-z]{8}_[0-9A-Za-z_-]{43}", "TOKEN", text)
+    text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z", "MOMENT", text)
+    return re.sub(r"EV1-[0-9]+", "EV1-N", text).replace("\n", "")
+
+
+@pytest.mark.parametrize(("number", "printed"), list(enumerate(answer for _, answer in STEPS)), ids=range(len(STEPS)))
+def test_a_command_answers_what_is_printed(answers: list[str], number: int, printed: str) -> None:
+    assert in_general(answers[number]) == in_general(printed)
+
+
+def test_the_server_logs_no_token(answers: list[str], server: Server) -> None:
+    tokens = set(re.findall(r"sb_[0-9A-Za-z]{8}_[0-9A-Za-z_-]{43}", "".join(answers)))
+    assert len(tokens) == 1
+    assert not [token for token in tokens if token in server.output()]
+
+
+def test_each_printed_command_has_its_answer() -> None:
+    assert len(STEPS) == TEXT.count("```sh") == TEXT.count("```json") == 15

@@ -1,0 +1,287 @@
+"""The stream of messages as its applications read it: over real sockets, from gunicorn, again and again."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from app.core.ids import now, uuid7
+from app.core.models import EVENTS_READ
+from app.db import messages
+from app.db.messages import NewMessage
+from app.ingest.accept import Journey
+from app.services import message_stream, oauth_clients, workflows
+from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.run_execution import carry
+from tests.support.server import Answer, Server, running_server
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class EventSource:
+    """Reads a stream as browsers do: keeps the last id and the pause, and comes again when told to."""
+
+    server: Server
+    tenant: str
+    ticket: str
+    prefix: str = "/1.0"
+    last_id: str = ""
+    pause: int = 0
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    def come(self) -> Answer:
+        """One more request; what it brings is added to `seen`."""
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
+        path = f"{self.prefix}/tenants/{self.tenant}/stream?ticket={self.ticket}"
+        answer = self.server.open(path, headers=headers)
+        if answer.status_code == 200:
+            assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            for block in answer.text.split("\n\n")[:-1]:
+                self._take(dict(line.split(": ", 1) for line in block.split("\n")))
+        return answer
+
+    def _take(self, fields: dict[str, str]) -> None:
+        assert fields.keys() in ({"retry"}, {"id", "data"})
+        self.pause = int(fields.get("retry", self.pause))
+        if "data" in fields:
+            self.last_id = fields["id"]
+            self.seen.append(json.loads(fields["data"]))
+
+    @property
+    def texts(self) -> list[str]:
+        return [one["text"] for one in self.seen]
+
+
+@pytest.fixture
+def token(house: Journey, acme: Sender) -> str:
+    """A key of acme's that may read."""
+    return workflows.create_key(house, acme.account_id, "reader", (EVENTS_READ,))
+
+
+def ask_for_ticket(server: Server, tenant: str, token: str, prefix: str = "/1.0") -> Answer:
+    headers = {"Authorization": f"Bearer {token}"}
+    return server.open(f"{prefix}/tenants/{tenant}/ticket", method="POST", headers=headers)
+
+
+def listening(server: Server, sender: Sender, token: str, prefix: str = "/1.0") -> EventSource:
+    """One who has a ticket and has not read yet."""
+    answer = ask_for_ticket(server, sender.slug, token, prefix)
+    assert (answer.status_code, answer.json.keys(), answer.json["ttl"]) == (200, {"ticket", "ttl"}, 60)
+    return EventSource(server, sender.slug, answer.json["ticket"], prefix)
+
+
+def say(house: Journey, sender: Sender, *texts: str) -> list[UUID]:
+    """Keep some messages, each in a transaction of its own."""
+    ids = []
+    for text in texts:
+        new = NewMessage(uuid7(now()), sender.account_id, uuid4(), 0, "jane", text, {})
+        with house.database.transaction() as connection:
+            ids.append(messages.keep_message(connection, new, now()))
+    return ids
+
+
+@pytest.mark.parametrize("prefix", ["/1.0", ""])
+def test_what_a_workflow_says_arrives(house: Journey, server: Server, acme: Sender, token: str, prefix: str) -> None:
+    source = listening(server, acme, token, prefix)
+    said = {"text": "about {{ data.what }}\nand 🙂", "data": {"price": "{{ data.price }}", "exact": 1.10}}
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"message": said}]))
+    (run,) = acme.post(an_event(data={"what": "<b>&</b>", "price": 0.1})).json["runs"]
+    carry(house, acme.account_id, run)
+    answer = source.come()
+    assert b"<b>" not in answer.data
+    (one,) = source.seen
+    assert one.keys() == {"id", "text", "data", "distinct_id", "run", "created_at"}
+    assert (one["text"], one["data"]) == ("about <b>&</b>\nand 🙂", {"price": "0.1", "exact": 1.1})
+    assert (one["distinct_id"], one["run"], one["id"]) == ("915673412780", run, source.last_id)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", one["created_at"])
+
+
+def test_each_answer_ends_and_says_when_to_come_again(server: Server, acme: Sender, token: str) -> None:
+    source = listening(server, acme, token)
+    answer = source.come()
+    assert (answer.status_code, answer.data, source.pause) == (200, b"retry: 1000\n\n", 1_000)
+    assert (answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]) == ("no-store", "*")
+
+
+def test_who_comes_again_gets_the_rest_and_nothing_twice(
+    house: Journey, server: Server, acme: Sender, token: str
+) -> None:
+    source = listening(server, acme, token)
+    say(house, acme, "a", "b")
+    source.come()
+    source.come()
+    say(house, acme, "c")
+    source.come()
+    assert source.texts == ["a", "b", "c"]
+
+
+def test_a_new_reader_goes_on_where_an_old_one_ended(house: Journey, server: Server, acme: Sender, token: str) -> None:
+    old = listening(server, acme, token)
+    say(house, acme, "a", "b")
+    old.come()
+    say(house, acme, "c")
+    new = listening(server, acme, token)
+    new.ticket += f"&last_event_id={old.last_id}"
+    new.come()
+    say(house, acme, "d")
+    new.come()
+    assert new.texts == ["c", "d"]
+
+
+def test_five_hundred_come_at_once(house: Journey, server: Server, acme: Sender, token: str) -> None:
+    source = listening(server, acme, token)
+    with house.database.transaction() as connection:
+        for number in range(501):
+            new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", str(number), {})
+            messages.keep_message(connection, new, now())
+    source.come()
+    assert len(source.seen) == 500
+    source.come()
+    assert source.texts == list(map(str, range(501)))
+
+
+def test_readers_miss_and_double_nothing_while_workers_write(
+    house: Journey, server: Server, acme: Sender, token: str
+) -> None:
+    sources = [listening(server, acme, token) for _ in range(2)]
+    ended = threading.Event()
+
+    def follow(source: EventSource) -> list[str]:
+        while True:
+            over, before = ended.is_set(), len(source.seen)
+            source.come()
+            if over and len(source.seen) == before:
+                return source.texts
+
+    with ThreadPoolExecutor(6) as threads:
+        readers = [threads.submit(follow, source) for source in sources]
+        texts = [[f"{writer}-{number}" for number in range(20)] for writer in range(4)]
+        for writer in [threads.submit(say, house, acme, *each) for each in texts]:
+            writer.result(60)
+        ended.set()
+        seen = [reader.result(60) for reader in readers]
+    assert seen[0] == seen[1]
+    assert sorted(seen[0]) == sorted(text for each in texts for text in each)
+    for number, each in enumerate(texts):
+        assert [text for text in seen[0] if text.startswith(f"{number}-")] == each
+
+
+def test_a_server_of_one_request_at_a_time_serves_many_readers(house: Journey, acme: Sender, token: str) -> None:
+    """gunicorn's plain worker: none of the streams occupies it."""
+    environment = {
+        "DATABASE_URL": house.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "GUNICORN_CMD_ARGS": "--worker-class sync",
+    }
+    with running_server(**environment) as plain:
+        sources = [listening(plain, acme, token) for _ in range(20)]
+        say(house, acme, "a")
+        with ThreadPoolExecutor(20) as threads:
+            list(threads.map(EventSource.come, sources))
+        assert [source.texts for source in sources] == [["a"]] * 20
+        assert plain.open("/health").status_code == 200
+
+
+@pytest.mark.parametrize("tenant", ["%00", "acme%00", "%ff", "."])
+def test_a_tenant_that_cannot_be_one_has_no_stream(server: Server, tenant: str) -> None:
+    answer = server.open(f"/1.0/tenants/{tenant}/stream?ticket=x")
+    assert (answer.status_code, list(answer.json)) == (401, ["error"])
+
+
+@pytest.mark.parametrize("ticket", ["", "nonsense", "x" * 1_000, "%00", "%ff", "a&ticket=b"])
+def test_without_a_good_ticket_there_is_no_stream(server: Server, acme: Sender, ticket: str) -> None:
+    answer = EventSource(server, acme.slug, ticket).come()
+    assert (answer.status_code, list(answer.json)) == (401, ["error"])
+
+
+def test_another_tenants_ticket_opens_nothing(
+    house: Journey, server: Server, acme: Sender, globex: Sender, token: str
+) -> None:
+    source = listening(server, acme, token)
+    say(house, globex, "secret")
+    answers = [EventSource(server, tenant, source.ticket).come() for tenant in (globex.slug, "nobody")]
+    assert [one.status_code for one in answers] == [401, 401]
+    assert answers[0].data == answers[1].data
+    say(house, acme, "a")
+    source.come()
+    assert source.texts == ["a"]
+
+
+def test_a_ticket_takes_a_key_of_the_tenant_that_may_read(
+    house: Journey, server: Server, acme: Sender, globex: Sender, token: str
+) -> None:
+    foreign = workflows.create_key(house, globex.account_id, "reader", (EVENTS_READ,))
+    asked = [(acme.slug, foreign), (acme.slug, acme.token), (globex.slug, token), ("nobody", token)]
+    assert [ask_for_ticket(server, *each).status_code for each in asked] == [403] * 4
+    answer = server.open(f"/1.0/tenants/{acme.slug}/ticket", method="POST")
+    assert (answer.status_code, list(answer.json)) == (401, ["error"])
+
+
+def test_an_access_token_makes_tickets_until_its_client_is_revoked(
+    house: Journey, server: Server, acme: Sender
+) -> None:
+    client_id, secret = oauth_clients.create_client(house, acme.account_id, "app")
+    issued = oauth_clients.issue_token(house, client_id, secret)
+    assert issued is not None
+    source = listening(server, acme, issued.text)
+    say(house, acme, "a")
+    source.come()
+    assert source.texts == ["a"]
+    oauth_clients.revoke_client(house, client_id)
+    assert source.come().status_code == 401
+
+
+@pytest.mark.parametrize("last", ["nonsense", "01a20154", str(uuid4()), "%20"])
+def test_an_id_that_cannot_be_one_is_refused(server: Server, acme: Sender, token: str, last: str) -> None:
+    source = listening(server, acme, token)
+    source.last_id = last
+    answer = source.come()
+    assert (answer.status_code, list(answer.json)) == (400, ["error"])
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_other_methods_are_refused(server: Server, acme: Sender, method: str) -> None:
+    answer = server.open(f"/1.0/tenants/{acme.slug}/ticket", method=method)
+    assert (answer.status_code, list(answer.json), answer.headers["Allow"]) == (405, ["error"], "POST")
+
+
+def test_the_commands_of_the_document_work(house: Journey, server: Server, acme: Sender, token: str) -> None:
+    (commands,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/cxengage-stream.md").read_text("utf-8"), re.DOTALL)
+    ticket, stream = commands.strip().splitlines()
+    environment = {
+        "url": f"http://127.0.0.1:{server.port}",
+        "tenant": acme.slug,
+        "access_token": token,
+        "PATH": "/usr/bin:/bin",
+    }
+    got = subprocess.run(
+        ["sh", "-ec", f'{ticket}; echo "$ticket"'], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    (said,) = say(house, acme, "a")
+    read = subprocess.run(
+        ["sh", "-ec", stream], env={**environment, "ticket": got}, capture_output=True, text=True, check=True
+    ).stdout
+    assert read.startswith(f"retry: 1000\n\nid: {said}\ndata: {{")
+    assert read.endswith("}\n\n")
+
+
+def test_what_is_counted_under_a_lock_is_counted_once(house: Journey, acme: Sender) -> None:
+    """A step that says its message again takes no number."""
+    new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", "a", {})
+    with house.database.transaction() as connection:
+        ids = {messages.keep_message(connection, new, now()) for _ in range(3)}
+        latest = connection.exec_driver_sql(
+            "SELECT latest FROM streams WHERE account_id = %(id)s", {"id": acme.account_id}
+        ).scalar_one()
+    assert (ids, latest) == ({new.id}, 1)
+    assert message_stream.MOST_AT_ONCE == 500

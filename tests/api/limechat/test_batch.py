@@ -1,0 +1,485 @@
+"""`POST /api/v1/cvf-events/batch`: good events are stored though others are bad; each item obeys the rules of single ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.core.ids import moment_of
+from app.core.models import PLANS
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.api.conftest import Rows, settings_of
+from tests.support.builders import BATCH_PATH, Sender, a_sender, a_workflow, an_event
+from tests.support.server import Server, running_server
+
+SMALL = {
+    "MAX_BATCH_EVENTS": "5",
+    "MAX_BATCH_BYTES": "2000",
+    "MAX_BATCH_UNPACKED_BYTES": "4000",
+    "MAX_EVENT_BYTES": "1024",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(house: Journey, server: Server) -> Sender:
+    """A sender for tests that do not mind each other's events."""
+    return a_sender(house, server)
+
+
+@pytest.fixture(scope="module")
+def small(house: Journey) -> Iterator[Sender]:
+    """A sender to a server with small limits."""
+    with running_server(**settings_of(house), **SMALL) as running:
+        yield a_sender(house, running)
+
+
+@pytest.fixture
+def local(house: Journey, client: FlaskClient) -> Sender:
+    """A new account that is posted to without a network."""
+    return a_sender(house, client)
+
+
+def stored(rows: Rows, sender: Sender) -> list[tuple[object, ...]]:
+    """Name, subject and data of all that the account has, in the order of acceptance."""
+    return rows("SELECT event, distinct_id, data FROM events WHERE account_id = %s ORDER BY id", sender.account_id)
+
+
+def named(*names: str) -> list[dict[str, Any]]:
+    return [an_event(event=name) for name in names]
+
+
+# What goes in
+
+
+def test_all_good_events_are_stored_in_their_order(acme: Sender, rows: Rows) -> None:
+    answer = acme.post_batch([an_event(event=f"e{number}", data={"n": number}) for number in range(1_500)])
+    assert answer.status_code == 200
+    assert set(answer.json) == {"accepted", "duplicates", "ids", "errors"}
+    assert (answer.json["accepted"], answer.json["duplicates"], answer.json["errors"]) == (1_500, 0, [])
+    assert [row[0] for row in stored(rows, acme)] == [f"e{number}" for number in range(1_500)]
+    assert answer.json["ids"] == sorted(answer.json["ids"])
+
+
+def test_ids_and_moments_grow_from_item_to_item(acme: Sender, rows: Rows) -> None:
+    ids = acme.post_batch(named(*"abcde")).json["ids"]
+    found = rows("SELECT id, received_at FROM events WHERE account_id = %s ORDER BY received_at", acme.account_id)
+    assert [row[0] for row in found] == ids
+    moments = [moment for _, moment in found if isinstance(moment, datetime)]
+    assert len(set(moments)) == 5
+    assert moments == [moment_of(UUID(event_id)) for event_id in ids]
+
+
+def test_lines_are_taken_and_blank_ones_do_not_count(acme: Sender, rows: Rows) -> None:
+    one, two = (json.dumps(event).encode() for event in named("one", "two"))
+    answer = acme.post_lines(b"\r\n" + one + b"\r\n\n  \n \t" + two + b"  ")
+    assert (answer.status_code, answer.json["accepted"]) == (200, 2)
+    assert [row[0] for row in stored(rows, acme)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_gzip_is_unpacked(acme: Sender, rows: Rows, lines: bool) -> None:
+    post = acme.post_lines if lines else acme.post_batch
+    text = b"\n".join(json.dumps(event).encode() for event in named("one", "two"))
+    answer = post(gzip.compress(text if lines else json.dumps(named("one", "two")).encode()), Content_Encoding="gzip")
+    assert answer.status_code == 200
+    assert [row[0] for row in stored(rows, acme)] == ["one", "two"]
+
+
+def test_an_event_of_a_batch_is_stored_as_one_of_its_own(acme: Sender, rows: Rows) -> None:
+    odd = an_event(
+        event="odd\tname\\N\n",
+        distinct_id=12,
+        phone="+91 (567) 341-2780",
+        campaign={"x": 1.50},
+        data={"a\\b": "\\.\n\t"},
+    )
+    sent = [odd, an_event(distinct_id=...), an_event(phone=...), an_event(data=...), an_event(event="a b")]
+    for event in sent:
+        assert acme.post(event).status_code == 200
+    assert acme.post_batch(sent).json["accepted"] == len(sent)
+    columns = "event, distinct_id, phone, data::text, extra::text, decisions, warnings, idempotency_key"
+    found = rows(f"SELECT {columns} FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
+    assert found[: len(sent)] == found[len(sent) :]
+    assert found[0][:2] == ("odd\tname\\N\n", "12")
+
+
+@pytest.mark.parametrize(
+    "number", ["12345678901234567890123", "0.1234567890123456789", "1e400", "-0.0", "1e-400", "0e5"]
+)
+@pytest.mark.parametrize("field", ["data", "extra"])
+def test_numbers_are_kept_exactly(shared: Sender, rows: Rows, number: str, field: str) -> None:
+    text = json.dumps([an_event(**{field: {"n": "?"}})]).replace('"?"', number)
+    (event_id,) = shared.post_batch(text).json["ids"]
+    column = "data" if field == "data" else "extra -> 'extra'"
+    question = f"SELECT ({column} ->> 'n')::numeric = %s::numeric FROM events WHERE id = %s"
+    assert rows(question, number, event_id) == [(True,)]
+
+
+# What does not
+
+
+BAD_ITEMS: list[tuple[str, str, str | None, str]] = [
+    ("number", "17", None, "The top level is a number"),
+    ("list", "[]", None, "The top level is an array"),
+    ("null", "null", None, "The top level is null"),
+    ("no name", '{"distinct_id": "1"}', "event", "is missing"),
+    ("nobody", '{"event": "x"}', "distinct_id", "one of the two"),
+    ("phone", '{"event": "x", "phone": "5673412780"}', "phone", "has to begin with +"),
+    ("phone number", '{"event": "x", "phone": 5673412780}', "phone", "is a number"),
+    ("name", '{"event": "", "distinct_id": "1"}', "event", "has 0 characters"),
+    ("long name", json.dumps({"event": "x" * 256, "distinct_id": "1"}), "event", "has 256 characters"),
+    ("long subject", json.dumps({"event": "x", "distinct_id": "1" * 256}), "distinct_id", "has 256 characters"),
+    ("data", '{"event": "x", "distinct_id": "1", "data": []}', "data", "has to be an object"),
+    ("data null", '{"event": "x", "distinct_id": "1", "data": null}', "data", "has to be an object"),
+    ("key", '{"event": "x", "distinct_id": "1", "idempotency_key": "é"}', "idempotency_key", "printable"),
+    ("key number", '{"event": "x", "distinct_id": "1", "idempotency_key": 7}', "idempotency_key", "printable"),
+    ("empty key", '{"event": "x", "distinct_id": "1", "idempotency_key": ""}', "idempotency_key", "printable"),
+    ("NUL", '{"event": "x", "distinct_id": "1", "data": {"a": "\\u0000"}}', "data.a", "NUL"),
+    ("NUL in name", '{"event": "x\\u0000", "distinct_id": "1"}', "event", "NUL"),
+    ("surrogate", '{"event": "x", "distinct_id": "1", "data": {"a": "\\ud800"}}', "data.a", "surrogate"),
+    (
+        "number beyond",
+        '{"event": "x", "distinct_id": "1", "data": {"a": 1e999999}}',
+        "data.a",
+        "beyond what can be stored",
+    ),
+    ("fraction beyond", '{"event": "x", "distinct_id": "1", "data": {"a": 1e-99999}}', "data.a", "beyond what"),
+    ("twice", '{"event": "x", "event": "x", "distinct_id": "1"}', None, "event appears twice"),
+    (
+        "twice inside",
+        '{"event": "x", "distinct_id": "1", "data": {"a": [{"b": 1, "\\u0062": 2}]}}',
+        None,
+        "data.a[0].b",
+    ),
+    ("NaN", '{"event": "x", "distinct_id": "1", "data": {"a": NaN}}', None, "NaN"),
+    ("deep", '{"event": "x", "distinct_id": "1", "data": {"a": ' + "[" * 63 + "]" * 63 + "}}", None, "64 levels"),
+]
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
+@pytest.mark.parametrize(("bad", "field", "says"), [row[1:] for row in BAD_ITEMS], ids=[row[0] for row in BAD_ITEMS])
+def test_a_bad_item_is_refused_alone(
+    local: Sender, rows: Rows, bad: str, field: str | None, says: str, lines: bool
+) -> None:
+    one, two = (json.dumps(event) for event in named("one", "two"))
+    as_lines, as_array = f"{one}\n\n{bad}\n{two}".encode(), f"[{one}, {bad}, {two}]"
+    answer = local.post_lines(as_lines) if lines else local.post_batch(as_array)
+    assert answer.status_code == 207, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json["accepted"] == 2
+    assert [event_id is None for event_id in answer.json["ids"]] == [False, True, False]
+    error = answer.json["errors"][0]
+    assert list(error) == ["index", "field", "message"]
+    assert (error["index"], error["field"]) == (1, field)
+    assert says in error["message"]
+    assert [row[0] for row in stored(rows, local)] == ["one", "two"]
+
+
+def test_messages_are_those_of_single_events(local: Sender) -> None:
+    bad = {"event": "", "phone": "5673412780", "data": 1}
+    alone = local.post(bad).json["errors"]
+    together = local.post_batch([an_event(), bad]).json["errors"]
+    assert together == [{"index": 1, **error} for error in alone]
+    assert len(together) == 3
+
+
+def test_all_items_bad_is_a_207_that_stores_nothing(local: Sender, rows: Rows) -> None:
+    answer = local.post_batch([{}, {}])
+    assert (answer.status_code, answer.json["accepted"], answer.json["ids"]) == (207, 0, [None, None])
+    assert stored(rows, local) == []
+
+
+BROKEN_ARRAYS = [
+    (b"", "empty"),
+    (b" \n", "empty"),
+    (b"{}", "an array of events"),
+    (b'"x"', "an array of events"),
+    (b"[", "line 1, column 2"),
+    (b"[{}", "line 1, column 4"),
+    (b"[{},\n{} {}]", "line 2, column 4"),
+    (b'[{},\n {"a" 1}]', "line 2, column 7"),
+    ('[{"é": 1},\n {"é": "é" x}]'.encode(), "line 2, column 12"),
+    (b"[{}]]", "line 1, column 5"),
+    (b'[{"a": 01}]', "line 1, column"),
+    (b'[{"a": "\x01"}]', "line 1, column"),
+    (b'[{"a": "\xff"}]', "UTF-8: byte 9"),
+    (b"\xef\xbb\xbf[]", "line 1, column 1"),
+    (b"[" * 100_000, "nested more than 64"),
+    (b"[" * 100_000 + b"]" * 100_000, "nested more than 64"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), BROKEN_ARRAYS, ids=range(len(BROKEN_ARRAYS)))
+def test_a_broken_array_is_refused_with_the_place_and_nothing_is_stored(local: Sender, body: bytes, says: str) -> None:
+    answer = local.post_batch(body)
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert says in answer.json["detail"]
+
+
+def test_nothing_of_a_broken_array_is_stored(local: Sender, rows: Rows) -> None:
+    good = json.dumps(an_event())
+    assert local.post_batch(f"[{good}, {good}, {{]").status_code == 400
+    assert stored(rows, local) == []
+
+
+def test_a_broken_line_is_refused_alone(local: Sender, rows: Rows) -> None:
+    good = json.dumps(an_event()).encode()
+    answer = local.post_lines(b"\n".join([good, b'{"event": "x",', b'{"event": "\xff"}', b"\xef\xbb\xbf" + good, good]))
+    assert answer.status_code == 207
+    assert [error["index"] for error in answer.json["errors"]] == [1, 2, 3]
+    assert {error["field"] for error in answer.json["errors"]} == {None}
+    assert "The event is not JSON" in answer.json["errors"][0]["message"]
+    assert "line 1, column 15" in answer.json["errors"][0]["message"]
+    assert "not UTF-8" in answer.json["errors"][1]["message"]
+    assert len(stored(rows, local)) == 2
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
+def test_an_empty_batch_is_no_mistake(local: Sender, lines: bool) -> None:
+    answer = local.post_lines(b"\n \n") if lines else local.post_batch([])
+    assert answer.status_code == 200
+    assert answer.json == {"accepted": 0, "duplicates": 0, "ids": [], "errors": []}
+
+
+# Limits
+
+
+def test_five_thousand_events_are_taken(acme: Sender, rows: Rows) -> None:
+    answer = acme.post_batch([an_event(data={})] * 5_000)
+    assert (answer.status_code, answer.json["accepted"], len(set(answer.json["ids"]))) == (200, 5_000, 5_000)
+    assert rows("SELECT count(*) FROM events WHERE account_id = %s", acme.account_id) == [(5_000,)]
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
+def test_one_event_more_is_refused(acme: Sender, rows: Rows, lines: bool) -> None:
+    answer = (acme.post_lines if lines else acme.post_batch)([an_event(data={})] * 5_001)
+    assert answer.status_code == 413
+    assert "5000 events" in answer.json["detail"]
+    assert stored(rows, acme) == []
+
+
+def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(small: Sender) -> None:
+    text = json.dumps(named("one")).encode()
+    assert small.post_batch(text.ljust(2_000)).status_code == 200
+    assert small.post_batch(text.ljust(2_001)).status_code == 413
+
+
+def test_a_packed_body_may_hold_more_but_not_too_much(small: Sender) -> None:
+    text = json.dumps(named("one")).encode()
+    assert small.post_batch(gzip.compress(text.ljust(4_000)), Content_Encoding="gzip").status_code == 200
+    assert small.post_batch(gzip.compress(text.ljust(4_001)), Content_Encoding="gzip").status_code == 413
+
+
+def test_the_number_of_events_is_a_setting(small: Sender) -> None:
+    tiny = {"event": "x", "distinct_id": "1"}
+    assert small.post_batch([tiny] * 5).status_code == 200
+    assert small.post_batch([tiny] * 6).status_code == 413
+    assert small.post_lines([tiny] * 6).status_code == 413
+
+
+def test_each_item_obeys_the_limit_of_a_single_event(small: Sender) -> None:
+    answer = small.post_batch([an_event(), an_event(data={"x": "y" * 1_000})])
+    assert (answer.status_code, answer.json["accepted"]) == (207, 1)
+    assert answer.json["errors"] == [{"index": 1, "field": None, "message": "The event is larger than 1024 bytes."}]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/ndjson", "application/json; charset=latin-1", ""])
+def test_other_media_types_are_refused(local: Sender, content_type: str) -> None:
+    assert local.post_batch([an_event()], Content_Type=content_type).status_code == 415
+
+
+def test_get_is_refused_with_what_is_allowed(local: Sender) -> None:
+    answer = local.client.get(BATCH_PATH)  # type: ignore[union-attr]
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
+# Who may
+
+
+def test_a_key_is_needed_and_has_to_be_the_accounts_own(local: Sender, globex: Sender, rows: Rows) -> None:
+    assert local.post_batch([an_event()], x_limechat_uat="").status_code == 401
+    assert local.post_batch([an_event()], x_limechat_uat="sb_00000000_x").status_code == 401
+    assert local.post_batch([an_event()], x_fb_account_id=str(globex.account_id)).status_code == 403
+    assert stored(rows, local) == stored(rows, globex) == []
+
+
+def test_a_disabled_account_is_told_so_before_what_is_wrong_with_its_batch(house: Journey, local: Sender) -> None:
+    assert local.post_batch([an_event()]).status_code == 200
+    workflows.switch_account(house, local.account_id, on=False)
+    assert local.post_batch([an_event()]).status_code == 403
+
+
+# Rates
+
+
+def limited(house: Journey, client: FlaskClient, rate: int) -> Sender:
+    """A new sender with a rate."""
+    sender = a_sender(house, client, plan="trial")
+    workflows.change_plan(house, sender.account_id, PLANS["trial"], rate)
+    return sender
+
+
+def test_each_event_counts(house: Journey, client: FlaskClient) -> None:
+    sender = limited(house, client, 1_000_000)
+    answer = sender.post_batch(named("a", "b", "c"))
+    assert answer.headers["RateLimit-Limit"] == "1000000"
+    assert answer.headers["RateLimit-Remaining"] == "999997"
+    assert answer.headers["RateLimit-Reset"] == "1"
+
+
+def test_a_batch_above_what_is_left_is_refused_as_a_whole(house: Journey, client: FlaskClient, rows: Rows) -> None:
+    sender = limited(house, client, 10)
+    answers = [sender.post_batch(named("a", "b", "c")) for _ in range(12)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+    assert len(stored(rows, sender)) == 3 * (12 - len(refused))
+
+
+def test_a_batch_larger_than_the_rate_is_let_in_and_takes_its_seconds(
+    house: Journey, client: FlaskClient, rows: Rows
+) -> None:
+    sender = limited(house, client, 2)
+    first = sender.post_batch(named(*"abcdefghijklmnopqrst"))
+    assert (first.status_code, first.headers["RateLimit-Remaining"], first.headers["RateLimit-Reset"]) == (
+        200,
+        "0",
+        "10",
+    )
+    second, single = sender.post_batch(named(*"abc")), sender.post(an_event())
+    assert (second.status_code, single.status_code) == (429, 429)
+    assert 1 < int(second.headers["Retry-After"]) <= 10
+    assert "seconds and send again" in second.json["detail"]
+    assert len(stored(rows, sender)) == 20
+
+
+def test_a_larger_one_that_comes_after_another_event_has_to_wait(house: Journey, client: FlaskClient) -> None:
+    for rate in (20, 5, 2):
+        sender = limited(house, client, rate)
+        statuses = [sender.post(an_event()).status_code, sender.post_batch(named(*"a" * (rate + 1))).status_code]
+        if statuses == [200, 429]:
+            return
+    pytest.fail("this machine takes more than a second for two requests, three times over")
+
+
+def test_a_malformed_batch_counts_as_one_event(house: Journey, client: FlaskClient) -> None:
+    sender = limited(house, client, 1_000_000)
+    assert sender.post_batch(b"[").headers["RateLimit-Remaining"] == "999999"
+
+
+# Idempotency keys
+
+
+def keyed(key: str, **changes: Any) -> dict[str, Any]:
+    return an_event(idempotency_key=key, **changes)
+
+
+def test_the_same_item_twice_in_a_batch_is_stored_once(acme: Sender, rows: Rows) -> None:
+    answer = acme.post_batch([keyed("k"), an_event(), keyed("k")])
+    assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (200, 2, 1)
+    first, _, third = answer.json["ids"]
+    assert first == third
+    assert len(stored(rows, acme)) == 2
+    kept = rows("SELECT idempotency_key, extra FROM events WHERE id = %s", first)
+    assert kept == [("k", None)]
+
+
+def test_another_content_with_the_same_key_is_refused(acme: Sender, rows: Rows) -> None:
+    answer = acme.post_batch([keyed("k"), keyed("k", event="other")])
+    assert (answer.status_code, answer.json["accepted"], answer.json["ids"][1]) == (207, 1, None)
+    (error,) = answer.json["errors"]
+    assert (error["index"], error["field"]) == (1, "idempotency_key")
+    assert "item 0 of this batch" in error["message"]
+    assert len(stored(rows, acme)) == 1
+
+
+def test_a_batch_sent_again_stores_nothing_and_tells_the_first_ids(acme: Sender, rows: Rows) -> None:
+    items = [keyed(f"k{number}") for number in range(50)]
+    first, second = acme.post_batch(items).json, acme.post_batch(items[::-1]).json
+    assert (second["accepted"], second["duplicates"]) == (0, 50)
+    assert second["ids"] == first["ids"][::-1]
+    assert len(stored(rows, acme)) == 50
+
+
+def test_a_key_used_before_with_another_content_is_refused_alone(acme: Sender, rows: Rows) -> None:
+    (first,) = acme.post_batch([keyed("k")]).json["ids"]
+    answer = acme.post_batch([keyed("k", event="other"), keyed("k", event="other"), keyed("l")])
+    assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (207, 1, 0)
+    assert [error["index"] for error in answer.json["errors"]] == [0, 1]
+    assert first in answer.json["errors"][0]["message"]
+    assert len(stored(rows, acme)) == 2
+
+
+def test_a_refused_item_uses_up_no_key(acme: Sender) -> None:
+    assert acme.post_batch([keyed("k", event=""), keyed("k")]).json["accepted"] == 1
+
+
+def test_the_batchs_own_key_makes_all_of_it_repeatable(acme: Sender, rows: Rows) -> None:
+    items = [an_event(), an_event(), keyed("own")]
+    first, second = (acme.post_batch(items, Idempotency_Key="batch 7").json for _ in range(2))
+    assert (first["accepted"], second["accepted"], second["duplicates"]) == (3, 0, 3)
+    assert first["ids"] == second["ids"]
+    found = rows("SELECT idempotency_key FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
+    assert found == [("batch 7#0",), ("batch 7#1",), ("own",)]
+
+
+def test_a_batchs_own_key_may_not_be_too_long(acme: Sender) -> None:
+    assert acme.post_batch([an_event()], Idempotency_Key="k" * 240).status_code == 200
+    assert acme.post_batch([an_event()], Idempotency_Key="k" * 241).status_code == 422
+
+
+def test_keys_of_one_account_are_no_business_of_another(acme: Sender, globex: Sender) -> None:
+    assert [sender.post_batch([keyed("k")]).json["accepted"] for sender in (acme, globex)] == [1, 1]
+
+
+def test_a_key_is_forgotten_after_30_days(acme: Sender, rows: Rows) -> None:
+    acme.post_batch([keyed("k")])
+    rows("UPDATE idempotency_keys SET received_at = now() - interval '31 days' WHERE account_id = %s", acme.account_id)
+    assert acme.post_batch([keyed("k", event="other")]).json["accepted"] == 1
+
+
+# What follows
+
+
+def test_runs_are_started_with_their_jobs_and_decisions(house: Journey, acme: Sender, rows: Rows) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"event": "product_view", "where": "data.n > 1"}))
+    ids = acme.post_batch([an_event(data={"n": number}) for number in range(4)]).json["ids"]
+    runs = rows("SELECT id, event_id, distinct_id, status FROM runs WHERE account_id = %s ORDER BY id", acme.account_id)
+    assert [(run[1], *run[2:]) for run in runs] == [(each, "915673412780", "running") for each in ids[2:]]
+    jobs = [f"{acme.account_id}:{run[0]}:1".encode() for run in runs]
+    assert rows("SELECT count(*) FROM pgqueuer WHERE payload = ANY (%s)", jobs) == [(2,)]
+    told = rows("SELECT decisions -> 0 FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
+    reasons = [(row[0]["started"], row[0]["reason"], row[0].get("run")) for row in told]  # type: ignore[index, attr-defined]
+    assert reasons == [(False, "the filter is false", None)] * 2 + [(True, "matched", run[0]) for run in runs]
+
+
+def test_events_that_runs_wait_for_are_announced(house: Journey, acme: Sender, rows: Rows) -> None:
+    steps = [{"wait_for": "paid", "timeout": "1h"}, {"log": "x"}]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    ids = acme.post_batch(named("paid", "other", "paid")).json["ids"]
+    jobs = rows("SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event' ORDER BY id")
+    ours = [job for (job,) in jobs if str(job).startswith(f"{acme.account_id}:")]
+    assert ours == [f"{acme.account_id}:{ids[0]}", f"{acme.account_id}:{ids[2]}"]
+
+
+def test_a_workflow_enabled_a_moment_ago_is_not_missed(house: Journey, acme: Sender, rows: Rows) -> None:
+    acme.post_batch([an_event()])
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    acme.post_batch(named("product_view", "product_view"))
+    assert rows("SELECT count(*) FROM runs WHERE account_id = %s", acme.account_id) == [(2,)]
+
+
+def test_a_key_revoked_a_moment_ago_stores_nothing(house: Journey, acme: Sender, rows: Rows) -> None:
+    acme.post_batch([an_event()])
+    workflows.revoke_key(house, acme.token.split("_")[1])
+    assert acme.post_batch([an_event()]).status_code == 401
+    assert len(stored(rows, acme)) == 1

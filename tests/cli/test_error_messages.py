@@ -1,0 +1,54 @@
+"""A command line that cannot be understood: the usage, one line that says what is wrong, exit code 2. For all commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from flask import Flask
+
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender
+
+
+def _commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, *before, name)
+        else:
+            yield (*before, name)
+
+
+def test_an_option_that_no_command_has_is_told_with_the_usage(app: Flask, flask: CommandLine) -> None:
+    every = list(_commands(app.cli))
+    assert len(every) > 30
+    for words in every:
+        result = flask(*words, "--nonsense")
+        assert (result.exit_code, result.stdout) == (2, ""), words
+        first, *_, last = result.stderr.splitlines()
+        assert first.startswith("Usage: "), words
+        assert last.startswith("Error: No such option"), words
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["account", "create", "a", "--plan", "gold"], "Error: Invalid value for '--plan': 'gold' is not one of"),
+        (["account", "plan", "acme"], "Error: Missing argument '{trial|standard|unlimited}'"),
+        (["run", "list", "--since", "soon"], "Error: Invalid value for --since: 'soon' is neither a duration"),
+        (["event", "list", "--until", "soon"], "Error: Invalid value for --until: 'soon' is neither a duration"),
+        (["event", "show", "7"], "Error: Invalid value for 'ID': '7' is not a valid UUID."),
+        (["key", "create", "ACME", "--expires-in", "soon"], "Error: Invalid value for --expires-in: 'soon' is not"),
+        (["key", "create", "ACME", "--scopes", "all"], "Error: Invalid value for --scopes: it takes events:write"),
+        (["workflow", "backtest", __file__], "Error: Missing option '--since'."),
+        (["run", "cancel"], "Error: give at least one ID"),
+    ],
+)
+def test_a_value_that_cannot_be_taken_is_told_with_the_usage(
+    flask: CommandLine, acme: Sender, words: list[str], told: str
+) -> None:
+    result = flask(*(acme.slug if word == "ACME" else word for word in words))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+    assert f"\n{told}" in result.stderr

@@ -1,0 +1,288 @@
+"""Sending events from a file: as they stand there, each once, with patience for a server that is busy."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.cli.event_sender import MOST_TRIES, Entry, GaveUp, Sender, pause_after, read_entries, read_wish
+from tests.cli.conftest import CommandLine
+from tests.support.builders import an_event
+from tests.support.http_target import Answer, Destination, a_destination
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+STORED = Answer(200, b'{"duplicate": false}')
+REPEATED = Answer(200, b'{"duplicate": true}')
+BUSY = Answer(503, b'{"detail": "The database cannot be reached right now."}', (("Retry-After", "7"),))
+WRONG = Answer(422, b'{"title": "Fields that are wrong", "detail": "event is missing"}')
+
+
+def _read(text: str) -> list[tuple[int, int, str]]:
+    total, entries = read_entries(io.BytesIO(text.encode()))
+    found = [(entry.position, entry.line, entry.body.decode()) for entry in entries]
+    assert total == len(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": 1}', [(0, 1, '{"a": 1}')]),
+        ('{\n  "a": 1.10\n}\n', [(0, 1, '{\n  "a": 1.10\n}')]),
+        (
+            '\n{"a": 1}\n\n{"a": 12345678901234567890.10}\n',
+            [(0, 2, '{"a": 1}'), (1, 4, '{"a": 12345678901234567890.10}')],
+        ),
+        ('[{"a": 1},\n {"a":\n1}, {"a": 1}]', [(0, 1, '{"a": 1}'), (1, 2, '{"a":\n1}'), (2, 3, '{"a": 1}')]),
+        ("\ufeff[]", []),
+        ('{"a": 1}\nnonsense', [(0, 1, '{"a": 1}'), (1, 2, "nonsense")]),
+    ],
+)
+def test_a_file_is_an_object_an_array_or_an_object_a_line(text: str, found: list[tuple[int, int, str]]) -> None:
+    assert _read(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "nonsense", '{"a": 1', "[1, 2", '{"a": NaN}'])
+def test_what_is_neither_is_told_before_anything_is_sent(text: str) -> None:
+    with pytest.raises(ValueError, match=r"there is nothing in it|neither a JSON object, nor a JSON array, nor one"):
+        read_entries(io.BytesIO(text.encode()))
+
+
+def test_a_stream_is_not_read_ahead() -> None:
+    class Stream(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    stream = Stream(b'{"a": 1}\n{"a": 2}\n')
+    total, entries = read_entries(stream)
+    next(entries)
+    assert (total, stream.readline()) == (None, b'{"a": 2}\n')
+
+
+def test_a_key_depends_on_content_and_position() -> None:
+    keys = {Entry(position, 1, body).idempotency_key() for position in (0, 1) for body in (b"a", b"b")}
+    assert len(keys) == 4
+    assert Entry(0, 1, b"a").idempotency_key() == Entry(0, 9, b"a").idempotency_key()
+    assert Entry(0, 1, b"a").idempotency_key("another file") not in keys
+
+
+class Rests(list[float]):
+    """The pauses that were made, without making them."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def _send(destination: Destination, body: bytes = b"{}") -> tuple[tuple[str, str], Rests]:
+    rests = Rests()
+    sender = Sender(destination.url, "sb_token", 7, rest=rests)
+    try:
+        return sender.send(Entry(0, 1, body)), rests
+    finally:
+        sender.close()
+
+
+def test_an_event_is_posted_as_it_stands() -> None:
+    with a_destination(STORED) as destination:
+        assert _send(destination, b'{"price" : 1.10}')[0] == ("stored", "")
+    (call,) = destination.calls
+    assert (call.method, call.path, call.body) == ("POST", "/api/v1/cvf-events", b'{"price" : 1.10}')
+    assert call.headers["x-limechat-uat"] == "sb_token"
+    assert call.headers["x-fb-account-id"] == "7"
+    assert call.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/api/v1/cvf-events", "/api/v1/cvf-events/"])
+def test_the_url_may_have_the_path_or_not(path: str) -> None:
+    with a_destination(STORED) as destination:
+        Sender(destination.url + path, "t", 7).send(Entry(0, 1, b"{}"))
+    assert destination.calls[0].path == "/api/v1/cvf-events"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8000", "ftp://a.example", "http://", "http://a:x", "http://[", "http://a b/"]
+)
+def test_a_url_has_to_be_one(url: str) -> None:
+    with pytest.raises(ValueError, match="has to begin with http"):
+        Sender(url, "t", 7)
+
+
+def test_what_had_been_stored_before_is_told() -> None:
+    with a_destination(REPEATED) as destination:
+        assert _send(destination)[0] == ("stored before", "")
+
+
+def test_a_busy_server_is_asked_again_when_it_wishes_with_the_same_key() -> None:
+    with a_destination(BUSY, Answer(429, b"", (("Retry-After", "1"),)), STORED) as destination:
+        assert _send(destination) == (("stored", ""), [7.0, 1.0])
+    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 1
+
+
+def test_a_refused_event_is_told_in_the_server_s_words() -> None:
+    with a_destination(WRONG) as destination:
+        assert _send(destination) == (("refused", "event is missing (422)"), [])
+
+
+def test_a_server_that_stays_busy_is_given_up() -> None:
+    with (
+        a_destination(BUSY) as destination,
+        pytest.raises(GaveUp, match=r"cannot be reached right now\. \(503\), 8 times"),
+    ):
+        _send(destination)
+    assert len(destination.calls) == MOST_TRIES
+
+
+def test_a_server_that_is_not_there_is_given_up() -> None:
+    with a_destination() as destination:
+        pass
+    with pytest.raises(GaveUp, match=r"no answer: .*refused, 8 times over"):
+        _send(destination)
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
+def test_what_all_events_would_be_answered_ends_it_at_once(status: int) -> None:
+    with a_destination(Answer(status, b"{}")) as destination, pytest.raises(GaveUp, match=f"answered {status}"):
+        _send(destination)
+    assert len(destination.calls) == 1
+
+
+def test_pauses_grow_and_end() -> None:
+    for tried in range(1, 20):
+        whole = min(30.0, 0.5 * 2 ** (tried - 1))
+        assert whole / 2 <= pause_after(tried, None) <= whole
+    assert (pause_after(1, 3.0), pause_after(1, 86_400.0)) == (3.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("5", 5.0),
+        ("Sun, 22 Nov 2026 12:00:30 GMT", 30.0),
+        ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
+    ],
+)
+def test_a_wish_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
+    assert read_wish(text, NOW) == seconds
+
+
+# The command
+
+
+def _command(destination: Destination, file: Path) -> tuple[object, ...]:
+    return ("event", "send", file, "--url", destination.url, "--token", "sb_hush", "--account-id", 7)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A file with three events; between them there is an empty line."""
+    file = tmp_path / "events.ndjson"
+    file.write_text("\n".join([json.dumps(an_event()), "", json.dumps(an_event(event=...)), json.dumps(an_event())]))
+    return file
+
+
+def test_a_summary_says_what_became_of_the_events(flask: CommandLine, three: Path) -> None:
+    with a_destination(STORED, REPEATED, STORED) as destination:
+        result = flask(*_command(destination, three))
+    assert (result.exit_code, result.output) == (0, "3 sent: 2 stored, 1 stored before\n")
+
+
+def test_what_is_refused_is_told_with_its_line_and_makes_exit_code_1(flask: CommandLine, three: Path) -> None:
+    with a_destination(STORED, WRONG, STORED) as destination:
+        result = flask(*_command(destination, three))
+    assert (result.exit_code, result.stdout) == (1, "3 sent: 2 stored, 1 refused\n")
+    assert result.stderr == "line 3: event is missing (422)\n"
+
+
+def test_being_given_up_is_told_with_the_line_and_never_with_the_token(flask: CommandLine, three: Path) -> None:
+    with a_destination(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as destination:
+        result = flask(*_command(destination, three))
+    assert (result.exit_code, result.stdout) == (1, "1 sent: 1 stored\n")
+    assert "given up at line 3: The API key is missing or not valid. (401)" in result.stderr
+    assert "hush" not in result.output
+
+
+def test_standard_input_can_be_sent(flask: CommandLine) -> None:
+    with a_destination(STORED) as destination:
+        result = flask(*_command(destination, Path("-")), typed=json.dumps([an_event(), an_event()]))
+    assert result.stdout == "2 sent: 2 stored\n"
+    assert len(destination.calls) == 2
+
+
+def test_what_is_no_file_of_events_is_told_in_one_line(flask: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    file.write_text("event,distinct_id\n")
+    with a_destination() as destination:
+        result = flask(*_command(destination, file))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {file}: it is neither a JSON object")
+    assert destination.calls == []
+
+
+def test_equal_events_of_two_files_are_two_events_and_a_file_sent_again_is_none(
+    flask: CommandLine, tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text('{"event": "x"}\n\n{"event": "x"}\n')
+    with a_destination(STORED) as destination:
+        for file in (*files, *files):
+            flask(*_command(destination, file))
+    keys = [call.headers["Idempotency-Key"] for call in destination.calls]
+    assert len(set(keys[:4])) == 4
+    assert keys[:4] == keys[4:]
+
+
+def test_a_file_is_the_same_by_whatever_name_it_is_called(
+    flask: CommandLine, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(three)
+    monkeypatch.chdir(tmp_path)
+    with a_destination(STORED) as destination:
+        for name in (three, Path(three.name), Path("link")):
+            flask(*_command(destination, name))
+    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--url", "localhost:8000", "--token", "t"], "Error: Invalid value for --url: 'localhost:8000' has to begin"),
+        (
+            ["--url", "http://localhost", "--token", "t\n"],
+            "Error: Invalid value for --token (or SIGNALBOX_TOKEN): a key",
+        ),
+        (["--url", "http://localhost"], "Error: Missing option '--token' (env var: 'SIGNALBOX_TOKEN')."),
+        (["--token", "t"], "Error: Missing option '--url'."),
+    ],
+)
+def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, options: list[str], told: str) -> None:
+    result = flask("event", "send", "-", "--account-id", 7, *options)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(401, "the key is what --token or SIGNALBOX_TOKEN says"), (403, "the account that --account-id names")],
+)
+def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three: Path, status: int, hint: str) -> None:
+    with a_destination(Answer(status, b"{}")) as destination:
+        result = flask(*_command(destination, three))
+    assert result.exit_code == 1
+    assert f"given up at line 1: answered {status}; " in result.stderr
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_odd_path_is_sent_as_one(flask: CommandLine, three: Path) -> None:
+    with a_destination(STORED) as destination:
+        words = ("event", "send", three, "--url", f"{destination.url}/ü", "--token", "t", "--account-id", 7)
+        assert flask(*words).exit_code == 0
+    assert destination.calls[0].path == "/%C3%BC/api/v1/cvf-events"

@@ -1,0 +1,126 @@
+"""Following events: each is found once, also where a later one was seen earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from app.cli import event_tail
+from app.cli.event_tail import Follower
+from app.core.ids import moment_of, uuid7
+from app.core.models import Unavailable
+from app.db.inspection import StoredEvent
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+LOOK_BACK = timedelta(seconds=15)
+
+
+def an_event(at: datetime) -> StoredEvent:
+    return StoredEvent(uuid7(at), 1, "product_view", "1", None, "{}", None, at, [], None, [])
+
+
+class Postgres:
+    """What is visible, and a clock; `asked` are the moments from which on it was asked."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.visible: list[StoredEvent] = []
+        self.asked: list[datetime] = []
+        self.gone = False
+
+    def ask(self, since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
+        if self.gone:
+            raise Unavailable("gone")
+        self.asked.append(since)
+        found = [one for one in self.visible if one.received_at >= since and one.id not in known]
+        return sorted(found, key=lambda one: one.id)[:limit]
+
+    def commit(self, arrived: datetime) -> StoredEvent:
+        event = an_event(arrived)
+        self.visible.append(event)
+        return event
+
+
+@pytest.fixture
+def postgres() -> Postgres:
+    return Postgres()
+
+
+def _follow(postgres: Postgres) -> Follower:
+    return Follower(postgres.ask, lambda: postgres.now, LOOK_BACK)
+
+
+def test_what_was_there_before_is_nothing_new(postgres: Postgres) -> None:
+    postgres.commit(NOW - timedelta(seconds=1))
+    assert list(_follow(postgres).look()) == []
+
+
+def test_new_events_are_found_in_order_and_once(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    postgres.now += timedelta(seconds=1)
+    second, first = postgres.commit(postgres.now), postgres.commit(postgres.now - timedelta(milliseconds=5))
+    assert list(follower.look()) == [first, second]
+    assert list(follower.look()) == []
+
+
+def test_an_event_that_becomes_visible_after_a_later_one_is_found(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    postgres.now += timedelta(seconds=1)
+    postgres.commit(postgres.now)
+    assert len(list(follower.look())) == 1
+    late = postgres.commit(postgres.now - timedelta(milliseconds=900))
+    postgres.now += timedelta(seconds=10)
+    assert list(follower.look()) == [late]
+
+
+def test_an_event_that_arrived_before_the_start_and_is_seen_after_it_is_found(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    late = postgres.commit(NOW - timedelta(seconds=2))
+    assert list(follower.look()) == [late]
+
+
+def test_an_event_of_a_clock_that_runs_ahead_is_found_once(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    ahead = postgres.commit(NOW + timedelta(seconds=5))
+    found = list(follower.look())
+    for _ in range(60):
+        postgres.now += timedelta(seconds=1)
+        found += follower.look()
+    assert found == [ahead]
+
+
+def test_what_came_during_an_outage_is_found_afterwards(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    postgres.gone = True
+    missed = []
+    for _ in range(60):
+        postgres.now += timedelta(seconds=1)
+        missed.append(postgres.commit(postgres.now))
+        with pytest.raises(Unavailable):
+            list(follower.look())
+    postgres.gone = False
+    assert list(follower.look()) == missed
+
+
+def test_many_events_at_once_are_all_found(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_tail, "MOST_AT_ONCE", 3)
+    follower = _follow(postgres)
+    new = [postgres.commit(NOW + timedelta(milliseconds=number)) for number in range(10)]
+    assert list(follower.look()) == new
+
+
+def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
+    follower = _follow(postgres)
+    for _ in range(100):
+        postgres.now += timedelta(seconds=1)
+        postgres.commit(postgres.now)
+        list(follower.look())
+    assert len(follower._known) <= LOOK_BACK.total_seconds() + 1
+    assert postgres.asked[-1] == postgres.now - timedelta(seconds=1) - LOOK_BACK
+
+
+def test_the_moment_of_an_id_is_that_of_its_event() -> None:
+    assert moment_of(an_event(NOW + timedelta(microseconds=123_457)).id) == NOW + timedelta(microseconds=123_457)

@@ -1,0 +1,429 @@
+"""`flask event …`: what came is listed, followed, explained, sent and replayed, each for one account only."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from werkzeug.serving import make_server
+
+from app.cli.event_tail import Follower
+from app.cli.events import event_row
+from app.core.ids import uuid7
+from app.db.inspection import EventsWanted, StoredEvent
+from app.ingest.accept import Journey
+from app.services import inspection, workflows
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.run_execution import carry, jobs_of, rows_of, the_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _listed(flask: CommandLine, sender: Sender, *options: object) -> list[str]:
+    """The names of the events in a list."""
+    lines = flask("event", "list", "--account", sender.slug, *options).stdout.splitlines()
+    return [line.split("\t")[2] for line in lines]
+
+
+# list
+
+
+def test_events_are_listed_newest_first(flask: CommandLine, acme: Sender) -> None:
+    first, second = (acme.post(an_event(event=name)).get_json()["id"] for name in ("one", "two"))
+    lines = flask("event", "list", "--account", acme.slug).stdout.splitlines()
+    assert [line.split("\t")[1:4] for line in lines] == [
+        [second, "two", "915673412780"],
+        [first, "one", "915673412780"],
+    ]
+
+
+def test_a_list_tells_how_many_runs_an_event_started(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    acme.post(an_event())
+    acme.post(an_event(event="other"))
+    lines = flask("event", "list", "--account", acme.slug).stdout.splitlines()
+    assert [line.split("\t")[4] for line in lines] == ["-", "1 run"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["c", "b", "a"]),
+        (["--event", "a"], ["a"]),
+        (["--subject", "2"], ["b"]),
+        (["--phone", "+915673412781"], ["c"]),
+        (["--since", "1h"], ["c", "b", "a"]),
+        (["--since", "2999-01-01"], []),
+        (["--until", "1h"], []),
+        (["--until", "2999-01-01"], ["c", "b", "a"]),
+        (["--limit", "2"], ["c", "b"]),
+        (["--event", "a", "--subject", "2"], []),
+    ],
+)
+def test_the_list_can_be_narrowed(flask: CommandLine, acme: Sender, options: list[str], names: list[str]) -> None:
+    acme.post(an_event(event="a", distinct_id="1"))
+    acme.post(an_event(event="b", distinct_id="2"))
+    acme.post(an_event(event="c", distinct_id="3", phone="+915673412781"))
+    assert _listed(flask, acme, *options) == names
+
+
+def test_json_has_every_digit(flask: CommandLine, acme: Sender) -> None:
+    data = '{"big":12345678901234567890123,"long":0.1234567890123456789,"ends":1.10}'
+    acme.post('{"event":"a","distinct_id":"1","data":' + data + ',"more":2.50}')
+    line = flask("event", "list", "--json", "--account", acme.slug).stdout
+    for digits in ("12345678901234567890123", "0.1234567890123456789", "1.10", "2.50"):
+        assert digits in line
+    event = json.loads(line)
+    assert (event["event"], event["distinct_id"], event["phone"], event["decisions"]) == ("a", "1", None, [])
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_nothing_that_a_customer_sends_can_move_the_cursor(
+    flask: CommandLine, acme: Sender, options: list[str]
+) -> None:
+    acme.post(an_event(event="a\x1b[2J", distinct_id="\x9b31m\u202e", data={"\x7f": "\x1b]0;x\x07\n"}))
+    told = flask("event", "list", "--account", acme.slug, *options).stdout
+    assert told.count("\n") == 1
+    assert all(letter.isprintable() or letter in "\t\n" for letter in told)
+
+
+def test_an_event_fits_a_terminal(house: Journey, acme: Sender) -> None:
+    acme.post(an_event(event="an_event_of_quite_some_length", data={"text": "日本語" * 100}))
+    (event,) = inspection.latest_events(house, acme.account_id, EventsWanted(), 10)
+    line = event_row(event, 160)
+    assert str(event.id) in line
+    assert "an_event_of_quite_s…" in line
+    assert len(line) < 160
+
+
+# show
+
+
+def test_an_event_is_explained(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
+    on = {"event": "product_view", "where": "data.price > 1000"}
+    workflows.apply_workflow(house, acme.account_id, a_workflow(name="rich", on=on))
+    answer = acme.post('{"event":"product_view","distinct_id":"1","data":{"n":1.10},"more":true}').get_json()
+    run = answer["runs"][0]
+    carry(house, acme.account_id, run)
+    told = flask("event", "show", answer["id"]).stdout
+    told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
+    assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", told).splitlines() == [
+        f"event      {answer['id']}",
+        "name       product_view",
+        f"account    {acme.slug}",
+        "subject    1",
+        "phone      -",
+        "received   AT (SPAN)",
+        "warning    unknown fields kept in extra: more",
+        "data       {",
+        '             "n": 1.10',
+        "           }",
+        "extra      {",
+        '             "more": true',
+        "           }",
+        "",
+        "decisions:",
+        "  rich version 1 did not start: data.price is missing",
+        f"  watch version 1 started run {run}: matched",
+        "",
+        "runs:",
+        f"  {run} watch version 1: running at steps[0], next wake-up AT (SPAN)",
+    ]
+
+
+def test_an_event_that_nobody_asked_for_is_explained(flask: CommandLine, acme: Sender) -> None:
+    told = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
+    assert "decisions: none, no enabled workflow asked for events of this name\n\nruns: none\n" in told
+
+
+def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Sender) -> None:
+    event = acme.post(an_event(), Idempotency_Key="order-17").get_json()["id"]
+    assert "\nkey        order-17\n" in flask("event", "show", event).stdout
+
+
+def test_many_refusals_at_once_are_told_in_one_line(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    for number in range(25):
+        on = {"event": "product_view", "where": f"data.price == {number}"}
+        workflows.apply_workflow(house, acme.account_id, a_workflow(name=f"w{number}", on=on))
+    told = flask("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
+    assert "  25 workflows did not start: filters on data.price are false\n" in told
+
+
+def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, acme: Sender) -> None:
+    sent = an_event(event="a\x1b[2J", distinct_id="\x9b31m", data={"\x1b": ["\u202e\x7f"]})
+    told = flask("event", "show", acme.post(sent).get_json()["id"]).stdout
+    assert all(letter.isprintable() or letter == "\n" for letter in told)
+    assert "\nsubject    \\x9b31m\n" in told
+
+
+@pytest.mark.parametrize("unknown", [uuid4(), uuid7(), "ffffffff-ffff-7fff-bfff-ffffffffffff"])
+def test_an_unknown_event_is_told_in_one_line(flask: CommandLine, acme: Sender, unknown: object) -> None:
+    result = flask("event", "show", unknown)
+    assert (result.exit_code, result.stderr) == (1, f"Error: there is no event {unknown}\n")
+
+
+def test_another_account_s_events_cannot_be_seen(flask: CommandLine, acme: Sender, globex: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    assert _listed(flask, globex) == []
+    for words in (("show",), ("replay", "--dry-run")):
+        result = flask("event", *words, event, "--account", globex.slug)
+        assert result.exit_code == 1
+        assert "915673412780" not in result.output
+
+
+# tail
+
+
+def _insert_late(house: Journey, account_id: int, before: timedelta) -> None:
+    """Commit an event now that arrived a while before."""
+    arrived = house.clock() - before
+    with house.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
+            "VALUES (%(account)s, %(id)s, 'late', '1', '{}', %(at)s)",
+            {"account": account_id, "id": uuid7(arrived), "at": arrived},
+        )
+
+
+def _follower(house: Journey, account_id: int, **wanted: str) -> Follower:
+    def ask(since: Any, known: Any, limit: int) -> list[StoredEvent]:
+        return inspection.further_events(house, account_id, EventsWanted(since=since, **wanted), known, limit)
+
+    return Follower(ask, house.clock, timedelta(seconds=15))
+
+
+def test_events_are_followed_each_once_and_late_ones_too(house: Journey, acme: Sender, globex: Sender) -> None:
+    acme.post(an_event(event="before"))
+    follower = _follower(house, acme.account_id)
+    acme.post(an_event(event="one"))
+    globex.post(an_event(event="of globex"))
+    found = [event.event for event in follower.look()]
+    _insert_late(house, acme.account_id, timedelta(seconds=5))
+    acme.post(an_event(event="two"))
+    found += [event.event for event in follower.look()]
+    assert found == ["one", "late", "two"]
+    assert list(follower.look()) == []
+
+
+def test_only_wanted_events_are_followed(house: Journey, acme: Sender) -> None:
+    follower = _follower(house, acme.account_id, event="a", subject="1")
+    for name, subject in (("a", "1"), ("a", "2"), ("b", "1")):
+        acme.post(an_event(event=name, distinct_id=subject))
+    assert [(event.event, event.distinct_id) for event in follower.look()] == [("a", "1")]
+
+
+def test_tail_prints_events_as_they_arrive_until_ctrl_c(acme: Sender, database_url: str) -> None:
+    command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py")]
+    tail = [*command, "event", "tail", "--json", "--account", acme.slug]
+    environment = {**os.environ, "DATABASE_URL": database_url}
+    # As a terminal starts it, whatever these tests were started by: nohup and `&` hand on that Ctrl-C is ignored.
+    with subprocess.Popen(
+        tail,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as program:
+        assert program.stdout is not None
+        names: list[str] = []
+        try:
+            # It starts at its own pace; events are posted until the first one is seen.
+            seen = threading.Event()
+            reader = threading.Thread(target=_read_first, args=(program.stdout, names, seen))
+            reader.start()
+            for number in range(200):
+                acme.post(an_event(event=f"e{number}"))
+                if seen.wait(0.2):
+                    break
+            reader.join(10)
+        finally:
+            program.send_signal(signal.SIGINT)
+        rest = [json.loads(line)["event"] for line in program.stdout]
+        assert program.wait(10) == 0
+    numbers = [int(name[1:]) for name in names + rest]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def _read_first(lines: Any, names: list[str], seen: threading.Event) -> None:
+    names.append(json.loads(lines.readline())["event"])
+    seen.set()
+
+
+# send
+
+
+@contextmanager
+def _serving(app: Flask) -> Iterator[str]:
+    """The application on a port of this machine."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_same_file_sent_again_stores_nothing_twice(
+    flask: CommandLine, app: Flask, acme: Sender, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.json"
+    file.write_text(json.dumps([an_event(event="a"), an_event(event="a"), an_event(event="b", data={"n": 1.10})]))
+    with _serving(app) as url:
+        words = ("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
+        first, second = flask(*words), flask(*words)
+        assert (first.exit_code, first.stdout) == (0, "3 sent: 3 stored\n")
+        assert (second.exit_code, second.stdout) == (0, "3 sent: 3 stored before\n")
+        assert _listed(flask, acme) == ["b", "a", "a"]
+        assert flask(*words, "--anew").stdout == "3 sent: 3 stored\n"
+
+
+def test_a_refused_line_is_told_in_the_server_s_words(
+    flask: CommandLine, app: Flask, acme: Sender, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = [an_event(), an_event(event=...), an_event(phone="12")]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n")
+    with _serving(app) as url:
+        result = flask("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
+    assert (result.exit_code, result.stdout) == (1, "4 sent: 1 stored, 3 refused\n")
+    told = result.stderr.splitlines()
+    assert told[0] == "line 2: event is missing: the name of the event (422)"
+    assert told[1].startswith("line 3: phone has to begin with + and the country code")
+    assert told[2].startswith("line 4: The body is not JSON")
+
+
+# replay
+
+
+def test_a_replay_starts_the_workflow_that_is_enabled_now(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"log": "{{ data.product_id }}"}]))
+    told = flask("event", "replay", event).stdout.splitlines()
+    assert told[0] == f"event {event}"
+    run = told[1].removeprefix("  watch version 1 started run ")
+    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1"]
+    assert carry(house, acme.account_id, run)["status"] == "done"
+    assert rows_of(house, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
+
+
+def test_an_event_that_has_started_a_workflow_does_not_start_it_again(
+    flask: CommandLine, house: Journey, acme: Sender
+) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    answer = acme.post(an_event()).get_json()
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
+    for options in ([], ["--dry-run"]):
+        told = flask("event", "replay", answer["id"], *options).stdout.splitlines()
+        assert told[1] == f"  watch version 2 has had its run {answer['runs'][0]} already, no other one is started"
+
+
+def test_a_replay_twice_starts_one_run(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    for _ in range(2):
+        flask("event", "replay", event)
+    assert len(flask("run", "list", "--account", acme.slug).stdout.splitlines()) == 1
+
+
+def test_a_dry_run_changes_nothing(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    assert flask("event", "replay", event, "--dry-run").stdout == (
+        f"event {event}\n  watch version 1 would start a run: matched\n"
+    )
+    assert flask("run", "list", "--account", acme.slug).stdout == ""
+
+
+def test_a_replay_tells_why_nothing_starts(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    on = {"event": "product_view", "where": "data.price > 1000"}
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on))
+    assert flask("event", "replay", event).stdout.splitlines()[1] == (
+        "  watch version 1 does not start: data.price is missing"
+    )
+
+
+def test_a_replay_tells_when_nobody_asks(flask: CommandLine, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    told = flask("event", "replay", event).stdout
+    assert told == f"event {event}: no enabled workflow asks for events of this name\n"
+
+
+def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.disable_workflow(house, acme.account_id, "watch")
+    assert "no enabled workflow asks" in flask("event", "replay", event).stdout
+
+
+def test_a_replayed_run_is_told_with_its_event(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
+    flask("event", "replay", event)
+    told = flask("event", "show", event).stdout
+    assert "decisions: none" in told
+    assert re.search(r"^  [0-9a-f-]{36} watch version 1, started .+Z: running at steps\[0\]", told, re.MULTILINE)
+
+
+def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    first, second, third = (acme.post(an_event()).get_json()["id"] for _ in range(3))
+    acme.post(an_event(distinct_id="somebody else"))
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"times": 3, "of": "product_view"}))
+    told = flask("event", "replay", third, first, second).stdout.splitlines()
+    assert [line for line in told if line.startswith("event ")] == [f"event {one}" for one in (first, second, third)]
+    assert "does not start: 1 of 3 product_view" in told[1]
+    assert "does not start: 2 of 3 product_view" in told[3]
+    run = told[5].removeprefix("  watch version 1 started run ")
+    assert list(map(str, the_run(house, acme.account_id, run)["matched"])) == [first, second, third]
+
+
+def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    def post(order: object, subject: str) -> str:
+        event: str = acme.post(an_event(distinct_id=subject, data={"order": order})).get_json()["id"]
+        return event
+
+    events = [post(7, "1"), post(8, "1"), post(7, "2")]
+    on = {"times": 2, "of": "product_view"}
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on, key="data.order"))
+    told = flask("event", "replay", *events, "--dry-run").stdout.splitlines()
+    assert [line.split(":")[0] for line in told[1::2]] == [
+        "  watch version 1 does not start",
+        "  watch version 1 does not start",
+        "  watch version 1 would start a run",
+    ]
+
+
+def test_again_counts_starts_by_replay_and_by_events_alike(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    old = [acme.post(an_event()).get_json()["id"] for _ in range(2)]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(again="once"))
+    told = flask("event", "replay", *old).stdout.splitlines()
+    assert told[1].startswith("  watch version 1 started run ")
+    assert told[3] == "  watch version 1 does not start: suppressed: again (once)"
+    assert acme.post(an_event()).get_json()["runs"] == []
+
+
+def test_a_live_start_suppresses_one_by_replay(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    old = acme.post(an_event()).get_json()["id"]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(again="1d"))
+    assert len(acme.post(an_event()).get_json()["runs"]) == 1
+    assert "does not start: suppressed: again" in flask("event", "replay", old).stdout

@@ -1,0 +1,112 @@
+"""Text for terminals: nothing in it can obey a customer, and it fits."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app.cli.formatting import (
+    cut,
+    distance,
+    exact_moment,
+    moment,
+    read_moment,
+    row,
+    span,
+    visible,
+    visible_json,
+    width_of,
+)
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ünïcode 😀", "plain ünïcode 😀"),
+        ("\x1b[2Jgone", r"\x1b[2Jgone"),
+        ("a\nb\tc\rd\x00e\x7f", r"a\nb\tc\rd\x00e\x7f"),
+        ("\x9b31mred", r"\x9b31mred"),
+        ("\u202egnirts", r"\u202egnirts"),
+        ("\u2028line", r"\u2028line"),
+        ("क्\u200dष 👩\u200d💻", "क्\u200dष 👩\u200d💻"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_json_made_visible_means_the_same() -> None:
+    value = {"a\x7f": "\x9b31m\u202e\U000e0001😀"}
+    shown = visible_json(json.dumps(value, ensure_ascii=False))
+    assert json.loads(shown) == value
+    assert shown == r'{"a\u007f": "\u009b31m\u202e\udb40\udc01😀"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "ab…"),
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+        ("", 1, ""),
+    ],
+)
+def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
+    assert cut(text, columns) == shown
+    assert width_of(shown) <= columns
+
+
+def test_a_row_is_whole_and_has_tabs_where_no_person_reads() -> None:
+    assert row(("a", "long" * 30, "rest"), (5, 5), None) == "a\t" + "long" * 30 + "\trest"
+
+
+def test_a_row_is_aligned_and_cut_on_a_terminal() -> None:
+    assert row(("a", "longer", "the rest of the line is here"), (5, 5), 34) == "a      long…  the rest of the lin…"
+
+
+def test_a_narrow_terminal_still_shows_some_of_the_rest() -> None:
+    assert row(("a", "b", "x" * 50), (20, 20), 30).endswith("x" * 15 + "…")
+
+
+def test_moments_are_told_in_utc() -> None:
+    assert (moment(NOW), exact_moment(NOW)) == ("2026-11-22 12:00:00Z", "2026-11-22 12:00:00.123Z")
+    assert moment(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.0123, "12 ms"), (3.21, "3.2 s"), (59, "59s"), (3_725, "1h2m"), (100_000, "1d3h"), (1_209_600, "2w")],
+)
+def test_a_span_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
+    assert span(timedelta(seconds=seconds)) == told
+
+
+def test_a_distance_has_a_direction() -> None:
+    assert distance(NOW + timedelta(hours=2), NOW) == "in 2h"
+    assert distance(NOW - timedelta(minutes=3), NOW) == "3m ago"
+
+
+@pytest.mark.parametrize(
+    ("text", "moment_"),
+    [
+        ("1h30m", NOW - timedelta(minutes=90)),
+        ("2026-11-22T10:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        ("2026-11-22T10:00+05:30", datetime(2026, 11, 22, 4, 30, tzinfo=UTC)),
+        ("2026-11-21", datetime(2026, 11, 21, tzinfo=UTC)),
+    ],
+)
+def test_a_moment_is_a_duration_back_or_a_time(text: str, moment_: datetime) -> None:
+    assert read_moment(text, NOW) == moment_
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1x", "2026-13-01"])
+def test_what_is_no_moment_is_told_with_what_would_be_one(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither a duration back from now such as 90s"):
+        read_moment(text, NOW)

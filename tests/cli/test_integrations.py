@@ -1,0 +1,145 @@
+"""`flask integration …` and `flask target …`: nothing secret is printed, and what is missing is asked for."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from app.ingest.accept import Journey
+from app.services import integrations
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender
+from tests.support.providers import AUTH_TOKEN, SID, TOKEN, TWILIO, WHATSAPP
+
+
+def lines_of(fields: dict[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in fields.items())
+
+
+def opened(house: Journey, sender: Sender, kind: str) -> dict[str, str] | None:
+    return integrations.open_integration(house, integrations.find_way_out(house, sender.account_id), kind)
+
+
+def test_fields_are_read_from_standard_input(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    done = flask("integration", "set", "whatsapp", "--from-stdin", "--account", acme.slug, typed=lines_of(WHATSAPP))
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{acme.slug}: whatsapp is set up; workers use it within seconds\n"
+    assert done.stderr == ""
+    assert opened(house, acme, "whatsapp") == WHATSAPP
+
+
+def test_a_value_may_come_from_a_file(flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path) -> None:
+    file = tmp_path / "token.txt"
+    file.write_text(TOKEN + "\n")
+    done = flask(
+        *("integration", "set", "whatsapp", f"access_token=@{file}", "phone_number_id=106540352242922"),
+        *("--account", acme.slug),
+    )
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert opened(house, acme, "whatsapp") == WHATSAPP
+
+
+def test_a_secret_on_the_command_line_is_taken_with_a_warning(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    values = [f"{name}={value}" for name, value in TWILIO.items()]
+    done = flask("integration", "set", "twilio", *values, "--account", acme.slug)
+    assert done.exit_code == 0
+    assert "auth_token was on the command line" in done.stderr
+    assert AUTH_TOKEN not in done.output
+    assert opened(house, acme, "twilio") == TWILIO
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("set", "carrier-pigeon"), "there are whatsapp, twilio, sendgrid, smtp"),
+        (("set", "whatsapp"), "access_token is missing"),
+        (("set", "whatsapp", "access_token"), "expected NAME=VALUE"),
+        (("set", "whatsapp", "access_token=@/nowhere"), "/nowhere cannot be read"),
+        (("remove", "smtp"), "has no smtp integration"),
+    ],
+)
+def test_a_mistake_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], told: str) -> None:
+    done = flask("integration", *arguments, "--account", acme.slug)
+    assert done.exit_code == 1
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_list_shows_no_secret(flask: CommandLine, acme: Sender) -> None:
+    flask("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
+    done = flask("integration", "list", "--account", acme.slug)
+    assert done.output.startswith("twilio\tset 20")
+    assert done.output.endswith(f"\taccount_sid={SID} auth_token=*** from=+15017122661\n")
+
+
+def test_what_was_removed_is_not_listed(flask: CommandLine, acme: Sender) -> None:
+    flask("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
+    assert flask("integration", "remove", "twilio", "--account", acme.slug).exit_code == 0
+    assert flask("integration", "list", "--account", acme.slug).output == ""
+
+
+def test_rotate_says_how_many_secrets_there_were(flask: CommandLine, acme: Sender) -> None:
+    done = flask("integration", "rotate")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.output.endswith(" secrets are encrypted with the first key now\n")
+
+
+def test_a_terminal_is_asked_for_what_is_missing(house: Journey, acme: Sender) -> None:
+    ours, theirs = pty.openpty()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": house.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "LOG_LEVEL": "error",
+    }
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "integration", "set", "whatsapp"]
+    program = subprocess.Popen(
+        [*command, "--account", acme.slug],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    screen = _until(ours, b"access_token")
+    os.write(ours, TOKEN.encode() + b"\n")
+    screen += _until(ours, b"phone_number_id")
+    os.write(ours, b"106540352242922\n")
+    screen += _until(ours, b"api_version")
+    os.write(ours, b"\n")
+    screen += _until(ours, b"is set up")
+    assert program.wait(20) == 0
+    os.close(ours)
+    assert TOKEN.encode() not in screen
+    assert opened(house, acme, "whatsapp") == WHATSAPP
+
+
+def _until(terminal: int, text: bytes) -> bytes:
+    seen = b""
+    deadline = time.monotonic() + 30
+    while text not in seen:
+        assert time.monotonic() < deadline, seen
+        seen += os.read(terminal, 4_096)
+    # The prompt is there; what is typed a moment later is not shown any more.
+    time.sleep(0.2)
+    return seen
+
+
+def test_a_disabled_target_is_listed_and_enabled(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    target, found_by = "https://example.com/hook", uuid4()
+    integrations.disable_target(house, acme.account_id, target, "answered 410: the target is gone for good", found_by)
+    listed = flask("target", "list", "--account", acme.slug).output
+    assert listed.endswith(f"\t{target}\tanswered 410: the target is gone for good\trun {found_by}\n")
+    assert flask("target", "enable", target, "--account", acme.slug).exit_code == 0
+    assert flask("target", "list", "--account", acme.slug).output == ""
+    again = flask("target", "enable", target, "--account", acme.slug)
+    assert again.exit_code == 1
+    assert "is not disabled" in again.stderr

@@ -1,0 +1,106 @@
+"""A database that cannot be asked, or lacks a migration: /health and the commands say which, and what to do."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.core import config
+from app.db.migrate import newest, upgrade
+from tests.support.server import clean_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _app(url: str) -> Flask:
+    return create_app(config.from_environment({"DATABASE_URL": url, "LOG_LEVEL": "error", "CONNECT_TIMEOUT": "1"}))
+
+
+def _set_revision(url: str, number: str) -> None:
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE alembic_version SET version_num = %s", (number,))
+
+
+def _health(app: Flask) -> tuple[int, str]:
+    answer = app.test_client().get("/health")
+    return answer.status_code, answer.get_json().get("detail", "")
+
+
+def test_health_asks_for_the_migrations_of_this_release(empty_database: str) -> None:
+    app = _app(empty_database)
+    lacks = (
+        503,
+        "The database lacks a migration; who runs this server has to run `flask migrate`. Send the request again.",
+    )
+    assert _health(app) == lacks
+    upgrade(empty_database, target="0002")
+    assert _health(app) == lacks
+    upgrade(empty_database)
+    assert _health(app) == (200, "")
+    _set_revision(empty_database, f"{newest() + 1:04}")
+    assert _health(app) == (200, "")
+
+
+def test_the_previous_release_does_not_stumble_over_a_newer_database(empty_database: str) -> None:
+    upgrade(empty_database)
+    _set_revision(empty_database, f"{newest() + 1:04}")
+    result = _app(empty_database).test_cli_runner().invoke(args=["migrate"])
+    assert (result.exit_code, result.output) == (0, "the database is up to date\n")
+
+
+def test_health_asks_one_question(app: Flask) -> None:
+    """Beside the pool's own, whether the connection still stands."""
+    from sqlalchemy import event
+
+    asked: list[str] = []
+    engine = app.extensions["journey"].database._engine
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        app.test_client().get("/health")
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert asked == ["SELECT max(version_num) FROM alembic_version"]
+
+
+def test_commands_say_that_the_database_is_to_be_migrated(empty_database: str) -> None:
+    result = _app(empty_database).test_cli_runner().invoke(args=["account", "list"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        'Error: the database is not up to date, run `flask migrate` (relation "accounts" does not exist)\n'
+    )
+
+
+@pytest.mark.parametrize("words", [["account", "list"], ["migrate"]])
+def test_commands_say_that_a_database_does_not_answer(words: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        port = trial.getsockname()[1]
+    result = _app(f"postgresql://a:hush@127.0.0.1:{port}/d").test_cli_runner().invoke(args=words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith('Error: the database does not answer: connection to server at "127.0.0.1"')
+    assert "hush" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["account list", "migrate"])
+def test_commands_say_that_the_embedded_database_is_not_running(words: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), *words.split()]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "Error: the embedded PostgreSQL of this folder is not running: start it with `make run`"
+    )
+    assert done.stderr.count("\n") == 1

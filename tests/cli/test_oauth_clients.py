@@ -1,0 +1,108 @@
+"""`flask client …`, what `flask account` tells about CxEngage's attributes, and ids as CxEngage's clients know them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.core.ids import numbered, read_numbered, uuid7
+from app.core.models import PLANS
+from app.ingest.accept import Journey
+from app.services import oauth_clients, workflows
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender
+from tests.support.cxengage_tenants import Tenant, a_tenant, uuid_of
+
+
+@pytest.fixture
+def tenant(house: Journey, client: FlaskClient) -> Tenant:
+    return a_tenant(house, client)
+
+
+def created(flask: CommandLine, slug: str) -> tuple[str, str]:
+    output = flask("client", "create", slug, "--name", "web shop").stdout
+    found = re.fullmatch(r"client_id=(cl_\w{16})\nclient_secret=(cs_[\w-]{43})\n", output)
+    assert found is not None, output
+    return found[1], found[2]
+
+
+def test_a_new_client_gets_a_token(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    client_id, secret = created(flask, acme.slug)
+    assert oauth_clients.issue_token(house, client_id, secret) is not None
+
+
+def test_the_list_shows_clients_and_never_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
+    client_id, secret = created(flask, acme.slug)
+    created(flask, globex.slug)
+    output = flask("client", "list", acme.slug).stdout
+    assert output == f"{acme.slug}\t{client_id}\tweb shop\tin force\tnever used\n"
+    everybody = flask("client", "list").stdout
+    assert globex.slug in everybody
+    assert secret not in everybody
+
+
+def test_a_revoked_client_is_listed_as_such(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    client_id, secret = created(flask, acme.slug)
+    assert client_id in flask("client", "revoke", client_id).stdout
+    assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
+    assert oauth_clients.issue_token(house, client_id, secret) is None
+    again = flask("client", "revoke", client_id)
+    assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
+
+
+def test_an_account_may_be_made_with_its_attributes(flask: CommandLine, house: Journey) -> None:
+    slug = f"shop-{uuid7().hex[-12:]}"
+    words = ("--name", "The Shop", "--key-attribute", "user", "--event-attribute", "what")
+    assert flask("account", "create", slug, *words).exit_code == 0
+    found = workflows.find_account(house, slug)
+    assert found is not None
+    assert (found.name, found.key_attribute, found.event_attribute) == ("The Shop", "user", "what")
+
+
+def test_what_is_not_given_stays_as_it_is(flask: CommandLine, acme: Sender) -> None:
+    assert flask("account", "change", acme.slug, "--key-attribute", "user").stdout == (
+        f"name={acme.slug}\nkey-attribute=user\nevent-attribute=type\n"
+    )
+    assert flask("account", "change", acme.slug, "--name", "Acme").stdout == (
+        "name=Acme\nkey-attribute=user\nevent-attribute=type\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256, "a\nb"])
+@pytest.mark.parametrize("option", ["--name", "--key-attribute", "--event-attribute"])
+def test_a_text_that_cannot_be_used_changes_and_makes_nothing(
+    flask: CommandLine, house: Journey, acme: Sender, option: str, text: str
+) -> None:
+    changed = flask("account", "change", acme.slug, option, text)
+    assert (changed.exit_code, "1 to 255 printable characters" in changed.stderr) == (1, True)
+    assert flask("account", "create", "never-made", option, text).exit_code == 1
+    assert workflows.find_account(house, "never-made") is None
+
+
+def test_an_event_is_shown_and_replayed_by_the_id_that_its_sender_got(flask: CommandLine, tenant: Tenant) -> None:
+    identifier = json.loads(tenant.post({"key": "1", "type": "bar"}).data)["id"]
+    assert uuid_of(identifier) in flask("event", "show", identifier).stdout
+    assert uuid_of(identifier) in flask("event", "replay", identifier, "--dry-run").stdout
+
+
+def test_an_id_with_another_account_in_it_is_nobodys(flask: CommandLine, house: Journey, tenant: Tenant) -> None:
+    identifier = json.loads(tenant.post({"key": "1"}).data)["id"]
+    other = workflows.create_account(house, f"other-{uuid7().hex[-12:]}", PLANS["trial"])
+    wrong = identifier.replace(f"EV{tenant.account_id}-", f"EV{other}-")
+    assert flask("event", "show", wrong).exit_code == 1
+
+
+def test_ids_can_be_turned_back() -> None:
+    event_id = uuid7()
+    assert read_numbered(numbered(11, event_id)) == (11, event_id)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "EV11", "EV11-", "EV-1", "EV11-x", "EV11-1\n", "EV11-٣", f"EV1-{2**128}", "ev1-1"]
+)
+def test_other_texts_are_no_ids(flask: CommandLine, text: str) -> None:
+    assert read_numbered(text) is None
+    assert flask("event", "show", text).exit_code == 2

@@ -1,0 +1,226 @@
+"""What a workflow would do: on a file of events, and on what is stored; equal to what it does live."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskCliRunner
+
+from app.ingest.accept import Journey
+from app.services import simulation, workflows
+from tests.support.builders import Sender, a_workflow, an_event
+
+EVENTS = [
+    ["cart_updated", "one", 0],
+    ["cart_updated", "two", 10],
+    ["order_placed", "two", 20],
+    ["chat", "one", 3_000],
+]
+
+
+@pytest.fixture
+def runner(app: Flask) -> FlaskCliRunner:
+    return app.test_cli_runner()
+
+
+def _files(folder: Path, on: Any, events: list[list[Any]], **changes: Any) -> list[str]:
+    document, lines = folder / "w.json", folder / "events.jsonl"
+    document.write_text(a_workflow(on=on, **changes))
+    lines.write_text(
+        "\n".join(
+            json.dumps({"event": name, "distinct_id": subject, "received_at": _at(second), "data": {}})
+            for name, subject, second in events
+        )
+    )
+    return [str(document), str(lines)]
+
+
+def _at(second: int) -> str:
+    return (datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
+
+
+def test_a_simulation_tells_events_and_deadlines_in_time_order(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}, EVENTS)
+    result = runner.invoke(args=["workflow", "simulate", *files, "--json"])
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line) for line in result.output.splitlines()] == [
+        {"line": 1, "contributing": True, "fired": False},
+        {"line": 2, "contributing": True, "fired": False},
+        {"line": 3, "contributing": False, "fired": False},
+        {"at": "2026-11-22T00:30:00Z", "distinct_id": "one", "timer": True, "fired": True},
+        {"line": 4, "contributing": False, "fired": False},
+    ]
+
+
+def test_a_simulation_in_words_names_the_lines_used(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, {"times": 2, "of": "a"}, [["a", "x", 0], ["a", "x", 1]])
+    assert "starts a run (lines 1, 2)" in runner.invoke(args=["workflow", "simulate", *files]).output
+
+
+def test_a_simulation_knows_again(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, "a", [["a", "x", 0], ["a", "x", 1]], again="once")
+    lines = runner.invoke(args=["workflow", "simulate", *files, "--json"]).output.splitlines()
+    assert [json.loads(line)["fired"] for line in lines] == [True, False]
+
+
+def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, "a", [])
+    Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')
+    result = runner.invoke(args=["workflow", "simulate", *files])
+    assert result.exit_code == 1
+    assert result.stderr == f"{files[1]}:2: received_at is missing, or no text\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"event": "\xff"}', "not UTF-8: byte 12 of the line is wrong"),
+        (b'{"event": "a"', "not JSON: Expecting ',' delimiter at column 14"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"event": "a", "received_at": "soon"}', "received_at is 'soon'; it has to be like 2026-11-22T10:00:00Z"),
+        (b'{"event": "a", "received_at": "0001-01-01T00:00+14:00"}', "received_at is '0001-01-01T00:00+14:00'; it has"),
+        (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it has"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_told_with_its_place(
+    runner: FlaskCliRunner, tmp_path: Path, line: bytes, told: str
+) -> None:
+    files = _files(tmp_path, {"seq": ["a", {"none": "b", "for": "365d"}]}, [])
+    Path(files[1]).write_bytes(b"\n" + line + b"\n")
+    result = runner.invoke(args=["workflow", "simulate", *files])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{files[1]}:2: {told}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", [b"name: a\xff\n", b"name: a\non: [\n", b"name: a\non: b\nsteps: soon\n"])
+def test_mistakes_in_a_document_are_told_as_check_tells_them(
+    runner: FlaskCliRunner, tmp_path: Path, acme: Sender, text: bytes
+) -> None:
+    document, events = _files(tmp_path, "a", [])
+    Path(document).write_bytes(text)
+    checked = runner.invoke(args=["workflow", "check", document])
+    for words in (
+        ["simulate", document, events],
+        ["backtest", document, "--since", "1d", "--account", acme.slug],
+        ["apply", document, "--account", acme.slug],
+    ):
+        result = runner.invoke(args=["workflow", *words])
+        assert (result.exit_code, result.stderr) == (1, checked.stdout)
+
+
+PATTERNS = [
+    {"times": 3, "of": "view", "within": "1m"},
+    {"seq": ["view", {"event": "add", "where": "data.n > 3"}, "buy"], "unless": "chat"},
+    {"all": ["view", "add"], "within": "30s"},
+    {"seq": ["view", {"none": "buy", "for": "20s"}]},
+]
+
+
+@pytest.mark.parametrize("on", PATTERNS, ids=range(len(PATTERNS)))
+def test_a_backtest_equals_what_happened_live(on: Any, house: Journey, acme: Sender) -> None:
+    chance = random.Random(7)
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on))
+    workflow = workflows.find_workflow(house, acme.account_id, "watch").id
+    before, moment = house.clock, datetime.now(UTC) - timedelta(hours=1)
+    try:
+        for _ in range(120):
+            moment += timedelta(seconds=chance.choice([0, 1, 5, 15]))
+            house.clock = lambda moment=moment: moment
+            acme.post(
+                an_event(
+                    event=chance.choice(["view", "add", "buy", "chat"]),
+                    distinct_id=chance.choice(["one", "two", "three"]),
+                    data={"n": chance.randrange(8)},
+                )
+            )
+        moment += timedelta(minutes=10)
+        house.clock = lambda: moment
+        for subject in ("one", "two", "three"):
+            house.fire_deadline(acme.account_id, workflow, subject)
+    finally:
+        house.clock = before
+    rule = simulation.rule_of(a_workflow(on=on))
+    told = {
+        (subject, matched)
+        for subject, starts in simulation.backtest(house, acme.account_id, rule, moment - timedelta(days=1))
+        for _, matched in starts
+    }
+    with house.database.transaction() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT distinct_id, matched FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
+        )
+        happened = {(row[0], tuple(row[1])) for row in rows}
+    assert told == happened
+    assert told
+
+
+def test_a_backtest_goes_on_where_it_broke_off(runner: FlaskCliRunner, acme: Sender, tmp_path: Path) -> None:
+    for subject in ("a", "b", "c"):
+        acme.post(an_event(distinct_id=subject))
+    document, checkpoint = tmp_path / "w.json", tmp_path / "checkpoint"
+    document.write_text(a_workflow())
+    checkpoint.write_text(
+        json.dumps({"last_subject": "b", "subjects": 2, "subjects_started": 2, "starts": 2, "days": {"2026-11-01": 2}})
+    )
+    result = runner.invoke(
+        args=["workflow", "backtest", str(document), "--since", "1d", "--account", acme.slug, "--json",
+              "--checkpoint", str(checkpoint)]
+    )  # fmt: skip
+    *starts, summary = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [start["distinct_id"] for start in starts] == ["c"]
+    assert (summary["subjects"], summary["starts"]) == (3, 3)
+
+
+@pytest.mark.parametrize("kept", [b"nonsense", b"\xff", b"[]", b"{}", b'{"last_subject": 1, "subjects": "x"}'])
+def test_a_checkpoint_that_is_none_is_told_in_one_line_and_stays(
+    runner: FlaskCliRunner, acme: Sender, tmp_path: Path, kept: bytes
+) -> None:
+    document, _ = _files(tmp_path, "a", [])
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(kept)
+    words = ["workflow", "backtest", document, "--since", "1d", "--account", acme.slug, "--checkpoint", str(checkpoint)]
+    result = runner.invoke(args=words)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: --checkpoint: {checkpoint} was not written by a backtest; remove it, or name another file\n",
+    )
+    assert checkpoint.read_bytes() == kept
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
+    runner: FlaskCliRunner, acme: Sender, tmp_path: Path
+) -> None:
+    acme.post(an_event(event="a"))
+    document, _ = _files(tmp_path, "a", [])
+    checkpoint = str(tmp_path / "nowhere" / "checkpoint")
+    words = ["workflow", "backtest", document, "--since", "1d", "--account", acme.slug, "--checkpoint", checkpoint]
+    result = runner.invoke(args=words)
+    assert (result.exit_code, result.output) == (
+        1,
+        f"Error: --checkpoint: {checkpoint} cannot be written: No such file or directory\n",
+    )
+
+
+def test_a_backtest_changes_nothing(house: Journey, acme: Sender, globex: Sender) -> None:
+    acme.post(an_event())
+    globex.post(an_event())
+    rule = simulation.rule_of(a_workflow())
+    since = house.clock() - timedelta(days=1)
+    assert len(list(simulation.backtest(house, acme.account_id, rule, since))) == 1
+    with house.database.transaction() as connection:
+        count = connection.exec_driver_sql(
+            "SELECT count(*) FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
+        )
+        assert count.scalar() == 0
+
+
+def test_checking_tells_how_much_a_pattern_may_have_to_remember(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    document, _ = _files(tmp_path, {"times": 3, "of": "a"}, [])
+    assert "its progress holds at most 2 events" in runner.invoke(args=["workflow", "check", document]).output

@@ -1,0 +1,225 @@
+"""`flask workflow …`: documents are checked without a database, drafts are kept with their mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender, a_workflow, an_event
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = "name: watch\non: product_view\nsteps:\n  - log: seen\n"
+WRONG = "name: watch\non: product_view\nsteps:\n  - log: '{{ nobody }}'\n  - wait: soon\n"
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    file = tmp_path / "good.yaml"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(WRONG)
+    return file
+
+
+def test_check_finds_nothing_in_a_good_document(flask: CommandLine, good: Path) -> None:
+    result = flask("workflow", "check", good)
+    assert (result.exit_code, result.output) == (0, f"{good}: no mistakes; its pattern has nothing to remember\n")
+
+
+def test_check_tells_each_mistake_with_its_place(flask: CommandLine, wrong: Path) -> None:
+    result = flask("workflow", "check", wrong)
+    assert result.exit_code == 1
+    first, second = result.stdout.splitlines()
+    assert first.startswith(f"{wrong}:4:10: steps[0].log: in the template: line 1, column 4: nobody is not known")
+    assert second.startswith(f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration")
+
+
+def test_check_gives_json(flask: CommandLine, wrong: Path) -> None:
+    result = flask("workflow", "check", wrong, "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [(one["path"], one["line"], one["column"]) for one in found] == [
+        ("steps[0].log", 4, 10),
+        ("steps[1].wait", 5, 11),
+    ]
+    assert all(one.keys() == {"path", "message", "line", "column"} for one in found)
+
+
+def test_json_of_a_good_document_is_an_empty_list(flask: CommandLine, good: Path) -> None:
+    result = flask("workflow", "check", good, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_json_of_several_files_names_the_file(flask: CommandLine, good: Path, wrong: Path) -> None:
+    found = json.loads(flask("workflow", "check", good, wrong, "--json").stdout)
+    assert {one["file"] for one in found} == {str(wrong)}
+
+
+def test_a_file_that_is_not_utf_8_is_a_mistake(flask: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes(b"name: a\non: \xfc\n")
+    assert flask("workflow", "check", file).stdout == f"{file}:2:5: not UTF-8: byte 13 is wrong\n"
+
+
+def test_names_in_a_document_cannot_move_the_cursor(flask: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(GOOD + '"\\e[2J": 1\n')
+    result = flask("workflow", "check", file)
+    assert "\x1b" not in result.stdout
+    assert r"\x1b[2J: is unknown" in result.stdout
+
+
+def test_check_needs_no_database_and_no_settings(good: Path, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), "workflow", "check", str(good)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0,
+        f"{good}: no mistakes; its pattern has nothing to remember\n",
+        "",
+    )
+
+
+def test_schema_prints_what_is_published(flask: CommandLine) -> None:
+    published = (ROOT / "docs" / "workflow.schema.json").read_text("utf-8")
+    assert flask("workflow", "schema").stdout == published
+
+
+def _apply(flask: CommandLine, sender: Sender, file: Path, *options: str) -> str:
+    return flask("workflow", "apply", file, "--account", sender.slug, *options).stdout
+
+
+def test_a_draft_is_kept_with_its_mistakes_and_looks_at_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
+    result = flask("workflow", "apply", wrong, "--draft", "--account", acme.slug)
+    assert (result.exit_code, result.stdout) == (0, "watch: draft created as version 1, 2 mistakes, not enabled\n")
+    assert f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration" in result.stderr
+    assert acme.post(an_event()).get_json()["runs"] == []
+
+
+def test_a_draft_without_mistakes_is_not_enabled_either(flask: CommandLine, acme: Sender, good: Path) -> None:
+    assert _apply(flask, acme, good, "--draft") == "watch: draft created as version 1, no mistakes, not enabled\n"
+    assert acme.post(an_event()).get_json()["runs"] == []
+
+
+def test_a_draft_leaves_the_enabled_version_alone(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
+    _apply(flask, acme, good)
+    told = _apply(flask, acme, wrong, "--draft")
+    assert told.endswith("2 mistakes, version 1 stays enabled\n")
+    assert len(acme.post(an_event()).get_json()["runs"]) == 1
+
+
+def test_a_draft_with_mistakes_cannot_be_enabled(flask: CommandLine, acme: Sender, wrong: Path) -> None:
+    _apply(flask, acme, wrong, "--draft")
+    result = flask("workflow", "enable", "watch", "--account", acme.slug)
+    assert result.exit_code == 1
+    assert "watch:4:10: steps[0].log: in the template" in result.stderr
+    assert "watch:5:11: steps[1].wait" in result.stderr
+    assert acme.post(an_event()).get_json()["runs"] == []
+
+
+def test_a_draft_without_mistakes_can_be_enabled(flask: CommandLine, acme: Sender, good: Path) -> None:
+    _apply(flask, acme, good, "--draft")
+    assert flask("workflow", "enable", "watch", "--account", acme.slug).stdout == "watch: enabled at version 1\n"
+    assert len(acme.post(an_event()).get_json()["runs"]) == 1
+
+
+def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    waiting = a_workflow(steps=[{"wait_for": "order_placed", "timeout": "1h"}])
+    workflows.save_draft(house, acme.account_id, waiting)
+    workflows.enable_workflow(house, acme.account_id, "watch")
+    event = acme.post(an_event(event="order_placed")).get_json()["id"]
+    with house.database.transaction() as connection:
+        jobs = connection.exec_driver_sql(
+            "SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event'"
+        )
+        assert f"{acme.account_id}:{event}" in [row[0] for row in jobs]
+
+
+def test_the_same_draft_again_changes_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
+    _apply(flask, acme, wrong, "--draft")
+    assert _apply(flask, acme, wrong, "--draft") == "watch: draft unchanged at version 1, 2 mistakes, not enabled\n"
+
+
+def test_applying_the_newest_draft_enables_that_version(
+    flask: CommandLine, acme: Sender, good: Path, tmp_path: Path
+) -> None:
+    _apply(flask, acme, good)
+    better = tmp_path / "better.yaml"
+    better.write_text(GOOD.replace("seen", "seen well"))
+    assert _apply(flask, acme, better, "--draft").endswith("version 1 stays enabled\n")
+    assert _apply(flask, acme, better) == "watch: unchanged, version 2 is enabled now\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: watch\non: [", ":2:6: not YAML: "),
+        ("- a\n- b\n", ":1:1: a workflow is an object with the fields name, on and steps"),
+        ("on: a\nsteps: []\n", ":1:1: name: is missing"),
+        ("name: a b\n", ":1:7: name: has to be 1 to 100 letters"),
+    ],
+)
+def test_a_draft_has_to_be_readable_and_to_have_a_name(
+    flask: CommandLine, acme: Sender, tmp_path: Path, text: str, told: str
+) -> None:
+    file = tmp_path / "draft.yaml"
+    file.write_text(text)
+    result = flask("workflow", "apply", file, "--draft", "--account", acme.slug)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{file}{told}")
+    assert f"{file}: not saved; a draft has to be readable and to have a name\n" in result.stderr
+    assert flask("workflow", "list", "--account", acme.slug).stdout == ""
+
+
+def test_the_list_tells_of_drafts_with_mistakes(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
+    _apply(flask, acme, good)
+    _apply(flask, acme, wrong, "--draft")
+    assert flask("workflow", "list", "--account", acme.slug).stdout.split("\t")[:3] == [
+        "watch",
+        "version 2 (a draft with 2 mistakes)",
+        "enabled at version 1",
+    ]
+
+
+def test_a_long_list_comes_in_pages(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    for name in ("b", "c", "a"):
+        workflows.apply_workflow(house, acme.account_id, a_workflow(name=name))
+    first = flask("workflow", "list", "--limit", 2, "--account", acme.slug)
+    assert [line.split("\t")[0] for line in first.stdout.splitlines()] == ["a", "b"]
+    assert first.stderr == "There are more: --after b\n"
+    second = flask("workflow", "list", "--limit", 2, "--after", "b", "--account", acme.slug)
+    assert (second.stdout.split("\t")[0], second.stderr) == ("c", "")
+
+
+def test_null_is_not_the_same_as_nothing(house: Journey, acme: Sender) -> None:
+    url = "https://a.example"
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
+    applied = workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url, "json": None}}]))
+    assert (applied.version, applied.differences) == (2, ("steps[0].http.json",))
+
+
+def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(house, acme.account_id, a_workflow(on="order_placed"))
+    result = flask("workflow", "show", "watch", "--version", 1, "--account", acme.slug)
+    assert json.loads(result.stdout)["on"] == "product_view"
+    assert result.stderr == "watch, version 1 of 2, enabled at version 2\n"
+
+
+def test_a_version_that_is_not_there_is_told_in_one_line(flask: CommandLine, house: Journey, acme: Sender) -> None:
+    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    result = flask("workflow", "show", "watch", "--version", 9, "--account", acme.slug)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: watch has the versions 1 to 1\n")

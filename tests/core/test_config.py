@@ -1,0 +1,86 @@
+"""A setting that cannot be used is one line: for commands, for gunicorn, for `make run`. What may be secret is not in it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.config import SettingsError, from_environment
+from tests.support.server import clean_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+FLASK = (sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), "account", "list")
+GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "--chdir", str(ROOT))
+UP = (sys.executable, "-m", "app.cli.devserver.up")
+WRONG = [
+    ({"DATABASE_URL": "mysql://a:hush@h/d"}, "DATABASE_URL cannot be used: expected a URL such as"),
+    ({"DATABASE_URL": "postgresql://a:hush@[::1/d"}, "DATABASE_URL cannot be used: end of string reached when"),
+    ({"DATABASE_URL": "postgresql://a:%hush@h/d"}, "DATABASE_URL cannot be used: invalid percent-encoded token;"),
+    ({"DATABASE_URL": "postgresql://a:hush@h/d?speed=9"}, "DATABASE_URL cannot be used: invalid URI query parameter;"),
+    ({"DATABASE_URL": "postgresql://a:hush@h:70000/d"}, "DATABASE_URL cannot be used: the port has to be 1 to 65535;"),
+    ({"DATABASE_URL": "postgresql://a:hush@h:1,g:x/d"}, "DATABASE_URL cannot be used: the port has to be 1 to 65535;"),
+    ({"ENCRYPTION_KEY": "hush"}, "ENCRYPTION_KEY cannot be used: expected 32 random bytes in URL-safe base64;"),
+    ({"ENCRYPTION_KEY": "hüsh"}, "ENCRYPTION_KEY cannot be used: expected 32 random bytes in URL-safe base64;"),
+    ({"REDIS_URL": "redis://:hush@[/0"}, "REDIS_URL cannot be used: expected a URL such as"),
+    ({"REDIS_URL": "redis://:hush@h:x/0"}, "REDIS_URL cannot be used: expected a URL such as"),
+]
+
+
+@pytest.mark.parametrize(("settings", "told"), WRONG)
+def test_a_wrong_setting_is_told_without_secrets(settings: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingsError) as wrong:
+        from_environment(settings)
+    assert str(wrong.value).startswith(told)
+    assert "hush" not in str(wrong.value)
+    assert "\n" not in str(wrong.value)
+
+
+def test_a_kept_key_that_is_broken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / ".data" / "encryption.key"
+    kept.parent.mkdir()
+    for text in (b"hush", b"\xff"):
+        kept.write_bytes(text)
+        with pytest.raises(SettingsError, match=r"^\.data/encryption\.key cannot be used: expected 32 random bytes"):
+            from_environment({})
+
+
+@pytest.mark.parametrize(
+    ("program", "settings", "told"),
+    [
+        (FLASK, *WRONG[1]),
+        (FLASK, *WRONG[6]),
+        (FLASK, {"REDIS_URL": "redis://h/?socket_timeout=x"}, "REDIS_URL cannot be used: Invalid value for"),
+        ((*GUNICORN, "wsgi:app"), *WRONG[1]),
+        ((*GUNICORN, "wsgi:app"), *WRONG[6]),
+        (UP, *WRONG[1]),
+        (UP, *WRONG[6]),
+    ],
+)
+def test_a_program_with_a_wrong_setting_ends_with_one_line(
+    program: tuple[str, ...], settings: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as trial:
+        port = trial.getsockname()[1]
+    environment = clean_environment(PYTHONPATH=str(ROOT), BIND=f"127.0.0.1:{port}", **settings)
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1 if program in (FLASK, UP) else 3, "")
+    start = "signalbox" if program == UP else "Error"
+    assert done.stderr.startswith(f"{start}: {told}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_gunicorn_with_settings_of_one_s_own_gives_up_too() -> None:
+    command = (sys.executable, "-m", "gunicorn", "-c", "python:string", "-b", "127.0.0.1:0", "--log-level", "error")
+    command += ("--no-control-socket", "wsgi:app")
+    environment = clean_environment(ENCRYPTION_KEY="hush")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("Error: ENCRYPTION_KEY cannot be used")
+    assert "Traceback" not in done.stderr

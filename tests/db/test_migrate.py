@@ -1,0 +1,170 @@
+"""The migrations, replayed on an empty database, lead to the model in app/db/tables.py, and everything is commented."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from app.db.migrate import DIRECTORY, upgrade
+from app.db.partitions import ensure_partitions
+from app.db.tables import metadata
+
+
+def _engine(url: str) -> sa.Engine:
+    return sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(url))
+
+
+def _ours(name: str | None, kind: str, parents: dict[str, str | None]) -> bool:
+    """Not PgQueuer's tables, not the partitions (copies of `events`), not Alembic's own."""
+    table = name if kind == "table" else parents.get("table_name")
+    return table is None or not re.match(r"pgqueuer|events_|alembic_version", table)
+
+
+def test_the_migrations_lead_to_the_model(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": _ours, "compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_every_table_and_column_says_what_it_holds(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        silent = connection.execute(
+            sa.text(
+                "SELECT relname, attname FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 "
+                "AND NOT attisdropped WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace "
+                "AND (obj_description(pg_class.oid, 'pg_class') IS NULL OR col_description(pg_class.oid, attnum) IS NULL)"
+            )
+        ).all()
+    assert silent == []
+
+
+def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    upgrade(database_url)
+    with _engine(database_url).connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+@pytest.fixture
+def before_the_look_ups(empty_database: str) -> str:
+    """A database as it was before the index for look-ups, with partitions."""
+    upgrade(empty_database, target="0006")
+    with _engine(empty_database).begin() as connection:
+        ensure_partitions(connection, datetime.now(UTC))
+    return empty_database
+
+
+def _alone(url: str, statement: str) -> None:
+    """One statement outside of any transaction."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+
+
+def _indexes(url: str) -> dict[str, bool]:
+    """The indexes of `events` and its partitions, and whether each is whole."""
+    with _engine(url).connect() as connection:
+        found = connection.execute(
+            sa.text(
+                "SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid "
+                "WHERE indrelid = 'events'::regclass OR indrelid IN "
+                "(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'events'::regclass)"
+            )
+        )
+        return {row.relname: row.indisvalid for row in found}
+
+
+def test_partitions_that_are_there_get_indexes_while_they_are_written_to(before_the_look_ups: str) -> None:
+    upgrade(before_the_look_ups)
+    found = _indexes(before_the_look_ups)
+    assert all(found.values())
+    # Of `events` and its five partitions.
+    assert len([name for name in found if name.endswith("name_idx")]) == 6
+
+
+def test_a_migration_that_broke_off_between_two_indexes_goes_on(before_the_look_ups: str) -> None:
+    month = f"events_{datetime.now(UTC):%Y_%m}"
+    _alone(before_the_look_ups, "CREATE INDEX events_name_idx ON ONLY events (account_id, event, id)")
+    _alone(before_the_look_ups, f"CREATE INDEX {month}_name_idx ON {month} (account_id, event, id)")
+    _alone(
+        before_the_look_ups,
+        f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{month}_name_idx'::regclass",
+    )
+    upgrade(before_the_look_ups)
+    assert all(_indexes(before_the_look_ups).values())
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    numbers = sorted(int(file.name[:4]) for file in (Path(DIRECTORY) / "versions").glob("*.py"))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_each_migration_tells_its_locks_and_its_safety() -> None:
+    for file in (Path(DIRECTORY) / "versions").glob("*.py"):
+        text = file.read_text()
+        assert "\nLocks: " in text, file.name
+        assert "\nSafe with the previous code: " in text, file.name
+
+
+def test_the_coming_months_have_partitions(database_url: str) -> None:
+    with _engine(database_url).connect() as connection:
+        partitions = connection.execute(
+            # Tests that import history make those of the past.
+            sa.text(
+                "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass "
+                "AND inhrelid::regclass::text >= 'events_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM')"
+            )
+        ).scalar()
+    assert partitions == 5  # this month, three more, and the default one
+
+
+def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm(empty_database: str) -> None:
+    upgrade(empty_database, target="0003")
+    with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(
+            "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
+            "VALUES (1, gen_random_uuid(), 'e', 'd', '{}', '2020-01-01')"
+        )
+        upgrade(empty_database, target="0004")
+        # As if it had been given up before its end was noted, with one index half-way.
+        cursor.execute("UPDATE alembic_version SET version_num = '0003'")
+        cursor.execute("DROP INDEX events_via_idx")
+        cursor.execute("CREATE INDEX events_default_via_idx ON events_default (event)")
+        upgrade(empty_database, target="0004")
+        cursor.execute("SELECT bool_and(indisvalid), count(*) FROM pg_index WHERE indexrelid::regclass::text ~ 'via'")
+        assert cursor.fetchone() == (True, 2)
+        cursor.execute("SELECT pg_get_indexdef('events_default_via_idx'::regclass)")
+        assert "(account_id, id) WHERE (via IS NOT NULL)" in str(cursor.fetchone())
+        cursor.execute("SELECT count(*) FROM events WHERE via IS NULL")
+        assert cursor.fetchone() == (1,)
+
+
+def test_nobody_who_records_events_waits_in_a_circle_with_the_columns_of_two_tables(empty_database: str) -> None:
+    upgrade(empty_database, target="0003")
+    held = (
+        "SELECT count(*) FILTER (WHERE NOT granted AND relation = 'events'::regclass), "
+        "count(*) FILTER (WHERE granted AND relation = 'accounts'::regclass) FROM pg_locks "
+        "WHERE mode = 'AccessExclusiveLock' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM events")
+        with ThreadPoolExecutor(1) as threads:
+            migrated = threads.submit(upgrade, empty_database, target="0004")
+            waiting = 0
+            while not waiting and not migrated.done():
+                cursor.execute(held)
+                waiting, accounts_locked = cursor.fetchone() or (0, 0)
+            connection.rollback()
+            migrated.result(60)
+    assert (waiting, accounts_locked) == (1, 0)

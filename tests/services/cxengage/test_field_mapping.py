@@ -1,0 +1,51 @@
+"""What a third party posts becomes an event's fields by their dotted paths, every value exact."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.models import Problem
+from app.services.cxengage.field_mapping import map_body
+
+BODY = b"""{"interaction": {"author": {"username": "ian", "name": "\\u00fc"}, "null": null},
+ "items": [{"id": 1}, {"id": 12345678901234567890123, "price": 5.10}], "a.b": 1, "0": "zero"}"""
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("interaction.author.username", '"ian"'),
+        ("interaction.author.name", '"\\u00fc"'),
+        ("interaction.author", '{"username": "ian", "name": "\\u00fc"}'),
+        ("interaction.null", "null"),
+        ("items.0.id", "1"),
+        ("items.1.id", "12345678901234567890123"),
+        ("items.1.price", "5.10"),
+        ("items", '[{"id": 1}, {"id": 12345678901234567890123, "price": 5.10}]'),
+        ("0", '"zero"'),
+    ],
+)
+def test_a_value_is_taken_from_its_path(path: str, text: str) -> None:
+    mapped = map_body(BODY, {"field": path})
+    assert (dict(mapped.fields.raw), mapped.warnings) == ({"field": text}, ())
+    assert set(mapped.fields.value) == {"field"}
+
+
+@pytest.mark.parametrize(
+    "path", ["nothing", "items.2", "items.x", "items.-1", "items.0.id.x", "interaction.null.x", "a.b"]
+)
+def test_what_is_not_there_is_left_out_with_a_warning(path: str) -> None:
+    mapped = map_body(BODY, {"field": path, "user": "interaction.author.username"})
+    assert dict(mapped.fields.raw) == {"user": '"ian"'}
+    assert mapped.warnings == (f"field: there is nothing at {path}, so it was left out",)
+
+
+def test_an_array_may_stand_at_the_top() -> None:
+    assert dict(map_body(b'[{"id": 7}]', {"id": "0.id"}).fields.raw) == {"id": "7"}
+
+
+@pytest.mark.parametrize("body", [b"5", b'"text"', b"{", b"", b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": 1e999999}'])
+def test_what_cannot_be_read_is_refused(body: bytes) -> None:
+    with pytest.raises(Problem) as wrong:
+        map_body(body, {"a": "a"})
+    assert wrong.value.status in (400, 422)

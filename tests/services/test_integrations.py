@@ -1,0 +1,199 @@
+"""Integrations: what is wrong with their fields, what of them is shown, and how they lie in the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from cryptography.fernet import Fernet
+
+from app.actions.integration_kinds import KINDS, smtp_port
+from app.core.models import Problem
+from app.ingest.accept import Journey
+from app.services import integrations, workflows
+from tests.support.builders import Sender
+from tests.support.certificates import a_certificate, certificate_of
+from tests.support.providers import SENDGRID, SID, TOKEN, TWILIO, WHATSAPP
+
+SMTP = {"host": "mail.example.com", "from": "shop@example.com", "username": "shop", "password": "open sesame"}
+SERVICE = "MG" + "0" * 32
+
+
+# Fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("whatsapp", WHATSAPP),
+        ("whatsapp", {**WHATSAPP, "api_version": "v25.0"}),
+        ("twilio", TWILIO),
+        ("twilio", {"account_sid": SID, "auth_token": "x", "messaging_service_sid": SERVICE}),
+        ("twilio", {**TWILIO, "from": "MyShop"}),
+        ("sendgrid", SENDGRID),
+        ("sendgrid", {**SENDGRID, "region": "eu"}),
+        ("sendgrid", {"api_key": "SG.x", "account": "apikey"}),
+        ("smtp", SMTP),
+        ("smtp", {"host": "10.1.2.3", "from": "Shop <shop@example.com>", "security": "none", "port": "2525"}),
+    ],
+)
+def test_good_fields_have_no_mistakes(kind: str, fields: Mapping[str, str]) -> None:
+    assert KINDS[kind].mistakes(fields) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        ("whatsapp", {"phone_number_id": "106540352242922"}, "access_token is missing"),
+        ("whatsapp", {**WHATSAPP, "phone_number_id": "+1555"}, "phone_number_id has to be"),
+        ("whatsapp", {**WHATSAPP, "api_version": "23"}, "api_version has to be"),
+        ("whatsapp", {**WHATSAPP, "token": "x"}, "token is unknown"),
+        ("twilio", {**TWILIO, "account_sid": "AC1"}, "account_sid has to be"),
+        ("twilio", {**TWILIO, "messaging_service_sid": SERVICE}, "two ways to name the sender"),
+        ("sendgrid", {"from": "shop@example.com"}, "api_key is missing"),
+        ("sendgrid", {**SENDGRID, "from": "shop"}, "from has to be"),
+        ("sendgrid", {**SENDGRID, "region": "us"}, "region has to be"),
+        ("smtp", {**SMTP, "security": "ssl"}, "security has to be"),
+        ("smtp", {**SMTP, "security": "none"}, "for everybody to read"),
+        ("smtp", {"host": "mail.example.com", "from": "me"}, "from has to be"),
+        ("smtp", {**SMTP, "port": "0"}, "port has to be"),
+        ("smtp", {**SMTP, "host": "mail example"}, "host has to be"),
+        ("smtp", {**SMTP, "ca": "no certificate"}, "ca has to be"),
+        ("smtp", {"host": "mail.example.com", "from": "a@example.com", "username": "me"}, "belong together"),
+    ],
+)
+def test_a_mistake_is_told(kind: str, fields: Mapping[str, str], told: str) -> None:
+    (mistake,) = KINDS[kind].mistakes(fields)
+    assert told in mistake
+
+
+def test_a_mistake_repeats_no_secret() -> None:
+    assert "hush hush" not in str(KINDS["whatsapp"].mistakes({**WHATSAPP, "access_token": "hush hush"}))
+
+
+def test_secrets_are_masked_and_long_texts_are_counted(tmp_path: Path) -> None:
+    ca = certificate_of(a_certificate(tmp_path))
+    shown = KINDS["smtp"].showable({**SMTP, "ca": ca})
+    assert shown["password"] == "***"
+    assert shown["username"] == "shop"
+    assert shown["ca"] == f"({len(ca)} characters)"
+
+
+@pytest.mark.parametrize(("more", "port"), [({}, 587), ({"security": "tls"}, 465), ({"security": "none"}, 25)])
+def test_the_port_follows_from_the_security(more: dict[str, str], port: int) -> None:
+    assert smtp_port(more) == port
+    assert smtp_port({**more, "port": "2525"}) == 2525
+
+
+# In the database
+
+
+def opened(house: Journey, sender: Sender, kind: str) -> dict[str, str] | None:
+    """What a worker gets."""
+    return integrations.open_integration(house, integrations.find_way_out(house, sender.account_id), kind)
+
+
+def stored(house: Journey, sender: Sender) -> bytes:
+    with house.database.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT settings FROM integrations WHERE account_id = %(id)s", {"id": sender.account_id}
+        ).scalar_one()
+    return bytes(found)
+
+
+def test_what_was_set_is_what_a_worker_gets(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert opened(house, acme, "whatsapp") == WHATSAPP
+    assert opened(house, acme, "twilio") is None
+
+
+def test_another_account_has_none_of_it(house: Journey, acme: Sender, globex: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert opened(house, globex, "whatsapp") is None
+    assert integrations.list_integrations(house, globex.account_id) == []
+
+
+def test_the_database_holds_no_secret_in_clear(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert TOKEN.encode() not in stored(house, acme)
+
+
+def test_naming_some_fields_changes_only_these(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], {**WHATSAPP, "api_version": "v25.0"})
+    integrations.set_integration(
+        house, acme.account_id, KINDS["whatsapp"], {"access_token": "another", "api_version": ""}
+    )
+    assert opened(house, acme, "whatsapp") == {**WHATSAPP, "access_token": "another"}
+
+
+def test_fields_that_cannot_be_used_change_nothing(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    with pytest.raises(Problem, match="access_token is missing"):
+        integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], {"access_token": ""})
+    assert opened(house, acme, "whatsapp") == WHATSAPP
+
+
+def test_what_was_removed_is_gone(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    integrations.remove_integration(house, acme.account_id, KINDS["whatsapp"])
+    assert opened(house, acme, "whatsapp") is None
+    with pytest.raises(Problem, match="has no whatsapp integration"):
+        integrations.remove_integration(house, acme.account_id, KINDS["whatsapp"])
+
+
+def with_keys(house: Journey, *keys: str) -> Journey:
+    """The same house with other keys."""
+    return Journey(replace(house.settings, encryption_keys=keys))
+
+
+def test_rotation_leaves_everything_readable_by_the_new_key_alone(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    (old,), new = house.settings.encryption_keys, Fernet.generate_key().decode()
+    signing = workflows.signing_secret(house, acme.account_id)
+    both, alone = with_keys(house, new, old), with_keys(house, new)
+    try:
+        rotated = integrations.rotate_secrets(both)
+        assert rotated.count >= 2
+        assert rotated.unopened == ()
+        assert opened(alone, acme, "whatsapp") == WHATSAPP
+        assert workflows.signing_secret(alone, acme.account_id) == signing
+    finally:
+        integrations.rotate_secrets(with_keys(house, old, new))
+
+
+def test_what_no_key_opens_is_told_and_left_alone(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    before = stored(house, acme)
+    stranger = with_keys(house, Fernet.generate_key().decode())
+    rotated = integrations.rotate_secrets(stranger)
+    assert f"signing secret of {acme.slug}" in rotated.unopened
+    assert f"whatsapp of account {acme.account_id}" in rotated.unopened
+    assert stored(house, acme) == before
+    (shown,) = integrations.list_integrations(stranger, acme.account_id)
+    assert shown.fields is None
+
+
+def test_what_is_listed_has_its_secrets_masked(house: Journey, acme: Sender) -> None:
+    integrations.set_integration(house, acme.account_id, KINDS["twilio"], TWILIO)
+    (shown,) = integrations.list_integrations(house, acme.account_id)
+    assert shown.fields == {**TWILIO, "auth_token": "***"}
+    assert TWILIO["auth_token"] not in json.dumps(dict(shown.fields))
+
+
+# Targets
+
+
+def test_a_disabled_target_is_known_until_it_is_enabled(house: Journey, acme: Sender, globex: Sender) -> None:
+    target = "https://example.com/hook"
+    integrations.disable_target(house, acme.account_id, target, "answered 410", uuid4())
+    integrations.disable_target(house, acme.account_id, target, "again", uuid4())
+    assert integrations.find_way_out(house, acme.account_id).disabled == {target: "answered 410"}
+    assert integrations.find_way_out(house, globex.account_id).disabled == {}
+    integrations.enable_target(house, acme.account_id, target)
+    assert integrations.find_way_out(house, acme.account_id).disabled == {}
+    with pytest.raises(Problem, match="is not disabled"):
+        integrations.enable_target(house, acme.account_id, target)

@@ -1,0 +1,80 @@
+"""Calls the CxEngage routes of a sender's account, over whatever the sender posts through."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.ids import read_numbered
+from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE
+from app.ingest.accept import Journey
+from app.services import oauth_clients, workflows
+from tests.support.builders import Sender, a_sender
+
+JSON = {"Content-Type": "application/json"}
+PREFIXES = ("/1.0", "")
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """An account with a token that may do all, as a CxEngage client knows it."""
+
+    sender: Sender
+    token: str
+    prefix: str = "/1.0"
+
+    @property
+    def account_id(self) -> int:
+        return self.sender.account_id
+
+    @property
+    def slug(self) -> str:
+        return self.sender.slug
+
+    def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+        """One request below the tenant; `headers` with underscores for dashes, an empty one is left out."""
+        return self.ask_at(f"{self.prefix}/tenants/{self.slug}{path}", method, body, **headers)
+
+    def ask_at(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+        """One request to any path. A body that is no bytes is sent as JSON, text as it is."""
+        sent = {"Authorization": f"Bearer {self.token}", **(JSON if body is not None else {})}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        return self.sender.client.open(
+            path,
+            method=method,
+            data=None if body is None else raw,
+            headers={name: value for name, value in sent.items() if value},
+        )
+
+    def post(self, body: Any, **headers: str) -> Any:
+        """Send an event."""
+        return self.ask("/event", "POST", body, **headers)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The last events."""
+        answer = self.ask("/event/history")
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = json.loads(answer.data)["history"]
+        return found
+
+
+def a_tenant(house: Journey, client: Any, name: str = "acme", plan: str = "unlimited") -> Tenant:
+    """A new account with a key that may do all."""
+    sender = a_sender(house, client, name, plan)
+    scopes = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
+    return Tenant(sender, workflows.create_key(house, sender.account_id, "all", scopes))
+
+
+def described(house: Journey, tenant: Tenant, **changes: str) -> Tenant:
+    """The tenant, its account described differently."""
+    oauth_clients.describe_account(house, tenant.account_id, oauth_clients.Description(**changes))
+    return tenant
+
+
+def uuid_of(identifier: str) -> str:
+    """The event's UUID of an id as the receiver gives it."""
+    found = read_numbered(identifier)
+    assert found is not None, identifier
+    return str(found[1])

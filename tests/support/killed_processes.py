@@ -1,0 +1,73 @@
+"""A worker that kills itself (SIGKILL) at a chosen point of a chosen step.
+
+Run as `python -m tests.support.killed_processes`, with orders on standard input.
+
+Each order is a JSON line `{"account", "run", "job", "point", "ordinal"}`; it is carried out in a fork of this process, and
+how the fork ended is answered: the signal's number, or 0. `point` null: it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+from app.actions import http_session
+from app.core import config
+from app.core.models import Run
+from app.db.run_transitions import Settlement
+from app.ingest.accept import Journey
+from app.worker.executor import Advancer
+
+POINTS = ("before act", "after act", "before settle", "after settle")
+
+
+class DyingAdvancer(Advancer):
+    """Ends the whole process at its point."""
+
+    order: dict[str, Any]
+
+    def _maybe_die(self, point: str, run: Run) -> None:
+        if self.order["point"] == point and self.order["ordinal"] == run.ordinal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def _act(self, run: Run) -> Settlement:
+        self._maybe_die("before act", run)
+        settlement = await super()._act(run)
+        self._maybe_die("after act", run)
+        return settlement
+
+    async def _settle(self, run: Run, settlement: Settlement) -> bool:
+        self._maybe_die("before settle", run)
+        settled = await super()._settle(run, settlement)
+        self._maybe_die("after settle", run)
+        return settled
+
+
+async def _carry_out(order: dict[str, Any]) -> None:
+    house = Journey(config.from_environment())
+    with ThreadPoolExecutor(1) as threads:
+        async with http_session.open_session(house.settings) as session:
+            advancer = DyingAdvancer(house, session, threads)
+            advancer.order = order
+            await advancer.advance(order["account"], UUID(order["run"]), order["job"])
+
+
+def main() -> None:
+    """Carry out orders until there are no more."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            asyncio.run(_carry_out(json.loads(line)))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) * -1, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""The cart rescue of the language page, from the event to the message: a real worker, and WhatsApp, Twilio and a mail server
+that take nothing but what their documentation says. Only the waiting is shorter."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from cryptography.fernet import Fernet
+
+from app import create_app
+from app.actions.integration_kinds import KINDS
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.cli.devserver.supervisor import Command, stop_together
+from app.core import config
+from app.db.migrate import upgrade
+from app.ingest.accept import Journey
+from app.services import integrations, workflows
+from tests.support.builders import Sender, a_sender, an_event
+from tests.support.providers import TWILIO, WHATSAPP, MailServer, TwilioApi, WhatsAppApi, running
+from tests.support.run_execution import rows_of, the_run
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+
+CART_RESCUE = """
+name: cart-rescue
+description: Nudge people who looked at something expensive and did not buy
+on:
+  event: product_view
+  where: data.price > 1000
+key: distinct_id
+again: 1d
+exit_on: order_placed
+steps:
+  - wait: 1s
+  - id: nudge
+    whatsapp: {to: "{{ phone }}", template: cart_rescue, language: en, params: ["{{ data.product_name }}"]}
+    retry: {attempts: 6, first: 1s, max: 1h}
+    timeout: 15s
+  - wait_for: {event: order_placed}
+    timeout: 2s
+    then: [{log: "sold after nudge {{ steps.nudge.body.messages[0].id }}"}]
+    else:
+      - if: data.price > 5000
+        then: [{email: {to: sales@example.com, subject: "Call {{ phone }}", text: "They looked at {{ data.product_name }}."}}]
+        else: []
+"""
+PARCEL = """
+name: parcel
+on: parcel_sent
+steps:
+  - id: told
+    sms: {to: "{{ phone }}", text: "Your parcel is on its way: {{ data.link }}"}
+  - log: "told as {{ steps.told.body.sid }}"
+"""
+
+
+@dataclass
+class Shop:
+    """An account with both workflows, a worker at work on them, and the services that it sends with."""
+
+    house: Journey
+    sender: Sender
+    whatsapp: WhatsAppApi
+    twilio: TwilioApi
+    mail: MailServer
+
+    def view(self, number: int, **data: Any) -> list[str]:
+        """Somebody looks at something; the runs that this starts."""
+        data = {"product_name": "Cool Sneakers", **data}
+        runs: list[str] = self.send("product_view", number, data)["runs"]
+        return runs
+
+    def send(self, name: str, number: int, data: dict[str, Any]) -> Any:
+        subject = f"9156734127{number:02}"
+        answer = self.sender.post(an_event(event=name, distinct_id=subject, phone=f"+{subject}", data=data))
+        assert answer.status_code == 200, answer.get_json()
+        return answer.get_json()
+
+    def ended(self, run: str) -> dict[str, Any]:
+        """The run's row, once it has ended."""
+        return until(lambda: self.row(run), lambda row: row["status"] != "running")
+
+    def row(self, run: str) -> dict[str, Any]:
+        return the_run(self.house, self.sender.account_id, run)
+
+    def steps(self, run: str) -> list[tuple[str, str, str]]:
+        found = rows_of(self.house, "steps", self.sender.account_id, run)
+        return [(step["path"], step["action"], step["status"]) for step in found]
+
+    def output(self, run: str, path: str) -> Any:
+        found = rows_of(self.house, "steps", self.sender.account_id, run)
+        return next(step["output"] for step in found if step["path"] == path)
+
+    def nudges(self, number: int) -> list[Any]:
+        """The messages that somebody got."""
+        return [message for message in self.whatsapp.accepted if message["to"] == f"9156734127{number:02}"]
+
+    def letters(self, number: int) -> list[Any]:
+        """The letters to sales about somebody."""
+        about = f"Call +9156734127{number:02}"
+        return [letter for letter in self.mail.letters if letter.message["Subject"] == about]
+
+
+HANGING = """
+name: hanging
+on: hang
+steps:
+  - http: {url: "http://127.0.0.1:PORT/"}
+    timeout: 8s
+"""
+
+
+def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
+    deadline = time.monotonic() + PATIENCE
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.05)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-rescue-")))
+        postgres = EmbeddedPostgres(folder / "data", durable=False, say=lambda line: None)
+        postgres.start()
+        stack.callback(postgres.stop)
+        upgrade(postgres.url)
+        whatsapp, twilio = stack.enter_context(running(WhatsAppApi())), stack.enter_context(running(TwilioApi()))
+        mail = stack.enter_context(MailServer(folder).running())
+        environment = {
+            **os.environ,
+            "DATABASE_URL": postgres.url,
+            "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+            "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
+            "WHATSAPP_BASE_URL": whatsapp.url,
+            "TWILIO_BASE_URL": twilio.url,
+            "LOG_LEVEL": "error",
+        }
+        app = create_app(config.from_environment(environment))
+        house: Journey = app.extensions["journey"]
+        stack.callback(house.database.close)
+        sender = a_sender(house, app.test_client())
+        for kind, fields in (("whatsapp", WHATSAPP), ("twilio", TWILIO), ("smtp", mail.fields())):
+            integrations.set_integration(house, sender.account_id, KINDS[kind], fields)
+        for document in (CART_RESCUE, PARCEL):
+            workflows.apply_workflow(house, sender.account_id, document)
+        worker = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
+        stack.callback(lambda: stop_together([worker], 20))
+        worker.start()
+        yield Shop(house, sender, whatsapp, twilio, mail)
+
+
+def test_who_orders_after_the_nudge_is_noted_as_sold(shop: Shop) -> None:
+    (run,) = shop.view(1, price=1999)
+    until(lambda: shop.nudges(1), bool)
+    until(lambda: shop.row(run), lambda row: row["at"] == "steps[2]")
+    shop.send("order_placed", 1, {"total": 1999})
+    assert shop.ended(run)["status"] == "done"
+    assert shop.steps(run) == [
+        ("steps[0]", "wait", "done"),
+        ("steps[1]", "whatsapp", "done"),
+        ("steps[2]", "wait_for", "done"),
+        ("steps[2].then[0]", "log", "done"),
+    ]
+    message_id = shop.output(run, "steps[1]")["body"]["messages"][0]["id"]
+    assert message_id.startswith("wamid.")
+    assert shop.output(run, "steps[2].then[0]") == {"text": f"sold after nudge {message_id}"}
+    assert shop.letters(1) == []
+
+
+def test_the_nudge_is_the_template_message_of_the_documentation(shop: Shop) -> None:
+    (run,) = shop.view(2, price=1999)
+    (message,) = until(lambda: shop.nudges(2), bool)
+    assert message == {
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": "915673412702",
+        "type": "template",
+        "template": {
+            "name": "cart_rescue",
+            "language": {"code": "en"},
+            "components": [{"type": "body", "parameters": [{"type": "text", "text": "Cool Sneakers"}]}],
+        },
+    }
+    shop.ended(run)
+    assert shop.whatsapp.complaints == []
+
+
+def test_who_does_not_order_something_very_expensive_is_called_by_sales(shop: Shop) -> None:
+    (run,) = shop.view(3, price=9000)
+    assert shop.ended(run)["status"] == "done"
+    assert shop.steps(run)[-2:] == [("steps[2].else[0]", "if", "done"), ("steps[2].else[0].then[0]", "email", "done")]
+    (letter,) = shop.letters(3)
+    assert (letter.sender, letter.recipients) == ("shop@example.com", ["sales@example.com"])
+    assert (letter.over_tls, letter.login) == (True, "shop")
+    assert letter.message.get_content() == "They looked at Cool Sneakers.\r\n"
+    assert letter.message["Message-ID"] == f"<{run}-4.signalbox@example.com>"
+
+
+def test_who_does_not_order_something_cheaper_is_left_in_peace(shop: Shop) -> None:
+    (run,) = shop.view(4, price=1999)
+    assert shop.ended(run)["status"] == "done"
+    assert shop.steps(run)[-1] == ("steps[2].else[0]", "if", "done")
+    assert shop.letters(4) == []
+
+
+def test_who_orders_before_the_nudge_gets_none(shop: Shop) -> None:
+    (run,) = shop.view(5, price=1999)
+    shop.send("order_placed", 5, {"total": 1999})
+    after = shop.ended(run)
+    assert after["status"] == "exited"
+    assert after["error"].startswith("exit_on: order_placed")
+    assert shop.nudges(5) == []
+
+
+def test_who_looks_at_something_cheap_starts_nothing(shop: Shop) -> None:
+    assert shop.view(6, price=1000) == []
+
+
+def test_nobody_is_nudged_twice_a_day(shop: Shop) -> None:
+    (run,) = shop.view(7, price=1999)
+    assert shop.view(7, price=2999) == []
+    shop.ended(run)
+    assert len(shop.nudges(7)) == 1
+
+
+def test_a_nudge_that_met_a_rate_limit_comes_later(shop: Shop) -> None:
+    body = {"error": {"message": "(#131056) pair rate limit hit", "type": "OAuthException", "code": 131056}}
+    (run,) = shop.view(8, price=1999)
+    with shop.whatsapp.lock:
+        shop.whatsapp.instead.append((400, body))
+    assert shop.ended(run)["status"] == "done"
+    assert len(shop.nudges(8)) == 1
+    attempts = rows_of(shop.house, "attempts", shop.sender.account_id, run)
+    assert [(row["outcome"], row["error_class"]) for row in attempts if row["ordinal"] == 1] == [
+        ("retry", "whatsapp_131056"),
+        ("done", None),
+    ]
+
+
+def test_a_text_message_goes_out_by_twilio(shop: Shop) -> None:
+    (run,) = shop.send("parcel_sent", 9, {"link": "https://example.com/t/1?a=b&c=d"})["runs"]
+    assert shop.ended(run)["status"] == "done"
+    assert shop.twilio.complaints == []
+    assert shop.twilio.accepted == [
+        {
+            "To": "+915673412709",
+            "From": "+15017122661",
+            "Body": "Your parcel is on its way: https://example.com/t/1?a=b&c=d",
+        }
+    ]
+    assert shop.output(run, "steps[1]") == {"text": f"told as {shop.output(run, 'steps[0]')['body']['sid']}"}
+
+
+def test_a_destination_that_hangs_holds_up_nobody_else(shop: Shop) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+        document = HANGING.replace("PORT", str(listener.getsockname()[1]))
+        workflows.apply_workflow(shop.house, shop.sender.account_id, document)
+        # More than the worker has places.
+        hanging = [shop.send("hang", 10, {})["runs"][0] for _ in range(80)]
+        began = time.monotonic()
+        (run,) = shop.send("parcel_sent", 11, {"link": "x"})["runs"]
+        assert shop.ended(run)["status"] == "done"
+        assert time.monotonic() - began < 5
+        assert {shop.row(one)["status"] for one in hanging} == {"running"}

@@ -1,0 +1,144 @@
+"""A worker killed before or after acting, before or after settling, again and again: no effect is lost, none is repeated
+once it was settled, and what is repeated carries the same idempotency key."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.http_target import Destination, a_destination
+from tests.support.killed_processes import POINTS
+from tests.support.run_execution import jobs_of, rows_of, the_run
+
+KILLS = 208
+STEPS = 3
+
+
+@pytest.fixture
+def worker(house: Journey) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": house.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
+    }
+    command = [sys.executable, "-m", "tests.support.killed_processes"]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
+    ) as started:
+        yield started
+        assert started.stdin is not None
+        started.stdin.close()
+
+
+def _order(worker: subprocess.Popen[str], **order: Any) -> int:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(json.dumps(order) + "\n")
+    worker.stdin.flush()
+    return int(worker.stdout.readline())
+
+
+def test_no_effect_is_lost_and_no_settled_one_repeated(
+    house: Journey, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(11)
+    with a_destination() as destination:
+        steps = [{"http": {"url": f"{destination.url}/{number}"}} for number in range(STEPS)]
+        workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+        deaths: Counter[str] = Counter()
+        while sum(deaths.values()) < KILLS:
+            run = acme.post(an_event()).get_json()["runs"][0]
+            deaths += _kill_on_the_way(house, acme, worker, run, chance, destination)
+            assert _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0) == 0
+            assert the_run(house, acme.account_id, run)["status"] == "done"
+            assert len(rows_of(house, "attempts", acme.account_id, run)) == STEPS
+            keys = {
+                call.headers["Idempotency-Key"] for call in destination.calls if run in call.headers["Idempotency-Key"]
+            }
+            assert keys == {f"{run}-{number}" for number in range(STEPS)}
+    with capsys.disabled():
+        print(f"\nkilled: {dict(deaths)}; calls: {len(destination.calls)}")
+    assert set(deaths) == set(POINTS)
+
+
+def _kill_on_the_way(
+    house: Journey,
+    acme: Sender,
+    worker: subprocess.Popen[str],
+    run: str,
+    chance: random.Random,
+    destination: Destination,
+) -> Counter[str]:
+    """Kill the worker at several points of each step; a settled step's calls never grow after that."""
+    deaths: Counter[str] = Counter()
+    for ordinal in range(STEPS):
+        for point in chance.sample(POINTS, k=3):
+            died = _order(worker, account=acme.account_id, run=run, job=1, point=point, ordinal=ordinal)
+            settled = the_run(house, acme.account_id, run)["ordinal"]
+            frozen = _calls(destination, run, settled)
+            assert died == 9
+            deaths[point] += 1
+            assert all(frozen[number] >= 1 for number in range(settled)), "a settled step was never acted"
+            assert _order(worker, account=acme.account_id, run=run, job=1, point="before act", ordinal=settled) in (
+                9,
+                0,
+            )
+            deaths["before act"] += settled < STEPS
+            assert _calls(destination, run, settled) == frozen, "a settled step was acted again"
+            if settled > ordinal:
+                break
+    return deaths
+
+
+def _calls(destination: Destination, run: str, settled: int) -> dict[int, int]:
+    """How many calls each settled step of a run has made."""
+    made = Counter(call.headers["Idempotency-Key"] for call in destination.calls)
+    return {number: made[f"{run}-{number}"] for number in range(settled)}
+
+
+def test_blocks_that_die_at_their_end_wake_their_run_once(
+    house: Journey, acme: Sender, worker: subprocess.Popen[str]
+) -> None:
+    chance = random.Random(7)
+    blocks = [[{"set": {"a": "1"}}], [{"set": {"b": "2"}}]]
+    steps = [{"par": blocks}, {"set": {"c": "vars.a + vars.b"}}]
+    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    for _ in range(4):
+        run = acme.post(an_event()).get_json()["runs"][0]
+        points = chance.sample(POINTS, k=3)
+        assert _order(worker, account=acme.account_id, run=run, job=1, point=points[0], ordinal=0) == 9
+        _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0)
+        started = _blocks(house, acme, run)
+        assert len(started) == 2
+        for block, point in zip(started, points[1:], strict=True):
+            assert _order(worker, account=acme.account_id, run=block, job=1, point=point, ordinal=0) == 9
+        for block in chance.sample(started * 2, k=4):
+            assert _order(worker, account=acme.account_id, run=block, job=1, point=None, ordinal=0) == 0
+        assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
+        assert _order(worker, account=acme.account_id, run=run, job=2, point=points[0], ordinal=0) == 9
+        assert _order(worker, account=acme.account_id, run=run, job=2, point=None, ordinal=0) == 0
+        assert the_run(house, acme.account_id, run)["status"] == "done"
+        assert [row["output"] for row in rows_of(house, "steps", acme.account_id, run)] == [None, {"c": 3}]
+
+
+def _blocks(house: Journey, acme: Sender, run: str) -> list[str]:
+    with house.database.transaction() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT id FROM runs WHERE account_id = %(account)s AND parent_id = %(run)s ORDER BY id",
+            {"account": acme.account_id, "run": run},
+        )
+        return [str(row[0]) for row in found]

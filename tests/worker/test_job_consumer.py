@@ -1,0 +1,510 @@
+"""The worker against a real Postgres: a job leaves the queue when its run was advanced, and in no other way."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.core.models import Unavailable
+from app.db.migrate import upgrade
+from app.worker import job_consumer
+from app.worker.queue_connection import asyncpg_url
+from tests.support.action_contexts import the_settings
+
+ENQUEUE = (
+    "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after) "
+    "SELECT 0, 'run', 'queued', key, convert_to(key, 'UTF8'), now() + $2::float * interval '1 second' "
+    "FROM unnest($1::text[]) AS key"
+)
+_accounts = itertools.count(1_000_000)
+
+Advance = Callable[[int, UUID, int], Awaitable[None]]
+
+
+class Queue:
+    """The queue of one test: jobs of an account that no other test has. `advanced` are the runs whose jobs arrived."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.account = next(_accounts)
+        self.advanced: list[UUID] = []
+
+    async def ask(self, query: str, *values: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(asyncpg_url(self.url))
+        try:
+            return list(await connection.fetch(query, *values))
+        finally:
+            await connection.close()
+
+    async def enqueue(self, count: int = 1, after: float = 0.0, job: int = 1) -> list[UUID]:
+        """Enqueue a job for each of `count` new runs, due in `after` seconds."""
+        runs = [uuid4() for _ in range(count)]
+        await self.ask(ENQUEUE, [f"{self.account}:{run}:{job}" for run in runs], after)
+        return runs
+
+    async def rows(self) -> list[asyncpg.Record]:
+        """The jobs that are there."""
+        return await self.ask("SELECT * FROM pgqueuer WHERE dedupe_key LIKE $1", f"{self.account}:%")
+
+    async def empty(self, patience: float = 10.0) -> None:
+        """Wait until no job is there any more."""
+        await until(self.rows, lambda rows: not rows, patience)
+
+    @asynccontextmanager
+    async def worked_on(
+        self, advance: Advance | None = None, *, stop: asyncio.Event | None = None, **options: Any
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        """A worker at work; what other tests left behind is none of its business."""
+        chosen = replace(
+            the_settings(),
+            worker_concurrency=options.pop("concurrency", 10),
+            heartbeat_timeout=options.pop("heartbeat_timeout", 15.0),
+        )
+
+        async def mine_only(account_id: int, run_id: UUID, job: int) -> None:
+            if account_id == self.account:
+                self.advanced.append(run_id)
+                if advance is not None:
+                    await advance(account_id, run_id, job)
+
+        halt = stop or asyncio.Event()
+        task = asyncio.create_task(
+            job_consumer.work(self.url, chosen, {"run": (mine_only, (int, UUID, int))}, stop=halt, **options)
+        )
+        try:
+            yield task
+        finally:
+            halt.set()
+            await task
+
+
+async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], patience: float = 10.0) -> Any:
+    """What `look` sees, once it is `good`."""
+    deadline = time.monotonic() + patience
+    while not good(seen := await look()):
+        assert time.monotonic() < deadline, f"still {seen!r} after {patience} s"
+        await asyncio.sleep(0.02)
+    return seen
+
+
+@pytest.fixture
+def queue(database_url: str) -> Queue:
+    return Queue(database_url)
+
+
+def test_a_job_brings_account_run_and_number(queue: Queue) -> None:
+    seen: list[tuple[int, UUID, int]] = []
+
+    async def advance(*named: Any) -> None:
+        seen.append(named)
+
+    async def scene() -> None:
+        (run,) = await queue.enqueue(job=17)
+        async with queue.worked_on(advance):
+            await queue.empty()
+        assert seen == [(queue.account, run, 17)]
+
+    asyncio.run(scene())
+
+
+def test_each_of_many_jobs_arrives_once(queue: Queue) -> None:
+    async def scene() -> None:
+        runs = await queue.enqueue(500)
+        async with queue.worked_on():
+            await queue.empty(30)
+        assert sorted(queue.advanced) == sorted(runs)
+
+    asyncio.run(scene())
+
+
+def test_two_workers_share_the_jobs(queue: Queue) -> None:
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(0.01)
+
+    async def scene() -> None:
+        runs = await queue.enqueue(200)
+        async with queue.worked_on(slowly), queue.worked_on(slowly):
+            await queue.empty(30)
+        assert sorted(queue.advanced) == sorted(runs)
+
+    asyncio.run(scene())
+
+
+def test_a_job_starts_soon_after_it_was_enqueued(queue: Queue) -> None:
+    async def scene() -> None:
+        async with queue.worked_on():
+            await queue.enqueue()
+            await queue.empty()
+            began = time.monotonic()
+            await queue.enqueue()
+            while len(queue.advanced) < 2:
+                await asyncio.sleep(0.001)
+            assert time.monotonic() - began < 1
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_is_due_later_starts_then(queue: Queue) -> None:
+    async def scene() -> None:
+        async with queue.worked_on():
+            began = time.monotonic()
+            await queue.enqueue(after=1.0)
+            await queue.empty()
+            assert 0.9 < time.monotonic() - began < 4
+
+    asyncio.run(scene())
+
+
+def test_no_more_jobs_run_at_once_than_allowed(queue: Queue) -> None:
+    running = most = 0
+
+    async def advance(*_: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+
+    async def scene() -> None:
+        await queue.enqueue(60)
+        async with queue.worked_on(advance, concurrency=6):
+            await queue.empty(30)
+        assert most == 6
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("trouble", [Unavailable("Postgres is gone"), RuntimeError("a bug"), OSError("no network")])
+def test_a_job_that_fails_is_put_back_and_done_later(queue: Queue, trouble: Exception) -> None:
+    async def fail_once(*_: Any) -> None:
+        if len(queue.advanced) == 1:
+            raise trouble
+
+    async def scene() -> None:
+        (run,) = await queue.enqueue()
+        async with queue.worked_on(fail_once):
+            (row,) = await until(queue.rows, lambda rows: bool(rows) and rows[0]["attempts"] == 1)
+            assert (row["status"], row["queue_manager_id"]) == ("queued", None)
+            await queue.empty()
+        assert queue.advanced == [run, run]
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_is_cancelled_is_put_back_and_done_later(queue: Queue) -> None:
+    async def cancel_once(*_: Any) -> None:
+        if len(queue.advanced) == 1:
+            raise asyncio.CancelledError
+
+    async def scene() -> None:
+        (run,) = await queue.enqueue()
+        async with queue.worked_on(cancel_once):
+            await queue.empty()
+        assert queue.advanced == [run, run]
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_names_nothing_is_dropped(queue: Queue) -> None:
+    async def scene() -> None:
+        await queue.ask(ENQUEUE, [f"{queue.account}:nonsense", f"{queue.account}:{uuid4()}:x"], 0.0)
+        async with queue.worked_on():
+            await queue.empty()
+        assert queue.advanced == []
+
+    asyncio.run(scene())
+
+
+def test_stopping_waits_for_what_runs(queue: Queue) -> None:
+    finished: list[bool] = []
+
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(0.5)
+        finished.append(True)
+
+    async def scene() -> None:
+        await queue.enqueue()
+        async with queue.worked_on(slowly):
+            while not queue.advanced:
+                await asyncio.sleep(0.01)
+        assert finished == [True]
+        assert await queue.rows() == []
+
+    asyncio.run(scene())
+
+
+def test_stopping_takes_no_more_jobs(queue: Queue) -> None:
+    stop = asyncio.Event()
+
+    async def stop_at_once(*_: Any) -> None:
+        stop.set()
+        await asyncio.sleep(0.1)
+
+    async def scene() -> None:
+        await queue.enqueue(30)
+        async with queue.worked_on(stop_at_once, stop=stop, concurrency=4) as working:
+            await working
+        assert 1 <= len(queue.advanced) <= 4
+        rows = await queue.rows()
+        assert len(rows) == 30 - len(queue.advanced)
+        assert {row["status"] for row in rows} == {"queued"}
+        await queue.ask("DELETE FROM pgqueuer WHERE dedupe_key LIKE $1", f"{queue.account}:%")
+
+    asyncio.run(scene())
+
+
+def test_stopping_puts_back_what_does_not_finish(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_consumer, "_TIME_TO_FINISH", 0.3)
+
+    async def forever(*_: Any) -> None:
+        await asyncio.sleep(600)
+
+    async def scene() -> None:
+        await queue.enqueue(3)
+        began = time.monotonic()
+        async with queue.worked_on(forever):
+            while len(queue.advanced) < 3:
+                await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 10
+        rows = await queue.rows()
+        assert [(row["status"], row["queue_manager_id"]) for row in rows] == [("queued", None)] * 3
+        async with queue.worked_on():
+            await queue.empty()
+
+    asyncio.run(scene())
+
+
+def test_the_job_of_a_dead_worker_is_taken_over(queue: Queue) -> None:
+    async def scene() -> None:
+        (run,) = await queue.enqueue(after=3600)
+        await queue.ask(
+            "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), execute_after = now(), "
+            "heartbeat = now() - interval '1 minute' WHERE dedupe_key LIKE $1",
+            f"{queue.account}:%",
+        )
+        async with queue.worked_on():
+            await queue.empty()
+        assert queue.advanced == [run]
+
+    asyncio.run(scene())
+
+
+def test_the_job_of_a_living_worker_is_left_alone(queue: Queue) -> None:
+    """A job that takes much longer than the heartbeats may be old is not taken by another worker."""
+
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(3)
+
+    async def scene() -> None:
+        await queue.enqueue()
+        async with queue.worked_on(slowly, heartbeat_timeout=1.0), queue.worked_on(slowly, heartbeat_timeout=1.0):
+            await queue.empty()
+        assert len(queue.advanced) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_another_worker_took_over_is_not_put_back_under_it(queue: Queue) -> None:
+    async def lose_it(*_: Any) -> None:
+        await queue.ask(
+            "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid() WHERE dedupe_key LIKE $1", f"{queue.account}:%"
+        )
+        raise RuntimeError("too late")
+
+    async def scene() -> None:
+        await queue.enqueue()
+        async with queue.worked_on(lose_it):
+            while not queue.advanced:
+                await asyncio.sleep(0.01)
+        (row,) = await queue.rows()
+        assert (row["status"], row["attempts"]) == ("picked", 0)
+        await queue.ask("DELETE FROM pgqueuer WHERE dedupe_key LIKE $1", f"{queue.account}:%")
+
+    asyncio.run(scene())
+
+
+def test_the_sweep_is_called_again_and_again_even_when_it_fails(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_consumer, "_SWEEP_EVERY", 0.05)
+    swept: list[float] = []
+
+    async def sweep() -> None:
+        swept.append(time.monotonic())
+        raise RuntimeError("dust everywhere")
+
+    async def scene() -> None:
+        async with queue.worked_on(sweep=sweep):
+            while len(swept) < 3:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(scene())
+
+
+def test_the_statistics_of_the_queue_stay_empty(queue: Queue) -> None:
+    async def scene() -> None:
+        await queue.enqueue(20)
+        async with queue.worked_on():
+            await queue.empty()
+        assert await queue.ask("SELECT 1 FROM pgqueuer_statistics") == []
+
+    asyncio.run(scene())
+
+
+# When Postgres goes away
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A server of our own, to be killed. Not in pytest's own folder, which each session closes to other users."""
+    with tempfile.TemporaryDirectory(prefix="signalbox-tests-") as folder:
+        server = EmbeddedPostgres(Path(folder) / "data", say=lambda line: None)
+        server.start()
+        try:
+            upgrade(server.url)
+            yield server
+        finally:
+            server.stop(at_once=True)
+
+
+def kill(server: EmbeddedPostgres) -> None:
+    assert server._program is not None
+    server._program.send_signal(signal.SIGKILL)
+    server._program.wait(10)
+
+
+def test_no_job_is_lost_when_postgres_is_killed_again_and_again(postgres: EmbeddedPostgres) -> None:
+    queue = Queue(postgres.url)
+    away = False
+
+    async def advance(*_: Any) -> None:
+        await asyncio.sleep(0.02)
+        if away:
+            raise Unavailable("Postgres is gone")
+
+    async def scene() -> None:
+        nonlocal away
+        runs: list[UUID] = []
+        async with queue.worked_on(advance, heartbeat_timeout=1.0) as working:
+            for _ in range(4):
+                runs += await queue.enqueue(40)
+                await asyncio.sleep(0.05)
+                away = True
+                kill(postgres)
+                await asyncio.sleep(0.3)
+                postgres.start()
+                away = False
+            await queue.empty(60)
+            assert not working.done()
+        assert set(queue.advanced) == set(runs)
+
+    asyncio.run(scene())
+
+
+def test_jobs_that_run_through_an_outage_are_done_once(postgres: EmbeddedPostgres) -> None:
+    queue = Queue(postgres.url)
+
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(1.5)
+
+    async def scene() -> None:
+        runs = await queue.enqueue(5)
+        async with queue.worked_on(slowly):
+            while len(queue.advanced) < 5:
+                await asyncio.sleep(0.01)
+            kill(postgres)
+            postgres.start()
+            await queue.empty(30)
+        assert sorted(queue.advanced) == sorted(runs)
+
+    asyncio.run(scene())
+
+
+def test_a_job_enqueued_during_an_outage_of_the_connection_starts_soon(postgres: EmbeddedPostgres) -> None:
+    queue = Queue(postgres.url)
+
+    async def scene() -> None:
+        async with queue.worked_on():
+            await queue.enqueue()
+            await queue.empty()
+            await queue.ask(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'signalbox worker'"
+            )
+            began = time.monotonic()
+            await queue.enqueue()
+            await queue.empty()
+            assert time.monotonic() - began < 3
+
+    asyncio.run(scene())
+
+
+def test_a_worker_waits_for_a_postgres_that_is_not_there_yet(postgres: EmbeddedPostgres) -> None:
+    queue = Queue(postgres.url)
+
+    async def scene() -> None:
+        await queue.enqueue()
+        kill(postgres)
+        async with queue.worked_on() as working:
+            await asyncio.sleep(0.5)
+            assert not working.done()
+            postgres.start()
+            await queue.empty(30)
+
+    asyncio.run(scene())
+
+
+def test_a_worker_can_be_stopped_while_postgres_is_away(postgres: EmbeddedPostgres) -> None:
+    queue = Queue(postgres.url)
+
+    async def scene() -> None:
+        async with queue.worked_on():
+            await queue.enqueue()
+            await queue.empty()
+            kill(postgres)
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+
+    asyncio.run(scene())
+    postgres.start()
+
+
+# How Postgres is found
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "postgresql://me@/db?host=%2Frun%2Fpostgres&connect_timeout=3",
+            "postgresql://me@/db?host=%2Frun%2Fpostgres",
+        ),
+        (
+            "postgresql://me:p%40ss@host:5433/db?keepalives=1&sslmode=require",
+            "postgresql://me:p%40ss@host:5433/db?sslmode=require",
+        ),
+        (
+            "postgresql://a:1,b:2/db?target_session_attrs=read-write",
+            "postgresql://a:1,b:2/db?target_session_attrs=read-write",
+        ),
+    ],
+)
+def test_what_only_libpq_understands_is_left_out_of_the_url(url: str, expected: str) -> None:
+    assert asyncpg_url(url) == expected
+
+
+def test_a_url_with_a_folder_of_sockets_works(postgres: EmbeddedPostgres) -> None:
+    folder = Path(postgres.url.partition("host=")[2])
+    assert folder.is_absolute()
+    assert asyncio.run(Queue(postgres.url + "&connect_timeout=3").ask("SELECT 1 AS one"))[0]["one"] == 1

@@ -1,0 +1,116 @@
+"""Runs with blocks and rounds, carried by real workers of which one is killed on the way: each ends once, and none is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+
+from app import create_app
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres
+from app.core import config
+from app.db.migrate import upgrade
+from app.ingest.accept import Journey
+from app.services import workflows
+from tests.support.builders import Sender, a_sender, a_workflow, an_event
+
+PATIENCE = 60.0
+RUNS = 25
+ROOT = Path(__file__).resolve().parents[2]
+# One event arrives in a block, one block waits for time, one goes round with blocks of its own.
+STEPS: list[Any] = [
+    {
+        "par": [
+            [{"id": "answer", "wait_for": "answer", "timeout": "1h"}, {"set": {"said": "steps.answer.data.text"}}],
+            [{"wait": "1s"}],
+            [
+                {"set": {"n": "0"}},
+                {
+                    "repeat": [
+                        {"par": [[{"log": "x"}], [{"log": "y"}], [{"log": "z"}]]},
+                        {"set": {"n": "inc(vars.n)"}},
+                    ],
+                    "until": "vars.n == 2",
+                },
+            ],
+        ]
+    },
+    {"log": "{{ vars.said }} {{ vars.n }}"},
+]
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="signalbox-blocks-") as folder:
+        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
+        postgres.start()
+        try:
+            upgrade(postgres.url)
+            yield postgres.url
+        finally:
+            postgres.stop()
+
+
+def _worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], env=environment, cwd=ROOT)
+
+
+def _counts(house: Journey, sender: Sender, question: str) -> list[Any]:
+    with house.database.transaction() as connection:
+        rows = connection.exec_driver_sql(question, {"account": sender.account_id})
+        return [tuple(row) for row in rows]
+
+
+def test_runs_with_blocks_end_once_whoever_dies(database: str) -> None:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database,
+        "ENCRYPTION_KEY": Fernet.generate_key().decode(),
+        "HEARTBEAT_TIMEOUT": "3",
+        "LOG_LEVEL": "error",
+    }
+    app = create_app(config.from_environment(environment))
+    house: Journey = app.extensions["journey"]
+    with ExitStack() as stack:
+        stack.callback(house.database.close)
+        workers = [_worker(environment) for _ in range(2)]
+        for worker in workers:
+            stack.callback(worker.wait)
+            stack.callback(worker.terminate)
+        sender = a_sender(house, app.test_client())
+        workflows.apply_workflow(house, sender.account_id, a_workflow(steps=STEPS))
+        for number in range(RUNS):
+            assert sender.post(an_event(distinct_id=str(number))).status_code == 200
+            answered = an_event(event="answer", distinct_id=str(number), data={"text": str(number)})
+            assert sender.post(answered).status_code == 200
+        _until(house, sender, "SELECT count(*) FROM steps WHERE account_id = %(account)s", lambda count: count > 50)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        running = "SELECT count(*) FROM runs WHERE account_id = %(account)s AND status = 'running'"
+        _until(house, sender, running, lambda count: count == 0)
+    statuses = (
+        "SELECT parent_id IS NULL, status, count(*) FROM runs WHERE account_id = %(account)s GROUP BY 1, 2 ORDER BY 1"
+    )
+    assert _counts(house, sender, statuses) == [(False, "done", 9 * RUNS), (True, "done", RUNS)]
+    said = (
+        "SELECT output ->> 'text', count(*) FROM steps JOIN runs ON runs.id = run_id WHERE steps.account_id = %(account)s "
+        "AND parent_id IS NULL AND action = 'log' GROUP BY 1 ORDER BY 1"
+    )
+    assert sorted(_counts(house, sender, said)) == sorted((f"{number} 2", 1) for number in range(RUNS))
+    house.database.close()
+
+
+def _until(house: Journey, sender: Sender, question: str, good: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not good(count := _counts(house, sender, question)[0][0]):
+        assert time.monotonic() < deadline, count
+        time.sleep(0.1)

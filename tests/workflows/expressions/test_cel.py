@@ -1,0 +1,237 @@
+"""Filters: what holds, what does not and why, what is refused, and what one may cost at most."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.workflows.expressions.cel import LONGEST, RUN_NAMES, compile_filter
+from app.workflows.expressions.cel_analysis import DEEPEST, FilterError
+
+NAMES: dict[str, Any] = {
+    "event": "product_view",
+    "distinct_id": "915673412780",
+    "phone": None,
+    "received_at": datetime(2026, 11, 22, tzinfo=UTC),
+    "data": {
+        "price": 1999,
+        "rating": 4.5,
+        "name": "Cool Sneakers",
+        "tags": ["new", "sale"],
+        "items": [{"price": 10, "tags": ["a"]}, {"price": 20, "tags": []}],
+        "nothing": None,
+        "huge": 12345678901234567890123,
+        "gigantic": 10**400,
+        "exact": Decimal("0.1234567890123456789"),
+        "beyond": Decimal("1e400"),
+    },
+}
+
+
+def holds(text: str, **changes: Any) -> tuple[bool, str | None]:
+    return compile_filter(text).holds({**NAMES, **changes})
+
+
+def refusal(text: str) -> FilterError:
+    with pytest.raises(FilterError) as caught:
+        compile_filter(text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data.price > 1000",
+        "data.price > 1000.5",
+        "data.price == 1999.0",
+        "data['name'] == 'Cool Sneakers'",
+        "data.rating >= 4 && event == 'product_view'",
+        "phone == null",
+        "!has(data.colour)",
+        "'sale' in data.tags",
+        "data.items.exists(item, item.price > 15)",
+        "data.items.exists(item, item.tags.exists(tag, tag == 'a'))",
+        "data.items.map(item, item.price) == [10, 20]",
+        "size(data.tags) == 2",
+        "data.name.startsWith('Cool') && data.name.matches('S[a-z]+s$')",
+        "data.name.lowerAscii() == 'cool sneakers'",
+        "received_at > timestamp('2026-01-01T00:00:00Z')",
+        "received_at.getFullYear() == 2026",
+        "type(data.price) == int",
+        "data.missing == 1 || true",
+        "data.huge > 9223372036854775807",
+        "data.gigantic > data.price",
+        "data.exact > 0.12",
+        "data.beyond > data.price",
+    ],
+)
+def test_it_holds(text: str) -> None:
+    assert holds(text) == (True, None)
+
+
+@pytest.mark.parametrize("text", ["data.price > 2000", "event == 'other'", "1 == '1'", "data.nothing == 1"])
+def test_it_does_not_hold_and_needs_no_reason(text: str) -> None:
+    assert holds(text) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("data.colour == 'red'", "data.colour is missing"),
+        ("data.maker.name == 'x'", "data.maker is missing"),
+        ("data['colour'] == 'red'", "colour is missing"),
+        ("data.name > 1000", "values that do not go together: data.name is text"),
+        ("data.price > data.name", "values that do not go together: data.price is a number, data.name is text"),
+        ("phone.startsWith('+91')", "values that do not go together: phone is null"),
+        ("data.price / 0 == 1", "a division by zero"),
+        ("data.price + 9223372036854775807 > 1", "a number is too large"),
+        ("data.tags[7] == 'x'", "index out of bounds: 7"),
+        ("data.price", "the filter gives a number, neither true nor false"),
+        ("data.name", "the filter gives text, neither true nor false"),
+        ("data.tags", "the filter gives a list, neither true nor false"),
+        ("int(data.name) == 1", "Function 'int' error: string parse error: invalid digit found in string"),
+    ],
+)
+def test_it_does_not_hold_for_want_of_an_answer(text: str, reason: str) -> None:
+    assert holds(text) == (False, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line", "column"),
+    [
+        ("data.price >", "something is missing at the end", 1, 13),
+        ("data.price > 5 )", ") is not expected here", 1, 16),
+        ("event == 'x", "cannot read 'x; is a quote missing?", 1, 10),
+        ("data.price > 1 &&\n  date.price < 2", "date is not known here", 2, 3),
+        ("steps.nudge.status == 200", "steps is not known here", 1, 1),
+        ("lower(event) == 'x'", "the function lower is not known", 1, 1),
+        ("money{amount: 1} == 1", "money{…} is not known here", 1, 1),
+        ("data.items.exists(true)", "exists is not used as it should be", None, None),
+        ("9223372036854775808 > 1", "invalid int literal", 1, 1),
+        ("", "the filter is empty", None, None),
+        (" \n ", "the filter is empty", None, None),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(text: str, message: str, line: int | None, column: int | None) -> None:
+    wrong = refusal(text)
+    assert (wrong.message[: len(message)], wrong.line, wrong.column) == (message, line, column)
+    assert (f"line {line}, column {column}" in str(wrong)) is (line is not None)
+
+
+def test_an_unknown_name_is_told_with_the_known_ones() -> None:
+    assert "event, distinct_id, phone, data, received_at" in str(refusal("user.name == 'x'"))
+
+
+def test_the_names_of_a_run_are_known_where_they_are_asked_for() -> None:
+    found = compile_filter("steps.nudge.status == 200", also=RUN_NAMES)
+    assert found.holds({**NAMES, "steps": {"nudge": {"status": 200}}}) == (True, None)
+
+
+def test_the_variable_of_a_loop_is_no_unknown_name() -> None:
+    assert holds("data.tags.all(tag, tag != '')") == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x" * (LONGEST + 1), f"{LONGEST} are allowed"),
+        ("(" * (DEEPEST + 1) + "true" + ")" * (DEEPEST + 1), "brackets deeper"),
+        ("data.a.all(x, data.a.all(y, data.a.all(z, true)))", "loops deeper"),
+        ("data.tags.exists(tag, tag.matches('(a{99}){99}'))", "matches cannot be used inside"),
+        (" || ".join(["event.matches('a{999}')"] * 6), "matches more than 5 times"),
+    ],
+)
+def test_what_could_cost_too_much_is_refused(text: str, message: str) -> None:
+    assert message in str(refusal(text))
+
+
+def test_a_loop_does_not_hide_in_a_raw_text() -> None:
+    assert "loops deeper" in str(
+        refusal(r"r'\' == 'x' && data.l.all(x, data.l.all(y, data.l.all(z, true))) && 'a' == 'b'")
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data.l.all(x, data.l[0] >= 0)",
+        "data.l.all(x, data.l.all(y, y >= 0))",
+        "data.l.map(x, x)[0] == 0",
+        "data.l.all(x, x in data.l)",
+        " + ".join(["data.l"] * 200) + " == []",
+        " || ".join(["data.l == [1]"] * 120),
+    ],
+)
+def test_a_hostile_filter_on_a_large_event_is_false_at_once(text: str) -> None:
+    began = time.process_time()
+    found, reason = holds(text, data={"l": list(range(100_000))})
+    assert found is False
+    assert reason is not None
+    assert "too large" in reason
+    assert time.process_time() - began < 2
+
+
+def test_a_plain_loop_over_a_long_list_is_fine() -> None:
+    assert holds("data.l.exists(x, x == 4999)", data={"l": list(range(5_000))}) == (True, None)
+
+
+def test_a_plain_comparison_on_a_large_event_is_fine() -> None:
+    assert holds("data.price > 1", data={"price": 2, "l": list(range(100_000))}) == (True, None)
+
+
+def test_a_function_that_fails_writes_nothing_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert holds("data.price.split(',') == []")[0] is False
+    assert caplog.records == []
+
+
+def test_filters_are_equal_when_their_texts_are() -> None:
+    assert compile_filter("data.price > 1") == compile_filter("data.price > 1")
+    assert compile_filter("data.price > 1") != compile_filter("data.price > 2")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda members: st.lists(members) | st.dictionaries(st.text(), members),
+    max_leaves=10,
+)
+MANY_WAYS = [
+    compile_filter(text)
+    for text in (
+        "data.a.b > 1",
+        "data.a[0] == data.b",
+        "data.a.all(x, x.startsWith('a'))",
+        "size(data.a) > 2 || data.b in data.a",
+        "timestamp(data.a) < received_at",
+        "int(data.a) + int(data.b) == 3",
+        "data.a.split(',')[1].trim() == string(data.b)",
+        "duration(data.a) > duration('1h')",
+        "data.a % data.b == 0 || -data.a < 0",
+        "data.a.substring(2).matches(data.b)",
+        "max(data.a) > min(data.b)",
+        "data.a == data.b ? data.c : data.a",
+    )
+]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "c": JSON}))
+def test_no_event_makes_a_filter_raise(data: dict[str, Any]) -> None:
+    for one in MANY_WAYS:
+        found, reason = one.holds({**NAMES, "data": data})
+        assert isinstance(found, bool)
+        assert reason is None or found is False
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="dat.()[]{}<>=!&|+-*/%'\"\\ \n,?:ex1il0"))
+def test_no_text_makes_compiling_raise_anything_else(text: str) -> None:
+    try:
+        compile_filter(text)
+    except FilterError as wrong:
+        assert str(wrong)

@@ -1,0 +1,96 @@
+"""Many workflows are sifted by what their filters compare; what is left out could not have been true."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.workflows.expressions.cel import Converted, compile_filter
+from app.workflows.expressions.cel_analysis import Comparison, comparisons_in
+from app.workflows.matching.rules import FEW, Rules, compile_rule
+
+COMPARISONS = [
+    ("data.price > 1000", [("data.price", ">", 1000)]),
+    ("data.price>=10.5&&data.vip==true", [("data.price", ">=", 10.5), ("data.vip", "==", True)]),
+    ("data.a.b == 'x y' && size(data.items) > 2", [("data.a.b", "==", "x y")]),
+    ('event == "a && b"', [("event", "==", "a && b")]),
+    ("data.n == -3", [("data.n", "==", -3)]),
+    ("data.a > 1 || data.b > 1", []),
+    ("(data.a > 1 || data.b > 1) && data.c < 3", [("data.c", "<", 3)]),
+    ("data.a > 1 ? true : false", []),
+    ("!(data.a > 1)", []),
+    ("data.a > data.b", []),
+    ("data.a + 1 > 2", []),
+    ("data.items.exists(x, x > 1 && x < 3) && data.k == 1", [("data.k", "==", 1)]),
+    ("1 < data.a", []),
+    ("data.s == 'it\\'s'", []),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), COMPARISONS)
+def test_the_outermost_comparisons_are_found(text: str, found: list[tuple[str, str, Any]]) -> None:
+    compile_filter(text)
+    assert comparisons_in(text) == [Comparison(*each) for each in found]
+
+
+def _names(data: Any) -> Converted:
+    return Converted(
+        {"event": "e", "distinct_id": "1", "phone": None, "data": data, "received_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    )
+
+
+def _rules(filters: list[str]) -> Rules:
+    return Rules(
+        compile_rule(UUID(int=number), f"w{number}", 1, {"on": {"event": "e", "where": where}, "steps": []})
+        for number, where in enumerate(filters, start=1)
+    )
+
+
+constants = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([0.5, -1.5, 2.0]),
+    st.sampled_from(["'a'", "'b'"]),
+    st.sampled_from(["true", "false"]),
+)
+texts = st.builds(
+    lambda path, sign, constant, more: f"data.{path} {sign} {constant}{more}",
+    st.sampled_from(["x", "y", "z.k"]),
+    st.sampled_from(["==", ">", ">=", "<", "<="]),
+    constants,
+    st.sampled_from(["", "", " && data.y > 0", " || data.y > 0", " && data.q == 1"]),
+)
+values = st.one_of(
+    st.integers(-3, 3), st.floats(), st.sampled_from(["a", "b", ""]), st.booleans(), st.none(), st.just([1]),
+    st.integers(2**60, 2**70),
+)  # fmt: skip
+datas = st.dictionaries(st.sampled_from(["x", "y", "q"]), values) | st.builds(lambda v: {"z": {"k": v}}, values)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(texts, min_size=FEW + 1, max_size=40), datas)
+def test_sifting_loses_no_workflow_whose_filter_is_true(filters: list[str], data: Any) -> None:
+    names = _names(data)
+    true = {number for number, text in enumerate(filters, start=1) if compile_filter(text).holds(names)[0]}
+    asked = _rules(filters).ask(names)
+    assert true <= {rule.workflow_id.int for rule in asked.alone}
+    assert len(asked.alone) + sum(refusal.count for refusal in asked.refusals) == len(filters)
+
+
+def test_few_workflows_are_asked_one_by_one() -> None:
+    asked = _rules([f"data.price > {number}" for number in range(FEW)]).ask(_names({"price": -1}))
+    assert len(asked.alone) == FEW
+    assert asked.refusals == []
+
+
+def test_the_others_are_told_together_with_the_reason() -> None:
+    rules = _rules([f"data.price > {number}" for number in range(100)])
+    (refusal,) = rules.ask(_names({})).refusals
+    assert (refusal.count, refusal.reason) == (100, "data.price is missing")
+    asked = rules.ask(_names({"price": 2}))
+    assert len(asked.alone) == 2
+    assert [(each.count, each.reason) for each in asked.refusals] == [(98, "filters on data.price are false")]

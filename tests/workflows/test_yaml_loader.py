@@ -1,0 +1,190 @@
+"""A workflow's text becomes data with places, and every mistake in it is told with the right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.services.workflows import mistakes_in
+from app.workflows.yaml_loader import read_bytes, read_document, write_document
+
+TEN_MISTAKES = """\
+name: cart rescue
+on:
+  event: product_view
+  where: data.price >
+colour: red
+steps:
+  - wait: soon
+  - id: nudge
+    http:
+      method: FETCH
+      url: https://example.com/hook
+  - log: "{{ steps.later.body }}"
+    retry: {attempts: 0}
+  - if: data.price > 5000 && nobody
+    then:
+      - log: "Hello {{ data.name"
+  - wait_for: {where: "true"}
+    timeout: 1d
+"""
+PLACES = [
+    ("name", 1, 7),
+    ("on.where", 4, 10),
+    ("colour", 5, 1),
+    ("steps[0].wait", 7, 11),
+    ("steps[1].http.method", 10, 15),
+    ("steps[2].log", 12, 10),
+    ("steps[2].retry.attempts", 13, 23),
+    ("steps[3].if", 14, 9),
+    ("steps[3].then[0].log", 16, 14),
+    ("steps[4].wait_for", 17, 5),
+]
+
+
+def _told(text: str) -> list[tuple[str, int | None, int | None]]:
+    return [(mistake.path, mistake.line, mistake.column) for mistake in mistakes_in(text.encode())]
+
+
+def test_ten_mistakes_are_told_at_once_with_their_places() -> None:
+    assert _told(TEN_MISTAKES) == PLACES
+
+
+def test_a_document_without_mistakes_has_none() -> None:
+    assert mistakes_in(b"name: a\non: b\nsteps:\n  - log: c\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "line", "column"),
+    [
+        ("name: a\non: b\nsteps:\n  - http:\n      method: GET\n", "steps[0].http.url", 4, 5),
+        ("name: a\non: b\nsteps:\n  - http: {method: GET}\n", "steps[0].http.url", 4, 5),
+        ("name: a\non:\n  where: 'true'\nsteps: [{log: c}]\n", "on", 2, 1),
+        ("name: a\non: b\nsteps:\n  - wait_for: c\n", "steps[0].timeout", 4, 5),
+        ("name: a\non: b\nsteps:\n  - {}\n", "steps[0]", 4, 5),
+        ("on: b\nsteps: [{log: c}]\n", "name", 1, 1),
+    ],
+)
+def test_what_is_missing_is_told_at_the_part_that_lacks_it(text: str, path: str, line: int, column: int) -> None:
+    assert _told(text) == [(path, line, column)]
+
+
+@pytest.mark.parametrize(
+    ("step", "column"),
+    [
+        ("if: 'data.price >'\n    then: []", 9),
+        ("if: |\n      data.price >\n    then: []", 9),
+        ("log: {a: b}", 5),
+        ("log: []", 5),
+        ("wait:", 5),
+        ("nonsense: 1\n    log: x", 5),
+    ],
+)
+def test_a_mistake_in_a_scalar_is_told_there_and_any_other_at_its_name(step: str, column: int) -> None:
+    told = _told(f"name: a\non: b\nsteps:\n  - {step}\n")
+    assert [(line, place) for _, line, place in told] == [(4, column)]
+
+
+def test_json_has_places_too() -> None:
+    assert _told('{\n\t"name": "a",\n\t"on": "b",\n\t"steps": [{"wait": "soon"}]\n}') == [("steps[0].wait", 4, 21)]
+
+
+def test_json_is_read_as_json_says() -> None:
+    text = '{"a": "x\\/y", "b": "\\ud83d\\ude00", "\\ud83d\\ude00": 1}'
+    assert read_document(text).value == {"a": "x/y", "b": "😀", "😀": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message", "line", "column"),
+    [
+        (b"", "the document is empty", None, None),
+        (b"# nothing\n", "the document is empty", None, None),
+        (b"a: b: c", "not YAML: mapping values are not allowed here", 1, 5),
+        (b"a: 1\nb: \xff", "not UTF-8: byte 9 is wrong", 2, 4),
+        (b"a: 1\nb: \x07", "not YAML: the character U+0007 cannot stand in a document", 2, 4),
+        (b"[" * 5_000, "not YAML: maximum recursion depth exceeded", None, None),
+        (b"a" * 300_000, "the document is larger than 262144 bytes", None, None),
+    ],
+)
+def test_what_cannot_be_read_is_one_mistake(raw: bytes, message: str, line: int | None, column: int | None) -> None:
+    (mistake,) = mistakes_in(raw)
+    assert (mistake.path, mistake.message[: len(message)], mistake.line, mistake.column) == ("", message, line, column)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &x 1\nb: *x", "is an alias (*x), which is not read; write the part out"),
+        ("b: !!python/object:x 1", "has the tag tag:yaml.org,2002:python/object:x, which is not read"),
+        ("b: !!int x", "cannot be read as int"),
+        ("b: " + "9" * 5_000, "cannot be read as int"),
+        ("b: 1e999", "is a number beyond all bounds"),
+        ('b: "\\0"', "contains a character that cannot be stored (NUL or half of a pair)"),
+        ('b: "\\ud800"', "contains a character that cannot be stored (NUL or half of a pair)"),
+        ("b: 1\nb: 2", "appears twice"),
+    ],
+)
+def test_a_part_that_cannot_be_kept_is_a_mistake_at_its_path(text: str, message: str) -> None:
+    (mistake,) = read_document(text).mistakes
+    assert (mistake.path, mistake.message) == ("b", message)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("name: a\non: &n b\nsteps:\n  - log: x\n  - log: *n\n", [("steps[1].log", 5, 10)]),
+        ("name: a\non: b\nsteps:\n  - &s\n    log: x\n  - *s\n", [("steps[1]", 6, 5)]),
+        ("name: a\non: b\nsteps: &s\n  - *s\n", [("steps[0]", 4, 5)]),
+        ("name: &n a\non: b\n? *n\n: 1\nsteps: [{log: c}]\n", [("", 3, 3)]),
+        ("name: a\non: b\nsteps:\n  - &s {wait: soon}\n  - *s\n", [("steps[0].wait", 4, 15), ("steps[1]", 5, 5)]),
+    ],
+)
+def test_an_alias_is_told_where_it_stands_and_its_part_where_that_stands(text: str, places: list[object]) -> None:
+    assert _told(text) == places
+
+
+def test_a_part_that_was_not_read_is_told_once() -> None:
+    assert [path for path, _, _ in _told("name: a\non: &b b\nsteps: *b\n")] == ["steps"]
+
+
+def test_the_names_of_yaml_1_1_are_plain_text() -> None:
+    assert read_bytes(b"on: no\noff: yes\nday: 2026-11-22\n").value == {"on": "no", "off": "yes", "day": "2026-11-22"}
+
+
+plain_data = st.recursive(
+    st.one_of(
+        st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=40),
+        st.sampled_from(
+            ["on", "yes", "null", "1", "1e3", "~", "- a", "a: b", "a\n b \n", "# x", "2026-01-01", "0x1f", "{{ x }}"]
+        ),
+        st.integers(),
+        st.booleans(),
+        st.none(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text("onab: '", max_size=4), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "on", "no", "steps", "3"]), plain_data, min_size=1))
+@example({"name": "\x85"})
+@example({"name": "a\u2028b", "on": {"\u2029": "a\n\x85 b"}})
+def test_what_is_written_is_read_as_it_was(value: dict[str, Any]) -> None:
+    text = write_document(value)
+    read = read_document(text)
+    assert (read.mistakes, read.value) == ([], value)
+
+
+def test_what_is_written_reads_well() -> None:
+    shared = ["again"]
+    written = write_document(
+        {"name": "x", "on": {"any": ["a", "b"]}, "steps": [{"log": "one\ntwo\n"}], "a": shared, "b": shared}
+    )
+    assert written == (
+        "name: x\non:\n  any:\n    - a\n    - b\nsteps:\n  - log: |\n      one\n      two\na:\n  - again\nb:\n  - again\n"
+    )
