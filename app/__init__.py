@@ -25,14 +25,20 @@ def create_app(chosen: Settings | None = None) -> Flask:
     from app.api.limechat import events as limechat_events
     from app.api.rate_limit import RateLimiter
     from app.core import config, log_config
-    from app.ingest.accept import Journey
+    from app.ingest.accept import EventAcceptor
+    from app.ingest.account_cache import AccountCache
     from app.ingest.enrichment import Augmenter
+    from app.services.context import AppContext
 
     app = Application(__name__, static_folder=None)
     knobs = chosen or config.from_environment()
     log_config.configure(knobs)
-    app.extensions["journey"] = Journey(knobs)
-    app.extensions["augmenter"] = Augmenter(app.extensions["journey"])
+    context = AppContext(knobs)
+    accounts = AccountCache(context)
+    app.extensions["context"] = context
+    app.extensions["accounts"] = accounts
+    app.extensions["acceptor"] = EventAcceptor(context, accounts)
+    app.extensions["augmenter"] = Augmenter(context)
     app.extensions["rate_limiter"] = RateLimiter(knobs)
     errors.register(app, [auth.SHAPE])
     app.register_blueprint(limechat_events.blueprint)

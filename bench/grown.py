@@ -24,8 +24,10 @@ from app.core.ids import now, uuid7
 from app.core.models import Event
 from app.db.inspection import EventsWanted, RunsWanted
 from app.db.partitions import ensure_partitions
-from app.ingest.accept import Journey
+from app.ingest.accept import EventAcceptor
+from app.ingest.account_cache import AccountCache
 from app.services import inspection, oauth_clients, workflows
+from app.services.context import AppContext
 from bench.measuring import Side, by_turns, median, write_script
 from bench.rows import Row, at_most
 from bench.servers import Ground, ground, ours
@@ -73,14 +75,14 @@ def grown() -> list[Row]:
 def _grow(base: Ground, account: int, count: int) -> None:
     """Events of the last 60 days, evenly; then workflows, progress and runs. As a deployer's database after two months:
     analysed and vacuumed, its index on subjects made after the load because that takes a tenth of the time."""
-    house = Journey(base.settings)
+    context = AppContext(base.settings)
     moment = now()
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         for days in (DAYS, DAYS // 2):
             ensure_partitions(connection, moment - timedelta(days=days))
     patterns: list[tuple[str, Any]] = [(f"other-{n}", f"other_{n}") for n in range(ALL_WORKFLOWS - WORKFLOWS - 100)]
     patterns += [(f"twice-{n}", {"times": 2, "of": f"twice_{n}", "within": "90d"}) for n in range(100)]
-    add_workflows(house, account, patterns)
+    add_workflows(context, account, patterns)
     _execute(base, "DROP INDEX events_subject_idx", "ALTER SYSTEM SET max_wal_size = '16GB'", "SELECT pg_reload_conf()")
     # Two connections, each with its half of the time, so that both write at the end of an index.
     halves = [(0, count // 2), (count // 2, count)]
@@ -92,10 +94,10 @@ def _grow(base: Ground, account: int, count: int) -> None:
         base,
         "SET maintenance_work_mem = '1GB'; CREATE INDEX events_subject_idx ON events (account_id, distinct_id, id)",
     )
-    _load_progress(base, house, account)
+    _load_progress(base, context, account)
     _load_runs(base, account)
     _execute(base, "VACUUM (ANALYZE)", "CHECKPOINT", "ALTER SYSTEM RESET max_wal_size", "SELECT pg_reload_conf()")
-    house.database.close()
+    context.database.close()
 
 
 def _execute(base: Ground, *statements: str) -> None:
@@ -141,14 +143,16 @@ def _load_events(base: Ground, account: int, moment: datetime, count: int, first
     connection.close()
 
 
-def _load_progress(base: Ground, house: Journey, account: int) -> None:
+def _load_progress(base: Ground, context: AppContext, account: int) -> None:
     """One event of one subject in each of 100 workflows, and the same for a thousand subjects."""
-    copy = house._load(account, newer_than=-1)
-    assert copy is not None
+    accounts = AccountCache(context)
+    acceptor = EventAcceptor(context, accounts)
+    snapshot = accounts.find_by_id(account)
+    assert snapshot is not None
     for number in range(100):
-        moment = house.clock()
+        moment = context.clock()
         event = Event(uuid7(moment), account, f"twice_{number}", "first", None, {}, "{}", None, moment)
-        house.accept(copy, event, lambda current: None)
+        acceptor.accept(snapshot, lambda current, event=event: event)
     _execute(
         base,
         "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, lapses_at) "
@@ -177,7 +181,7 @@ def _load_runs(base: Ground, account: int) -> None:
 
 def _look_ups(base: Ground, account: int) -> Iterator[Row]:
     """Rows of what people look up through the functions behind the commands, each with other values each time."""
-    house = Journey(base.settings)
+    context = AppContext(base.settings)
     chance = random.Random(1)
     with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id FROM events TABLESAMPLE SYSTEM (0.1) WHERE account_id = %s LIMIT 5000", (account,))
@@ -193,33 +197,33 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
 
     def events(**wanted: Any) -> Callable[[], object]:
         return lambda: inspection.latest_events(
-            house, account, EventsWanted(**{name: make() for name, make in wanted.items()}), 20
+            context, account, EventsWanted(**{name: make() for name, make in wanted.items()}), 20
         )
 
     def some_runs(**wanted: Any) -> Callable[[], object]:
         return lambda: inspection.latest_runs(
-            house, account, RunsWanted(**{name: make() for name, make in wanted.items()}), 20
+            context, account, RunsWanted(**{name: make() for name, make in wanted.items()}), 20
         )
 
     subject = lambda: str(chance.randrange(SUBJECTS))  # noqa: E731
     look_ups: dict[str, Callable[[], object]] = {
-        "event": lambda: inspection.event_story(house, account, UUID(chance.choice(ids))),
+        "event": lambda: inspection.event_story(context, account, UUID(chance.choice(ids))),
         "events": events(),
         "events-of-subject": events(subject=subject),
         "events-of-name": events(event=lambda: chance.choice(NAMES)),
         "events-of-rare-name": events(event=lambda: "nobody_sent_this"),
         "events-until": events(until=any_day),
-        "run": lambda: inspection.run_story(house, account, UUID(chance.choice(run_rows)[0])),
+        "run": lambda: inspection.run_story(context, account, UUID(chance.choice(run_rows)[0])),
         "runs": some_runs(),
         "runs-failed": some_runs(failed=lambda: True),
         "runs-of-subject": some_runs(subject=lambda: chance.choice(run_rows)[1]),
         "runs-of-workflow": some_runs(workflow=lambda: f"other-{chance.randrange(9_000)}"),
-        "workflows": lambda: workflows.list_workflows(house, account, limit=100),
-        "history": lambda: oauth_clients.latest_received(house, account, 10),
+        "workflows": lambda: workflows.list_workflows(context, account, limit=100),
+        "history": lambda: oauth_clients.latest_received(context, account, 10),
     }
     for name, look_up in look_ups.items():
         yield _time(f"grown-{name}", look_up)
-    house.database.close()
+    context.database.close()
 
 
 def _time(name: str, look_up: Callable[[], object]) -> Row:

@@ -18,8 +18,8 @@ from contextlib import ExitStack, contextmanager
 from app import create_app
 from app.cli.devserver.child_process import Program, end_all, spawn
 from app.core.models import EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from bench.measuring import median, p99
 from bench.rows import Row, at_most
 from bench.running import Listener
@@ -45,7 +45,7 @@ def hanging() -> list[Row]:
             for queued in (0, QUEUED):
                 with _worker(base) as worker:
                     tries.append((queued, _delays(send, fast, worker, queued)))
-        send.house.database.close()
+        send.context.database.close()
         stored, started = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs")
     without, beside = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
     with_them, alone = median(map(median, beside)), median(map(median, without))
@@ -77,13 +77,13 @@ class _Sender:
 
     def __init__(self, base: Ground, fast: str, slow: str) -> None:
         app = create_app(base.settings)
-        self.house: Journey = app.extensions["journey"]
+        self.context: AppContext = app.extensions["context"]
         self._client = app.test_client()
-        account = workflows.create_account(self.house, "bench", PLANS["unlimited"])
+        account = accounts.create_account(self.context, "bench", PLANS["unlimited"])
         for name, url in (("fast", fast), ("slow", slow)):
             step = {"http": {"url": url}, "timeout": TIMEOUT}
-            workflows.apply_workflow(self.house, account, json.dumps({"name": name, "on": name, "steps": [step]}))
-        token = workflows.create_key(self.house, account, "bench", (EVENTS_WRITE,))
+            workflows.apply_workflow(self.context, account, json.dumps({"name": name, "on": name, "steps": [step]}))
+        token = api_keys.create_key(self.context, account, "bench", (EVENTS_WRITE,))
         self._headers = {"x-limechat-uat": token, "x-fb-account-id": str(account)}
         self.count = 0
 

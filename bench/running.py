@@ -19,8 +19,11 @@ import psycopg2
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core.ids import uuid7
 from app.core.models import PLANS, Event
-from app.ingest.accept import Journey
+from app.ingest.accept import EventAcceptor
+from app.ingest.account_cache import AccountCache
+from app.services import accounts as services_accounts
 from app.services import workflows
+from app.services.context import AppContext
 from bench.measuring import median, p99
 from bench.rows import Row, at_most, row
 from bench.sending import post_steadily
@@ -72,21 +75,23 @@ def _worker(base: Ground) -> Iterator[Command]:
         stop_together([command], 30)
 
 
-def _account(house: Journey, step: dict[str, Any]) -> int:
-    account = workflows.create_account(house, f"bench-{time.monotonic_ns()}", PLANS["unlimited"])
+def _account(context: AppContext, step: dict[str, Any]) -> int:
+    account = services_accounts.create_account(context, f"bench-{time.monotonic_ns()}", PLANS["unlimited"])
     document = {"name": "bench", "on": "product_view", "steps": [step]}
-    workflows.apply_workflow(house, account, json.dumps(document))
+    workflows.apply_workflow(context, account, json.dumps(document))
     return account
 
 
-def _start_runs(house: Journey, account: int, count: int) -> None:
-    copy = house._load(account, newer_than=-1)
-    assert copy is not None
+def _start_runs(context: AppContext, account: int, count: int) -> None:
+    accounts = AccountCache(context)
+    acceptor = EventAcceptor(context, accounts)
+    snapshot = accounts.find_by_id(account)
+    assert snapshot is not None
     for number in range(count):
-        moment = house.clock()
+        moment = context.clock()
         data: dict[str, Any] = {}
         event = Event(uuid7(moment), account, "product_view", str(number), None, data, "{}", None, moment)
-        house.accept(copy, event, lambda current: None)
+        acceptor.accept(snapshot, lambda current, event=event: event)
 
 
 def _seconds_until_done(base: Ground, account: int, count: int) -> float:
@@ -102,12 +107,12 @@ def _seconds_until_done(base: Ground, account: int, count: int) -> float:
     raise SystemExit("the runs were not done in time")
 
 
-def _rate(base: Ground, house: Journey, worker: psutil.Process, step: dict[str, Any]) -> float:
+def _rate(base: Ground, context: AppContext, worker: psutil.Process, step: dict[str, Any]) -> float:
     """Runs a second of a worker that finds RUNS of them in the queue: it is stopped while they are put there."""
-    account = _account(house, step)
+    account = _account(context, step)
     worker.suspend()
     try:
-        _start_runs(house, account, RUNS)
+        _start_runs(context, account, RUNS)
     finally:
         worker.resume()
     return RUNS / _seconds_until_done(base, account, RUNS)
@@ -123,20 +128,20 @@ def runs() -> list[Row]:
     with ExitStack() as stack:
         base = stack.enter_context(ground())
         listener = Listener()
-        house = Journey(base.settings)
+        context = AppContext(base.settings)
         http = {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}}
         worker = _process(stack.enter_context(_worker(base)))
-        _rate(base, house, worker, {"log": "warm"})
+        _rate(base, context, worker, {"log": "warm"})
         found = []
         for name, step in (("runs", {"log": "hello"}), ("runs-http", http)):
-            rate = median(_rate(base, house, worker, step) for _ in range(3))
+            rate = median(_rate(base, context, worker, step) for _ in range(3))
             unit = f"runs/s of one worker, one {next(iter(step))} step each"
-            found.append(row(name, ours=rate, unit=unit, wrong=_unequal(base, house)))
-        house.database.close()
+            found.append(row(name, ours=rate, unit=unit, wrong=_unequal(base, context)))
+        context.database.close()
     return found
 
 
-def _unequal(base: Ground, house: Journey, waiting: int = 0) -> list[str]:
+def _unequal(base: Ground, context: AppContext, waiting: int = 0) -> list[str]:
     """Every run that was started is done, and there is one for each event; but for those whose runs wait."""
     events, done = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs WHERE status = 'done'")
     return [] if events - waiting == done else [f"{events:,} events are stored, but {done:,} runs are done"]
@@ -147,9 +152,9 @@ def first_call() -> list[Row]:
     with ExitStack() as stack:
         base = stack.enter_context(ground())
         listener = Listener()
-        house = Journey(base.settings)
-        account = _account(house, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
-        headers = headers_of(house, account)
+        context = AppContext(base.settings)
+        account = _account(context, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
+        headers = headers_of(context, account)
         url, _ = stack.enter_context(ours(base))
         stack.enter_context(_worker(base))
         time.sleep(3)
@@ -174,17 +179,17 @@ def waiting() -> list[Row]:
     """100,000 runs that wait for tomorrow: throughput of fresh runs, and the worker's memory, against none."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
-        house = Journey(base.settings)
+        context = AppContext(base.settings)
         process = _process(stack.enter_context(_worker(base)))
-        _rate(base, house, process, {"log": "warm"})
-        before = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
+        _rate(base, context, process, {"log": "warm"})
+        before = median(_rate(base, context, process, {"log": "hello"}) for _ in range(3))
         memory = process.memory_info().rss
-        _fill_with_waits(base, house)
-        after = median(_rate(base, house, process, {"log": "hello"}) for _ in range(3))
+        _fill_with_waits(base, context)
+        after = median(_rate(base, context, process, {"log": "hello"}) for _ in range(3))
         grown = (process.memory_info().rss - memory) / 2**20
         # All that wait came from one event.
-        wrong = _unequal(base, house, waiting=1)
-        house.database.close()
+        wrong = _unequal(base, context, waiting=1)
+        context.database.close()
     against = "the same with none waiting"
     unit = "runs/s of one worker, 100,000 others waiting"
     return [
@@ -202,10 +207,10 @@ def waiting() -> list[Row]:
     ]
 
 
-def _fill_with_waits(base: Ground, house: Journey) -> None:
+def _fill_with_waits(base: Ground, context: AppContext) -> None:
     """As if a worker had entered all these waits: one statement instead of an hour."""
-    account = _account(house, {"wait": "1d"})
-    _start_runs(house, account, 1)
+    account = _account(context, {"wait": "1d"})
+    _start_runs(context, account, 1)
     time.sleep(1)
     with psycopg2.connect(base.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
         cursor.execute(

@@ -19,8 +19,9 @@ from app.core.models import EVENTS_WRITE, PLANS
 from app.db import accounts
 from app.db import workflows as db_workflows
 from app.db.workflows import NewVersion
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts as services_accounts
+from app.services import api_keys, workflows
+from app.services.context import AppContext
 from bench.measuring import CONNECTIONS, Load, Side, by_turns, cpu_seconds, median, write_script
 from bench.rows import Row, row
 from bench.servers import ROOT, Ground, empty, ground, ours
@@ -159,52 +160,52 @@ def warm(side: Side, headers: Mapping[str, str]) -> None:
 
 
 def _provide_many(base: Ground, slug: str, count: int) -> tuple[int, dict[str, str]]:
-    house = Journey(base.settings)
-    account = open_account(house, slug)
+    context = AppContext(base.settings)
+    account = open_account(context, slug)
     patterns: list[dict[str, str]] = [
         {"event": "product_view", "where": f"data.price > {1000 + number}"}
         if number % 2 == 0
         else {"event": "*", "where": f"data.plan == 'p{number}'"}
         for number in range(count)
     ]
-    add_workflows(house, account, ((f"w{number}", on) for number, on in enumerate(patterns)))
-    return account, headers_of(house, account)
+    add_workflows(context, account, ((f"w{number}", on) for number, on in enumerate(patterns)))
+    return account, headers_of(context, account)
 
 
-def add_workflows(house: Journey, account: int, patterns: Iterable[tuple[str, Any]]) -> None:
+def add_workflows(context: AppContext, account: int, patterns: Iterable[tuple[str, Any]]) -> None:
     """Many enabled workflows at once: (name, what it is on)."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         for name, on in patterns:
             document = {"name": name, "on": on, "steps": [{"log": "hello"}]}
             new = NewVersion(uuid7(), name, 1, json.dumps(document), document)
-            db_workflows.save_version(connection, account, new, house.clock())
+            db_workflows.save_version(connection, account, new, context.clock())
         connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
         accounts.grow_version(connection, account)
 
 
 def provide(base: Ground, slug: str = "bench", *, starting: int = 0) -> tuple[int, dict[str, str]]:
     """An account with 100 workflows on the event, of which `starting` start, and the headers to send with."""
-    house = Journey(base.settings)
-    account = open_account(house, slug)
+    context = AppContext(base.settings)
+    account = open_account(context, slug)
     for number in range(WORKFLOWS):
         on = {"event": "product_view", "where": _ALWAYS if number < starting else f"data.price > {1000 + number}"}
         workflows.apply_workflow(
-            house, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]})
+            context, account, json.dumps({"name": f"w{number}", "on": on, "steps": [{"log": "hello"}]})
         )
-    return account, headers_of(house, account)
+    return account, headers_of(context, account)
 
 
-def open_account(house: Journey, slug: str) -> int:
+def open_account(context: AppContext, slug: str) -> int:
     """An account that is limited, and far below its limit."""
-    account = workflows.create_account(house, slug, PLANS["unlimited"])
-    workflows.change_plan(house, account, PLANS["standard"], 1_000_000)
+    account = services_accounts.create_account(context, slug, PLANS["unlimited"])
+    services_accounts.change_plan(context, account, PLANS["standard"], 1_000_000)
     return account
 
 
-def headers_of(house: Journey, account: int, content_type: str = "application/json") -> dict[str, str]:
+def headers_of(context: AppContext, account: int, content_type: str = "application/json") -> dict[str, str]:
     """What a sender of this account sends along; ends `house`."""
-    token = workflows.create_key(house, account, "bench", (EVENTS_WRITE,))
-    house.database.close()
+    token = api_keys.create_key(context, account, "bench", (EVENTS_WRITE,))
+    context.database.close()
     return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": content_type}
 
 

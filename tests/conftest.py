@@ -19,7 +19,9 @@ from app import create_app
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
+from app.ingest.accept import EventAcceptor
+from app.ingest.account_cache import AccountCache
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 
 # Settings of the shell that tests are started in would change what they show.
@@ -75,9 +77,23 @@ def app(database_url: str) -> Flask:
 
 
 @pytest.fixture(scope="session")
-def house(app: Flask) -> Journey:
+def context(app: Flask) -> AppContext:
     """The house that the application lives in."""
-    found: Journey = app.extensions["journey"]
+    found: AppContext = app.extensions["context"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def accounts(app: Flask) -> AccountCache:
+    """The application's account cache."""
+    found: AccountCache = app.extensions["accounts"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def acceptor(app: Flask) -> EventAcceptor:
+    """The application's event acceptor."""
+    found: EventAcceptor = app.extensions["acceptor"]
     return found
 
 
@@ -88,12 +104,12 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def acme(house: Journey, client: FlaskClient) -> Sender:
+def acme(context: AppContext, client: FlaskClient) -> Sender:
     """The account that sends; new for each test."""
-    return a_sender(house, client, "acme")
+    return a_sender(context, client, "acme")
 
 
 @pytest.fixture
-def globex(house: Journey, client: FlaskClient) -> Sender:
+def globex(context: AppContext, client: FlaskClient) -> Sender:
     """The account that must never see what acme sent; new for each test."""
-    return a_sender(house, client, "globex")
+    return a_sender(context, client, "globex")

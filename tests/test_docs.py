@@ -14,8 +14,8 @@ from prometheus_client import Counter
 
 from app.actions import ACTIONS
 from app.core import metrics
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from app.workflows.json_schema import workflow_schema
 from tests.support.builders import a_sender, a_workflow, an_event
 from tests.support.run_execution import carry
@@ -33,21 +33,21 @@ QUESTIONS = re.findall(
 
 
 @pytest.fixture(scope="module")
-def known(house: Journey, client: FlaskClient) -> dict[str, Any]:
+def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
     """An account in which there is something to ask about: values for all the names in the queries."""
-    sender = a_sender(house, client)
+    sender = a_sender(context, client)
     account = sender.account_id
-    workflows.apply_workflow(house, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
+    workflows.apply_workflow(context, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
     workflows.apply_workflow(
-        house, account, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
+        context, account, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
     )
     refused = {"http": {"url": "http://10.0.0.1/"}}
-    workflows.apply_workflow(house, account, a_workflow(name="broken", steps=[refused]))
+    workflows.apply_workflow(context, account, a_workflow(name="broken", steps=[refused]))
     answer = sender.post(an_event()).get_json()
     broken, waiting = answer["runs"]
     for run in (broken, waiting):
-        carry(house, account, run)
-    with house.database.transaction() as connection:
+        carry(context, account, run)
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE pgqueuer SET execute_after = execute_after - interval '100 days' WHERE payload = %(job)s",
             {"job": f"{account}:{waiting}:1".encode()},
@@ -67,9 +67,9 @@ def test_there_are_ten_questions() -> None:
 
 
 @pytest.mark.parametrize(("title", "query"), QUESTIONS, ids=[title for title, _ in QUESTIONS])
-def test_the_query_answers_the_question(title: str, query: str, known: dict[str, Any], house: Journey) -> None:
+def test_the_query_answers_the_question(title: str, query: str, known: dict[str, Any], context: AppContext) -> None:
     prepared = re.sub(r"(?<![:\w]):(\w+)\b", lambda name: f"%({name[1]})s", query.replace("%", "%%"))
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(prepared, known).mappings().all()
     refused = "10.0.0.1 is"
     answers: dict[str, Any] = {

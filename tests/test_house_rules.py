@@ -12,7 +12,19 @@ from flask import Flask
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = ROOT / "app"
-PACKAGES = {"core", "db", "actions", "workflows", "services", "ingest", "api", "worker", "cli"}
+# Which packages of `app` a package may import, besides itself. docs/architecture.md shows the same table.
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "db": {"core"},
+    "actions": {"core"},
+    "workflows": {"actions", "core"},
+    "services": {"workflows", "actions", "db", "core"},
+    "ingest": {"services", "workflows", "actions", "db", "core"},
+    "api": {"ingest", "services", "workflows", "actions", "db", "core"},
+    "worker": {"ingest", "services", "workflows", "actions", "db", "core"},
+    # The command line starts the web server and the worker.
+    "cli": {"api", "worker", "ingest", "services", "workflows", "actions", "db", "core"},
+}
 BANNED_NAMES = ("utils", "helpers", "common", "manager", "dao", "obj", "info")
 # Open to all: they tell nothing about any account.
 OPEN_ROUTES = {"/health", "/metrics", "/version"}
@@ -29,9 +41,31 @@ def _part(file: Path) -> str:
     return first.removesuffix(".py")
 
 
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """The packages of `app` that a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "app":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("app."):
+            yield str(node.module).split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("app."))
+
+
+def test_packages_import_only_what_the_table_allows() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports app.{part}"
+        for file, tree in _modules()
+        if (package := _part(file)) != "__init__"
+        for part in _imports(tree)
+        if part != package and part not in MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
 def test_nothing_lies_beside_the_packages() -> None:
     found = {entry.name for entry in APP.iterdir() if entry.name != "__pycache__"}
-    assert found == {"__init__.py", *PACKAGES}
+    assert found == {"__init__.py", *MAY_IMPORT}
 
 
 def test_no_module_is_in_an_import_cycle() -> None:

@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.core import metrics
-from app.core.models import NotMigrated, Problem, Unavailable
+from app.core.errors import NotMigrated, Problem, Unavailable
 
 RETRY_AFTER_SECONDS = 5
 _SANE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")

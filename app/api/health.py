@@ -8,7 +8,7 @@ import prometheus_client
 from flask import Blueprint, Response, current_app
 from prometheus_client import CollectorRegistry, multiprocess
 
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 
 blueprint = Blueprint("health", __name__)
 
@@ -16,8 +16,8 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/health")
 def health() -> Response:
     """200 while events can be stored; 503 (a problem document) while Postgres cannot be asked or lacks a migration."""
-    journey: Journey = current_app.extensions["journey"]
-    journey.ping()
+    context: AppContext = current_app.extensions["context"]
+    context.check_database()
     return Response('{"status":"ok"}', content_type="application/json")
 
 

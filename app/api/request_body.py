@@ -12,7 +12,7 @@ import zlib
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
-from app.core.models import Problem
+from app.core.errors import Problem
 
 _CHUNK = 64 * 1024
 _PIECE = 16 * 1024

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.core.models import PLANS
-from app.services import oauth_clients, workflows
+from app.services import accounts, oauth_clients
 
 group = click.Group("account", help="Accounts: who owns everything.")
 
@@ -32,9 +32,9 @@ def create(slug: str, plan: str, name: str | None, key_attribute: str | None, ev
     """Make an account called SLUG (lower-case letters, digits and -)."""
     described = oauth_clients.Description(name, key_attribute, event_attribute)
     oauth_clients.check_description(described)
-    account_id = workflows.create_account(house(), slug, PLANS[plan])
+    account_id = accounts.create_account(context(), slug, PLANS[plan])
     if described != oauth_clients.Description():
-        oauth_clients.describe_account(house(), account_id, described)
+        oauth_clients.describe_account(context(), account_id, described)
     click.echo(f"account={account_id}")
     click.echo(f"slug={slug}")
     click.echo(f"plan={plan}")
@@ -44,7 +44,7 @@ def create(slug: str, plan: str, name: str | None, key_attribute: str | None, ev
 @command
 def list_() -> None:
     """All accounts."""
-    for account in workflows.list_accounts(house()):
+    for account in accounts.list_accounts(context()):
         state = f"disabled since {account.disabled_at:%Y-%m-%d %H:%M}Z" if account.disabled_at else "enabled"
         rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
         ends = f", until {account.plan_ends_at:%Y-%m-%d}" if account.plan_ends_at else ""
@@ -60,7 +60,7 @@ def list_() -> None:
 def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Change what is given about ACCOUNT (slug or id), and tell all of it. Counts for the next event on."""
     found = the_account(account)
-    oauth_clients.describe_account(house(), found.id, oauth_clients.Description(name, key_attribute, event_attribute))
+    oauth_clients.describe_account(context(), found.id, oauth_clients.Description(name, key_attribute, event_attribute))
     found = the_account(account)
     click.echo(f"name={visible(found.name)}")
     click.echo(f"key-attribute={visible(found.key_attribute)}")
@@ -75,7 +75,7 @@ def change(account: str, name: str | None, key_attribute: str | None, event_attr
 def plan_(account: str, plan: str, events_per_second: int | None) -> None:
     """Put ACCOUNT (slug or id) on PLAN from now on."""
     found = the_account(account)
-    workflows.change_plan(house(), found.id, PLANS[plan], events_per_second)
+    accounts.change_plan(context(), found.id, PLANS[plan], events_per_second)
     click.echo(f"{found.slug} is on the plan {plan} now")
 
 
@@ -85,7 +85,7 @@ def plan_(account: str, plan: str, events_per_second: int | None) -> None:
 def disable(account: str) -> None:
     """Refuse all events of ACCOUNT (slug or id) from now on."""
     found = the_account(account)
-    workflows.switch_account(house(), found.id, on=False)
+    accounts.switch_account(context(), found.id, on=False)
     click.echo(f"{found.slug} is disabled; `flask account enable {found.slug}` undoes it")
 
 
@@ -95,7 +95,7 @@ def disable(account: str) -> None:
 def enable(account: str) -> None:
     """Take events of ACCOUNT (slug or id) again."""
     found = the_account(account)
-    workflows.switch_account(house(), found.id, on=True)
+    accounts.switch_account(context(), found.id, on=True)
     click.echo(f"{found.slug} is enabled")
 
 
@@ -104,4 +104,4 @@ def enable(account: str) -> None:
 @command
 def signing_secret(account: str) -> None:
     """Print the secret with which receivers verify the calls of ACCOUNT's workflows (Standard Webhooks)."""
-    click.echo(workflows.signing_secret(house(), the_account(account).id))
+    click.echo(accounts.signing_secret(context(), the_account(account).id))

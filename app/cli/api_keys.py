@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import click
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.core.durations import read_duration
 from app.core.models import EVENTS_WRITE, SCOPES
-from app.services import workflows
+from app.services import api_keys
 
 group = click.Group("key", help="API keys: shown once, kept as a hash.")
 
@@ -30,7 +30,7 @@ def create(account: str, name: str, scopes: str, expires_in: str | None) -> None
         raise click.BadParameter(
             f"it takes {', '.join(SCOPES)}; {', '.join(unknown) or 'nothing'} is unknown", param_hint="--scopes"
         )
-    token = workflows.create_key(house(), found.id, name, wanted, _lifetime(expires_in))
+    token = api_keys.create_key(context(), found.id, name, wanted, _lifetime(expires_in))
     click.echo(f"account={found.id}")
     click.echo(f"token={token}")
 
@@ -47,7 +47,7 @@ def _lifetime(text: str | None) -> timedelta | None:
 @command
 def list_(account: str | None) -> None:
     """The keys of ACCOUNT (slug or id), or of all accounts; never the keys themselves."""
-    for key in workflows.list_keys(house(), the_account(account).id if account else None):
+    for key in api_keys.list_keys(context(), the_account(account).id if account else None):
         used = f"last used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
         state = "in force"
         if key.revoked_at:
@@ -63,6 +63,6 @@ def list_(account: str | None) -> None:
 def revoke(key: str) -> None:
     """Revoke KEY: its prefix (the 8 characters after sb_), sb_PREFIX_…, or the whole key."""
     match = re.fullmatch(r"(?:sb_)?([0-9A-Za-z]{8})(?:_.*)?", key)
-    if match is None or not workflows.revoke_key(house(), match[1]):
+    if match is None or not api_keys.revoke_key(context(), match[1]):
         raise click.ClickException("no key in force has this prefix; `flask key list` shows all")
     click.echo(f"sb_{match[1]}_… is revoked")

@@ -16,10 +16,10 @@ from flask.cli import with_appcontext
 
 from app.cli.formatting import read_moment
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
-from app.core.models import NotMigrated, Problem, Unavailable
+from app.core.errors import NotMigrated, Problem, Unavailable
 from app.db.accounts import AccountRow
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts
+from app.services.context import AppContext
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +47,7 @@ def why_not(trouble: Unavailable) -> str:
         return f"the database is not up to date, run `flask migrate` ({trouble})"
     if "connection to server" not in str(trouble):
         return f"the database cannot be asked: {trouble}"
-    if house().settings.database_url == embedded_database_url(DATA_DIRECTORY):
+    if context().settings.database_url == embedded_database_url(DATA_DIRECTORY):
         return (
             "the embedded PostgreSQL of this folder is not running: start it with `make run`, or set DATABASE_URL to "
             "another one"
@@ -55,20 +55,20 @@ def why_not(trouble: Unavailable) -> str:
     return f"the database does not answer: {trouble}"
 
 
-def house() -> Journey:
+def context() -> AppContext:
     """The house."""
-    found: Journey = current_app.extensions["journey"]
+    found: AppContext = current_app.extensions["context"]
     return found
 
 
 def the_account(name: str | None) -> AccountRow:
     """The account called `name` (slug or id); without a name the only one there is."""
     if name is not None:
-        account = workflows.find_account(house(), name)
+        account = accounts.find_account(context(), name)
         if account is None:
             raise click.ClickException(f"there is no account {name!r}; `flask account list` shows all")
         return account
-    all_accounts = workflows.list_accounts(house())
+    all_accounts = accounts.list_accounts(context())
     if len(all_accounts) == 1:
         return all_accounts[0]
     if not all_accounts:
@@ -77,11 +77,11 @@ def the_account(name: str | None) -> AccountRow:
     raise click.ClickException(f"there are several accounts ({slugs}); say which with --account")
 
 
-def the_owner(name: str | None, what: str, identifier: UUID, owners_of: Callable[[Journey, UUID], list[int]]) -> int:
+def the_owner(name: str | None, what: str, identifier: UUID, owners_of: Callable[[AppContext, UUID], list[int]]) -> int:
     """The id of the account called `name`; without a name the one that has the run or event (`what`) of this id."""
     if name is not None:
         return the_account(name).id
-    owners = owners_of(house(), identifier)
+    owners = owners_of(context(), identifier)
     if len(owners) == 1:
         return owners[0]
     if not owners:
@@ -92,7 +92,7 @@ def the_owner(name: str | None, what: str, identifier: UUID, owners_of: Callable
 def the_moment(option: str, text: str | None) -> datetime | None:
     """What people gave as `option`: a duration back from now, or a time."""
     try:
-        return None if text is None else read_moment(text, house().clock())
+        return None if text is None else read_moment(text, context().clock())
     except ValueError as wrong:
         raise click.BadParameter(str(wrong), param_hint=option) from None
 

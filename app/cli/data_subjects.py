@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.cli.formatting import exact_moment, visible
 from app.services import data_subjects, workflows
 from app.services.data_subjects import SubjectStory
@@ -22,7 +22,7 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
     """Show the events, the progress in every workflow, and the runs of DISTINCT_ID in ACCOUNT (slug or id)."""
-    story = data_subjects.subject_story(house(), the_account(account).id, distinct_id, limit)
+    story = data_subjects.subject_story(context(), the_account(account).id, distinct_id, limit)
     for line in subject_lines(distinct_id, story):
         click.echo(line)
 
@@ -55,7 +55,7 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
     found = the_account(account)
     if not yes:
         click.confirm(f"Delete all that is kept of {visible(distinct_id)} in {found.slug}?", abort=True, err=True)
-    erased = data_subjects.erase_subject(house(), found.id, distinct_id)
+    erased = data_subjects.erase_subject(context(), found.id, distinct_id)
     click.echo(f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress")
 
 
@@ -67,8 +67,8 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
 def delete_workflow(name: str, account: str | None, yes: bool) -> None:
     """Delete workflow NAME with its versions, progress and runs (also those that still run)."""
     found = the_account(account)
-    workflows.find_workflow(house(), found.id, name)
+    workflows.find_workflow(context(), found.id, name)
     if not yes:
         click.confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?", abort=True, err=True)
-    erased = data_subjects.delete_workflow(house(), found.id, name)
+    erased = data_subjects.delete_workflow(context(), found.id, name)
     click.echo(f"{name}: deleted, with {erased.runs} runs and {erased.progress} rows of progress")

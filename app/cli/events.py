@@ -17,13 +17,13 @@ from uuid import UUID
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, house, terminal_width, the_account, the_moment, the_owner, why_not
+from app.cli.base import command, context, terminal_width, the_account, the_moment, the_owner, why_not
 from app.cli.event_sender import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
 from app.cli.event_tail import Follower
 from app.cli.formatting import exact_moment, row, visible, visible_json
 from app.cli.run_report import event_lines, event_object
+from app.core.errors import Unavailable
 from app.core.ids import read_numbered
-from app.core.models import Unavailable
 from app.db.inspection import EventsWanted, StoredEvent
 from app.ingest.replay import Replayed, replay_event
 from app.services import inspection
@@ -62,7 +62,7 @@ def list_(
 ) -> None:
     """Events, newest first: received, id, name, subject, how many runs it started, data."""
     wanted = EventsWanted(name, subject, phone, the_moment("--since", since), the_moment("--until", until))
-    for event in inspection.latest_events(house(), the_account(account).id, wanted, limit):
+    for event in inspection.latest_events(context(), the_account(account).id, wanted, limit):
         _echo(event, as_json=as_json)
 
 
@@ -98,10 +98,10 @@ def show(id: tuple[str | None, UUID], account: str | None) -> None:
     """Explain event ID: what it was, what each workflow concluded and why, and where the runs stand that it started."""
     named, found = id
     owner = the_owner(account or named, "event", found, inspection.owners_of_event)
-    story = inspection.event_story(house(), owner, found)
+    story = inspection.event_story(context(), owner, found)
     if story is None:
         raise click.ClickException(f"there is no event {found} in this account")
-    for line in event_lines(story, the_account(str(owner)).slug, house().clock()):
+    for line in event_lines(story, the_account(str(owner)).slug, context().clock()):
         click.echo(line)
 
 
@@ -124,11 +124,11 @@ def _follow(account_id: int, wanted: EventsWanted) -> Iterator[StoredEvent]:
     """Events as they become visible; goes on when Postgres comes back."""
 
     def ask(since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
-        return inspection.further_events(house(), account_id, replace(wanted, since=since), known, limit)
+        return inspection.further_events(context(), account_id, replace(wanted, since=since), known, limit)
 
     # An event's statement may be sent twice, and clocks differ a little.
-    look_back = timedelta(seconds=2 * house().settings.statement_timeout + _MOST_SKEW)
-    follower, reached = Follower(ask, house().clock, look_back), True
+    look_back = timedelta(seconds=2 * context().settings.statement_timeout + _MOST_SKEW)
+    follower, reached = Follower(ask, context().clock, look_back), True
     while True:
         try:
             yield from follower.look()
@@ -210,7 +210,7 @@ def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str
     """
     for wanted, named in sorted({wanted: named for named, wanted in ids}.items()):
         owner = the_owner(account or named, "event", wanted, inspection.owners_of_event)
-        replayed = replay_event(house(), owner, wanted, dry_run=dry_run)
+        replayed = replay_event(context(), owner, wanted, dry_run=dry_run)
         click.echo(f"event {wanted}" + ("" if replayed else ": no enabled workflow asks for events of this name"))
         for one in replayed:
             click.echo(f"  {replayed_line(one, dry_run=dry_run)}")

@@ -19,9 +19,9 @@ from typing import IO, BinaryIO
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
-from app.core.models import Unavailable
+from app.core.errors import Unavailable
 from app.ingest.history_import import Counts, Importer, Line, survey
 
 _GZIP = b"\x1f\x8b"
@@ -59,10 +59,10 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
 
 
 def _import(source: BinaryIO, account_id: int, time_field: str, start_workflows: bool, rejected: Path) -> Counts:
-    most = house().settings.max_event_bytes
+    most = context().settings.max_event_bytes
     total, repeated = survey(_lines(source, most))
     with _Rejected(rejected) as rejects:
-        importer = Importer(house(), account_id, time_field=time_field, repeated=repeated, reject=rejects.add)
+        importer = Importer(context(), account_id, time_field=time_field, repeated=repeated, reject=rejects.add)
         try:
             _show("storing", total, importer.run(_lines(source, most)))
             if start_workflows:

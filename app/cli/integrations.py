@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from app.actions.integration_kinds import Kind
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.services import integrations
 
 group = click.Group("integration", help="Integrations: the WhatsApp, Twilio and SMTP accounts to send with.")
@@ -34,8 +34,8 @@ def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | No
     if from_stdin:
         given |= _read(sys.stdin.read().splitlines(), files=False)
     elif sys.stdin.isatty():
-        given |= _ask(chosen, given, integrations.fields_known(house(), found.id, chosen))
-    integrations.set_integration(house(), found.id, chosen, given)
+        given |= _ask(chosen, given, integrations.fields_known(context(), found.id, chosen))
+    integrations.set_integration(context(), found.id, chosen, given)
     click.echo(f"{found.slug}: {chosen.name} is set up; workers use it within seconds")
 
 
@@ -88,7 +88,7 @@ def _ask(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[str, 
 @command
 def list_(account: str | None) -> None:
     """The integrations of an account; of their fields only what is no secret."""
-    for one in integrations.list_integrations(house(), the_account(account).id):
+    for one in integrations.list_integrations(context(), the_account(account).id):
         fields = "cannot be opened by ENCRYPTION_KEY"
         if one.fields is not None:
             fields = " ".join(f"{name}={value}" for name, value in sorted(one.fields.items()))
@@ -104,7 +104,7 @@ def list_(account: str | None) -> None:
 def remove(kind: str, account: str | None) -> None:
     """Forget the integration KIND with its credentials; steps that need it fail from now on."""
     found, chosen = the_account(account), integrations.kind_called(kind)
-    integrations.remove_integration(house(), found.id, chosen)
+    integrations.remove_integration(context(), found.id, chosen)
     click.echo(f"{found.slug}: {chosen.name} is removed")
 
 
@@ -112,7 +112,7 @@ def remove(kind: str, account: str | None) -> None:
 @command
 def rotate() -> None:
     """Encrypt all secrets of all accounts anew, with the first key of ENCRYPTION_KEY; then the others can be dropped."""
-    rotated = integrations.rotate_secrets(house())
+    rotated = integrations.rotate_secrets(context())
     click.echo(f"{rotated.count} secrets are encrypted with the first key now")
     for name in rotated.unopened:
         click.echo(f"{name} cannot be opened by any key of ENCRYPTION_KEY and stays as it is", err=True)

@@ -11,8 +11,8 @@ import psycopg2
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-from app.cli.base import command, house
-from app.core.models import Unavailable
+from app.cli.base import command, context
+from app.core.errors import Unavailable
 from app.db.connection import in_one_line
 from app.db.migrate import upgrade
 
@@ -23,9 +23,11 @@ from app.db.migrate import upgrade
 def worker(concurrency: int | None) -> None:
     """Carry out the steps of runs until SIGTERM or Ctrl-C. Start as many workers as you like, on any host."""
     # Only workers need the way out and its libraries; web processes and other commands do without.
-    from app.worker.executor import work
+    from app.worker.main import work
 
-    asyncio.run(_until_stopped(lambda stop: work(house(), concurrency or house().settings.worker_concurrency, stop)))
+    asyncio.run(
+        _until_stopped(lambda stop: work(context(), concurrency or context().settings.worker_concurrency, stop))
+    )
 
 
 async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:
@@ -41,7 +43,7 @@ async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[None, None, N
 def migrate() -> None:
     """Bring the database up to date; may run any number of times, and while the previous release is serving."""
     try:
-        upgrade(house().settings.database_url)
+        upgrade(context().settings.database_url)
     except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
         said = in_one_line(trouble)
         if "connection to server" in said:

@@ -10,11 +10,12 @@ from uuid import UUID
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, house, terminal_width, the_account, the_moment, the_owner
+from app.cli.base import command, context, terminal_width, the_account, the_moment, the_owner
 from app.cli.formatting import distance, moment, row
 from app.cli.run_report import run_lines
 from app.db.inspection import RunRow, RunsWanted
 from app.services import inspection, workflows
+from app.services import runs as services_runs
 
 _BATCH = 100
 _WIDTHS = (20, 36, 9, 22, 16)
@@ -39,14 +40,14 @@ def list_(
     wanted = RunsWanted(failed, workflow, subject, the_moment("--since", since))
     account_id = the_account(account).id
     _check_workflow(account_id, workflow)
-    for run in inspection.latest_runs(house(), account_id, wanted, limit):
-        click.echo(run_row(run, house().clock(), terminal_width()))
+    for run in inspection.latest_runs(context(), account_id, wanted, limit):
+        click.echo(run_row(run, context().clock(), terminal_width()))
 
 
 def _check_workflow(account_id: int, name: str | None) -> None:
     """Runs of a workflow that is not there would be none, without a word."""
     if name is not None:
-        workflows.find_workflow(house(), account_id, name)
+        workflows.find_workflow(context(), account_id, name)
 
 
 def run_row(run: RunRow, now: datetime, width: int | None) -> str:
@@ -66,10 +67,10 @@ def run_row(run: RunRow, now: datetime, width: int | None) -> str:
 @command
 def show(id: UUID, account: str | None) -> None:
     """Tell the story of run ID: what started it, its steps, what was tried, what came back, and where it stands."""
-    story = inspection.run_story(house(), the_owner(account, "run", id, inspection.owners_of_run), id)
+    story = inspection.run_story(context(), the_owner(account, "run", id, inspection.owners_of_run), id)
     if story is None:
         raise click.ClickException(f"there is no run {id} in this account")
-    for line in run_lines(story, house().clock()):
+    for line in run_lines(story, context().clock()):
         click.echo(line)
 
 
@@ -115,7 +116,7 @@ def _failed_runs(workflow: str | None, since: str | None, account: str | None) -
     account_id = the_account(account).id
     _check_workflow(account_id, workflow)
     wanted = RunsWanted(failed=True, workflow=workflow, since=the_moment("--since", since))
-    return [(account_id, run.id) for run in reversed(inspection.latest_runs(house(), account_id, wanted, None))]
+    return [(account_id, run.id) for run in reversed(inspection.latest_runs(context(), account_id, wanted, None))]
 
 
 def _owned(ids: Sequence[UUID], account: str | None) -> list[tuple[int, UUID]]:
@@ -131,7 +132,7 @@ def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[UUID]:
             of_account = [run_id for owner, run_id in chosen if owner == account_id]
             for begin in range(0, len(of_account), _BATCH):
                 batch = of_account[begin : begin + _BATCH]
-                retried = workflows.retry_runs(house(), account_id, batch)
+                retried = services_runs.retry_runs(context(), account_id, batch)
                 left_out += [run_id for run_id in batch if run_id not in retried]
                 bar.update(len(batch))
     return left_out
@@ -147,7 +148,7 @@ def cancel(ids: tuple[UUID, ...], account: str | None) -> None:
         raise click.UsageError("give at least one ID")
     kept = False
     for account_id, run_id in _owned(ids, account):
-        if workflows.cancel_run(house(), account_id, run_id):
+        if services_runs.cancel_run(context(), account_id, run_id):
             click.echo(f"{run_id}: cancelled")
         else:
             kept = True

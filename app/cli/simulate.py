@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.cli.workflows import tell_mistakes
 from app.core.durations import read_duration
@@ -91,7 +91,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     """Run the document FILE over the stored events: who would have started it, and when. Changes nothing."""
     rule = _rule_of(file)
     try:
-        begin = house().clock() - read_duration(since)
+        begin = context().clock() - read_duration(since)
     except ValueError as wrong:
         raise click.BadParameter(str(wrong), param_hint="--since") from None
     tally = Tally.read(checkpoint) if checkpoint else Tally()
@@ -100,7 +100,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
         tally.write(checkpoint)
     found = the_account(account)
     bar = tqdm(total=None, unit=" subjects", disable=None, file=sys.stderr, leave=False)
-    for subject, starts in simulation.backtest(house(), found.id, rule, begin, after=tally.last_subject):
+    for subject, starts in simulation.backtest(context(), found.id, rule, begin, after=tally.last_subject):
         tally.add(subject, [at for at, _ in starts])
         for at, matched in starts:
             if as_json:

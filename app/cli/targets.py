@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.services import integrations
 
 group = click.Group("target", help="Targets of http steps that said to be gone and are disabled.")
@@ -16,7 +16,7 @@ _account = click.option("--account", help="Slug or id; may be left out while the
 @command
 def list_(account: str | None) -> None:
     """The disabled targets of an account, the latest first: since when, the URL without its query, why, and the run."""
-    for one in integrations.list_disabled_targets(house(), the_account(account).id):
+    for one in integrations.list_disabled_targets(context(), the_account(account).id):
         click.echo(f"{one.disabled_at:%Y-%m-%d %H:%M}Z\t{one.target}\t{one.reason}\trun {one.run_id}")
 
 
@@ -27,5 +27,5 @@ def list_(account: str | None) -> None:
 def enable(target: str, account: str | None) -> None:
     """Let TARGET (as `flask target list` shows it) be called again."""
     found = the_account(account)
-    integrations.enable_target(house(), found.id, target)
+    integrations.enable_target(context(), found.id, target)
     click.echo(f"{found.slug}: {target} is called again within seconds; `flask run retry` repeats what failed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.base import command, house, the_account
+from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.services import simulation, workflows
 from app.services.workflows import Applied, WrongDocument
@@ -80,7 +80,7 @@ def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
     wrong = False
     for file in files:
         try:
-            applied = save(house(), found.id, read_source(file))
+            applied = save(context(), found.id, read_source(file))
         except WrongDocument as document:
             wrong = True
             tell_mistakes((file, mistake) for mistake in document.mistakes)
@@ -132,7 +132,7 @@ def _change(applied: Applied) -> str:
 @command
 def list_(after: str, limit: int, account: str | None) -> None:
     """The workflows of an account by name."""
-    found = workflows.list_workflows(house(), the_account(account).id, after=after, limit=limit + 1)
+    found = workflows.list_workflows(context(), the_account(account).id, after=after, limit=limit + 1)
     for workflow in found[:limit]:
         state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
         count = (
@@ -156,10 +156,10 @@ def list_(after: str, limit: int, account: str | None) -> None:
 def show(name: str, version: int | None, account: str | None) -> None:
     """Print the document of workflow NAME as it was saved; standard error says which version it is."""
     found = the_account(account)
-    workflow = workflows.find_workflow(house(), found.id, name)
+    workflow = workflows.find_workflow(context(), found.id, name)
     state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
     shown = version or workflow.latest_version
-    source = workflows.find_version(house(), found.id, name, shown)
+    source = workflows.find_version(context(), found.id, name, shown)
     click.echo(f"{name}, version {shown} of {workflow.latest_version}, {state}", err=True)
     click.echo(source.rstrip())
 
@@ -172,7 +172,7 @@ def show(name: str, version: int | None, account: str | None) -> None:
 def enable(name: str, version: int | None, account: str | None) -> None:
     """Let workflow NAME look at events from now on."""
     try:
-        enabled = workflows.enable_workflow(house(), the_account(account).id, name, version)
+        enabled = workflows.enable_workflow(context(), the_account(account).id, name, version)
     except WrongDocument as document:
         tell_mistakes((name, mistake) for mistake in document.mistakes)
         raise click.ClickException(f"{name} has mistakes and stays as it is") from None
@@ -185,5 +185,5 @@ def enable(name: str, version: int | None, account: str | None) -> None:
 @command
 def disable(name: str, account: str | None) -> None:
     """Let workflow NAME look at no further event; its runs go on."""
-    workflows.disable_workflow(house(), the_account(account).id, name)
+    workflows.disable_workflow(context(), the_account(account).id, name)
     click.echo(f"{name}: disabled")

@@ -17,7 +17,8 @@ import string
 from collections.abc import Mapping
 from datetime import datetime
 
-from app.core.models import Key, Problem
+from app.core.errors import Problem
+from app.core.models import Key
 
 _SHAPE = re.compile(r"(?:sb_([0-9A-Za-z]{8})|sbt_([0-9A-Za-z]{12}))_[0-9A-Za-z_-]{43}")
 _CLIENT_ID = re.compile(r"cl_[0-9A-Za-z]{16}")

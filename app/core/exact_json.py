@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.models import Problem
+from app.core.errors import Problem
 
 DEEPEST = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).

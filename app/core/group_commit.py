@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from app.core.models import Unavailable
+from app.core.errors import Unavailable
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

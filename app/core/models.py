@@ -106,6 +106,7 @@ class Receipt:
     """What the sender is told about an accepted event."""
 
     id: UUID
+    account_id: int
     event: str
     distinct_id: str
     received_at: datetime
@@ -191,31 +192,12 @@ class Message:
     created_at: datetime
 
 
-class Unavailable(Exception):
-    """Postgres cannot be asked right now (gone, no connection left, a statement timed out); worth trying again."""
+@dataclass(frozen=True, slots=True)
+class EnabledWorkflow:
+    """The enabled version of a workflow."""
 
-
-class NotMigrated(Unavailable):
-    """A table or column is missing that a migration brings: `flask migrate` mends it."""
-
-
-class Problem(Exception):
-    """Something the caller has to hear: an HTTP `status`, a `title`, a `detail` and, where there are several, `errors`.
-
-    `errors` is a list of `{"field": path, "message": text}` (RFC 9457 extension member).
-    """
-
-    def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str,
-        errors: list[dict[str, Any]] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.errors = errors
-        self.headers = dict(headers or {})
+    id: UUID
+    name: str
+    version: int
+    document: Mapping[str, Any]
+    enablement: int

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.models import SCOPES, Key, Plan
+from app.core.models import SCOPES, EnabledWorkflow, Key, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountCopy:
+class AccountSnapshot:
     """All that verifying and matching an event takes, read by one statement: `version` says of when."""
 
     id: int
@@ -56,22 +56,11 @@ class AccountCopy:
     keys: Mapping[str, Key]
     workflows: Sequence[EnabledWorkflow]
     awaits: frozenset[str]
-    augments: tuple[AugmentCopy, ...] = ()
+    augments: tuple[AugmentSnapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class EnabledWorkflow:
-    """The enabled version of a workflow."""
-
-    id: UUID
-    name: str
-    version: int
-    document: Mapping[str, Any]
-    enablement: int
-
-
-@dataclass(frozen=True, slots=True)
-class AugmentCopy:
+class AugmentSnapshot:
     """An augment that has something to say: a file (its `columns`, how many rows and bytes, and its `upload`, which grows
     with each file) or an API (its `url`). `attributes`: what it may add; None: all it knows."""
 
@@ -121,7 +110,7 @@ FROM accounts
 """
 
 
-def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountCopy | None:
+def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountSnapshot | None:
     """The account that owns the unrevoked key, or the access token of an unrevoked client, with this prefix."""
     where = (
         "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
@@ -130,7 +119,7 @@ def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountCopy |
     return _copy(connection.execute(sa.text(_COPY + where), {"prefix": prefix}).one_or_none())
 
 
-def find_account_copy(connection: sa.Connection, account_id: int) -> AccountCopy | None:
+def find_account_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
     """The account as it is now."""
     return _copy(connection.execute(sa.text(_COPY + "WHERE id = :id"), {"id": account_id}).one_or_none())
 
@@ -143,19 +132,19 @@ def find_account_version(connection: sa.Connection, account_id: int) -> int | No
     return version
 
 
-def _copy(row: sa.Row[Any] | None) -> AccountCopy | None:
+def _copy(row: sa.Row[Any] | None) -> AccountSnapshot | None:
     if row is None:
         return None
     columns = row._asdict()
     keys, tokens, workflows, awaits, augments = (
         columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits", "augments")
     )
-    return AccountCopy(
+    return AccountSnapshot(
         **columns,
         keys={key.prefix: key for key in [*map(_key, keys), *map(_token, tokens)]},
         workflows=[EnabledWorkflow(UUID(id_), *rest) for id_, *rest in workflows],
         awaits=frozenset(awaits),
-        augments=tuple(AugmentCopy(*augment) for augment in augments or ()),
+        augments=tuple(AugmentSnapshot(*augment) for augment in augments or ()),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg2
@@ -22,8 +22,8 @@ from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
+from app.core.errors import NotMigrated, Unavailable
 from app.core.group_commit import among_greenlets
-from app.core.models import NotMigrated, Unavailable
 
 # Said by Postgres when it cannot serve right now: connection trouble (08), out of resources (53), shutting down (57P0x),
 # a statement that took too long or was cancelled (57014), could not get its lock (55P03), lost a deadlock (40) or meets a
@@ -119,6 +119,24 @@ def _let_others_go_on(seconds: float) -> None:
             ready(connection.fileno(), timeout=max(0.001, deadline - time.monotonic()), timeout_exc=NoAnswer)
 
     extensions.set_wait_callback(wait)
+
+
+def roll_back(connection: RawConnection) -> None:
+    """Roll back the transaction of a connection; nothing of it stays."""
+    if not connection.closed:
+        with connection.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+
+
+@contextmanager
+def rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
+    """Roll back the transaction when the block raises."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg2.Error):
+            roll_back(connection)
+        raise
 
 
 class Database:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from app.core.models import Event, Run
-from app.db import event_writes
+from app.db import event_queries
 from app.db.connection import Database, passing_trouble_as_unavailable
 from app.db.runs import ask, living_connection
 
@@ -56,14 +56,14 @@ def find_events_by_key(
     on after the last one for more."""
     with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
         cursor.execute(
-            f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_writes.SEEN_DATA}::text, "  # noqa: S608
+            f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
             "events.received_at FROM keyed_events AS known "
             "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
             "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "
             "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s",
-            (account_id, key, subject, str(since.id), list(names), list(names), event_writes.PAGE),
+            (account_id, key, subject, str(since.id), list(names), list(names), event_queries.PAGE),
         )
-        return [event_writes.event_of(row) for row in cursor]
+        return [event_queries.event_of(row) for row in cursor]
 
 
 def forget_old_keyed_events(connection: sa.Connection, now: datetime) -> int:

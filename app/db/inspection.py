@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.ids import first_of, moment_of
-from app.db.event_writes import SEEN_DATA, read_exactly
+from app.db.event_queries import SEEN_DATA, read_exactly
 
 
 @dataclass(frozen=True, slots=True)

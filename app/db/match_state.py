@@ -108,13 +108,6 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
         )
 
 
-def roll_back(connection: RawConnection) -> None:
-    """Give up the transaction that `begin_and_lock` began; nothing of it stays."""
-    if not connection.closed:
-        with connection.cursor() as cursor:
-            cursor.execute("ROLLBACK")
-
-
 def deadline_payload(account_id: int, place: Place) -> str:
     """The payload of a deadline's job: `account:workflow:subject`, the subject in URL-safe base64."""
     workflow, subject = place

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import sqlalchemy as sa
 
-from app.core.models import NotMigrated
+from app.core.errors import NotMigrated
 from app.db.partitions import ensure_partitions
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"

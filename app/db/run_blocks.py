@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.models import Run
-from app.db import event_writes
+from app.db import event_queries
 from app.db.connection import Database
 from app.db.runs import ask
 
@@ -75,9 +75,9 @@ def find_settled(database: Database, run: Run, no_actions: Sequence[str]) -> Set
     }
     ((outputs, variables, last),) = ask(database, lambda cursor: cursor.execute(_SETTLED, values))
     return Settled(
-        event_writes.read_exactly(outputs or "{}"),
-        event_writes.read_exactly(variables or "{}"),
-        event_writes.read_exactly(last) if last else None,
+        event_queries.read_exactly(outputs or "{}"),
+        event_queries.read_exactly(variables or "{}"),
+        event_queries.read_exactly(last) if last else None,
     )
 
 

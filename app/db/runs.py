@@ -17,7 +17,7 @@ from psycopg2.extensions import connection as RawConnection
 from psycopg2.extensions import cursor as Cursor
 
 from app.core.models import Event, NewRun, Run
-from app.db import event_writes
+from app.db import event_queries
 from app.db.connection import Database, passing_trouble_as_unavailable, prepare
 
 # All that the next step needs, read at once. The event is found in its partition by its received_at.
@@ -67,7 +67,7 @@ def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
     if len(run.used) < 2:
         return run.matched
     with passing_trouble_as_unavailable():
-        return event_writes.find_events(living_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
+        return event_queries.find_events(living_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
@@ -93,13 +93,13 @@ def find_running_runs_of_subject(database: Database, event: Event, subjects: Seq
 def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
     """An event by its id."""
     with passing_trouble_as_unavailable():
-        return event_writes.find_event(living_connection(database), account_id, event_id)
+        return event_queries.find_event(living_connection(database), account_id, event_id)
 
 
 def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
     """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
     with passing_trouble_as_unavailable():
-        return event_writes.find_events_of_subject_since(living_connection(database), since, names)
+        return event_queries.find_events_of_subject_since(living_connection(database), since, names)
 
 
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
@@ -139,7 +139,7 @@ def living_connection(database: Database) -> RawConnection:
 def _run(row: Sequence[Any]) -> Run:
     run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, forgiven = row[:11]
     turn, job, step_started_at = row[11:14]
-    event = event_writes.event_of(row[14:21])
+    event = event_queries.event_of(row[14:21])
     return Run(
         id=UUID(run_id),
         account_id=account_id,
@@ -155,7 +155,7 @@ def _run(row: Sequence[Any]) -> Run:
         turn=turn,
         job=job,
         event=event,
-        outputs=event_writes.read_exactly(row[21]),
+        outputs=event_queries.read_exactly(row[21]),
         matched=(event,),
         step_started_at=step_started_at,
         updated_at=row[23],

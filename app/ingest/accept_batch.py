@@ -1,4 +1,4 @@
-"""Many events in one request: what `journey.accept` does for one event, done for all of them in one transaction.
+"""Many events in one request: what `accept` does for one event, done for all of them in one transaction.
 
 Comes in: a batch, whose items become events when they are read. Goes out: what became of each item. Events are accepted in
 the order of the batch, a microsecond apart.
@@ -26,22 +26,18 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
+from app.core.errors import Problem, Unavailable
 from app.core.ids import uuid7
-from app.core.models import Decision, Event, NewRun, Problem, Unavailable
-from app.db import event_bulk, event_writes, match_state, runs
-from app.db.connection import NoAnswer, is_lost, passing_trouble_as_unavailable
+from app.core.models import Decision, Event, NewRun
+from app.db import event_bulk, event_queries, event_writes, match_state, runs
+from app.db.connection import NoAnswer, is_lost, passing_trouble_as_unavailable, roll_back, rolled_back_on_trouble
 from app.db.event_bulk import Claim, Facts
 from app.db.event_writes import EarlierEvent
 from app.db.match_state import Kept, Place
-from app.ingest.accept import (
-    MOST_RELOADS,
-    Account,
-    Journey,
-    decide_alone,
-    move_places,
-    rolled_back_on_trouble,
-    with_runs,
-)
+from app.ingest.accept import MAX_RELOADS
+from app.ingest.account_cache import Account, AccountCache
+from app.ingest.matching_step import decide_alone, move_places, with_runs
+from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rules import names_of
 
@@ -72,26 +68,32 @@ class BatchReceipt:
     refused: Mapping[int, Problem]
 
 
-def accept_batch(house: Journey, account: Account, batch: Batch, verify: Callable[[Account], None]) -> BatchReceipt:
+def accept_batch(
+    context: AppContext,
+    accounts: AccountCache,
+    account: Account,
+    batch: Batch,
+    check_sender: Callable[[Account], None],
+) -> BatchReceipt:
     """Store the good events of a batch with all that follows from them; when this returns they are committed.
 
-    `verify` is asked again about an account whose copy turned out to be stale, and raises Problem when the sender is no
-    longer welcome. Raises Problem 422 (a value that Postgres cannot hold) and Unavailable; then nothing is stored.
+    `check_sender` is called again after a stale snapshot was reloaded, and raises Problem when the sender is no longer
+    welcome. Raises Problem 422 (a value that Postgres cannot hold) and Unavailable; then nothing is stored.
     """
-    for _ in range(MOST_RELOADS):
+    for _ in range(MAX_RELOADS):
         asked_at = time.monotonic()
-        taking = _Taking(house, account, batch)
+        taking = _Taking(context, account, batch)
         try:
             current = taking.take()
         except psycopg2.DataError as wrong:
             raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
         if current:
             if taking.drafts:
-                house.note_check(account, asked_at)
+                accounts.confirm(account, asked_at)
             return taking.receipt()
-        account = house.newer(account)
-        verify(account)
-    raise Unavailable(f"account {account.copy.id} changes faster than its events can be matched")
+        account = accounts.reload(account)
+        check_sender(account)
+    raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +130,13 @@ class _Writing:
 class _Taking:
     """One attempt at a batch by one copy of its account."""
 
-    def __init__(self, house: Journey, account: Account, batch: Batch) -> None:
-        self.house = house
+    def __init__(self, context: AppContext, account: Account, batch: Batch) -> None:
+        self.context = context
         self.account = account
         self.batch = batch
         self.drafts: list[_Draft] = []
         self._refused: dict[int, Problem] = {}
-        self._base = house.clock()
+        self._base = context.clock()
         self._moments: list[datetime] = []
         self._event_ids: list[UUID] = []
         self._number_all()
@@ -174,7 +176,7 @@ class _Taking:
         decisions, movable = decide_alone(self.account, names_of(event))
         again = bool(movable) or any(decision.started for decision in decisions)
         told = None if again or not decisions else self._tell(decisions)
-        awaited = not self.account.copy.awaits.isdisjoint((event.event, ANY_NAME))
+        awaited = not self.account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
         facts = event_bulk.facts_of(event)
         draft = _Draft(number, facts, key, event.body_digest, awaited, told, again, tuple(movable))
         self.drafts.append(draft)
@@ -197,7 +199,7 @@ class _Taking:
             return True
         with passing_trouble_as_unavailable():
             for tries_left in reversed(range(_MOST_TRIES)):
-                with self.house.database.lend() as connection:
+                with self.context.database.lend() as connection:
                     try:
                         return self._record(connection)
                     except errors.ForeignKeyViolation:
@@ -213,21 +215,21 @@ class _Taking:
         raise AssertionError("unreachable")
 
     def _record(self, connection: RawConnection) -> bool:
-        account_id = self.account.copy.id
+        account_id = self.account.snapshot.id
         with rolled_back_on_trouble(connection):
             places = list(dict.fromkeys(place for draft in self.drafts for place in draft.places))
             kept = match_state.begin_and_lock(connection, account_id, places)
-            current = event_bulk.is_current(connection, account_id, self.account.copy.version, self._mark)
+            current = event_bulk.is_current(connection, account_id, self.account.snapshot.version, self._mark)
             if self._is_there_already(connection):
-                match_state.roll_back(connection)
+                roll_back(connection)
                 return True
             if not current:
-                match_state.roll_back(connection)
+                roll_back(connection)
                 return False
             self._put_in_order(kept)
             earlier = self._claim(connection)
             if None in earlier.values():
-                match_state.roll_back(connection)
+                roll_back(connection)
                 return False
             self._written = writing = _Writing(event_bulk.Rows(connection, account_id))
             for draft in self.drafts:
@@ -242,7 +244,7 @@ class _Taking:
         written = self._written
         if written is None or not written.accepted:
             return False
-        return event_writes.find_event(connection, self.account.copy.id, written.accepted[0]) is not None
+        return event_queries.find_event(connection, self.account.snapshot.id, written.accepted[0]) is not None
 
     def _put_in_order(self, kept: Mapping[Place, Kept]) -> None:
         """The batch is later than all that was looked at before in its places."""
@@ -257,7 +259,7 @@ class _Taking:
             for draft in self.drafts
             if (key := draft.key) is not None and (digest := draft.digest) is not None
         ]
-        return event_bulk.claim_keys(connection, self.account.copy.id, claims) if claims else {}
+        return event_bulk.claim_keys(connection, self.account.snapshot.id, claims) if claims else {}
 
     def _write(
         self,
@@ -297,7 +299,7 @@ class _Taking:
         return event_writes.decisions_json([*decisions, *moves.decisions])
 
     def _write_rest(self, connection: RawConnection, writing: _Writing) -> None:
-        account_id = self.account.copy.id
+        account_id = self.account.snapshot.id
         writing.rows.flush()
         event_bulk.start_runs(connection, account_id, writing.started)
         for run, moment in writing.by_clock:

@@ -21,8 +21,9 @@ from cachetools import LRUCache
 
 from app.core.models import Event
 from app.db import enrichment_files
-from app.db.accounts import AugmentCopy
-from app.ingest.accept import Account, Journey
+from app.db.accounts import AugmentSnapshot
+from app.ingest.account_cache import Account
+from app.services.context import AppContext
 
 if TYPE_CHECKING:
     from app.ingest.enrichment_api import Asker
@@ -39,8 +40,8 @@ Rows = Mapping[str, Sequence[str]]
 class Augmenter:
     """One process's augments: the small files that it has read, and the thread that asks APIs."""
 
-    def __init__(self, house: Journey) -> None:
-        self._house = house
+    def __init__(self, context: AppContext) -> None:
+        self._context = context
         self._files: LRUCache[tuple[int, int, int], tuple[int, Rows]] = LRUCache(
             _MOST_KEPT, getsizeof=lambda file: file[0]
         )
@@ -52,12 +53,12 @@ class Augmenter:
 
         Raises Unavailable where a large file has to be asked in Postgres and cannot.
         """
-        if not account.copy.augments:
+        if not account.snapshot.augments:
             return event
         seen, added, warnings = dict(event.data), dict[str, str](), list(event.warnings)
-        for augment in account.copy.augments:
+        for augment in account.snapshot.augments:
             try:
-                found = self._found(account.copy.id, augment, seen, event, key)
+                found = self._found(account.snapshot.id, augment, seen, event, key)
             except LookupError as wrong:
                 warnings.append(f"AU{augment.number}: {wrong}; the event was taken without it")
                 continue
@@ -75,7 +76,7 @@ class Augmenter:
             self._asker.close()
 
     def _found(
-        self, account_id: int, augment: AugmentCopy, seen: Mapping[str, Any], event: Event, key: str
+        self, account_id: int, augment: AugmentSnapshot, seen: Mapping[str, Any], event: Event, key: str
     ) -> Mapping[str, tuple[Any, str]]:
         """What an augment knows, each value with its JSON text; raises LookupError where an API does not answer."""
         if augment.url is not None:
@@ -93,7 +94,7 @@ class Augmenter:
         from app.ingest.enrichment_api import Asker, NoAnswer, Question
 
         with self._lock:
-            asker = self._asker = self._asker or Asker(self._house.settings)
+            asker = self._asker = self._asker or Asker(self._context.settings)
         try:
             answer = asker.ask(Question(account_id, url, key, value))
         except NoAnswer as wrong:
@@ -101,13 +102,13 @@ class Augmenter:
             raise LookupError(str(wrong)) from None
         return {name: (value, answer.raw[name]) for name, value in answer.value.items()}
 
-    def _row(self, account_id: int, augment: AugmentCopy, lookup: str) -> Sequence[str] | None:
+    def _row(self, account_id: int, augment: AugmentSnapshot, lookup: str) -> Sequence[str] | None:
         if augment.bytes > SMALL_FILE:
-            with self._house.database.transaction() as connection:
+            with self._context.database.transaction() as connection:
                 return enrichment_files.find_augment_row(connection, account_id, augment.number, lookup)
         return self._file(account_id, augment).get(lookup)
 
-    def _file(self, account_id: int, augment: AugmentCopy) -> Rows:
+    def _file(self, account_id: int, augment: AugmentSnapshot) -> Rows:
         """The rows of a small file by what they are looked up with. Should a newer one have come meanwhile, the account's
         copy is stale and the event comes by again."""
         place = (account_id, augment.number, augment.upload)
@@ -115,7 +116,7 @@ class Augmenter:
             known = self._files.get(place)
         if known is not None:
             return known[1]
-        with self._house.database.transaction() as connection:
+        with self._context.database.transaction() as connection:
             rows = dict(enrichment_files.list_augment_rows(connection, account_id, augment.number))
         with self._lock:
             self._files[place] = (augment.bytes + 1_000, rows)

@@ -23,8 +23,8 @@ from yarl import URL
 from app.actions import http_session
 from app.actions.circuit_breaker import Destinations, HeldBack
 from app.core.config import Settings
+from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
-from app.core.models import Problem
 
 LONGEST = 0.5
 KEPT_FOR = 60.0

@@ -18,13 +18,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.errors import Problem
 from app.core.ids import uuid7
-from app.core.models import Event, Problem
+from app.core.models import Event
 from app.db import accounts, event_history, inspection, partitions
 from app.db.event_bulk import Claim
-from app.ingest.accept import Journey, compile_rules
 from app.ingest.limechat.import_line import read_past
 from app.ingest.replay import replay_event
+from app.services.context import AppContext
+from app.workflows.matching.rules import compile_rules
 
 # A number and the text; None for a line that is longer than an event may be.
 Line = tuple[int, bytes | None]
@@ -71,7 +73,7 @@ class Importer:
 
     def __init__(
         self,
-        house: Journey,
+        context: AppContext,
         account_id: int,
         *,
         time_field: str,
@@ -79,12 +81,12 @@ class Importer:
         reject: Callable[[int, bytes | None, str], None],
     ) -> None:
         self.counts = Counts()
-        self._house = house
+        self._context = context
         self._account_id = account_id
         self._time_field = time_field
         self._repeated = repeated
         self._reject = reject
-        self._latest = house.clock()
+        self._latest = context.clock()
         self._months: set[tuple[int, int]] = set()
 
     def run(self, lines: Iterable[Line]) -> Iterator[int]:
@@ -114,7 +116,7 @@ class Importer:
         come: dict[int, int] = {}
         for number, text in lines:
             if text is None:
-                reject(number, None, f"is larger than {self._house.settings.max_event_bytes} bytes")
+                reject(number, None, f"is larger than {self._context.settings.max_event_bytes} bytes")
                 yield None
                 continue
             occurrence, mark = 0, _mark(text)
@@ -139,10 +141,10 @@ class Importer:
     def _store(self, portion: list[Event]) -> None:
         months = {(event.received_at.year, event.received_at.month): event.received_at for event in portion}
         if not self._months.issuperset(months):
-            with self._house.database.transaction() as connection:
+            with self._context.database.transaction() as connection:
                 partitions.ensure_partitions_of(connection, months.values())
             self._months.update(months)
-        with self._house.database.transaction() as connection:
+        with self._context.database.transaction() as connection:
             inspection.be_patient(connection)
             stored = event_history.insert_past(connection, self._account_id, self._fresh(connection, portion))
         self.counts.stored += stored
@@ -166,8 +168,8 @@ class Importer:
     def start_workflows(self, lines: Iterable[Line]) -> Iterator[int]:
         """Let the events of the lines meet the workflows that are enabled now, as a replay does: a match that has had its
         run gets no other one. Yields as `run` does."""
-        with self._house.database.transaction() as connection:
-            copy = accounts.find_account_copy(connection, self._account_id)
+        with self._context.database.transaction() as connection:
+            copy = accounts.find_account_snapshot(connection, self._account_id)
         rules = compile_rules(copy.workflows if copy is not None else ())
         for event in self._events(lines, lambda number, text, reason: None):
             if event is not None and rules.asking_for(event.event):
@@ -176,7 +178,7 @@ class Importer:
 
     def _replay(self, event: Event) -> None:
         try:
-            replayed = replay_event(self._house, self._account_id, event.id)
+            replayed = replay_event(self._context, self._account_id, event.id)
         except Problem:
             # Its idempotency key stands for another event.
             return

@@ -13,13 +13,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.errors import Problem
 from app.core.ids import uuid7
-from app.core.models import Decision, Event, NewRun, Problem
-from app.db import accounts, event_writes, inspection, run_admin
+from app.core.models import Decision, Event, NewRun
+from app.db import accounts, event_queries, inspection, run_admin
 from app.db.inspection import StoredEvent
-from app.ingest.accept import Journey, compile_rules
+from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rules import ALWAYS, Rule, Standing, names_of
+from app.workflows.matching.rules import ALWAYS, Rule, Standing, compile_rules, names_of
 
 _LONGEST_HISTORY = 1_000
 
@@ -33,46 +34,48 @@ class Replayed:
     earlier: UUID | None = None
 
 
-def replay_event(house: Journey, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
+def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
     """Match a stored event with each workflow that is enabled now, and start a run where it matches.
 
     One transaction for each workflow, so that no two subjects are ever locked at once. With `dry_run` nothing changes.
     Raises Problem 404.
     """
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         stored = inspection.find_stored_event(connection, account_id, event_id)
-        copy = accounts.find_account_copy(connection, account_id)
+        copy = accounts.find_account_snapshot(connection, account_id)
     if stored is None or copy is None:
         raise Problem(404, "No such event", f"the account has no event {event_id}")
     replayed = []
     for rule in compile_rules(copy.workflows).asking_for(stored.event):
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             inspection.be_patient(connection)
-            replayed.append(_replay(house, connection, rule, stored, dry_run=dry_run))
+            replayed.append(_replay(context, connection, rule, stored, dry_run=dry_run))
     return replayed
 
 
-def _replay(house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool) -> Replayed:
-    decision, run = _decide(house, connection, rule, stored)
+def _replay(
+    context: AppContext, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool
+) -> Replayed:
+    decision, run = _decide(context, connection, rule, stored)
     if run is None:
         return Replayed(decision)
     account_id, place = stored.account_id, (rule.workflow_id, _subject_of(rule, stored))
     earlier = run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
     if earlier is None and rule.again != ALWAYS:
         last = run_admin.lock_place(connection, account_id, place)
-        if not rule.may_start(last, house.clock()):
+        if not rule.may_start(last, context.clock()):
             return Replayed(replace(decision, started=False, reason="suppressed: again"))
     if earlier is not None or dry_run:
         return Replayed(decision, earlier)
-    if not run_admin.start_missed_run(connection, account_id, run, house.clock()):
+    if not run_admin.start_missed_run(connection, account_id, run, context.clock()):
         return Replayed(decision, run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key))
     if rule.again != ALWAYS:
-        run_admin.note_start(connection, account_id, place, rule.enablement, house.clock())
+        run_admin.note_start(connection, account_id, place, rule.enablement, context.clock())
     return Replayed(replace(decision, run_id=run.id))
 
 
 def _decide(
-    house: Journey, connection: sa.Connection, rule: Rule, stored: StoredEvent
+    context: AppContext, connection: sa.Connection, rule: Rule, stored: StoredEvent
 ) -> tuple[Decision, NewRun | None]:
     """What the workflow concludes, and the run that this would start."""
     event = _as_event(stored)
@@ -88,7 +91,7 @@ def _decide(
     if not decision.started:
         return decision, None
     return decision, NewRun(
-        id=uuid7(house.clock()),
+        id=uuid7(context.clock()),
         workflow_id=rule.workflow_id,
         version=rule.version,
         match_key=str(event.id),
@@ -123,8 +126,8 @@ def _as_event(stored: StoredEvent) -> Event:
         distinct_id=stored.distinct_id,
         phone=stored.phone,
         data={
-            **event_writes.read_exactly(stored.data_json),
-            **event_writes.read_exactly(stored.augmented_json or "{}"),
+            **event_queries.read_exactly(stored.data_json),
+            **event_queries.read_exactly(stored.augmented_json or "{}"),
         },
         data_json=stored.data_json,
         extra_json=stored.extra_json,

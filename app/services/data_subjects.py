@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.core.models import Problem
+from app.core.errors import Problem
 from app.db import accounts, erasure, inspection, match_state, workflows
 from app.db.erasure import Erased
 from app.db.inspection import EventsWanted, RunRow, RunsWanted, StoredEvent
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.workflows.matching.describe import describe
 from app.workflows.validate import compile_stored
 
@@ -37,10 +37,10 @@ class SubjectStory:
     progress: Sequence[ProgressStory]
 
 
-def subject_story(house: Journey, account_id: int, subject: str, limit: int) -> SubjectStory:
+def subject_story(context: AppContext, account_id: int, subject: str, limit: int) -> SubjectStory:
     """What is known of a subject; at most `limit` events and runs."""
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         inspection.be_patient(connection)
         return SubjectStory(
             events=inspection.find_latest_events(connection, account_id, EventsWanted(subject=subject), limit),
@@ -61,20 +61,20 @@ def _stands(row: match_state.ProgressRow, moment: datetime) -> str:
     return describe(compile_stored(row.workflow, row.document).pattern, dict(found), moment)
 
 
-def erase_subject(house: Journey, account_id: int, subject: str) -> Erased:
+def erase_subject(context: AppContext, account_id: int, subject: str) -> Erased:
     """Delete all that is kept of a subject: events, idempotency keys, runs with their steps and attempts, targets that
     these runs found gone, and progress with its deadlines, also where a workflow's key is another value of its events.
 
     Runs of others that used one of the events stay, without it. What was counted in metrics and sent out stays, too.
     """
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         inspection.be_patient(connection)
         return erasure.erase_subject(connection, account_id, subject)
 
 
-def delete_workflow(house: Journey, account_id: int, name: str) -> Erased:
+def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
     """Delete a workflow: its versions, progress and runs. Events keep what it decided about them."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         inspection.be_patient(connection)
         accounts.grow_version(connection, account_id)
         found = workflows.find_workflow(connection, account_id, name)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from app.core.durations import read_duration
 from app.db import inspection, workflows
 from app.db.inspection import AttemptStory, EventsWanted, RunRow, RunsWanted, StepStory, StoredEvent
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.workflows import step_graph
 
 # Rounds may start thousands of them.
@@ -46,43 +46,43 @@ class EventStory:
     runs: Sequence[RunRow]
 
 
-def owners_of_run(house: Journey, run_id: UUID) -> list[int]:
+def owners_of_run(context: AppContext, run_id: UUID) -> list[int]:
     """The ids of the accounts that have a run of this id: none or, all but always, one."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return inspection.find_accounts_with_run(connection, run_id)
 
 
-def owners_of_event(house: Journey, event_id: UUID) -> list[int]:
+def owners_of_event(context: AppContext, event_id: UUID) -> list[int]:
     """The ids of the accounts that have an event of this id: none or, all but always, one."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return inspection.find_accounts_with_event(connection, event_id)
 
 
-def latest_runs(house: Journey, account_id: int, wanted: RunsWanted, limit: int | None) -> list[RunRow]:
+def latest_runs(context: AppContext, account_id: int, wanted: RunsWanted, limit: int | None) -> list[RunRow]:
     """The wanted runs of an account, newest first."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         inspection.be_patient(connection)
         return inspection.find_latest_runs(connection, account_id, wanted, limit)
 
 
-def latest_events(house: Journey, account_id: int, wanted: EventsWanted, limit: int) -> list[StoredEvent]:
+def latest_events(context: AppContext, account_id: int, wanted: EventsWanted, limit: int) -> list[StoredEvent]:
     """The wanted events of an account, newest first."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         inspection.be_patient(connection)
         return inspection.find_latest_events(connection, account_id, wanted, limit)
 
 
 def further_events(
-    house: Journey, account_id: int, wanted: EventsWanted, known: Iterable[UUID], limit: int
+    context: AppContext, account_id: int, wanted: EventsWanted, known: Iterable[UUID], limit: int
 ) -> list[StoredEvent]:
     """The wanted events of an account that are not among the known ones, oldest first."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return inspection.find_further_events(connection, account_id, wanted, known, limit)
 
 
-def run_story(house: Journey, account_id: int, run_id: UUID) -> RunStory | None:
+def run_story(context: AppContext, account_id: int, run_id: UUID) -> RunStory | None:
     """All that is known of a run; None when the account has none of this id."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         run = inspection.find_run(connection, account_id, run_id)
         if run is None:
             return None
@@ -112,9 +112,9 @@ def _end_of(document: Mapping[str, Any], step: StepStory) -> datetime | None:
     return step.started_at + read_duration(step_graph.step_at(document, step.path)[field]) if field else None
 
 
-def event_story(house: Journey, account_id: int, event_id: UUID) -> EventStory | None:
+def event_story(context: AppContext, account_id: int, event_id: UUID) -> EventStory | None:
     """All that is known of an event; None when the account has none of this id."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         event = inspection.find_stored_event(connection, account_id, event_id)
         if event is None:
             return None

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from app.core.errors import Problem
 from app.core.ids import uuid7
-from app.core.models import Message, Problem, Run
+from app.core.models import Message, Run
 from app.db import messages
 from app.db.messages import FIRST_USE, NewMessage
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 
 MOST_AT_ONCE = 500
 
@@ -29,29 +30,29 @@ class Ticket:
     ttl: int
 
 
-def keep_message(house: Journey, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
+def keep_message(context: AppContext, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
     """Keep what the step at which a run stands says, once; the message's id."""
-    now = house.clock()
+    now = context.clock()
     new = NewMessage(uuid7(now), run.account_id, run.id, run.ordinal, run.event.distinct_id, text, data)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return messages.keep_message(connection, new, now)
 
 
-def make_ticket(house: Journey, account_id: int, key_prefix: str) -> Ticket:
+def make_ticket(context: AppContext, account_id: int, key_prefix: str) -> Ticket:
     """A new ticket for the account's stream, good while the key is in force that it is made with."""
     ticket = secrets.token_urlsafe(32)
-    with house.database.transaction() as connection:
-        messages.insert_ticket(connection, account_id, key_prefix, _digest(ticket), house.clock())
+    with context.database.transaction() as connection:
+        messages.insert_ticket(connection, account_id, key_prefix, _digest(ticket), context.clock())
     return Ticket(ticket, int(FIRST_USE.total_seconds()))
 
 
-def read_stream(house: Journey, slug: str, ticket: str, last: UUID | None) -> Sequence[Message]:
+def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) -> Sequence[Message]:
     """The next messages of an account's stream: those after the message `last`, or else after the ticket was made.
 
     Raises Problem 401 for a ticket that does not open this stream now, whatever the reason.
     """
-    now, digest = house.clock(), _digest(ticket)
-    with house.database.transaction() as connection:
+    now, digest = context.clock(), _digest(ticket)
+    with context.database.transaction() as connection:
         # No account has a NUL in its slug, and Postgres cannot be asked for one.
         found = None if "\0" in slug else messages.find_ticket(connection, slug, digest, now)
         if found is None:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from app.core.api_keys import digest_of, is_client_id, make_client, make_token_prefix, token_of
-from app.core.models import Problem
-from app.db import accounts, event_writes, oauth_clients
+from app.core.errors import Problem
+from app.db import accounts, event_queries, oauth_clients
 from app.db.accounts import Description
-from app.db.event_writes import Received
+from app.db.event_queries import Received
 from app.db.oauth_clients import ClientRow, Credentials
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 
 __all__ = ["Description"]
 
@@ -32,68 +32,68 @@ class Token:
     seconds_left: int
 
 
-def create_client(house: Journey, account_id: int, name: str) -> tuple[str, str]:
+def create_client(context: AppContext, account_id: int, name: str) -> tuple[str, str]:
     """Make a client; its id, and its secret, which nobody can be told again."""
     client_id, secret, digest = make_client()
-    with house.database.transaction() as connection:
-        oauth_clients.insert_client(connection, account_id, client_id, digest, name, house.clock())
+    with context.database.transaction() as connection:
+        oauth_clients.insert_client(connection, account_id, client_id, digest, name, context.clock())
     return client_id, secret
 
 
-def list_clients(house: Journey, account_id: int | None) -> list[ClientRow]:
+def list_clients(context: AppContext, account_id: int | None) -> list[ClientRow]:
     """All clients of an account, or of all accounts."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return oauth_clients.list_clients(connection, account_id)
 
 
-def revoke_client(house: Journey, client_id: str) -> bool:
+def revoke_client(context: AppContext, client_id: str) -> bool:
     """Revoke a client and its token; False when there is none in force of this id."""
-    with house.database.transaction() as connection:
-        return oauth_clients.revoke_client(connection, client_id, house.clock())
+    with context.database.transaction() as connection:
+        return oauth_clients.revoke_client(connection, client_id, context.clock())
 
 
-def issue_token(house: Journey, client_id: str, secret: str) -> Token | None:
+def issue_token(context: AppContext, client_id: str, secret: str) -> Token | None:
     """The token that the client has, or a new one when it has none or its time is over; None when it is not the client.
 
     Compares in constant time, for a client that does not exist as well.
     """
     known = None
     if is_client_id(client_id):
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             known = oauth_clients.find_credentials(connection, client_id)
     is_right = hmac.compare_digest(known.digest if known else _NOBODY, digest_of(secret))
     if known is None or not is_right:
         return None
-    return _current(house, known, secret) or _anew(house, client_id, secret)
+    return _current(context, known, secret) or _anew(context, client_id, secret)
 
 
-def _current(house: Journey, known: Credentials, secret: str) -> Token | None:
+def _current(context: AppContext, known: Credentials, secret: str) -> Token | None:
     """The token that there is, for as long as it has a second left."""
     if known.token_prefix is None or known.token_expires_at is None:
         return None
-    left = (known.token_expires_at - house.clock()) // timedelta(seconds=1)
+    left = (known.token_expires_at - context.clock()) // timedelta(seconds=1)
     return Token(token_of(secret, known.token_prefix), left) if left > 0 else None
 
 
-def _anew(house: Journey, client_id: str, secret: str) -> Token | None:
+def _anew(context: AppContext, client_id: str, secret: str) -> Token | None:
     """Another token; of several who ask at once one makes it, and all get it."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         known = oauth_clients.find_credentials(connection, client_id, lock=True)
         if known is None:
             return None
-        current = _current(house, known, secret)
+        current = _current(context, known, secret)
         if current is not None:
             return current
         prefix = make_token_prefix()
-        text, ends = token_of(secret, prefix), house.clock() + TOKEN_LIFETIME
+        text, ends = token_of(secret, prefix), context.clock() + TOKEN_LIFETIME
         oauth_clients.set_token(connection, known.account_id, client_id, prefix, digest_of(text), ends)
     return Token(text, TOKEN_LIFETIME // timedelta(seconds=1))
 
 
-def describe_account(house: Journey, account_id: int, described: Description) -> None:
+def describe_account(context: AppContext, account_id: int, described: Description) -> None:
     """Change what is given about an account. Raises Problem 422 when it cannot be used."""
     check_description(described)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.describe_account(connection, account_id, described)
 
 
@@ -108,7 +108,7 @@ def check_description(described: Description) -> None:
             )
 
 
-def latest_received(house: Journey, account_id: int, limit: int) -> list[Received]:
+def latest_received(context: AppContext, account_id: int, limit: int) -> list[Received]:
     """The last events that came by CxEngage's receiver, newest first."""
-    with house.database.transaction() as connection:
-        return event_writes.find_latest_received(connection, account_id, limit)
+    with context.database.transaction() as connection:
+        return event_queries.find_latest_received(connection, account_id, limit)

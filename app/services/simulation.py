@@ -12,8 +12,8 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from app.db import event_writes
-from app.ingest.accept import Journey
+from app.db import event_queries
+from app.services.context import AppContext
 from app.services.workflows import checked_document
 from app.workflows.matching.matcher import Pattern
 from app.workflows.matching.rules import Rule, Seen, compile_rule
@@ -75,17 +75,17 @@ def line_of(event_id: UUID | str) -> int:
 
 
 def backtest(
-    house: Journey, account_id: int, rule: Rule, since: datetime, *, after: str | None = None
+    context: AppContext, account_id: int, rule: Rule, since: datetime, *, after: str | None = None
 ) -> Iterator[tuple[str, Starts]]:
     """For each subject that sent what the rule asks for since then: when it would have started, with which events.
 
     Subjects come one after the other in the order of their names (those after `after`), so that no more than one
     subject's progress is in memory, and a backtest that broke off can go on.
     """
-    until = house.clock()
+    until = context.clock()
     names = None if "*" in rule.pattern.names else sorted(rule.pattern.names)
-    with house.database.transaction() as connection:
-        rows = event_writes.read_by_subject(connection, account_id, rule.key, names, since, after)
+    with context.database.transaction() as connection:
+        rows = event_queries.read_by_subject(connection, account_id, rule.key, names, since, after)
         for subject, found in groupby(rows, key=lambda row: row[0]):
             yield subject, list(replay_subject(rule, (_seen(row) for row in found), until))
 
@@ -96,7 +96,7 @@ def _seen(row: tuple[Any, ...]) -> Seen:
         "event": name,
         "distinct_id": distinct_id,
         "phone": phone,
-        "data": event_writes.read_lightly(data),
+        "data": event_queries.read_lightly(data),
         "received_at": received_at,
     }
     return Seen(event_id, name, received_at, names)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from app.core.models import Unavailable
+from app.core.errors import Unavailable
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ from typing import Any
 from uuid import UUID
 
 from app.core.models import Event, Run
-from app.db import correlation_keys, event_writes, run_blocks, run_transitions, runs
+from app.db import correlation_keys, event_queries, run_blocks, run_transitions, runs
 from app.db.run_transitions import Settlement
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.worker import transitions
 from app.worker.db_retry import Patience
 from app.workflows import step_graph
@@ -32,13 +32,13 @@ from app.workflows.matching.rules import DISTINCT_ID, fits, names_of, subject_by
 class Arrivals:
     """What a worker needs to let events move runs."""
 
-    def __init__(self, house: Journey, patience: Patience) -> None:
-        self._house = house
+    def __init__(self, context: AppContext, patience: Patience) -> None:
+        self._context = context
         self._ask = patience.ask
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
         """Let the runs go on that wait for this event, and end those that it ends."""
-        database = self._house.database
+        database = self._context.database
         event = await self._ask(partial(runs.find_event, database, account_id, event_id))
         if event is None:
             return
@@ -58,12 +58,12 @@ class Arrivals:
 
     async def _note_by_key(self, event: Event) -> list[str]:
         """Keep what the event has under the keys by which runs of the account wait; the subjects that this gives."""
-        keys = await self._ask(partial(correlation_keys.find_keys, self._house.database, event.account_id))
+        keys = await self._ask(partial(correlation_keys.find_keys, self._context.database, event.account_id))
         found = {key: subject_by(key, names_of(event)) for key in keys if key != DISTINCT_ID}
         subjects = {key: subject for key, subject in found.items() if subject is not None}
         if subjects:
             # Before it is looked for runs: one that begins to wait meanwhile finds it here.
-            await self._ask(partial(correlation_keys.note_event, self._house.database, event, subjects))
+            await self._ask(partial(correlation_keys.note_event, self._context.database, event, subjects))
         return list(subjects.values())
 
     async def known(self, run: Run) -> Run:
@@ -74,7 +74,7 @@ class Arrivals:
         subject = subject_by(key, names_of(run.event))
         if subject is None:
             return run
-        await self._ask(partial(correlation_keys.note_subject, self._house.database, run, subject))
+        await self._ask(partial(correlation_keys.note_subject, self._context.database, run, subject))
         return replace(run, subject=subject)
 
     async def still_wanted(self, run: Run) -> Run | None:
@@ -85,12 +85,12 @@ class Arrivals:
         if step_graph.has_blocks(run.document):
             await self._end_family(run, event)
         else:
-            await self._settle(run, transitions.exited(run, event, self._house.clock()))
+            await self._settle(run, transitions.exited(run, event, self._context.clock()))
         return None
 
     async def look_back(self, account_id: int, run_id: UUID) -> None:
         """If a run has begun to wait for an event: did it come already, after the run's start?"""
-        run = await self._ask(partial(runs.find_running_run, self._house.database, account_id, run_id))
+        run = await self._ask(partial(runs.find_running_run, self._context.database, account_id, run_id))
         if run is None or run.step_started_at is None:
             return
         found = await self.arrival(run)
@@ -106,9 +106,9 @@ class Arrivals:
         if not found:
             return None
         # An event that one wait_for of the run has taken is not there for another one.
-        taken = await self._ask(partial(runs.find_awaited_events, self._house.database, run))
+        taken = await self._ask(partial(runs.find_awaited_events, self._context.database, run))
         left = [event for event in found if event.id not in taken]
-        return transitions.arrived(run, left[0], self._house.clock()) if left else None
+        return transitions.arrived(run, left[0], self._context.clock()) if left else None
 
     async def _tell(self, found: Run, event: Event) -> None:
         """Do to a run what the event means to it."""
@@ -118,38 +118,38 @@ class Arrivals:
             if settlement is None or await self._settle(run, settlement):
                 return
             # Somebody moved it meanwhile: what does the event mean to it now?
-            run = await self._ask(partial(runs.find_running_run, self._house.database, run.account_id, run.id))
+            run = await self._ask(partial(runs.find_running_run, self._context.database, run.account_id, run.id))
 
     async def _answer(self, run: Run, event: Event) -> Settlement | None:
         """What an event of its subject, later than its start, does to a run by itself; None: nothing."""
         step = step_graph.step_at(run.document, str(run.at))
         if step_graph.WAIT_FOR in step and run.step_started_at is not None and fits(step[step_graph.WAIT_FOR], event):
-            taken = await self._ask(partial(runs.find_awaited_events, self._house.database, run))
-            return None if event.id in taken else transitions.arrived(run, event, self._house.clock())
+            taken = await self._ask(partial(runs.find_awaited_events, self._context.database, run))
+            return None if event.id in taken else transitions.arrived(run, event, self._context.clock())
         if step_graph.has_blocks(run.document) or not await self._ends(run, [event]):
             return None
-        return transitions.exited(run, event, self._house.clock())
+        return transitions.exited(run, event, self._context.clock())
 
     async def _ends(self, run: Run, candidates: Iterable[Event]) -> Event | None:
         """The first of the events that ends the run by `exit_on`."""
         found = [event for event in candidates if _fits_exit(run, event)]
         if not found:
             return None
-        taken = await self._ask(partial(run_blocks.find_awaited_events, self._house.database, run))
+        taken = await self._ask(partial(run_blocks.find_awaited_events, self._context.database, run))
         return next((event for event in found if event.id not in taken), None)
 
     async def _end_family(self, run: Run, event: Event) -> None:
         await self._ask(partial(self._end_family_now, run, event))
 
     def _end_family_now(self, run: Run, event: Event) -> None:
-        root, why, moment = run.root_id or run.id, transitions.exit_reason(event), self._house.clock()
-        with self._house.database.transaction() as connection:
+        root, why, moment = run.root_id or run.id, transitions.exit_reason(event), self._context.clock()
+        with self._context.database.transaction() as connection:
             run_blocks.end_family(connection, run.account_id, root, "exited", why, moment, unless_taken=event.id)
 
     async def _fitting_since(self, run: Run, leaf: Any) -> list[Event]:
         """The subject's events since the run's start that match a leaf, oldest first."""
         name = leaf if isinstance(leaf, str) else leaf["event"]
-        database, key = self._house.database, _key_of(run)
+        database, key = self._context.database, _key_of(run)
         found = await self._all(run, lambda since: runs.find_events_of_subject_since(database, since, [name]))
         if key != DISTINCT_ID and (subject := run.subject) is not None:
             found += await self._all(
@@ -167,13 +167,13 @@ class Arrivals:
         while True:
             page = await self._ask(partial(page_since, since))
             found += page
-            if len(page) < event_writes.PAGE:
+            if len(page) < event_queries.PAGE:
                 return found
             since = page[-1]
 
     async def _settle(self, run: Run, settlement: Settlement) -> bool:
-        moment = run_transitions.moment_after(run, self._house.clock())
-        return await self._ask(partial(run_transitions.settle_run, self._house.database, run, settlement, moment))
+        moment = run_transitions.moment_after(run, self._context.clock())
+        return await self._ask(partial(run_transitions.settle_run, self._context.database, run, settlement, moment))
 
 
 def _key_of(run: Run) -> str:

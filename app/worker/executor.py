@@ -31,18 +31,20 @@ import aiohttp
 import structlog
 
 from app import actions
-from app.actions import http_session
 from app.actions.circuit_breaker import Destinations
 from app.core.durations import read_duration
-from app.core.models import Outcome, Run, Unavailable
-from app.db import correlation_keys, job_queue, match_state, messages, partitions, run_blocks, run_transitions, runs
+from app.core.models import Outcome, Run
+from app.db import run_blocks, run_transitions, runs
 from app.db.integrations import WayOut
 from app.db.run_transitions import Settlement
-from app.ingest.accept import Journey
+from app.ingest.account_cache import AccountCache
+from app.ingest.deadlines import fire_deadline
 from app.services import integrations, message_stream
-from app.worker import job_consumer, transitions
+from app.services.context import AppContext
+from app.worker import transitions
 from app.worker.db_retry import Patience
 from app.worker.event_correlation import Arrivals
+from app.worker.housekeeping import sweep
 from app.workflows import step_graph
 
 T = TypeVar("T")
@@ -63,19 +65,20 @@ class Advancer:
     """What one worker process needs to move runs: the house, threads for Postgres, and a session to the outside."""
 
     def __init__(
-        self, house: Journey, session: aiohttp.ClientSession, threads: ThreadPoolExecutor, concurrency: int = 50
+        self, context: AppContext, session: aiohttp.ClientSession, threads: ThreadPoolExecutor, concurrency: int = 50
     ) -> None:
-        self._house = house
+        self._context = context
+        self._accounts = AccountCache(context)
         self._session = session
         self._random = random.SystemRandom()
         self._patience = Patience(threads, self._random)
-        self._arrivals = Arrivals(house, self._patience)
+        self._arrivals = Arrivals(context, self._patience)
         self._destinations = Destinations(concurrency, random=self._random)
         self._ways_out: dict[int, tuple[float, asyncio.Task[WayOut]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
-        run: Run | None = await self._database(partial(runs.claim_run, self._house.database, account_id, run_id, job))
+        run: Run | None = await self._database(partial(runs.claim_run, self._context.database, account_id, run_id, job))
         if run is None:
             # A worker that died may have settled the beginning of a wait and not have looked back.
             await self._arrivals.look_back(account_id, run_id)
@@ -102,20 +105,22 @@ class Advancer:
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
         """Start the run of a deadline that the clock has reached, if nothing has disarmed or moved it."""
-        await self._patience.ask_once(partial(self._house.fire_deadline, account_id, workflow_id, subject))
+        await self._patience.ask_once(
+            partial(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
+        )
 
     async def sweep(self) -> None:
         """The housekeeping that any worker may do at any time."""
         for account_id, (asked_at, _) in list(self._ways_out.items()):
             if time.monotonic() - asked_at > _FRESH:
                 del self._ways_out[account_id]
-        await self._database(partial(sweep, self._house))
+        await self._database(partial(sweep, self._context))
 
     # Steps
 
     async def _act(self, run: Run) -> Settlement | None:
         """Carry out the step at which `run` stands; what to write about it (None: nothing, it waits for its blocks)."""
-        began = self._house.clock()
+        began = self._context.clock()
         step = step_graph.step_at(run.document, str(run.at))
         verb = step_graph.verb_of(step)
         if verb in _MOVES:
@@ -129,13 +134,13 @@ class Advancer:
             run=run,
             names=transitions.names_of(run),
             idempotency_key=f"{run.id}-{run.ordinal}",
-            signing_secret=self._house.secrets.decrypt(way_out.signing_secret),
+            signing_secret=self._context.secrets.decrypt(way_out.signing_secret),
             timeout=read_duration(step.get("timeout", step_graph.DEFAULT_TIMEOUT)).total_seconds(),
             now=began,
             session=self._session,
             destinations=self._destinations,
-            settings=self._house.settings,
-            integration=partial(integrations.open_integration, self._house, way_out),
+            settings=self._context.settings,
+            integration=partial(integrations.open_integration, self._context, way_out),
             disabled=way_out.disabled,
             keep_message=partial(self._keep_message, run),
         )
@@ -144,7 +149,7 @@ class Advancer:
             await self._disable(run, outcome)
             told = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` lets it be called again"
             outcome = replace(outcome, error=told)
-        return transitions.acted(run, outcome, began, self._house.clock, self._random)
+        return transitions.acted(run, outcome, began, self._context.clock, self._random)
 
     async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
         """The first time it is entered; the second time its time is over, unless the event is there after all."""
@@ -159,16 +164,16 @@ class Advancer:
             return transitions.part(run, began)
         if run.blocks_left:
             return None
-        failed = await self._database(partial(run_blocks.find_failed_blocks, self._house.database, run))
+        failed = await self._database(partial(run_blocks.find_failed_blocks, self._context.database, run))
         return transitions.joined(run, failed, began)
 
     async def _with_names(self, run: Run) -> Run:
         """The run with all that its texts and expressions may speak of."""
         spoken_of = step_graph.spoken_of(run.document)
         if spoken_of & {"matched", "latest"}:
-            run = replace(run, matched=await self._database(partial(runs.find_matched, self._house.database, run)))
+            run = replace(run, matched=await self._database(partial(runs.find_matched, self._context.database, run)))
         if spoken_of & {"vars", "last"} or ("steps" in spoken_of and step_graph.has_blocks(run.document)):
-            question = partial(run_blocks.find_settled, self._house.database, run, transitions.NO_ACTIONS)
+            question = partial(run_blocks.find_settled, self._context.database, run, transitions.NO_ACTIONS)
             settled = await self._database(question)
             last = transitions.given_by(**settled.last) if settled.last else {}
             run = replace(run, outputs=settled.outputs, variables=settled.variables, last=last)
@@ -178,32 +183,34 @@ class Advancer:
 
     async def _settle(self, run: Run, settlement: Settlement) -> datetime | None:
         """The moment at which the settlement was written; None when another worker was faster."""
-        moment = run_transitions.moment_after(run, self._house.clock())
+        moment = run_transitions.moment_after(run, self._context.clock())
         settled = await self._database(
-            partial(run_transitions.settle_run, self._house.database, run, settlement, moment)
+            partial(run_transitions.settle_run, self._context.database, run, settlement, moment)
         )
         return moment if settled else None
 
     def _note(self, run: Run, settlement: Settlement) -> None:
-        run_transitions.note_attempt(self._house.database, run, settlement, self._house.clock())
+        run_transitions.note_attempt(self._context.database, run, settlement, self._context.clock())
 
     async def _way_out(self, account_id: int) -> WayOut:
         """What the account sends with and where not, as it was two seconds ago at most; still encrypted."""
         asked_at, asking = self._ways_out.get(account_id, (0.0, None))
         if asking is None or time.monotonic() - asked_at > _FRESH:
-            asking = asyncio.create_task(self._database(partial(integrations.find_way_out, self._house, account_id)))
+            asking = asyncio.create_task(self._database(partial(integrations.find_way_out, self._context, account_id)))
             self._ways_out[account_id] = (time.monotonic(), asking)
         return await asyncio.shield(asking)
 
     async def _disable(self, run: Run, outcome: Outcome) -> None:
         """The target said that it is gone: nobody calls it any more, whatever becomes of this run."""
         target, reason = str(outcome.gone), str(outcome.error)
-        await self._database(partial(integrations.disable_target, self._house, run.account_id, target, reason, run.id))
+        await self._database(
+            partial(integrations.disable_target, self._context, run.account_id, target, reason, run.id)
+        )
         self._ways_out.pop(run.account_id, None)
 
     async def _keep_message(self, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
         """Keep what a step of the run says; the message's id. Said again, it is the same message."""
-        return await self._database(partial(message_stream.keep_message, self._house, run, text, data))
+        return await self._database(partial(message_stream.keep_message, self._context, run, text, data))
 
     async def _database(self, question: Callable[[], T]) -> T:
         return await self._patience.ask(question)
@@ -220,44 +227,3 @@ def _entered_wait_for(run: Run, settlement: Settlement) -> bool:
         and settlement.step.status == "waiting"
         and run.step_started_at is None
     )
-
-
-def sweep(house: Journey) -> None:
-    """Jobs for orphaned runs, partitions for the coming months, and out with what is too old to be of use."""
-    moment = house.clock()
-    for chore in (
-        job_queue.cancel_runs_without_workflow,
-        job_queue.wake_parents_of_nobody,
-        job_queue.enqueue_orphans,
-        job_queue.enqueue_overdue_deadlines,
-        partitions.ensure_partitions,
-        job_queue.prune_queue_log,
-        job_queue.forget_old_idempotency_keys,
-        match_state.forget_stale_progress,
-        messages.forget_old_messages,
-        messages.forget_old_tickets,
-        correlation_keys.forget_old_keyed_events,
-    ):
-        # Each by itself: what stops one of them must not stop the others.
-        try:
-            with house.database.transaction() as connection:
-                chore(connection, moment)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("a chore of the sweep broke off", chore=chore.__name__)
-
-
-async def work(house: Journey, concurrency: int, stop: asyncio.Event) -> None:
-    """Work on the queue's jobs until `stop` is set; survives Postgres going away."""
-    threads = ThreadPoolExecutor(max_workers=min(house.settings.database_pool, 8), thread_name_prefix="postgres")
-    async with http_session.open_session(house.settings) as session:
-        advancer = Advancer(house, session, threads, concurrency)
-        settings = replace(house.settings, worker_concurrency=concurrency)
-        carriers: job_consumer.Carriers = {
-            "run": (advancer.advance, (int, UUID, int)),
-            "event": (advancer.wake, (int, UUID)),
-            "deadline": (advancer.fire_deadline, (int, UUID, match_state.subject_of_payload)),
-        }
-        await job_consumer.work(house.settings.database_url, settings, carriers, stop=stop, sweep=advancer.sweep)
-    threads.shutdown()

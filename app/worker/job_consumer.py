@@ -26,7 +26,7 @@ from pgqueuer.domain.types import JOB_STATUS, Channel, QueueEntrypoint, QueueMan
 from pgqueuer.ports.repository import EntrypointExecutionParameter
 
 from app.core.config import Settings
-from app.core.models import Unavailable
+from app.core.errors import Unavailable
 from app.worker.queue_connection import LastingConnection, something_changed
 
 # How to read the parts of a payload, which colons separate.

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from app.actions.circuit_breaker import FAILURES_IN_A_ROW
 from app.actions.integration_kinds import KINDS
-from app.ingest.accept import Journey
 from app.services import integrations, workflows
+from app.services.context import AppContext
 from app.worker.executor import Advancer
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, a_destination
@@ -21,150 +21,150 @@ from tests.support.run_execution import carry, rows_of, the_run, with_an_advance
 NUDGE = {"whatsapp": {"to": "{{ phone }}", "template": "nudge", "language": "en"}, "retry": {"first": "1s"}}
 
 
-def started(house: Journey, sender: Sender, step: dict[str, Any], count: int = 1) -> list[str]:
+def started(context: AppContext, sender: Sender, step: dict[str, Any], count: int = 1) -> list[str]:
     """Runs of a workflow with that one step."""
-    workflows.apply_workflow(house, sender.account_id, a_workflow(steps=[step]))
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=[step]))
     return [sender.post(an_event()).get_json()["runs"][0] for _ in range(count)]
 
 
 # Destinations that are left alone
 
 
-def held_back(house: Journey, sender: Sender, destination: Any, before: str | None = None) -> str:
+def held_back(context: AppContext, sender: Sender, destination: Any, before: str | None = None) -> str:
     """A run that met a destination after it had failed for others; `before`: SQL to run on its row first."""
-    runs = started(house, sender, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW + 1)
+    runs = started(context, sender, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW + 1)
     if before is not None:
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             connection.exec_driver_sql(f"UPDATE runs SET {before} WHERE id = %(id)s", {"id": runs[-1]})
 
     async def one_after_the_other(advancer: Advancer) -> None:
         for run in runs:
             await advancer.advance(sender.account_id, UUID(run), 1)
 
-    with_an_advancer(house, one_after_the_other)
+    with_an_advancer(context, one_after_the_other)
     return runs[-1]
 
 
-def test_a_run_that_is_held_back_uses_up_no_attempt(house: Journey, acme: Sender) -> None:
+def test_a_run_that_is_held_back_uses_up_no_attempt(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(house, acme, destination)
-    after = the_run(house, acme.account_id, run)
+        run = held_back(context, acme, destination)
+    after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"], after["job"]) == ("running", 0, 2)
     assert after["wake_at"] > after["created_at"]
-    assert rows_of(house, "attempts", acme.account_id, run) == []
+    assert rows_of(context, "attempts", acme.account_id, run) == []
     assert len(destination.calls) == FAILURES_IN_A_ROW
 
 
-def test_its_step_says_why_it_waits(house: Journey, acme: Sender) -> None:
+def test_its_step_says_why_it_waits(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(house, acme, destination)
-    (step,) = rows_of(house, "steps", acme.account_id, run)
+        run = held_back(context, acme, destination)
+    (step,) = rows_of(context, "steps", acme.account_id, run)
     assert step["status"] == "waiting"
     assert "failed 5 times in a row and is left alone for now" in step["error"]
 
 
-def test_it_goes_on_when_the_destination_works_again(house: Journey, acme: Sender) -> None:
+def test_it_goes_on_when_the_destination_works_again(context: AppContext, acme: Sender) -> None:
     with a_destination(*[Answer(503)] * FAILURES_IN_A_ROW, Answer(200)) as destination:
-        run = held_back(house, acme, destination)
-        after = carry(house, acme.account_id, run, job=2)
+        run = held_back(context, acme, destination)
+        after = carry(context, acme.account_id, run, job=2)
     assert after["status"] == "done"
-    assert [row["attempt"] for row in rows_of(house, "attempts", acme.account_id, run)] == [1]
-    (step,) = rows_of(house, "steps", acme.account_id, run)
+    assert [row["attempt"] for row in rows_of(context, "attempts", acme.account_id, run)] == [1]
+    (step,) = rows_of(context, "steps", acme.account_id, run)
     assert (step["status"], step["error"]) == ("done", None)
 
 
-def test_after_a_day_of_that_it_counts_as_an_attempt(house: Journey, acme: Sender) -> None:
+def test_after_a_day_of_that_it_counts_as_an_attempt(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(house, acme, destination, "step_started_at = now() - interval '25 hours'")
-    after = the_run(house, acme.account_id, run)
+        run = held_back(context, acme, destination, "step_started_at = now() - interval '25 hours'")
+    after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"]) == ("running", 1)
-    (attempt,) = rows_of(house, "attempts", acme.account_id, run)
+    (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "circuit_open"
 
 
-def test_another_account_is_not_held_back(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_another_account_is_not_held_back(context: AppContext, acme: Sender, globex: Sender) -> None:
     with a_destination(*[Answer(503)] * FAILURES_IN_A_ROW, Answer(200)) as destination:
-        runs = started(house, acme, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW)
-        (other,) = started(house, globex, {"http": {"url": destination.url}})
+        runs = started(context, acme, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW)
+        (other,) = started(context, globex, {"http": {"url": destination.url}})
 
         async def one_after_the_other(advancer: Advancer) -> None:
             for run in runs:
                 await advancer.advance(acme.account_id, UUID(run), 1)
             await advancer.advance(globex.account_id, UUID(other), 1)
 
-        with_an_advancer(house, one_after_the_other)
-    assert the_run(house, globex.account_id, other)["status"] == "done"
+        with_an_advancer(context, one_after_the_other)
+    assert the_run(context, globex.account_id, other)["status"] == "done"
 
 
 # Targets that are gone
 
 
-def test_a_410_disables_the_target_until_a_person_enables_it(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_a_410_disables_the_target_until_a_person_enables_it(context: AppContext, acme: Sender, globex: Sender) -> None:
     with a_destination(Answer(410), Answer(200)) as destination:
         step = {"http": {"url": destination.url + "/hook?to={{ distinct_id }}"}}
-        first, second, third = started(house, acme, step, 3)
-        (other,) = started(house, globex, step)
-        gone = carry(house, acme.account_id, first)
+        first, second, third = started(context, acme, step, 3)
+        (other,) = started(context, globex, step)
+        gone = carry(context, acme.account_id, first)
         assert gone["status"] == "failed"
         assert f"the target is gone for good; {destination.url}/hook is disabled until" in gone["error"]
-        failed = carry(house, acme.account_id, second)
+        failed = carry(context, acme.account_id, second)
         assert failed["status"] == "failed"
         assert failed["error"] == (
             f"steps[0] (http): {destination.url}/hook is disabled (answered 410: the target is gone for good); "
             "`flask target enable` lets it be called again"
         )
-        assert carry(house, globex.account_id, other)["status"] == "done"
-        (target,) = integrations.list_disabled_targets(house, acme.account_id)
+        assert carry(context, globex.account_id, other)["status"] == "done"
+        (target,) = integrations.list_disabled_targets(context, acme.account_id)
         assert (target.target, target.run_id) == (destination.url + "/hook", UUID(first))
-        integrations.enable_target(house, acme.account_id, target.target)
-        assert carry(house, acme.account_id, third)["status"] == "done"
+        integrations.enable_target(context, acme.account_id, target.target)
+        assert carry(context, acme.account_id, third)["status"] == "done"
     assert len(destination.calls) == 3
 
 
 # Integrations
 
 
-def test_a_missing_integration_fails_the_run_with_a_clear_sentence(house: Journey, acme: Sender) -> None:
-    (run,) = started(house, acme, NUDGE)
-    after = carry(house, acme.account_id, run)
+def test_a_missing_integration_fails_the_run_with_a_clear_sentence(context: AppContext, acme: Sender) -> None:
+    (run,) = started(context, acme, NUDGE)
+    after = carry(context, acme.account_id, run)
     assert after["status"] == "failed"
     assert after["error"] == (
         "steps[0] (whatsapp): the account has no whatsapp integration; `flask integration set whatsapp` makes one"
     )
-    (attempt,) = rows_of(house, "attempts", acme.account_id, run)
+    (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "not_set_up"
 
 
-def test_a_worker_sees_a_change_within_seconds(house: Journey, acme: Sender) -> None:
-    before, after = started(house, acme, NUDGE, 2)
+def test_a_worker_sees_a_change_within_seconds(context: AppContext, acme: Sender) -> None:
+    before, after = started(context, acme, NUDGE, 2)
 
     async def change_between(advancer: Advancer) -> None:
         await advancer.advance(acme.account_id, UUID(before), 1)
-        await asyncio.to_thread(integrations.set_integration, house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+        await asyncio.to_thread(integrations.set_integration, context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
         await asyncio.sleep(2.1)
         await advancer.advance(acme.account_id, UUID(after), 1)
 
     with running(WhatsAppApi()) as api:
-        there = Journey(replace(house.settings, whatsapp_base_url=api.url))
+        there = AppContext(replace(context.settings, whatsapp_base_url=api.url))
         with_an_advancer(there, change_between)
         there.database.close()
-    assert the_run(house, acme.account_id, before)["status"] == "failed"
-    assert the_run(house, acme.account_id, after)["status"] == "done"
+    assert the_run(context, acme.account_id, before)["status"] == "failed"
+    assert the_run(context, acme.account_id, after)["status"] == "done"
 
 
-def test_an_integration_that_no_key_opens_is_tried_again(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    with house.database.transaction() as connection:
+def test_an_integration_that_no_key_opens_is_tried_again(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE integrations SET settings = 'sealed by another key' WHERE account_id = %(id)s",
             {"id": acme.account_id},
         )
-    (run,) = started(house, acme, NUDGE)
-    after = carry(house, acme.account_id, run)
+    (run,) = started(context, acme, NUDGE)
+    after = carry(context, acme.account_id, run)
     # Tests of rotation look at all accounts.
-    integrations.remove_integration(house, acme.account_id, KINDS["whatsapp"])
+    integrations.remove_integration(context, acme.account_id, KINDS["whatsapp"])
     assert (after["status"], after["attempt"]) == ("running", 1)
     assert after["wake_at"] - after["updated_at"] < timedelta(seconds=2)
-    (attempt,) = rows_of(house, "attempts", acme.account_id, run)
+    (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "encryption_key"
     assert "ENCRYPTION_KEY does not open" in attempt["error"]

@@ -12,7 +12,7 @@ import pytest
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 from tests.support.server import Redis, Server, running_redis, running_server
 
@@ -20,27 +20,27 @@ Rows = Callable[..., list[tuple[object, ...]]]
 
 
 @pytest.fixture(scope="session")
-def server(house: Journey) -> Iterator[Server]:
+def server(context: AppContext) -> Iterator[Server]:
     """gunicorn as `make run` starts it: one process with threads, the rate limit in its memory."""
-    with running_server(**settings_of(house)) as running:
+    with running_server(**settings_of(context)) as running:
         yield running
 
 
-def settings_of(house: Journey) -> dict[str, str]:
+def settings_of(context: AppContext) -> dict[str, str]:
     """The settings with which another process shares the house's database."""
-    return {"DATABASE_URL": house.settings.database_url, "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys)}
+    return {"DATABASE_URL": context.settings.database_url, "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys)}
 
 
 @pytest.fixture
-def acme(house: Journey, server: Server) -> Sender:
+def acme(context: AppContext, server: Server) -> Sender:
     """The account that sends."""
-    return a_sender(house, server, "acme")
+    return a_sender(context, server, "acme")
 
 
 @pytest.fixture
-def globex(house: Journey, server: Server) -> Sender:
+def globex(context: AppContext, server: Server) -> Sender:
     """The account that must never see what acme sent."""
-    return a_sender(house, server, "globex")
+    return a_sender(context, server, "globex")
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +66,10 @@ def redis() -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def two_processes(house: Journey, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def two_processes(context: AppContext, redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """gunicorn with two web processes, which count together: the rate limit in Redis, the metrics in a folder."""
     folder = tmp_path_factory.mktemp("metrics")
-    environment = settings_of(house) | {"REDIS_URL": redis.url, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    environment = settings_of(context) | {"REDIS_URL": redis.url, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
     with running_server(**environment, WEB_CONCURRENCY="2") as running:
         yield running
 
@@ -88,7 +88,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def own_house(own_postgres: EmbeddedPostgres, house: Journey) -> Journey:
+def own_house(own_postgres: EmbeddedPostgres, context: AppContext) -> AppContext:
     """A house on that Postgres."""
-    environment = settings_of(house) | {"DATABASE_URL": own_postgres.url}
-    return Journey(config.from_environment(environment))
+    environment = settings_of(context) | {"DATABASE_URL": own_postgres.url}
+    return AppContext(config.from_environment(environment))

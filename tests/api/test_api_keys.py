@@ -20,8 +20,9 @@ from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.core.api_keys import make_key
 from app.core.models import EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.ingest.account_cache import AccountCache
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
 from tests.support.server import Answer, Server, running_server
@@ -29,7 +30,7 @@ from tests.support.server import Answer, Server, running_server
 PROMISED = 5.0
 GOOD, BAD = an_event(), {"event": ""}
 Connections = list[http.client.HTTPConnection]
-Change = Callable[[Journey, Sender], object]
+Change = Callable[[AppContext, Sender], object]
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +54,16 @@ def seconds_until(status: int, ask: Callable[[], Answer]) -> float:
     return time.monotonic() - begun
 
 
-def revoke(house: Journey, sender: Sender) -> None:
-    workflows.revoke_key(house, sender.token[3:11])
+def revoke(context: AppContext, sender: Sender) -> None:
+    api_keys.revoke_key(context, sender.token[3:11])
 
 
-def disable(house: Journey, sender: Sender) -> None:
-    workflows.switch_account(house, sender.account_id, on=False)
+def disable(context: AppContext, sender: Sender) -> None:
+    accounts.switch_account(context, sender.account_id, on=False)
 
 
-def enable(house: Journey, sender: Sender) -> None:
-    workflows.switch_account(house, sender.account_id, on=True)
+def enable(context: AppContext, sender: Sender) -> None:
+    accounts.switch_account(context, sender.account_id, on=True)
 
 
 # (what happens, the status of a good event from then on)
@@ -71,31 +72,33 @@ ENDS = [(revoke, 401), (disable, 403)]
 
 @pytest.mark.parametrize(("happens", "status"), ENDS)
 def test_a_good_event_is_refused_at_once_on_every_process(
-    house: Journey, two_processes: Server, each: Connections, happens: Change, status: int
+    context: AppContext, two_processes: Server, each: Connections, happens: Change, status: int
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     assert [post(two_processes, connection, sender, GOOD).status_code for connection in each] == [200, 200]
-    happens(house, sender)
+    happens(context, sender)
     assert [post(two_processes, connection, sender, GOOD).status_code for connection in each] == [status, status]
 
 
 @pytest.mark.parametrize(("happens", "status"), ENDS)
 def test_an_event_that_would_be_refused_anyway_gets_this_refusal_within_5_seconds_on_every_process(
-    house: Journey, two_processes: Server, each: Connections, happens: Change, status: int
+    context: AppContext, two_processes: Server, each: Connections, happens: Change, status: int
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     assert [post(two_processes, connection, sender, BAD).status_code for connection in each] == [422, 422]
-    happens(house, sender)
+    happens(context, sender)
     for connection in each:
         assert seconds_until(status, lambda: post(two_processes, connection, sender, BAD)) < PROMISED  # noqa: B023
 
 
-def test_a_revoked_key_is_told_apart_from_a_plan_at_its_limit_within_5_seconds(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 1)
+def test_a_revoked_key_is_told_apart_from_a_plan_at_its_limit_within_5_seconds(
+    context: AppContext, server: Server
+) -> None:
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     while sender.post(BAD).status_code != 429:
         pass
-    revoke(house, sender)
+    revoke(context, sender)
     begun, answers = time.monotonic(), []
     while time.monotonic() < begun + PROMISED and 401 not in answers:
         answers.append(sender.post(BAD).status_code)
@@ -103,12 +106,12 @@ def test_a_revoked_key_is_told_apart_from_a_plan_at_its_limit_within_5_seconds(h
 
 
 @pytest.fixture(scope="module")
-def idle(house: Journey, server: Server) -> dict[tuple[Change, str], Sender]:
+def idle(context: AppContext, server: Server) -> dict[tuple[Change, str], Sender]:
     """Senders that were welcome, by what happened to them while the web process heard nothing of them."""
-    senders = {(happens, event): a_sender(house, server) for happens, _ in ENDS for event in ("good", "bad")}
+    senders = {(happens, event): a_sender(context, server) for happens, _ in ENDS for event in ("good", "bad")}
     for (happens, _), sender in senders.items():
         assert sender.post(GOOD).status_code == 200
-        happens(house, sender)
+        happens(context, sender)
     time.sleep(2.5)
     return senders
 
@@ -121,43 +124,45 @@ def test_a_process_that_was_idle_refuses_at_once(
     assert idle[happens, event].post(body).status_code == status
 
 
-def test_a_revoked_key_stays_refused_while_another_one_works(house: Journey, server: Server) -> None:
-    lost = a_sender(house, server)
-    kept = Sender(lost.account_id, lost.slug, workflows.create_key(house, lost.account_id, "", (EVENTS_WRITE,)), server)
+def test_a_revoked_key_stays_refused_while_another_one_works(context: AppContext, server: Server) -> None:
+    lost = a_sender(context, server)
+    kept = Sender(
+        lost.account_id, lost.slug, api_keys.create_key(context, lost.account_id, "", (EVENTS_WRITE,)), server
+    )
     assert (lost.post(GOOD).status_code, kept.post(GOOD).status_code) == (200, 200)
-    revoke(house, lost)
+    revoke(context, lost)
     assert [sender.post(GOOD).status_code for sender in (lost, kept, lost, kept)] == [401, 200, 401, 200]
 
 
 def test_a_new_key_of_a_known_account_works_at_once_on_every_process(
-    house: Journey, two_processes: Server, each: Connections
+    context: AppContext, two_processes: Server, each: Connections
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     for connection in each:
         post(two_processes, connection, sender, GOOD)
-    token = workflows.create_key(house, sender.account_id, "new", (EVENTS_WRITE,))
+    token = api_keys.create_key(context, sender.account_id, "new", (EVENTS_WRITE,))
     newer = Sender(sender.account_id, sender.slug, token, two_processes)
     assert [post(two_processes, connection, newer, GOOD).status_code for connection in each] == [200, 200]
 
 
 def test_an_account_that_is_enabled_again_works_within_5_seconds_on_every_process(
-    house: Journey, two_processes: Server, each: Connections
+    context: AppContext, two_processes: Server, each: Connections
 ) -> None:
-    sender = a_sender(house, two_processes)
-    disable(house, sender)
+    sender = a_sender(context, two_processes)
+    disable(context, sender)
     assert [post(two_processes, connection, sender, GOOD).status_code for connection in each] == [403, 403]
-    enable(house, sender)
+    enable(context, sender)
     for connection in each:
         assert seconds_until(200, lambda: post(two_processes, connection, sender, GOOD)) < PROMISED  # noqa: B023
 
 
 def test_a_changed_plan_counts_within_5_seconds_on_every_process(
-    house: Journey, two_processes: Server, each: Connections
+    context: AppContext, two_processes: Server, each: Connections
 ) -> None:
-    sender = a_sender(house, two_processes, plan="trial")
+    sender = a_sender(context, two_processes, plan="trial")
     limits = [post(two_processes, connection, sender, BAD).headers["RateLimit-Limit"] for connection in each]
     assert limits == ["100", "100"]
-    workflows.change_plan(house, sender.account_id, PLANS["standard"], None)
+    accounts.change_plan(context, sender.account_id, PLANS["standard"], None)
     begun = time.monotonic()
     while limits != ["1000", "1000"] and time.monotonic() < begun + 3 * PROMISED:
         limits = [post(two_processes, connection, sender, BAD).headers["RateLimit-Limit"] for connection in each]
@@ -166,13 +171,13 @@ def test_a_changed_plan_counts_within_5_seconds_on_every_process(
 
 
 def test_an_account_at_its_limit_that_gets_a_larger_plan_is_let_in_within_5_seconds(
-    house: Journey, server: Server
+    context: AppContext, server: Server
 ) -> None:
-    sender = a_sender(house, server, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 1)
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     while sender.post(GOOD).status_code != 429:
         pass
-    workflows.change_plan(house, sender.account_id, PLANS["unlimited"], None)
+    accounts.change_plan(context, sender.account_id, PLANS["unlimited"], None)
     begun, answer = time.monotonic(), sender.post(GOOD)
     while answer.headers["RateLimit-Limit"] is not None and time.monotonic() < begun + 3 * PROMISED:
         answer = sender.post(GOOD)
@@ -181,11 +186,11 @@ def test_an_account_at_its_limit_that_gets_a_larger_plan_is_let_in_within_5_seco
 
 
 def test_a_workflow_that_was_enabled_a_moment_ago_misses_no_event_on_any_process(
-    house: Journey, two_processes: Server, each: Connections
+    context: AppContext, two_processes: Server, each: Connections
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     assert [post(two_processes, connection, sender, GOOD).json["runs"] for connection in each] == [[], []]
-    workflows.apply_workflow(house, sender.account_id, a_workflow())
+    workflows.apply_workflow(context, sender.account_id, a_workflow())
     assert [len(post(two_processes, connection, sender, GOOD).json["runs"]) for connection in each] == [1, 1]
 
 
@@ -211,16 +216,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def later(house: Journey, clock: Clock) -> FlaskClient:
+def later(context: AppContext, clock: Clock) -> FlaskClient:
     """The application, living by that clock."""
-    app = create_app(config.from_environment(settings_of(house) | {"LOG_LEVEL": "error"}))
-    app.extensions["journey"].clock = clock
+    app = create_app(config.from_environment(settings_of(context) | {"LOG_LEVEL": "error"}))
+    app.extensions["context"].clock = clock
     return app.test_client()
 
 
-def test_a_key_ends_with_its_time(house: Journey, later: FlaskClient, clock: Clock) -> None:
-    owner = a_sender(house, later)
-    token = workflows.create_key(house, owner.account_id, "short", (EVENTS_WRITE,), timedelta(hours=1))
+def test_a_key_ends_with_its_time(context: AppContext, later: FlaskClient, clock: Clock) -> None:
+    owner = a_sender(context, later)
+    token = api_keys.create_key(context, owner.account_id, "short", (EVENTS_WRITE,), timedelta(hours=1))
     sender = Sender(owner.account_id, owner.slug, token, later)
     clock.pass_by(minutes=59)
     assert sender.post(GOOD).status_code == 200
@@ -230,16 +235,16 @@ def test_a_key_ends_with_its_time(house: Journey, later: FlaskClient, clock: Clo
 
 
 def test_the_trial_ends_after_30_days_and_a_new_plan_begins_at_once(
-    house: Journey, later: FlaskClient, clock: Clock
+    context: AppContext, later: FlaskClient, clock: Clock
 ) -> None:
-    sender = a_sender(house, later, plan="trial")
+    sender = a_sender(context, later, plan="trial")
     clock.pass_by(days=29, hours=23)
     assert sender.post(GOOD).status_code == 200
     clock.pass_by(hours=1)
     answer = sender.post(GOOD)
     assert answer.status_code == 403
     assert "trial" in answer.json["detail"]
-    workflows.change_plan(house, sender.account_id, PLANS["standard"], None)
+    accounts.change_plan(context, sender.account_id, PLANS["standard"], None)
     assert seconds_until(200, lambda: sender.post(GOOD)) < PROMISED
 
 
@@ -250,9 +255,9 @@ def last_used_at(rows: Rows, sender: Sender) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("body", [GOOD, BAD])
 def test_the_use_of_a_key_is_noted_to_the_minute(
-    house: Journey, later: FlaskClient, clock: Clock, rows: Rows, body: dict[str, str]
+    context: AppContext, later: FlaskClient, clock: Clock, rows: Rows, body: dict[str, str]
 ) -> None:
-    sender = a_sender(house, later)
+    sender = a_sender(context, later)
     assert last_used_at(rows, sender)[0] is None
     for _ in range(2):
         before = clock().replace(second=0, microsecond=0)
@@ -265,9 +270,9 @@ def test_the_use_of_a_key_is_noted_to_the_minute(
 
 
 def test_the_use_of_a_key_is_written_once_a_minute(
-    later: FlaskClient, house: Journey, clock: Clock, rows: Rows
+    later: FlaskClient, context: AppContext, clock: Clock, rows: Rows
 ) -> None:
-    sender = a_sender(house, later)
+    sender = a_sender(context, later)
     clock.pass_by(seconds=60 - clock().second + 1)
     sender.post(GOOD)
     first = last_used_at(rows, sender)
@@ -280,7 +285,7 @@ def test_the_use_of_a_key_is_written_once_a_minute(
 
 
 @pytest.fixture(scope="module")
-def watched_server(own_postgres: EmbeddedPostgres, own_house: Journey) -> Iterator[Server]:
+def watched_server(own_postgres: EmbeddedPostgres, own_house: AppContext) -> Iterator[Server]:
     """One web process, whose every statement Postgres writes down."""
     log_statements(own_postgres, "all")
     with running_server(**settings_of(own_house)) as running:
@@ -320,7 +325,7 @@ Watch = Callable[[Callable[[], object]], list[str]]
 
 
 def test_an_event_of_a_known_key_is_one_statement(
-    own_house: Journey, watched_server: Server, statements: Watch
+    own_house: AppContext, watched_server: Server, statements: Watch
 ) -> None:
     sender = a_sender(own_house, watched_server)
     found = statements(lambda: [sender.post(GOOD) for _ in range(10)])
@@ -329,7 +334,7 @@ def test_an_event_of_a_known_key_is_one_statement(
 
 
 def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statement(
-    own_house: Journey, watched_server: Server, statements: Watch
+    own_house: AppContext, watched_server: Server, statements: Watch
 ) -> None:
     sender = a_sender(own_house, watched_server)
     workflows.apply_workflow(own_house, sender.account_id, a_workflow())
@@ -340,7 +345,7 @@ def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statemen
 
 
 def test_refusals_to_a_known_key_ask_postgres_nothing(
-    own_house: Journey, watched_server: Server, statements: Watch
+    own_house: AppContext, watched_server: Server, statements: Watch
 ) -> None:
     sender = a_sender(own_house, watched_server)
 
@@ -352,7 +357,9 @@ def test_refusals_to_a_known_key_ask_postgres_nothing(
     assert min(len(statements(refused)) for _ in range(3)) == 1
 
 
-def test_a_key_that_nobody_has_is_asked_for_once(own_house: Journey, watched_server: Server, statements: Watch) -> None:
+def test_a_key_that_nobody_has_is_asked_for_once(
+    own_house: AppContext, watched_server: Server, statements: Watch
+) -> None:
     sender = a_sender(own_house, watched_server)
     stranger = replace(sender, token=make_key()[0])
 
@@ -365,12 +372,11 @@ def test_a_key_that_nobody_has_is_asked_for_once(own_house: Journey, watched_ser
     assert sender.post(GOOD).status_code == 200
 
 
-def test_what_is_remembered_of_unknown_keys_is_bounded(house: Journey) -> None:
-    fresh = Journey(house.settings)
-    fresh._unknown = dict.fromkeys(map(str, range(10_000)), 0.0)
-    assert fresh.account_of_key("nobody00") is None
-    assert set(fresh._unknown) == {"nobody00"}
-    fresh.database.close()
+def test_what_is_remembered_of_unknown_keys_is_bounded(context: AppContext) -> None:
+    fresh = AccountCache(context)
+    fresh._unknown_keys = dict.fromkeys(map(str, range(10_000)), 0.0)
+    assert fresh.find_by_key("nobody00") is None
+    assert set(fresh._unknown_keys) == {"nobody00"}
 
 
 def test_a_key_that_cannot_be_one_asks_postgres_nothing(watched_server: Server, statements: Watch) -> None:

@@ -10,14 +10,14 @@ from werkzeug.test import EnvironBuilder
 
 from app import create_app
 from app.api.flask_app import Application
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 @pytest.fixture
-def application(house: Journey) -> Application:
-    made = create_app(house.settings)
+def application(context: AppContext) -> Application:
+    made = create_app(context.settings)
     assert isinstance(made, Application)
     return made
 
@@ -40,14 +40,14 @@ def test_every_route_is_found_with_a_known_host_as_with_an_unknown_one(applicati
         except HTTPException as refusal:
             expected = type(refusal)
         for _ in range(2):
-            context = application.request_context(
+            flask_context = application.request_context(
                 EnvironBuilder(path, method=method, base_url="http://localhost").get_environ()
             )
-            with context:
-                asked = context.request
+            with flask_context:
+                asked = flask_context.request
                 refused = asked.routing_exception
                 assert (type(refused) if refused else (asked.url_rule, asked.view_args)) == expected, (method, path)
-        by_itself += context.url_adapter is None
+        by_itself += flask_context.url_adapter is None
     assert by_itself > 5
 
 

@@ -20,8 +20,8 @@ import pytest
 
 from app.api.rate_limit import Windows
 from app.core.models import PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts
+from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
 from tests.support.server import Redis, Server
 
@@ -46,12 +46,12 @@ def burst(server: Server, sender: Sender, connections: Sequence[http.client.HTTP
         return list(chain.from_iterable(threads.map(send, connections, shares)))
 
 
-def assert_exact(house: Journey, server: Server, connections: Sequence[http.client.HTTPConnection]) -> None:
+def assert_exact(context: AppContext, server: Server, connections: Sequence[http.client.HTTPConnection]) -> None:
     """One burst that fell into one window has to have been cut off exactly at the rate."""
     for rate, posts in BURSTS:
-        sender = a_sender(house, server, plan="trial")
+        sender = a_sender(context, server, plan="trial")
         if rate != PLANS["trial"].events_per_second:
-            workflows.change_plan(house, sender.account_id, PLANS["trial"], rate)
+            accounts.change_plan(context, sender.account_id, PLANS["trial"], rate)
         _know(server, connections, sender)
         outages, begun = server.metric(OUTAGES), time.monotonic()
         statuses = burst(server, sender, connections, posts)
@@ -81,20 +81,20 @@ def on_both(two_processes: Server) -> Iterator[list[http.client.HTTPConnection]]
         yield connections
 
 
-def test_one_process_lets_in_exactly_the_plans_rate(house: Journey, server: Server) -> None:
+def test_one_process_lets_in_exactly_the_plans_rate(context: AppContext, server: Server) -> None:
     with server.connected_to_each(6) as connections:
-        assert_exact(house, server, connections)
+        assert_exact(context, server, connections)
 
 
 def test_two_processes_together_let_in_exactly_the_plans_rate(
-    house: Journey, two_processes: Server, on_both: list[http.client.HTTPConnection]
+    context: AppContext, two_processes: Server, on_both: list[http.client.HTTPConnection]
 ) -> None:
-    assert_exact(house, two_processes, on_both)
+    assert_exact(context, two_processes, on_both)
 
 
-def test_the_next_window_lets_in_events_again(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 3)
+def test_the_next_window_lets_in_events_again(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 3)
     begun, statuses = time.monotonic(), []
     while time.monotonic() < begun + 2.5:
         statuses.append(sender.post(an_event()).status_code)
@@ -102,9 +102,9 @@ def test_the_next_window_lets_in_events_again(house: Journey, server: Server) ->
     assert 3 < statuses.count(200) <= 3 * (int(time.monotonic() - begun) + 1)
 
 
-def test_one_account_at_its_limit_holds_up_no_other(house: Journey, server: Server) -> None:
-    acme, globex = a_sender(house, server, "acme", plan="trial"), a_sender(house, server, "globex", plan="trial")
-    workflows.change_plan(house, acme.account_id, PLANS["trial"], 1)
+def test_one_account_at_its_limit_holds_up_no_other(context: AppContext, server: Server) -> None:
+    acme, globex = a_sender(context, server, "acme", plan="trial"), a_sender(context, server, "globex", plan="trial")
+    accounts.change_plan(context, acme.account_id, PLANS["trial"], 1)
     answers = []
     for _ in range(20):
         answers.append(acme.post(an_event()).status_code)
@@ -113,9 +113,9 @@ def test_one_account_at_its_limit_holds_up_no_other(house: Journey, server: Serv
 
 
 def test_a_burst_is_let_in_and_counted_while_redis_is_gone_and_limited_when_it_is_back(
-    house: Journey, two_processes: Server, redis: Redis, on_both: list[http.client.HTTPConnection]
+    context: AppContext, two_processes: Server, redis: Redis, on_both: list[http.client.HTTPConnection]
 ) -> None:
-    sender = a_sender(house, two_processes, plan="trial")
+    sender = a_sender(context, two_processes, plan="trial")
     _know(two_processes, on_both, sender)
     before = two_processes.metric(OUTAGES)
     redis.kill()
@@ -126,11 +126,13 @@ def test_a_burst_is_let_in_and_counted_while_redis_is_gone_and_limited_when_it_i
         assert (answer.status_code, answer.headers["RateLimit-Limit"]) == (200, "100")
     finally:
         redis.start()
-    assert_exact(house, two_processes, on_both)
+    assert_exact(context, two_processes, on_both)
 
 
-def test_an_event_does_not_wait_for_a_redis_that_hangs(house: Journey, two_processes: Server, redis: Redis) -> None:
-    sender = a_sender(house, two_processes, plan="trial")
+def test_an_event_does_not_wait_for_a_redis_that_hangs(
+    context: AppContext, two_processes: Server, redis: Redis
+) -> None:
+    sender = a_sender(context, two_processes, plan="trial")
     redis.pause()
     try:
         begun = time.monotonic()

@@ -8,8 +8,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, a_destination
 from tests.support.run_execution import carry
@@ -20,25 +20,27 @@ def runner(app: Flask) -> FlaskCliRunner:
     return app.test_cli_runner()
 
 
-def _busy(house: Journey, sender: Sender) -> None:
-    workflows.apply_workflow(house, sender.account_id, a_workflow())
+def _busy(context: AppContext, sender: Sender) -> None:
+    workflows.apply_workflow(context, sender.account_id, a_workflow())
     workflows.apply_workflow(
-        house, sender.account_id, a_workflow(name="thrice", on={"times": 3, "of": "product_view", "within": "1h"})
+        context, sender.account_id, a_workflow(name="thrice", on={"times": 3, "of": "product_view", "within": "1h"})
     )
     for _ in range(2):
         sender.post(an_event())
 
 
-def _rows(house: Journey, table: str, account_id: int) -> int:
-    with house.database.transaction() as connection:
+def _rows(context: AppContext, table: str, account_id: int) -> int:
+    with context.database.transaction() as connection:
         count = connection.exec_driver_sql(
             f"SELECT count(*) FROM {table} WHERE account_id = %(account)s", {"account": account_id}
         )
         return int(count.scalar_one())
 
 
-def test_a_subject_is_shown_with_progress_runs_and_events(runner: FlaskCliRunner, house: Journey, acme: Sender) -> None:
-    _busy(house, acme)
+def test_a_subject_is_shown_with_progress_runs_and_events(
+    runner: FlaskCliRunner, context: AppContext, acme: Sender
+) -> None:
+    _busy(context, acme)
     shown = runner.invoke(args=["subject", "show", acme.slug, "915673412780"]).output
     assert "thrice: 2 of 3" in shown
     assert shown.count("watch  running at steps[0]") == 2
@@ -46,30 +48,32 @@ def test_a_subject_is_shown_with_progress_runs_and_events(runner: FlaskCliRunner
 
 
 def test_nothing_of_another_account_is_shown(
-    runner: FlaskCliRunner, house: Journey, acme: Sender, globex: Sender
+    runner: FlaskCliRunner, context: AppContext, acme: Sender, globex: Sender
 ) -> None:
-    _busy(house, acme)
+    _busy(context, acme)
     shown = runner.invoke(args=["subject", "show", globex.slug, "915673412780"]).output
     assert "progress: none\nruns: none\nevents: none" in shown
 
 
 def test_erasing_a_subject_leaves_nothing_of_it(
-    runner: FlaskCliRunner, house: Journey, acme: Sender, globex: Sender
+    runner: FlaskCliRunner, context: AppContext, acme: Sender, globex: Sender
 ) -> None:
     for sender in (acme, globex):
-        _busy(house, sender)
+        _busy(context, sender)
     acme.post(an_event(distinct_id="somebody else"))
     told = runner.invoke(args=["subject", "erase", acme.slug, "915673412780", "--yes"]).output
     assert told == "deleted: 2 events, 2 runs, 1 rows of progress\n"
-    assert [_rows(house, table, acme.account_id) for table in ("events", "runs", "progress")] == [1, 1, 1]
-    assert [_rows(house, table, globex.account_id) for table in ("events", "runs", "progress")] == [2, 2, 1]
+    assert [_rows(context, table, acme.account_id) for table in ("events", "runs", "progress")] == [1, 1, 1]
+    assert [_rows(context, table, globex.account_id) for table in ("events", "runs", "progress")] == [2, 2, 1]
 
 
-def test_deleting_a_workflow_takes_its_progress_along(runner: FlaskCliRunner, house: Journey, acme: Sender) -> None:
-    _busy(house, acme)
+def test_deleting_a_workflow_takes_its_progress_along(
+    runner: FlaskCliRunner, context: AppContext, acme: Sender
+) -> None:
+    _busy(context, acme)
     runner.invoke(args=["workflow", "delete", "thrice", "--account", acme.slug, "--yes"])
-    assert _rows(house, "progress", acme.account_id) == 0
-    assert _rows(house, "runs", acme.account_id) == 2
+    assert _rows(context, "progress", acme.account_id) == 0
+    assert _rows(context, "runs", acme.account_id) == 2
     answer = acme.post(an_event())
     assert answer.status_code == 200
     assert len(answer.get_json()["runs"]) == 1
@@ -83,10 +87,10 @@ def test_what_is_not_there_is_told_before_anything_is_asked(runner: FlaskCliRunn
     )
 
 
-def _tables_that_hold(house: Journey, text: str) -> list[str]:
+def _tables_that_hold(context: AppContext, text: str) -> list[str]:
     """Every table, of ours or of the queue, in which a row has `text` anywhere: as it is, or within bytes or base64."""
     encoded = base64.urlsafe_b64encode(text.encode()).decode()
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         tables = connection.exec_driver_sql(
             "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
         ).scalars()
@@ -101,7 +105,7 @@ def _tables_that_hold(house: Journey, text: str) -> list[str]:
 
 
 def test_no_table_holds_anything_of_a_person_who_was_erased(
-    runner: FlaskCliRunner, house: Journey, acme: Sender
+    runner: FlaskCliRunner, context: AppContext, acme: Sender
 ) -> None:
     person, phone, order = "person-4711-of-acme", "+4915112345678", "order-of-4711"
     with a_destination(Answer(410), Answer(200, b'{"whom": "person-4711-of-acme"}')) as gone:
@@ -112,30 +116,30 @@ def test_no_table_holds_anything_of_a_person_who_was_erased(
         ]
         target = [{"http": {"url": url + "/of/{{ distinct_id }}"}}]
         quiet = {"seq": ["looked", {"none": "order_placed", "for": "30m"}]}
-        workflows.apply_workflow(house, acme.account_id, a_workflow(on="looked", name="target", steps=target))
-        workflows.apply_workflow(house, acme.account_id, a_workflow(on="looked", name="tell", steps=steps))
+        workflows.apply_workflow(context, acme.account_id, a_workflow(on="looked", name="target", steps=target))
+        workflows.apply_workflow(context, acme.account_id, a_workflow(on="looked", name="tell", steps=steps))
         for key in ("distinct_id", "phone", "data.order"):
             name = f"by-{key.replace('.', '-')}"
-            workflows.apply_workflow(house, acme.account_id, a_workflow(on=quiet, name=name, key=key))
+            workflows.apply_workflow(context, acme.account_id, a_workflow(on=quiet, name=name, key=key))
         event = an_event(event="looked", distinct_id=person, phone=phone, data={"order": order})
         answer = acme.post(event, Idempotency_Key=f"key of {person}").get_json()
         for run in answer["runs"]:
-            carry(house, acme.account_id, run)
+            carry(context, acme.account_id, run)
     for text in (person, phone, order):
-        assert {"pgqueuer", "progress"} <= set(_tables_that_hold(house, text)), text
-    held = _tables_that_hold(house, person)
+        assert {"pgqueuer", "progress"} <= set(_tables_that_hold(context, text)), text
+    held = _tables_that_hold(context, person)
     assert {"attempts", "disabled_targets", "idempotency_keys", "runs", "steps"} <= set(held)
     runner.invoke(args=["subject", "erase", acme.slug, person, "--yes"])
     for text in (person, phone, order):
-        assert _tables_that_hold(house, text) == []
+        assert _tables_that_hold(context, text) == []
 
 
-def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, house: Journey, acme: Sender) -> None:
+def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, context: AppContext, acme: Sender) -> None:
     quiet = {"seq": ["looked", {"none": "order_placed", "for": "30m"}]}
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on=quiet, key="phone"))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=quiet, key="phone"))
     for person, phone in (("a", "+4915112345601"), ("b", "+4915112345602")):
         acme.post(an_event(event="looked", distinct_id=person, phone=phone))
     told = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
     assert told == "deleted: 1 events, 0 runs, 1 rows of progress\n"
-    assert _rows(house, "progress", acme.account_id) == 1
-    assert "pgqueuer" in _tables_that_hold(house, "+4915112345602")
+    assert _rows(context, "progress", acme.account_id) == 1
+    assert "pgqueuer" in _tables_that_hold(context, "+4915112345602")

@@ -10,8 +10,8 @@ import pytest
 
 from app.cli import event_tail
 from app.cli.event_tail import Follower
+from app.core.errors import Unavailable
 from app.core.ids import moment_of, uuid7
-from app.core.models import Unavailable
 from app.db.inspection import StoredEvent
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)

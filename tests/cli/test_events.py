@@ -25,8 +25,8 @@ from app.cli.event_tail import Follower
 from app.cli.events import event_row
 from app.core.ids import uuid7
 from app.db.inspection import EventsWanted, StoredEvent
-from app.ingest.accept import Journey
 from app.services import inspection, workflows
+from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import carry, jobs_of, rows_of, the_run
@@ -52,8 +52,8 @@ def test_events_are_listed_newest_first(flask: CommandLine, acme: Sender) -> Non
     ]
 
 
-def test_a_list_tells_how_many_runs_an_event_started(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+def test_a_list_tells_how_many_runs_an_event_started(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     acme.post(an_event())
     acme.post(an_event(event="other"))
     lines = flask("event", "list", "--account", acme.slug).stdout.splitlines()
@@ -102,9 +102,9 @@ def test_nothing_that_a_customer_sends_can_move_the_cursor(
     assert all(letter.isprintable() or letter in "\t\n" for letter in told)
 
 
-def test_an_event_fits_a_terminal(house: Journey, acme: Sender) -> None:
+def test_an_event_fits_a_terminal(context: AppContext, acme: Sender) -> None:
     acme.post(an_event(event="an_event_of_quite_some_length", data={"text": "日本語" * 100}))
-    (event,) = inspection.latest_events(house, acme.account_id, EventsWanted(), 10)
+    (event,) = inspection.latest_events(context, acme.account_id, EventsWanted(), 10)
     line = event_row(event, 160)
     assert str(event.id) in line
     assert "an_event_of_quite_s…" in line
@@ -114,13 +114,13 @@ def test_an_event_fits_a_terminal(house: Journey, acme: Sender) -> None:
 # show
 
 
-def test_an_event_is_explained(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
+def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
     on = {"event": "product_view", "where": "data.price > 1000"}
-    workflows.apply_workflow(house, acme.account_id, a_workflow(name="rich", on=on))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(name="rich", on=on))
     answer = acme.post('{"event":"product_view","distinct_id":"1","data":{"n":1.10},"more":true}').get_json()
     run = answer["runs"][0]
-    carry(house, acme.account_id, run)
+    carry(context, acme.account_id, run)
     told = flask("event", "show", answer["id"]).stdout
     told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
     assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", told).splitlines() == [
@@ -157,10 +157,10 @@ def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Se
     assert "\nkey        order-17\n" in flask("event", "show", event).stdout
 
 
-def test_many_refusals_at_once_are_told_in_one_line(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_many_refusals_at_once_are_told_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     for number in range(25):
         on = {"event": "product_view", "where": f"data.price == {number}"}
-        workflows.apply_workflow(house, acme.account_id, a_workflow(name=f"w{number}", on=on))
+        workflows.apply_workflow(context, acme.account_id, a_workflow(name=f"w{number}", on=on))
     told = flask("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
     assert "  25 workflows did not start: filters on data.price are false\n" in told
 
@@ -190,10 +190,10 @@ def test_another_account_s_events_cannot_be_seen(flask: CommandLine, acme: Sende
 # tail
 
 
-def _insert_late(house: Journey, account_id: int, before: timedelta) -> None:
+def _insert_late(context: AppContext, account_id: int, before: timedelta) -> None:
     """Commit an event now that arrived a while before."""
-    arrived = house.clock() - before
-    with house.database.transaction() as connection:
+    arrived = context.clock() - before
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
             "VALUES (%(account)s, %(id)s, 'late', '1', '{}', %(at)s)",
@@ -201,28 +201,28 @@ def _insert_late(house: Journey, account_id: int, before: timedelta) -> None:
         )
 
 
-def _follower(house: Journey, account_id: int, **wanted: str) -> Follower:
+def _follower(context: AppContext, account_id: int, **wanted: str) -> Follower:
     def ask(since: Any, known: Any, limit: int) -> list[StoredEvent]:
-        return inspection.further_events(house, account_id, EventsWanted(since=since, **wanted), known, limit)
+        return inspection.further_events(context, account_id, EventsWanted(since=since, **wanted), known, limit)
 
-    return Follower(ask, house.clock, timedelta(seconds=15))
+    return Follower(ask, context.clock, timedelta(seconds=15))
 
 
-def test_events_are_followed_each_once_and_late_ones_too(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_events_are_followed_each_once_and_late_ones_too(context: AppContext, acme: Sender, globex: Sender) -> None:
     acme.post(an_event(event="before"))
-    follower = _follower(house, acme.account_id)
+    follower = _follower(context, acme.account_id)
     acme.post(an_event(event="one"))
     globex.post(an_event(event="of globex"))
     found = [event.event for event in follower.look()]
-    _insert_late(house, acme.account_id, timedelta(seconds=5))
+    _insert_late(context, acme.account_id, timedelta(seconds=5))
     acme.post(an_event(event="two"))
     found += [event.event for event in follower.look()]
     assert found == ["one", "late", "two"]
     assert list(follower.look()) == []
 
 
-def test_only_wanted_events_are_followed(house: Journey, acme: Sender) -> None:
-    follower = _follower(house, acme.account_id, event="a", subject="1")
+def test_only_wanted_events_are_followed(context: AppContext, acme: Sender) -> None:
+    follower = _follower(context, acme.account_id, event="a", subject="1")
     for name, subject in (("a", "1"), ("a", "2"), ("b", "1")):
         acme.post(an_event(event=name, distinct_id=subject))
     assert [(event.event, event.distinct_id) for event in follower.look()] == [("a", "1")]
@@ -315,49 +315,51 @@ def test_a_refused_line_is_told_in_the_server_s_words(
 # replay
 
 
-def test_a_replay_starts_the_workflow_that_is_enabled_now(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_replay_starts_the_workflow_that_is_enabled_now(
+    flask: CommandLine, context: AppContext, acme: Sender
+) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"log": "{{ data.product_id }}"}]))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "{{ data.product_id }}"}]))
     told = flask("event", "replay", event).stdout.splitlines()
     assert told[0] == f"event {event}"
     run = told[1].removeprefix("  watch version 1 started run ")
-    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1"]
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    assert rows_of(house, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
+    assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
 
 
 def test_an_event_that_has_started_a_workflow_does_not_start_it_again(
-    flask: CommandLine, house: Journey, acme: Sender
+    flask: CommandLine, context: AppContext, acme: Sender
 ) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     answer = acme.post(an_event()).get_json()
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
     for options in ([], ["--dry-run"]):
         told = flask("event", "replay", answer["id"], *options).stdout.splitlines()
         assert told[1] == f"  watch version 2 has had its run {answer['runs'][0]} already, no other one is started"
 
 
-def test_a_replay_twice_starts_one_run(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_replay_twice_starts_one_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     for _ in range(2):
         flask("event", "replay", event)
     assert len(flask("run", "list", "--account", acme.slug).stdout.splitlines()) == 1
 
 
-def test_a_dry_run_changes_nothing(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_dry_run_changes_nothing(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     assert flask("event", "replay", event, "--dry-run").stdout == (
         f"event {event}\n  watch version 1 would start a run: matched\n"
     )
     assert flask("run", "list", "--account", acme.slug).stdout == ""
 
 
-def test_a_replay_tells_why_nothing_starts(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_replay_tells_why_nothing_starts(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     on = {"event": "product_view", "where": "data.price > 1000"}
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
     assert flask("event", "replay", event).stdout.splitlines()[1] == (
         "  watch version 1 does not start: data.price is missing"
     )
@@ -369,42 +371,42 @@ def test_a_replay_tells_when_nobody_asks(flask: CommandLine, acme: Sender) -> No
     assert told == f"event {event}: no enabled workflow asks for events of this name\n"
 
 
-def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
-    workflows.disable_workflow(house, acme.account_id, "watch")
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
+    workflows.disable_workflow(context, acme.account_id, "watch")
     assert "no enabled workflow asks" in flask("event", "replay", event).stdout
 
 
-def test_a_replayed_run_is_told_with_its_event(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_replayed_run_is_told_with_its_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
     flask("event", "replay", event)
     told = flask("event", "show", event).stdout
     assert "decisions: none" in told
     assert re.search(r"^  [0-9a-f-]{36} watch version 1, started .+Z: running at steps\[0\]", told, re.MULTILINE)
 
 
-def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     first, second, third = (acme.post(an_event()).get_json()["id"] for _ in range(3))
     acme.post(an_event(distinct_id="somebody else"))
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"times": 3, "of": "product_view"}))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on={"times": 3, "of": "product_view"}))
     told = flask("event", "replay", third, first, second).stdout.splitlines()
     assert [line for line in told if line.startswith("event ")] == [f"event {one}" for one in (first, second, third)]
     assert "does not start: 1 of 3 product_view" in told[1]
     assert "does not start: 2 of 3 product_view" in told[3]
     run = told[5].removeprefix("  watch version 1 started run ")
-    assert list(map(str, the_run(house, acme.account_id, run)["matched"])) == [first, second, third]
+    assert list(map(str, the_run(context, acme.account_id, run)["matched"])) == [first, second, third]
 
 
-def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     def post(order: object, subject: str) -> str:
         event: str = acme.post(an_event(distinct_id=subject, data={"order": order})).get_json()["id"]
         return event
 
     events = [post(7, "1"), post(8, "1"), post(7, "2")]
     on = {"times": 2, "of": "product_view"}
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on, key="data.order"))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=on, key="data.order"))
     told = flask("event", "replay", *events, "--dry-run").stdout.splitlines()
     assert [line.split(":")[0] for line in told[1::2]] == [
         "  watch version 1 does not start",
@@ -413,17 +415,19 @@ def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, house:
     ]
 
 
-def test_again_counts_starts_by_replay_and_by_events_alike(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_again_counts_starts_by_replay_and_by_events_alike(
+    flask: CommandLine, context: AppContext, acme: Sender
+) -> None:
     old = [acme.post(an_event()).get_json()["id"] for _ in range(2)]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(again="once"))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(again="once"))
     told = flask("event", "replay", *old).stdout.splitlines()
     assert told[1].startswith("  watch version 1 started run ")
     assert told[3] == "  watch version 1 does not start: suppressed: again (once)"
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
-def test_a_live_start_suppresses_one_by_replay(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_live_start_suppresses_one_by_replay(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     old = acme.post(an_event()).get_json()["id"]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(again="1d"))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(again="1d"))
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
     assert "does not start: suppressed: again" in flask("event", "replay", old).stdout

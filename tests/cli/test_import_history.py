@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from app.core.ids import moment_of, uuid7
-from app.ingest.accept import Journey
 from app.ingest.history_import import survey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
 
@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 Stored = list[dict[str, Any]]
 
 
-def stored(house: Journey, sender: Sender) -> Stored:
-    with house.database.transaction() as connection:
+def stored(context: AppContext, sender: Sender) -> Stored:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT *, data::text AS data_text, tableoid::regclass::text AS partition FROM events "
             "WHERE account_id = %(account)s ORDER BY id",
@@ -47,12 +47,12 @@ def write(path: Path, lines: list[Any]) -> Path:
 
 
 def test_events_are_stored_with_their_own_moments_in_the_partitions_of_their_months(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [past(), past("2023-11-30T23:59:59+00:00"), past("2024-03-05T12:30:00+02:00", event="other")]
     result = flask("event", "import", write(tmp_path / "old.ndjson", lines), "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "3 stored, 0 stored before, 0 rejected\n")
-    found = stored(house, acme)
+    found = stored(context, acme)
     assert [row["received_at"].isoformat() for row in found] == [
         "2023-11-30T23:59:59+00:00",
         "2024-03-05T10:00:00.123456+00:00",
@@ -64,7 +64,9 @@ def test_events_are_stored_with_their_own_moments_in_the_partitions_of_their_mon
     assert not (tmp_path / "old.rejected.ndjson").exists()
 
 
-def test_all_else_is_as_if_it_had_been_posted(flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path) -> None:
+def test_all_else_is_as_if_it_had_been_posted(
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
     odd = json.dumps(an_event(event="a b\t\\", distinct_id=..., more={"x": 1})).replace(
         '"65432"', "12345678901234567890.10"
     )
@@ -72,13 +74,13 @@ def test_all_else_is_as_if_it_had_been_posted(flask: CommandLine, house: Journey
     line = odd[:-1] + ', "received_at": "2024-03-05"}'
     flask("event", "import", write(tmp_path / "old.ndjson", [line.encode()]), "--account", acme.slug)
     columns = ("event", "distinct_id", "phone", "data_text", "extra", "warnings", "idempotency_key")
-    old, new = ({name: row[name] for name in columns} for row in stored(house, acme))
+    old, new = ({name: row[name] for name in columns} for row in stored(context, acme))
     assert old == new
     assert "12345678901234567890.10" in old["data_text"]
 
 
 def test_the_same_file_again_adds_nothing_and_equal_lines_are_events_of_their_own(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [past(), past(event="other"), past(), past()]
     file = write(tmp_path / "old.ndjson", lines)
@@ -87,16 +89,16 @@ def test_the_same_file_again_adds_nothing_and_equal_lines_are_events_of_their_ow
     write(file, [*lines, past(), past(event="new")])
     third = flask("event", "import", file, "--account", acme.slug).stdout
     assert third == "2 stored, 4 stored before, 0 rejected\n"
-    assert len(stored(house, acme)) == 6
+    assert len(stored(context, acme)) == 6
 
 
 def test_accounts_do_not_share_what_they_import(
-    flask: CommandLine, house: Journey, acme: Sender, globex: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     for sender in (acme, globex):
         assert "1 stored" in flask("event", "import", file, "--account", sender.slug).stdout
-    assert stored(house, acme)[0]["id"] != stored(house, globex)[0]["id"]
+    assert stored(context, acme)[0]["id"] != stored(context, globex)[0]["id"]
 
 
 BAD: list[tuple[bytes, str]] = [
@@ -120,7 +122,7 @@ BAD: list[tuple[bytes, str]] = [
 
 
 def test_bad_lines_go_to_a_file_with_the_reason_and_stop_nothing(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [part for text, _ in BAD for part in (text, b"")]
     file = write(tmp_path / "old.ndjson.gz", [past(), *lines, past(event="last")])
@@ -133,7 +135,7 @@ def test_bad_lines_go_to_a_file_with_the_reason_and_stop_nothing(
     for entry, (text, reason) in zip(rejected, BAD, strict=True):
         assert reason in entry["reason"]
         assert entry["text"] in (None, text.decode(errors="backslashreplace"))
-    assert {row["event"] for row in stored(house, acme)} == {"product_view", "last"}
+    assert {row["event"] for row in stored(context, acme)} == {"product_view", "last"}
 
 
 def test_the_file_of_rejected_lines_goes_when_there_are_none_any_more(
@@ -157,11 +159,11 @@ def test_the_file_of_rejected_lines_goes_when_there_are_none_any_more(
     ],
 )
 def test_the_moment_may_stand_elsewhere(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path, field: str, line: dict[str, Any], extra: Any
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, field: str, line: dict[str, Any], extra: Any
 ) -> None:
     file = write(tmp_path / "old.ndjson", [line])
     assert flask("event", "import", file, "--time-field", field, "--account", acme.slug).exit_code == 0
-    (row,) = stored(house, acme)
+    (row,) = stored(context, acme)
     assert row["received_at"] == datetime(2024, 3, 5, 10, tzinfo=UTC)
     assert (row["data"], row["extra"]) == (line["data"], extra)
 
@@ -173,10 +175,10 @@ def test_a_field_that_cannot_be_one_is_refused(flask: CommandLine, acme: Sender,
 
 
 def test_an_idempotency_key_stands_for_one_event(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     posted = acme.post(an_event(), Idempotency_Key="posted").json["id"]  # type: ignore[attr-defined]
-    recent = (house.clock() - timedelta(hours=1)).isoformat()
+    recent = (context.clock() - timedelta(hours=1)).isoformat()
     lines = [
         past(recent, idempotency_key="posted"),
         past(recent, idempotency_key="k"),
@@ -187,76 +189,79 @@ def test_an_idempotency_key_stands_for_one_event(
     file = write(tmp_path / "old.ndjson", lines)
     first, second = (flask("event", "import", file, "--account", acme.slug).stdout for _ in range(2))
     assert (first[:24], second[:24]) == ("2 stored, 3 stored befor", "0 stored, 5 stored befor")
-    assert {row["idempotency_key"] for row in stored(house, acme)} == {"posted", "k", "old"}
-    assert str(stored(house, acme)[-1]["id"]) == posted
+    assert {row["idempotency_key"] for row in stored(context, acme)} == {"posted", "k", "old"}
+    assert str(stored(context, acme)[-1]["id"]) == posted
 
 
 def test_nothing_is_started_unless_it_is_asked_for_and_then_once(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"seq": ["a", "b"]}))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on={"seq": ["a", "b"]}))
     lines = [past(f"2024-03-05T10:00:0{second}Z", event=name) for second, name in ((2, "b"), (1, "a"), (3, "b"))]
     file = write(tmp_path / "old.ndjson", lines)
     flask("event", "import", file, "--account", acme.slug)
-    assert runs_of(house, acme) == []
+    assert runs_of(context, acme) == []
     outputs = [flask("event", "import", file, "--start-workflows", "--account", acme.slug).stdout for _ in range(2)]
     assert [output.rpartition(", ")[2] for output in outputs] == ["1 runs started\n", "0 runs started\n"]
-    ids = [str(row["id"]) for row in stored(house, acme)]
-    assert runs_of(house, acme) == [ids[:2]]
+    ids = [str(row["id"]) for row in stored(context, acme)]
+    assert runs_of(context, acme) == [ids[:2]]
 
 
-def runs_of(house: Journey, sender: Sender) -> list[list[str]]:
+def runs_of(context: AppContext, sender: Sender) -> list[list[str]]:
     """What the runs of an account have matched."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT matched::text[] FROM runs WHERE account_id = %(account)s", {"account": sender.account_id}
         )
         return [row[0] for row in rows]
 
 
-def test_standard_input_is_taken(house: Journey, acme: Sender, tmp_path: Path) -> None:
+def test_standard_input_is_taken(context: AppContext, acme: Sender, tmp_path: Path) -> None:
     text = b"\xef\xbb\xbf" + json.dumps(past()).encode() + b"\n\n" + json.dumps(past(event="second")).encode()
     done = subprocess.run(
-        [*COMMAND, "-", "--account", acme.slug], input=gzip.compress(text), cwd=tmp_path, env=_environment(house),
+        [*COMMAND, "-", "--account", acme.slug], input=gzip.compress(text), cwd=tmp_path, env=_environment(context),
         capture_output=True, check=True,
     )  # fmt: skip
     assert done.stdout == b"2 stored, 0 stored before, 0 rejected\n"
-    assert len(stored(house, acme)) == 2
+    assert len(stored(context, acme)) == 2
 
 
 COMMAND = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), "event", "import"]
 
 
-def _environment(house: Journey) -> dict[str, str]:
-    known = {"DATABASE_URL": house.settings.database_url, "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys)}
+def _environment(context: AppContext) -> dict[str, str]:
+    known = {
+        "DATABASE_URL": context.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
+    }
     return {**os.environ, **known, "PYTHONPATH": str(ROOT)}
 
 
 def test_an_import_that_was_killed_is_made_whole_by_the_next(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past(data={"n": number % 9_000}) for number in range(12_000)])
-    process = subprocess.Popen([*COMMAND, str(file), "--account", acme.slug], env=_environment(house))
-    while process.poll() is None and not stored(house, acme):
+    process = subprocess.Popen([*COMMAND, str(file), "--account", acme.slug], env=_environment(context))
+    while process.poll() is None and not stored(context, acme):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert stored(house, acme)
+    assert stored(context, acme)
     flask("event", "import", file, "--account", acme.slug)
-    assert len(stored(house, acme)) == 12_000
+    assert len(stored(context, acme)) == 12_000
     assert flask("event", "import", file, "--account", acme.slug).stdout.startswith("0 stored, 12,000 stored before")
 
 
 @pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 50)[:-12], b"\x1f\x8bnonsense"])
 def test_a_broken_gzip_file_is_one_line(
-    flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path, content: bytes
+    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "old.ndjson.gz"
     file.write_bytes(content)
     result = flask("event", "import", file, "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "cannot be read" in result.stderr
-    assert stored(house, acme) == []
+    assert stored(context, acme) == []
 
 
 def test_an_empty_file_is_no_mistake(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import integrations
+from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
 from tests.support.providers import AUTH_TOKEN, SID, TOKEN, TWILIO, WHATSAPP
@@ -23,19 +23,19 @@ def lines_of(fields: dict[str, str]) -> str:
     return "".join(f"{name}={value}\n" for name, value in fields.items())
 
 
-def opened(house: Journey, sender: Sender, kind: str) -> dict[str, str] | None:
-    return integrations.open_integration(house, integrations.find_way_out(house, sender.account_id), kind)
+def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | None:
+    return integrations.open_integration(context, integrations.find_way_out(context, sender.account_id), kind)
 
 
-def test_fields_are_read_from_standard_input(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_fields_are_read_from_standard_input(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     done = flask("integration", "set", "whatsapp", "--from-stdin", "--account", acme.slug, typed=lines_of(WHATSAPP))
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{acme.slug}: whatsapp is set up; workers use it within seconds\n"
     assert done.stderr == ""
-    assert opened(house, acme, "whatsapp") == WHATSAPP
+    assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
-def test_a_value_may_come_from_a_file(flask: CommandLine, house: Journey, acme: Sender, tmp_path: Path) -> None:
+def test_a_value_may_come_from_a_file(flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path) -> None:
     file = tmp_path / "token.txt"
     file.write_text(TOKEN + "\n")
     done = flask(
@@ -43,16 +43,18 @@ def test_a_value_may_come_from_a_file(flask: CommandLine, house: Journey, acme: 
         *("--account", acme.slug),
     )
     assert (done.exit_code, done.stderr) == (0, "")
-    assert opened(house, acme, "whatsapp") == WHATSAPP
+    assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
-def test_a_secret_on_the_command_line_is_taken_with_a_warning(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_secret_on_the_command_line_is_taken_with_a_warning(
+    flask: CommandLine, context: AppContext, acme: Sender
+) -> None:
     values = [f"{name}={value}" for name, value in TWILIO.items()]
     done = flask("integration", "set", "twilio", *values, "--account", acme.slug)
     assert done.exit_code == 0
     assert "auth_token was on the command line" in done.stderr
     assert AUTH_TOKEN not in done.output
-    assert opened(house, acme, "twilio") == TWILIO
+    assert opened(context, acme, "twilio") == TWILIO
 
 
 @pytest.mark.parametrize(
@@ -91,12 +93,12 @@ def test_rotate_says_how_many_secrets_there_were(flask: CommandLine, acme: Sende
     assert done.output.endswith(" secrets are encrypted with the first key now\n")
 
 
-def test_a_terminal_is_asked_for_what_is_missing(house: Journey, acme: Sender) -> None:
+def test_a_terminal_is_asked_for_what_is_missing(context: AppContext, acme: Sender) -> None:
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,
-        "DATABASE_URL": house.settings.database_url,
-        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "DATABASE_URL": context.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "LOG_LEVEL": "error",
     }
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "integration", "set", "whatsapp"]
@@ -119,7 +121,7 @@ def test_a_terminal_is_asked_for_what_is_missing(house: Journey, acme: Sender) -
     assert program.wait(20) == 0
     os.close(ours)
     assert TOKEN.encode() not in screen
-    assert opened(house, acme, "whatsapp") == WHATSAPP
+    assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
 def _until(terminal: int, text: bytes) -> bytes:
@@ -133,9 +135,9 @@ def _until(terminal: int, text: bytes) -> bytes:
     return seen
 
 
-def test_a_disabled_target_is_listed_and_enabled(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_disabled_target_is_listed_and_enabled(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     target, found_by = "https://example.com/hook", uuid4()
-    integrations.disable_target(house, acme.account_id, target, "answered 410: the target is gone for good", found_by)
+    integrations.disable_target(context, acme.account_id, target, "answered 410: the target is gone for good", found_by)
     listed = flask("target", "list", "--account", acme.slug).output
     assert listed.endswith(f"\t{target}\tanswered 410: the target is gone for good\trun {found_by}\n")
     assert flask("target", "enable", target, "--account", acme.slug).exit_code == 0

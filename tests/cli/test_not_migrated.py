@@ -61,7 +61,7 @@ def test_health_asks_one_question(app: Flask) -> None:
     from sqlalchemy import event
 
     asked: list[str] = []
-    engine = app.extensions["journey"].database._engine
+    engine = app.extensions["context"].database._engine
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
         asked.append(statement)

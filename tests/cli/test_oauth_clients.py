@@ -10,16 +10,16 @@ from flask.testing import FlaskClient
 
 from app.core.ids import numbered, read_numbered, uuid7
 from app.core.models import PLANS
-from app.ingest.accept import Journey
-from app.services import oauth_clients, workflows
+from app.services import accounts, oauth_clients
+from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
 from tests.support.cxengage_tenants import Tenant, a_tenant, uuid_of
 
 
 @pytest.fixture
-def tenant(house: Journey, client: FlaskClient) -> Tenant:
-    return a_tenant(house, client)
+def tenant(context: AppContext, client: FlaskClient) -> Tenant:
+    return a_tenant(context, client)
 
 
 def created(flask: CommandLine, slug: str) -> tuple[str, str]:
@@ -29,9 +29,9 @@ def created(flask: CommandLine, slug: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def test_a_new_client_gets_a_token(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_new_client_gets_a_token(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
-    assert oauth_clients.issue_token(house, client_id, secret) is not None
+    assert oauth_clients.issue_token(context, client_id, secret) is not None
 
 
 def test_the_list_shows_clients_and_never_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
@@ -44,20 +44,20 @@ def test_the_list_shows_clients_and_never_secrets(flask: CommandLine, acme: Send
     assert secret not in everybody
 
 
-def test_a_revoked_client_is_listed_as_such(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_revoked_client_is_listed_as_such(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
     assert client_id in flask("client", "revoke", client_id).stdout
     assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
-    assert oauth_clients.issue_token(house, client_id, secret) is None
+    assert oauth_clients.issue_token(context, client_id, secret) is None
     again = flask("client", "revoke", client_id)
     assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
 
 
-def test_an_account_may_be_made_with_its_attributes(flask: CommandLine, house: Journey) -> None:
+def test_an_account_may_be_made_with_its_attributes(flask: CommandLine, context: AppContext) -> None:
     slug = f"shop-{uuid7().hex[-12:]}"
     words = ("--name", "The Shop", "--key-attribute", "user", "--event-attribute", "what")
     assert flask("account", "create", slug, *words).exit_code == 0
-    found = workflows.find_account(house, slug)
+    found = accounts.find_account(context, slug)
     assert found is not None
     assert (found.name, found.key_attribute, found.event_attribute) == ("The Shop", "user", "what")
 
@@ -74,12 +74,12 @@ def test_what_is_not_given_stays_as_it_is(flask: CommandLine, acme: Sender) -> N
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\nb"])
 @pytest.mark.parametrize("option", ["--name", "--key-attribute", "--event-attribute"])
 def test_a_text_that_cannot_be_used_changes_and_makes_nothing(
-    flask: CommandLine, house: Journey, acme: Sender, option: str, text: str
+    flask: CommandLine, context: AppContext, acme: Sender, option: str, text: str
 ) -> None:
     changed = flask("account", "change", acme.slug, option, text)
     assert (changed.exit_code, "1 to 255 printable characters" in changed.stderr) == (1, True)
     assert flask("account", "create", "never-made", option, text).exit_code == 1
-    assert workflows.find_account(house, "never-made") is None
+    assert accounts.find_account(context, "never-made") is None
 
 
 def test_an_event_is_shown_and_replayed_by_the_id_that_its_sender_got(flask: CommandLine, tenant: Tenant) -> None:
@@ -88,9 +88,9 @@ def test_an_event_is_shown_and_replayed_by_the_id_that_its_sender_got(flask: Com
     assert uuid_of(identifier) in flask("event", "replay", identifier, "--dry-run").stdout
 
 
-def test_an_id_with_another_account_in_it_is_nobodys(flask: CommandLine, house: Journey, tenant: Tenant) -> None:
+def test_an_id_with_another_account_in_it_is_nobodys(flask: CommandLine, context: AppContext, tenant: Tenant) -> None:
     identifier = json.loads(tenant.post({"key": "1"}).data)["id"]
-    other = workflows.create_account(house, f"other-{uuid7().hex[-12:]}", PLANS["trial"])
+    other = accounts.create_account(context, f"other-{uuid7().hex[-12:]}", PLANS["trial"])
     wrong = identifier.replace(f"EV{tenant.account_id}-", f"EV{other}-")
     assert flask("event", "show", wrong).exit_code == 1
 

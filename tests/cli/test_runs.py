@@ -14,8 +14,9 @@ import pytest
 
 from app.cli.runs import run_row
 from app.db import inspection, run_transitions, runs
-from app.ingest.accept import Journey
+from app.services import runs as services_runs
 from app.services import workflows
+from app.services.context import AppContext
 from app.worker import transitions
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
@@ -23,16 +24,16 @@ from tests.support.http_target import Answer, Destination, a_destination
 from tests.support.run_execution import carry, jobs_of, rows_of, the_run, wake
 
 
-def _started(house: Journey, sender: Sender, *steps: object, **changes: object) -> str:
-    workflows.apply_workflow(house, sender.account_id, a_workflow(steps=list(steps), **changes))
+def _started(context: AppContext, sender: Sender, *steps: object, **changes: object) -> str:
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps), **changes))
     run: str = sender.post(an_event()).get_json()["runs"][0]
     return run
 
 
-def _failed(house: Journey, sender: Sender, destination: Destination, **changes: object) -> str:
+def _failed(context: AppContext, sender: Sender, destination: Destination, **changes: object) -> str:
     """A run that has failed with its first and only attempt."""
-    run = _started(house, sender, {"http": {"url": destination.url}, "retry": {"attempts": 1}}, **changes)
-    assert carry(house, sender.account_id, run)["status"] == "failed"
+    run = _started(context, sender, {"http": {"url": destination.url}, "retry": {"attempts": 1}}, **changes)
+    assert carry(context, sender.account_id, run)["status"] == "failed"
     return run
 
 
@@ -46,8 +47,8 @@ def broken() -> Iterator[Destination]:
 # list
 
 
-def test_runs_are_listed_newest_first(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    first = _started(house, acme, {"wait": "1h"})
+def test_runs_are_listed_newest_first(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    first = _started(context, acme, {"wait": "1h"})
     second = acme.post(an_event()).get_json()["runs"][0]
     lines = flask("run", "list", "--account", acme.slug).stdout.splitlines()
     assert [line.split("\t")[1:5] for line in lines] == [
@@ -56,15 +57,17 @@ def test_runs_are_listed_newest_first(flask: CommandLine, house: Journey, acme: 
     ]
 
 
-def test_the_list_tells_where_a_run_stands(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"})
+def test_the_list_tells_where_a_run_stands(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"})
     assert flask("run", "list", "--account", acme.slug).stdout.endswith("\tat steps[0], due\n")
-    carry(house, acme.account_id, run)
+    carry(context, acme.account_id, run)
     assert re.search(r"\tat steps\[0\], in (1h|59m\d+s)\n$", flask("run", "list", "--account", acme.slug).stdout)
 
 
-def test_the_list_tells_why_a_run_failed(flask: CommandLine, house: Journey, acme: Sender, broken: Destination) -> None:
-    run = _failed(house, acme, broken)
+def test_the_list_tells_why_a_run_failed(
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+) -> None:
+    run = _failed(context, acme, broken)
     line = flask("run", "list", "--failed", "--account", acme.slug).stdout
     assert line.split("\t")[1:3] == [run, "failed"]
     assert line.endswith("\tsteps[0] (http): answered 500\n")
@@ -84,28 +87,28 @@ def test_the_list_tells_why_a_run_failed(flask: CommandLine, house: Journey, acm
     ],
 )
 def test_the_list_can_be_narrowed(
-    flask: CommandLine, house: Journey, acme: Sender, options: list[str], count: int
+    flask: CommandLine, context: AppContext, acme: Sender, options: list[str], count: int
 ) -> None:
-    _started(house, acme, {"wait": "1h"})
+    _started(context, acme, {"wait": "1h"})
     acme.post(an_event())
     acme.post(an_event(distinct_id="somebody"))
     assert len(flask("run", "list", "--account", acme.slug, *options).stdout.splitlines()) == count
 
 
-def test_a_workflow_that_is_not_there_is_told(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_workflow_that_is_not_there_is_told(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     for words in (["list"], ["retry", "--failed", "--since", "1h"]):
         result = flask("run", *words, "--workflow", "nix", "--account", acme.slug)
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == "Error: there is no workflow 'nix'; `flask workflow list` shows all\n"
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     assert flask("run", "list", "--workflow", "watch", "--account", acme.slug).exit_code == 0
 
 
-def test_a_run_fits_a_terminal(house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"}, name="a-workflow-with-a-name-that-is-rather-long")
-    with house.database.transaction() as connection:
+def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"}, name="a-workflow-with-a-name-that-is-rather-long")
+    with context.database.transaction() as connection:
         (found,) = inspection.find_latest_runs(connection, acme.account_id, inspection.RunsWanted(), 10)
-    line = run_row(found, house.clock(), 130)
+    line = run_row(found, context.clock(), 130)
     assert run in line
     assert len(line) <= 130
     assert "a-workflow-with-a-nam…" in line
@@ -114,10 +117,10 @@ def test_a_run_fits_a_terminal(house: Journey, acme: Sender) -> None:
 # show
 
 
-def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503, b"busy"), Answer(200, b'{"id": 7}')) as destination:
         run = _started(
-            house,
+            context,
             acme,
             {"wait": "1h"},
             {"id": "tell", "http": {"url": destination.url + "/hook?token=hush"}},
@@ -125,12 +128,12 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, house:
             {"wait_for": "order_placed", "timeout": "1d"},
         )
         for job in (1, 2, 3):
-            carry(house, acme.account_id, run, job=job)
+            carry(context, acme.account_id, run, job=job)
         event = acme.post(an_event(event="order_placed")).get_json()["id"]
-        wake(house, acme.account_id, event)
-        carry(house, acme.account_id, run, job=5)
+        wake(context, acme.account_id, event)
+        carry(context, acme.account_id, run, job=5)
     told = flask("run", "show", run).stdout
-    first = the_run(house, acme.account_id, run)["event_id"]
+    first = the_run(context, acme.account_id, run)["event_id"]
     told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
     told = re.sub(r"\b\d+ ms|\b\d\.\d s", "SPAN", told)
     assert told.splitlines() == [
@@ -158,9 +161,9 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, house:
     ]
 
 
-def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"})
-    carry(house, acme.account_id, run)
+def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"})
+    carry(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
     assert re.search(
         r"^status     running at steps\[0\] \(wait\), next wake-up .+Z \(in (1h|59m\d+s)\)$", told, re.MULTILINE
@@ -169,48 +172,48 @@ def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, house: 
 
 
 def test_the_story_of_a_run_that_no_worker_has_seen_says_that_it_is_due(
-    flask: CommandLine, house: Journey, acme: Sender
+    flask: CommandLine, context: AppContext, acme: Sender
 ) -> None:
-    assert flask("run", "show", _started(house, acme, {"log": "x"})).stdout.endswith(
+    assert flask("run", "show", _started(context, acme, {"log": "x"})).stdout.endswith(
         "its job is due, at steps[0] (log)\n"
     )
 
 
 def test_the_story_of_a_failed_run_says_why(
-    flask: CommandLine, house: Journey, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
 ) -> None:
-    told = flask("run", "show", _failed(house, acme, broken)).stdout
+    told = flask("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", told, re.MULTILINE)
     assert "failed, answered 500\n" in told
     assert "answer: out of order\n" in told
 
 
-def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = _started(house, acme, {"http": {"url": destination.url}})
-        carry(house, acme.account_id, run)
+        run = _started(context, acme, {"http": {"url": destination.url}})
+        carry(context, acme.account_id, run)
     assert "held back" not in flask("run", "show", run).stdout
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         values = {"run": run, "error": "a.example is left alone"}
         connection.exec_driver_sql("UPDATE steps SET error = %(error)s WHERE run_id = %(run)s", values)
     assert "  steps[0] http is held back: a.example is left alone\n" in flask("run", "show", run).stdout
 
 
-def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"}, exit_on="order_placed")
-    carry(house, acme.account_id, run)
+def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"}, exit_on="order_placed")
+    carry(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
-    wake(house, acme.account_id, event)
+    wake(context, acme.account_id, event)
     told = flask("run", "show", run).stdout
     assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in told
 
 
 def test_nothing_that_a_destination_answers_can_move_the_cursor(
-    flask: CommandLine, house: Journey, acme: Sender
+    flask: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     with a_destination(Answer(404, b"\x1b[2J\x9b31m" + "\u202e".encode())) as destination:
-        run = _started(house, acme, {"http": {"url": destination.url}})
-        carry(house, acme.account_id, run)
+        run = _started(context, acme, {"http": {"url": destination.url}})
+        carry(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
     assert all(letter.isprintable() or letter == "\n" for letter in told)
     assert r"answer: \x1b[2J" in told
@@ -226,76 +229,80 @@ def test_an_unknown_run_is_told_in_one_line(flask: CommandLine, acme: Sender) ->
 
 
 def test_a_retried_run_goes_on_with_the_same_key(
-    flask: CommandLine, house: Journey, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
 ) -> None:
-    run = _failed(house, acme, broken)
+    run = _failed(context, acme, broken)
     result = flask("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (0, "1 run on the way again\n")
-    assert jobs_of(house, run)[-1] == f"{acme.account_id}:{run}:2"
-    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
+    assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
+    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
     assert [call.headers["Idempotency-Key"] for call in broken.calls] == [f"{run}-0"] * 2
 
 
-def test_attempts_go_on_counting_and_the_policy_counts_anew(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_attempts_go_on_counting_and_the_policy_counts_anew(
+    flask: CommandLine, context: AppContext, acme: Sender
+) -> None:
     with a_destination(Answer(500)) as destination:
-        run = _started(house, acme, {"http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}})
+        run = _started(context, acme, {"http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}})
         for job in (1, 2):
-            carry(house, acme.account_id, run, job=job)
+            carry(context, acme.account_id, run, job=job)
         flask("run", "retry", run, "--yes")
-        again = carry(house, acme.account_id, run, job=3)
+        again = carry(context, acme.account_id, run, job=3)
         assert (again["status"], again["attempt"], again["forgiven"]) == ("running", 3, 2)
-        assert carry(house, acme.account_id, run, job=again["job"])["status"] == "failed"
-    assert [row["attempt"] for row in rows_of(house, "attempts", acme.account_id, run)] == [1, 2, 3, 4]
+        assert carry(context, acme.account_id, run, job=again["job"])["status"] == "failed"
+    assert [row["attempt"] for row in rows_of(context, "attempts", acme.account_id, run)] == [1, 2, 3, 4]
 
 
 def test_a_retried_run_is_not_failed_any_more(
-    flask: CommandLine, house: Journey, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
 ) -> None:
-    run = _failed(house, acme, broken)
-    before = the_run(house, acme.account_id, run)
+    run = _failed(context, acme, broken)
+    before = the_run(context, acme.account_id, run)
     flask("run", "retry", run, "--yes")
-    after = the_run(house, acme.account_id, run)
+    after = the_run(context, acme.account_id, run)
     assert (after["status"], after["error"], after["finished_at"]) == ("running", None, None)
     assert after["step_started_at"] > before["step_started_at"]
-    (step,) = rows_of(house, "steps", acme.account_id, run)
+    (step,) = rows_of(context, "steps", acme.account_id, run)
     assert (step["status"], step["finished_at"]) == ("waiting", None)
 
 
 def test_an_event_that_ends_a_run_counts_although_it_came_while_it_had_failed(
-    flask: CommandLine, house: Journey, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
 ) -> None:
-    run = _failed(house, acme, broken, exit_on="order_placed")
+    run = _failed(context, acme, broken, exit_on="order_placed")
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
-    wake(house, acme.account_id, event)
+    wake(context, acme.account_id, event)
     flask("run", "retry", run, "--yes")
-    assert carry(house, acme.account_id, run, job=2)["status"] == "exited"
+    assert carry(context, acme.account_id, run, job=2)["status"] == "exited"
     assert len(broken.calls) == 1
 
 
-def test_retry_asks_first_with_the_count(flask: CommandLine, house: Journey, acme: Sender, broken: Destination) -> None:
-    run = _failed(house, acme, broken)
+def test_retry_asks_first_with_the_count(
+    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+) -> None:
+    run = _failed(context, acme, broken)
     result = flask("run", "retry", run, typed="n\n")
     assert result.exit_code == 1
     assert "Retry 1 run? [y/N]: " in result.stderr
-    assert the_run(house, acme.account_id, run)["status"] == "failed"
+    assert the_run(context, acme.account_id, run)["status"] == "failed"
     assert flask("run", "retry", run, typed="y\n").exit_code == 0
-    assert the_run(house, acme.account_id, run)["status"] == "running"
+    assert the_run(context, acme.account_id, run)["status"] == "running"
 
 
-def test_all_that_failed_lately_are_retried(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_all_that_failed_lately_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
-        _started(house, acme, {"http": {"url": destination.url}})
+        _started(context, acme, {"http": {"url": destination.url}})
         runs = [acme.post(an_event()).get_json()["runs"][0] for _ in range(3)]
         for run in runs:
-            carry(house, acme.account_id, run)
-    long_ago = house.clock() - timedelta(hours=2)
-    with house.database.transaction() as connection:
+            carry(context, acme.account_id, run)
+    long_ago = context.clock() - timedelta(hours=2)
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE runs SET finished_at = %(at)s WHERE id = %(run)s", {"at": long_ago, "run": runs[0]}
         )
     result = flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", acme.slug)
     assert result.stdout == "2 runs on the way again\n"
-    assert [the_run(house, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
+    assert [the_run(context, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
 
 
 def test_there_may_be_nothing_to_retry(flask: CommandLine, acme: Sender) -> None:
@@ -303,13 +310,13 @@ def test_there_may_be_nothing_to_retry(flask: CommandLine, acme: Sender) -> None
     assert (result.exit_code, result.stdout) == (0, "no run has failed since then\n")
 
 
-def test_only_failed_runs_are_retried(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"})
-    before = the_run(house, acme.account_id, run)
+def test_only_failed_runs_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"})
+    before = the_run(context, acme.account_id, run)
     result = flask("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (1, "0 runs on the way again\n")
     assert result.stderr == f"{run}: has not failed, is a block, or is not of this account; nothing is done\n"
-    assert the_run(house, acme.account_id, run) == before
+    assert the_run(context, acme.account_id, run) == before
 
 
 @pytest.mark.parametrize(
@@ -329,64 +336,64 @@ def test_retry_wants_to_know_which(flask: CommandLine, options: list[str]) -> No
 # cancel
 
 
-def test_a_cancelled_run_goes_no_further(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"}, {"log": "never"})
-    carry(house, acme.account_id, run)
+def test_a_cancelled_run_goes_no_further(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"}, {"log": "never"})
+    carry(context, acme.account_id, run)
     assert flask("run", "cancel", run).stdout == f"{run}: cancelled\n"
-    after = carry(house, acme.account_id, run, job=2)
+    after = carry(context, acme.account_id, run, job=2)
     assert (after["status"], after["wake_at"], after["error"]) == ("cancelled", None, "cancelled by hand")
-    (step,) = rows_of(house, "steps", acme.account_id, run)
+    (step,) = rows_of(context, "steps", acme.account_id, run)
     assert (step["status"], step["error"]) == ("skipped", "cancelled by hand")
 
 
-def test_only_running_runs_are_cancelled(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"log": "x"})
-    before = carry(house, acme.account_id, run)
+def test_only_running_runs_are_cancelled(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"log": "x"})
+    before = carry(context, acme.account_id, run)
     result = flask("run", "cancel", run)
     assert result.exit_code == 1
     assert result.stderr == f"{run}: is not running, or is not of this account; nothing is done\n"
-    assert the_run(house, acme.account_id, run) == before
+    assert the_run(context, acme.account_id, run) == before
 
 
-def test_a_worker_that_a_cancel_has_overtaken_settles_nothing(house: Journey, acme: Sender) -> None:
-    run = _started(house, acme, {"wait": "1h"})
-    claimed = runs.claim_run(house.database, acme.account_id, UUID(run), 1)
+def test_a_worker_that_a_cancel_has_overtaken_settles_nothing(context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait": "1h"})
+    claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
     assert claimed is not None
-    assert workflows.cancel_run(house, acme.account_id, UUID(run))
+    assert services_runs.cancel_run(context, acme.account_id, UUID(run))
     assert not run_transitions.settle_run(
-        house.database, claimed, transitions.wait(claimed, house.clock()), house.clock()
+        context.database, claimed, transitions.wait(claimed, context.clock()), context.clock()
     )
-    assert the_run(house, acme.account_id, run)["status"] == "cancelled"
+    assert the_run(context, acme.account_id, run)["status"] == "cancelled"
 
 
 # accounts
 
 
 def test_another_account_s_runs_are_not_listed(
-    flask: CommandLine, house: Journey, acme: Sender, globex: Sender
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender
 ) -> None:
-    _started(house, acme, {"wait": "1h"})
+    _started(context, acme, {"wait": "1h"})
     assert flask("run", "list", "--account", globex.slug).stdout == ""
 
 
 @pytest.mark.parametrize("words", [("show",), ("retry", "--yes"), ("cancel",)])
 def test_another_account_s_run_cannot_be_seen_or_touched(
-    flask: CommandLine, house: Journey, acme: Sender, globex: Sender, broken: Destination, words: tuple[str, ...]
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: Destination, words: tuple[str, ...]
 ) -> None:
-    run = _failed(house, acme, broken) if words[0] == "retry" else _started(house, acme, {"wait": "1h"})
-    before = the_run(house, acme.account_id, run)
+    run = _failed(context, acme, broken) if words[0] == "retry" else _started(context, acme, {"wait": "1h"})
+    before = the_run(context, acme.account_id, run)
     result = flask("run", *words, run, "--account", globex.slug)
     assert result.exit_code == 1
     assert "915673412780" not in result.output
-    assert the_run(house, acme.account_id, run) == before
+    assert the_run(context, acme.account_id, run) == before
 
 
 def test_another_account_s_failed_runs_are_not_retried(
-    flask: CommandLine, house: Journey, acme: Sender, globex: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: Destination
 ) -> None:
-    run = _failed(house, acme, broken)
+    run = _failed(context, acme, broken)
     flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", globex.slug)
-    assert the_run(house, acme.account_id, run)["status"] == "failed"
+    assert the_run(context, acme.account_id, run)["status"] == "failed"
 
 
 def test_flask_s_own_run_does_not_hide_the_group() -> None:

@@ -12,8 +12,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
-from app.ingest.accept import Journey
 from app.services import simulation, workflows
+from app.services.context import AppContext
+from tests.support.acceptance import fire_deadline
 from tests.support.builders import Sender, a_workflow, an_event
 
 EVENTS = [
@@ -124,15 +125,15 @@ PATTERNS = [
 
 
 @pytest.mark.parametrize("on", PATTERNS, ids=range(len(PATTERNS)))
-def test_a_backtest_equals_what_happened_live(on: Any, house: Journey, acme: Sender) -> None:
+def test_a_backtest_equals_what_happened_live(on: Any, context: AppContext, acme: Sender) -> None:
     chance = random.Random(7)
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on=on))
-    workflow = workflows.find_workflow(house, acme.account_id, "watch").id
-    before, moment = house.clock, datetime.now(UTC) - timedelta(hours=1)
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
+    workflow = workflows.find_workflow(context, acme.account_id, "watch").id
+    before, moment = context.clock, datetime.now(UTC) - timedelta(hours=1)
     try:
         for _ in range(120):
             moment += timedelta(seconds=chance.choice([0, 1, 5, 15]))
-            house.clock = lambda moment=moment: moment
+            context.clock = lambda moment=moment: moment
             acme.post(
                 an_event(
                     event=chance.choice(["view", "add", "buy", "chat"]),
@@ -141,18 +142,18 @@ def test_a_backtest_equals_what_happened_live(on: Any, house: Journey, acme: Sen
                 )
             )
         moment += timedelta(minutes=10)
-        house.clock = lambda: moment
+        context.clock = lambda: moment
         for subject in ("one", "two", "three"):
-            house.fire_deadline(acme.account_id, workflow, subject)
+            fire_deadline(context, acme.account_id, workflow, subject)
     finally:
-        house.clock = before
+        context.clock = before
     rule = simulation.rule_of(a_workflow(on=on))
     told = {
         (subject, matched)
-        for subject, starts in simulation.backtest(house, acme.account_id, rule, moment - timedelta(days=1))
+        for subject, starts in simulation.backtest(context, acme.account_id, rule, moment - timedelta(days=1))
         for _, matched in starts
     }
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT distinct_id, matched FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
         )
@@ -208,13 +209,13 @@ def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
     )
 
 
-def test_a_backtest_changes_nothing(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_a_backtest_changes_nothing(context: AppContext, acme: Sender, globex: Sender) -> None:
     acme.post(an_event())
     globex.post(an_event())
     rule = simulation.rule_of(a_workflow())
-    since = house.clock() - timedelta(days=1)
-    assert len(list(simulation.backtest(house, acme.account_id, rule, since))) == 1
-    with house.database.transaction() as connection:
+    since = context.clock() - timedelta(days=1)
+    assert len(list(simulation.backtest(context, acme.account_id, rule, since))) == 1
+    with context.database.transaction() as connection:
         count = connection.exec_driver_sql(
             "SELECT count(*) FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
 
@@ -136,12 +136,12 @@ def test_a_draft_without_mistakes_can_be_enabled(flask: CommandLine, acme: Sende
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
 
 
-def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     waiting = a_workflow(steps=[{"wait_for": "order_placed", "timeout": "1h"}])
-    workflows.save_draft(house, acme.account_id, waiting)
-    workflows.enable_workflow(house, acme.account_id, "watch")
+    workflows.save_draft(context, acme.account_id, waiting)
+    workflows.enable_workflow(context, acme.account_id, "watch")
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         jobs = connection.exec_driver_sql(
             "SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event'"
         )
@@ -194,9 +194,9 @@ def test_the_list_tells_of_drafts_with_mistakes(flask: CommandLine, acme: Sender
     ]
 
 
-def test_a_long_list_comes_in_pages(flask: CommandLine, house: Journey, acme: Sender) -> None:
+def test_a_long_list_comes_in_pages(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     for name in ("b", "c", "a"):
-        workflows.apply_workflow(house, acme.account_id, a_workflow(name=name))
+        workflows.apply_workflow(context, acme.account_id, a_workflow(name=name))
     first = flask("workflow", "list", "--limit", 2, "--account", acme.slug)
     assert [line.split("\t")[0] for line in first.stdout.splitlines()] == ["a", "b"]
     assert first.stderr == "There are more: --after b\n"
@@ -204,22 +204,24 @@ def test_a_long_list_comes_in_pages(flask: CommandLine, house: Journey, acme: Se
     assert (second.stdout.split("\t")[0], second.stderr) == ("c", "")
 
 
-def test_null_is_not_the_same_as_nothing(house: Journey, acme: Sender) -> None:
+def test_null_is_not_the_same_as_nothing(context: AppContext, acme: Sender) -> None:
     url = "https://a.example"
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
-    applied = workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"http": {"url": url, "json": None}}]))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
+    applied = workflows.apply_workflow(
+        context, acme.account_id, a_workflow(steps=[{"http": {"url": url, "json": None}}])
+    )
     assert (applied.version, applied.differences) == (2, ("steps[0].http.json",))
 
 
-def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on="order_placed"))
+def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on="order_placed"))
     result = flask("workflow", "show", "watch", "--version", 1, "--account", acme.slug)
     assert json.loads(result.stdout)["on"] == "product_view"
     assert result.stderr == "watch, version 1 of 2, enabled at version 2\n"
 
 
-def test_a_version_that_is_not_there_is_told_in_one_line(flask: CommandLine, house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+def test_a_version_that_is_not_there_is_told_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     result = flask("workflow", "show", "watch", "--version", 9, "--account", acme.slug)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: watch has the versions 1 to 1\n")

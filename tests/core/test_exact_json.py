@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.core.errors import Problem
 from app.core.exact_json import read_object, read_value
-from app.core.models import Problem
 
 REFUSED = [
     (b"", 400, "empty"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from app.core.errors import Unavailable
 from app.core.group_commit import Gathering
-from app.core.models import Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,17 +16,17 @@ from psycopg2.extras import RealDictCursor
 
 from app.core.ids import now, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db import accounts, event_writes
+from app.db import accounts, event_queries, event_writes
 from app.db.connection import Database
 from app.db.event_writes import Recorded, Recording
-from app.ingest.accept import Journey
+from app.services.context import AppContext
+from tests.support.acceptance import accept, current_account
 from tests.support.builders import Sender
 
 
-def recordings(house: Journey, sender: Sender) -> list[Recording]:
+def recordings(context: AppContext, sender: Sender) -> list[Recording]:
     """Three that may be written by the account's current copy."""
-    account = house.account_of_key(sender.token[3:11])
-    assert account is not None
+    account = current_account(context, sender.token)
     moment = now()
     event = Event(
         id=uuid7(moment),
@@ -40,7 +40,7 @@ def recordings(house: Journey, sender: Sender) -> list[Recording]:
         received_at=moment,
     )
     each = [replace(event, id=uuid7(moment), distinct_id=f"someone {number}") for number in range(3)]
-    return [Recording(account.copy.version, one, [], []) for one in each]
+    return [Recording(account.snapshot.version, one, [], []) for one in each]
 
 
 WRONG = [
@@ -55,17 +55,17 @@ WRONG = [
 
 @pytest.mark.parametrize("changes", WRONG, ids=str)
 def test_one_that_cannot_be_written_keeps_no_other_from_it(
-    house: Journey, acme: Sender, globex: Sender, changes: dict[str, str]
+    context: AppContext, acme: Sender, globex: Sender, changes: dict[str, str]
 ) -> None:
-    first, wrong, last = recordings(house, acme)
+    first, wrong, last = recordings(context, acme)
     wrong = replace(wrong, event=replace(wrong.event, **changes))
-    other = recordings(house, globex)[0]
-    answers = event_writes.record_events(house.database, [first, wrong, last, other])
+    other = recordings(context, globex)[0]
+    answers = event_writes.record_events(context.database, [first, wrong, last, other])
     assert [answers[place] for place in (0, 2, 3)] == [Recorded()] * 3
     assert isinstance(answers[1], Exception)
-    with house.database.lend() as connection:
+    with context.database.lend() as connection:
         for one in (first, last, other):
-            kept = event_writes.find_event(connection, one.event.account_id, one.event.id)
+            kept = event_queries.find_event(connection, one.event.account_id, one.event.id)
             assert kept is not None
             assert kept.distinct_id == one.event.distinct_id
 
@@ -74,10 +74,12 @@ def test_one_that_cannot_be_written_keeps_no_other_from_it(
 ODD = "'; \\ \\u0041 \\\\ \" $1 {} \x01\x1f\x7f\u2028 é 😀 %s \t\n"
 
 
-def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit(house: Journey, acme: Sender) -> None:
+def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit(
+    context: AppContext, acme: Sender
+) -> None:
     data = '{"n": [9007199254740993, 12345678901234567890123456789.10, 0.1000, 1e-20, -0.0], "o\\\\d\'": "\\u00e9\\""}'
     stored = data.replace("1e-20", "0.00000000000000000001").replace("-0.0", "0.0").replace("\\u00e9", "é")
-    first, second, _ = recordings(house, acme)
+    first, second, _ = recordings(context, acme)
     odd = replace(
         second.event,
         event=ODD,
@@ -90,49 +92,49 @@ def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit
     )
     told = Decision(None, ODD, None, started=False, contributing=False, reason=ODD)
     assert (
-        event_writes.record_events(house.database, [first, replace(second, event=odd, decisions=[told])])
+        event_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[told])])
         == [Recorded()] * 2
     )
-    (kept,) = kept_of(house, odd.id)
+    (kept,) = kept_of(context, odd.id)
     assert [kept[name] for name in ("event", "distinct_id", "phone", "via")] == [ODD] * 4
     assert [kept["data"], kept["extra"]] == [stored] * 2
     assert json.loads(kept["warnings"]) == [ODD, ODD]
     assert json.loads(kept["decisions"]) == [{"workflow": ODD, "version": None, "started": False, "reason": ODD}]
     assert kept["received_at"] == odd.received_at
-    (plain,) = kept_of(house, first.event.id)
+    (plain,) = kept_of(context, first.event.id)
     assert [plain[name] for name in ("phone", "extra", "decisions", "warnings", "via", "augmented")] == [None] * 6
 
 
-def kept_of(house: Journey, event_id: UUID, table: str = "events") -> list[dict[str, Any]]:
+def kept_of(context: AppContext, event_id: UUID, table: str = "events") -> list[dict[str, Any]]:
     """What a table holds of an event: all columns, JSON as its text, of jobs those that are the event's."""
     where = {"events": "id = %(id)s", "runs": "event_id = %(id)s"}.get(
         table,
         "convert_from(payload, 'UTF8') LIKE '%%:' || %(id)s "
         "OR dedupe_key IN (SELECT account_id || ':' || id || ':1' FROM runs WHERE event_id = %(id)s)",
     )
-    with house.database.lend() as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+    with context.database.lend() as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
         psycopg2.extras.register_default_jsonb(cursor, loads=str)
         cursor.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY id", {"id": str(event_id)})
         return [dict(row) for row in cursor]
 
 
-def test_events_are_written_alike_together_and_alone(house: Journey, acme: Sender) -> None:
+def test_events_are_written_alike_together_and_alone(context: AppContext, acme: Sender) -> None:
     one, other, third = (
-        starting(recording, runs) for recording, runs in zip(recordings(house, acme), (2, 0, 1), strict=True)
+        starting(recording, runs) for recording, runs in zip(recordings(context, acme), (2, 0, 1), strict=True)
     )
     portion = [one, replace(other, awaited=True), replace(third, awaited=True)]
-    assert event_writes.record_events(house.database, portion) == [Recorded()] * 3
-    together = [all_of(house, recording) for recording in portion]
+    assert event_writes.record_events(context.database, portion) == [Recorded()] * 3
+    together = [all_of(context, recording) for recording in portion]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
-    with house.database.lend() as connection, connection.cursor() as cursor:
+    with context.database.lend() as connection, connection.cursor() as cursor:
         for recording in portion:
             cursor.execute("DELETE FROM events WHERE id = %s", (str(recording.event.id),))
             cursor.execute(
                 "DELETE FROM pgqueuer WHERE convert_from(payload, 'UTF8') LIKE %s", (f"{acme.account_id}:%",)
             )
             cursor.execute("DELETE FROM runs WHERE event_id = %s", (str(recording.event.id),))
-    assert [event_writes.record_event(house.database, recording) for recording in portion] == [Recorded()] * 3
-    assert [all_of(house, recording) for recording in portion] == together
+    assert [event_writes.record_event(context.database, recording) for recording in portion] == [Recorded()] * 3
+    assert [all_of(context, recording) for recording in portion] == together
 
 
 def starting(recording: Recording, number: int) -> Recording:
@@ -145,14 +147,14 @@ def starting(recording: Recording, number: int) -> Recording:
     return replace(recording, runs=runs)
 
 
-def all_of(house: Journey, recording: Recording) -> list[list[dict[str, Any]]]:
+def all_of(context: AppContext, recording: Recording) -> list[list[dict[str, Any]]]:
     """An event, its runs and jobs, but for what Postgres counts by itself."""
     jobs = [
         {name: value if name != "payload" else bytes(value) for name, value in job.items() if name not in _COUNTED}
-        for job in kept_of(house, recording.event.id, "pgqueuer")
+        for job in kept_of(context, recording.event.id, "pgqueuer")
     ]
     jobs.sort(key=lambda job: job["payload"])
-    return [kept_of(house, recording.event.id), kept_of(house, recording.event.id, "runs"), jobs]
+    return [kept_of(context, recording.event.id), kept_of(context, recording.event.id, "runs"), jobs]
 
 
 _COUNTED = ("id", "created", "updated", "heartbeat", "execute_after")
@@ -160,60 +162,58 @@ _COUNTED = ("id", "created", "updated", "heartbeat", "execute_after")
 
 @pytest.mark.parametrize("runs", [0, 1])
 def test_nothing_is_written_of_those_whose_copy_is_stale(
-    house: Journey, acme: Sender, globex: Sender, runs: int
+    context: AppContext, acme: Sender, globex: Sender, runs: int
 ) -> None:
-    mine = [starting(recording, runs) for recording in recordings(house, acme)]
-    theirs = [starting(recording, runs) for recording in recordings(house, globex)]
+    mine = [starting(recording, runs) for recording in recordings(context, acme)]
+    theirs = [starting(recording, runs) for recording in recordings(context, globex)]
     mine[2] = replace(mine[2], awaited=True)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.grow_version(connection, acme.account_id)
     nobodys = replace(theirs[2], event=replace(theirs[2].event, account_id=0))
     portion = [mine[0], theirs[0], mine[1], nobodys, theirs[1], mine[2]]
     stale, written = Recorded(stale=True), Recorded()
-    assert event_writes.record_events(house.database, portion) == [stale, written, stale, stale, written, stale]
-    rows = [[len(rows) for rows in all_of(house, recording)] for recording in portion]
+    assert event_writes.record_events(context.database, portion) == [stale, written, stale, stale, written, stale]
+    rows = [[len(rows) for rows in all_of(context, recording)] for recording in portion]
     assert rows == [[0, 0, 0] if recording not in theirs else [1, runs, runs] for recording in portion]
 
 
 @pytest.mark.parametrize("runs", [0, 1])
-def test_an_answer_that_got_lost_is_given_again(house: Journey, acme: Sender, globex: Sender, runs: int) -> None:
-    portion = [starting(recording, runs) for sender in (acme, globex) for recording in recordings(house, sender)]
+def test_an_answer_that_got_lost_is_given_again(context: AppContext, acme: Sender, globex: Sender, runs: int) -> None:
+    portion = [starting(recording, runs) for sender in (acme, globex) for recording in recordings(context, sender)]
     written, late = portion[:5], portion[5]
-    assert event_writes.record_events(house.database, written) == [Recorded()] * 5
-    assert event_writes.record_events(house.database, written) == [Recorded()] * 5
+    assert event_writes.record_events(context.database, written) == [Recorded()] * 5
+    assert event_writes.record_events(context.database, written) == [Recorded()] * 5
     # The copy has become stale since; that of the others is still the current one.
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.grow_version(connection, acme.account_id)
-    assert event_writes.record_events(house.database, written[:3]) == [Recorded()] * 3
-    assert event_writes.record_events(house.database, [*written[:3], late]) == [Recorded()] * 4
-    assert [len(kept_of(house, recording.event.id)) for recording in portion] == [1] * 6
-    assert [len(kept_of(house, recording.event.id, "runs")) for recording in portion] == [runs] * 6
+    assert event_writes.record_events(context.database, written[:3]) == [Recorded()] * 3
+    assert event_writes.record_events(context.database, [*written[:3], late]) == [Recorded()] * 4
+    assert [len(kept_of(context, recording.event.id)) for recording in portion] == [1] * 6
+    assert [len(kept_of(context, recording.event.id, "runs")) for recording in portion] == [runs] * 6
 
 
-def test_no_event_waits_for_a_large_one(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_no_event_waits_for_a_large_one(context: AppContext, acme: Sender, globex: Sender) -> None:
     large, small, other = (
-        recordings(house, acme)[0].event,
-        recordings(house, acme)[1].event,
-        recordings(house, globex)[0],
+        recordings(context, acme)[0].event,
+        recordings(context, acme)[1].event,
+        recordings(context, globex)[0],
     )
     large = replace(large, data_json=json.dumps({"text": "x" * 20_000}))
-    mine, theirs = house.account_of_key(acme.token[3:11]), house.account_of_key(globex.token[3:11])
-    assert mine is not None
-    assert theirs is not None
-    with closing(psycopg2.connect(house.settings.database_url)) as connection, ThreadPoolExecutor(1) as threads:
+    mine, theirs = current_account(context, acme.token), current_account(context, globex.token)
+    with closing(psycopg2.connect(context.settings.database_url)) as connection, ThreadPoolExecutor(1) as threads:
         # Postgres keeps the large one waiting: somebody might be about to commit one with its id.
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) VALUES (%s, %s, 'e', 'd', '{}', %s)",
                 (large.account_id, str(large.id), large.received_at),
             )
-            waits = threads.submit(house.accept, mine, large, lambda account: None)
+            waits = threads.submit(accept, context, mine, large)
             held_up = 0
             while not held_up:
                 cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
                 (held_up,) = cursor.fetchone() or (0,)
-            assert house.accept(mine, small, lambda account: None).id == small.id
-            assert house.accept(theirs, other.event, lambda account: None).id == other.event.id
+            assert accept(context, mine, small).id == small.id
+            assert accept(context, theirs, other.event).id == other.event.id
             assert not waits.done()
         connection.rollback()
         assert waits.result(30).id == large.id
@@ -222,8 +222,8 @@ def test_no_event_waits_for_a_large_one(house: Journey, acme: Sender, globex: Se
 @pytest.mark.parametrize(
     "statement", [event_writes._RECORD_MANY, event_writes._RECORD_MANY_STARTING], ids=["plain", "starting"]
 )
-def test_not_all_accounts_are_read_for_a_few_events(house: Journey, statement: str) -> None:
-    with house.database.lend() as connection, connection.cursor() as cursor:
+def test_not_all_accounts_are_read_for_a_few_events(context: AppContext, statement: str) -> None:
+    with context.database.lend() as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         try:
             cursor.execute(
@@ -244,15 +244,15 @@ def test_not_all_accounts_are_read_for_a_few_events(house: Journey, statement: s
 
 @pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
 def test_however_many_connections_were_cut_events_are_written_at_once(
-    house: Journey, acme: Sender, together: bool
+    context: AppContext, acme: Sender, together: bool
 ) -> None:
-    database = Database(house.settings)
+    database = Database(context.settings)
     with ExitStack() as lent:
-        pids = [lent.enter_context(database.lend()).info.backend_pid for _ in range(house.settings.database_pool)]
-    with closing(psycopg2.connect(house.settings.database_url)) as other, other.cursor() as cursor:
+        pids = [lent.enter_context(database.lend()).info.backend_pid for _ in range(context.settings.database_pool)]
+    with closing(psycopg2.connect(context.settings.database_url)) as other, other.cursor() as cursor:
         cursor.execute("SELECT bool_and(pg_terminate_backend(pid, 5000)) FROM unnest(%s) AS pid", (pids,))
         assert cursor.fetchone() == (True,)
-    portion = recordings(house, acme)
+    portion = recordings(context, acme)
     if together:
         assert event_writes.record_events(database, portion) == [Recorded()] * 3
     else:

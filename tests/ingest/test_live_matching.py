@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from app.cli.devserver.supervisor import Command, stop_together
-from app.ingest.accept import Journey
 from app.services import simulation, workflows
+from app.services.context import AppContext
 from app.workflows.matching.simulation import simulate
 from tests.support.builders import a_sender, a_workflow, an_event
 from tests.support.server import Server, running_server
@@ -36,10 +36,10 @@ PATTERNS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def running(house: Journey) -> Iterator[Server]:
+def running(context: AppContext) -> Iterator[Server]:
     environment = {
-        "DATABASE_URL": house.settings.database_url,
-        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "DATABASE_URL": context.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "LOG_LEVEL": "error",
     }
     worker = Command(
@@ -58,10 +58,10 @@ def _clean_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def test_what_is_stored_equals_the_simulation_in_the_order_of_acceptance(house: Journey, running: Server) -> None:
-    sender = a_sender(house, running, "acme")
+def test_what_is_stored_equals_the_simulation_in_the_order_of_acceptance(context: AppContext, running: Server) -> None:
+    sender = a_sender(context, running, "acme")
     for name, on in PATTERNS.items():
-        workflows.apply_workflow(house, sender.account_id, a_workflow(name=name, on=on))
+        workflows.apply_workflow(context, sender.account_id, a_workflow(name=name, on=on))
     answers: list[dict[str, Any]] = []
 
     def post_many(seed: int) -> None:
@@ -82,24 +82,24 @@ def test_what_is_stored_equals_the_simulation_in_the_order_of_acceptance(house: 
     for thread in threads:
         thread.join()
     assert len(answers) == THREADS * POSTS
-    _wait_for_deadlines(house, sender.account_id)
+    _wait_for_deadlines(context, sender.account_id)
 
     contributing: dict[str, bool] = defaultdict(bool)
     expected = set()
     for name, on in PATTERNS.items():
         rule = simulation.rule_of(a_workflow(name=name, on=on))
-        for happened in simulate(rule, _in_order(house, sender.account_id)):
+        for happened in simulate(rule, _in_order(context, sender.account_id)):
             if happened.seen is not None:
                 contributing[happened.seen.id] |= happened.contributing
             if happened.fired:
                 expected.add((name, tuple(str(used) for used in happened.matched)))
-    assert _runs(house, sender.account_id) == expected
+    assert _runs(context, sender.account_id) == expected
     assert {answer["id"]: answer["contributing"] for answer in answers} == contributing
     assert {name for name, _ in expected} == set(PATTERNS)
 
 
-def _in_order(house: Journey, account_id: int) -> list[simulation.Seen]:
-    with house.database.transaction() as connection:
+def _in_order(context: AppContext, account_id: int) -> list[simulation.Seen]:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT id::text, event, distinct_id, data, received_at FROM events WHERE account_id = %(account)s ORDER BY id",
             {"account": account_id},
@@ -112,8 +112,8 @@ def _in_order(house: Journey, account_id: int) -> list[simulation.Seen]:
         ]
 
 
-def _runs(house: Journey, account_id: int) -> set[tuple[str, tuple[str, ...]]]:
-    with house.database.transaction() as connection:
+def _runs(context: AppContext, account_id: int) -> set[tuple[str, tuple[str, ...]]]:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT name, matched FROM runs JOIN workflows USING (account_id) "
             "WHERE account_id = %(account)s AND workflows.id = workflow_id",
@@ -122,10 +122,10 @@ def _runs(house: Journey, account_id: int) -> set[tuple[str, tuple[str, ...]]]:
         return {(name, tuple(str(used) for used in matched)) for name, matched in rows}
 
 
-def _wait_for_deadlines(house: Journey, account_id: int) -> None:
+def _wait_for_deadlines(context: AppContext, account_id: int) -> None:
     patience = time.monotonic() + 30
     while time.monotonic() < patience:
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             armed = connection.exec_driver_sql(
                 "SELECT count(*) FROM progress WHERE account_id = %(account)s AND deadline IS NOT NULL",
                 {"account": account_id},

@@ -15,9 +15,10 @@ import pytest
 
 from app.db import match_state
 from app.db.match_state import subject_of_payload
-from app.ingest.accept import Journey
 from app.services import workflows
-from app.worker.executor import sweep
+from app.services.context import AppContext
+from app.worker.housekeeping import sweep
+from tests.support.acceptance import fire_deadline
 from tests.support.builders import Sender, a_workflow, an_event
 
 
@@ -35,15 +36,15 @@ class Clock:
 
 
 @pytest.fixture
-def clock(house: Journey) -> Iterator[Clock]:
-    before, house.clock = house.clock, Clock()
-    yield house.clock
-    house.clock = before
+def clock(context: AppContext) -> Iterator[Clock]:
+    before, context.clock = context.clock, Clock()
+    yield context.clock
+    context.clock = before
 
 
-def apply(house: Journey, sender: Sender, **changes: Any) -> UUID:
-    workflows.apply_workflow(house, sender.account_id, a_workflow(**changes))
-    return workflows.find_workflow(house, sender.account_id, changes.get("name", "watch")).id
+def apply(context: AppContext, sender: Sender, **changes: Any) -> UUID:
+    workflows.apply_workflow(context, sender.account_id, a_workflow(**changes))
+    return workflows.find_workflow(context, sender.account_id, changes.get("name", "watch")).id
 
 
 def post(sender: Sender, name: str, **changes: Any) -> dict[str, Any]:
@@ -53,56 +54,56 @@ def post(sender: Sender, name: str, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def rows(house: Journey, query: str, **values: Any) -> list[dict[str, Any]]:
-    with house.database.transaction() as connection:
+def rows(context: AppContext, query: str, **values: Any) -> list[dict[str, Any]]:
+    with context.database.transaction() as connection:
         return [dict(row) for row in connection.exec_driver_sql(query, values).mappings()]
 
 
-def runs_of(house: Journey, sender: Sender) -> list[dict[str, Any]]:
-    return rows(house, "SELECT * FROM runs WHERE account_id = %(account)s ORDER BY id", account=sender.account_id)
+def runs_of(context: AppContext, sender: Sender) -> list[dict[str, Any]]:
+    return rows(context, "SELECT * FROM runs WHERE account_id = %(account)s ORDER BY id", account=sender.account_id)
 
 
-def decision_of(house: Journey, answer: dict[str, Any]) -> dict[str, Any]:
-    (row,) = rows(house, "SELECT decisions FROM events WHERE id = %(id)s", id=answer["id"])
+def decision_of(context: AppContext, answer: dict[str, Any]) -> dict[str, Any]:
+    (row,) = rows(context, "SELECT decisions FROM events WHERE id = %(id)s", id=answer["id"])
     (decision,) = row["decisions"]
     found: dict[str, Any] = decision
     return found
 
 
-def test_three_of_three_start_a_run_with_the_events_that_it_used(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 3, "of": "failed", "within": "1h"})
+def test_three_of_three_start_a_run_with_the_events_that_it_used(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 3, "of": "failed", "within": "1h"})
     answers = [post(acme, "failed") for _ in range(3)]
     assert [len(answer["runs"]) for answer in answers] == [0, 0, 1]
     assert [answer["contributing"] for answer in answers] == [True, True, True]
-    (run,) = runs_of(house, acme)
+    (run,) = runs_of(context, acme)
     assert [str(used) for used in run["matched"]] == [answer["id"] for answer in answers]
 
 
-def test_the_decision_tells_where_the_subject_stands(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 3, "of": "failed", "within": "1h"})
+def test_the_decision_tells_where_the_subject_stands(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 3, "of": "failed", "within": "1h"})
     post(acme, "failed")
-    decision = decision_of(house, post(acme, "failed"))
+    decision = decision_of(context, post(acme, "failed"))
     assert decision["started"] is False
     assert "2 of 3" in decision["reason"]
 
 
-def test_each_person_has_progress_of_their_own(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 2, "of": "failed"})
+def test_each_person_has_progress_of_their_own(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 2, "of": "failed"})
     assert post(acme, "failed", distinct_id="one")["runs"] == []
     assert post(acme, "failed", distinct_id="two")["runs"] == []
     assert len(post(acme, "failed", distinct_id="one")["runs"]) == 1
 
 
-def test_a_key_says_whose_progress_is_counted(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"seq": ["packed", "sent"]}, key="data.order_id")
+def test_a_key_says_whose_progress_is_counted(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"seq": ["packed", "sent"]}, key="data.order_id")
     post(acme, "packed", distinct_id="one", data={"order_id": 7})
     assert post(acme, "sent", distinct_id="two", data={"order_id": 8})["runs"] == []
     assert len(post(acme, "sent", distinct_id="two", data={"order_id": 7})["runs"]) == 1
-    assert "data.order_id" in decision_of(house, post(acme, "sent", data={}))["reason"]
+    assert "data.order_id" in decision_of(context, post(acme, "sent", data={}))["reason"]
 
 
-def test_windows_count_from_the_moment_of_acceptance(house: Journey, acme: Sender, clock: Clock) -> None:
-    apply(house, acme, on={"seq": ["a", "b"], "within": "10m"})
+def test_windows_count_from_the_moment_of_acceptance(context: AppContext, acme: Sender, clock: Clock) -> None:
+    apply(context, acme, on={"seq": ["a", "b"], "within": "10m"})
     post(acme, "a")
     clock.forward(601)
     assert post(acme, "b")["runs"] == []
@@ -111,8 +112,8 @@ def test_windows_count_from_the_moment_of_acceptance(house: Journey, acme: Sende
     assert len(post(acme, "b")["runs"]) == 1
 
 
-def test_a_repeated_idempotency_key_moves_nothing(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 2, "of": "failed"})
+def test_a_repeated_idempotency_key_moves_nothing(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 2, "of": "failed"})
     body = an_event(event="failed")
     first, second = (acme.post(body, Idempotency_Key="once").get_json() for _ in range(2))
     assert (first["duplicate"], second["duplicate"]) == (False, True)
@@ -122,15 +123,15 @@ def test_a_repeated_idempotency_key_moves_nothing(house: Journey, acme: Sender) 
 ABANDONED = {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}
 
 
-def fire(house: Journey, sender: Sender, workflow: UUID, subject: str = "915673412780") -> None:
-    house.fire_deadline(sender.account_id, workflow, subject)
+def fire(context: AppContext, sender: Sender, workflow: UUID, subject: str = "915673412780") -> None:
+    fire_deadline(context, sender.account_id, workflow, subject)
 
 
-def test_a_deadline_is_a_delayed_job_and_starts_a_run(house: Journey, acme: Sender, clock: Clock) -> None:
-    workflow = apply(house, acme, on=ABANDONED)
+def test_a_deadline_is_a_delayed_job_and_starts_a_run(context: AppContext, acme: Sender, clock: Clock) -> None:
+    workflow = apply(context, acme, on=ABANDONED)
     answer = post(acme, "cart_updated")
     jobs = rows(
-        house,
+        context,
         "SELECT convert_from(payload, 'UTF8') AS payload, execute_after FROM pgqueuer WHERE entrypoint = 'deadline' "
         "AND convert_from(payload, 'UTF8') LIKE %(like)s",
         like=f"{acme.account_id}:%",
@@ -139,75 +140,77 @@ def test_a_deadline_is_a_delayed_job_and_starts_a_run(house: Journey, acme: Send
     assert subject_of_payload(job["payload"].split(":")[2]) == "915673412780"
     assert timedelta(0) < job["execute_after"] - clock.moment - timedelta(minutes=30) < timedelta(seconds=1)
     clock.forward(1801)
-    fire(house, acme, workflow)
-    (run,) = runs_of(house, acme)
+    fire(context, acme, workflow)
+    (run,) = runs_of(context, acme)
     assert [str(used) for used in run["matched"]] == [answer["id"]]
-    fire(house, acme, workflow)
-    assert len(runs_of(house, acme)) == 1
+    fire(context, acme, workflow)
+    assert len(runs_of(context, acme)) == 1
 
 
-def test_a_disarmed_deadline_does_nothing(house: Journey, acme: Sender, clock: Clock) -> None:
-    workflow = apply(house, acme, on=ABANDONED)
+def test_a_disarmed_deadline_does_nothing(context: AppContext, acme: Sender, clock: Clock) -> None:
+    workflow = apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
     clock.forward(1800)
     assert post(acme, "order_placed")["contributing"] is False
     clock.forward(60)
-    fire(house, acme, workflow)
-    assert runs_of(house, acme) == []
+    fire(context, acme, workflow)
+    assert runs_of(context, acme) == []
 
 
-def test_a_deadline_whose_job_is_late_fires_before_the_next_event(house: Journey, acme: Sender, clock: Clock) -> None:
-    workflow = apply(house, acme, on=ABANDONED)
+def test_a_deadline_whose_job_is_late_fires_before_the_next_event(
+    context: AppContext, acme: Sender, clock: Clock
+) -> None:
+    workflow = apply(context, acme, on=ABANDONED)
     first = post(acme, "cart_updated")
     clock.forward(1801)
     assert post(acme, "order_placed")["runs"] == []
-    fire(house, acme, workflow)
-    (run,) = runs_of(house, acme)
+    fire(context, acme, workflow)
+    (run,) = runs_of(context, acme)
     assert str(run["event_id"]) == first["id"]
 
 
-def test_at_most_one_start_a_day(house: Journey, acme: Sender, clock: Clock) -> None:
-    apply(house, acme, on="product_view", again="1d")
+def test_at_most_one_start_a_day(context: AppContext, acme: Sender, clock: Clock) -> None:
+    apply(context, acme, on="product_view", again="1d")
     assert len(post(acme, "product_view")["runs"]) == 1
     clock.forward(86_399)
     suppressed = post(acme, "product_view")
     assert suppressed["runs"] == []
-    assert decision_of(house, suppressed)["reason"].startswith("suppressed: again")
+    assert decision_of(context, suppressed)["reason"].startswith("suppressed: again")
     clock.forward(1)
     assert len(post(acme, "product_view")["runs"]) == 1
 
 
-def test_once_is_once_over_versions(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on="product_view", again="once")
+def test_once_is_once_over_versions(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on="product_view", again="once")
     assert len(post(acme, "product_view")["runs"]) == 1
-    apply(house, acme, on="product_view", again="once", description="the second version")
+    apply(context, acme, on="product_view", again="once", description="the second version")
     assert post(acme, "product_view")["runs"] == []
 
 
-def test_a_new_version_begins_with_empty_progress(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 2, "of": "failed"})
+def test_a_new_version_begins_with_empty_progress(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 2, "of": "failed"})
     post(acme, "failed")
-    apply(house, acme, on={"times": 2, "of": "failed"}, description="the second version")
+    apply(context, acme, on={"times": 2, "of": "failed"}, description="the second version")
     assert post(acme, "failed")["runs"] == []
     assert len(post(acme, "failed")["runs"]) == 1
 
 
-def test_several_workflows_move_by_one_event(house: Journey, acme: Sender) -> None:
-    apply(house, acme, name="alone")
-    apply(house, acme, name="pair", on={"times": 2, "of": "product_view"})
-    apply(house, acme, name="any", on={"event": "*", "where": "data.product_id == '65432'"})
+def test_several_workflows_move_by_one_event(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, name="alone")
+    apply(context, acme, name="pair", on={"times": 2, "of": "product_view"})
+    apply(context, acme, name="any", on={"event": "*", "where": "data.product_id == '65432'"})
     assert len(post(acme, "product_view")["runs"]) == 2
     assert len(post(acme, "product_view")["runs"]) == 3
 
 
-def test_concurrent_posts_of_one_person_count_each_once(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"times": 5, "of": "failed"})
+def test_concurrent_posts_of_one_person_count_each_once(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"times": 5, "of": "failed"})
     answers: list[dict[str, Any]] = []
 
     def many() -> None:
         for _ in range(10):
             answers.append(post(acme, "failed"))
-        house.database.let_go()
+        context.database.let_go()
 
     threads = [threading.Thread(target=many) for _ in range(4)]
     for thread in threads:
@@ -215,71 +218,71 @@ def test_concurrent_posts_of_one_person_count_each_once(house: Journey, acme: Se
     for thread in threads:
         thread.join()
     assert sum(len(answer["runs"]) for answer in answers) == 8
-    used = [event for run in runs_of(house, acme) for event in run["matched"]]
+    used = [event for run in runs_of(context, acme) for event in run["matched"]]
     assert len(used) == len(set(used)) == 40
 
 
-def test_events_of_one_person_lie_in_the_order_of_acceptance(house: Journey, acme: Sender, clock: Clock) -> None:
-    apply(house, acme, on={"times": 9, "of": "failed"})
+def test_events_of_one_person_lie_in_the_order_of_acceptance(context: AppContext, acme: Sender, clock: Clock) -> None:
+    apply(context, acme, on={"times": 9, "of": "failed"})
     ids = [post(acme, "failed")["id"] for _ in range(3)]
     found = rows(
-        house, "SELECT id::text, received_at FROM events WHERE account_id = %(a)s ORDER BY id", a=acme.account_id
+        context, "SELECT id::text, received_at FROM events WHERE account_id = %(a)s ORDER BY id", a=acme.account_id
     )
     assert [row["id"] for row in found] == ids
     assert len({row["received_at"] for row in found}) == 3
 
 
-def test_progress_can_be_read_in_postgres(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"seq": ["a", "b"]})
+def test_progress_can_be_read_in_postgres(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"seq": ["a", "b"]})
     answer = post(acme, "a")
-    (row,) = rows(house, "SELECT progress FROM progress WHERE account_id = %(account)s", account=acme.account_id)
+    (row,) = rows(context, "SELECT progress FROM progress WHERE account_id = %(account)s", account=acme.account_id)
     assert answer["id"] in json.dumps(row["progress"])
 
 
 def test_progress_from_before_a_workflow_was_disabled_does_not_count(
-    house: Journey, acme: Sender, clock: Clock
+    context: AppContext, acme: Sender, clock: Clock
 ) -> None:
-    workflow = apply(house, acme, on=ABANDONED)
+    workflow = apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
-    workflows.disable_workflow(house, acme.account_id, "watch")
+    workflows.disable_workflow(context, acme.account_id, "watch")
     clock.forward(3_600)
-    workflows.enable_workflow(house, acme.account_id, "watch")
+    workflows.enable_workflow(context, acme.account_id, "watch")
     post(acme, "cart_updated")
-    fire(house, acme, workflow)
-    assert runs_of(house, acme) == []
+    fire(context, acme, workflow)
+    assert runs_of(context, acme) == []
     clock.forward(1_801)
-    fire(house, acme, workflow)
-    assert len(runs_of(house, acme)) == 1
+    fire(context, acme, workflow)
+    assert len(runs_of(context, acme)) == 1
 
 
-def test_an_event_called_by_the_sign_for_any_starts_a_workflow_once(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"event": "*"})
+def test_an_event_called_by_the_sign_for_any_starts_a_workflow_once(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"event": "*"})
     assert len(post(acme, "*")["runs"]) == 1
 
 
-def test_a_filter_that_names_a_nul_refuses_no_event(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"event": "product_view", "where": 'data["a\\u0000b"] > 3'})
-    assert decision_of(house, post(acme, "product_view"))["started"] is False
+def test_a_filter_that_names_a_nul_refuses_no_event(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"event": "product_view", "where": 'data["a\\u0000b"] > 3'})
+    assert decision_of(context, post(acme, "product_view"))["started"] is False
 
 
-def test_a_deadline_whose_job_is_lost_gets_another(house: Journey, acme: Sender, clock: Clock) -> None:
-    apply(house, acme, on=ABANDONED)
+def test_a_deadline_whose_job_is_lost_gets_another(context: AppContext, acme: Sender, clock: Clock) -> None:
+    apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
     like = {"like": f"{acme.account_id}:%"}
     jobs = "FROM pgqueuer WHERE entrypoint = 'deadline' AND convert_from(payload, 'UTF8') LIKE %(like)s"
-    (before,) = rows(house, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like)
-    with house.database.transaction() as connection:
+    (before,) = rows(context, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like)
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(f"DELETE {jobs}", like)
     clock.forward(1_800 + 61)
-    sweep(house)
-    sweep(house)
-    assert rows(house, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like) == [before]
+    sweep(context)
+    sweep(context)
+    assert rows(context, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like) == [before]
 
 
 def test_an_event_whose_commit_was_not_heard_of_is_stored_once(
-    house: Journey, acme: Sender, monkeypatch: pytest.MonkeyPatch
+    context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply(house, acme, on={"times": 2, "of": "failed"})
+    apply(context, acme, on={"times": 2, "of": "failed"})
     write = match_state.write_and_commit
 
     def lose_the_answer(connection: Any, *arguments: Any) -> None:
@@ -290,28 +293,28 @@ def test_an_event_whose_commit_was_not_heard_of_is_stored_once(
 
     monkeypatch.setattr(match_state, "write_and_commit", lose_the_answer)
     answer = post(acme, "failed")
-    found = rows(house, "SELECT id::text FROM events WHERE account_id = %(account)s", account=acme.account_id)
+    found = rows(context, "SELECT id::text FROM events WHERE account_id = %(account)s", account=acme.account_id)
     assert [row["id"] for row in found] == [answer["id"]]
     assert len(post(acme, "failed")["runs"]) == 1
 
 
-def test_a_decision_says_what_dropped_or_disarmed_it(house: Journey, acme: Sender) -> None:
-    apply(house, acme, on={"seq": ["cart_updated", "checkout"], "unless": "cart_emptied"})
+def test_a_decision_says_what_dropped_or_disarmed_it(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"seq": ["cart_updated", "checkout"], "unless": "cart_emptied"})
     post(acme, "cart_updated")
-    assert decision_of(house, post(acme, "cart_emptied"))["reason"].startswith("dropped by cart_emptied")
-    apply(house, acme, on=ABANDONED)
+    assert decision_of(context, post(acme, "cart_emptied"))["reason"].startswith("dropped by cart_emptied")
+    apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
-    assert decision_of(house, post(acme, "order_placed"))["reason"] == "disarmed by order_placed"
+    assert decision_of(context, post(acme, "order_placed"))["reason"] == "disarmed by order_placed"
 
 
-def test_progress_whose_windows_are_over_is_swept(house: Journey, acme: Sender, clock: Clock) -> None:
-    apply(house, acme, on={"seq": ["a", "b"], "within": "1h"})
-    apply(house, acme, name="endless", on={"seq": ["a", "b"]})
+def test_progress_whose_windows_are_over_is_swept(context: AppContext, acme: Sender, clock: Clock) -> None:
+    apply(context, acme, on={"seq": ["a", "b"], "within": "1h"})
+    apply(context, acme, name="endless", on={"seq": ["a", "b"]})
     post(acme, "a")
     clock.forward(3_600 + 86_401)
-    sweep(house)
+    sweep(context)
     left = rows(
-        house,
+        context,
         "SELECT name FROM progress JOIN workflows USING (account_id) "
         "WHERE account_id = %(account)s AND workflows.id = workflow_id",
         account=acme.account_id,
@@ -319,56 +322,56 @@ def test_progress_whose_windows_are_over_is_swept(house: Journey, acme: Sender, 
     assert [row["name"] for row in left] == ["endless"]
 
 
-def test_every_run_that_is_started_is_counted(house: Journey, acme: Sender, clock: Clock) -> None:
+def test_every_run_that_is_started_is_counted(context: AppContext, acme: Sender, clock: Clock) -> None:
     def counted() -> float:
         return prometheus_client.REGISTRY.get_sample_value("signalbox_runs_started_total") or 0.0
 
     before = counted()
-    abandoned = apply(house, acme, on={"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]})
-    apply(house, acme, name="alone", on="chat")
-    apply(house, acme, name="twice", on={"times": 2, "of": "chat"})
+    abandoned = apply(context, acme, on={"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]})
+    apply(context, acme, name="alone", on="chat")
+    apply(context, acme, name="twice", on={"times": 2, "of": "chat"})
     post(acme, "chat")
-    assert counted() - before == len(runs_of(house, acme)) == 1
+    assert counted() - before == len(runs_of(context, acme)) == 1
     post(acme, "chat")
-    assert counted() - before == len(runs_of(house, acme)) == 3
+    assert counted() - before == len(runs_of(context, acme)) == 3
     # One deadline is met by an event that comes after it, the other by the queue.
     post(acme, "cart_updated")
     clock.forward(31 * 60)
     post(acme, "cart_updated")
-    assert counted() - before == len(runs_of(house, acme)) == 4
+    assert counted() - before == len(runs_of(context, acme)) == 4
     clock.forward(31 * 60)
-    house.fire_deadline(acme.account_id, abandoned, "915673412780")
-    assert counted() - before == len(runs_of(house, acme)) == 5
+    fire_deadline(context, acme.account_id, abandoned, "915673412780")
+    assert counted() - before == len(runs_of(context, acme)) == 5
 
 
-def test_heavy_patterns_on_one_event_are_bounded_together(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_heavy_patterns_on_one_event_are_bounded_together(context: AppContext, acme: Sender, globex: Sender) -> None:
     heavy = {"times": 1_000, "of": "looked", "within": "30d"}
     for number in range(20):
-        apply(house, acme, name=f"heavy-{number}", on=heavy)
+        apply(context, acme, name=f"heavy-{number}", on=heavy)
     # 20 times 999; a light one still fits, and so does another name, another account, another version of the same.
-    apply(house, acme, name="light", on={"times": 21, "of": "looked"})
-    apply(house, acme, name="elsewhere", on={"times": 1_000, "of": "other"})
-    apply(house, acme, name="heavy-0", on={**heavy, "within": "20d"})
-    apply(house, acme, name="alone", on="looked")
-    apply(house, globex, name="heavy", on=heavy)
+    apply(context, acme, name="light", on={"times": 21, "of": "looked"})
+    apply(context, acme, name="elsewhere", on={"times": 1_000, "of": "other"})
+    apply(context, acme, name="heavy-0", on={**heavy, "within": "20d"})
+    apply(context, acme, name="alone", on="looked")
+    apply(context, globex, name="heavy", on=heavy)
     for on, of in ((heavy, "'looked' together 20,999"), ({"times": 2, "of": "*"}, "'looked' together 20,001")):
         with pytest.raises(workflows.WrongDocument) as wrong:
-            apply(house, acme, name="one-more", on=on)
+            apply(context, acme, name="one-more", on=on)
         assert of in str(wrong.value)
         assert "lower the counts, or disable one" in str(wrong.value)
         assert wrong.value.mistakes[0].path == "on"
-    assert "one-more" not in [row.name for row in workflows.list_workflows(house, acme.account_id)]
-    workflows.save_draft(house, acme.account_id, a_workflow(name="one-more", on=heavy))
+    assert "one-more" not in [row.name for row in workflows.list_workflows(context, acme.account_id)]
+    workflows.save_draft(context, acme.account_id, a_workflow(name="one-more", on=heavy))
     with pytest.raises(workflows.WrongDocument):
-        workflows.enable_workflow(house, acme.account_id, "one-more")
-    workflows.disable_workflow(house, acme.account_id, "heavy-1")
-    assert workflows.enable_workflow(house, acme.account_id, "one-more") == 1
+        workflows.enable_workflow(context, acme.account_id, "one-more")
+    workflows.disable_workflow(context, acme.account_id, "heavy-1")
+    assert workflows.enable_workflow(context, acme.account_id, "one-more") == 1
 
 
-def test_what_looks_at_all_events_counts_with_each(house: Journey, acme: Sender) -> None:
+def test_what_looks_at_all_events_counts_with_each(context: AppContext, acme: Sender) -> None:
     for number in range(20):
-        apply(house, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
+        apply(context, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
     with pytest.raises(workflows.WrongDocument, match="'looked' together 20,979"):
-        apply(house, acme, on={"times": 1_000, "of": "looked"})
+        apply(context, acme, on={"times": 1_000, "of": "looked"})
     with pytest.raises(workflows.WrongDocument, match="all events together 20,979"):
-        apply(house, acme, on={"times": 1_000, "of": "*"})
+        apply(context, acme, on={"times": 1_000, "of": "*"})

@@ -12,9 +12,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.actions.integration_kinds import KINDS, smtp_port
-from app.core.models import Problem
-from app.ingest.accept import Journey
-from app.services import integrations, workflows
+from app.core.errors import Problem
+from app.services import accounts, integrations
+from app.services.context import AppContext
 from tests.support.builders import Sender
 from tests.support.certificates import a_certificate, certificate_of
 from tests.support.providers import SENDGRID, SID, TOKEN, TWILIO, WHATSAPP
@@ -92,94 +92,94 @@ def test_the_port_follows_from_the_security(more: dict[str, str], port: int) -> 
 # In the database
 
 
-def opened(house: Journey, sender: Sender, kind: str) -> dict[str, str] | None:
+def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | None:
     """What a worker gets."""
-    return integrations.open_integration(house, integrations.find_way_out(house, sender.account_id), kind)
+    return integrations.open_integration(context, integrations.find_way_out(context, sender.account_id), kind)
 
 
-def stored(house: Journey, sender: Sender) -> bytes:
-    with house.database.transaction() as connection:
+def stored(context: AppContext, sender: Sender) -> bytes:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT settings FROM integrations WHERE account_id = %(id)s", {"id": sender.account_id}
         ).scalar_one()
     return bytes(found)
 
 
-def test_what_was_set_is_what_a_worker_gets(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    assert opened(house, acme, "whatsapp") == WHATSAPP
-    assert opened(house, acme, "twilio") is None
+def test_what_was_set_is_what_a_worker_gets(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert opened(context, acme, "whatsapp") == WHATSAPP
+    assert opened(context, acme, "twilio") is None
 
 
-def test_another_account_has_none_of_it(house: Journey, acme: Sender, globex: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    assert opened(house, globex, "whatsapp") is None
-    assert integrations.list_integrations(house, globex.account_id) == []
+def test_another_account_has_none_of_it(context: AppContext, acme: Sender, globex: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert opened(context, globex, "whatsapp") is None
+    assert integrations.list_integrations(context, globex.account_id) == []
 
 
-def test_the_database_holds_no_secret_in_clear(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    assert TOKEN.encode() not in stored(house, acme)
+def test_the_database_holds_no_secret_in_clear(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    assert TOKEN.encode() not in stored(context, acme)
 
 
-def test_naming_some_fields_changes_only_these(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], {**WHATSAPP, "api_version": "v25.0"})
+def test_naming_some_fields_changes_only_these(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], {**WHATSAPP, "api_version": "v25.0"})
     integrations.set_integration(
-        house, acme.account_id, KINDS["whatsapp"], {"access_token": "another", "api_version": ""}
+        context, acme.account_id, KINDS["whatsapp"], {"access_token": "another", "api_version": ""}
     )
-    assert opened(house, acme, "whatsapp") == {**WHATSAPP, "access_token": "another"}
+    assert opened(context, acme, "whatsapp") == {**WHATSAPP, "access_token": "another"}
 
 
-def test_fields_that_cannot_be_used_change_nothing(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+def test_fields_that_cannot_be_used_change_nothing(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     with pytest.raises(Problem, match="access_token is missing"):
-        integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], {"access_token": ""})
-    assert opened(house, acme, "whatsapp") == WHATSAPP
+        integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], {"access_token": ""})
+    assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
-def test_what_was_removed_is_gone(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    integrations.remove_integration(house, acme.account_id, KINDS["whatsapp"])
-    assert opened(house, acme, "whatsapp") is None
+def test_what_was_removed_is_gone(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    integrations.remove_integration(context, acme.account_id, KINDS["whatsapp"])
+    assert opened(context, acme, "whatsapp") is None
     with pytest.raises(Problem, match="has no whatsapp integration"):
-        integrations.remove_integration(house, acme.account_id, KINDS["whatsapp"])
+        integrations.remove_integration(context, acme.account_id, KINDS["whatsapp"])
 
 
-def with_keys(house: Journey, *keys: str) -> Journey:
+def with_keys(context: AppContext, *keys: str) -> AppContext:
     """The same house with other keys."""
-    return Journey(replace(house.settings, encryption_keys=keys))
+    return AppContext(replace(context.settings, encryption_keys=keys))
 
 
-def test_rotation_leaves_everything_readable_by_the_new_key_alone(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    (old,), new = house.settings.encryption_keys, Fernet.generate_key().decode()
-    signing = workflows.signing_secret(house, acme.account_id)
-    both, alone = with_keys(house, new, old), with_keys(house, new)
+def test_rotation_leaves_everything_readable_by_the_new_key_alone(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    (old,), new = context.settings.encryption_keys, Fernet.generate_key().decode()
+    signing = accounts.signing_secret(context, acme.account_id)
+    both, alone = with_keys(context, new, old), with_keys(context, new)
     try:
         rotated = integrations.rotate_secrets(both)
         assert rotated.count >= 2
         assert rotated.unopened == ()
         assert opened(alone, acme, "whatsapp") == WHATSAPP
-        assert workflows.signing_secret(alone, acme.account_id) == signing
+        assert accounts.signing_secret(alone, acme.account_id) == signing
     finally:
-        integrations.rotate_secrets(with_keys(house, old, new))
+        integrations.rotate_secrets(with_keys(context, old, new))
 
 
-def test_what_no_key_opens_is_told_and_left_alone(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    before = stored(house, acme)
-    stranger = with_keys(house, Fernet.generate_key().decode())
+def test_what_no_key_opens_is_told_and_left_alone(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
+    before = stored(context, acme)
+    stranger = with_keys(context, Fernet.generate_key().decode())
     rotated = integrations.rotate_secrets(stranger)
     assert f"signing secret of {acme.slug}" in rotated.unopened
     assert f"whatsapp of account {acme.account_id}" in rotated.unopened
-    assert stored(house, acme) == before
+    assert stored(context, acme) == before
     (shown,) = integrations.list_integrations(stranger, acme.account_id)
     assert shown.fields is None
 
 
-def test_what_is_listed_has_its_secrets_masked(house: Journey, acme: Sender) -> None:
-    integrations.set_integration(house, acme.account_id, KINDS["twilio"], TWILIO)
-    (shown,) = integrations.list_integrations(house, acme.account_id)
+def test_what_is_listed_has_its_secrets_masked(context: AppContext, acme: Sender) -> None:
+    integrations.set_integration(context, acme.account_id, KINDS["twilio"], TWILIO)
+    (shown,) = integrations.list_integrations(context, acme.account_id)
     assert shown.fields == {**TWILIO, "auth_token": "***"}
     assert TWILIO["auth_token"] not in json.dumps(dict(shown.fields))
 
@@ -187,13 +187,13 @@ def test_what_is_listed_has_its_secrets_masked(house: Journey, acme: Sender) -> 
 # Targets
 
 
-def test_a_disabled_target_is_known_until_it_is_enabled(house: Journey, acme: Sender, globex: Sender) -> None:
+def test_a_disabled_target_is_known_until_it_is_enabled(context: AppContext, acme: Sender, globex: Sender) -> None:
     target = "https://example.com/hook"
-    integrations.disable_target(house, acme.account_id, target, "answered 410", uuid4())
-    integrations.disable_target(house, acme.account_id, target, "again", uuid4())
-    assert integrations.find_way_out(house, acme.account_id).disabled == {target: "answered 410"}
-    assert integrations.find_way_out(house, globex.account_id).disabled == {}
-    integrations.enable_target(house, acme.account_id, target)
-    assert integrations.find_way_out(house, acme.account_id).disabled == {}
+    integrations.disable_target(context, acme.account_id, target, "answered 410", uuid4())
+    integrations.disable_target(context, acme.account_id, target, "again", uuid4())
+    assert integrations.find_way_out(context, acme.account_id).disabled == {target: "answered 410"}
+    assert integrations.find_way_out(context, globex.account_id).disabled == {}
+    integrations.enable_target(context, acme.account_id, target)
+    assert integrations.find_way_out(context, acme.account_id).disabled == {}
     with pytest.raises(Problem, match="is not disabled"):
-        integrations.enable_target(house, acme.account_id, target)
+        integrations.enable_target(context, acme.account_id, target)

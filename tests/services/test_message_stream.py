@@ -14,13 +14,14 @@ from uuid import UUID
 
 import pytest
 
+from app.core.errors import Problem
 from app.core.ids import now, uuid7
-from app.core.models import EVENTS_READ, Message, Problem
+from app.core.models import EVENTS_READ, Message
 from app.db import messages
 from app.db.messages import NewMessage
-from app.ingest.accept import Journey
-from app.services import data_subjects, message_stream, workflows
-from app.worker.executor import sweep
+from app.services import accounts, api_keys, data_subjects, message_stream, workflows
+from app.services.context import AppContext
+from app.worker.housekeeping import sweep
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import carry, rows_of
 
@@ -32,16 +33,16 @@ TOLD = {
 }
 
 
-def started(house: Journey, sender: Sender, *steps: dict[str, Any], **changes: Any) -> str:
+def started(context: AppContext, sender: Sender, *steps: dict[str, Any], **changes: Any) -> str:
     """A run of a workflow with these steps."""
-    workflows.apply_workflow(house, sender.account_id, a_workflow(steps=list(steps)))
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps)))
     (run,) = sender.post(an_event(**changes)).get_json()["runs"]
     return str(run)
 
 
-def kept(house: Journey, sender: Sender) -> list[Message]:
+def kept(context: AppContext, sender: Sender) -> list[Message]:
     """All that is kept for an account."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return messages.find_messages_after(connection, sender.account_id, 0, 100_000)
 
 
@@ -50,49 +51,53 @@ def a_message(sender: Sender, text: str = "x", **changes: Any) -> NewMessage:
     return replace(new, **changes)
 
 
-def say(house: Journey, sender: Sender, *texts: str) -> list[UUID]:
+def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
     """Keep some messages, one after the other; their ids."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return [messages.keep_message(connection, a_message(sender, text), now()) for text in texts]
 
 
-def a_key(house: Journey, sender: Sender) -> str:
+def a_key(context: AppContext, sender: Sender) -> str:
     """The prefix of a new key that may read."""
-    return workflows.create_key(house, sender.account_id, "reader", (EVENTS_READ,)).split("_")[1]
+    return api_keys.create_key(context, sender.account_id, "reader", (EVENTS_READ,)).split("_")[1]
 
 
-def a_ticket(house: Journey, sender: Sender) -> str:
-    return message_stream.make_ticket(house, sender.account_id, a_key(house, sender)).ticket
+def a_ticket(context: AppContext, sender: Sender) -> str:
+    return message_stream.make_ticket(context, sender.account_id, a_key(context, sender)).ticket
 
 
-def at(house: Journey, moment: datetime) -> Callable[[], datetime]:
+def at(context: AppContext, moment: datetime) -> Callable[[], datetime]:
     return lambda: moment
 
 
 # Keeping
 
 
-def test_a_step_says_what_it_is_told_to(house: Journey, acme: Sender) -> None:
+def test_a_step_says_what_it_is_told_to(context: AppContext, acme: Sender) -> None:
     run = started(
-        house, acme, {"id": "told", **TOLD}, {"log": "{{ steps.told.text }} {{ steps.told.id }}"}, data={"price": 1999}
+        context,
+        acme,
+        {"id": "told", **TOLD},
+        {"log": "{{ steps.told.text }} {{ steps.told.id }}"},
+        data={"price": 1999},
     )
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    (one,) = kept(house, acme)
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    (one,) = kept(context, acme)
     assert (one.text, one.data_json) == (
         "product_view of +915673412780",
         '{"n": 1.5, "list": ["product_view"], "price": "1999"}',
     )
     assert (str(one.run_id), one.distinct_id) == (run, "915673412780")
-    first, second = rows_of(house, "steps", acme.account_id, run)
+    first, second = rows_of(context, "steps", acme.account_id, run)
     assert first["output"] == {"id": str(one.id), "text": one.text}
     assert second["output"] == {"text": f"{one.text} {one.id}"}
 
 
-def test_a_step_that_is_carried_out_again_says_nothing_twice(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, TOLD, TOLD)
-    carry(house, acme.account_id, run)
-    first = kept(house, acme)
-    with house.database.transaction() as connection:
+def test_a_step_that_is_carried_out_again_says_nothing_twice(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, TOLD, TOLD)
+    carry(context, acme.account_id, run)
+    first = kept(context, acme)
+    with context.database.transaction() as connection:
         # As if the worker had died after keeping the messages and before noting so.
         connection.exec_driver_sql(
             "UPDATE runs SET status = 'running', at = 'steps[0]', ordinal = 0, turn = turn + 1, finished_at = NULL "
@@ -101,34 +106,34 @@ def test_a_step_that_is_carried_out_again_says_nothing_twice(house: Journey, acm
         )
         for table in ("steps", "attempts"):
             connection.exec_driver_sql(f"DELETE FROM {table} WHERE run_id = %(run)s", {"run": run})
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    assert kept(house, acme) == first
-    assert [row["output"]["id"] for row in rows_of(house, "steps", acme.account_id, run)] == [
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert kept(context, acme) == first
+    assert [row["output"]["id"] for row in rows_of(context, "steps", acme.account_id, run)] == [
         str(one.id) for one in first
     ]
 
 
-def test_two_workers_that_say_the_same_at_once_say_it_once(house: Journey, acme: Sender) -> None:
+def test_two_workers_that_say_the_same_at_once_say_it_once(context: AppContext, acme: Sender) -> None:
     one = a_message(acme)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         first = messages.keep_message(connection, one, now())
         with ThreadPoolExecutor(1) as threads:
-            other = threads.submit(_kept_alone, house, replace(one, id=uuid7(now())))
-            _wait_for_a_lock(house)
+            other = threads.submit(_kept_alone, context, replace(one, id=uuid7(now())))
+            _wait_for_a_lock(context)
             connection.commit()
             assert other.result(10) == first
-    assert [row.id for row in kept(house, acme)] == [first]
+    assert [row.id for row in kept(context, acme)] == [first]
 
 
-def _kept_alone(house: Journey, new: NewMessage) -> UUID:
-    with house.database.transaction() as connection:
+def _kept_alone(context: AppContext, new: NewMessage) -> UUID:
+    with context.database.transaction() as connection:
         return messages.keep_message(connection, new, now())
 
 
-def _wait_for_a_lock(house: Journey) -> None:
+def _wait_for_a_lock(context: AppContext) -> None:
     """Until some transaction waits for a row of `streams`."""
     for _ in range(1_000):
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             waiting = connection.exec_driver_sql(
                 "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%streams%%'"
             ).scalar_one()
@@ -146,74 +151,78 @@ def _wait_for_a_lock(house: Journey) -> None:
         ({"text": "x", "data": {"a": "{{ data.long }}"}}, "the data has"),
     ],
 )
-def test_what_cannot_be_kept_fails_the_run(house: Journey, acme: Sender, fields: dict[str, Any], told: str) -> None:
-    run = started(house, acme, {"message": fields}, data={"long": "x" * 20_000})
-    ended = carry(house, acme.account_id, run)
+def test_what_cannot_be_kept_fails_the_run(
+    context: AppContext, acme: Sender, fields: dict[str, Any], told: str
+) -> None:
+    run = started(context, acme, {"message": fields}, data={"long": "x" * 20_000})
+    ended = carry(context, acme.account_id, run)
     assert ended["status"] == "failed"
     assert told in ended["error"]
-    assert kept(house, acme) == []
+    assert kept(context, acme) == []
 
 
-def test_mustache_is_not_escaped(house: Journey, acme: Sender) -> None:
+def test_mustache_is_not_escaped(context: AppContext, acme: Sender) -> None:
     said = {"text": {"mustache": "{{first-name}}"}, "data": {"who": [{"mustache": "{{first-name}}"}]}}
-    run = started(house, acme, {"message": said}, data={"first-name": "Jane <b>"})
-    carry(house, acme.account_id, run)
-    assert [(one.text, one.data_json) for one in kept(house, acme)] == [("Jane <b>", '{"who": ["Jane <b>"]}')]
+    run = started(context, acme, {"message": said}, data={"first-name": "Jane <b>"})
+    carry(context, acme.account_id, run)
+    assert [(one.text, one.data_json) for one in kept(context, acme)] == [("Jane <b>", '{"who": ["Jane <b>"]}')]
 
 
 # Delivering
 
 
-def test_a_stream_begins_when_its_ticket_was_made(house: Journey, acme: Sender) -> None:
-    say(house, acme, "before")
-    ticket = a_ticket(house, acme)
-    assert message_stream.read_stream(house, acme.slug, ticket, None) == []
-    say(house, acme, "a", "b")
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, ticket, None)] == ["a", "b"]
+def test_a_stream_begins_when_its_ticket_was_made(context: AppContext, acme: Sender) -> None:
+    say(context, acme, "before")
+    ticket = a_ticket(context, acme)
+    assert message_stream.read_stream(context, acme.slug, ticket, None) == []
+    say(context, acme, "a", "b")
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, None)] == ["a", "b"]
 
 
-def test_it_goes_on_after_the_last_message(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    first, second, _ = say(house, acme, "a", "b", "c")
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, ticket, first)] == ["b", "c"]
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, a_ticket(house, acme), second)] == ["c"]
+def test_it_goes_on_after_the_last_message(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    first, second, _ = say(context, acme, "a", "b", "c")
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, first)] == ["b", "c"]
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, a_ticket(context, acme), second)] == [
+        "c"
+    ]
 
 
-def test_so_many_are_delivered_at_once(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    ids = say(house, acme, *map(str, range(501)))
-    page = message_stream.read_stream(house, acme.slug, ticket, None)
+def test_so_many_are_delivered_at_once(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    ids = say(context, acme, *map(str, range(501)))
+    page = message_stream.read_stream(context, acme.slug, ticket, None)
     assert [one.id for one in page] == ids[:500]
-    assert [one.id for one in message_stream.read_stream(house, acme.slug, ticket, page[-1].id)] == ids[500:]
+    assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, page[-1].id)] == ids[500:]
 
 
-def test_a_message_that_is_committed_late_is_not_missed(house: Journey, acme: Sender) -> None:
+def test_a_message_that_is_committed_late_is_not_missed(context: AppContext, acme: Sender) -> None:
     """Made first, committed last: whoever has read the other one meanwhile still gets it."""
-    ticket = a_ticket(house, acme)
+    ticket = a_ticket(context, acme)
     early = a_message(acme, "made first")
     time.sleep(0.002)
-    (late,) = say(house, acme, "made second")
+    (late,) = say(context, acme, "made second")
     assert early.id < late
-    assert [one.id for one in message_stream.read_stream(house, acme.slug, ticket, None)] == [late]
-    assert _kept_alone(house, early) == early.id
-    assert [one.id for one in message_stream.read_stream(house, acme.slug, ticket, late)] == [early.id]
+    assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, None)] == [late]
+    assert _kept_alone(context, early) == early.id
+    assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, late)] == [early.id]
 
 
-def test_nobody_overtakes_a_message_that_is_being_committed(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    with ThreadPoolExecutor(1) as threads, house.database.transaction() as connection:
+def test_nobody_overtakes_a_message_that_is_being_committed(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    with ThreadPoolExecutor(1) as threads, context.database.transaction() as connection:
         first = messages.keep_message(connection, a_message(acme), now())
-        other = threads.submit(say, house, acme, "second")
-        _wait_for_a_lock(house)
-        assert message_stream.read_stream(house, acme.slug, ticket, None) == []
+        other = threads.submit(say, context, acme, "second")
+        _wait_for_a_lock(context)
+        assert message_stream.read_stream(context, acme.slug, ticket, None) == []
         connection.commit()
         (second,) = other.result(10)
-    assert [one.id for one in message_stream.read_stream(house, acme.slug, ticket, None)] == [first, second]
+    assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, None)] == [first, second]
 
 
-def test_who_follows_gets_each_message_once_while_many_write(house: Journey, acme: Sender) -> None:
+def test_who_follows_gets_each_message_once_while_many_write(context: AppContext, acme: Sender) -> None:
     """Several writers at once, each made before it is committed and some rolled back, and one who reads all the time."""
-    ticket = a_ticket(house, acme)
+    ticket = a_ticket(context, acme)
     written: list[UUID] = []
     lock, ended = threading.Lock(), threading.Event()
 
@@ -223,7 +232,7 @@ def test_who_follows_gets_each_message_once_while_many_write(house: Journey, acm
             new = a_message(acme)
             time.sleep(chance.random() / 500)
             try:
-                with house.database.transaction() as connection:
+                with context.database.transaction() as connection:
                     messages.keep_message(connection, new, now())
                     time.sleep(chance.random() / 500)
                     if turn % 5 == 0:
@@ -237,7 +246,7 @@ def test_who_follows_gets_each_message_once_while_many_write(house: Journey, acm
         seen: list[UUID] = []
         while True:
             over = ended.is_set()
-            page = message_stream.read_stream(house, acme.slug, ticket, seen[-1] if seen else None)
+            page = message_stream.read_stream(context, acme.slug, ticket, seen[-1] if seen else None)
             seen += [one.id for one in page]
             if over and not page:
                 return seen
@@ -252,75 +261,79 @@ def test_who_follows_gets_each_message_once_while_many_write(house: Journey, acm
     assert sorted(seen) == sorted(written)
 
 
-def test_who_knows_a_message_that_is_gone_loses_nothing(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    _, gone, _ = say(house, acme, "a", "b", "c")
-    with house.database.transaction() as connection:
+def test_who_knows_a_message_that_is_gone_loses_nothing(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    _, gone, _ = say(context, acme, "a", "b", "c")
+    with context.database.transaction() as connection:
         connection.exec_driver_sql("DELETE FROM messages WHERE id = %(id)s", {"id": str(gone)})
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, ticket, gone)] == ["a", "c"]
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, gone)] == ["a", "c"]
     long_ago, to_come = uuid7(now() - timedelta(days=40)), uuid7(now() + timedelta(hours=1))
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, ticket, long_ago)] == ["a", "c"]
-    assert message_stream.read_stream(house, acme.slug, ticket, to_come) == []
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, long_ago)] == ["a", "c"]
+    assert message_stream.read_stream(context, acme.slug, ticket, to_come) == []
 
 
 # Tickets
 
 
-def test_a_ticket_is_kept_as_a_hash_only(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    with house.database.transaction() as connection:
+def test_a_ticket_is_kept_as_a_hash_only(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql("SELECT t::text FROM tickets AS t").scalars().all()
     assert rows
     assert all(ticket not in row for row in rows)
 
 
-def refused(house: Journey, slug: str, ticket: str) -> None:
+def refused(context: AppContext, slug: str, ticket: str) -> None:
     with pytest.raises(Problem) as told:
-        message_stream.read_stream(house, slug, ticket, None)
+        message_stream.read_stream(context, slug, ticket, None)
     assert told.value.status == 401
 
 
-def test_a_ticket_opens_its_own_stream_only(house: Journey, acme: Sender, globex: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    say(house, acme, "secret")
-    refused(house, globex.slug, ticket)
-    refused(house, "nobody", ticket)
-    refused(house, acme.slug, ticket + "x")
-    refused(house, acme.slug, "")
-    assert message_stream.read_stream(house, globex.slug, a_ticket(house, globex), say(house, acme, "more")[0]) == []
+def test_a_ticket_opens_its_own_stream_only(context: AppContext, acme: Sender, globex: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    say(context, acme, "secret")
+    refused(context, globex.slug, ticket)
+    refused(context, "nobody", ticket)
+    refused(context, acme.slug, ticket + "x")
+    refused(context, acme.slug, "")
+    assert (
+        message_stream.read_stream(context, globex.slug, a_ticket(context, globex), say(context, acme, "more")[0]) == []
+    )
 
 
-def test_a_ticket_has_to_be_used_soon_and_is_good_for_hours(house: Journey, acme: Sender, monkeypatch: Any) -> None:
+def test_a_ticket_has_to_be_used_soon_and_is_good_for_hours(
+    context: AppContext, acme: Sender, monkeypatch: Any
+) -> None:
     start = now()
-    in_time, late = a_ticket(house, acme), a_ticket(house, acme)
-    monkeypatch.setattr(house, "clock", at(house, start + timedelta(seconds=55)))
-    assert message_stream.read_stream(house, acme.slug, in_time, None) == []
-    monkeypatch.setattr(house, "clock", at(house, start + timedelta(seconds=65)))
-    refused(house, acme.slug, late)
-    monkeypatch.setattr(house, "clock", at(house, start + timedelta(hours=12)))
-    assert message_stream.read_stream(house, acme.slug, in_time, None) == []
-    monkeypatch.setattr(house, "clock", at(house, start + timedelta(hours=12, seconds=56)))
-    refused(house, acme.slug, in_time)
+    in_time, late = a_ticket(context, acme), a_ticket(context, acme)
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=55)))
+    assert message_stream.read_stream(context, acme.slug, in_time, None) == []
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=65)))
+    refused(context, acme.slug, late)
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(hours=12)))
+    assert message_stream.read_stream(context, acme.slug, in_time, None) == []
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(hours=12, seconds=56)))
+    refused(context, acme.slug, in_time)
 
 
-def test_a_ticket_is_worth_nothing_once_its_key_or_account_is_not(house: Journey, acme: Sender) -> None:
-    prefix = a_key(house, acme)
-    ticket = message_stream.make_ticket(house, acme.account_id, prefix).ticket
-    other = a_ticket(house, acme)
-    assert message_stream.read_stream(house, acme.slug, ticket, None) == []
-    workflows.revoke_key(house, prefix)
-    refused(house, acme.slug, ticket)
-    assert message_stream.read_stream(house, acme.slug, other, None) == []
-    workflows.switch_account(house, acme.account_id, on=False)
-    refused(house, acme.slug, other)
+def test_a_ticket_is_worth_nothing_once_its_key_or_account_is_not(context: AppContext, acme: Sender) -> None:
+    prefix = a_key(context, acme)
+    ticket = message_stream.make_ticket(context, acme.account_id, prefix).ticket
+    other = a_ticket(context, acme)
+    assert message_stream.read_stream(context, acme.slug, ticket, None) == []
+    api_keys.revoke_key(context, prefix)
+    refused(context, acme.slug, ticket)
+    assert message_stream.read_stream(context, acme.slug, other, None) == []
+    accounts.switch_account(context, acme.account_id, on=False)
+    refused(context, acme.slug, other)
 
 
 # Housekeeping
 
 
-def test_the_sweep_forgets_old_messages_and_tickets(house: Journey, acme: Sender) -> None:
-    ticket = a_ticket(house, acme)
-    with house.database.transaction() as connection:
+def test_the_sweep_forgets_old_messages_and_tickets(context: AppContext, acme: Sender) -> None:
+    ticket = a_ticket(context, acme)
+    with context.database.transaction() as connection:
         for days in (29, 31):
             then = datetime.now(UTC) - timedelta(days=days)
             messages.keep_message(connection, a_message(acme, str(days), id=uuid7(then)), then)
@@ -329,19 +342,19 @@ def test_the_sweep_forgets_old_messages_and_tickets(house: Journey, acme: Sender
             "tickets WHERE account_id = %(id)s",
             {"id": acme.account_id},
         )
-    sweep(house)
-    assert [one.text for one in kept(house, acme)] == ["29"]
-    with house.database.transaction() as connection:
+    sweep(context)
+    assert [one.text for one in kept(context, acme)] == ["29"]
+    with context.database.transaction() as connection:
         left = connection.exec_driver_sql(
             "SELECT count(*) FROM tickets WHERE account_id = %(id)s", {"id": acme.account_id}
         ).scalar_one()
     assert left == 1
-    assert [one.text for one in message_stream.read_stream(house, acme.slug, ticket, None)] == ["29"]
+    assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, None)] == ["29"]
 
 
-def test_erasing_a_subject_takes_its_messages_along(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, TOLD)
-    carry(house, acme.account_id, run)
-    assert len(kept(house, acme)) == 1
-    data_subjects.erase_subject(house, acme.account_id, "915673412780")
-    assert kept(house, acme) == []
+def test_erasing_a_subject_takes_its_messages_along(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, TOLD)
+    carry(context, acme.account_id, run)
+    assert len(kept(context, acme)) == 1
+    data_subjects.erase_subject(context, acme.account_id, "915673412780")
+    assert kept(context, acme) == []

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flask.testing import FlaskClient
 
 from app.core.models import EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys
+from app.services.context import AppContext
 
 if TYPE_CHECKING:
     from tests.support.server import Server
@@ -77,11 +77,11 @@ class Sender:
         return self.post_batch(raw, **{"Content_Type": "application/x-ndjson", **headers})
 
 
-def a_sender(house: Journey, client: FlaskClient | Server, name: str = "acme", plan: str = "unlimited") -> Sender:
+def a_sender(context: AppContext, client: FlaskClient | Server, name: str = "acme", plan: str = "unlimited") -> Sender:
     """A new account whose slug begins with `name`, and a key of it."""
     slug = f"{name}-{os.getpid()}-{next(_numbers)}"
-    account_id = workflows.create_account(house, slug, PLANS[plan])
-    return Sender(account_id, slug, workflows.create_key(house, account_id, "test", (EVENTS_WRITE,)), client)
+    account_id = accounts.create_account(context, slug, PLANS[plan])
+    return Sender(account_id, slug, api_keys.create_key(context, account_id, "test", (EVENTS_WRITE,)), client)
 
 
 def a_workflow(**changes: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.core.ids import read_numbered
 from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE
-from app.ingest.accept import Journey
-from app.services import oauth_clients, workflows
+from app.services import api_keys, oauth_clients
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 
 JSON = {"Content-Type": "application/json"}
@@ -60,16 +60,16 @@ class Tenant:
         return found
 
 
-def a_tenant(house: Journey, client: Any, name: str = "acme", plan: str = "unlimited") -> Tenant:
+def a_tenant(context: AppContext, client: Any, name: str = "acme", plan: str = "unlimited") -> Tenant:
     """A new account with a key that may do all."""
-    sender = a_sender(house, client, name, plan)
+    sender = a_sender(context, client, name, plan)
     scopes = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
-    return Tenant(sender, workflows.create_key(house, sender.account_id, "all", scopes))
+    return Tenant(sender, api_keys.create_key(context, sender.account_id, "all", scopes))
 
 
-def described(house: Journey, tenant: Tenant, **changes: str) -> Tenant:
+def described(context: AppContext, tenant: Tenant, **changes: str) -> Tenant:
     """The tenant, its account described differently."""
-    oauth_clients.describe_account(house, tenant.account_id, oauth_clients.Description(**changes))
+    oauth_clients.describe_account(context, tenant.account_id, oauth_clients.Description(**changes))
     return tenant
 
 

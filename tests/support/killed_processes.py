@@ -21,7 +21,7 @@ from app.actions import http_session
 from app.core import config
 from app.core.models import Run
 from app.db.run_transitions import Settlement
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.worker.executor import Advancer
 
 POINTS = ("before act", "after act", "before settle", "after settle")
@@ -50,10 +50,10 @@ class DyingAdvancer(Advancer):
 
 
 async def _carry_out(order: dict[str, Any]) -> None:
-    house = Journey(config.from_environment())
+    context = AppContext(config.from_environment())
     with ThreadPoolExecutor(1) as threads:
-        async with http_session.open_session(house.settings) as session:
-            advancer = DyingAdvancer(house, session, threads)
+        async with http_session.open_session(context.settings) as session:
+            advancer = DyingAdvancer(context, session, threads)
             advancer.order = order
             await advancer.advance(order["account"], UUID(order["run"]), order["job"])
 

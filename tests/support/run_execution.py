@@ -9,45 +9,45 @@ from typing import Any
 from uuid import UUID
 
 from app.actions import http_session
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.worker.executor import Advancer
 
 
-def carry(house: Journey, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
+def carry(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
     """Let one job move a run as far as it may; the run's row afterwards."""
-    with_an_advancer(house, lambda advancer: advancer.advance(account_id, UUID(run_id), job))
-    return the_run(house, account_id, run_id)
+    with_an_advancer(context, lambda advancer: advancer.advance(account_id, UUID(run_id), job))
+    return the_run(context, account_id, run_id)
 
 
-def wake(house: Journey, account_id: int, event_id: str) -> None:
+def wake(context: AppContext, account_id: int, event_id: str) -> None:
     """Let an event's job wake and end the runs that it concerns."""
-    with_an_advancer(house, lambda advancer: advancer.wake(account_id, UUID(event_id)))
+    with_an_advancer(context, lambda advancer: advancer.wake(account_id, UUID(event_id)))
 
 
-def with_an_advancer(house: Journey, job: Callable[[Advancer], Coroutine[Any, Any, None]]) -> None:
+def with_an_advancer(context: AppContext, job: Callable[[Advancer], Coroutine[Any, Any, None]]) -> None:
     """Let one worker do `job`: what it learns of destinations it knows until the end of that."""
 
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
-            async with http_session.open_session(house.settings) as session:
-                await job(Advancer(house, session, threads))
-            threads.submit(house.database.let_go).result()
+            async with http_session.open_session(context.settings) as session:
+                await job(Advancer(context, session, threads))
+            threads.submit(context.database.let_go).result()
 
     asyncio.run(once())
 
 
-def the_run(house: Journey, account_id: int, run_id: str) -> dict[str, Any]:
+def the_run(context: AppContext, account_id: int, run_id: str) -> dict[str, Any]:
     """A run's row."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         row = connection.exec_driver_sql(
             "SELECT * FROM runs WHERE account_id = %(account)s AND id = %(run)s", {"account": account_id, "run": run_id}
         )
         return dict(row.mappings().one())
 
 
-def rows_of(house: Journey, table: str, account_id: int, run_id: str) -> list[dict[str, Any]]:
+def rows_of(context: AppContext, table: str, account_id: int, run_id: str) -> list[dict[str, Any]]:
     """The run's rows in `steps` or `attempts`, in order."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             f"SELECT * FROM {table} WHERE account_id = %(account)s AND run_id = %(run)s ORDER BY ordinal, finished_at",
             {"account": account_id, "run": run_id},
@@ -55,9 +55,9 @@ def rows_of(house: Journey, table: str, account_id: int, run_id: str) -> list[di
         return [dict(row) for row in found.mappings()]
 
 
-def jobs_of(house: Journey, run_id: str) -> list[str]:
+def jobs_of(context: AppContext, run_id: str) -> list[str]:
     """The names of the queue's jobs for a run."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT dedupe_key FROM pgqueuer WHERE dedupe_key LIKE %(like)s ORDER BY id", {"like": f"%{run_id}%"}
         )

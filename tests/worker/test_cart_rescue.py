@@ -23,8 +23,8 @@ from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core import config
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
 from app.services import integrations, workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, an_event
 from tests.support.providers import TWILIO, WHATSAPP, MailServer, TwilioApi, WhatsAppApi, running
 from tests.support.run_execution import rows_of, the_run
@@ -70,7 +70,7 @@ steps:
 class Shop:
     """An account with both workflows, a worker at work on them, and the services that it sends with."""
 
-    house: Journey
+    context: AppContext
     sender: Sender
     whatsapp: WhatsAppApi
     twilio: TwilioApi
@@ -93,14 +93,14 @@ class Shop:
         return until(lambda: self.row(run), lambda row: row["status"] != "running")
 
     def row(self, run: str) -> dict[str, Any]:
-        return the_run(self.house, self.sender.account_id, run)
+        return the_run(self.context, self.sender.account_id, run)
 
     def steps(self, run: str) -> list[tuple[str, str, str]]:
-        found = rows_of(self.house, "steps", self.sender.account_id, run)
+        found = rows_of(self.context, "steps", self.sender.account_id, run)
         return [(step["path"], step["action"], step["status"]) for step in found]
 
     def output(self, run: str, path: str) -> Any:
-        found = rows_of(self.house, "steps", self.sender.account_id, run)
+        found = rows_of(self.context, "steps", self.sender.account_id, run)
         return next(step["output"] for step in found if step["path"] == path)
 
     def nudges(self, number: int) -> list[Any]:
@@ -150,17 +150,17 @@ def shop() -> Iterator[Shop]:
             "LOG_LEVEL": "error",
         }
         app = create_app(config.from_environment(environment))
-        house: Journey = app.extensions["journey"]
-        stack.callback(house.database.close)
-        sender = a_sender(house, app.test_client())
+        context: AppContext = app.extensions["context"]
+        stack.callback(context.database.close)
+        sender = a_sender(context, app.test_client())
         for kind, fields in (("whatsapp", WHATSAPP), ("twilio", TWILIO), ("smtp", mail.fields())):
-            integrations.set_integration(house, sender.account_id, KINDS[kind], fields)
+            integrations.set_integration(context, sender.account_id, KINDS[kind], fields)
         for document in (CART_RESCUE, PARCEL):
-            workflows.apply_workflow(house, sender.account_id, document)
+            workflows.apply_workflow(context, sender.account_id, document)
         worker = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
         stack.callback(lambda: stop_together([worker], 20))
         worker.start()
-        yield Shop(house, sender, whatsapp, twilio, mail)
+        yield Shop(context, sender, whatsapp, twilio, mail)
 
 
 def test_who_orders_after_the_nudge_is_noted_as_sold(shop: Shop) -> None:
@@ -244,7 +244,7 @@ def test_a_nudge_that_met_a_rate_limit_comes_later(shop: Shop) -> None:
         shop.whatsapp.instead.append((400, body))
     assert shop.ended(run)["status"] == "done"
     assert len(shop.nudges(8)) == 1
-    attempts = rows_of(shop.house, "attempts", shop.sender.account_id, run)
+    attempts = rows_of(shop.context, "attempts", shop.sender.account_id, run)
     assert [(row["outcome"], row["error_class"]) for row in attempts if row["ordinal"] == 1] == [
         ("retry", "whatsapp_131056"),
         ("done", None),
@@ -268,7 +268,7 @@ def test_a_text_message_goes_out_by_twilio(shop: Shop) -> None:
 def test_a_destination_that_hangs_holds_up_nobody_else(shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         document = HANGING.replace("PORT", str(listener.getsockname()[1]))
-        workflows.apply_workflow(shop.house, shop.sender.account_id, document)
+        workflows.apply_workflow(shop.context, shop.sender.account_id, document)
         # More than the worker has places.
         hanging = [shop.send("hang", 10, {})["runs"][0] for _ in range(80)]
         began = time.monotonic()

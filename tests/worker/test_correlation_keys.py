@@ -8,139 +8,139 @@ from typing import Any
 import pytest
 
 from app.db import correlation_keys
-from app.ingest.accept import Journey
 from app.services import data_subjects, workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import carry, rows_of, the_run, wake
 
 PAID = {"wait_for": "paid", "timeout": "1h", "then": [{"log": "paid"}], "else": [{"log": "not paid"}]}
 
 
-def started(house: Journey, sender: Sender, *steps: object, data: Any = None, **changes: Any) -> str:
+def started(context: AppContext, sender: Sender, *steps: object, data: Any = None, **changes: Any) -> str:
     workflows.apply_workflow(
-        house, sender.account_id, a_workflow(on="ordered", key="data.order", steps=list(steps), **changes)
+        context, sender.account_id, a_workflow(on="ordered", key="data.order", steps=list(steps), **changes)
     )
     event = an_event(event="ordered", data={"order": 17} if data is None else data)
     run: str = sender.post(event).get_json()["runs"][0]
     return run
 
 
-def happens(house: Journey, sender: Sender, name: str, order: object, who: str = "somebody else") -> str:
+def happens(context: AppContext, sender: Sender, name: str, order: object, who: str = "somebody else") -> str:
     """An event and its job."""
     event: str = sender.post(an_event(event=name, distinct_id=who, data={"order": order})).get_json()["id"]
-    wake(house, sender.account_id, event)
+    wake(context, sender.account_id, event)
     return event
 
 
-def last_text(house: Journey, sender: Sender, run: str) -> object:
-    return rows_of(house, "steps", sender.account_id, run)[-1]["output"]["text"]
+def last_text(context: AppContext, sender: Sender, run: str) -> object:
+    return rows_of(context, "steps", sender.account_id, run)[-1]["output"]["text"]
 
 
-def test_an_event_of_somebody_else_about_the_same_order_arrives(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, PAID)
-    carry(house, acme.account_id, run)
-    happens(house, acme, "paid", 17)
-    assert carry(house, acme.account_id, run, job=3)["status"] == "done"
-    assert last_text(house, acme, run) == "paid"
+def test_an_event_of_somebody_else_about_the_same_order_arrives(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, PAID)
+    carry(context, acme.account_id, run)
+    happens(context, acme, "paid", 17)
+    assert carry(context, acme.account_id, run, job=3)["status"] == "done"
+    assert last_text(context, acme, run) == "paid"
 
 
-def test_an_event_of_the_same_person_about_another_order_does_not(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, PAID)
-    carry(house, acme.account_id, run)
-    happens(house, acme, "paid", 18, who="915673412780")
-    assert the_run(house, acme.account_id, run)["at"] == "steps[0]"
+def test_an_event_of_the_same_person_about_another_order_does_not(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, PAID)
+    carry(context, acme.account_id, run)
+    happens(context, acme, "paid", 18, who="915673412780")
+    assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
 
 
-def test_an_event_that_came_before_the_wait_arrives(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"wait": "1h"}, PAID)
-    happens(house, acme, "paid", 17)
-    happens(house, acme, "paid", 18, who="915673412780")
-    carry(house, acme.account_id, run)
-    carry(house, acme.account_id, run, job=2)
-    assert carry(house, acme.account_id, run, job=4)["status"] == "done"
-    assert last_text(house, acme, run) == "paid"
+def test_an_event_that_came_before_the_wait_arrives(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"wait": "1h"}, PAID)
+    happens(context, acme, "paid", 17)
+    happens(context, acme, "paid", 18, who="915673412780")
+    carry(context, acme.account_id, run)
+    carry(context, acme.account_id, run, job=2)
+    assert carry(context, acme.account_id, run, job=4)["status"] == "done"
+    assert last_text(context, acme, run) == "paid"
 
 
 @pytest.mark.parametrize("claimed", [False, True])
-def test_exit_on_goes_by_the_key_as_well(house: Journey, acme: Sender, claimed: bool) -> None:
-    run = started(house, acme, {"wait": "1h"}, exit_on="cancelled")
+def test_exit_on_goes_by_the_key_as_well(context: AppContext, acme: Sender, claimed: bool) -> None:
+    run = started(context, acme, {"wait": "1h"}, exit_on="cancelled")
     if claimed:
-        carry(house, acme.account_id, run)
-    happens(house, acme, "cancelled", 18, who="915673412780")
-    event = happens(house, acme, "cancelled", 17)
-    after = carry(house, acme.account_id, run)
+        carry(context, acme.account_id, run)
+    happens(context, acme, "cancelled", 18, who="915673412780")
+    event = happens(context, acme, "cancelled", 17)
+    after = carry(context, acme.account_id, run)
     assert (after["status"], after["error"]) == ("exited", f"exit_on: cancelled (event {event})")
 
 
-def test_an_event_without_the_key_starts_a_run_that_no_event_wakes(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, PAID, data={})
-    carry(house, acme.account_id, run)
-    wake(house, acme.account_id, acme.post(an_event(event="paid", data={})).get_json()["id"])
-    assert the_run(house, acme.account_id, run)["at"] == "steps[0]"
-    carry(house, acme.account_id, run, job=2)
-    assert last_text(house, acme, run) == "not paid"
+def test_an_event_without_the_key_starts_a_run_that_no_event_wakes(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, PAID, data={})
+    carry(context, acme.account_id, run)
+    wake(context, acme.account_id, acme.post(an_event(event="paid", data={})).get_json()["id"])
+    assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
+    carry(context, acme.account_id, run, job=2)
+    assert last_text(context, acme, run) == "not paid"
 
 
-def test_blocks_go_by_the_key_of_their_run(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[PAID], [PAID]]}, {"log": "end"})
-    carry(house, acme.account_id, run)
-    with house.database.transaction() as connection:
+def test_blocks_go_by_the_key_of_their_run(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[PAID], [PAID]]}, {"log": "end"})
+    carry(context, acme.account_id, run)
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql("SELECT id, subject FROM runs WHERE parent_id = %(run)s", {"run": run}).all()
     assert [row.subject for row in found] == ["17", "17"]
     for block in found:
-        carry(house, acme.account_id, str(block.id))
-    happens(house, acme, "paid", 17)
+        carry(context, acme.account_id, str(block.id))
+    happens(context, acme, "paid", 17)
     for block in found:
-        assert carry(house, acme.account_id, str(block.id), job=3)["status"] == "done"
+        assert carry(context, acme.account_id, str(block.id), job=3)["status"] == "done"
 
 
-def test_another_account_s_event_does_not_arrive(house: Journey, acme: Sender, globex: Sender) -> None:
-    run = started(house, acme, PAID)
-    carry(house, acme.account_id, run)
-    started(house, globex, PAID)
-    happens(house, globex, "paid", 17)
-    assert the_run(house, acme.account_id, run)["at"] == "steps[0]"
+def test_another_account_s_event_does_not_arrive(context: AppContext, acme: Sender, globex: Sender) -> None:
+    run = started(context, acme, PAID)
+    carry(context, acme.account_id, run)
+    started(context, globex, PAID)
+    happens(context, globex, "paid", 17)
+    assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
 
 
-def _kept(house: Journey, sender: Sender) -> int:
-    with house.database.transaction() as connection:
+def _kept(context: AppContext, sender: Sender) -> int:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT count(*) FROM keyed_events WHERE account_id = %(account)s", {"account": sender.account_id}
         )
         return int(found.scalar_one())
 
 
-def test_what_nobody_waits_for_any_more_is_forgotten_after_a_month(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, PAID)
-    carry(house, acme.account_id, run)
-    happens(house, acme, "paid", 18)
-    happens(house, acme, "paid", 17, who="915673412780")
-    carry(house, acme.account_id, run, job=3)
-    assert _kept(house, acme) == 2
+def test_what_nobody_waits_for_any_more_is_forgotten_after_a_month(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, PAID)
+    carry(context, acme.account_id, run)
+    happens(context, acme, "paid", 18)
+    happens(context, acme, "paid", 17, who="915673412780")
+    carry(context, acme.account_id, run, job=3)
+    assert _kept(context, acme) == 2
     for days, left in ((29, 2), (31, 0)):
-        with house.database.transaction() as connection:
-            correlation_keys.forget_old_keyed_events(connection, house.clock() + timedelta(days=days))
-        assert _kept(house, acme) == left
+        with context.database.transaction() as connection:
+            correlation_keys.forget_old_keyed_events(connection, context.clock() + timedelta(days=days))
+        assert _kept(context, acme) == left
 
 
-def test_what_a_run_may_still_wait_for_is_kept(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"wait": "60d"}, PAID)
-    carry(house, acme.account_id, run)
-    happens(house, acme, "paid", 17)
-    with house.database.transaction() as connection:
-        correlation_keys.forget_old_keyed_events(connection, house.clock() + timedelta(days=31))
-    assert _kept(house, acme) == 1
+def test_what_a_run_may_still_wait_for_is_kept(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"wait": "60d"}, PAID)
+    carry(context, acme.account_id, run)
+    happens(context, acme, "paid", 17)
+    with context.database.transaction() as connection:
+        correlation_keys.forget_old_keyed_events(connection, context.clock() + timedelta(days=31))
+    assert _kept(context, acme) == 1
 
 
-def test_erasing_a_person_erases_what_is_kept_of_their_events(house: Journey, acme: Sender) -> None:
-    started(house, acme, PAID)
-    happens(house, acme, "paid", 17)
-    data_subjects.erase_subject(house, acme.account_id, "somebody else")
-    assert _kept(house, acme) == 0
+def test_erasing_a_person_erases_what_is_kept_of_their_events(context: AppContext, acme: Sender) -> None:
+    started(context, acme, PAID)
+    happens(context, acme, "paid", 17)
+    data_subjects.erase_subject(context, acme.account_id, "somebody else")
+    assert _kept(context, acme) == 0
 
 
-def test_events_are_not_kept_by_key_where_no_workflow_has_one(house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on="ordered", steps=[PAID]))
+def test_events_are_not_kept_by_key_where_no_workflow_has_one(context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on="ordered", steps=[PAID]))
     acme.post(an_event(event="ordered", data={"order": 17}))
-    happens(house, acme, "paid", 17)
-    assert _kept(house, acme) == 0
+    happens(context, acme, "paid", 17)
+    assert _kept(context, acme) == 0

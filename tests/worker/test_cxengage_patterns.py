@@ -22,8 +22,8 @@ from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core import config
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
 from app.services import integrations, workflows
+from app.services.context import AppContext
 from app.workflows.cxengage import compile_pattern, compile_script
 from app.workflows.yaml_loader import write_document
 from tests.support.builders import Sender, a_sender, an_event
@@ -87,7 +87,7 @@ WORDS = """
 class Tenant:
     """An account whose patterns are on, a worker at work on them, and the services that it sends with."""
 
-    house: Journey
+    context: AppContext
     sender: Sender
     twilio: TwilioApi
     sendgrid: SendGridApi
@@ -101,11 +101,11 @@ class Tenant:
 
     def ended(self, run: str) -> dict[str, Any]:
         """The run's row, once it has ended."""
-        return until(lambda: the_run(self.house, self.sender.account_id, run), lambda row: row["status"] != "running")
+        return until(lambda: the_run(self.context, self.sender.account_id, run), lambda row: row["status"] != "running")
 
     def outputs(self, subject: str, action: str) -> list[Any]:
         """What the steps of somebody's runs gave, those of blocks included, in the order of their ends."""
-        with self.house.database.transaction() as connection:
+        with self.context.database.transaction() as connection:
             found = connection.exec_driver_sql(
                 "SELECT output FROM steps JOIN runs ON runs.account_id = steps.account_id AND runs.id = run_id"
                 " WHERE steps.account_id = %(account)s AND runs.distinct_id = %(subject)s AND action = %(action)s"
@@ -146,21 +146,21 @@ def tenant() -> Iterator[Tenant]:
             "LOG_LEVEL": "error",
         }
         app = create_app(config.from_environment(environment))
-        house: Journey = app.extensions["journey"]
-        stack.callback(house.database.close)
-        sender = a_sender(house, app.test_client())
+        context: AppContext = app.extensions["context"]
+        stack.callback(context.database.close)
+        sender = a_sender(context, app.test_client())
         for kind, fields in (("twilio", TWILIO), ("sendgrid", SENDGRID)):
-            integrations.set_integration(house, sender.account_id, KINDS[kind], fields)
+            integrations.set_integration(context, sender.account_id, KINDS[kind], fields)
         for document in (
             compile_pattern(when=WHEN, then=THEN, templates=TEMPLATES, name="platinum"),
             compile_script(CAR_SERVICE, key="owner", templates=TEMPLATES, name="car-service"),
             compile_script(WORDS, key=None, templates=TEMPLATES, name="words"),
         ):
-            workflows.apply_workflow(house, sender.account_id, write_document(document))
+            workflows.apply_workflow(context, sender.account_id, write_document(document))
         worker = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
         stack.callback(lambda: stop_together([worker], 20))
         worker.start()
-        yield Tenant(house, sender, twilio, sendgrid)
+        yield Tenant(context, sender, twilio, sendgrid)
 
 
 def platinum(kind: str, **more: Any) -> dict[str, Any]:

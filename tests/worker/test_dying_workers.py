@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Destination, a_destination
 from tests.support.killed_processes import POINTS
@@ -27,11 +27,11 @@ STEPS = 3
 
 
 @pytest.fixture
-def worker(house: Journey) -> Iterator[subprocess.Popen[str]]:
+def worker(context: AppContext) -> Iterator[subprocess.Popen[str]]:
     environment = {
         **os.environ,
-        "DATABASE_URL": house.settings.database_url,
-        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "DATABASE_URL": context.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
     }
     command = [sys.executable, "-m", "tests.support.killed_processes"]
@@ -53,19 +53,19 @@ def _order(worker: subprocess.Popen[str], **order: Any) -> int:
 
 
 def test_no_effect_is_lost_and_no_settled_one_repeated(
-    house: Journey, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
+    context: AppContext, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(11)
     with a_destination() as destination:
         steps = [{"http": {"url": f"{destination.url}/{number}"}} for number in range(STEPS)]
-        workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+        workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
         deaths: Counter[str] = Counter()
         while sum(deaths.values()) < KILLS:
             run = acme.post(an_event()).get_json()["runs"][0]
-            deaths += _kill_on_the_way(house, acme, worker, run, chance, destination)
+            deaths += _kill_on_the_way(context, acme, worker, run, chance, destination)
             assert _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0) == 0
-            assert the_run(house, acme.account_id, run)["status"] == "done"
-            assert len(rows_of(house, "attempts", acme.account_id, run)) == STEPS
+            assert the_run(context, acme.account_id, run)["status"] == "done"
+            assert len(rows_of(context, "attempts", acme.account_id, run)) == STEPS
             keys = {
                 call.headers["Idempotency-Key"] for call in destination.calls if run in call.headers["Idempotency-Key"]
             }
@@ -76,7 +76,7 @@ def test_no_effect_is_lost_and_no_settled_one_repeated(
 
 
 def _kill_on_the_way(
-    house: Journey,
+    context: AppContext,
     acme: Sender,
     worker: subprocess.Popen[str],
     run: str,
@@ -88,7 +88,7 @@ def _kill_on_the_way(
     for ordinal in range(STEPS):
         for point in chance.sample(POINTS, k=3):
             died = _order(worker, account=acme.account_id, run=run, job=1, point=point, ordinal=ordinal)
-            settled = the_run(house, acme.account_id, run)["ordinal"]
+            settled = the_run(context, acme.account_id, run)["ordinal"]
             frozen = _calls(destination, run, settled)
             assert died == 9
             deaths[point] += 1
@@ -111,32 +111,32 @@ def _calls(destination: Destination, run: str, settled: int) -> dict[int, int]:
 
 
 def test_blocks_that_die_at_their_end_wake_their_run_once(
-    house: Journey, acme: Sender, worker: subprocess.Popen[str]
+    context: AppContext, acme: Sender, worker: subprocess.Popen[str]
 ) -> None:
     chance = random.Random(7)
     blocks = [[{"set": {"a": "1"}}], [{"set": {"b": "2"}}]]
     steps = [{"par": blocks}, {"set": {"c": "vars.a + vars.b"}}]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     for _ in range(4):
         run = acme.post(an_event()).get_json()["runs"][0]
         points = chance.sample(POINTS, k=3)
         assert _order(worker, account=acme.account_id, run=run, job=1, point=points[0], ordinal=0) == 9
         _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0)
-        started = _blocks(house, acme, run)
+        started = _blocks(context, acme, run)
         assert len(started) == 2
         for block, point in zip(started, points[1:], strict=True):
             assert _order(worker, account=acme.account_id, run=block, job=1, point=point, ordinal=0) == 9
         for block in chance.sample(started * 2, k=4):
             assert _order(worker, account=acme.account_id, run=block, job=1, point=None, ordinal=0) == 0
-        assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
+        assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
         assert _order(worker, account=acme.account_id, run=run, job=2, point=points[0], ordinal=0) == 9
         assert _order(worker, account=acme.account_id, run=run, job=2, point=None, ordinal=0) == 0
-        assert the_run(house, acme.account_id, run)["status"] == "done"
-        assert [row["output"] for row in rows_of(house, "steps", acme.account_id, run)] == [None, {"c": 3}]
+        assert the_run(context, acme.account_id, run)["status"] == "done"
+        assert [row["output"] for row in rows_of(context, "steps", acme.account_id, run)] == [None, {"c": 3}]
 
 
-def _blocks(house: Journey, acme: Sender, run: str) -> list[str]:
-    with house.database.transaction() as connection:
+def _blocks(context: AppContext, acme: Sender, run: str) -> list[str]:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT id FROM runs WHERE account_id = %(account)s AND parent_id = %(run)s ORDER BY id",
             {"account": acme.account_id, "run": run},

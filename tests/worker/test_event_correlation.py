@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, a_destination
 from tests.support.run_execution import carry, rows_of, wake
@@ -16,26 +16,26 @@ from tests.support.run_execution import carry, rows_of, wake
 EXACT = '{"big": 12345678901234567890123, "long": 0.1234567890123456789, "price": 19.99}'
 
 
-def started(house: Journey, sender: Sender, *steps: object, data: Any = None, **changes: Any) -> str:
-    workflows.apply_workflow(house, sender.account_id, a_workflow(steps=list(steps), **changes))
+def started(context: AppContext, sender: Sender, *steps: object, data: Any = None, **changes: Any) -> str:
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps), **changes))
     run: str = sender.post(an_event(data=data or {"price": 1999})).get_json()["runs"][0]
     return run
 
 
-def outputs(house: Journey, sender: Sender, run: str) -> list[Any]:
-    return [row["output"] for row in rows_of(house, "steps", sender.account_id, run)]
+def outputs(context: AppContext, sender: Sender, run: str) -> list[Any]:
+    return [row["output"] for row in rows_of(context, "steps", sender.account_id, run)]
 
 
-def texts(house: Journey, sender: Sender, run: str) -> list[str]:
-    return [output["text"] for output in outputs(house, sender, run) if output and "text" in output]
+def texts(context: AppContext, sender: Sender, run: str) -> list[str]:
+    return [output["text"] for output in outputs(context, sender, run) if output and "text" in output]
 
 
 # set
 
 
-def test_what_is_set_is_seen_by_later_values_and_steps(house: Journey, acme: Sender) -> None:
+def test_what_is_set_is_seen_by_later_values_and_steps(context: AppContext, acme: Sender) -> None:
     run = started(
-        house,
+        context,
         acme,
         {"set": {"double": "mul(data.price, 2)", "more": "inc(vars.double)", "fixed": 7, "yes": True}},
         {
@@ -43,93 +43,96 @@ def test_what_is_set_is_seen_by_later_values_and_steps(house: Journey, acme: Sen
             "then": [{"log": "{{ vars.double }} {{ vars.more }} {{ vars.fixed }} {{ vars.yes }}"}],
         },
     )
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    assert texts(house, acme, run) == ["3998 3999 7 true"]
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert texts(context, acme, run) == ["3998 3999 7 true"]
 
 
-def test_the_same_document_with_its_values_in_another_order_is_another_version(house: Journey, acme: Sender) -> None:
+def test_the_same_document_with_its_values_in_another_order_is_another_version(
+    context: AppContext, acme: Sender
+) -> None:
     one, other = {"set": {"bb": "1", "a": "2"}}, {"set": {"a": "2", "bb": "1"}}
     changes = [
-        workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[step])).change for step in (one, one, other)
+        workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[step])).change
+        for step in (one, one, other)
     ]
     assert changes == ["created", "unchanged", "changed"]
 
 
-def test_what_is_set_outlives_the_job_that_set_it(house: Journey, acme: Sender) -> None:
+def test_what_is_set_outlives_the_job_that_set_it(context: AppContext, acme: Sender) -> None:
     run = started(
-        house,
+        context,
         acme,
         {"set": {"a": "1", "b": "1"}},
         {"wait": "1h"},
         {"set": {"b": "2"}},
         {"log": "{{ vars.a }}{{ vars.b }}"},
     )
-    carry(house, acme.account_id, run)
-    carry(house, acme.account_id, run, job=2)
-    assert texts(house, acme, run) == ["12"]
+    carry(context, acme.account_id, run)
+    carry(context, acme.account_id, run, job=2)
+    assert texts(context, acme, run) == ["12"]
 
 
-def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"set": {"x": 'latest["\\u0000no"]'}}, {"log": "{{ last.text }}"})
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    step = rows_of(house, "steps", acme.account_id, run)[0]
+def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"set": {"x": 'latest["\\u0000no"]'}}, {"log": "{{ last.text }}"})
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    step = rows_of(context, "steps", acme.account_id, run)[0]
     assert (step["status"], step["output"]) == ("done", {"x": None})
     assert "\ufffdno" in step["error"]
 
 
-def test_a_value_that_cannot_be_told_is_null_and_the_step_says_why(house: Journey, acme: Sender) -> None:
+def test_a_value_that_cannot_be_told_is_null_and_the_step_says_why(context: AppContext, acme: Sender) -> None:
     run = started(
-        house, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
+        context, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
     )
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    step = rows_of(house, "steps", acme.account_id, run)[0]
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    step = rows_of(context, "steps", acme.account_id, run)[0]
     assert step["output"] == {"x": None, "y": None, "z": 1}
     assert step["error"] == "x: data.nothing is missing; y: div: a division by zero"
-    assert texts(house, acme, run) == ["[]"]
+    assert texts(context, acme, run) == ["[]"]
 
 
-def test_every_digit_of_a_number_survives_being_set(house: Journey, acme: Sender) -> None:
+def test_every_digit_of_a_number_survives_being_set(context: AppContext, acme: Sender) -> None:
     steps = [
         {"set": {"big": "data.big", "more": "add(data.big, 1)", "long": "data.long", "sum": "add(data.price, 0.01)"}},
         {"wait": "1h"},
         {"log": "{{ vars.big }} {{ vars.more }} {{ vars.long }} {{ vars.sum }}"},
     ]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     body = '{"event": "product_view", "distinct_id": "1", "data": ' + EXACT + "}"
     run = acme.post(body).get_json()["runs"][0]
-    carry(house, acme.account_id, run)
-    carry(house, acme.account_id, run, job=2)
-    assert texts(house, acme, run) == ["12345678901234567890123 12345678901234567890124 0.1234567890123456789 20.00"]
+    carry(context, acme.account_id, run)
+    carry(context, acme.account_id, run, job=2)
+    assert texts(context, acme, run) == ["12345678901234567890123 12345678901234567890124 0.1234567890123456789 20.00"]
 
 
-def test_variables_do_not_grow_without_bound(house: Journey, acme: Sender) -> None:
+def test_variables_do_not_grow_without_bound(context: AppContext, acme: Sender) -> None:
     double = {"repeat": [{"set": {"x": "vars.x + vars.x"}}], "until": "false", "most": 40}
-    run = started(house, acme, {"set": {"x": "'0123456789'"}}, double)
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    errors = [row["error"] for row in rows_of(house, "steps", acme.account_id, run) if row["error"]]
+    run = started(context, acme, {"set": {"x": "'0123456789'"}}, double)
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    errors = [row["error"] for row in rows_of(context, "steps", acme.account_id, run) if row["error"]]
     assert errors[0] == "x: the value is larger than 65536 bytes"
 
 
 # Names
 
 
-def test_latest_is_each_field_as_the_last_event_that_had_it(house: Journey, acme: Sender) -> None:
+def test_latest_is_each_field_as_the_last_event_that_had_it(context: AppContext, acme: Sender) -> None:
     run_on = {"seq": ["a", "b"]}
     steps = [{"set": {"sum": "sum(values(matched, 'n'))"}}, {"log": "{{ latest.x }}{{ latest.y }} {{ vars.sum }}"}]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on=run_on, steps=steps))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=run_on, steps=steps))
     acme.post(an_event(event="a", data={"x": 1, "y": 1, "n": 0.1}))
     run = acme.post(an_event(event="b", data={"y": 2, "n": 0.2})).get_json()["runs"][0]
-    carry(house, acme.account_id, run)
-    assert texts(house, acme, run) == ["12 0.3"]
+    carry(context, acme.account_id, run)
+    assert texts(context, acme, run) == ["12 0.3"]
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_last_is_what_the_last_action_got(house: Journey, acme: Sender, waits: bool) -> None:
+def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, waits: bool) -> None:
     wait = [{"wait": "1h"}] if waits else []
     with a_destination(Answer(body=b'{"ticket": "T-17"}'), Answer(body=b"plain"), Answer(404)) as destination:
         call = {"http": {"url": destination.url}}
         run = started(
-            house,
+            context,
             acme,
             {"if": "has(last.ticket)", "then": [{"log": "too early"}]},
             call,
@@ -142,98 +145,98 @@ def test_last_is_what_the_last_action_got(house: Journey, acme: Sender, waits: b
         )
         jobs = (1, 2, 3) if waits else (1,)
         for job in jobs:
-            carry(house, acme.account_id, run, job=job)
-    assert texts(house, acme, run) == ["T-17 plain answered 404"]
+            carry(context, acme.account_id, run, job=job)
+    assert texts(context, acme, run) == ["T-17 plain answered 404"]
 
 
 # then and else of actions
 
 
-def test_an_action_that_succeeds_goes_on_into_then(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"log": "a", "then": [{"log": "b"}], "else": [{"log": "c"}]}, {"log": "d"})
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    assert texts(house, acme, run) == ["a", "b", "d"]
+def test_an_action_that_succeeds_goes_on_into_then(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"log": "a", "then": [{"log": "b"}], "else": [{"log": "c"}]}, {"log": "d"})
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert texts(context, acme, run) == ["a", "b", "d"]
 
 
-def test_an_action_that_failed_for_good_goes_on_into_else(house: Journey, acme: Sender) -> None:
+def test_an_action_that_failed_for_good_goes_on_into_else(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(500)) as destination:
         call = {"id": "call", "http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}}
         run = started(
-            house,
+            context,
             acme,
             {**call, "then": [{"log": "no"}], "else": [{"log": "{{ steps.call.error }}"}, {"wait": "1h"}]},
             {"log": "{{ steps.call.error }} {{ last.text }}"},
         )
-        carry(house, acme.account_id, run)
-        assert carry(house, acme.account_id, run, job=2)["status"] == "running"
-        after = carry(house, acme.account_id, run, job=3)
+        carry(context, acme.account_id, run)
+        assert carry(context, acme.account_id, run, job=2)["status"] == "running"
+        after = carry(context, acme.account_id, run, job=3)
     assert (after["status"], after["error"]) == ("done", None)
-    assert texts(house, acme, run) == ["answered 500", "answered 500 answered 500"]
-    rows = rows_of(house, "steps", acme.account_id, run)
+    assert texts(context, acme, run) == ["answered 500", "answered 500 answered 500"]
+    rows = rows_of(context, "steps", acme.account_id, run)
     assert (rows[0]["status"], rows[0]["error"]) == ("failed", "answered 500")
-    assert [row["outcome"] for row in rows_of(house, "attempts", acme.account_id, run)][:2] == ["retry", "failed"]
+    assert [row["outcome"] for row in rows_of(context, "attempts", acme.account_id, run)][:2] == ["retry", "failed"]
 
 
-def test_an_empty_else_keeps_the_run_from_failing(house: Journey, acme: Sender) -> None:
+def test_an_empty_else_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
-        run = started(house, acme, {"http": {"url": destination.url}, "else": []}, {"log": "on"})
-        assert carry(house, acme.account_id, run)["status"] == "done"
-    assert texts(house, acme, run) == ["on"]
+        run = started(context, acme, {"http": {"url": destination.url}, "else": []}, {"log": "on"})
+        assert carry(context, acme.account_id, run)["status"] == "done"
+    assert texts(context, acme, run) == ["on"]
 
 
 # repeat
 
 
-def test_a_repeat_goes_round_until_its_condition_is_true(house: Journey, acme: Sender) -> None:
+def test_a_repeat_goes_round_until_its_condition_is_true(context: AppContext, acme: Sender) -> None:
     run = started(
-        house,
+        context,
         acme,
         {"set": {"n": "0"}},
         {"id": "loop", "repeat": [{"set": {"n": "vars.n + 1"}}, {"log": "{{ vars.n }}"}], "until": "vars.n >= 3"},
         {"log": "over after {{ steps.loop.rounds }}"},
     )
-    after = carry(house, acme.account_id, run)
+    after = carry(context, acme.account_id, run)
     assert (after["status"], after["rounds"]) == ("done", 0)
-    assert texts(house, acme, run) == ["1", "2", "3", "over after 3"]
-    last = [row for row in rows_of(house, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
+    assert texts(context, acme, run) == ["1", "2", "3", "over after 3"]
+    last = [row for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
     assert last["output"] == {"rounds": 3, "ended": "until"}
 
 
-def test_a_repeat_whose_condition_is_true_from_the_start_makes_no_round(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"repeat": [{"log": "never"}], "until": "true"}, {"log": "on"})
-    carry(house, acme.account_id, run)
-    assert texts(house, acme, run) == ["on"]
+def test_a_repeat_whose_condition_is_true_from_the_start_makes_no_round(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"repeat": [{"log": "never"}], "until": "true"}, {"log": "on"})
+    carry(context, acme.account_id, run)
+    assert texts(context, acme, run) == ["on"]
 
 
-def test_a_repeat_ends_after_its_most_rounds_and_says_so(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"repeat": [{"log": "x"}], "until": "vars.n > 1", "most": 3}, {"set": {"n": "1"}})
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    last = [row for row in rows_of(house, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
+def test_a_repeat_ends_after_its_most_rounds_and_says_so(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"repeat": [{"log": "x"}], "until": "vars.n > 1", "most": 3}, {"set": {"n": "1"}})
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    last = [row for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
     assert last["output"] == {"rounds": 3, "ended": "most", "why": "vars.n is missing"}
 
 
-def test_each_round_has_rows_and_idempotency_keys_of_its_own(house: Journey, acme: Sender) -> None:
+def test_each_round_has_rows_and_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
     with a_destination() as destination:
         body = [{"http": {"url": destination.url}}, {"wait": "1h"}]
-        run = started(house, acme, {"repeat": body, "until": "false", "most": 3}, {"log": "on"})
+        run = started(context, acme, {"repeat": body, "until": "false", "most": 3}, {"log": "on"})
         for job in (1, 2, 3, 4):
-            after = carry(house, acme.account_id, run, job=job)
+            after = carry(context, acme.account_id, run, job=job)
     assert after["status"] == "done"
     keys = [call.headers["Idempotency-Key"] for call in destination.calls]
     assert keys == [f"{run}-1", f"{run}-4", f"{run}-7"]
-    ordinals = [row["ordinal"] for row in rows_of(house, "steps", acme.account_id, run)]
+    ordinals = [row["ordinal"] for row in rows_of(context, "steps", acme.account_id, run)]
     assert ordinals == list(range(len(ordinals)))
 
 
-def test_one_event_ends_one_round_of_waiting(house: Journey, acme: Sender) -> None:
+def test_one_event_ends_one_round_of_waiting(context: AppContext, acme: Sender) -> None:
     reply = {"id": "reply", "wait_for": "reply", "timeout": "1h"}
-    run = started(house, acme, {"repeat": [reply, {"log": "{{ steps.reply.data.n }}"}], "until": "false", "most": 2})
-    carry(house, acme.account_id, run)
+    run = started(context, acme, {"repeat": [reply, {"log": "{{ steps.reply.data.n }}"}], "until": "false", "most": 2})
+    carry(context, acme.account_id, run)
     for number, job in ((1, 3), (2, 5)):
-        wake(house, acme.account_id, acme.post(an_event(event="reply", data={"n": number})).get_json()["id"])
-        after = carry(house, acme.account_id, run, job=job)
+        wake(context, acme.account_id, acme.post(an_event(event="reply", data={"n": number})).get_json()["id"])
+        after = carry(context, acme.account_id, run, job=job)
     assert after["status"] == "done"
-    assert texts(house, acme, run) == ["1", "2"]
+    assert texts(context, acme, run) == ["1", "2"]
 
 
 # Checks
@@ -285,6 +288,6 @@ def test_a_mistake_in_a_form_has_its_path(steps: list[Any], path: str, message: 
     assert mistake.line == 1
 
 
-def test_the_condition_of_a_repeat_may_speak_of_its_steps(house: Journey) -> None:
+def test_the_condition_of_a_repeat_may_speak_of_its_steps(context: AppContext) -> None:
     steps = [{"repeat": [{"id": "ask", "log": "x"}], "until": "steps.ask.text == 'x'"}]
     assert json.loads(json.dumps(workflows.checked_document(a_workflow(steps=steps)).value))["steps"] == steps

@@ -18,7 +18,7 @@ import asyncpg
 import pytest
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
-from app.core.models import Unavailable
+from app.core.errors import Unavailable
 from app.db.migrate import upgrade
 from app.worker import job_consumer
 from app.worker.queue_connection import asyncpg_url

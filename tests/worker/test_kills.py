@@ -34,8 +34,8 @@ from app.cli.devserver.supervisor import Command, stop_together
 from app.core import config
 from app.core.models import EVENTS_WRITE, PLANS
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, a_workflow, an_event
 
 EVENTS = 2_000
@@ -152,9 +152,9 @@ def test_what_was_acknowledged_survives_every_kill(
     under_test: tuple[House, dict[str, str]], listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, environment = under_test
-    owner = Journey(config.from_environment(environment))
-    account_id = workflows.create_account(owner, "acme", PLANS["unlimited"])
-    token = workflows.create_key(owner, account_id, "test", (EVENTS_WRITE,))
+    owner = AppContext(config.from_environment(environment))
+    account_id = accounts.create_account(owner, "acme", PLANS["unlimited"])
+    token = api_keys.create_key(owner, account_id, "test", (EVENTS_WRITE,))
     workflows.apply_workflow(
         owner,
         account_id,

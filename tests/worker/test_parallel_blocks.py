@@ -20,8 +20,8 @@ from app import create_app
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.db.migrate import upgrade
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 
 PATIENCE = 60.0
@@ -65,8 +65,8 @@ def _worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], env=environment, cwd=ROOT)
 
 
-def _counts(house: Journey, sender: Sender, question: str) -> list[Any]:
-    with house.database.transaction() as connection:
+def _counts(context: AppContext, sender: Sender, question: str) -> list[Any]:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(question, {"account": sender.account_id})
         return [tuple(row) for row in rows]
 
@@ -80,37 +80,37 @@ def test_runs_with_blocks_end_once_whoever_dies(database: str) -> None:
         "LOG_LEVEL": "error",
     }
     app = create_app(config.from_environment(environment))
-    house: Journey = app.extensions["journey"]
+    context: AppContext = app.extensions["context"]
     with ExitStack() as stack:
-        stack.callback(house.database.close)
+        stack.callback(context.database.close)
         workers = [_worker(environment) for _ in range(2)]
         for worker in workers:
             stack.callback(worker.wait)
             stack.callback(worker.terminate)
-        sender = a_sender(house, app.test_client())
-        workflows.apply_workflow(house, sender.account_id, a_workflow(steps=STEPS))
+        sender = a_sender(context, app.test_client())
+        workflows.apply_workflow(context, sender.account_id, a_workflow(steps=STEPS))
         for number in range(RUNS):
             assert sender.post(an_event(distinct_id=str(number))).status_code == 200
             answered = an_event(event="answer", distinct_id=str(number), data={"text": str(number)})
             assert sender.post(answered).status_code == 200
-        _until(house, sender, "SELECT count(*) FROM steps WHERE account_id = %(account)s", lambda count: count > 50)
+        _until(context, sender, "SELECT count(*) FROM steps WHERE account_id = %(account)s", lambda count: count > 50)
         os.kill(workers[0].pid, signal.SIGKILL)
         running = "SELECT count(*) FROM runs WHERE account_id = %(account)s AND status = 'running'"
-        _until(house, sender, running, lambda count: count == 0)
+        _until(context, sender, running, lambda count: count == 0)
     statuses = (
         "SELECT parent_id IS NULL, status, count(*) FROM runs WHERE account_id = %(account)s GROUP BY 1, 2 ORDER BY 1"
     )
-    assert _counts(house, sender, statuses) == [(False, "done", 9 * RUNS), (True, "done", RUNS)]
+    assert _counts(context, sender, statuses) == [(False, "done", 9 * RUNS), (True, "done", RUNS)]
     said = (
         "SELECT output ->> 'text', count(*) FROM steps JOIN runs ON runs.id = run_id WHERE steps.account_id = %(account)s "
         "AND parent_id IS NULL AND action = 'log' GROUP BY 1 ORDER BY 1"
     )
-    assert sorted(_counts(house, sender, said)) == sorted((f"{number} 2", 1) for number in range(RUNS))
-    house.database.close()
+    assert sorted(_counts(context, sender, said)) == sorted((f"{number} 2", 1) for number in range(RUNS))
+    context.database.close()
 
 
-def _until(house: Journey, sender: Sender, question: str, good: Any) -> None:
+def _until(context: AppContext, sender: Sender, question: str, good: Any) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not good(count := _counts(house, sender, question)[0][0]):
+    while not good(count := _counts(context, sender, question)[0][0]):
         assert time.monotonic() < deadline, count
         time.sleep(0.1)

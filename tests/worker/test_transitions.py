@@ -13,10 +13,11 @@ import pytest
 from app.cli.run_report import run_lines
 from app.db import run_blocks, run_transitions, runs
 from app.db.inspection import RunsWanted
-from app.ingest.accept import Journey
 from app.services import data_subjects, inspection, workflows
+from app.services import runs as services_runs
+from app.services.context import AppContext
 from app.worker import transitions
-from app.worker.executor import sweep
+from app.worker.housekeeping import sweep
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, a_destination
 from tests.support.run_execution import carry, jobs_of, rows_of, the_run, wake
@@ -25,15 +26,15 @@ WAIT = {"wait": "1h"}
 REPLY = {"id": "reply", "wait_for": "reply", "timeout": "1h", "then": [{"log": "yes"}], "else": [{"log": "no"}]}
 
 
-def started(house: Journey, sender: Sender, *steps: object, **changes: Any) -> str:
-    workflows.apply_workflow(house, sender.account_id, a_workflow(steps=list(steps), **changes))
+def started(context: AppContext, sender: Sender, *steps: object, **changes: Any) -> str:
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps), **changes))
     run: str = sender.post(an_event(data={"price": 1999})).get_json()["runs"][0]
     return run
 
 
-def blocks_of(house: Journey, sender: Sender, run: str) -> list[str]:
+def blocks_of(context: AppContext, sender: Sender, run: str) -> list[str]:
     """The ids of a run's blocks in the order of their start."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT id FROM runs WHERE account_id = %(account)s AND parent_id = %(run)s ORDER BY id",
             {"account": sender.account_id, "run": run},
@@ -41,18 +42,18 @@ def blocks_of(house: Journey, sender: Sender, run: str) -> list[str]:
         return [str(row[0]) for row in found]
 
 
-def carry_all(house: Journey, sender: Sender, run: str) -> dict[str, Any]:
+def carry_all(context: AppContext, sender: Sender, run: str) -> dict[str, Any]:
     """Let every job that is due move its run, a run's blocks included, until none is due; the run's row afterwards."""
-    while jobs := due(house, sender):
+    while jobs := due(context, sender):
         for job in jobs:
             _, run_id, number = job.split(":")
-            carry(house, sender.account_id, run_id, job=int(number))
-            forget(house, job)
-    return the_run(house, sender.account_id, run)
+            carry(context, sender.account_id, run_id, job=int(number))
+            forget(context, job)
+    return the_run(context, sender.account_id, run)
 
 
-def due(house: Journey, sender: Sender) -> list[str]:
-    with house.database.transaction() as connection:
+def due(context: AppContext, sender: Sender) -> list[str]:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT dedupe_key FROM pgqueuer WHERE dedupe_key LIKE %(like)s AND entrypoint = 'run' "
             "AND execute_after <= now() ORDER BY id",
@@ -61,195 +62,199 @@ def due(house: Journey, sender: Sender) -> list[str]:
         return [row[0] for row in found]
 
 
-def forget(house: Journey, job: str) -> None:
+def forget(context: AppContext, job: str) -> None:
     """Take a job from the queue, as the worker does that has carried it out."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         connection.exec_driver_sql("DELETE FROM pgqueuer WHERE dedupe_key = %(job)s", {"job": job})
 
 
-def texts(house: Journey, sender: Sender, run: str) -> list[str]:
-    rows = rows_of(house, "steps", sender.account_id, run)
+def texts(context: AppContext, sender: Sender, run: str) -> list[str]:
+    rows = rows_of(context, "steps", sender.account_id, run)
     return [row["output"]["text"] for row in rows if row["action"] == "log" and row["output"]]
 
 
-def paths(house: Journey, sender: Sender, run: str) -> list[str]:
-    return [row["path"] for row in rows_of(house, "steps", sender.account_id, run)]
+def paths(context: AppContext, sender: Sender, run: str) -> list[str]:
+    return [row["path"] for row in rows_of(context, "steps", sender.account_id, run)]
 
 
-def test_blocks_start_together_and_the_run_goes_on_after_the_last(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[{"log": "a"}, {"log": "b"}], [{"log": "c"}], []]}, {"log": "after"})
-    waiting = carry(house, acme.account_id, run)
+def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[{"log": "a"}, {"log": "b"}], [{"log": "c"}], []]}, {"log": "after"})
+    waiting = carry(context, acme.account_id, run)
     assert (waiting["status"], waiting["at"], waiting["wake_at"], waiting["blocks_left"]) == (
         "running",
         "steps[0]",
         None,
         2,
     )
-    one, two = blocks_of(house, acme, run)
-    assert carry(house, acme.account_id, one)["status"] == "done"
-    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1"]
-    assert carry(house, acme.account_id, two)["status"] == "done"
-    assert jobs_of(house, run)[-1] == f"{acme.account_id}:{run}:2"
-    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
-    assert texts(house, acme, run) == ["after"]
-    assert paths(house, acme, one) == ["steps[0].par[0][0]", "steps[0].par[0][1]"]
-    assert paths(house, acme, two) == ["steps[0].par[1][0]"]
+    one, two = blocks_of(context, acme, run)
+    assert carry(context, acme.account_id, one)["status"] == "done"
+    assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
+    assert carry(context, acme.account_id, two)["status"] == "done"
+    assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
+    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert texts(context, acme, run) == ["after"]
+    assert paths(context, acme, one) == ["steps[0].par[0][0]", "steps[0].par[0][1]"]
+    assert paths(context, acme, two) == ["steps[0].par[1][0]"]
 
 
-def test_a_block_that_waits_holds_up_no_other(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT, {"log": "late"}], [{"log": "soon"}]]}, {"log": "after"})
-    carry(house, acme.account_id, run)
-    late, soon = blocks_of(house, acme, run)
-    carry(house, acme.account_id, late)
-    assert carry(house, acme.account_id, soon)["status"] == "done"
-    assert the_run(house, acme.account_id, run)["at"] == "steps[0]"
-    carry(house, acme.account_id, late, job=2)
-    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
+def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT, {"log": "late"}], [{"log": "soon"}]]}, {"log": "after"})
+    carry(context, acme.account_id, run)
+    late, soon = blocks_of(context, acme, run)
+    carry(context, acme.account_id, late)
+    assert carry(context, acme.account_id, soon)["status"] == "done"
+    assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
+    carry(context, acme.account_id, late, job=2)
+    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_a_par_of_empty_blocks_is_over_at_once(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[], []]}, {"log": "after"})
-    assert carry(house, acme.account_id, run)["status"] == "done"
-    assert blocks_of(house, acme, run) == []
+def test_a_par_of_empty_blocks_is_over_at_once(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[], []]}, {"log": "after"})
+    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert blocks_of(context, acme, run) == []
 
 
-def test_blocks_may_have_blocks(house: Journey, acme: Sender) -> None:
+def test_blocks_may_have_blocks(context: AppContext, acme: Sender) -> None:
     inner = {"par": [[{"set": {"a": "1"}}], [{"set": {"b": "2"}}]]}
-    run = started(house, acme, {"par": [[inner, {"log": "{{ vars.a }}{{ vars.b }}"}], [{"log": "x"}]]}, {"log": "end"})
-    assert carry_all(house, acme, run)["status"] == "done"
-    outer = blocks_of(house, acme, run)[0]
-    assert texts(house, acme, outer) == ["12"]
-    grandchild = the_run(house, acme.account_id, blocks_of(house, acme, outer)[0])
+    run = started(
+        context, acme, {"par": [[inner, {"log": "{{ vars.a }}{{ vars.b }}"}], [{"log": "x"}]]}, {"log": "end"}
+    )
+    assert carry_all(context, acme, run)["status"] == "done"
+    outer = blocks_of(context, acme, run)[0]
+    assert texts(context, acme, outer) == ["12"]
+    grandchild = the_run(context, acme.account_id, blocks_of(context, acme, outer)[0])
     assert (str(grandchild["root_id"]), str(grandchild["parent_id"])) == (run, outer)
     assert grandchild["match_key"].endswith("/0.0/0.0")
 
 
-def test_a_par_in_a_repeat_starts_new_blocks_each_round(house: Journey, acme: Sender) -> None:
+def test_a_par_in_a_repeat_starts_new_blocks_each_round(context: AppContext, acme: Sender) -> None:
     count = {"set": {"n": "vars.n + 1"}}
     body = [{"par": [[{"log": "{{ vars.n }}"}], [{"log": "x"}]]}, count]
-    run = started(house, acme, {"set": {"n": "0"}}, {"repeat": body, "until": "vars.n == 3"})
-    assert carry_all(house, acme, run)["status"] == "done"
-    blocks = blocks_of(house, acme, run)
-    assert [texts(house, acme, block) for block in blocks] == [["0"], ["x"], ["1"], ["x"], ["2"], ["x"]]
+    run = started(context, acme, {"set": {"n": "0"}}, {"repeat": body, "until": "vars.n == 3"})
+    assert carry_all(context, acme, run)["status"] == "done"
+    blocks = blocks_of(context, acme, run)
+    assert [texts(context, acme, block) for block in blocks] == [["0"], ["x"], ["1"], ["x"], ["2"], ["x"]]
 
 
-def test_what_blocks_got_and_set_is_seen_after_them_and_from_one_to_the_other(house: Journey, acme: Sender) -> None:
+def test_what_blocks_got_and_set_is_seen_after_them_and_from_one_to_the_other(
+    context: AppContext, acme: Sender
+) -> None:
     one = [{"id": "say", "log": "hello"}, {"set": {"x": "'one'"}}]
     other = [WAIT, {"log": "{{ vars.x }} {{ steps.say.text }}"}]
-    run = started(house, acme, {"par": [one, other]}, {"log": "{{ vars.x }} {{ steps.say.text }}"})
-    carry_all(house, acme, run)
-    carry(house, acme.account_id, blocks_of(house, acme, run)[1], job=2)
-    carry(house, acme.account_id, run, job=2)
-    assert texts(house, acme, blocks_of(house, acme, run)[1]) == ["one hello"]
-    assert texts(house, acme, run) == ["one hello"]
+    run = started(context, acme, {"par": [one, other]}, {"log": "{{ vars.x }} {{ steps.say.text }}"})
+    carry_all(context, acme, run)
+    carry(context, acme.account_id, blocks_of(context, acme, run)[1], job=2)
+    carry(context, acme.account_id, run, job=2)
+    assert texts(context, acme, blocks_of(context, acme, run)[1]) == ["one hello"]
+    assert texts(context, acme, run) == ["one hello"]
 
 
-def test_last_in_a_block_is_its_own_and_not_another_block_s(house: Journey, acme: Sender) -> None:
+def test_last_in_a_block_is_its_own_and_not_another_block_s(context: AppContext, acme: Sender) -> None:
     tell = {"log": "{{ last.text }}"}
     blocks = [[tell, {"log": "mine"}, WAIT, tell], [{"log": "yours"}]]
-    run = started(house, acme, {"log": "before"}, {"par": blocks}, tell)
-    carry_all(house, acme, run)
-    mine = blocks_of(house, acme, run)[0]
-    carry(house, acme.account_id, mine, job=2)
-    carry(house, acme.account_id, run, job=2)
-    assert texts(house, acme, mine) == ["before", "mine", "mine"]
-    assert texts(house, acme, run)[-1] == "mine"
+    run = started(context, acme, {"log": "before"}, {"par": blocks}, tell)
+    carry_all(context, acme, run)
+    mine = blocks_of(context, acme, run)[0]
+    carry(context, acme.account_id, mine, job=2)
+    carry(context, acme.account_id, run, job=2)
+    assert texts(context, acme, mine) == ["before", "mine", "mine"]
+    assert texts(context, acme, run)[-1] == "mine"
 
 
-def test_each_block_has_idempotency_keys_of_its_own(house: Journey, acme: Sender) -> None:
+def test_each_block_has_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
     with a_destination() as destination:
         call = {"http": {"url": destination.url}}
-        run = started(house, acme, {"par": [[call], [call]]}, call)
-        carry_all(house, acme, run)
+        run = started(context, acme, {"par": [[call], [call]]}, call)
+        carry_all(context, acme, run)
     keys = [call.headers["Idempotency-Key"] for call in destination.calls]
-    assert keys == [*(f"{block}-0" for block in blocks_of(house, acme, run)), f"{run}-1"]
+    assert keys == [*(f"{block}-0" for block in blocks_of(context, acme, run)), f"{run}-1"]
 
 
 # Failing
 
 
-def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(house: Journey, acme: Sender) -> None:
+def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
         call = {"http": {"url": destination.url}}
-        run = started(house, acme, {"par": [[call, {"log": "never"}], [WAIT, {"log": "x"}]]}, {"log": "never"})
-        carry(house, acme.account_id, run)
-        failing, waiting = blocks_of(house, acme, run)
-        assert carry(house, acme.account_id, failing)["status"] == "failed"
-        carry(house, acme.account_id, waiting)
-        assert the_run(house, acme.account_id, run)["status"] == "running"
-        assert carry(house, acme.account_id, waiting, job=2)["status"] == "done"
-    after = carry(house, acme.account_id, run, job=2)
+        run = started(context, acme, {"par": [[call, {"log": "never"}], [WAIT, {"log": "x"}]]}, {"log": "never"})
+        carry(context, acme.account_id, run)
+        failing, waiting = blocks_of(context, acme, run)
+        assert carry(context, acme.account_id, failing)["status"] == "failed"
+        carry(context, acme.account_id, waiting)
+        assert the_run(context, acme.account_id, run)["status"] == "running"
+        assert carry(context, acme.account_id, waiting, job=2)["status"] == "done"
+    after = carry(context, acme.account_id, run, job=2)
     assert (after["status"], after["error"]) == ("failed", "steps[0].par[0][0] (http): answered 404")
-    assert rows_of(house, "steps", acme.account_id, run)[0]["status"] == "failed"
+    assert rows_of(context, "steps", acme.account_id, run)[0]["status"] == "failed"
 
 
-def test_an_else_in_a_block_keeps_the_run_from_failing(house: Journey, acme: Sender) -> None:
+def test_an_else_in_a_block_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
         call = {"http": {"url": destination.url}, "else": []}
-        run = started(house, acme, {"par": [[call], [{"log": "x"}]]})
-        assert carry_all(house, acme, run)["status"] == "done"
+        run = started(context, acme, {"par": [[call], [{"log": "x"}]]})
+        assert carry_all(context, acme, run)["status"] == "done"
 
 
-def test_a_retried_run_goes_on_in_the_blocks_that_failed(house: Journey, acme: Sender) -> None:
+def test_a_retried_run_goes_on_in_the_blocks_that_failed(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404), Answer(404), Answer(200)) as destination:
         call = {"http": {"url": destination.url}}
-        run = started(house, acme, {"par": [[{"par": [[call], [call]]}], [{"log": "x"}]]}, {"log": "after"})
-        assert carry_all(house, acme, run)["status"] == "failed"
-        outer = blocks_of(house, acme, run)[0]
-        assert workflows.retry_runs(house, acme.account_id, [UUID(run)]) == {UUID(run)}
-        assert [the_run(house, acme.account_id, one)["blocks_left"] for one in (run, outer)] == [1, 2]
-        assert len(due(house, acme)) == 2
-        assert carry_all(house, acme, run)["status"] == "done"
+        run = started(context, acme, {"par": [[{"par": [[call], [call]]}], [{"log": "x"}]]}, {"log": "after"})
+        assert carry_all(context, acme, run)["status"] == "failed"
+        outer = blocks_of(context, acme, run)[0]
+        assert services_runs.retry_runs(context, acme.account_id, [UUID(run)]) == {UUID(run)}
+        assert [the_run(context, acme.account_id, one)["blocks_left"] for one in (run, outer)] == [1, 2]
+        assert len(due(context, acme)) == 2
+        assert carry_all(context, acme, run)["status"] == "done"
     assert len(destination.calls) == 4
     assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 2
 
 
-def test_only_a_run_is_retried_and_not_one_of_its_blocks(house: Journey, acme: Sender) -> None:
+def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
-        run = started(house, acme, {"par": [[{"http": {"url": destination.url}}], [WAIT]]})
-        carry(house, acme.account_id, run)
-        failing = blocks_of(house, acme, run)[0]
-        carry(house, acme.account_id, failing)
-    assert workflows.retry_runs(house, acme.account_id, [UUID(failing)]) == set()
-    assert the_run(house, acme.account_id, failing)["status"] == "failed"
+        run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [WAIT]]})
+        carry(context, acme.account_id, run)
+        failing = blocks_of(context, acme, run)[0]
+        carry(context, acme.account_id, failing)
+    assert services_runs.retry_runs(context, acme.account_id, [UUID(failing)]) == set()
+    assert the_run(context, acme.account_id, failing)["status"] == "failed"
 
 
 # The join
 
 
-def _both_at_their_end(house: Journey, sender: Sender) -> tuple[str, list[str]]:
+def _both_at_their_end(context: AppContext, sender: Sender) -> tuple[str, list[str]]:
     run = sender.post(an_event()).get_json()["runs"][0]
-    carry(house, sender.account_id, run)
-    return run, blocks_of(house, sender, run)
+    carry(context, sender.account_id, run)
+    return run, blocks_of(context, sender, run)
 
 
-def test_of_blocks_that_end_at_once_one_wakes_the_run(house: Journey, acme: Sender) -> None:
+def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(
-        house, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [{"log": "b"}], [{"log": "c"}]]}])
+        context, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [{"log": "b"}], [{"log": "c"}]]}])
     )
 
     def end(block: str) -> bool:
-        claimed = runs.claim_run(house.database, acme.account_id, UUID(block), 1)
+        claimed = runs.claim_run(context.database, acme.account_id, UUID(block), 1)
         assert claimed is not None
         try:
-            settlement = transitions.set_variables(_setting(claimed), house.clock())
-            return run_transitions.settle_run(house.database, claimed, settlement, house.clock())
+            settlement = transitions.set_variables(_setting(claimed), context.clock())
+            return run_transitions.settle_run(context.database, claimed, settlement, context.clock())
         finally:
-            house.database.let_go()
+            context.database.let_go()
 
     with ThreadPoolExecutor(3) as threads:
         for _ in range(5):
-            run, blocks = _both_at_their_end(house, acme)
-            with house.database.transaction() as connection:
+            run, blocks = _both_at_their_end(context, acme)
+            with context.database.transaction() as connection:
                 connection.exec_driver_sql("SELECT FROM runs WHERE id = %(run)s FOR UPDATE", {"run": run})
                 ending = [threads.submit(end, block) for block in blocks]
                 # All three have ended their blocks and wait for the run's row, each for the one before.
                 while connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one() < 3:
                     assert not any(each.done() for each in ending)
             assert all(each.result() for each in ending)
-            after = the_run(house, acme.account_id, run)
+            after = the_run(context, acme.account_id, run)
             assert (after["blocks_left"], after["wake_at"] is not None) == (0, True)
-            assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
+            assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
 
 
 def _setting(run: Any) -> Any:
@@ -258,27 +263,27 @@ def _setting(run: Any) -> Any:
     return replace(run, document={**run.document, "steps": [{"par": [block, block, block]}]})
 
 
-def test_a_job_that_comes_twice_ends_its_block_once(house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [WAIT]]}]))
-    run, (one, _) = _both_at_their_end(house, acme)
+def test_a_job_that_comes_twice_ends_its_block_once(context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [WAIT]]}]))
+    run, (one, _) = _both_at_their_end(context, acme)
     for _ in range(3):
-        carry(house, acme.account_id, one)
-    assert the_run(house, acme.account_id, run)["blocks_left"] == 1
-    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:1"]
+        carry(context, acme.account_id, one)
+    assert the_run(context, acme.account_id, run)["blocks_left"] == 1
+    assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
 
 
-def test_a_job_of_a_run_that_waits_for_blocks_moves_nothing(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT], [WAIT]]}, {"log": "after"})
-    before = carry(house, acme.account_id, run)
-    assert carry(house, acme.account_id, run, job=2) == before
+def test_a_job_of_a_run_that_waits_for_blocks_moves_nothing(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT], [WAIT]]}, {"log": "after"})
+    before = carry(context, acme.account_id, run)
+    assert carry(context, acme.account_id, run, job=2) == before
 
 
 # Sweeping
 
 
-def _an_hour_later(house: Journey, sender: Sender) -> None:
+def _an_hour_later(context: AppContext, sender: Sender) -> None:
     """All that the account's runs did lies an hour further back."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE runs SET wake_at = wake_at - interval '1 hour', updated_at = updated_at - interval '1 hour' "
             "WHERE account_id = %(account)s",
@@ -286,73 +291,73 @@ def _an_hour_later(house: Journey, sender: Sender) -> None:
         )
 
 
-def test_the_sweep_leaves_a_run_alone_whose_blocks_are_on_their_way(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT], [{"log": "x"}]]}, {"log": "after"})
-    carry_all(house, acme, run)
-    _an_hour_later(house, acme)
-    sweep(house)
-    after = the_run(house, acme.account_id, run)
+def test_the_sweep_leaves_a_run_alone_whose_blocks_are_on_their_way(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT], [{"log": "x"}]]}, {"log": "after"})
+    carry_all(context, acme, run)
+    _an_hour_later(context, acme)
+    sweep(context)
+    after = the_run(context, acme.account_id, run)
     assert (after["wake_at"], after["blocks_left"]) == (None, 1)
-    assert jobs_of(house, run) == []
+    assert jobs_of(context, run) == []
 
 
-def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
-    carry(house, acme.account_id, run)
-    forget(house, f"{acme.account_id}:{run}:1")
-    with house.database.transaction() as connection:
+def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
+    carry(context, acme.account_id, run)
+    forget(context, f"{acme.account_id}:{run}:1")
+    with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE runs SET status = 'done' WHERE parent_id = %(run)s", {"run": run}
         )  # as by a person's own hand
-    _an_hour_later(house, acme)
-    sweep(house)
-    _an_hour_later(house, acme)
-    sweep(house)
-    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:2"]
-    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
+    _an_hour_later(context, acme)
+    sweep(context)
+    _an_hour_later(context, acme)
+    sweep(context)
+    assert jobs_of(context, run) == [f"{acme.account_id}:{run}:2"]
+    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_the_sweep_gives_a_woken_run_its_lost_job(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
-    carry(house, acme.account_id, run)
-    for block in blocks_of(house, acme, run):
-        carry(house, acme.account_id, block)
-    for job in jobs_of(house, run):
-        forget(house, job)
-    _an_hour_later(house, acme)
-    sweep(house)
-    assert jobs_of(house, run) == [f"{acme.account_id}:{run}:2"]
+def test_the_sweep_gives_a_woken_run_its_lost_job(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
+    carry(context, acme.account_id, run)
+    for block in blocks_of(context, acme, run):
+        carry(context, acme.account_id, block)
+    for job in jobs_of(context, run):
+        forget(context, job)
+    _an_hour_later(context, acme)
+    sweep(context)
+    assert jobs_of(context, run) == [f"{acme.account_id}:{run}:2"]
 
 
 # Ending them together
 
 
-def _statuses(house: Journey, sender: Sender, run: str) -> list[str]:
-    blocks = [one for block in blocks_of(house, sender, run) for one in (block, *blocks_of(house, sender, block))]
-    return [the_run(house, sender.account_id, one)["status"] for one in (run, *blocks)]
+def _statuses(context: AppContext, sender: Sender, run: str) -> list[str]:
+    blocks = [one for block in blocks_of(context, sender, run) for one in (block, *blocks_of(context, sender, block))]
+    return [the_run(context, sender.account_id, one)["status"] for one in (run, *blocks)]
 
 
 @pytest.mark.parametrize("which", ["the run", "a block"])
-def test_a_cancel_ends_the_run_with_all_its_blocks(house: Journey, acme: Sender, which: str) -> None:
-    run = started(house, acme, {"par": [[{"par": [[WAIT], [WAIT]]}], [WAIT], [{"log": "x"}]]})
-    carry_all(house, acme, run)
-    chosen = run if which == "the run" else blocks_of(house, acme, run)[1]
-    assert workflows.cancel_run(house, acme.account_id, UUID(chosen))
-    assert _statuses(house, acme, run) == ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "done"]
-    waiting = rows_of(house, "steps", acme.account_id, blocks_of(house, acme, run)[1])
+def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sender, which: str) -> None:
+    run = started(context, acme, {"par": [[{"par": [[WAIT], [WAIT]]}], [WAIT], [{"log": "x"}]]})
+    carry_all(context, acme, run)
+    chosen = run if which == "the run" else blocks_of(context, acme, run)[1]
+    assert services_runs.cancel_run(context, acme.account_id, UUID(chosen))
+    assert _statuses(context, acme, run) == ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "done"]
+    waiting = rows_of(context, "steps", acme.account_id, blocks_of(context, acme, run)[1])
     assert [(row["status"], row["error"]) for row in waiting] == [("skipped", "cancelled by hand")]
 
 
-def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(house: Journey, acme: Sender) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"par": [[WAIT], [WAIT]]}]))
+def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[WAIT], [WAIT]]}]))
 
     def part(run: str, together: threading.Barrier) -> None:
-        claimed = runs.claim_run(house.database, acme.account_id, UUID(run), 1)
+        claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
         assert claimed is not None
-        settlement = transitions.part(claimed, house.clock())
+        settlement = transitions.part(claimed, context.clock())
         together.wait(10)
-        run_transitions.settle_run(house.database, claimed, settlement, house.clock())
-        house.database.let_go()
+        run_transitions.settle_run(context.database, claimed, settlement, context.clock())
+        context.database.let_go()
 
     with ThreadPoolExecutor(1) as threads:
         for _ in range(20):
@@ -360,62 +365,64 @@ def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(house: Jou
             together = threading.Barrier(2)
             parting = threads.submit(part, run, together)
             together.wait(10)
-            assert workflows.cancel_run(house, acme.account_id, UUID(run))
+            assert services_runs.cancel_run(context, acme.account_id, UUID(run))
             parting.result()
-            assert set(_statuses(house, acme, run)) == {"cancelled"}
+            assert set(_statuses(context, acme, run)) == {"cancelled"}
 
 
-def test_exit_on_ends_the_run_with_all_its_blocks(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT], [{"log": "x"}]]}, exit_on="order_placed")
-    carry_all(house, acme, run)
+def test_exit_on_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT], [{"log": "x"}]]}, exit_on="order_placed")
+    carry_all(context, acme, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
-    wake(house, acme.account_id, event)
-    assert _statuses(house, acme, run) == ["exited", "exited", "done"]
-    assert the_run(house, acme.account_id, run)["error"] == f"exit_on: order_placed (event {event})"
+    wake(context, acme.account_id, event)
+    assert _statuses(context, acme, run) == ["exited", "exited", "done"]
+    assert the_run(context, acme.account_id, run)["error"] == f"exit_on: order_placed (event {event})"
 
 
-def test_exit_on_that_came_before_the_retry_of_a_block_ends_the_run(house: Journey, acme: Sender) -> None:
+def test_exit_on_that_came_before_the_retry_of_a_block_ends_the_run(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
         blocks = [[{"http": {"url": destination.url}}], [{"log": "x"}]]
-        run = started(house, acme, {"par": blocks}, exit_on="order_placed")
-        assert carry_all(house, acme, run)["status"] == "failed"
+        run = started(context, acme, {"par": blocks}, exit_on="order_placed")
+        assert carry_all(context, acme, run)["status"] == "failed"
         acme.post(an_event(event="order_placed"))
-        workflows.retry_runs(house, acme.account_id, [UUID(run)])
-        assert carry_all(house, acme, run)["status"] == "exited"
+        services_runs.retry_runs(context, acme.account_id, [UUID(run)])
+        assert carry_all(context, acme, run)["status"] == "exited"
         assert len(destination.calls) == 1
 
 
-def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[{"log": "x"}, WAIT], [REPLY, WAIT]]}, exit_on="reply")
-    carry_all(house, acme, run)
+def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[{"log": "x"}, WAIT], [REPLY, WAIT]]}, exit_on="reply")
+    carry_all(context, acme, run)
     event = acme.post(an_event(event="reply")).get_json()["id"]
-    wake(house, acme.account_id, event)
-    wake(house, acme.account_id, event)
-    assert _statuses(house, acme, run) == ["running", "running", "running"]
-    assert the_run(house, acme.account_id, blocks_of(house, acme, run)[1])["at"] == "steps[0].par[1][0].then[0]"
-    wake(house, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
-    assert set(_statuses(house, acme, run)) == {"exited"}
+    wake(context, acme.account_id, event)
+    wake(context, acme.account_id, event)
+    assert _statuses(context, acme, run) == ["running", "running", "running"]
+    assert the_run(context, acme.account_id, blocks_of(context, acme, run)[1])["at"] == "steps[0].par[1][0].then[0]"
+    wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
+    assert set(_statuses(context, acme, run)) == {"exited"}
 
 
-def test_one_event_arrives_in_every_block_that_waits_for_it(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[REPLY], [{key: REPLY[key] for key in REPLY if key != "id"}]]}, {"log": "end"})
-    carry_all(house, acme, run)
-    wake(house, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
-    blocks = blocks_of(house, acme, run)
+def test_one_event_arrives_in_every_block_that_waits_for_it(context: AppContext, acme: Sender) -> None:
+    run = started(
+        context, acme, {"par": [[REPLY], [{key: REPLY[key] for key in REPLY if key != "id"}]]}, {"log": "end"}
+    )
+    carry_all(context, acme, run)
+    wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
+    blocks = blocks_of(context, acme, run)
     for block in blocks:
-        carry(house, acme.account_id, block, job=3)
-    assert [texts(house, acme, block) for block in blocks] == [["yes"], ["yes"]]
-    assert carry(house, acme.account_id, run, job=2)["status"] == "done"
+        carry(context, acme.account_id, block, job=3)
+    assert [texts(context, acme, block) for block in blocks] == [["yes"], ["yes"]]
+    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_a_family_is_ended_by_another_event_only(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[REPLY], [WAIT]]}, exit_on="reply")
-    carry_all(house, acme, run)
+def test_a_family_is_ended_by_another_event_only(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[REPLY], [WAIT]]}, exit_on="reply")
+    carry_all(context, acme, run)
     event = UUID(acme.post(an_event(event="reply")).get_json()["id"])
-    wake(house, acme.account_id, str(event))
-    with house.database.transaction() as connection:
+    wake(context, acme.account_id, str(event))
+    with context.database.transaction() as connection:
         ended = run_blocks.end_family(
-            connection, acme.account_id, UUID(run), "exited", "x", house.clock(), unless_taken=event
+            connection, acme.account_id, UUID(run), "exited", "x", context.clock(), unless_taken=event
         )
     assert ended == 0
 
@@ -423,11 +430,11 @@ def test_a_family_is_ended_by_another_event_only(house: Journey, acme: Sender) -
 # Forgetting and telling
 
 
-def test_erasing_a_subject_erases_their_blocks(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT], [WAIT]]})
-    carry_all(house, acme, run)
-    assert data_subjects.erase_subject(house, acme.account_id, "915673412780").runs == 1
-    with house.database.transaction() as connection:
+def test_erasing_a_subject_erases_their_blocks(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT], [WAIT]]})
+    carry_all(context, acme, run)
+    assert data_subjects.erase_subject(context, acme.account_id, "915673412780").runs == 1
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT (SELECT count(*) FROM runs WHERE account_id = %(account)s) + "
             "(SELECT count(*) FROM steps WHERE account_id = %(account)s)",
@@ -436,39 +443,39 @@ def test_erasing_a_subject_erases_their_blocks(house: Journey, acme: Sender) -> 
         assert rows.scalar() == 0
 
 
-def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(house: Journey, acme: Sender) -> None:
-    run = started(house, acme, {"par": [[WAIT], [WAIT]]})
-    carry_all(house, acme, run)
-    assert data_subjects.delete_workflow(house, acme.account_id, "watch").runs == 1
-    assert blocks_of(house, acme, run) == []
+def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"par": [[WAIT], [WAIT]]})
+    carry_all(context, acme, run)
+    assert data_subjects.delete_workflow(context, acme.account_id, "watch").runs == 1
+    assert blocks_of(context, acme, run) == []
 
 
-def test_lists_show_runs_and_not_their_blocks(house: Journey, acme: Sender) -> None:
+def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
-        run = started(house, acme, {"par": [[{"http": {"url": destination.url}}], [{"log": "x"}]]})
-        carry_all(house, acme, run)
+        run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [{"log": "x"}]]})
+        carry_all(context, acme, run)
     for wanted in (RunsWanted(), RunsWanted(failed=True), RunsWanted(workflow="watch")):
-        found = inspection.latest_runs(house, acme.account_id, wanted, None)
+        found = inspection.latest_runs(context, acme.account_id, wanted, None)
         assert [str(row.id) for row in found] == [run]
-    story = inspection.run_story(house, acme.account_id, UUID(run))
+    story = inspection.run_story(context, acme.account_id, UUID(run))
     assert story is not None
-    assert [str(block.run.id) for block in story.blocks] == blocks_of(house, acme, run)
+    assert [str(block.run.id) for block in story.blocks] == blocks_of(context, acme, run)
 
 
-def test_a_run_s_story_tells_its_blocks(house: Journey, acme: Sender) -> None:
+def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(404)) as destination:
         steps = [
             {"par": [[{"http": {"url": destination.url}, "else": []}, {"set": {"x": "1", "y": "data.no"}}], [WAIT]]},
             {"repeat": [{"log": "x"}], "until": "false", "most": 1},
         ]
-        run = started(house, acme, *steps)
-        carry_all(house, acme, run)
-    waiting = _story(house, acme, run)
+        run = started(context, acme, *steps)
+        carry_all(context, acme, run)
+    waiting = _story(context, acme, run)
     assert "status     running at steps[0] (par), next wake-up when its blocks have ended" in waiting
-    carry(house, acme.account_id, blocks_of(house, acme, run)[1], job=2)
-    carry(house, acme.account_id, run, job=2)
-    told = [line[24:] for line in _story(house, acme, run)]
-    first, second = blocks_of(house, acme, run)
+    carry(context, acme.account_id, blocks_of(context, acme, run)[1], job=2)
+    carry(context, acme.account_id, run, job=2)
+    told = [line[24:] for line in _story(context, acme, run)]
+    first, second = blocks_of(context, acme, run)
     assert "  steps[0] par entered" in told
     assert f"    block 0 started (run {first})" in told
     assert "    steps[0].par[0][0] http failed: answered 404" in told
@@ -477,10 +484,10 @@ def test_a_run_s_story_tells_its_blocks(house: Journey, acme: Sender) -> None:
     assert any(line.startswith("    steps[0].par[1][0] wait done after") for line in told)
     assert "  steps[1] repeat done: round 1 begins" in told
     assert "  steps[1] repeat done: over after 1 round, that is the most that may be" in told
-    assert f"block of   {run}" in _story(house, acme, first)
+    assert f"block of   {run}" in _story(context, acme, first)
 
 
-def _story(house: Journey, sender: Sender, run: str) -> list[str]:
-    story = inspection.run_story(house, sender.account_id, UUID(run))
+def _story(context: AppContext, sender: Sender, run: str) -> list[str]:
+    story = inspection.run_story(context, sender.account_id, UUID(run))
     assert story is not None
-    return list(run_lines(story, house.clock()))
+    return list(run_lines(story, context.clock()))

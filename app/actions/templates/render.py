@@ -25,7 +25,7 @@ from app.actions.templates.mustache import MustacheError, Tokens, source_of
 from app.actions.templates.mustache import members_named as members_named_by_mustache
 from app.actions.templates.mustache import parse as parse_mustache
 from app.actions.templates.mustache import render as render_mustache
-from app.workflows.expressions.cel import EVENT_NAMES, RUN_NAMES
+from app.core.template_names import EVENT_NAMES, RUN_NAMES
 
 T = TypeVar("T")
 

@@ -9,12 +9,13 @@ from flask import Blueprint, Response, current_app, request
 from marshmallow import Schema, ValidationError, fields
 
 from app.api.cxengage import auth
-from app.api.limechat import events
 from app.api.request_body import read_body
 from app.core import models
 from app.core.exact_json import read_object
-from app.ingest.accept import Account, Journey
+from app.ingest.account_cache import Account
+from app.ingest.limechat import parser
 from app.services import oauth_clients
+from app.services.context import AppContext
 
 blueprint = Blueprint("cxengage_account", __name__)
 
@@ -47,25 +48,25 @@ def show_tenant(tenant: str) -> Response:
 @blueprint.get("/tenants/<tenant>/key-attribute")
 def show_key_attribute(tenant: str) -> Response:
     """Which attribute of an event says whom it is about."""
-    return auth.answer({"key": auth.authenticate(tenant).account.copy.key_attribute})
+    return auth.answer({"key": auth.authenticate(tenant).account.snapshot.key_attribute})
 
 
 @blueprint.post("/tenants/<tenant>/key-attribute")
 def set_key_attribute(tenant: str) -> Response:
     """Let another attribute say whom events are about, from the next event on."""
     account = auth.authenticate(tenant, models.ACCOUNT_MANAGE).account
-    journey: Journey = current_app.extensions["journey"]
-    settings = journey.settings
+    context: AppContext = current_app.extensions["context"]
+    settings = context.settings
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     try:
         key: str = _key_attribute_schema.load(read_object(body).value)["key"]
     except ValidationError as wrong:
-        raise events.invalid(wrong, {}) from None
-    oauth_clients.describe_account(journey, account.copy.id, oauth_clients.Description(key_attribute=key))
-    # What this process answers next is the new one already.
-    journey.recent(account, seconds=0)
+        raise parser.invalid(wrong, {}) from None
+    oauth_clients.describe_account(context, account.snapshot.id, oauth_clients.Description(key_attribute=key))
+    # This process answers by the new attribute from now on.
+    current_app.extensions["accounts"].refresh(account, max_age=0)
     return auth.answer({"key": key})
 
 
@@ -73,15 +74,15 @@ def set_key_attribute(tenant: str) -> Response:
 def show_account() -> Response:
     """Who the token belongs to, and for how many seconds it opens what. Nobody here has an e-mail address."""
     caller = auth.authenticate(None)
-    moment = current_app.extensions["journey"].clock()
+    moment = current_app.extensions["context"].clock()
     ends = caller.key.expires_at
     return auth.answer(
         {
             "email": None,
-            "name": caller.account.copy.name,
+            "name": caller.account.snapshot.name,
             "client-id": caller.key.client_id,
             "ttl": None if ends is None else (ends - moment) // timedelta(seconds=1),
-            "tenants": [caller.account.copy.slug],
+            "tenants": [caller.account.snapshot.slug],
         }
     )
 
@@ -93,4 +94,4 @@ def list_tenants() -> Response:
 
 
 def _tenant(account: Account) -> dict[str, Any]:
-    return {"id": account.copy.slug, "name": account.copy.name}
+    return {"id": account.snapshot.slug, "name": account.snapshot.name}

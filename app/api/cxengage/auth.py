@@ -14,13 +14,13 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api import errors
+from app.api.sender import MAX_SNAPSHOT_AGE
 from app.core import metrics
 from app.core.api_keys import prefix_of, verify_key
-from app.core.models import Key, Problem
-from app.ingest.accept import Account, Journey
+from app.core.errors import Problem
+from app.core.models import Key
+from app.ingest.account_cache import Account, AccountCache
 
-# A refusal, and whatever reads or changes without storing an event, never rests on a copy older than this.
-RECENT_SECONDS = 2.0
 # The routes are served with and without the version in front.
 PREFIXES = ("/1.0", "")
 _OURS = re.compile(r"/(?:1\.0|version|tenants|token|account)(?:/.*)?", re.DOTALL)
@@ -47,14 +47,14 @@ def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
 def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
     """Who asks, for a tenant (None: for whichever the token opens), by a copy of the account that is at most two seconds
     old; raises Problem 401, or 403 where the token opens another tenant or lacks the scope."""
-    journey: Journey = current_app.extensions["journey"]
+    accounts: AccountCache = current_app.extensions["accounts"]
     token = bearer_token()
-    account = journey.account_of_key(prefix_of(token))
-    account = account and journey.recent(account, seconds=RECENT_SECONDS)
+    account = accounts.find_by_key(prefix_of(token))
+    account = account and accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
     if account is None:
         raise unauthorized()
     key = check_caller(account, token, tenant, scope)
-    journey.note_key_use(key.prefix)
+    accounts.record_key_use(key.prefix)
     return Caller(account, key, token)
 
 
@@ -68,10 +68,10 @@ def bearer_token() -> str:
 
 def check_caller(account: Account, token: str, tenant: str | None, scope: str | None) -> Key:
     """The key that the token is, in this copy of its account; raises Problem 401 or 403."""
-    key = verify_key(token, prefix_of(token), account.copy.keys, current_app.extensions["journey"].clock())
+    key = verify_key(token, prefix_of(token), account.snapshot.keys, current_app.extensions["context"].clock())
     if key is None:
         raise unauthorized()
-    if tenant not in (None, account.copy.slug):
+    if tenant not in (None, account.snapshot.slug):
         raise Problem(403, "Not your tenant", "The token does not open this tenant.")
     if scope is not None and scope not in key.scopes:
         raise Problem(403, "Key without this right", f"The token lacks the scope {scope}.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,25 +15,26 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
 
-from app.api import errors
 from app.api.cxengage import auth
-from app.api.limechat import events
 from app.api.request_body import read_body
+from app.api.sender import Sender, check_open, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
+from app.core.errors import Problem
 from app.core.exact_json import ExactObject, object_text, read_object
 from app.core.ids import numbered, uuid7
-from app.core.models import Event, Problem, Receipt
-from app.ingest.accept import Account, Journey
+from app.core.models import Event, Receipt
+from app.ingest.account_cache import Account, AccountCache
 from app.ingest.enrichment import Augmenter
+from app.ingest.limechat.parser import check_headers
 from app.ingest.limechat.schemas import LONGEST
 from app.services import oauth_clients
+from app.services.context import AppContext
 
 VERSION = b"1.0"
 NAMELESS = "event"
 RECEIVER = "receiver"
 _HISTORY = 10
-_MOST_CHANGES = 5
 
 blueprint = Blueprint("cxengage_events", __name__)
 
@@ -63,135 +63,77 @@ def show_version() -> Response:
 
 @blueprint.post("/tenants/<tenant>/event")
 def receive_event(tenant: str) -> Response:
-    """Take in one event."""
+    """Accept one event."""
+    context: AppContext = current_app.extensions["context"]
     token = auth.bearer_token()
-    return take_in(token, lambda account: _check_sender(account, token, tenant), _read)
+
+    def check(account: Account) -> None:
+        auth.check_caller(account, token, tenant, models.EVENTS_WRITE)
+        check_open(account, context.clock())
+
+    sender = Sender(prefix_of(token), check, auth.unauthorized)
+    return receive_object(sender, lambda account: _read(context, account))
 
 
-def take_in(
-    token: str,
-    check: Callable[[Account], None],
-    read: Callable[[Account, str], tuple[ExactObject, Origin]],
-    note: Callable[[Account, Receipt], None] = lambda account, receipt: None,
+def receive_object(
+    sender: Sender,
+    read: Callable[[Account], tuple[ExactObject, Origin]],
+    after_accept: Callable[[Receipt], None] = lambda receipt: None,
 ) -> Response:
-    """Take in what `read` makes of the request, from a sender whom `check` lets in to the token's account; `note` is told
-    when it is stored."""
-    journey: Journey = current_app.extensions["journey"]
-    account = _sender(journey, token, check)
-    allowance = events.take_from_plan(current_app.extensions["rate_limiter"], account)
-    try:
-        if allowance is not None and not allowance.allowed:
-            raise events.too_fast(allowance)
-        exact, origin = read(account, token)
-        event, receipt = accept_object(journey, account, exact, origin, check)
-        response = _success(receipt, event, origin)
-        note(account, receipt)
-        journey.note_key_use(prefix_of(token))
-    except Problem as problem:
-        _check_anew(journey, account, check)
-        response = auth.error_response(problem)
-        journey.note_key_use(prefix_of(token))
-    except models.Unavailable as trouble:
-        response = auth.error_response(errors.unavailable(trouble))
-    if allowance is not None:
-        response.headers.update(allowance.headers())
-    return response
+    """Accept the JSON object that `read` takes from the request; `after_accept` is called once it is stored.
+
+    The event depends on the account's attribute names: it is built again for each newer snapshot, and refused only by
+    the current one.
+    """
+    context: AppContext = current_app.extensions["context"]
+    accounts: AccountCache = current_app.extensions["accounts"]
+    enricher: Augmenter = current_app.extensions["augmenter"]
+    found: tuple[ExactObject, Origin] | None = None
+
+    def read_once(account: Account) -> tuple[ExactObject, Origin]:
+        nonlocal found
+        if found is None:
+            found = read(account)
+        return found
+
+    def build_event(account: Account) -> Event:
+        exact, origin = read_once(account)
+        try:
+            event = event_of(account, exact, context.clock(), origin)
+        except Problem:
+            current = recheck(accounts, account, sender, max_age=0)
+            if current is None or _attributes(current) == _attributes(account):
+                raise
+            account, event = current, event_of(current, exact, context.clock(), origin)
+        return enricher.complete(account, event, account.snapshot.key_attribute)
+
+    def success(receipt: Receipt) -> Response:
+        assert found is not None
+        after_accept(receipt)
+        return _success(receipt, *found)
+
+    return receive(sender, build_event, success, auth.error_response)
 
 
-def _sender(journey: Journey, token: str, check: Callable[[Account], None]) -> Account:
-    """The account that the token may send to; a refusal rests on a recent copy."""
-    account = journey.account_of_key(prefix_of(token))
-    if account is None:
-        raise auth.unauthorized()
-    try:
-        check(account)
-    except Problem:
-        account = journey.recent(account, seconds=auth.RECENT_SECONDS)
-        if account is None:
-            raise auth.unauthorized() from None
-        check(account)
-    return account
-
-
-def _check_sender(account: Account, token: str, tenant: str) -> None:
-    auth.check_caller(account, token, tenant, models.EVENTS_WRITE)
-    events.check_open(account, current_app.extensions["journey"].clock())
-
-
-def _check_anew(journey: Journey, account: Account, check: Callable[[Account], None]) -> None:
-    """Before a sender is told what is wrong with its event: is it still welcome? While Postgres cannot say, the copy at
-    hand has to do."""
-    try:
-        current = journey.recent(account, seconds=auth.RECENT_SECONDS)
-    except models.Unavailable:
-        return
-    if current is None:
-        raise auth.unauthorized()
-    check(current)
-
-
-def _read(account: Account, token: str) -> tuple[ExactObject, Origin]:
+def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:
     """The object in the request's body, and where it comes from; raises Problem."""
-    settings = current_app.extensions["journey"].settings
-    idempotency_key = read_idempotency_key(account, token)
+    settings = context.settings
+    idempotency_key = read_idempotency_key(account)
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     return read_object(body), Origin(RECEIVER, idempotency_key, body)
 
 
-def read_idempotency_key(account: Account, token: str) -> str | None:
+def read_idempotency_key(account: Account) -> str | None:
     """The idempotency key of the request; raises Problem for one that cannot be used."""
     key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    events.check_headers(events.Sender(token, prefix_of(token), str(account.copy.id), key))
+    check_headers(str(account.snapshot.id), key)
     return key
 
 
-def accept_object(
-    journey: Journey, account: Account, exact: ExactObject, origin: Origin, check: Callable[[Account], None]
-) -> tuple[Event, Receipt]:
-    """Make an event of a JSON object and store it with all that follows; when this returns it is committed.
-
-    Whatever the account's attributes are called at this very moment counts, not what a copy says. `check` is asked
-    about each newer copy, and raises Problem when the sender is no longer welcome. Raises Problem and Unavailable.
-    """
-    for _ in range(_MOST_CHANGES):
-        known = account
-
-        def verify(current: Account, known: Account = known) -> None:
-            check(current)
-            if _attributes(current) != _attributes(known):
-                raise _OtherAttributes(current)
-
-        try:
-            try:
-                event = event_of(known, exact, journey.clock(), origin)
-            except Problem:
-                with suppress(models.Unavailable):
-                    verify(journey.recent(known, seconds=0) or known)
-                raise
-            return event, journey.accept(known, event, verify, _completed)
-        except _OtherAttributes as changed:
-            account = changed.account
-    raise models.Unavailable(f"account {account.copy.id} changes faster than its events can be read")
-
-
-def _completed(account: Account, event: Event) -> Event:
-    """The event with what the account's augments know."""
-    augmenter: Augmenter = current_app.extensions["augmenter"]
-    return augmenter.complete(account, event, account.copy.key_attribute)
-
-
-class _OtherAttributes(Exception):
-    """The account names other attributes than the copy by which an event was read."""
-
-    def __init__(self, account: Account) -> None:
-        super().__init__()
-        self.account = account
-
-
 def _attributes(account: Account) -> tuple[str, str]:
-    return account.copy.key_attribute, account.copy.event_attribute
+    return account.snapshot.key_attribute, account.snapshot.event_attribute
 
 
 def event_of(account: Account, exact: ExactObject, moment: datetime, origin: Origin) -> Event:
@@ -200,7 +142,7 @@ def event_of(account: Account, exact: ExactObject, moment: datetime, origin: Ori
     name, warnings = _name(account, exact)
     return Event(
         id=uuid7(moment),
-        account_id=account.copy.id,
+        account_id=account.snapshot.id,
         event=name,
         distinct_id=_subject(account, exact),
         phone=None,
@@ -216,7 +158,7 @@ def event_of(account: Account, exact: ExactObject, moment: datetime, origin: Ori
 
 
 def _subject(account: Account, exact: ExactObject) -> str:
-    attribute = account.copy.key_attribute
+    attribute = account.snapshot.key_attribute
     text = _as_text(exact, attribute)
     if text is None or isinstance(exact.value[attribute], bool):
         wrong = "is missing" if exact.value.get(attribute) is None else "is no text and no number"
@@ -236,7 +178,7 @@ def _no_subject(attribute: str, wrong: str) -> Problem:
 
 def _name(account: Account, exact: ExactObject) -> tuple[str, tuple[str, ...]]:
     """The event's name, and what there is to be said about it."""
-    attribute = account.copy.event_attribute
+    attribute = account.snapshot.event_attribute
     if exact.value.get(attribute) is None:
         return NAMELESS, ()
     text = _as_text(exact, attribute)
@@ -254,13 +196,13 @@ def _as_text(exact: ExactObject, attribute: str) -> str | None:
     return None if isinstance(value, dict | list) else exact.raw[attribute].strip()
 
 
-def _success(receipt: Receipt, event: Event, origin: Origin) -> Response:
-    sent = origin.body.strip() if origin.via == RECEIVER else event.data_json.encode()
+def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:
+    sent = origin.body.strip() if origin.via == RECEIVER else object_text(exact.raw).encode()
     return auth.answer(
         {
             "event": msgspec.Raw(sent),
-            "key-attr": event.distinct_id,
-            "id": numbered(event.account_id, receipt.id),
+            "key-attr": receipt.distinct_id,
+            "id": numbered(receipt.account_id, receipt.id),
             "contributing?": receipt.contributing,
         }
     )
@@ -270,15 +212,15 @@ def _success(receipt: Receipt, event: Event, origin: Origin) -> Response:
 def show_history(tenant: str) -> Response:
     """The last events that were sent to the receiver."""
     account = auth.authenticate(tenant, models.EVENTS_READ).account
-    journey: Journey = current_app.extensions["journey"]
+    context: AppContext = current_app.extensions["context"]
     history: list[dict[str, Any]] = [
         {
             "event": msgspec.Raw(received.data_json.encode()),
             "key-attr": received.distinct_id,
-            "id": numbered(account.copy.id, received.id),
-            "return-address": f"SV{account.copy.id}.",
+            "id": numbered(account.snapshot.id, received.id),
+            "return-address": f"SV{account.snapshot.id}.",
             "contributing": received.contributing,
         }
-        for received in oauth_clients.latest_received(journey, account.copy.id, _HISTORY)
+        for received in oauth_clients.latest_received(context, account.snapshot.id, _HISTORY)
     ]
     return auth.answer({"history": history})

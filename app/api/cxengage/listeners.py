@@ -9,12 +9,15 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage import auth
-from app.api.cxengage.events import Origin, read_idempotency_key, take_in
-from app.api.limechat import events
+from app.api.cxengage.events import Origin, read_idempotency_key, receive_object
 from app.api.request_body import read_body
+from app.api.sender import Sender, check_open
+from app.core.api_keys import prefix_of
+from app.core.errors import Problem
 from app.core.exact_json import ExactObject
-from app.core.models import EVENTS_WRITE, Problem, Receipt
-from app.ingest.accept import Account, Journey
+from app.core.models import EVENTS_WRITE, Receipt
+from app.ingest.account_cache import Account
+from app.services.context import AppContext
 from app.services.cxengage import crud, listeners
 from app.services.cxengage.crud import LISTENERS
 from app.services.cxengage.field_mapping import map_body
@@ -25,7 +28,7 @@ blueprint = Blueprint("cxengage_listeners", __name__)
 @blueprint.post("/tenants/<tenant>/listeners/<name>/receive")
 def receive(tenant: str, name: str) -> Response:
     """Take in one event by a listener."""
-    journey: Journey = current_app.extensions["journey"]
+    context: AppContext = current_app.extensions["context"]
     in_query = request.args.get("token")
     token = in_query or auth.bearer_token()
     good = {listeners.scope_of(name)} if in_query else {EVENTS_WRITE, listeners.scope_of(name)}
@@ -34,25 +37,23 @@ def receive(tenant: str, name: str) -> Response:
         key = auth.check_caller(account, token, tenant, None)
         if good.isdisjoint(key.scopes):
             raise Problem(403, "Key without this right", f"The token is not that of the listener {name[:40]}.")
-        events.check_open(account, journey.clock())
+        check_open(account, context.clock())
 
-    def read(account: Account, token: str) -> tuple[ExactObject, Origin]:
-        return _read(journey, account, token, name)
-
-    def note(account: Account, receipt: Receipt) -> None:
+    def after_accept(receipt: Receipt) -> None:
         if not receipt.duplicate:
-            listeners.note_received(journey, account.copy.id, name, receipt.received_at)
+            listeners.note_received(context, receipt.account_id, name, receipt.received_at)
 
-    return take_in(token, check, read, note)
+    sender = Sender(prefix_of(token), check, auth.unauthorized)
+    return receive_object(sender, lambda account: _read(context, account, name), after_accept)
 
 
-def _read(journey: Journey, account: Account, token: str, name: str) -> tuple[ExactObject, Origin]:
+def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject, Origin]:
     """The fields that the listener takes out of the request's body; raises Problem."""
-    listener = crud.find_resource(journey, account.copy.id, LISTENERS, name)
+    listener = crud.find_resource(context, account.snapshot.id, LISTENERS, name)
     if not listener.status:
         raise Problem(403, "Listener stopped", f"The listener {name} is switched off and takes no events.")
-    idempotency_key = read_idempotency_key(account, token)
-    settings = journey.settings
+    idempotency_key = read_idempotency_key(account)
+    settings = context.settings
     kind = request.mimetype if request.mimetype.endswith("+json") else "application/json"
     body = read_body(request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=(kind,))
     mapped = map_body(body, listener.mapping)

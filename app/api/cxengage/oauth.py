@@ -17,9 +17,9 @@ from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
 from app.core import metrics, models
 from app.core.config import Settings
-from app.core.models import Problem
-from app.ingest.accept import Journey
+from app.core.errors import Problem
 from app.services import oauth_clients
+from app.services.context import AppContext
 
 _MOST_BYTES = 16 * 1024
 _MOST_FIELDS = 20
@@ -85,11 +85,11 @@ def issue_token() -> Response:
 
 
 def _issue() -> oauth_clients.Token:
-    journey: Journey = current_app.extensions["journey"]
-    form = _form(journey.settings)
+    context: AppContext = current_app.extensions["context"]
+    form = _form(context.settings)
     claim = _claim(form)
     limiter: TokenLimiter = current_app.extensions["token_limiter"]
-    token = oauth_clients.issue_token(journey, claim.client_id, claim.secret) if claim else None
+    token = oauth_clients.issue_token(context, claim.client_id, claim.secret) if claim else None
     if not (limiter.lets_in(claim.client_id) if claim and token else limiter.lets_try(request.remote_addr or "")):
         raise Problem(429, "Too many requests for tokens", "Wait a minute.", headers={"Retry-After": "60"})
     if token is None:

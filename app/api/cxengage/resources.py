@@ -26,9 +26,10 @@ from app.api.cxengage.schemas import (
 from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
 from app.core.config import Settings
+from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
-from app.core.models import ACCOUNT_MANAGE, Problem
-from app.ingest.accept import Journey
+from app.core.models import ACCOUNT_MANAGE
+from app.services.context import AppContext
 from app.services.cxengage import crud, csv_file, enrichment, integrations, listeners, patterns, templates
 from app.services.cxengage.crud import (
     AUGMENTS,
@@ -57,9 +58,9 @@ MOST_A_MINUTE = 600
 _AROUND_A_FILE = 8 * 1024
 
 
-def _house() -> Journey:
-    house: Journey = current_app.extensions["journey"]
-    return house
+def _context() -> AppContext:
+    context: AppContext = current_app.extensions["context"]
+    return context
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -70,7 +71,7 @@ def register(app: Flask, settings: Settings) -> None:
 
 def _account(tenant: str) -> int:
     """The tenant's account, for somebody who may change it; raises Problem, 429 where that is done too often."""
-    account_id = auth.authenticate(tenant, ACCOUNT_MANAGE).account.copy.id
+    account_id = auth.authenticate(tenant, ACCOUNT_MANAGE).account.snapshot.id
     limiter: PerMinute = current_app.extensions["management_limiter"]
     if not limiter.lets_in(MOST_A_MINUTE, "management", str(account_id)):
         raise Problem(429, "Too many requests", f"{MOST_A_MINUTE} a minute are let in.", headers={"Retry-After": "60"})
@@ -79,7 +80,7 @@ def _account(tenant: str) -> int:
 
 def read_fields() -> ExactObject:
     """The JSON object in the request's body; raises Problem."""
-    settings = _house().settings
+    settings = _context().settings
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
@@ -92,7 +93,7 @@ def read_fields() -> ExactObject:
 @blueprint.get("/tenants/<tenant>/patterns")
 def list_patterns(tenant: str) -> Response:
     """All patterns."""
-    rows = crud.list_resources(_house(), _account(tenant), PATTERNS)
+    rows = crud.list_resources(_context(), _account(tenant), PATTERNS)
     return auth.answer([_pattern(row) for row in rows])
 
 
@@ -100,13 +101,13 @@ def list_patterns(tenant: str) -> Response:
 def create_pattern(tenant: str) -> Response:
     """Make a pattern; one that is to be on has to be one that can be carried out."""
     account = _account(tenant)
-    return auth.answer(_pattern(patterns.create_pattern(_house(), account, _loaded(_patterns))), 201)
+    return auth.answer(_pattern(patterns.create_pattern(_context(), account, _loaded(_patterns))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/patterns/<name>")
 def show_pattern(tenant: str, name: str) -> Response:
     """One pattern."""
-    return auth.answer(_pattern(crud.find_resource(_house(), _account(tenant), PATTERNS, name)))
+    return auth.answer(_pattern(crud.find_resource(_context(), _account(tenant), PATTERNS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/patterns/<name>")
@@ -114,13 +115,13 @@ def change_pattern(tenant: str, name: str) -> Response:
     """Change a pattern, switch it on or off."""
     account = _account(tenant)
     changes = _loaded(_patterns, name)
-    return auth.answer(_pattern(patterns.change_pattern(_house(), account, name, changes)))
+    return auth.answer(_pattern(patterns.change_pattern(_context(), account, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/patterns/<name>")
 def delete_pattern(tenant: str, name: str) -> Response:
     """Delete a pattern with the runs that it has started."""
-    patterns.remove_pattern(_house(), _account(tenant), name)
+    patterns.remove_pattern(_context(), _account(tenant), name)
     return Response(status=204)
 
 
@@ -141,7 +142,7 @@ def _pattern(row: PatternRow) -> dict[str, Any]:
 @blueprint.get("/tenants/<tenant>/templates")
 def list_templates(tenant: str) -> Response:
     """All templates."""
-    rows = crud.list_resources(_house(), _account(tenant), TEMPLATES)
+    rows = crud.list_resources(_context(), _account(tenant), TEMPLATES)
     return auth.answer([_template(row) for row in rows])
 
 
@@ -149,13 +150,13 @@ def list_templates(tenant: str) -> Response:
 def create_template(tenant: str) -> Response:
     """Make a template."""
     account = _account(tenant)
-    return auth.answer(_template(templates.create_template(_house(), account, _loaded(_templates))), 201)
+    return auth.answer(_template(templates.create_template(_context(), account, _loaded(_templates))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/templates/<name>")
 def show_template(tenant: str, name: str) -> Response:
     """One template."""
-    return auth.answer(_template(crud.find_resource(_house(), _account(tenant), TEMPLATES, name)))
+    return auth.answer(_template(crud.find_resource(_context(), _account(tenant), TEMPLATES, name)))
 
 
 @blueprint.put("/tenants/<tenant>/templates/<name>")
@@ -163,13 +164,13 @@ def change_template(tenant: str, name: str) -> Response:
     """Change a template, and with it the patterns that are switched on and use it."""
     account = _account(tenant)
     changes = _loaded(_templates, name)
-    return auth.answer(_template(templates.change_template(_house(), account, name, changes)))
+    return auth.answer(_template(templates.change_template(_context(), account, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/templates/<name>")
 def delete_template(tenant: str, name: str) -> Response:
     """Delete a template that no pattern uses which is switched on."""
-    templates.remove_template(_house(), _account(tenant), name)
+    templates.remove_template(_context(), _account(tenant), name)
     return Response(status=204)
 
 
@@ -183,7 +184,7 @@ def _template(row: TemplateRow) -> dict[str, Any]:
 @blueprint.get("/tenants/<tenant>/listeners")
 def list_listeners(tenant: str) -> Response:
     """All listeners."""
-    rows = crud.list_resources(_house(), _account(tenant), LISTENERS)
+    rows = crud.list_resources(_context(), _account(tenant), LISTENERS)
     return auth.answer([_listener(row) for row in rows])
 
 
@@ -192,13 +193,13 @@ def create_listener(tenant: str) -> Response:
     """Make a listener; the answer has its token, this once."""
     account = _account(tenant)
     values, more = _listener_fields(None)
-    return auth.answer(_made(tenant, listeners.create_listener(_house(), account, values, more)), 201)
+    return auth.answer(_made(tenant, listeners.create_listener(_context(), account, values, more)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>")
 def show_listener(tenant: str, name: str) -> Response:
     """One listener."""
-    return auth.answer(_listener(crud.find_resource(_house(), _account(tenant), LISTENERS, name)))
+    return auth.answer(_listener(crud.find_resource(_context(), _account(tenant), LISTENERS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/listeners/<name>")
@@ -206,26 +207,26 @@ def change_listener(tenant: str, name: str) -> Response:
     """Change a listener."""
     account = _account(tenant)
     values, more = _listener_fields(name)
-    return auth.answer(_listener(listeners.change_listener(_house(), account, name, values, more)))
+    return auth.answer(_listener(listeners.change_listener(_context(), account, name, values, more)))
 
 
 @blueprint.delete("/tenants/<tenant>/listeners/<name>")
 def delete_listener(tenant: str, name: str) -> Response:
     """Delete a listener; its token opens nothing any more."""
-    listeners.remove_listener(_house(), _account(tenant), name)
+    listeners.remove_listener(_context(), _account(tenant), name)
     return Response(status=204)
 
 
 @blueprint.post("/tenants/<tenant>/listeners/<name>/token")
 def renew_token(tenant: str, name: str) -> Response:
     """Give a listener a new token in the place of the one it has."""
-    return auth.answer(_made(tenant, listeners.renew_token(_house(), _account(tenant), name)), 201)
+    return auth.answer(_made(tenant, listeners.renew_token(_context(), _account(tenant), name)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>/status")
 def show_listener_status(tenant: str, name: str) -> Response:
     """Whether a listener takes events, how many it has taken, and when the last one."""
-    row = crud.find_resource(_house(), _account(tenant), LISTENERS, name)
+    row = crud.find_resource(_context(), _account(tenant), LISTENERS, name)
     last = None if row.last_received_at is None else row.last_received_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     counted = "1 event" if row.received == 1 else f"{row.received} events"
     told = "no event yet" if last is None else f"{counted}, the last at {last}"
@@ -284,14 +285,14 @@ def _made(tenant: str, made: MadeListener) -> dict[str, Any]:
 @blueprint.get("/tenants/<tenant>/integrations")
 def list_integrations(tenant: str) -> Response:
     """All integrations, secrets masked."""
-    found = integrations.list_integrations(_house(), _account(tenant))
+    found = integrations.list_integrations(_context(), _account(tenant))
     return auth.answer([_integration(shown) for shown in found])
 
 
 @blueprint.get("/tenants/<tenant>/integrations/<name>")
 def show_integration(tenant: str, name: str) -> Response:
     """One integration, secrets masked."""
-    return auth.answer(_integration(integrations.find_integration(_house(), _account(tenant), name)))
+    return auth.answer(_integration(integrations.find_integration(_context(), _account(tenant), name)))
 
 
 @blueprint.post("/tenants/<tenant>/integrations/<name>")
@@ -307,7 +308,7 @@ def set_integration(tenant: str, name: str) -> Response:
     for key, text in fields.items():
         if not isinstance(text, str):
             raise Problem(400, "Fields that are wrong", f"{key[:80]}: has to be text")
-    return auth.answer(_integration(integrations.set_integration(_house(), account, name, fields)))
+    return auth.answer(_integration(integrations.set_integration(_context(), account, name, fields)))
 
 
 def _integration(shown: Shown) -> dict[str, Any]:
@@ -320,7 +321,7 @@ def _integration(shown: Shown) -> dict[str, Any]:
 @blueprint.get("/tenants/<tenant>/augments")
 def list_augments(tenant: str) -> Response:
     """All augments."""
-    rows = crud.list_resources(_house(), _account(tenant), AUGMENTS)
+    rows = crud.list_resources(_context(), _account(tenant), AUGMENTS)
     return auth.answer([_augment(row) for row in rows])
 
 
@@ -330,13 +331,13 @@ def create_augment(tenant: str) -> Response:
     account = _account(tenant)
     values = _augment_values(_loaded(_augments))
     enrichment.check_url(values["type"], values.get("url"))
-    return auth.answer(_augment(enrichment.create_augment(_house(), account, values)), 201)
+    return auth.answer(_augment(enrichment.create_augment(_context(), account, values)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>")
 def show_augment(tenant: str, name: str) -> Response:
     """One augment."""
-    return auth.answer(_augment(crud.find_resource(_house(), _account(tenant), AUGMENTS, name)))
+    return auth.answer(_augment(crud.find_resource(_context(), _account(tenant), AUGMENTS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/augments/<name>")
@@ -344,13 +345,13 @@ def change_augment(tenant: str, name: str) -> Response:
     """Change an augment."""
     account = _account(tenant)
     changes = _augment_values(_loaded(_augments, name))
-    return auth.answer(_augment(enrichment.change_augment(_house(), account, name, changes)))
+    return auth.answer(_augment(enrichment.change_augment(_context(), account, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/augments/<name>")
 def delete_augment(tenant: str, name: str) -> Response:
     """Delete an augment with its file."""
-    enrichment.remove_augment(_house(), _account(tenant), name)
+    enrichment.remove_augment(_context(), _account(tenant), name)
     return Response(status=204)
 
 
@@ -358,23 +359,23 @@ def delete_augment(tenant: str, name: str) -> Response:
 def put_file(tenant: str, name: str) -> Response:
     """Take a CSV file in the place of the one there is: as the body, or as the field `file` of a form."""
     account = _account(tenant)
-    raw = _file(_house())
-    row = enrichment.put_file(_house(), account, name, raw)
+    raw = _file(_context())
+    row = enrichment.put_file(_context(), account, name, raw)
     return auth.answer({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows})
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>/file")
 def show_file(tenant: str, name: str) -> Response:
     """The CSV file."""
-    text = enrichment.read_file(_house(), _account(tenant), name)
+    text = enrichment.read_file(_context(), _account(tenant), name)
     return Response(text, content_type="text/csv; charset=utf-8")
 
 
-def _file(house: Journey) -> bytes:
+def _file(context: AppContext) -> bytes:
     """The bytes of the posted file; raises Problem."""
     limit = csv_file.LARGEST + (_AROUND_A_FILE if request.mimetype == "multipart/form-data" else 0)
     body = read_body(
-        request, limit=limit, seconds=house.settings.body_timeout, media_types=("text/csv", "multipart/form-data")
+        request, limit=limit, seconds=context.settings.body_timeout, media_types=("text/csv", "multipart/form-data")
     )
     if request.mimetype == "text/csv":
         return body

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate, validates, validates_schema
 
-from app.core.models import Problem
+from app.core.errors import Problem
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 64 * 1024

@@ -16,9 +16,10 @@ from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage.auth import answer, authenticate
 from app.api.errors import json_bytes
-from app.core.models import EVENTS_READ, Message, Problem, Unavailable
-from app.ingest.accept import Journey
+from app.core.errors import Problem, Unavailable
+from app.core.models import EVENTS_READ, Message
 from app.services import message_stream
+from app.services.context import AppContext
 
 # Milliseconds until the client comes again; more while Postgres is away.
 _RETRY, _RETRY_LATER = 1_000, 5_000
@@ -30,9 +31,9 @@ blueprint = Blueprint("cxengage_stream", __name__)
 @blueprint.post("/tenants/<tenant>/ticket")
 def make_ticket(tenant: str) -> Response:
     """A ticket for the tenant's stream."""
-    journey: Journey = current_app.extensions["journey"]
+    context: AppContext = current_app.extensions["context"]
     caller = authenticate(tenant, EVENTS_READ)
-    made = message_stream.make_ticket(journey, caller.account.copy.id, caller.key.prefix)
+    made = message_stream.make_ticket(context, caller.account.snapshot.id, caller.key.prefix)
     response = answer({"ticket": made.ticket, "ttl": made.ttl})
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -41,9 +42,9 @@ def make_ticket(tenant: str) -> Response:
 @blueprint.get("/tenants/<tenant>/stream")
 def read_stream(tenant: str) -> Response:
     """The messages after the last one that the client knows, or after its ticket was made."""
-    journey: Journey = current_app.extensions["journey"]
+    context: AppContext = current_app.extensions["context"]
     try:
-        found = message_stream.read_stream(journey, tenant, request.args.get("ticket", ""), _last_known())
+        found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_known())
     except Unavailable as trouble:
         # By any other status than 200 an EventSource would never come again.
         _log.error("Postgres cannot be asked for a stream", error=str(trouble)[:300])

@@ -15,23 +15,16 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, request
 
 from app.api import errors
-from app.api.limechat.events import (
-    Sender,
-    authenticate,
-    authenticate_anew,
-    check_headers,
-    check_sender,
-    read_sender,
-    take_from_plan,
-    too_fast,
-)
-from app.api.rate_limit import RateLimiter
+from app.api.limechat.events import Headers, read_headers, sender_of
 from app.api.request_body import read_body
-from app.core import models
-from app.core.models import Event, Problem
-from app.ingest.accept import Account, Journey
+from app.api.sender import authenticate, check_allowance, recheck, take_from_plan
+from app.core.errors import Problem, Unavailable
+from app.core.models import Event
 from app.ingest.accept_batch import BatchReceipt, accept_batch
+from app.ingest.account_cache import Account, AccountCache
 from app.ingest.limechat.batch_items import read_item, split_array, split_lines
+from app.ingest.limechat.parser import check_headers
+from app.services.context import AppContext
 
 LINES = "application/x-ndjson"
 _MOST_SAID = 5
@@ -68,43 +61,43 @@ class ReceivedBatch:
 
 @blueprint.post("/api/v1/cvf-events/batch")
 def receive_batch() -> Response:
-    """Take in many events."""
-    journey: Journey = current_app.extensions["journey"]
-    limiter: RateLimiter = current_app.extensions["rate_limiter"]
-    sender = read_sender(request.environ)
-    account = authenticate(journey, sender)
+    """Accept many events."""
+    context: AppContext = current_app.extensions["context"]
+    accounts: AccountCache = current_app.extensions["accounts"]
+    headers = read_headers(request.environ)
+    sender = sender_of(context, headers)
+    account = authenticate(accounts, sender)
     allowance = None
     try:
         try:
-            batch = _received(account, sender)
+            batch = _received(context, account, headers)
         except Problem:
-            allowance = take_from_plan(limiter, account)
+            allowance = take_from_plan(account)
             raise
-        allowance = take_from_plan(limiter, account, max(1, len(batch)))
-        if allowance is not None and not allowance.allowed:
-            raise too_fast(allowance)
-        receipt = accept_batch(journey, account, batch, lambda current: check_sender(journey, current, sender))
+        allowance = take_from_plan(account, max(1, len(batch)))
+        check_allowance(allowance)
+        receipt = accept_batch(context, accounts, account, batch, sender.check)
         if not receipt.accepted:
-            authenticate_anew(journey, account, sender)
+            recheck(accounts, account, sender)
         response = _told(receipt)
-        journey.note_key_use(sender.prefix)
+        accounts.record_key_use(sender.prefix)
     except Problem as problem:
-        authenticate_anew(journey, account, sender)
+        recheck(accounts, account, sender)
         response = errors.problem_response(problem)
-        journey.note_key_use(sender.prefix)
-    except models.Unavailable as trouble:
-        response = errors.unavailable_response(trouble)
+        accounts.record_key_use(sender.prefix)
+    except Unavailable as exc:
+        response = errors.problem_response(errors.unavailable(exc))
     if allowance is not None:
         response.headers.update(allowance.headers())
     return response
 
 
-def _received(account: Account, sender: Sender) -> ReceivedBatch:
+def _received(context: AppContext, account: Account, headers: Headers) -> ReceivedBatch:
     """The batch in the request's body; raises Problem."""
-    settings = current_app.extensions["journey"].settings
-    check_headers(sender)
-    if sender.idempotency_key is not None and len(sender.idempotency_key) > _LONGEST_KEY:
-        message = f"has {len(sender.idempotency_key)} characters; that of a batch has to have 1 to {_LONGEST_KEY}"
+    settings = context.settings
+    check_headers(headers.account_id, headers.idempotency_key)
+    if headers.idempotency_key is not None and len(headers.idempotency_key) > _LONGEST_KEY:
+        message = f"has {len(headers.idempotency_key)} characters; that of a batch has to have 1 to {_LONGEST_KEY}"
         errors = [{"field": "Idempotency-Key", "message": message}]
         raise Problem(422, "Fields that are wrong", f"Idempotency-Key {message}", errors=errors)
     body = read_body(
@@ -115,7 +108,7 @@ def _received(account: Account, sender: Sender) -> ReceivedBatch:
         media_types=("application/json", LINES),
     )
     count, item = _items(body, settings.max_batch_events, lines=request.mimetype == LINES)
-    return ReceivedBatch(account.copy.id, count, item, sender.idempotency_key, settings.max_event_bytes)
+    return ReceivedBatch(account.snapshot.id, count, item, headers.idempotency_key, settings.max_event_bytes)
 
 
 def _items(body: bytes, most: int, *, lines: bool) -> tuple[int, Callable[[int], bytes]]:

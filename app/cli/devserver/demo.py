@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from app.core.config import Settings
 from app.core.models import EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 
 SLUG = "demo"
 WORKFLOW = "hello"
@@ -32,17 +32,17 @@ class Demo:
 
 def provide(settings: Settings) -> Demo:
     """Make the account and the workflow if they are not there, and its key anew (only its hash is ever kept)."""
-    house = Journey(settings)
+    context = AppContext(settings)
     try:
-        account = workflows.find_account(house, SLUG)
-        account_id = account.id if account else workflows.create_account(house, SLUG, PLANS["trial"])
-        names = [workflow.name for workflow in workflows.list_workflows(house, account_id)]
+        account = accounts.find_account(context, SLUG)
+        account_id = account.id if account else accounts.create_account(context, SLUG, PLANS["trial"])
+        names = [workflow.name for workflow in workflows.list_workflows(context, account_id)]
         if account is None or not names:
-            workflows.apply_workflow(house, account_id, example())
-        token = workflows.replace_keys_named(house, account_id, KEY_NAME, (EVENTS_WRITE,))
-        return Demo(account_id, token, WORKFLOW, _listener_url(house, account_id))
+            workflows.apply_workflow(context, account_id, example())
+        token = api_keys.replace_keys_named(context, account_id, KEY_NAME, (EVENTS_WRITE,))
+        return Demo(account_id, token, WORKFLOW, _listener_url(context, account_id))
     finally:
-        house.database.close()
+        context.database.close()
 
 
 def example() -> str:
@@ -64,8 +64,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _listener_url(house: Journey, account_id: int) -> str | None:
-    for workflow in workflows.list_workflows(house, account_id):
+def _listener_url(context: AppContext, account_id: int) -> str | None:
+    for workflow in workflows.list_workflows(context, account_id):
         if workflow.name == WORKFLOW:
             match = _LISTENER.search(workflow.source)
             return match[0] if match else None

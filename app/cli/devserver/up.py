@@ -24,7 +24,7 @@ from app.cli.devserver.embedded_postgres import EmbeddedPostgres, make_data_fold
 from app.cli.devserver.preflight import ROOT, Address
 from app.cli.devserver.supervisor import Command, StopRequest, Supervision, stop_together
 from app.core.config import DATA_DIRECTORY, SettingsError, from_environment
-from app.core.models import Problem, Unavailable
+from app.core.errors import Problem, Unavailable
 
 WEB = ("gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "wsgi:app")
 WORKER = ("flask", "--app", "wsgi", "worker")

@@ -19,9 +19,10 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from app.api.limechat.events import event_in
+from app.core.errors import Problem
 from app.core.exact_json import DEEPEST, ExactObject, not_json, read_object, said
-from app.core.models import Event, Problem
+from app.core.models import Event
+from app.ingest.limechat.parser import event_in
 from app.ingest.limechat.plain_events import read_plain
 from app.ingest.limechat.schemas import PRINTABLE
 

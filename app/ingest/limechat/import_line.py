@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.api.limechat.events import event_in
+from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
-from app.core.models import Event, Problem
+from app.core.models import Event
 from app.ingest.limechat.batch_items import check_key
+from app.ingest.limechat.parser import event_in
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from app.core.models import Problem
+from app.core.errors import Problem
 from app.db import cxengage_resources
 from app.db.cxengage_resources import (
     AUGMENTS,
@@ -24,7 +24,7 @@ from app.db.cxengage_resources import (
     Shelf,
     TemplateRow,
 )
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 
 __all__ = [
     "AUGMENTS",
@@ -48,15 +48,15 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 Row = TypeVar("Row")
 
 
-def list_resources(house: Journey, account_id: int, shelf: Shelf[Row]) -> list[Row]:
+def list_resources(context: AppContext, account_id: int, shelf: Shelf[Row]) -> list[Row]:
     """All of an account's resources of a kind."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return cxengage_resources.list_all(connection, shelf, account_id)
 
 
-def find_resource(house: Journey, account_id: int, shelf: Shelf[Row], name: str) -> Row:
+def find_resource(context: AppContext, account_id: int, shelf: Shelf[Row], name: str) -> Row:
     """A resource by its id; raises Problem 404."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         return find_on(connection, account_id, shelf, name)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.actions.integration_kinds import KINDS, MASK
-from app.core.models import Problem
-from app.ingest.accept import Journey
+from app.core.errors import Problem
 from app.services import integrations
+from app.services.context import AppContext
 
 ALWAYS_THERE = ("echo", "generic")
 # What CxEngage calls the fields of a kind; the others have the names that we give them.
@@ -29,25 +29,25 @@ class Shown:
     fields: Mapping[str, str]
 
 
-def list_integrations(house: Journey, account_id: int) -> list[Shown]:
+def list_integrations(context: AppContext, account_id: int) -> list[Shown]:
     """All that an account may use."""
     found = [Shown(name, {}) for name in ALWAYS_THERE]
-    for integration in integrations.list_integrations(house, account_id):
+    for integration in integrations.list_integrations(context, account_id):
         names = {ours: theirs for theirs, ours in NAMES.get(integration.kind, {}).items()}
         fields = {names.get(name, name): text for name, text in (integration.fields or {}).items()}
         found.append(Shown(integration.kind, fields))
     return sorted(found, key=lambda shown: shown.id)
 
 
-def find_integration(house: Journey, account_id: int, name: str) -> Shown:
+def find_integration(context: AppContext, account_id: int, name: str) -> Shown:
     """One of them; raises Problem 404."""
-    for shown in list_integrations(house, account_id):
+    for shown in list_integrations(context, account_id):
         if shown.id == name:
             return shown
     raise Problem(404, "No such integration", f"there is no integration {name[:40]}")
 
 
-def set_integration(house: Journey, account_id: int, name: str, fields: Mapping[str, str]) -> Shown:
+def set_integration(context: AppContext, account_id: int, name: str, fields: Mapping[str, str]) -> Shown:
     """Set one up, or change the named fields of the one there is; an empty text takes a field away, and a secret that comes
     back masked stays what it is.
 
@@ -65,14 +65,14 @@ def set_integration(house: Journey, account_id: int, name: str, fields: Mapping[
         raise Problem(400, "Fields that are wrong", f"{', '.join(unknown)}: is unknown; say {', '.join(names)}")
     try:
         integrations.set_integration(
-            house,
+            context,
             account_id,
             KINDS[name],
             {names.get(field, field): text for field, text in fields.items() if text != MASK},
         )
     except Problem as wrong:
         raise Problem(400, wrong.title, _in_their_words(name, wrong.detail)) from None
-    return find_integration(house, account_id, name)
+    return find_integration(context, account_id, name)
 
 
 def _in_their_words(kind: str, text: str) -> str:

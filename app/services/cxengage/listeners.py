@@ -15,10 +15,11 @@ import msgspec
 import sqlalchemy as sa
 
 from app.core.api_keys import make_key
-from app.core.models import Key, Unavailable
+from app.core.errors import Unavailable
+from app.core.models import Key
 from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import LISTENERS, ListenerRow
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.services.cxengage import crud
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -38,11 +39,11 @@ def scope_of(name: str) -> str:
 
 
 def create_listener(
-    house: Journey, account_id: int, values: Mapping[str, Any], more: Mapping[str, str]
+    context: AppContext, account_id: int, values: Mapping[str, Any], more: Mapping[str, str]
 ) -> MadeListener:
     """Make a listener and its key; `more` are further members, each as JSON text."""
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         crud.check_room(connection, account_id, LISTENERS)
         values = {**values, "more_json": _merged("{}", more)}
         number = cxengage_resources.add(connection, LISTENERS, account_id, values, moment)
@@ -53,39 +54,39 @@ def create_listener(
 
 
 def change_listener(
-    house: Journey, account_id: int, name: str, changes: Mapping[str, Any], more: Mapping[str, str]
+    context: AppContext, account_id: int, name: str, changes: Mapping[str, Any], more: Mapping[str, str]
 ) -> ListenerRow:
     """Put other values into a listener; a member of `more` that is null is taken away. Raises Problem 404."""
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, LISTENERS, name, lock=True)
         changes = {**changes, "more_json": _merged(row.more_json, more)}
         cxengage_resources.change(connection, LISTENERS, account_id, row.number, changes, moment)
         return crud.find_on(connection, account_id, LISTENERS, name)
 
 
-def renew_token(house: Journey, account_id: int, name: str) -> MadeListener:
+def renew_token(context: AppContext, account_id: int, name: str) -> MadeListener:
     """Give a listener a new key in the place of the one it has; raises Problem 404."""
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, LISTENERS, name)
         accounts.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
         return MadeListener(row, _make_token(connection, account_id, row.number, moment))
 
 
-def remove_listener(house: Journey, account_id: int, name: str) -> None:
+def remove_listener(context: AppContext, account_id: int, name: str) -> None:
     """Delete a listener and revoke its key; raises Problem 404."""
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, LISTENERS, name)
         cxengage_resources.remove(connection, LISTENERS, account_id, row.number)
         accounts.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
 
 
-def note_received(house: Journey, account_id: int, name: str, moment: datetime) -> None:
+def note_received(context: AppContext, account_id: int, name: str, moment: datetime) -> None:
     """Count an event that a listener has taken. It is stored already, so it's OK to miss one here."""
     number = crud.number_of(LISTENERS, name)
-    with suppress(Unavailable), house.database.transaction() as connection:
+    with suppress(Unavailable), context.database.transaction() as connection:
         cxengage_resources.note_received(connection, account_id, number or 0, moment)
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.core.models import Problem
+from app.core.errors import Problem
 from app.db import accounts, cxengage_resources, erasure, integrations
 from app.db import workflows as db_workflows
 from app.db.cxengage_resources import PATTERNS, TEMPLATES, PatternRow
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.services.cxengage import crud
 
 # The integrations that actions need; in the notation their endpoints have the same names.
@@ -32,22 +32,22 @@ _TEMPLATE = re.compile(r"\+TM([1-9][0-9]{0,8})(?![0-9A-Za-z_-])")
 _ASIDE = re.compile(r'"(?:\\.|[^"\\])*"|;[^\n]*', re.DOTALL)
 
 
-def create_pattern(house: Journey, account_id: int, values: Mapping[str, Any]) -> PatternRow:
+def create_pattern(context: AppContext, account_id: int, values: Mapping[str, Any]) -> PatternRow:
     """Make a pattern, and switch it on if its `status` says so; raises Problem 400 or 409."""
-    moment = house.clock()
+    moment = context.clock()
     kept = {name: value for name, value in values.items() if name != "status"}
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         crud.check_room(connection, account_id, PATTERNS)
         number = cxengage_resources.add(connection, PATTERNS, account_id, kept, moment)
         return _settle(connection, account_id, number, moment, on=values["status"])
 
 
-def change_pattern(house: Journey, account_id: int, name: str, changes: Mapping[str, Any]) -> PatternRow:
+def change_pattern(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> PatternRow:
     """Put other values into a pattern, switch it on or off; raises Problem 404, 400 or 409."""
-    moment = house.clock()
+    moment = context.clock()
     kept = {name: value for name, value in changes.items() if name != "status"}
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find_on(connection, account_id, PATTERNS, name)
         if kept:
@@ -55,9 +55,9 @@ def change_pattern(house: Journey, account_id: int, name: str, changes: Mapping[
         return _settle(connection, account_id, row.number, moment, on=changes.get("status", row.status))
 
 
-def remove_pattern(house: Journey, account_id: int, name: str) -> None:
+def remove_pattern(context: AppContext, account_id: int, name: str) -> None:
     """Delete a pattern with its workflow; raises Problem 404."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.grow_version(connection, account_id)
         row = crud.find_on(connection, account_id, PATTERNS, name)
         cxengage_resources.remove(connection, PATTERNS, account_id, row.number)

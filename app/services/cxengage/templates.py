@@ -8,28 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.models import Problem
+from app.core.errors import Problem
 from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.services.cxengage import crud, patterns
 
 
-def create_template(house: Journey, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
+def create_template(context: AppContext, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
     """Make a template; raises Problem 400 with the place where it cannot be read."""
     _check(values)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         crud.check_room(connection, account_id, TEMPLATES)
-        number = cxengage_resources.add(connection, TEMPLATES, account_id, values, house.clock())
+        number = cxengage_resources.add(connection, TEMPLATES, account_id, values, context.clock())
         return crud.find_on(connection, account_id, TEMPLATES, f"TM{number}")
 
 
-def change_template(house: Journey, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
+def change_template(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
     """Put other values into a template, and have the patterns that use it compiled anew; raises Problem 404 or 400."""
     _check(changes)
-    moment = house.clock()
-    with house.database.transaction() as connection:
+    moment = context.clock()
+    with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find_on(connection, account_id, TEMPLATES, name)
         if changes:
@@ -39,9 +39,9 @@ def change_template(house: Journey, account_id: int, name: str, changes: Mapping
         return crud.find_on(connection, account_id, TEMPLATES, name)
 
 
-def remove_template(house: Journey, account_id: int, name: str) -> None:
+def remove_template(context: AppContext, account_id: int, name: str) -> None:
     """Delete a template; raises Problem 404, and 409 while a pattern uses it that is switched on."""
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find_on(connection, account_id, TEMPLATES, name)
         if users := patterns.users_of(connection, account_id, row.number):

@@ -22,6 +22,7 @@ import cel
 import msgspec
 from cel import stdlib
 
+from app.core.template_names import EVENT_NAMES, RUN_NAMES
 from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
@@ -32,9 +33,6 @@ from app.workflows.expressions.cel_analysis import (
     place,
 )
 from app.workflows.expressions.functions import FUNCTIONS, Digits
-
-EVENT_NAMES = ("event", "distinct_id", "phone", "data", "received_at")
-RUN_NAMES = ("run", "steps", "matched", "vars", "latest", "last")
 
 LONGEST = 2_048
 # About 25 to 100 nanoseconds each: a filter that would do more is false for that event, with the reason.

@@ -15,8 +15,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from app.core.durations import read_duration
-from app.core.models import Decision, Event
+from app.core.models import Decision, EnabledWorkflow, Event
 from app.workflows.expressions.cel import Converted, Filter, compile_filter
 from app.workflows.expressions.cel_analysis import Comparison, FilterError, comparisons_in
 from app.workflows.matching import matcher
@@ -24,6 +26,7 @@ from app.workflows.matching.describe import describe
 from app.workflows.matching.filter_index import Refusal, Screen, screenable
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
 
+_log = structlog.get_logger()
 LONGEST_KEY = 255
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
@@ -355,3 +358,24 @@ def fits(leaf: Any, event: Event) -> bool:
     if name not in (ANY_NAME, event.event):
         return False
     return where is None or compile_filter(where).holds(names_of(event))[0]
+
+
+def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = None) -> Rules:
+    """What is enabled in an account, ready to match; versions are never changed, so those in `known` are taken over.
+
+    A version that an older release saved and this one cannot compile is left out and logged: it must not keep the
+    account's events from being stored.
+    """
+    rules = []
+    for workflow in workflows:
+        before = known.by_workflow.get(workflow.id) if known else None
+        if before is not None and (before.enablement, before.workflow) == (workflow.enablement, workflow.name):
+            rules.append(before)
+            continue
+        try:
+            rules.append(
+                compile_rule(workflow.id, workflow.name, workflow.version, workflow.document, workflow.enablement)
+            )
+        except Exception:
+            _log.exception("a workflow cannot be compiled and looks at no event", workflow=workflow.name)
+    return Rules(rules)

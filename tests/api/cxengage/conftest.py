@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.core.models import ACCOUNT_MANAGE, EVENTS_WRITE
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import api_keys
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 
 _prefixes = itertools.cycle(["/1.0", ""])
@@ -49,26 +49,26 @@ class Tenant:
         return self.call("DELETE", path)
 
 
-def a_tenant(house: Journey, client: FlaskClient, name: str) -> Tenant:
+def a_tenant(context: AppContext, client: FlaskClient, name: str) -> Tenant:
     """A new tenant whose slug begins with `name`."""
-    sender = a_sender(house, client, name)
-    token = workflows.create_key(house, sender.account_id, "all", (ACCOUNT_MANAGE, EVENTS_WRITE))
+    sender = a_sender(context, client, name)
+    token = api_keys.create_key(context, sender.account_id, "all", (ACCOUNT_MANAGE, EVENTS_WRITE))
     return Tenant(sender.account_id, sender.slug, token, client)
 
 
 @pytest.fixture
-def tenant(house: Journey, client: FlaskClient) -> Tenant:
+def tenant(context: AppContext, client: FlaskClient) -> Tenant:
     """The tenant that a test is about; new for each test."""
-    return a_tenant(house, client, "acme")
+    return a_tenant(context, client, "acme")
 
 
 @pytest.fixture
-def stranger(house: Journey, client: FlaskClient) -> Tenant:
+def stranger(context: AppContext, client: FlaskClient) -> Tenant:
     """Another tenant, which must never see what the first has."""
-    return a_tenant(house, client, "globex")
+    return a_tenant(context, client, "globex")
 
 
 @pytest.fixture
-def sender(house: Journey, client: FlaskClient) -> Sender:
+def sender(context: AppContext, client: FlaskClient) -> Sender:
     """An account whose key may send events and nothing else."""
-    return a_sender(house, client, "sender")
+    return a_sender(context, client, "sender")

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.api.limechat import test_bad_inputs as inputs
 from tests.api.limechat.test_bad_inputs import Bad
@@ -43,10 +43,10 @@ class Dressed:
 
 
 @pytest.fixture(scope="module")
-def tenant(house: Journey, server: Server) -> Tenant:
+def tenant(context: AppContext, server: Server) -> Tenant:
     """Its events have a subject as the other format's have."""
-    found = described(house, a_tenant(house, server, "hostile"), key_attribute="distinct_id")
-    workflows.apply_workflow(house, found.account_id, a_workflow(on="*"))
+    found = described(context, a_tenant(context, server, "hostile"), key_attribute="distinct_id")
+    workflows.apply_workflow(context, found.account_id, a_workflow(on="*"))
     return found
 
 
@@ -66,8 +66,8 @@ def test_a_bad_input_is_refused_as_at_the_other_format(tenant: Tenant, server: S
         assert rows(f"SELECT count(*) FROM {table} WHERE account_id = %s", tenant.account_id) == [(0,)]
 
 
-def test_the_good_event_that_all_differ_from_is_taken(house: Journey, server: Server) -> None:
-    tenant = described(house, a_tenant(house, server), key_attribute="distinct_id")
+def test_the_good_event_that_all_differ_from_is_taken(context: AppContext, server: Server) -> None:
+    tenant = described(context, a_tenant(context, server), key_attribute="distinct_id")
     assert server.exchange(Dressed(tenant).request(Bad("none", 200))).status_code == 200
 
 
@@ -89,8 +89,8 @@ def test_a_bad_header_is_refused_as_well(tenant: Tenant, server: Server, headers
 
 
 @pytest.mark.parametrize("text", inputs.HOSTILE, ids=range(len(inputs.HOSTILE)))
-def test_hostile_text_is_data_like_any_other(house: Journey, server: Server, rows: Rows, text: str) -> None:
-    tenant = a_tenant(house, server)
+def test_hostile_text_is_data_like_any_other(context: AppContext, server: Server, rows: Rows, text: str) -> None:
+    tenant = a_tenant(context, server)
     sent = {"key": text, "type": text, "x" + text: [text]}
     answer = tenant.post(sent)
     assert answer.status_code == 200, answer.text
@@ -105,8 +105,8 @@ def test_hostile_text_is_data_like_any_other(house: Journey, server: Server, row
 
 
 @pytest.fixture(scope="module")
-def quick(house: Journey, client: FlaskClient) -> Tenant:
-    return a_tenant(house, client)
+def quick(context: AppContext, client: FlaskClient) -> Tenant:
+    return a_tenant(context, client)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from tests.api.conftest import settings_of
 from tests.support.builders import a_sender
 from tests.support.server import Server, clean_environment
@@ -22,9 +22,9 @@ END = "-- end of block --"
 
 
 @pytest.fixture(scope="module")
-def answers(house: Journey, server: Server) -> list[str]:
+def answers(context: AppContext, server: Server) -> list[str]:
     """What each block answers, with the names of the printed ones."""
-    sender = a_sender(house, server)
+    sender = a_sender(context, server)
     variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token, "FLASK_APP": "wsgi"}
     script = f"\necho '{END}'\n".join(command for command, _ in STEPS)
     script = script.replace("tenant=demo", f"tenant={sender.slug}").replace(
@@ -33,7 +33,7 @@ def answers(house: Journey, server: Server) -> list[str]:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
-        env=clean_environment(**settings_of(house), **variables),
+        env=clean_environment(**settings_of(context), **variables),
         capture_output=True,
         text=True,
         timeout=60,

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from app.core.api_keys import prefix_of
 from app.core.ids import uuid7
 from app.core.models import Event, Receipt
 from app.ingest import enrichment
-from app.ingest.accept import Account, Journey
+from app.ingest.account_cache import Account
 from app.ingest.enrichment import Augmenter
 from app.services import workflows
+from app.services.context import AppContext
 from app.services.cxengage.csv_file import read_csv
 from tests.api.cxengage.conftest import Tenant
+from tests.support.acceptance import accept, current_account
 from tests.support.builders import a_workflow
 from tests.support.http_target import Answer, a_destination
 from tests.support.run_execution import carry, rows_of, wake
@@ -33,22 +34,18 @@ FILE = {"name": "Segments", "type": "file"}
 
 
 @pytest.fixture
-def augmenter(house: Journey) -> Iterator[Augmenter]:
-    made = Augmenter(house)
+def augmenter(context: AppContext) -> Iterator[Augmenter]:
+    made = Augmenter(context)
     yield made
     made.close()
 
 
-def an_account(house: Journey, tenant: Tenant) -> Account:
-    found = house.account_of_key(str(prefix_of(tenant.token)))
-    assert found is not None
-    current = house.recent(found, seconds=0)
-    assert current is not None
-    return current
+def an_account(context: AppContext, tenant: Tenant) -> Account:
+    return current_account(context, tenant.token)
 
 
-def an_event(house: Journey, tenant: Tenant, **data: Any) -> Event:
-    moment = house.clock()
+def an_event(context: AppContext, tenant: Tenant, **data: Any) -> Event:
+    moment = context.clock()
     return Event(
         id=uuid7(moment),
         account_id=tenant.account_id,
@@ -62,9 +59,9 @@ def an_event(house: Journey, tenant: Tenant, **data: Any) -> Event:
     )
 
 
-def completed(house: Journey, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Event:
+def completed(context: AppContext, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Event:
     """An event as workflows see it."""
-    return augmenter.complete(an_account(house, tenant), an_event(house, tenant, **data), "custId")
+    return augmenter.complete(an_account(context, tenant), an_event(context, tenant, **data), "custId")
 
 
 def added(event: Event) -> Any:
@@ -84,10 +81,10 @@ def a_file(tenant: Tenant, raw: bytes = CSV, **fields: Any) -> str:
 
 @pytest.mark.parametrize("value", [101, "101"])
 def test_the_row_of_the_first_columns_value_is_added(
-    house: Journey, tenant: Tenant, augmenter: Augmenter, value: Any
+    context: AppContext, tenant: Tenant, augmenter: Augmenter, value: Any
 ) -> None:
     a_file(tenant)
-    event = completed(house, tenant, augmenter, custId=value, total=5)
+    event = completed(context, tenant, augmenter, custId=value, total=5)
     assert event.data == {"custId": value, "total": 5, "segment": "gold", "first-name": "Ryan"}
     assert added(event) == {"segment": "gold", "first-name": "Ryan"}
     assert json.loads(event.data_json) == {"custId": value, "total": 5}
@@ -97,80 +94,82 @@ def test_the_row_of_the_first_columns_value_is_added(
     "data", [{"custId": "999"}, {"total": 5}, {"custId": None}, {"custId": True}, {"custId": [101]}]
 )
 def test_an_event_that_no_row_is_about_stays_as_it_is(
-    house: Journey, tenant: Tenant, augmenter: Augmenter, data: dict[str, Any]
+    context: AppContext, tenant: Tenant, augmenter: Augmenter, data: dict[str, Any]
 ) -> None:
     a_file(tenant)
-    event = completed(house, tenant, augmenter, **data)
+    event = completed(context, tenant, augmenter, **data)
     assert (event.data, added(event), event.warnings) == (data, None, ())
 
 
 def test_a_column_named_as_the_first_overrides_what_was_sent(
-    house: Journey, tenant: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
 ) -> None:
     a_file(tenant, b"username,username\nian,not-ian\n")
-    assert completed(house, tenant, augmenter, username="ian").data == {"username": "not-ian"}
+    assert completed(context, tenant, augmenter, username="ian").data == {"username": "not-ian"}
 
 
-def test_of_columns_with_one_name_the_later_one_counts(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_of_columns_with_one_name_the_later_one_counts(
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
+) -> None:
     a_file(tenant, b"id,a,a\n1,first,second\n")
-    assert completed(house, tenant, augmenter, id=1).data == {"id": 1, "a": "second"}
+    assert completed(context, tenant, augmenter, id=1).data == {"id": 1, "a": "second"}
 
 
 def test_a_later_augment_sees_and_overrides_an_earlier_one(
-    house: Journey, tenant: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
 ) -> None:
     a_file(tenant, b"id,dealer,city\n1,D7,Oslo\n")
     a_file(tenant, b"dealer,city,boss\nD7,Bergen,Kari\n")
-    assert added(completed(house, tenant, augmenter, id=1)) == {"dealer": "D7", "city": "Bergen", "boss": "Kari"}
+    assert added(completed(context, tenant, augmenter, id=1)) == {"dealer": "D7", "city": "Bergen", "boss": "Kari"}
 
 
-def test_only_the_named_attributes_are_added(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_only_the_named_attributes_are_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     a_file(tenant, attributes=["segment"])
-    assert added(completed(house, tenant, augmenter, custId=101)) == {"segment": "gold"}
+    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "gold"}
 
 
 def test_a_large_file_is_asked_row_by_row(
-    house: Journey, tenant: Tenant, augmenter: Augmenter, monkeypatch: pytest.MonkeyPatch
+    context: AppContext, tenant: Tenant, augmenter: Augmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrichment, "SMALL_FILE", 10)
     a_file(tenant)
-    assert added(completed(house, tenant, augmenter, custId=101)) == {"segment": "gold", "first-name": "Ryan"}
-    assert added(completed(house, tenant, augmenter, custId="nobody")) is None
+    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "gold", "first-name": "Ryan"}
+    assert added(completed(context, tenant, augmenter, custId="nobody")) is None
 
 
-def test_cells_come_out_as_they_went_in(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_cells_come_out_as_they_went_in(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     cells = ["{}", "NULL", '"', "\\", '\\"', "a,b", "ü\n", "", " "]
     written = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
     raw = f"id,a,b,c,d,e,f,g,h,i\n1,{written}\n".encode()
     path = a_file(tenant, raw)
-    assert added(completed(house, tenant, augmenter, id=1)) == dict(zip("abcdefghi", cells, strict=True))
+    assert added(completed(context, tenant, augmenter, id=1)) == dict(zip("abcdefghi", cells, strict=True))
     assert read_csv(tenant.get(f"{path}/file").data) == read_csv(raw)
 
 
-def test_a_new_file_counts_for_the_next_event(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_new_file_counts_for_the_next_event(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     path = a_file(tenant)
-    assert added(completed(house, tenant, augmenter, custId=101))["segment"] == "gold"
+    assert added(completed(context, tenant, augmenter, custId=101))["segment"] == "gold"
     tenant.post(f"{path}/file", b"custId,segment\n101,lead\n", headers={"Content-Type": "text/csv"})
-    assert added(completed(house, tenant, augmenter, custId=101)) == {"segment": "lead"}
+    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "lead"}
     tenant.delete(path)
-    assert added(completed(house, tenant, augmenter, custId=101)) is None
+    assert added(completed(context, tenant, augmenter, custId=101)) is None
 
 
 def test_another_tenants_file_says_nothing(
-    house: Journey, tenant: Tenant, stranger: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, stranger: Tenant, augmenter: Augmenter
 ) -> None:
     a_file(tenant)
-    assert added(completed(house, stranger, augmenter, custId=101)) is None
+    assert added(completed(context, stranger, augmenter, custId=101)) is None
 
 
-def test_an_account_without_augments_asks_nobody(house: Journey, tenant: Tenant) -> None:
-    account, event = an_account(house, tenant), an_event(house, tenant, custId=101)
-    assert Augmenter(replace_database(house)).complete(account, event, "custId") is event
+def test_an_account_without_augments_asks_nobody(context: AppContext, tenant: Tenant) -> None:
+    account, event = an_account(context, tenant), an_event(context, tenant, custId=101)
+    assert Augmenter(replace_database(context)).complete(account, event, "custId") is event
 
 
-def replace_database(house: Journey) -> Journey:
+def replace_database(context: AppContext) -> AppContext:
     """A house whose Postgres is nowhere."""
-    return Journey(replace(house.settings, database_url="postgresql://127.0.0.1:1/nowhere"))
+    return AppContext(replace(context.settings, database_url="postgresql://127.0.0.1:1/nowhere"))
 
 
 # The file itself
@@ -216,75 +215,77 @@ def test_an_api_has_no_file_and_nobody_has_another_tenants(tenant: Tenant, stran
     assert stranger.get("/augments/AU1/file").status_code == 404
 
 
-def test_a_file_of_many_rows_is_taken(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_file_of_many_rows_is_taken(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     rows = "".join(f"{number},s{number % 7}\n" for number in range(100_000))
     a_file(tenant, f"custId,segment\n{rows}".encode())
-    assert added(completed(house, tenant, augmenter, custId=99_999)) == {"segment": "s4"}
+    assert added(completed(context, tenant, augmenter, custId=99_999)) == {"segment": "s4"}
 
 
 # From acceptance to the run
 
 
-def accepted(house: Journey, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Receipt:
-    return house.accept(
-        an_account(house, tenant),
-        an_event(house, tenant, **data),
-        lambda account: None,
-        lambda account, event: augmenter.complete(account, event, "custId"),
-    )
+def accepted(context: AppContext, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Receipt:
+    event = an_event(context, tenant, **data)
+    return accept(context, an_account(context, tenant), lambda account: augmenter.complete(account, event, "custId"))
 
 
-def stored(house: Journey, receipt: Receipt) -> tuple[Any, ...]:
-    with house.database.transaction() as connection:
+def stored(context: AppContext, receipt: Receipt) -> tuple[Any, ...]:
+    with context.database.transaction() as connection:
         row = connection.exec_driver_sql(
             "SELECT data::text, augmented::text, warnings FROM events WHERE id = %(id)s", {"id": str(receipt.id)}
         ).one()
     return tuple(row)
 
 
-def test_workflows_match_and_write_what_augments_added(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_workflows_match_and_write_what_augments_added(
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
+) -> None:
     a_file(tenant)
     workflows.apply_workflow(
-        house,
+        context,
         tenant.account_id,
         a_workflow(
             on={"event": "order", "where": 'data.segment == "gold"'},
             steps=[{"log": "{{ data['first-name'] }} is {{ data.segment }}"}],
         ),
     )
-    assert accepted(house, tenant, augmenter, custId=201).runs == ()
-    receipt = accepted(house, tenant, augmenter, custId=101, price=1)
-    assert stored(house, receipt) == ('{"price": 1, "custId": 101}', '{"segment": "gold", "first-name": "Ryan"}', None)
+    assert accepted(context, tenant, augmenter, custId=201).runs == ()
+    receipt = accepted(context, tenant, augmenter, custId=101, price=1)
+    assert stored(context, receipt) == (
+        '{"price": 1, "custId": 101}',
+        '{"segment": "gold", "first-name": "Ryan"}',
+        None,
+    )
     (run,) = receipt.runs
-    carry(house, tenant.account_id, str(run))
-    (step,) = rows_of(house, "steps", tenant.account_id, str(run))
+    carry(context, tenant.account_id, str(run))
+    (step,) = rows_of(context, "steps", tenant.account_id, str(run))
     assert step["output"] == {"text": "Ryan is gold"}
 
 
-def test_the_printed_query_finds_what_was_added(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_the_printed_query_finds_what_was_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     a_file(tenant)
-    accepted(house, tenant, augmenter, custId=999)
-    accepted(house, tenant, augmenter, custId=101)
+    accepted(context, tenant, augmenter, custId=999)
+    accepted(context, tenant, augmenter, custId=101)
     told = (Path(__file__).resolve().parents[3] / "docs/sql.md").read_text("utf-8").partition("## Beside the ten")[2]
     (query,) = re.findall(r"```sql\n(.*?)```", told, re.DOTALL)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(query.replace(":account", "%(id)s"), {"id": tenant.account_id}).all()
     assert [(row.data, row.augmented["segment"]) for row in rows] == [({"custId": 101}, "gold")]
 
 
-def test_a_pattern_of_several_events_sees_it_too(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_pattern_of_several_events_sees_it_too(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     a_file(tenant)
     leaf = {"event": "order", "where": 'data.segment == "gold"'}
     workflows.apply_workflow(
-        house, tenant.account_id, a_workflow(on={"times": 2, "of": leaf, "within": "1h"}, steps=[{"log": "twice"}])
+        context, tenant.account_id, a_workflow(on={"times": 2, "of": leaf, "within": "1h"}, steps=[{"log": "twice"}])
     )
-    assert accepted(house, tenant, augmenter, custId=101).runs == ()
-    assert len(accepted(house, tenant, augmenter, custId=101).runs) == 1
+    assert accepted(context, tenant, augmenter, custId=101).runs == ()
+    assert len(accepted(context, tenant, augmenter, custId=101).runs) == 1
 
 
 @pytest.mark.parametrize("key", [{}, {"key": "data.custId"}])
 def test_runs_wait_for_what_augments_added(
-    house: Journey, tenant: Tenant, augmenter: Augmenter, key: dict[str, str]
+    context: AppContext, tenant: Tenant, augmenter: Augmenter, key: dict[str, str]
 ) -> None:
     a_file(tenant)
     waits = {
@@ -293,25 +294,23 @@ def test_runs_wait_for_what_augments_added(
         "then": [{"log": "gold"}],
     }
     workflows.apply_workflow(
-        house, tenant.account_id, a_workflow(**key, on={"event": "order", "where": "data.first"}, steps=[waits])
+        context, tenant.account_id, a_workflow(**key, on={"event": "order", "where": "data.first"}, steps=[waits])
     )
-    (run,) = accepted(house, tenant, augmenter, custId=101, first=True).runs
-    assert carry(house, tenant.account_id, str(run))["status"] == "running"
-    later = accepted(house, tenant, augmenter, custId=101, first=False)
-    wake(house, tenant.account_id, str(later.id))
-    assert rows_of(house, "steps", tenant.account_id, str(run))[0]["output"]["data"]["segment"] == "gold"
+    (run,) = accepted(context, tenant, augmenter, custId=101, first=True).runs
+    assert carry(context, tenant.account_id, str(run))["status"] == "running"
+    later = accepted(context, tenant, augmenter, custId=101, first=False)
+    wake(context, tenant.account_id, str(later.id))
+    assert rows_of(context, "steps", tenant.account_id, str(run))[0]["output"]["data"]["segment"] == "gold"
 
 
-def test_a_file_that_came_meanwhile_is_seen_by_the_event(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
-    old = an_account(house, tenant)
+def test_a_file_that_came_meanwhile_is_seen_by_the_event(
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
+) -> None:
+    old = an_account(context, tenant)
     a_file(tenant)
-    receipt = house.accept(
-        old,
-        an_event(house, tenant, custId=101),
-        lambda account: None,
-        lambda account, event: augmenter.complete(account, event, "custId"),
-    )
-    assert stored(house, receipt)[1] == '{"segment": "gold", "first-name": "Ryan"}'
+    event = an_event(context, tenant, custId=101)
+    receipt = accept(context, old, lambda account: augmenter.complete(account, event, "custId"))
+    assert stored(context, receipt)[1] == '{"segment": "gold", "first-name": "Ryan"}'
 
 
 # APIs
@@ -323,20 +322,20 @@ def an_api(tenant: Tenant, url: str, **fields: Any) -> None:
 
 
 def test_an_api_is_asked_for_the_subject_and_kept_for_a_while(
-    house: Journey, tenant: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
 ) -> None:
     body = b'{"segment": "gold", "balance": 12345678901234567890.10, "tags": ["a"], "custId": 7}'
     with a_destination(Answer(body=body)) as crm:
         an_api(tenant, f"{crm.url}/customer?by=us", attributes=["segment", "balance", "nothing"])
-        events = [completed(house, tenant, augmenter, custId="Ä & b") for _ in range(3)]
+        events = [completed(context, tenant, augmenter, custId="Ä & b") for _ in range(3)]
     assert [call.path for call in crm.calls] == ["/customer?by=us&custId=%C3%84+%26+b"]
     assert [event.augmented_json for event in events] == ['{"segment":"gold","balance":12345678901234567890.10}'] * 3
 
 
-def test_what_an_api_does_not_know_is_not_added(house: Journey, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_what_an_api_does_not_know_is_not_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
     with a_destination(Answer(status=404)) as crm:
         an_api(tenant, crm.url)
-        event = completed(house, tenant, augmenter, custId="1")
+        event = completed(context, tenant, augmenter, custId="1")
     assert (added(event), event.warnings) == (None, ())
 
 
@@ -352,12 +351,12 @@ def test_what_an_api_does_not_know_is_not_added(house: Journey, tenant: Tenant, 
     ],
 )
 def test_an_event_is_taken_without_what_an_api_fails_to_say(
-    house: Journey, tenant: Tenant, augmenter: Augmenter, answer: Answer, told: str
+    context: AppContext, tenant: Tenant, augmenter: Augmenter, answer: Answer, told: str
 ) -> None:
     with a_destination(answer) as crm:
         an_api(tenant, crm.url)
-        receipt = accepted(house, tenant, augmenter, custId="1")
-    data, what, warnings = stored(house, receipt)
+        receipt = accepted(context, tenant, augmenter, custId="1")
+    data, what, warnings = stored(context, receipt)
     assert (data, what) == ('{"custId": "1"}', None)
     (warning,) = warnings
     assert warning.startswith("AU1: 127.0.0.1:")
@@ -365,12 +364,12 @@ def test_an_event_is_taken_without_what_an_api_fails_to_say(
     assert warning.endswith("; the event was taken without it")
 
 
-def test_private_networks_are_not_asked(house: Journey, tenant: Tenant) -> None:
-    strict = Journey(replace(house.settings, allowed_private_targets=()))
+def test_private_networks_are_not_asked(context: AppContext, tenant: Tenant) -> None:
+    strict = AppContext(replace(context.settings, allowed_private_targets=()))
     augmenter = Augmenter(strict)
     with a_destination() as crm:
         an_api(tenant, f"http://localhost:{crm.server_port}/")
-        event = completed(house, tenant, augmenter, custId="1")
+        event = completed(context, tenant, augmenter, custId="1")
         augmenter.close()
     assert crm.calls == []
     assert "is a loopback address and must not be called" in event.warnings[0]
@@ -389,7 +388,7 @@ class _Silent(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_hangs_costs_half_a_second_and_then_nothing(
-    house: Journey, tenant: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, augmenter: Augmenter
 ) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
     server.daemon_threads = True
@@ -397,8 +396,8 @@ def test_a_server_that_hangs_costs_half_a_second_and_then_nothing(
     thread.start()
     try:
         an_api(tenant, f"http://127.0.0.1:{server.server_port}/")
-        events = [completed(house, tenant, augmenter, custId=str(number)) for number in range(5)]
-        left_alone = [completed(house, tenant, augmenter, custId=str(number)) for number in range(10)]
+        events = [completed(context, tenant, augmenter, custId=str(number)) for number in range(5)]
+        left_alone = [completed(context, tenant, augmenter, custId=str(number)) for number in range(10)]
     finally:
         _Silent.over.set()
         server.shutdown()

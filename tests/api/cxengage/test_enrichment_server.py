@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.core.models import SCOPES
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import api_keys
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import Sender, a_sender
 from tests.support.http_target import Answer, Call, Destination, a_destination
@@ -20,9 +20,9 @@ from tests.support.server import Server, running_server
 
 
 @pytest.fixture(scope="module")
-def server(house: Journey) -> Iterator[Server]:
+def server(context: AppContext) -> Iterator[Server]:
     """One that may ask APIs on this machine."""
-    with running_server(**settings_of(house), ALLOWED_PRIVATE_TARGETS="127.0.0.0/8") as running:
+    with running_server(**settings_of(context), ALLOWED_PRIVATE_TARGETS="127.0.0.0/8") as running:
         yield running
 
 
@@ -31,17 +31,17 @@ def call(sender: Sender, path: str, body: dict[str, Any]) -> Any:
     return sender.client.post(f"/1.0/tenants/{sender.slug}{path}", data=json.dumps(body).encode(), headers=headers)
 
 
-def a_tenant_with_an_api(house: Journey, server: Server, url: str) -> Sender:
-    sender = a_sender(house, server)
-    token = workflows.create_key(house, sender.account_id, "all", SCOPES)
+def a_tenant_with_an_api(context: AppContext, server: Server, url: str) -> Sender:
+    sender = a_sender(context, server)
+    token = api_keys.create_key(context, sender.account_id, "all", SCOPES)
     tenant = Sender(sender.account_id, sender.slug, token, server)
     assert call(tenant, "/augments", {"name": "CRM", "type": "api", "url": url}).status_code == 201
     return tenant
 
 
-def test_events_of_many_at_once_are_augmented(house: Journey, server: Server, rows: Rows) -> None:
+def test_events_of_many_at_once_are_augmented(context: AppContext, server: Server, rows: Rows) -> None:
     with a_destination(Answer(body=b'{"segment": "gold"}')) as crm, ThreadPoolExecutor(4) as threads:
-        tenant = a_tenant_with_an_api(house, server, crm.url)
+        tenant = a_tenant_with_an_api(context, server, crm.url)
         answers = list(threads.map(lambda number: call(tenant, "/event", {"key": f"k{number}"}), range(40)))
     assert {answer.status_code for answer in answers} == {200}
     found = rows("SELECT augmented, warnings FROM events WHERE account_id = %s", tenant.account_id)
@@ -61,12 +61,12 @@ class Hanging(Destination):
         self.over.wait(20)
 
 
-def test_an_api_that_hangs_refuses_no_event(house: Journey, server: Server, rows: Rows) -> None:
+def test_an_api_that_hangs_refuses_no_event(context: AppContext, server: Server, rows: Rows) -> None:
     hanging = Hanging()
     thread = threading.Thread(target=hanging.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        tenant = a_tenant_with_an_api(house, server, hanging.url)
+        tenant = a_tenant_with_an_api(context, server, hanging.url)
         answers = [call(tenant, "/event", {"key": f"k{number}"}) for number in range(10)]
     finally:
         hanging.over.set()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.cxengage_tenants import PREFIXES, Tenant, a_tenant, described, uuid_of
@@ -24,21 +24,21 @@ ANSWERS = re.findall(r"javascript %}\n(.*?){%", SEED, re.DOTALL)
 
 
 @pytest.fixture
-def tenant(house: Journey, server: Server) -> Tenant:
+def tenant(context: AppContext, server: Server) -> Tenant:
     """The tenant that sends; new for each test."""
-    return a_tenant(house, server)
+    return a_tenant(context, server)
 
 
 @pytest.fixture
-def stranger(house: Journey, server: Server) -> Tenant:
+def stranger(context: AppContext, server: Server) -> Tenant:
     """The tenant that must never see what the other one sent."""
-    return a_tenant(house, server, "globex")
+    return a_tenant(context, server, "globex")
 
 
 @pytest.fixture(scope="module")
-def shared(house: Journey, server: Server) -> Tenant:
+def shared(context: AppContext, server: Server) -> Tenant:
     """A tenant for tests that look only at the answer, or at the one row that it names."""
-    return a_tenant(house, server)
+    return a_tenant(context, server)
 
 
 def assert_error(answer: Any, status: int) -> str:
@@ -75,8 +75,8 @@ def carried_out(command: str, tenant: Tenant) -> Any:
     return tenant.ask_at(path, method, body[1] if body else None, **headers)
 
 
-def test_the_seeds_event_is_answered_as_printed(house: Journey, tenant: Tenant) -> None:
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+def test_the_seeds_event_is_answered_as_printed(context: AppContext, tenant: Tenant) -> None:
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
     answer = carried_out(COMMANDS[0], tenant)
     printed = json.loads(ANSWERS[0])
     assert answer.status_code == 200
@@ -92,9 +92,9 @@ def test_an_answer_has_these_bytes(tenant: Tenant) -> None:
     assert answer.text == '{"event":{"key" : "1", "type" : "bar"},"key-attr":"1",' + own + ',"contributing?":false}'
 
 
-def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(house: Journey, tenant: Tenant) -> None:
-    described(house, tenant, key_attribute="user")
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="event"))
+def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(context: AppContext, tenant: Tenant) -> None:
+    described(context, tenant, key_attribute="user")
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on="event"))
     (printed,) = json.loads(ANSWERS[1].replace('"history":', '"history": [') + "]}")["history"]
     sent = tenant.post(printed["event"]).json
     (kept,) = carried_out(COMMANDS[1], tenant).json["history"]
@@ -103,17 +103,17 @@ def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(house: Jo
     assert set(kept) == set(printed)
 
 
-def test_the_seeds_rate_limit_is_answered_as_printed(house: Journey, server: Server) -> None:
-    tenant = a_tenant(house, server, plan="trial")
-    workflows.change_plan(house, tenant.account_id, PLANS["trial"], 1)
+def test_the_seeds_rate_limit_is_answered_as_printed(context: AppContext, server: Server) -> None:
+    tenant = a_tenant(context, server, plan="trial")
+    accounts.change_plan(context, tenant.account_id, PLANS["trial"], 1)
     answer = next(one for one in iter(lambda: tenant.post({"key": "1"}), None) if one.status_code == 429)
     assert answer.json == json.loads(ANSWERS[3])
     assert answer.headers["Retry-After"] == "1"
     assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")] == ["1", "0", "1"]
 
 
-def test_a_trial_may_send_100_events_a_second(house: Journey, server: Server) -> None:
-    answer = a_tenant(house, server, plan="trial").post({"key": "1"})
+def test_a_trial_may_send_100_events_a_second(context: AppContext, server: Server) -> None:
+    answer = a_tenant(context, server, plan="trial").post({"key": "1"})
     assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining")] == ["100", "99"]
 
 
@@ -208,23 +208,25 @@ def test_without_a_usable_key_attribute_the_error_names_it(shared: Tenant, body:
     assert says in assert_error(shared.post(body), 400)
 
 
-def test_an_account_may_name_other_attributes(house: Journey, tenant: Tenant, rows: Rows) -> None:
-    described(house, tenant, key_attribute="user id", event_attribute="what")
+def test_an_account_may_name_other_attributes(context: AppContext, tenant: Tenant, rows: Rows) -> None:
+    described(context, tenant, key_attribute="user id", event_attribute="what")
     row = stored(rows, tenant.post({"user id": 7, "what": "x", "key": "1", "type": "bar"}).json["id"])
     assert (row["distinct_id"], row["event"]) == ("7", "x")
     assert "'user id' is missing" in assert_error(tenant.post({"key": "1"}), 400)
 
 
-def test_an_event_contributes_when_it_starts_a_workflow_or_brings_one_closer(house: Journey, tenant: Tenant) -> None:
+def test_an_event_contributes_when_it_starts_a_workflow_or_brings_one_closer(
+    context: AppContext, tenant: Tenant
+) -> None:
     pattern = {"seq": [{"event": "first"}, {"event": "second"}], "within": "1h"}
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on=pattern))
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on=pattern))
     answers = [tenant.post({"key": "1", "type": name}).json["contributing?"] for name in ("other", "first", "second")]
     assert answers == [False, True, True]
     assert [one["contributing"] for one in tenant.history()] == [True, True, False]
 
 
-def test_workflows_see_the_whole_event_as_data(house: Journey, tenant: Tenant, rows: Rows) -> None:
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on={"event": "bar", "where": "data.total > 1000"}))
+def test_workflows_see_the_whole_event_as_data(context: AppContext, tenant: Tenant, rows: Rows) -> None:
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on={"event": "bar", "where": "data.total > 1000"}))
     assert tenant.post({"key": "1", "type": "bar", "total": 1001}).json["contributing?"] is True
     assert tenant.post({"key": "1", "type": "bar", "total": 1000}).json["contributing?"] is False
     assert rows("SELECT distinct_id FROM runs WHERE account_id = %s", tenant.account_id) == [("1",)]
@@ -260,9 +262,9 @@ def test_an_event_may_come_packed(shared: Tenant, rows: Rows) -> None:
 
 
 def test_a_repeated_idempotency_key_gets_the_first_id_and_stores_nothing(
-    house: Journey, tenant: Tenant, rows: Rows
+    context: AppContext, tenant: Tenant, rows: Rows
 ) -> None:
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
     body = {"key": "1", "type": "bar"}
     first, second = (tenant.post(body, Idempotency_Key="k").json for _ in range(2))
     assert second == first | {"contributing?": False}
@@ -314,10 +316,10 @@ def test_the_history_is_found_by_its_own_index(tenant: Tenant, rows: Rows) -> No
 
 @pytest.mark.parametrize("path", ["", "/"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_tenant_tells_its_id_and_name(house: Journey, tenant: Tenant, prefix: str, path: str) -> None:
+def test_a_tenant_tells_its_id_and_name(context: AppContext, tenant: Tenant, prefix: str, path: str) -> None:
     there = Tenant(tenant.sender, tenant.token, prefix)
     assert there.ask(path).json == {"id": tenant.slug, "name": tenant.slug}
-    described(house, tenant, name="Acme & Söhne")
+    described(context, tenant, name="Acme & Söhne")
     assert a_second_look(there, path) == {"id": tenant.slug, "name": "Acme & Söhne"}
 
 
@@ -327,10 +329,12 @@ def a_second_look(tenant: Tenant, path: str) -> Any:
     return tenant.ask(path).json
 
 
-def test_another_event_attribute_counts_for_the_very_next_event(house: Journey, tenant: Tenant, rows: Rows) -> None:
+def test_another_event_attribute_counts_for_the_very_next_event(
+    context: AppContext, tenant: Tenant, rows: Rows
+) -> None:
     sent = {"key": "1", "user": "2", "type": "a", "what": "b"}
     for changes, kept in (({}, ("1", "a")), ({"key_attribute": "user", "event_attribute": "what"}, ("2", "b"))):
-        described(house, tenant, **changes)
+        described(context, tenant, **changes)
         row = stored(rows, tenant.post(sent).json["id"])
         assert (row["distinct_id"], row["event"]) == kept
 
@@ -439,9 +443,9 @@ def test_nothing_that_another_tenant_refused_was_stored(shared: Tenant, stranger
     ],
 )
 def test_a_key_does_only_what_its_scopes_say(
-    house: Journey, shared: Tenant, scopes: tuple[str, ...], allowed: set[tuple[str, str]]
+    context: AppContext, shared: Tenant, scopes: tuple[str, ...], allowed: set[tuple[str, str]]
 ) -> None:
-    key = Tenant(shared.sender, workflows.create_key(house, shared.account_id, "", scopes))
+    key = Tenant(shared.sender, api_keys.create_key(context, shared.account_id, "", scopes))
     open_to_all = {("GET", ""), ("GET", "/"), ("GET", "/key-attribute")}
     let_in = {(method, path) for method, path in ROUTES if asked(key, method, path).status_code == 200}
     assert let_in == open_to_all | allowed
@@ -449,16 +453,16 @@ def test_a_key_does_only_what_its_scopes_say(
     assert "scope" in assert_error(asked(key, *refused), 403)
 
 
-def test_a_disabled_account_takes_no_events_but_shows_what_there_is(house: Journey, tenant: Tenant) -> None:
+def test_a_disabled_account_takes_no_events_but_shows_what_there_is(context: AppContext, tenant: Tenant) -> None:
     tenant.post({"key": "1"})
-    workflows.switch_account(house, tenant.account_id, on=False)
+    accounts.switch_account(context, tenant.account_id, on=False)
     assert "disabled" in assert_error(tenant.post({"key": "1"}), 403)
     assert len(tenant.history()) == 1
 
 
-def test_a_revoked_key_is_refused_at_once(house: Journey, tenant: Tenant) -> None:
+def test_a_revoked_key_is_refused_at_once(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post({"key": "1"}).status_code == 200
-    workflows.revoke_key(house, tenant.token[3:11])
+    api_keys.revoke_key(context, tenant.token[3:11])
     assert_error(tenant.post({"key": "1"}), 401)
     assert_error(tenant.ask("/event/history"), 401)
 
@@ -482,7 +486,7 @@ def test_the_senders_request_id_comes_back(shared: Tenant) -> None:
     assert shared.post({}, X_Request_Id="mine-2").headers["X-Request-Id"] == "mine-2"
 
 
-def test_a_workflow_enabled_a_moment_ago_misses_no_event(house: Journey, tenant: Tenant) -> None:
+def test_a_workflow_enabled_a_moment_ago_misses_no_event(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is False
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on="bar"))
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
     assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is True

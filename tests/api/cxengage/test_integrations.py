@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import integrations
+from app.services.context import AppContext
 from tests.api.cxengage.conftest import Tenant
 
 SID, TOKEN = "AC" + "0a" * 16, "the-twilio-token"
 
 
-def opened(house: Journey, tenant: Tenant, kind: str) -> Any:
+def opened(context: AppContext, tenant: Tenant, kind: str) -> Any:
     """What a worker gets."""
-    return integrations.open_integration(house, integrations.find_way_out(house, tenant.account_id), kind)
+    return integrations.open_integration(context, integrations.find_way_out(context, tenant.account_id), kind)
 
 
 def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:
@@ -26,29 +26,29 @@ def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:
     assert (refused.status_code, refused.json) == (400, {"error": "account: is unknown; echo has no fields"})
 
 
-def test_twilio_is_what_sms_steps_send_with(tenant: Tenant, house: Journey) -> None:
+def test_twilio_is_what_sms_steps_send_with(tenant: Tenant, context: AppContext) -> None:
     answer = tenant.post("/integrations/twilio", {"id": "twilio", "type": "twilio", "account": SID, "password": TOKEN})
     assert (answer.status_code, answer.json) == (
         200,
         {"id": "twilio", "type": "twilio", "account": SID, "password": "***"},
     )
-    assert opened(house, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN}
+    assert opened(context, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN}
     assert [one["id"] for one in tenant.get("/integrations").json] == ["echo", "generic", "twilio"]
     assert tenant.get("/integrations/twilio").json == answer.json
 
 
-def test_fields_that_are_not_named_stay(tenant: Tenant, house: Journey) -> None:
+def test_fields_that_are_not_named_stay(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN, "from": "+15005550006"})
     assert tenant.post("/integrations/twilio", {"password": "another"}).json["from"] == "+15005550006"
-    assert opened(house, tenant, "twilio")["auth_token"] == "another"
+    assert opened(context, tenant, "twilio")["auth_token"] == "another"
 
 
-def test_what_was_read_may_be_put_back(tenant: Tenant, house: Journey) -> None:
+def test_what_was_read_may_be_put_back(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
     read = tenant.get("/integrations/twilio").json
     answer = tenant.post("/integrations/twilio", {**read, "from": "+15005550006"})
     assert (answer.status_code, answer.json["from"]) == (200, "+15005550006")
-    assert opened(house, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN, "from": "+15005550006"}
+    assert opened(context, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN, "from": "+15005550006"}
 
 
 def test_a_mask_alone_is_no_secret(tenant: Tenant) -> None:
@@ -90,9 +90,9 @@ def test_another_tenant_has_none_of_it(tenant: Tenant, stranger: Tenant) -> None
     assert [one.status_code for one in missing] == [404, 404]
 
 
-def test_the_database_has_no_secret_in_clear(tenant: Tenant, house: Journey) -> None:
+def test_the_database_has_no_secret_in_clear(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         stored = connection.exec_driver_sql(
             "SELECT settings FROM integrations WHERE account_id = %(id)s", {"id": tenant.account_id}
         ).scalar_one()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.core.models import EVENTS_WRITE
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import api_keys, workflows
+from app.services.context import AppContext
 from tests.api.cxengage.conftest import Tenant
 from tests.support.builders import a_workflow
 
@@ -35,8 +35,8 @@ def by_query(tenant: Tenant, url: str, body: bytes = BODY, **headers: str) -> An
     return tenant.client.post(url, data=body, headers={**JSON, **headers})
 
 
-def events(house: Journey, tenant: Tenant) -> list[Any]:
-    with house.database.transaction() as connection:
+def events(context: AppContext, tenant: Tenant) -> list[Any]:
+    with context.database.transaction() as connection:
         return list(
             connection.exec_driver_sql(
                 "SELECT event, distinct_id, data::text, warnings, via, extra FROM events WHERE account_id = %(id)s "
@@ -46,32 +46,32 @@ def events(house: Journey, tenant: Tenant) -> list[Any]:
         )
 
 
-def test_a_third_party_posts_with_the_url_that_was_told(house: Journey, tenant: Tenant, made: Any) -> None:
+def test_a_third_party_posts_with_the_url_that_was_told(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     answer = by_query(tenant, made["receive"])
     assert answer.status_code == 200
     assert answer.json["key-attr"] == "7"
     assert answer.json["event"].keys() == {"id", "type", "total"}
-    (row,) = events(house, tenant)
+    (row,) = events(context, tenant)
     assert (row.event, row.distinct_id, row.via) == ("order", "7", "listener:LI1")
     assert row.data == '{"id": 7, "type": "order", "total": 12345678901234567890.10}'
     assert row.warnings == ["note: there is nothing at note, so it was left out"]
 
 
 @pytest.mark.parametrize("prefix", ["/1.0", ""])
-def test_it_starts_workflows(house: Journey, tenant: Tenant, made: Any, prefix: str) -> None:
+def test_it_starts_workflows(context: AppContext, tenant: Tenant, made: Any, prefix: str) -> None:
     tenant.post("/key-attribute", {"key": "id"})
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(on={"event": "order", "where": "data.total > 5"}))
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(on={"event": "order", "where": "data.total > 5"}))
     answer = tenant.call("POST", "/listeners/LI1/receive", BODY, prefix=f"{prefix}/tenants/{tenant.slug}")
     assert (answer.status_code, answer.json["contributing?"]) == (200, True)
 
 
-def test_augments_add_to_it(house: Journey, tenant: Tenant, made: Any) -> None:
+def test_augments_add_to_it(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     tenant.post("/augments", {"name": "x", "type": "file"})
     tenant.post("/augments/AU1/file", b"id,segment\n7,gold\n", headers={"Content-Type": "text/csv"})
     workflows.apply_workflow(
-        house, tenant.account_id, a_workflow(on={"event": "order", "where": 'data.segment == "gold"'})
+        context, tenant.account_id, a_workflow(on={"event": "order", "where": 'data.segment == "gold"'})
     )
     answer = by_query(tenant, made["receive"])
     assert (answer.json["contributing?"], "segment" in answer.json["event"]) == (True, False)
@@ -93,7 +93,7 @@ def test_the_status_counts_what_was_taken(tenant: Tenant, made: Any) -> None:
     assert after["message"] == f"2 events, the last at {after['last-received-at']}"
 
 
-def test_a_listener_that_is_switched_off_takes_nothing(house: Journey, tenant: Tenant, made: Any) -> None:
+def test_a_listener_that_is_switched_off_takes_nothing(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.put("/listeners/LI1", {"status": False})
     answer = by_query(tenant, made["receive"])
     assert (answer.status_code, answer.json) == (
@@ -101,7 +101,7 @@ def test_a_listener_that_is_switched_off_takes_nothing(house: Journey, tenant: T
         {"error": "The listener LI1 is switched off and takes no events."},
     )
     assert tenant.get("/listeners/LI1/status").json["status"] == "stopped"
-    assert events(house, tenant) == []
+    assert events(context, tenant) == []
 
 
 @pytest.mark.parametrize(
@@ -114,23 +114,23 @@ def test_a_listener_that_is_switched_off_takes_nothing(house: Journey, tenant: T
     ],
 )
 def test_what_cannot_become_an_event_is_refused(
-    house: Journey, tenant: Tenant, made: Any, body: bytes, told: str
+    context: AppContext, tenant: Tenant, made: Any, body: bytes, told: str
 ) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     answer = by_query(tenant, made["receive"], body)
     assert answer.status_code == 400
     assert told in answer.json["error"]
-    assert events(house, tenant) == []
+    assert events(context, tenant) == []
 
 
 # Tokens
 
 
-def test_the_token_is_told_once_and_kept_as_a_hash(house: Journey, tenant: Tenant, made: Any) -> None:
+def test_the_token_is_told_once_and_kept_as_a_hash(context: AppContext, tenant: Tenant, made: Any) -> None:
     assert made["receive"] == f"/1.0/tenants/{tenant.slug}/listeners/LI1/receive?token={made['token']}"
     for path in ("/listeners", "/listeners/LI1"):
         assert made["token"] not in tenant.get(path).text
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         for table in ("keys", "listeners"):
             rows = connection.exec_driver_sql(f"SELECT t::text FROM {table} AS t").scalars().all()
             assert not [row for row in rows if made["token"] in row]
@@ -176,8 +176,8 @@ def test_another_tenants_token_opens_nothing_here(tenant: Tenant, stranger: Tena
     assert by_query(stranger, made["receive"].replace(tenant.slug, stranger.slug)).status_code == 403
 
 
-def test_a_listener_that_is_not_there_takes_nothing(house: Journey, tenant: Tenant) -> None:
-    token = workflows.create_key(house, tenant.account_id, "sends", (EVENTS_WRITE,))
+def test_a_listener_that_is_not_there_takes_nothing(context: AppContext, tenant: Tenant) -> None:
+    token = api_keys.create_key(context, tenant.account_id, "sends", (EVENTS_WRITE,))
     answer = tenant.call("POST", "/listeners/LI9/receive", BODY, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 404
 

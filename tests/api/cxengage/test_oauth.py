@@ -18,8 +18,8 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.ingest.accept import Journey
 from app.services import oauth_clients
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import an_event
 from tests.support.cxengage_tenants import PREFIXES, Tenant, a_tenant
@@ -59,15 +59,15 @@ class Client:
         return Tenant(self.tenant.sender, json.loads(answer.data)["access_token"])
 
 
-def a_client(house: Journey, server: Any) -> Client:
-    tenant = a_tenant(house, server)
-    return Client(tenant, *oauth_clients.create_client(house, tenant.account_id, "test"))
+def a_client(context: AppContext, server: Any) -> Client:
+    tenant = a_tenant(context, server)
+    return Client(tenant, *oauth_clients.create_client(context, tenant.account_id, "test"))
 
 
 @pytest.fixture
-def client(house: Journey, server: Server) -> Client:
+def client(context: AppContext, server: Server) -> Client:
     """A client of a tenant of its own."""
-    return a_client(house, server)
+    return a_client(context, server)
 
 
 def assert_refused(answer: Any, status: int, code: str) -> None:
@@ -98,8 +98,8 @@ def test_the_token_opens_all_of_its_tenant(client: Client) -> None:
     assert there.ask("/").status_code == 200
 
 
-def test_the_token_opens_no_other_tenant(house: Journey, server: Server, client: Client) -> None:
-    other = a_tenant(house, server, "globex")
+def test_the_token_opens_no_other_tenant(context: AppContext, server: Server, client: Client) -> None:
+    other = a_tenant(context, server, "globex")
     answer = client.token().ask_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
     assert (answer.status_code, answer.json) == (403, {"error": "The token does not open this tenant."})
 
@@ -126,12 +126,12 @@ def test_several_who_ask_at_once_get_one_token(client: Client) -> None:
     assert len(tokens) == 1
 
 
-def test_two_clients_have_two_tokens(house: Journey, client: Client) -> None:
-    other = Client(client.tenant, *oauth_clients.create_client(house, client.tenant.account_id, "second"))
+def test_two_clients_have_two_tokens(context: AppContext, client: Client) -> None:
+    other = Client(client.tenant, *oauth_clients.create_client(context, client.tenant.account_id, "second"))
     first, second = client.token(), other.token()
     assert first.token != second.token
     assert [one.post({"key": "1"}).status_code for one in (first, second)] == [200, 200]
-    oauth_clients.revoke_client(house, client.id)
+    oauth_clients.revoke_client(context, client.id)
     assert [one.post({"key": "1"}).status_code for one in (first, second)] == [401, 200]
 
 
@@ -158,16 +158,16 @@ def test_who_is_no_client_gets_no_token(client: Client, headers: dict[str, str])
     assert_refused(client.ask(**headers), 401, "invalid_client")
 
 
-def test_another_clients_secret_is_none(house: Journey, server: Server, client: Client) -> None:
-    other = a_client(house, server)
+def test_another_clients_secret_is_none(context: AppContext, server: Server, client: Client) -> None:
+    other = a_client(context, server)
     assert_refused(Client(client.tenant, client.id, other.secret).ask(), 401, "invalid_client")
     assert_refused(Client(client.tenant, client.id, "").ask(), 401, "invalid_client")
 
 
-def test_a_revoked_client_gets_no_token(house: Journey, client: Client) -> None:
-    assert oauth_clients.revoke_client(house, client.id)
+def test_a_revoked_client_gets_no_token(context: AppContext, client: Client) -> None:
+    assert oauth_clients.revoke_client(context, client.id)
     assert_refused(client.ask(), 401, "invalid_client")
-    assert not oauth_clients.revoke_client(house, client.id)
+    assert not oauth_clients.revoke_client(context, client.id)
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_the_use_of_a_token_is_noted_to_the_minute(client: Client, rows: Rows) -
 
 
 def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
-    house: Journey, two_processes: Server
+    context: AppContext, two_processes: Server
 ) -> None:
-    client = a_client(house, two_processes)
+    client = a_client(context, two_processes)
     there = client.token()
     path, headers = f"/1.0/tenants/{there.slug}", {"Authorization": f"Bearer {there.token}"}
     with two_processes.connected_to_each() as connections:
@@ -247,7 +247,7 @@ def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
             ]
 
         assert (asked(), sent()) == ([200, 200], [200, 200])
-        oauth_clients.revoke_client(house, client.id)
+        oauth_clients.revoke_client(context, client.id)
         assert sent() == [401, 401]
         revoked = time.monotonic()
         while asked() != [401, 401]:
@@ -256,32 +256,32 @@ def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
 
 
 @pytest.fixture(scope="module")
-def with_redis(house: Journey, redis: Redis) -> Iterator[Server]:
+def with_redis(context: AppContext, redis: Redis) -> Iterator[Server]:
     """A web process that counts in Redis."""
-    with running_server(**settings_of(house), REDIS_URL=redis.url) as running:
+    with running_server(**settings_of(context), REDIS_URL=redis.url) as running:
         yield running
 
 
-def test_a_client_that_asks_too_often_is_slowed_down(house: Journey, server: Server) -> None:
-    client = a_client(house, server)
+def test_a_client_that_asks_too_often_is_slowed_down(context: AppContext, server: Server) -> None:
+    client = a_client(context, server)
     answers = [client.ask(b"") for _ in range(31)]
     assert {answer.status_code for answer in answers[:30]} == {400}
     assert (answers[30].status_code, answers[30].json) == (429, {"error": "Exceeded rate limit"})
     assert answers[30].headers["Retry-After"] == "60"
 
 
-def test_the_wrong_requests_of_an_address_keep_no_right_one_out(house: Journey) -> None:
+def test_the_wrong_requests_of_an_address_keep_no_right_one_out(context: AppContext) -> None:
     """Behind a proxy all clients come from its address."""
-    with running_server(**settings_of(house)) as server:
-        client = a_client(house, server)
+    with running_server(**settings_of(context)) as server:
+        client = a_client(context, server)
         wrong = {"Content-Type": FORM}
         statuses = [server.post("/token", data=b"", headers=wrong).status_code for _ in range(301)]
         assert statuses == [401] * 300 + [429]
         assert client.ask().status_code == 200
 
 
-def test_all_processes_count_together(house: Journey, two_processes: Server) -> None:
-    client = a_client(house, two_processes)
+def test_all_processes_count_together(context: AppContext, two_processes: Server) -> None:
+    client = a_client(context, two_processes)
     headers = client.basic() | {"Content-Type": FORM}
     with two_processes.connected_to_each() as connections:
         statuses = [
@@ -291,8 +291,8 @@ def test_all_processes_count_together(house: Journey, two_processes: Server) -> 
     assert statuses == [400] * 30 + [429]
 
 
-def test_without_redis_clients_still_get_their_tokens(house: Journey, with_redis: Server, redis: Redis) -> None:
-    client = a_client(house, with_redis)
+def test_without_redis_clients_still_get_their_tokens(context: AppContext, with_redis: Server, redis: Redis) -> None:
+    client = a_client(context, with_redis)
     redis.kill()
     try:
         assert [client.ask().status_code for _ in range(3)] == [200] * 3
@@ -314,13 +314,13 @@ class Clock:
 
 
 @pytest.fixture
-def aging(house: Journey) -> Iterator[tuple[Clock, Client]]:
+def aging(context: AppContext) -> Iterator[tuple[Clock, Client]]:
     """A client of an application whose clock goes as the test says."""
-    app: Flask = create_app(house.settings)
+    app: Flask = create_app(context.settings)
     clock = Clock()
-    app.extensions["journey"].clock = clock
-    with closing(app.extensions["journey"].database):
-        yield clock, a_client(house, app.test_client())
+    app.extensions["context"].clock = clock
+    with closing(app.extensions["context"].database):
+        yield clock, a_client(context, app.test_client())
 
 
 def test_asking_again_gives_the_same_token_with_the_seconds_that_are_left(aging: tuple[Clock, Client]) -> None:

@@ -13,8 +13,8 @@ import psycopg2
 import pytest
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
-from app.ingest.accept import Journey
 from app.services import oauth_clients, workflows
+from app.services.context import AppContext
 from tests.api.conftest import settings_of
 from tests.support.builders import a_workflow
 from tests.support.cxengage_tenants import Tenant, a_tenant
@@ -25,7 +25,7 @@ EVENT = {"key": "1", "type": "late"}
 
 
 @pytest.fixture(scope="module")
-def hurried(own_house: Journey) -> Iterator[Server]:
+def hurried(own_house: AppContext) -> Iterator[Server]:
     """A web process that waits for Postgres no longer than a test wants to, with one connection in its pool."""
     limits = {"STATEMENT_TIMEOUT": "0.5", "CONNECT_TIMEOUT": "1", "DATABASE_POOL": "1"}
     with running_server(**settings_of(own_house), **limits) as running:
@@ -33,7 +33,7 @@ def hurried(own_house: Journey) -> Iterator[Server]:
 
 
 @pytest.fixture
-def tenant(own_house: Journey, hurried: Server) -> Tenant:
+def tenant(own_house: AppContext, hurried: Server) -> Tenant:
     """A tenant whom the web process knows, with a workflow that each event starts."""
     known = a_tenant(own_house, hurried)
     workflows.apply_workflow(own_house, known.account_id, a_workflow(on="late"))
@@ -84,7 +84,7 @@ def test_a_statement_that_takes_too_long_stores_nothing(
 
 
 def test_an_exhausted_pool_is_no_error_of_the_sender(
-    own_postgres: EmbeddedPostgres, own_house: Journey, hurried: Server
+    own_postgres: EmbeddedPostgres, own_house: AppContext, hurried: Server
 ) -> None:
     strangers = [a_tenant(own_house, hurried) for _ in range(4)]
     with locked(own_postgres, "keys"), ThreadPoolExecutor(len(strangers)) as threads:
@@ -97,7 +97,7 @@ def test_an_exhausted_pool_is_no_error_of_the_sender(
 
 
 def test_what_only_reads_times_out_with_the_same_words(
-    own_postgres: EmbeddedPostgres, own_house: Journey, tenant: Tenant, hurried: Server
+    own_postgres: EmbeddedPostgres, own_house: AppContext, tenant: Tenant, hurried: Server
 ) -> None:
     client_id, secret = oauth_clients.create_client(own_house, tenant.account_id, "")
     basic = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()

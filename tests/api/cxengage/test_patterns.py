@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.core.models import Problem
-from app.ingest.accept import Journey
+from app.core.errors import Problem
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.cxengage.conftest import Tenant
 from tests.support.builders import a_workflow
 from tests.support.run_execution import carry, rows_of, the_run
@@ -39,16 +39,16 @@ def starts_something(tenant: Tenant) -> bool:
     return bool(answer.json["contributing?"])
 
 
-def runs_of(house: Journey, tenant: Tenant) -> list[str]:
-    with house.database.transaction() as connection:
+def runs_of(context: AppContext, tenant: Tenant) -> list[str]:
+    with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT id::text FROM runs WHERE account_id = %(id)s ORDER BY id", {"id": tenant.account_id}
         )
         return [row.id for row in found]
 
 
-def version_of(house: Journey, tenant: Tenant, name: str = "PT1") -> Any:
-    found = workflows.find_workflow(house, tenant.account_id, name)
+def version_of(context: AppContext, tenant: Tenant, name: str = "PT1") -> Any:
+    found = workflows.find_workflow(context, tenant.account_id, name)
     return found.enabled_version, found.latest_version
 
 
@@ -116,71 +116,71 @@ def test_ids_are_never_used_again(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("body", [PATTERN, SCRIPT])
-def test_from_off_to_on_to_a_run_to_off(house: Journey, tenant: Tenant, body: dict[str, Any]) -> None:
+def test_from_off_to_on_to_a_run_to_off(context: AppContext, tenant: Tenant, body: dict[str, Any]) -> None:
     tenant.post("/patterns", body)
     on = tenant.put("/patterns/PT1", {"status": True})
     assert (on.status_code, on.json["status"]) == (200, True)
     assert tenant.get("/patterns/PT1").json["status"] is True
     assert starts_something(tenant) is True
-    (run,) = runs_of(house, tenant)
-    assert carry(house, tenant.account_id, run)["status"] == "done"
-    (step,) = rows_of(house, "steps", tenant.account_id, run)
+    (run,) = runs_of(context, tenant)
+    assert carry(context, tenant.account_id, run)["status"] == "done"
+    (step,) = rows_of(context, "steps", tenant.account_id, run)
     assert step["output"] == {"text": "Hello"}
     assert tenant.put("/patterns/PT1", {"status": False}).json["status"] is False
     assert starts_something(tenant) is False
-    assert len(runs_of(house, tenant)) == 1
-    assert version_of(house, tenant) == (None, 1)
+    assert len(runs_of(context, tenant)) == 1
+    assert version_of(context, tenant) == (None, 1)
 
 
-def test_a_pattern_may_be_made_switched_on(house: Journey, tenant: Tenant) -> None:
+def test_a_pattern_may_be_made_switched_on(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post("/patterns", {**PATTERN, "status": True}).json["status"] is True
     assert starts_something(tenant) is True
 
 
-def test_a_change_of_its_text_counts_from_the_next_event(house: Journey, tenant: Tenant) -> None:
+def test_a_change_of_its_text_counts_from_the_next_event(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     assert tenant.put("/patterns/PT1", {"when": '(event (= type "bye"))'}).status_code == 200
-    assert version_of(house, tenant) == (2, 2)
+    assert version_of(context, tenant) == (2, 2)
     assert starts_something(tenant) is False
 
 
-def test_a_change_of_its_name_is_no_new_version(house: Journey, tenant: Tenant) -> None:
+def test_a_change_of_its_name_is_no_new_version(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
-    before = workflows.find_workflow(house, tenant.account_id, "PT1").updated_at
+    before = workflows.find_workflow(context, tenant.account_id, "PT1").updated_at
     tenant.put("/patterns/PT1", {"name": "Another", "status": True})
-    assert version_of(house, tenant) == (1, 1)
-    assert workflows.find_workflow(house, tenant.account_id, "PT1").updated_at == before
+    assert version_of(context, tenant) == (1, 1)
+    assert workflows.find_workflow(context, tenant.account_id, "PT1").updated_at == before
 
 
-def test_its_runs_go_on_when_it_is_switched_off(house: Journey, tenant: Tenant) -> None:
+def test_its_runs_go_on_when_it_is_switched_off(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "then": f"(seq (delay 5 minutes) {THEN})", "status": True})
     starts_something(tenant)
-    (run,) = runs_of(house, tenant)
+    (run,) = runs_of(context, tenant)
     tenant.put("/patterns/PT1", {"status": False})
-    assert carry(house, tenant.account_id, run)["status"] == "running"
+    assert carry(context, tenant.account_id, run)["status"] == "running"
 
 
-def test_deleting_it_deletes_its_workflow_and_runs(house: Journey, tenant: Tenant) -> None:
+def test_deleting_it_deletes_its_workflow_and_runs(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     starts_something(tenant)
     assert tenant.delete("/patterns/PT1").status_code == 204
-    assert runs_of(house, tenant) == []
+    assert runs_of(context, tenant) == []
     assert starts_something(tenant) is False
     with pytest.raises(Problem):
-        workflows.find_workflow(house, tenant.account_id, "PT1")
+        workflows.find_workflow(context, tenant.account_id, "PT1")
     assert tenant.get("/patterns/PT1").status_code == 404
 
 
-def test_what_is_done_to_its_workflow_is_seen(house: Journey, tenant: Tenant) -> None:
+def test_what_is_done_to_its_workflow_is_seen(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
-    workflows.disable_workflow(house, tenant.account_id, "PT1")
+    workflows.disable_workflow(context, tenant.account_id, "PT1")
     assert tenant.get("/patterns/PT1").json["status"] is False
     assert tenant.put("/patterns/PT1", {"status": True}).json["status"] is True
     assert starts_something(tenant) is True
 
 
-def test_a_workflow_of_its_name_that_is_not_its_own_stays(house: Journey, tenant: Tenant) -> None:
-    workflows.apply_workflow(house, tenant.account_id, a_workflow(name="PT1"))
+def test_a_workflow_of_its_name_that_is_not_its_own_stays(context: AppContext, tenant: Tenant) -> None:
+    workflows.apply_workflow(context, tenant.account_id, a_workflow(name="PT1"))
     answer = tenant.post("/patterns", {**PATTERN, "status": True})
     assert told(answer)[0] == 409
     assert "there is a workflow PT1 already" in told(answer)[1]
@@ -201,7 +201,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("change", "expected"), BROKEN)
 def test_a_broken_pattern_may_be_kept_but_not_switched_on(
-    house: Journey, tenant: Tenant, change: dict[str, Any], expected: str
+    context: AppContext, tenant: Tenant, change: dict[str, Any], expected: str
 ) -> None:
     body = {name: text for name, text in {**PATTERN, **change}.items() if text is not None}
     status, said = told(tenant.post("/patterns", {**body, "status": True}))
@@ -213,10 +213,10 @@ def test_a_broken_pattern_may_be_kept_but_not_switched_on(
     path = f"/patterns/{made.json['id']}"
     assert tenant.put(path, {"status": True}).json["error"].startswith(expected)
     assert tenant.get(path).json["status"] is False
-    assert workflows.list_workflows(house, tenant.account_id) == []
+    assert workflows.list_workflows(context, tenant.account_id) == []
 
 
-def test_a_broken_change_leaves_the_pattern_in_force(house: Journey, tenant: Tenant) -> None:
+def test_a_broken_change_leaves_the_pattern_in_force(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     assert tenant.put("/patterns/PT1", {"when": "(event"}).status_code == 400
     assert tenant.get("/patterns/PT1").json["when"] == WHEN
@@ -249,14 +249,16 @@ def test_a_key_that_cannot_be_one_is_told_by_its_field(tenant: Tenant) -> None:
     ("title", "said"),
     [("Car service", "Car service"), ("{{id}} ü", "{% raw %}{{id}} ü{% endraw %}"), ("{{id}}{%endraw%}", "PT1")],
 )
-def test_a_message_without_words_has_the_patterns_name(house: Journey, tenant: Tenant, title: str, said: str) -> None:
+def test_a_message_without_words_has_the_patterns_name(
+    context: AppContext, tenant: Tenant, title: str, said: str
+) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     then = '(send twilio sms {:to-phone-number "+15005550006"})'
     assert tenant.post("/patterns", {**PATTERN, "name": title, "then": then, "status": True}).status_code == 201
-    (step,) = json.loads(workflows.find_version(house, tenant.account_id, "PT1", 1))["steps"]
+    (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 1))["steps"]
     assert step["sms"]["text"] == said
     assert tenant.put("/patterns/PT1", {"name": "Another"}).status_code == 200
-    (step,) = json.loads(workflows.find_version(house, tenant.account_id, "PT1", 2))["steps"]
+    (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 2))["steps"]
     assert step["sms"]["text"] == "Another"
 
 
@@ -271,20 +273,20 @@ def with_a_template(tenant: Tenant, text: str = "Hi {{id}}") -> None:
     assert answer.status_code == 201, answer.data
 
 
-def test_a_changed_template_counts_from_the_next_run(house: Journey, tenant: Tenant) -> None:
+def test_a_changed_template_counts_from_the_next_run(context: AppContext, tenant: Tenant) -> None:
     with_a_template(tenant)
     assert tenant.put("/templates/TM1", {"template": "Bye {{id}}"}).status_code == 200
-    assert version_of(house, tenant) == (2, 2)
-    assert "Bye {{id}}" in workflows.find_version(house, tenant.account_id, "PT1", 2)
+    assert version_of(context, tenant) == (2, 2)
+    assert "Bye {{id}}" in workflows.find_version(context, tenant.account_id, "PT1", 2)
     starts_something(tenant)
-    (run,) = runs_of(house, tenant)
-    assert the_run(house, tenant.account_id, run)["version"] == 2
+    (run,) = runs_of(context, tenant)
+    assert the_run(context, tenant.account_id, run)["version"] == 2
 
 
-def test_a_template_that_only_changes_its_name_changes_no_pattern(house: Journey, tenant: Tenant) -> None:
+def test_a_template_that_only_changes_its_name_changes_no_pattern(context: AppContext, tenant: Tenant) -> None:
     with_a_template(tenant)
     tenant.put("/templates/TM1", {"name": "Another"})
-    assert version_of(house, tenant) == (1, 1)
+    assert version_of(context, tenant) == (1, 1)
 
 
 def test_a_template_in_use_is_not_deleted(tenant: Tenant) -> None:
@@ -317,7 +319,7 @@ MAINTENANCE = {
 }
 
 
-def test_a_journey_from_switching_on_to_its_first_step(house: Journey, tenant: Tenant) -> None:
+def test_a_journey_from_switching_on_to_its_first_step(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     tenant.post("/templates", {"name": "SMS", "template": "Dear {{first-name}}"})
     tenant.post("/augments", {"name": "Segments", "type": "file"})
@@ -329,13 +331,13 @@ def test_a_journey_from_switching_on_to_its_first_step(house: Journey, tenant: T
         for kind in ("flcheck", "flcheck", "cnclticket")
     ]
     assert sent == [True, True, True]
-    (run,) = runs_of(house, tenant)
-    carry(house, tenant.account_id, run)
-    first, *_ = rows_of(house, "steps", tenant.account_id, run)
+    (run,) = runs_of(context, tenant)
+    carry(context, tenant.account_id, run)
+    first, *_ = rows_of(context, "steps", tenant.account_id, run)
     assert (first["action"], first["output"]) == ("log", {"text": "Hello"})
 
 
-def test_a_script_starts_with_the_fourth_service(house: Journey, tenant: Tenant) -> None:
+def test_a_script_starts_with_the_fourth_service(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     status, said = told(tenant.post("/patterns", MAINTENANCE))
     assert (status, said) == (
@@ -345,6 +347,6 @@ def test_a_script_starts_with_the_fourth_service(house: Journey, tenant: Tenant)
     tenant.post("/integrations/sendgrid", {"account": "dealer", "password": "SG.x", "from": "shop@example.com"})
     assert tenant.post("/patterns", MAINTENANCE).status_code == 201
     for _ in range(4):
-        assert runs_of(house, tenant) == []
+        assert runs_of(context, tenant) == []
         tenant.post("/event", {"id": 7, "product": "car", "type": "service", "maintenance-cost": 1500.50})
-    assert len(runs_of(house, tenant)) == 1
+    assert len(runs_of(context, tenant)) == 1

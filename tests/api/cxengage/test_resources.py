@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.api.cxengage import resources
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from app.services.cxengage import crud
 from tests.api.cxengage.conftest import Tenant
 from tests.support.builders import Sender
@@ -248,7 +248,7 @@ def test_there_is_an_end_to_the_requests_of_a_minute(tenant: Tenant, monkeypatch
     assert answer.headers["Retry-After"] == "60"
 
 
-def test_there_is_an_end_to_their_number(tenant: Tenant, house: Journey, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_an_end_to_their_number(tenant: Tenant, context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crud, "MOST", 2)
     assert [tenant.post("/templates", TEMPLATE).status_code for _ in range(3)] == [201, 201, 400]
-    assert len(crud.list_resources(house, tenant.account_id, crud.TEMPLATES)) == 2
+    assert len(crud.list_resources(context, tenant.account_id, crud.TEMPLATES)) == 2

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.core.models import SCOPES
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import api_keys
+from app.services.context import AppContext
 from tests.support.builders import a_sender
 from tests.support.server import Server, clean_environment
 
@@ -20,10 +20,10 @@ END = "-- end of block --"
 
 
 @pytest.fixture(scope="module")
-def answers(house: Journey, server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def answers(context: AppContext, server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What each block answers, with the names of the printed ones."""
-    sender = a_sender(house, server)
-    token = workflows.create_key(house, sender.account_id, "all", SCOPES)
+    sender = a_sender(context, server)
+    token = api_keys.create_key(context, sender.account_id, "all", SCOPES)
     variables = {"url": f"http://127.0.0.1:{server.port}", "tenant": sender.slug, "access_token": token}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", f"\necho '{END}'\n".join(command for command, _ in STEPS)],

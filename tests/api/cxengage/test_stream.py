@@ -18,8 +18,8 @@ from app.core.ids import now, uuid7
 from app.core.models import EVENTS_READ
 from app.db import messages
 from app.db.messages import NewMessage
-from app.ingest.accept import Journey
-from app.services import message_stream, oauth_clients, workflows
+from app.services import api_keys, message_stream, oauth_clients, workflows
+from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import carry
 from tests.support.server import Answer, Server, running_server
@@ -63,9 +63,9 @@ class EventSource:
 
 
 @pytest.fixture
-def token(house: Journey, acme: Sender) -> str:
+def token(context: AppContext, acme: Sender) -> str:
     """A key of acme's that may read."""
-    return workflows.create_key(house, acme.account_id, "reader", (EVENTS_READ,))
+    return api_keys.create_key(context, acme.account_id, "reader", (EVENTS_READ,))
 
 
 def ask_for_ticket(server: Server, tenant: str, token: str, prefix: str = "/1.0") -> Answer:
@@ -80,23 +80,25 @@ def listening(server: Server, sender: Sender, token: str, prefix: str = "/1.0") 
     return EventSource(server, sender.slug, answer.json["ticket"], prefix)
 
 
-def say(house: Journey, sender: Sender, *texts: str) -> list[UUID]:
+def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
     """Keep some messages, each in a transaction of its own."""
     ids = []
     for text in texts:
         new = NewMessage(uuid7(now()), sender.account_id, uuid4(), 0, "jane", text, {})
-        with house.database.transaction() as connection:
+        with context.database.transaction() as connection:
             ids.append(messages.keep_message(connection, new, now()))
     return ids
 
 
 @pytest.mark.parametrize("prefix", ["/1.0", ""])
-def test_what_a_workflow_says_arrives(house: Journey, server: Server, acme: Sender, token: str, prefix: str) -> None:
+def test_what_a_workflow_says_arrives(
+    context: AppContext, server: Server, acme: Sender, token: str, prefix: str
+) -> None:
     source = listening(server, acme, token, prefix)
     said = {"text": "about {{ data.what }}\nand 🙂", "data": {"price": "{{ data.price }}", "exact": 1.10}}
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=[{"message": said}]))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"message": said}]))
     (run,) = acme.post(an_event(data={"what": "<b>&</b>", "price": 0.1})).json["runs"]
-    carry(house, acme.account_id, run)
+    carry(context, acme.account_id, run)
     answer = source.come()
     assert b"<b>" not in answer.data
     (one,) = source.seen
@@ -114,33 +116,35 @@ def test_each_answer_ends_and_says_when_to_come_again(server: Server, acme: Send
 
 
 def test_who_comes_again_gets_the_rest_and_nothing_twice(
-    house: Journey, server: Server, acme: Sender, token: str
+    context: AppContext, server: Server, acme: Sender, token: str
 ) -> None:
     source = listening(server, acme, token)
-    say(house, acme, "a", "b")
+    say(context, acme, "a", "b")
     source.come()
     source.come()
-    say(house, acme, "c")
+    say(context, acme, "c")
     source.come()
     assert source.texts == ["a", "b", "c"]
 
 
-def test_a_new_reader_goes_on_where_an_old_one_ended(house: Journey, server: Server, acme: Sender, token: str) -> None:
+def test_a_new_reader_goes_on_where_an_old_one_ended(
+    context: AppContext, server: Server, acme: Sender, token: str
+) -> None:
     old = listening(server, acme, token)
-    say(house, acme, "a", "b")
+    say(context, acme, "a", "b")
     old.come()
-    say(house, acme, "c")
+    say(context, acme, "c")
     new = listening(server, acme, token)
     new.ticket += f"&last_event_id={old.last_id}"
     new.come()
-    say(house, acme, "d")
+    say(context, acme, "d")
     new.come()
     assert new.texts == ["c", "d"]
 
 
-def test_five_hundred_come_at_once(house: Journey, server: Server, acme: Sender, token: str) -> None:
+def test_five_hundred_come_at_once(context: AppContext, server: Server, acme: Sender, token: str) -> None:
     source = listening(server, acme, token)
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         for number in range(501):
             new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", str(number), {})
             messages.keep_message(connection, new, now())
@@ -151,7 +155,7 @@ def test_five_hundred_come_at_once(house: Journey, server: Server, acme: Sender,
 
 
 def test_readers_miss_and_double_nothing_while_workers_write(
-    house: Journey, server: Server, acme: Sender, token: str
+    context: AppContext, server: Server, acme: Sender, token: str
 ) -> None:
     sources = [listening(server, acme, token) for _ in range(2)]
     ended = threading.Event()
@@ -166,7 +170,7 @@ def test_readers_miss_and_double_nothing_while_workers_write(
     with ThreadPoolExecutor(6) as threads:
         readers = [threads.submit(follow, source) for source in sources]
         texts = [[f"{writer}-{number}" for number in range(20)] for writer in range(4)]
-        for writer in [threads.submit(say, house, acme, *each) for each in texts]:
+        for writer in [threads.submit(say, context, acme, *each) for each in texts]:
             writer.result(60)
         ended.set()
         seen = [reader.result(60) for reader in readers]
@@ -176,16 +180,16 @@ def test_readers_miss_and_double_nothing_while_workers_write(
         assert [text for text in seen[0] if text.startswith(f"{number}-")] == each
 
 
-def test_a_server_of_one_request_at_a_time_serves_many_readers(house: Journey, acme: Sender, token: str) -> None:
+def test_a_server_of_one_request_at_a_time_serves_many_readers(context: AppContext, acme: Sender, token: str) -> None:
     """gunicorn's plain worker: none of the streams occupies it."""
     environment = {
-        "DATABASE_URL": house.settings.database_url,
-        "ENCRYPTION_KEY": ",".join(house.settings.encryption_keys),
+        "DATABASE_URL": context.settings.database_url,
+        "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "GUNICORN_CMD_ARGS": "--worker-class sync",
     }
     with running_server(**environment) as plain:
         sources = [listening(plain, acme, token) for _ in range(20)]
-        say(house, acme, "a")
+        say(context, acme, "a")
         with ThreadPoolExecutor(20) as threads:
             list(threads.map(EventSource.come, sources))
         assert [source.texts for source in sources] == [["a"]] * 20
@@ -205,22 +209,22 @@ def test_without_a_good_ticket_there_is_no_stream(server: Server, acme: Sender, 
 
 
 def test_another_tenants_ticket_opens_nothing(
-    house: Journey, server: Server, acme: Sender, globex: Sender, token: str
+    context: AppContext, server: Server, acme: Sender, globex: Sender, token: str
 ) -> None:
     source = listening(server, acme, token)
-    say(house, globex, "secret")
+    say(context, globex, "secret")
     answers = [EventSource(server, tenant, source.ticket).come() for tenant in (globex.slug, "nobody")]
     assert [one.status_code for one in answers] == [401, 401]
     assert answers[0].data == answers[1].data
-    say(house, acme, "a")
+    say(context, acme, "a")
     source.come()
     assert source.texts == ["a"]
 
 
 def test_a_ticket_takes_a_key_of_the_tenant_that_may_read(
-    house: Journey, server: Server, acme: Sender, globex: Sender, token: str
+    context: AppContext, server: Server, acme: Sender, globex: Sender, token: str
 ) -> None:
-    foreign = workflows.create_key(house, globex.account_id, "reader", (EVENTS_READ,))
+    foreign = api_keys.create_key(context, globex.account_id, "reader", (EVENTS_READ,))
     asked = [(acme.slug, foreign), (acme.slug, acme.token), (globex.slug, token), ("nobody", token)]
     assert [ask_for_ticket(server, *each).status_code for each in asked] == [403] * 4
     answer = server.open(f"/1.0/tenants/{acme.slug}/ticket", method="POST")
@@ -228,16 +232,16 @@ def test_a_ticket_takes_a_key_of_the_tenant_that_may_read(
 
 
 def test_an_access_token_makes_tickets_until_its_client_is_revoked(
-    house: Journey, server: Server, acme: Sender
+    context: AppContext, server: Server, acme: Sender
 ) -> None:
-    client_id, secret = oauth_clients.create_client(house, acme.account_id, "app")
-    issued = oauth_clients.issue_token(house, client_id, secret)
+    client_id, secret = oauth_clients.create_client(context, acme.account_id, "app")
+    issued = oauth_clients.issue_token(context, client_id, secret)
     assert issued is not None
     source = listening(server, acme, issued.text)
-    say(house, acme, "a")
+    say(context, acme, "a")
     source.come()
     assert source.texts == ["a"]
-    oauth_clients.revoke_client(house, client_id)
+    oauth_clients.revoke_client(context, client_id)
     assert source.come().status_code == 401
 
 
@@ -255,7 +259,7 @@ def test_other_methods_are_refused(server: Server, acme: Sender, method: str) ->
     assert (answer.status_code, list(answer.json), answer.headers["Allow"]) == (405, ["error"], "POST")
 
 
-def test_the_commands_of_the_document_work(house: Journey, server: Server, acme: Sender, token: str) -> None:
+def test_the_commands_of_the_document_work(context: AppContext, server: Server, acme: Sender, token: str) -> None:
     (commands,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/cxengage-stream.md").read_text("utf-8"), re.DOTALL)
     ticket, stream = commands.strip().splitlines()
     environment = {
@@ -267,7 +271,7 @@ def test_the_commands_of_the_document_work(house: Journey, server: Server, acme:
     got = subprocess.run(
         ["sh", "-ec", f'{ticket}; echo "$ticket"'], env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    (said,) = say(house, acme, "a")
+    (said,) = say(context, acme, "a")
     read = subprocess.run(
         ["sh", "-ec", stream], env={**environment, "ticket": got}, capture_output=True, text=True, check=True
     ).stdout
@@ -275,10 +279,10 @@ def test_the_commands_of_the_document_work(house: Journey, server: Server, acme:
     assert read.endswith("}\n\n")
 
 
-def test_what_is_counted_under_a_lock_is_counted_once(house: Journey, acme: Sender) -> None:
+def test_what_is_counted_under_a_lock_is_counted_once(context: AppContext, acme: Sender) -> None:
     """A step that says its message again takes no number."""
     new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", "a", {})
-    with house.database.transaction() as connection:
+    with context.database.transaction() as connection:
         ids = {messages.keep_message(connection, new, now()) for _ in range(3)}
         latest = connection.exec_driver_sql(
             "SELECT latest FROM streams WHERE account_id = %(id)s", {"id": acme.account_id}

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
 from tests.support.server import Server
@@ -370,9 +370,9 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(house: Journey, server: Server, rows: Rows) -> Watched:
-    bad, good = a_sender(house, server, "hostile"), a_sender(house, server, "acme")
-    workflows.apply_workflow(house, bad.account_id, a_workflow(on="*"))
+def watched(context: AppContext, server: Server, rows: Rows) -> Watched:
+    bad, good = a_sender(context, server, "hostile"), a_sender(context, server, "acme")
+    workflows.apply_workflow(context, bad.account_id, a_workflow(on="*"))
 
     def kept() -> tuple[object, ...]:
         tables = ("events", "runs", "idempotency_keys")
@@ -412,8 +412,8 @@ def test_there_are_at_least_60_of_them() -> None:
     assert len({bad.name for bad in ALL}) == len(ALL)
 
 
-def test_the_good_event_that_all_differ_from_is_taken(server: Server, house: Journey) -> None:
-    sender = a_sender(house, server)
+def test_the_good_event_that_all_differ_from_is_taken(server: Server, context: AppContext) -> None:
+    sender = a_sender(context, server)
     assert server.exchange(Bad("none", 200).request(sender)).status_code == 200
 
 
@@ -434,8 +434,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_text_is_data_like_any_other(server: Server, house: Journey, rows: Rows, text: str) -> None:
-    sender = a_sender(house, server)
+def test_hostile_text_is_data_like_any_other(server: Server, context: AppContext, rows: Rows, text: str) -> None:
+    sender = a_sender(context, server)
     answer = sender.post(an_event(event=text, distinct_id=text, data={text: text}, **{text: text}))
     assert answer.status_code == 200
     assert rows("SELECT event, distinct_id, data, extra FROM events WHERE account_id = %s", sender.account_id) == [
@@ -445,7 +445,9 @@ def test_hostile_text_is_data_like_any_other(server: Server, house: Journey, row
     assert "<" not in answer.text
 
 
-def test_a_hostile_host_is_nobodys_business(server: Server, house: Journey) -> None:
-    answer = server.exchange(Bad("none", 200, headers={"Host": f"evil.test/{SCRIPT}"}).request(a_sender(house, server)))
+def test_a_hostile_host_is_nobodys_business(server: Server, context: AppContext) -> None:
+    answer = server.exchange(
+        Bad("none", 200, headers={"Host": f"evil.test/{SCRIPT}"}).request(a_sender(context, server))
+    )
     assert answer.status_code == 200
     assert "evil" not in answer.text + str(answer.headers)

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 
 from app.core.ids import moment_of
 from app.core.models import PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import BATCH_PATH, Sender, a_sender, a_workflow, an_event
 from tests.support.server import Server, running_server
@@ -29,22 +29,22 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def shared(house: Journey, server: Server) -> Sender:
+def shared(context: AppContext, server: Server) -> Sender:
     """A sender for tests that do not mind each other's events."""
-    return a_sender(house, server)
+    return a_sender(context, server)
 
 
 @pytest.fixture(scope="module")
-def small(house: Journey) -> Iterator[Sender]:
+def small(context: AppContext) -> Iterator[Sender]:
     """A sender to a server with small limits."""
-    with running_server(**settings_of(house), **SMALL) as running:
-        yield a_sender(house, running)
+    with running_server(**settings_of(context), **SMALL) as running:
+        yield a_sender(context, running)
 
 
 @pytest.fixture
-def local(house: Journey, client: FlaskClient) -> Sender:
+def local(context: AppContext, client: FlaskClient) -> Sender:
     """A new account that is posted to without a network."""
-    return a_sender(house, client)
+    return a_sender(context, client)
 
 
 def stored(rows: Rows, sender: Sender) -> list[tuple[object, ...]]:
@@ -312,32 +312,32 @@ def test_a_key_is_needed_and_has_to_be_the_accounts_own(local: Sender, globex: S
     assert stored(rows, local) == stored(rows, globex) == []
 
 
-def test_a_disabled_account_is_told_so_before_what_is_wrong_with_its_batch(house: Journey, local: Sender) -> None:
+def test_a_disabled_account_is_told_so_before_what_is_wrong_with_its_batch(context: AppContext, local: Sender) -> None:
     assert local.post_batch([an_event()]).status_code == 200
-    workflows.switch_account(house, local.account_id, on=False)
+    accounts.switch_account(context, local.account_id, on=False)
     assert local.post_batch([an_event()]).status_code == 403
 
 
 # Rates
 
 
-def limited(house: Journey, client: FlaskClient, rate: int) -> Sender:
+def limited(context: AppContext, client: FlaskClient, rate: int) -> Sender:
     """A new sender with a rate."""
-    sender = a_sender(house, client, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], rate)
+    sender = a_sender(context, client, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], rate)
     return sender
 
 
-def test_each_event_counts(house: Journey, client: FlaskClient) -> None:
-    sender = limited(house, client, 1_000_000)
+def test_each_event_counts(context: AppContext, client: FlaskClient) -> None:
+    sender = limited(context, client, 1_000_000)
     answer = sender.post_batch(named("a", "b", "c"))
     assert answer.headers["RateLimit-Limit"] == "1000000"
     assert answer.headers["RateLimit-Remaining"] == "999997"
     assert answer.headers["RateLimit-Reset"] == "1"
 
 
-def test_a_batch_above_what_is_left_is_refused_as_a_whole(house: Journey, client: FlaskClient, rows: Rows) -> None:
-    sender = limited(house, client, 10)
+def test_a_batch_above_what_is_left_is_refused_as_a_whole(context: AppContext, client: FlaskClient, rows: Rows) -> None:
+    sender = limited(context, client, 10)
     answers = [sender.post_batch(named("a", "b", "c")) for _ in range(12)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
@@ -346,9 +346,9 @@ def test_a_batch_above_what_is_left_is_refused_as_a_whole(house: Journey, client
 
 
 def test_a_batch_larger_than_the_rate_is_let_in_and_takes_its_seconds(
-    house: Journey, client: FlaskClient, rows: Rows
+    context: AppContext, client: FlaskClient, rows: Rows
 ) -> None:
-    sender = limited(house, client, 2)
+    sender = limited(context, client, 2)
     first = sender.post_batch(named(*"abcdefghijklmnopqrst"))
     assert (first.status_code, first.headers["RateLimit-Remaining"], first.headers["RateLimit-Reset"]) == (
         200,
@@ -362,17 +362,17 @@ def test_a_batch_larger_than_the_rate_is_let_in_and_takes_its_seconds(
     assert len(stored(rows, sender)) == 20
 
 
-def test_a_larger_one_that_comes_after_another_event_has_to_wait(house: Journey, client: FlaskClient) -> None:
+def test_a_larger_one_that_comes_after_another_event_has_to_wait(context: AppContext, client: FlaskClient) -> None:
     for rate in (20, 5, 2):
-        sender = limited(house, client, rate)
+        sender = limited(context, client, rate)
         statuses = [sender.post(an_event()).status_code, sender.post_batch(named(*"a" * (rate + 1))).status_code]
         if statuses == [200, 429]:
             return
     pytest.fail("this machine takes more than a second for two requests, three times over")
 
 
-def test_a_malformed_batch_counts_as_one_event(house: Journey, client: FlaskClient) -> None:
-    sender = limited(house, client, 1_000_000)
+def test_a_malformed_batch_counts_as_one_event(context: AppContext, client: FlaskClient) -> None:
+    sender = limited(context, client, 1_000_000)
     assert sender.post_batch(b"[").headers["RateLimit-Remaining"] == "999999"
 
 
@@ -450,8 +450,8 @@ def test_a_key_is_forgotten_after_30_days(acme: Sender, rows: Rows) -> None:
 # What follows
 
 
-def test_runs_are_started_with_their_jobs_and_decisions(house: Journey, acme: Sender, rows: Rows) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"event": "product_view", "where": "data.n > 1"}))
+def test_runs_are_started_with_their_jobs_and_decisions(context: AppContext, acme: Sender, rows: Rows) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on={"event": "product_view", "where": "data.n > 1"}))
     ids = acme.post_batch([an_event(data={"n": number}) for number in range(4)]).json["ids"]
     runs = rows("SELECT id, event_id, distinct_id, status FROM runs WHERE account_id = %s ORDER BY id", acme.account_id)
     assert [(run[1], *run[2:]) for run in runs] == [(each, "915673412780", "running") for each in ids[2:]]
@@ -462,24 +462,24 @@ def test_runs_are_started_with_their_jobs_and_decisions(house: Journey, acme: Se
     assert reasons == [(False, "the filter is false", None)] * 2 + [(True, "matched", run[0]) for run in runs]
 
 
-def test_events_that_runs_wait_for_are_announced(house: Journey, acme: Sender, rows: Rows) -> None:
+def test_events_that_runs_wait_for_are_announced(context: AppContext, acme: Sender, rows: Rows) -> None:
     steps = [{"wait_for": "paid", "timeout": "1h"}, {"log": "x"}]
-    workflows.apply_workflow(house, acme.account_id, a_workflow(steps=steps))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     ids = acme.post_batch(named("paid", "other", "paid")).json["ids"]
     jobs = rows("SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event' ORDER BY id")
     ours = [job for (job,) in jobs if str(job).startswith(f"{acme.account_id}:")]
     assert ours == [f"{acme.account_id}:{ids[0]}", f"{acme.account_id}:{ids[2]}"]
 
 
-def test_a_workflow_enabled_a_moment_ago_is_not_missed(house: Journey, acme: Sender, rows: Rows) -> None:
+def test_a_workflow_enabled_a_moment_ago_is_not_missed(context: AppContext, acme: Sender, rows: Rows) -> None:
     acme.post_batch([an_event()])
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     acme.post_batch(named("product_view", "product_view"))
     assert rows("SELECT count(*) FROM runs WHERE account_id = %s", acme.account_id) == [(2,)]
 
 
-def test_a_key_revoked_a_moment_ago_stores_nothing(house: Journey, acme: Sender, rows: Rows) -> None:
+def test_a_key_revoked_a_moment_ago_stores_nothing(context: AppContext, acme: Sender, rows: Rows) -> None:
     acme.post_batch([an_event()])
-    workflows.revoke_key(house, acme.token.split("_")[1])
+    api_keys.revoke_key(context, acme.token.split("_")[1])
     assert acme.post_batch([an_event()]).status_code == 401
     assert len(stored(rows, acme)) == 1

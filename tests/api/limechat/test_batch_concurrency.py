@@ -24,9 +24,10 @@ from app.api.limechat.batch import ReceivedBatch
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.models import PLANS
 from app.ingest import accept_batch
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
+from tests.support.acceptance import current_account
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.server import Answer, Server, running_server
 
@@ -39,11 +40,11 @@ def keyed(number: int) -> dict[str, Any]:
 
 
 def test_overlapping_batches_at_one_moment_store_each_key_once(
-    house: Journey, two_processes: Server, rows: Rows
+    context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
-    sender = a_sender(house, two_processes)
-    workflows.apply_workflow(house, sender.account_id, a_workflow(name="each"))
-    workflows.apply_workflow(house, sender.account_id, a_workflow(name="second", on=PATTERN))
+    sender = a_sender(context, two_processes)
+    workflows.apply_workflow(context, sender.account_id, a_workflow(name="each"))
+    workflows.apply_workflow(context, sender.account_id, a_workflow(name="second", on=PATTERN))
     chance = random.Random(7)
     batches = [[keyed(number) for number in chance.sample(range(KEYS), SIZE)] for _ in range(BATCHES)]
     barrier = threading.Barrier(THREADS)
@@ -73,10 +74,10 @@ def test_overlapping_batches_at_one_moment_store_each_key_once(
 
 
 def test_single_events_and_batches_at_one_moment_do_not_get_in_each_others_way(
-    house: Journey, two_processes: Server, rows: Rows
+    context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
-    sender = a_sender(house, two_processes)
-    workflows.apply_workflow(house, sender.account_id, a_workflow(on=PATTERN))
+    sender = a_sender(context, two_processes)
+    workflows.apply_workflow(context, sender.account_id, a_workflow(on=PATTERN))
     subjects = [f"s{number}" for number in range(10)]
 
     def singles(_: int) -> list[int]:
@@ -97,10 +98,10 @@ def test_single_events_and_batches_at_one_moment_do_not_get_in_each_others_way(
 
 
 def test_with_redis_a_batch_larger_than_the_rate_takes_its_seconds_on_all_processes(
-    house: Journey, two_processes: Server
+    context: AppContext, two_processes: Server
 ) -> None:
-    sender = a_sender(house, two_processes, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 2)
+    sender = a_sender(context, two_processes, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 2)
     first = sender.post_batch([an_event()] * 120)
     assert (first.status_code, first.headers["RateLimit-Reset"]) == (200, "60")
     later = [sender.post(an_event()), sender.post_batch([an_event()] * 3)]
@@ -112,7 +113,7 @@ def test_with_redis_a_batch_larger_than_the_rate_takes_its_seconds_on_all_proces
 
 
 @pytest.fixture
-def mortal(own_postgres: EmbeddedPostgres, own_house: Journey) -> Iterator[Server]:
+def mortal(own_postgres: EmbeddedPostgres, own_house: AppContext) -> Iterator[Server]:
     """A web process that a test may kill."""
     with running_server(**settings_of(own_house), STATEMENT_TIMEOUT="60") as running:
         yield running
@@ -128,7 +129,7 @@ def _wait_for_lock(cursor: Any) -> None:
 
 @pytest.mark.parametrize("ends", ["web", "connection"])
 def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
-    own_postgres: EmbeddedPostgres, own_house: Journey, mortal: Server, ends: str
+    own_postgres: EmbeddedPostgres, own_house: AppContext, mortal: Server, ends: str
 ) -> None:
     sender = a_sender(own_house, mortal)
     workflows.apply_workflow(own_house, sender.account_id, a_workflow())
@@ -169,14 +170,15 @@ def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
 
 
 @pytest.mark.parametrize("keys", [False, True])
-def test_a_commit_whose_answer_got_lost_is_not_done_again(house: Journey, acme: Sender, rows: Rows, keys: bool) -> None:
-    account = house.account_of_key(acme.token.split("_")[1])
-    assert account is not None
+def test_a_commit_whose_answer_got_lost_is_not_done_again(
+    context: AppContext, acme: Sender, rows: Rows, keys: bool
+) -> None:
+    account = current_account(context, acme.token)
     texts = [json.dumps(keyed(number) if keys else an_event()).encode() for number in range(5)]
     received = ReceivedBatch(acme.account_id, 5, texts.__getitem__, None, 100_000)
-    taking = accept_batch._Taking(house, account, received)
+    taking = accept_batch._Taking(context, account, received)
     assert taking.take()
-    with house.database.lend() as connection:
+    with context.database.lend() as connection:
         assert taking._record(connection)
     receipt = taking.receipt()
     assert (receipt.accepted, receipt.duplicates) == (5, 0)
@@ -198,8 +200,8 @@ def _settle(cursor: Any) -> None:
 # Of the largest size
 
 
-def test_memory_is_bounded_whatever_is_inside_of_the_events(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server)
+def test_memory_is_bounded_whatever_is_inside_of_the_events(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server)
     sender.post_batch([{"event": "x", "distinct_id": "1"}] * 10)
     # As Python values each of these takes twenty times its length: 200 MB if all were held at once.
     inside = ",".join(["[]"] * 60 + ["1.5"] * 450)
@@ -220,8 +222,8 @@ def _peak(server: Server) -> int:
     return max(peaks) // 1024
 
 
-def test_a_million_items_are_refused_before_they_are_held(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server)
+def test_a_million_items_are_refused_before_they_are_held(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server)
     assert sender.post_batch([]).status_code == 200
     body = gzip.compress(b"[" + b"1," * 4_000_000 + b"1]", 1)
     before = _peak(server)
@@ -231,7 +233,7 @@ def test_a_million_items_are_refused_before_they_are_held(house: Journey, server
     assert _peak(server) - before < 60
 
 
-def test_a_batch_of_blank_lines_is_empty(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server)
+def test_a_batch_of_blank_lines_is_empty(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server)
     assert sender.post_lines(gzip.compress(b"\n" * 10_000_000, 1), Content_Encoding="gzip").json["ids"] == []
     assert json.loads(sender.post_lines(b"").data)["accepted"] == 0

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.core.errors import Problem
 from app.core.ids import uuid7
-from app.core.models import Event, Problem
+from app.core.models import Event
 from app.ingest.limechat import batch_items, plain_events
 from app.ingest.limechat.batch_items import read_item, split_array, split_lines
 from tests.support.builders import an_event

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from app.core.ids import uuid7
 from app.db.match_state import lock_number
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 
@@ -34,12 +34,12 @@ _rounds = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def both(house: Journey, client: FlaskClient) -> tuple[Sender, Sender]:
+def both(context: AppContext, client: FlaskClient) -> tuple[Sender, Sender]:
     """Two accounts with the same workflows."""
-    senders = (a_sender(house, client), a_sender(house, client))
+    senders = (a_sender(context, client), a_sender(context, client))
     for sender in senders:
         for name, changes in WORKFLOWS.items():
-            workflows.apply_workflow(house, sender.account_id, a_workflow(name=name, **changes))
+            workflows.apply_workflow(context, sender.account_id, a_workflow(name=name, **changes))
     return senders
 
 
@@ -100,9 +100,9 @@ def story(rows: Rows, sender: Sender, ids: list[str]) -> dict[str, Any]:
     return {"decisions": plain(decided), "runs": plain(runs), "progress": plain(progress)}
 
 
-def test_a_deadline_that_a_batch_arms_is_enqueued_once(house: Journey, client: FlaskClient, rows: Rows) -> None:
-    sender = a_sender(house, client)
-    workflows.apply_workflow(house, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
+def test_a_deadline_that_a_batch_arms_is_enqueued_once(context: AppContext, client: FlaskClient, rows: Rows) -> None:
+    sender = a_sender(context, client)
+    workflows.apply_workflow(context, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
     sender.post_batch([an_event(event=name) for name in "bcbcb"])
     jobs = rows(
         "SELECT execute_after - (SELECT deadline FROM progress WHERE account_id = %s) < interval '1s' FROM pgqueuer "
@@ -113,9 +113,11 @@ def test_a_deadline_that_a_batch_arms_is_enqueued_once(house: Journey, client: F
     assert jobs == [(True,)]
 
 
-def test_a_batch_is_later_than_all_that_its_subjects_have_sent(house: Journey, client: FlaskClient, rows: Rows) -> None:
-    sender = a_sender(house, client)
-    workflows.apply_workflow(house, sender.account_id, a_workflow(on={"seq": ["a", "b"]}))
+def test_a_batch_is_later_than_all_that_its_subjects_have_sent(
+    context: AppContext, client: FlaskClient, rows: Rows
+) -> None:
+    sender = a_sender(context, client)
+    workflows.apply_workflow(context, sender.account_id, a_workflow(on={"seq": ["a", "b"]}))
     (first,) = sender.post_batch([an_event(event="a")]).json["ids"]
     rows("UPDATE progress SET last_event_at = now() + interval '1 hour' WHERE account_id = %s", sender.account_id)
     ids = sender.post_batch([an_event(event="b"), an_event(event="other")]).json["ids"]
@@ -125,9 +127,9 @@ def test_a_batch_is_later_than_all_that_its_subjects_have_sent(house: Journey, c
     assert rows(late, ids) == [(True,)]
 
 
-def test_a_batch_of_thousands_of_subjects_moves_them_all(house: Journey, client: FlaskClient, rows: Rows) -> None:
-    sender = a_sender(house, client)
-    workflows.apply_workflow(house, sender.account_id, a_workflow(on={"times": 2, "of": "a"}))
+def test_a_batch_of_thousands_of_subjects_moves_them_all(context: AppContext, client: FlaskClient, rows: Rows) -> None:
+    sender = a_sender(context, client)
+    workflows.apply_workflow(context, sender.account_id, a_workflow(on={"times": 2, "of": "a"}))
     items = [an_event(event="a", distinct_id=f"s{number % 2000}", phone=...) for number in range(4_000)]
     assert sender.post_batch(items).json["accepted"] == 4_000
     assert rows("SELECT count(*) FROM runs WHERE account_id = %s", sender.account_id) == [(2_000,)]
@@ -138,15 +140,17 @@ def test_all_subjects_of_an_account_take_a_few_hundred_locks() -> None:
     assert len({lock_number(1, (workflow, f"s{n}")) for workflow in workflows for n in range(5_000)}) == 256
 
 
-def test_a_deadline_that_has_passed_fires_before_the_batch(house: Journey, client: FlaskClient, rows: Rows) -> None:
-    sender, clock = a_sender(house, client), house.clock
-    workflows.apply_workflow(house, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
+def test_a_deadline_that_has_passed_fires_before_the_batch(
+    context: AppContext, client: FlaskClient, rows: Rows
+) -> None:
+    sender, clock = a_sender(context, client), context.clock
+    workflows.apply_workflow(context, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
     ids = [*sender.post_batch([an_event(event="b")]).json["ids"]]
-    house.clock = lambda: clock() + timedelta(hours=2)
+    context.clock = lambda: clock() + timedelta(hours=2)
     try:
         ids += sender.post_batch([an_event(event=name) for name in "bc"]).json["ids"]
     finally:
-        house.clock = clock
+        context.clock = clock
     runs = rows("SELECT matched::text[], match_key LIKE '%%@%%' FROM runs WHERE account_id = %s", sender.account_id)
     assert runs == [(ids[:1], True)]
     assert rows("SELECT progress FROM progress WHERE account_id = %s", sender.account_id) == [({},)]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.server import Answer, Server
@@ -29,10 +29,10 @@ def at_once(sender: Sender, posts: list[tuple[object, str]], threads: int) -> li
 
 
 @pytest.fixture(scope="module")
-def all_at_once(house: Journey, two_processes: Server) -> tuple[Sender, list[Answer]]:
+def all_at_once(context: AppContext, two_processes: Server) -> tuple[Sender, list[Answer]]:
     """200 posts with one key from 20 threads to two processes, to an account with a workflow that starts."""
-    sender = a_sender(house, two_processes)
-    workflows.apply_workflow(house, sender.account_id, a_workflow())
+    sender = a_sender(context, two_processes)
+    workflows.apply_workflow(context, sender.account_id, a_workflow())
     return sender, at_once(sender, [(an_event(), "once")] * POSTS, THREADS)
 
 
@@ -63,9 +63,9 @@ def test_one_job_is_queued(all_at_once: tuple[Sender, list[Answer]], rows: Rows)
 
 
 def test_of_two_bodies_with_one_key_at_one_moment_one_is_stored_and_one_refused(
-    house: Journey, two_processes: Server, rows: Rows
+    context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     for number in range(25):
         posts: list[tuple[object, str]] = [(an_event(event=name), f"key {number}") for name in ("one", "other")]
         answers = at_once(sender, posts, 2)
@@ -77,17 +77,17 @@ def test_of_two_bodies_with_one_key_at_one_moment_one_is_stored_and_one_refused(
     assert rows(stored, sender.account_id) == [(25, 25)]
 
 
-def test_different_keys_do_not_get_in_each_others_way(house: Journey, two_processes: Server) -> None:
-    sender = a_sender(house, two_processes)
+def test_different_keys_do_not_get_in_each_others_way(context: AppContext, two_processes: Server) -> None:
+    sender = a_sender(context, two_processes)
     answers = at_once(sender, [(an_event(), f"key {number}") for number in range(100)], 10)
     assert len({answer.json["id"] for answer in answers}) == 100
     assert not any(answer.json["duplicate"] for answer in answers)
 
 
 def test_a_workflow_that_is_enabled_while_events_stream_in_starts_for_all_that_came_after(
-    house: Journey, two_processes: Server
+    context: AppContext, two_processes: Server
 ) -> None:
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     enabled = threading.Event()
 
     def stream(_: int) -> list[tuple[bool, int]]:
@@ -99,7 +99,7 @@ def test_a_workflow_that_is_enabled_while_events_stream_in_starts_for_all_that_c
 
     with ThreadPoolExecutor(4) as pool:
         streams = [pool.submit(stream, number) for number in range(4)]
-        workflows.apply_workflow(house, sender.account_id, a_workflow())
+        workflows.apply_workflow(context, sender.account_id, a_workflow())
         enabled.set()
         seen = [one for each in streams for one in each.result()]
     assert {runs for after, runs in seen if after} <= {1}

@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from app.core.models import EVENTS_WRITE, PLANS
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import accounts, api_keys, workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
 from tests.support.server import Answer, Server, running_server
@@ -26,16 +26,16 @@ LIMIT = 512 * 1024
 
 
 @pytest.fixture(scope="module")
-def small_server(house: Journey) -> Iterator[Server]:
+def small_server(context: AppContext) -> Iterator[Server]:
     """One with limits that a test reaches soon."""
-    with running_server(**settings_of(house), MAX_EVENT_BYTES="2000", BODY_TIMEOUT="1") as running:
+    with running_server(**settings_of(context), MAX_EVENT_BYTES="2000", BODY_TIMEOUT="1") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def shared(house: Journey, server: Server) -> Sender:
+def shared(context: AppContext, server: Server) -> Sender:
     """A sender for tests that look only at the answer, or at the one row that it names."""
-    return a_sender(house, server, "acme")
+    return a_sender(context, server, "acme")
 
 
 def stored(rows: Rows, answer: Answer) -> dict[str, Any]:
@@ -239,8 +239,8 @@ def test_a_sender_that_is_refused_before_its_large_body_is_read_gets_to_read_the
         assert_problem(server.post(EVENTS_PATH, data=b"x" * size, headers=headers), 401)
 
 
-def test_the_limit_is_a_setting(house: Journey, small_server: Server) -> None:
-    sender = a_sender(house, small_server)
+def test_the_limit_is_a_setting(context: AppContext, small_server: Server) -> None:
+    sender = a_sender(context, small_server)
     assert sender.post(a_body_of(2000)).status_code == 200
     assert_problem(sender.post(a_body_of(2001)), 413)
 
@@ -542,8 +542,10 @@ def test_the_row_is_there_when_the_answer_is(shared: Sender, rows: Rows) -> None
     }
 
 
-def test_a_workflow_that_waits_for_the_event_is_started_and_named(acme: Sender, house: Journey, rows: Rows) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+def test_a_workflow_that_waits_for_the_event_is_started_and_named(
+    acme: Sender, context: AppContext, rows: Rows
+) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     answer = acme.post(an_event()).json
     assert answer["contributing"] is True
     (run,) = answer["runs"]
@@ -555,17 +557,17 @@ def test_a_workflow_that_waits_for_the_event_is_started_and_named(acme: Sender, 
     assert decisions == [{"workflow": "watch", "version": 1, "started": True, "reason": "matched", "run": run}]
 
 
-def test_names_are_matched_exactly(acme: Sender, house: Journey) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on="e\u0301"))
+def test_names_are_matched_exactly(acme: Sender, context: AppContext) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on="e\u0301"))
     assert acme.post(an_event(event="\u00e9")).json["runs"] == []
     assert acme.post(an_event(event="e\u0301 ")).json["runs"] == []
     assert len(acme.post(an_event(event="e\u0301")).json["runs"]) == 1
 
 
 @pytest.mark.parametrize("number", ["12345678901234567890123", "1e400", "-1e400", "9" * 5000, "0.1e-400", "NULL"])
-def test_no_number_is_too_odd_for_a_filter(acme: Sender, house: Journey, rows: Rows, number: str) -> None:
+def test_no_number_is_too_odd_for_a_filter(acme: Sender, context: AppContext, rows: Rows, number: str) -> None:
     where = "data.price > 10 || data.price * 2 + 1 < 5 || string(data.price) == 'x'"
-    workflows.apply_workflow(house, acme.account_id, a_workflow(on={"event": "product_view", "where": where}))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on={"event": "product_view", "where": where}))
     body = json.dumps(an_event(data={"price": 0.5})).replace("0.5", number.lower())
     answer = acme.post(body)
     assert answer.status_code == 200
@@ -587,9 +589,9 @@ def counts(rows: Rows, sender: Sender) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("header", ["Idempotency_Key", "webhook_id"])
 def test_a_repeated_key_gets_the_first_answers_id_and_starts_nothing(
-    acme: Sender, house: Journey, rows: Rows, header: str
+    acme: Sender, context: AppContext, rows: Rows, header: str
 ) -> None:
-    workflows.apply_workflow(house, acme.account_id, a_workflow())
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
     first = acme.post(an_event(), **{header: "order 1"}).json
     second = acme.post(an_event(), **{header: "order 1"})
     assert second.status_code == 200
@@ -669,11 +671,11 @@ def post_with(server: Server, **headers: str) -> Answer:
 
 
 def test_a_missing_unknown_expired_or_revoked_key_gets_the_same_words(
-    house: Journey, server: Server, acme: Sender
+    context: AppContext, server: Server, acme: Sender
 ) -> None:
-    expired = workflows.create_key(house, acme.account_id, "old", (EVENTS_WRITE,), timedelta(microseconds=1))
-    revoked = workflows.create_key(house, acme.account_id, "lost", (EVENTS_WRITE,))
-    workflows.revoke_key(house, revoked[3:11])
+    expired = api_keys.create_key(context, acme.account_id, "old", (EVENTS_WRITE,), timedelta(microseconds=1))
+    revoked = api_keys.create_key(context, acme.account_id, "lost", (EVENTS_WRITE,))
+    api_keys.revoke_key(context, revoked[3:11])
     account = str(acme.account_id)
     almost = acme.token[:-1] + ("A" if acme.token[-1] != "A" else "B")
     answers = [post_with(server, x_fb_account_id=account)]
@@ -729,14 +731,14 @@ def test_a_wrong_idempotency_key_is_not_told_to_a_wrong_key(server: Server, acme
     assert_problem(answer, 401)
 
 
-def test_a_key_without_the_scope_is_refused(house: Journey, server: Server, acme: Sender) -> None:
-    token = workflows.create_key(house, acme.account_id, "reader", ("events:read",))
+def test_a_key_without_the_scope_is_refused(context: AppContext, server: Server, acme: Sender) -> None:
+    token = api_keys.create_key(context, acme.account_id, "reader", ("events:read",))
     answer = post_with(server, x_limechat_uat=token, x_fb_account_id=str(acme.account_id))
     assert EVENTS_WRITE in assert_problem(answer, 403)["detail"]
 
 
-def test_a_disabled_account_is_refused(house: Journey, acme: Sender, rows: Rows) -> None:
-    workflows.switch_account(house, acme.account_id, on=False)
+def test_a_disabled_account_is_refused(context: AppContext, acme: Sender, rows: Rows) -> None:
+    accounts.switch_account(context, acme.account_id, on=False)
     assert "disabled" in assert_problem(acme.post(an_event()), 403)["detail"]
     assert counts(rows, acme) == (0, 0, 0)
 
@@ -789,8 +791,8 @@ def test_a_query_changes_nothing(shared: Sender, server: Server) -> None:
 # Time-outs
 
 
-def test_a_body_that_does_not_come_in_time_gets_408(house: Journey, small_server: Server, rows: Rows) -> None:
-    sender = a_sender(house, small_server)
+def test_a_body_that_does_not_come_in_time_gets_408(context: AppContext, small_server: Server, rows: Rows) -> None:
+    sender = a_sender(context, small_server)
     fields = {**sender.headers(), "Host": "x", "Content-Type": "application/json", "Content-Length": "500"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     answer = small_server.exchange(f"POST {EVENTS_PATH} HTTP/1.1\r\n{head}\r\n{{".encode())
@@ -807,9 +809,9 @@ def test_a_head_that_does_not_come_in_time_gets_408(small_server: Server) -> Non
 
 
 @pytest.fixture(scope="module")
-def limited(house: Journey, server: Server) -> Sender:
+def limited(context: AppContext, server: Server) -> Sender:
     """A sender with a plan that has a rate, so high that it is not reached here."""
-    return a_sender(house, server, "acme", plan="standard")
+    return a_sender(context, server, "acme", plan="standard")
 
 
 ANSWERS = [
@@ -846,15 +848,15 @@ def test_a_plan_without_a_limit_says_nothing(shared: Sender) -> None:
     assert [name for name in shared.post(an_event()).headers if name.lower().startswith("ratelimit")] == []
 
 
-def test_an_accounts_own_rate_is_the_limit(house: Journey, server: Server) -> None:
-    sender = a_sender(house, server, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 7)
+def test_an_accounts_own_rate_is_the_limit(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 7)
     assert sender.post(an_event()).headers["RateLimit-Limit"] == "7"
 
 
-def test_above_the_rate_there_is_429_with_the_time_to_wait(house: Journey, server: Server, rows: Rows) -> None:
-    sender = a_sender(house, server, plan="trial")
-    workflows.change_plan(house, sender.account_id, PLANS["trial"], 1)
+def test_above_the_rate_there_is_429_with_the_time_to_wait(context: AppContext, server: Server, rows: Rows) -> None:
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     answers = [sender.post(an_event()) for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused

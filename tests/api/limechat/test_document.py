@@ -14,8 +14,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.api.errors import unavailable_response
-from app.core.models import Unavailable
-from app.ingest.accept import Journey
+from app.core.errors import Unavailable
+from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/receiving.md").read_text("utf-8")
@@ -69,9 +69,9 @@ def without_ids(text: str) -> str:
 
 @pytest.mark.parametrize(("example", "cause"), list(zip(REFUSALS, CAUSES, strict=False)), ids=range(len(CAUSES)))
 def test_a_refusal_reads_as_printed(
-    house: Journey, client: FlaskClient, example: dict[str, Any], cause: Callable[[Sender], Any]
+    context: AppContext, client: FlaskClient, example: dict[str, Any], cause: Callable[[Sender], Any]
 ) -> None:
-    answer = cause(a_sender(house, client, plan="trial"))
+    answer = cause(a_sender(context, client, plan="trial"))
     assert answer.status_code == example["status"]
     assert json.loads(without_ids(answer.text)) == json.loads(without_ids(json.dumps(example)))
 
@@ -87,9 +87,9 @@ def test_each_printed_refusal_is_looked_at() -> None:
     assert len(REFUSALS) == len(CAUSES) + 1
 
 
-def test_the_printed_successes_have_the_members_of_real_ones(house: Journey, client: FlaskClient) -> None:
+def test_the_printed_successes_have_the_members_of_real_ones(context: AppContext, client: FlaskClient) -> None:
     success, batch = [example for example in EXAMPLES if "status" not in example]
-    sender = a_sender(house, client)
+    sender = a_sender(context, client)
     assert list(success) == list(sender.post(an_event()).json)
     answer = sender.post_batch([an_event(), an_event(phone="5673412780"), an_event()])
     assert json.loads(without_ids(answer.text)) == json.loads(without_ids(json.dumps(batch)))

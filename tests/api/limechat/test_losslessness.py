@@ -13,18 +13,18 @@ from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.ingest.accept import Journey
 from app.services import workflows
+from app.services.context import AppContext
 from tests.api.conftest import Rows
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 
 
 @pytest.fixture(scope="module")
-def sender(house: Journey, client: FlaskClient) -> Sender:
+def sender(context: AppContext, client: FlaskClient) -> Sender:
     """Posts without a network, for speed, to an account whose workflow looks at all events."""
-    found = a_sender(house, client)
+    found = a_sender(context, client)
     where = "data.a > 1 || data.b == 'x' || size(data.c) > 0 || event.startsWith('x')"
-    workflows.apply_workflow(house, found.account_id, a_workflow(on={"event": "*", "where": where}))
+    workflows.apply_workflow(context, found.account_id, a_workflow(on={"event": "*", "where": where}))
     return found
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.models import EVENTS_READ
-from app.ingest.accept import Journey
-from app.services import workflows
+from app.services import api_keys, workflows
+from app.services.context import AppContext
 from tests.api.conftest import settings_of
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.server import Answer, Server, running_server
@@ -27,7 +27,7 @@ RECOVERY = 15.0
 
 
 @pytest.fixture(scope="module")
-def patient(own_house: Journey) -> Iterator[Server]:
+def patient(own_house: AppContext) -> Iterator[Server]:
     """A web process that waits for Postgres no longer than a test wants to."""
     limits = {"STATEMENT_TIMEOUT": "1.5", "CONNECT_TIMEOUT": "1", "DATABASE_POOL": "1"}
     with running_server(**settings_of(own_house), **limits) as running:
@@ -35,7 +35,7 @@ def patient(own_house: Journey) -> Iterator[Server]:
 
 
 @pytest.fixture
-def sender(own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server) -> Sender:
+def sender(own_postgres: EmbeddedPostgres, own_house: AppContext, patient: Server) -> Sender:
     """A sender whom the web process knows."""
     known = a_sender(own_house, patient)
     assert known.post(an_event()).status_code == 200
@@ -119,7 +119,7 @@ def test_without_postgres_senders_are_told_to_come_back_and_later_all_goes_on(
 
 
 def test_without_postgres_a_key_that_nobody_knows_yet_is_not_called_wrong(
-    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server
+    own_postgres: EmbeddedPostgres, own_house: AppContext, patient: Server
 ) -> None:
     new = a_sender(own_house, patient)
     with stopped(own_postgres):
@@ -136,7 +136,7 @@ def test_without_postgres_a_bad_event_of_a_known_key_is_still_called_bad(
 
 
 def test_nothing_that_was_acknowledged_is_missing_or_there_twice(
-    own_postgres: EmbeddedPostgres, own_house: Journey, sender: Sender
+    own_postgres: EmbeddedPostgres, own_house: AppContext, sender: Sender
 ) -> None:
     workflows.apply_workflow(own_house, sender.account_id, a_workflow(on="streamed"))
     done, acknowledged, refused = threading.Event(), [], []
@@ -210,7 +210,7 @@ def test_a_key_that_is_being_stored_by_somebody_slow_is_waited_for_and_no_longer
 
 
 def test_an_exhausted_pool_is_no_error_of_the_sender(
-    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server
+    own_postgres: EmbeddedPostgres, own_house: AppContext, patient: Server
 ) -> None:
     """The pool has one connection; the first to ask holds it until its statement is timed out."""
     strangers = [a_sender(own_house, patient) for _ in range(4)]
@@ -225,7 +225,7 @@ def test_an_exhausted_pool_is_no_error_of_the_sender(
 
 
 def test_a_postgres_that_hangs_is_given_up_in_time_and_holds_up_nothing_else(
-    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server
+    own_postgres: EmbeddedPostgres, own_house: AppContext, patient: Server
 ) -> None:
     """Its processes are stopped: connections are open, and nothing answers."""
     sender = a_sender(own_house, patient)
@@ -240,7 +240,7 @@ def test_a_postgres_that_hangs_is_given_up_in_time_and_holds_up_nothing_else(
 
 
 def test_a_postgres_without_a_free_connection_is_no_error_of_the_sender(
-    own_postgres: EmbeddedPostgres, own_house: Journey
+    own_postgres: EmbeddedPostgres, own_house: AppContext
 ) -> None:
     newcomer = a_sender(own_house, None)  # type: ignore[arg-type]
     own_house.database.close()
@@ -280,7 +280,7 @@ def change(postgres: EmbeddedPostgres, statement: str) -> None:
 
 
 def test_gunicorn_starts_without_postgres_and_serves_once_it_is_there(
-    own_postgres: EmbeddedPostgres, own_house: Journey
+    own_postgres: EmbeddedPostgres, own_house: AppContext
 ) -> None:
     newcomer = a_sender(own_house, None)  # type: ignore[arg-type]
     with ExitStack() as stack:
@@ -292,9 +292,9 @@ def test_gunicorn_starts_without_postgres_and_serves_once_it_is_there(
 
 
 def test_a_stream_says_nothing_and_lets_its_reader_come_again(
-    own_postgres: EmbeddedPostgres, own_house: Journey, patient: Server, sender: Sender
+    own_postgres: EmbeddedPostgres, own_house: AppContext, patient: Server, sender: Sender
 ) -> None:
-    token = workflows.create_key(own_house, sender.account_id, "reader", (EVENTS_READ,))
+    token = api_keys.create_key(own_house, sender.account_id, "reader", (EVENTS_READ,))
     bearer = {"Authorization": f"Bearer {token}"}
     asked = until(200, lambda: patient.open(f"/tenants/{sender.slug}/ticket", method="POST", headers=bearer))
     stream = f"/tenants/{sender.slug}/stream?ticket={asked.json['ticket']}"

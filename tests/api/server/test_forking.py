@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from app.ingest.accept import Journey
+from app.services.context import AppContext
 from tests.api.conftest import settings_of
 from tests.support.builders import EVENTS_PATH, a_sender, an_event
 from tests.support.server import Server, running_server
@@ -23,8 +23,8 @@ def sockets(pid: int) -> set[str]:
     return {target for target in opened if target.startswith("socket:")}
 
 
-def test_no_connection_is_shared_by_two_processes(house: Journey, two_processes: Server) -> None:
-    sender = a_sender(house, two_processes, plan="standard")
+def test_no_connection_is_shared_by_two_processes(context: AppContext, two_processes: Server) -> None:
+    sender = a_sender(context, two_processes, plan="standard")
     headers = {"Content-Type": "application/json", **sender.headers()}
     data = json.dumps(an_event()).encode()
     with two_processes.connected_to_each() as each:
@@ -40,17 +40,17 @@ def test_no_connection_is_shared_by_two_processes(house: Journey, two_processes:
     assert all(len(mine - listening) >= 3 for mine in opened[1:])
 
 
-def test_no_thread_is_started_before_the_fork(house: Journey) -> None:
+def test_no_thread_is_started_before_the_fork(context: AppContext) -> None:
     # A thread that a forked process inherits is broken, and gevent says so on standard error.
-    with running_server(**settings_of(house)) as running:
-        assert a_sender(house, running).post(an_event()).status_code == 200
+    with running_server(**settings_of(context)) as running:
+        assert a_sender(context, running).post(an_event()).status_code == 200
         told = running.output()
     assert "Traceback" not in told
     assert "failed with" not in told
 
 
 def test_a_process_that_is_killed_is_replaced_and_its_successor_takes_events(
-    house: Journey, two_processes: Server
+    context: AppContext, two_processes: Server
 ) -> None:
     before = two_processes.processes()
     os.kill(before[0], signal.SIGKILL)
@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_successor_takes_events(
         time.sleep(0.05)
     two_processes.hang_up(all_threads=True)
     assert before[0] not in {child.pid for child in psutil.Process(two_processes.program.pid).children()}
-    sender = a_sender(house, two_processes)
+    sender = a_sender(context, two_processes)
     headers = {"Content-Type": "application/json", **sender.headers()}
     data = json.dumps(an_event()).encode()
     with two_processes.connected_to_each() as each:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.models import Problem
+from app.core.errors import Problem
 from app.services.cxengage.field_mapping import map_body
 
 BODY = b"""{"interaction": {"author": {"username": "ian", "name": "\\u00fc"}, "null": null},

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.workflows.expressions.cel import LONGEST, RUN_NAMES, compile_filter
+from app.core.template_names import RUN_NAMES
+from app.workflows.expressions.cel import LONGEST, compile_filter
 from app.workflows.expressions.cel_analysis import DEEPEST, FilterError
 
 NAMES: dict[str, Any] = {

@@ -1,0 +1,128 @@
+"""What all receivers share: who may send, how fast, and how a refusal is confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import Response, current_app
+
+from app.api import errors
+from app.api.rate_limit import Allowance, RateLimiter
+from app.core import models
+from app.core.errors import Problem, Unavailable
+from app.core.models import Event, Receipt
+from app.ingest.accept import BuildEvent, EventAcceptor
+from app.ingest.account_cache import Account, AccountCache
+
+# A refusal never rests on an account snapshot that is older than this many seconds.
+MAX_SNAPSHOT_AGE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a request: the public `prefix` of its key (empty: it is no key), a `check` that raises Problem 401 or 403
+    when the account does not take events from it now, and the 401 of its wire format."""
+
+    prefix: str
+    check: Callable[[Account], None]
+    unauthorized: Callable[[], Problem]
+
+
+def receive(
+    sender: Sender,
+    build_event: BuildEvent,
+    success: Callable[[Receipt], Response],
+    failure: Callable[[Problem], Response],
+) -> Response:
+    """Accept the event that `build_event` makes of the request; `success` and `failure` write the response."""
+    accounts: AccountCache = current_app.extensions["accounts"]
+    acceptor: EventAcceptor = current_app.extensions["acceptor"]
+    account = authenticate(accounts, sender)
+    allowance = take_from_plan(account)
+    try:
+        check_allowance(allowance)
+        response = success(accept(acceptor, accounts, account, sender, build_event))
+        accounts.record_key_use(sender.prefix)
+    except Problem as problem:
+        recheck(accounts, account, sender)
+        response = failure(problem)
+        accounts.record_key_use(sender.prefix)
+    except Unavailable as exc:
+        response = failure(errors.unavailable(exc))
+    if allowance is not None:
+        response.headers.update(allowance.headers())
+    return response
+
+
+def accept(
+    acceptor: EventAcceptor, accounts: AccountCache, account: Account, sender: Sender, build_event: BuildEvent
+) -> Receipt:
+    """Accept an event of an authenticated sender, who is checked again with each newer snapshot of the account."""
+
+    def build_checked(current: Account) -> Event:
+        if current is not account:
+            sender.check(current)
+        return build_event(current)
+
+    return acceptor.accept(account, build_checked)
+
+
+def authenticate(accounts: AccountCache, sender: Sender) -> Account:
+    """The account that the sender may send to; raises Problem 401 or 403, confirmed by a recent snapshot."""
+    account = accounts.find_by_key(sender.prefix) if sender.prefix else None
+    if account is None:
+        raise sender.unauthorized()
+    try:
+        sender.check(account)
+    except Problem:
+        account = accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
+        if account is None:
+            raise sender.unauthorized() from None
+        sender.check(account)
+    return account
+
+
+def recheck(
+    accounts: AccountCache, account: Account, sender: Sender, *, max_age: float = MAX_SNAPSHOT_AGE
+) -> Account | None:
+    """Before an event is refused: raises the sender's own Problem if it is no longer welcome by a snapshot that is at most
+    `max_age` seconds old. Returns that snapshot, or None while Postgres is unavailable."""
+    try:
+        current = accounts.refresh(account, max_age=max_age)
+    except Unavailable:
+        return None
+    if current is None:
+        raise sender.unauthorized()
+    sender.check(current)
+    return current
+
+
+def check_open(account: Account, now: datetime) -> None:
+    """Raises Problem 403 when the account takes no events now, whoever sends them."""
+    snapshot = account.snapshot
+    if snapshot.disabled_at is not None:
+        raise Problem(403, "Account disabled", "The account is disabled and takes no events.")
+    if snapshot.plan_ends_at is not None and snapshot.plan_ends_at <= now:
+        raise Problem(403, "Plan ended", f"The account's {snapshot.plan} plan has ended and it takes no events.")
+
+
+def take_from_plan(account: Account, events: int = 1) -> Allowance | None:
+    """Count events against the account's plan; None for a plan without a limit."""
+    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    plan = models.PLANS[account.snapshot.plan]
+    rate = account.snapshot.events_per_second or plan.events_per_second
+    return None if rate is None else limiter.take(account.snapshot.id, rate, events)
+
+
+def check_allowance(allowance: Allowance | None) -> None:
+    """Raises Problem 429 above the rate of the account's plan."""
+    if allowance is None or allowance.allowed:
+        return
+    raise Problem(
+        429,
+        "Above the plan's rate",
+        f"The account's rate is {allowance.limit} a second; "
+        f"wait {allowance.reset} second{'' if allowance.reset == 1 else 's'} and send again.",
+    )

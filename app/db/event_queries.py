@@ -1,0 +1,156 @@
+"""Reads events back from Postgres."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg2.extensions import connection as RawConnection
+from sqlalchemy.dialects.postgresql import JSONPATH
+
+from app.core.ids import moment_of
+from app.core.models import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event that came by CxEngage's receiver, as its sender may look at it; `data_json` is exact JSON text."""
+
+    id: UUID
+    distinct_id: str
+    data_json: str
+    contributing: bool
+
+
+def find_latest_received(connection: sa.Connection, account_id: int, limit: int) -> list[Received]:
+    """The last events that came another way than `POST /api/v1/cvf-events`, newest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
+            "WHERE account_id = :account AND via IS NOT NULL ORDER BY id DESC LIMIT :limit"
+        ).bindparams(sa.bindparam("contributed", type_=JSONPATH)),
+        {"account": account_id, "limit": limit, "contributed": "$[*] ? (@.started == true || @.contributing == true)"},
+    )
+    return [Received(UUID(str(row[0])), *row[1:]) for row in rows]
+
+
+# So many at once.
+PAGE = 1_000
+
+
+# What workflows see: what augments added lies over what was sent, field by field.
+SEEN_DATA = "coalesce(data || augmented, data)"
+
+
+_EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at"
+
+
+def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
+    """An event by its id, which tells the partition."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",  # noqa: S608
+            (account_id, str(event_id), moment_of(event_id)),
+        )
+        row = cursor.fetchone()
+    return None if row is None else event_of(row)
+
+
+def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[str]) -> tuple[Event, ...]:
+    """Events by their ids, in the order of acceptance."""
+    moments = [moment_of(UUID(event_id)) for event_id in event_ids]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "  # noqa: S608
+            "AND received_at BETWEEN %s AND %s ORDER BY id",
+            (account_id, list(event_ids), min(moments), max(moments)),
+        )
+        return tuple(event_of(row) for row in cursor)
+
+
+def find_events_of_subject_since(connection: RawConnection, since: Event, names: Sequence[str]) -> list[Event]:
+    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000:
+    go on after the last one for more."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "  # noqa: S608
+            "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT %s",
+            (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names), PAGE),
+        )
+        return [event_of(row) for row in cursor]
+
+
+def read_by_subject(
+    connection: sa.Connection,
+    account_id: int,
+    key: str,
+    names: Sequence[str] | None,
+    since: datetime,
+    after: str | None,
+) -> Iterator[tuple[Any, ...]]:
+    """Stored events since a moment, ordered by subject and within it by acceptance; `names` None: of any name.
+
+    Rows are (subject, id, event, distinct_id, phone, data, received_at). Read in pieces through a server-side cursor:
+    memory does not grow with their number. `key` is a column or a path into data such as data.order_id.
+    """
+    root, *path = key.split(".")
+    subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
+    if root not in ("distinct_id", "phone", "data"):
+        raise ValueError(f"{key} is no key")
+    raw: Any = connection.connection.driver_connection
+    with raw.cursor(name="read_by_subject") as cursor:
+        cursor.itersize = 5_000
+        cursor.execute(
+            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "  # noqa: S608
+            "FROM events "
+            "WHERE account_id = %(account)s AND received_at >= %(since)s "
+            "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
+            f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
+            {
+                "account": account_id,
+                "since": since,
+                "names": None if names is None else list(names),
+                "after": after,
+                "path": path,
+            },
+        )
+        yield from cursor
+
+
+def event_of(row: Sequence[Any]) -> Event:
+    """A stored event as workflows see it; fractions in its `data` are decimals with all their digits."""
+    event_id, account_id, name, distinct_id, phone, data_json, received_at = row
+    return Event(
+        id=UUID(event_id),
+        account_id=account_id,
+        event=name,
+        distinct_id=distinct_id,
+        phone=phone,
+        data=read_exactly(data_json),
+        data_json=data_json,
+        extra_json=None,
+        received_at=received_at,
+    )
+
+
+def read_exactly(text: str) -> Any:
+    """JSON text as values with every digit: fractions, and integers too long for Python's own reader, as decimals."""
+    return json.loads(text, parse_float=Decimal, parse_int=_read_whole)
+
+
+def read_lightly(text: str) -> Any:
+    """The same for matching, where fractions may be binary."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return read_exactly(text)
+
+
+def _read_whole(text: str) -> int | Decimal:
+    return int(text) if len(text) < 4_000 else Decimal(text)

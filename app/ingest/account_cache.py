@@ -1,0 +1,154 @@
+"""The account cache: a snapshot of each account that this process has seen, with its workflows compiled.
+
+No time-out invalidates a snapshot. Each write to Postgres compares the snapshot's version with the account's; a stale
+snapshot is loaded again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from app.core.errors import Unavailable
+from app.db import accounts
+from app.db.accounts import AccountSnapshot
+from app.services.context import AppContext
+from app.workflows.matching.rules import Rules, compile_rules
+
+_MAX_ACCOUNTS = 10_000
+_MAX_UNKNOWN_KEYS = 10_000
+# Seconds for which an unknown key is not looked up again.
+_UNKNOWN_KEY_SECONDS = 2.0
+_LOCKS = 64
+# Seconds after which a confirmed snapshot gets a new `checked_at`.
+_CONFIRM_SECONDS = 0.1
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A snapshot of an account with its compiled rules. `checked_at` is when Postgres last confirmed it, in monotonic
+    seconds."""
+
+    snapshot: AccountSnapshot
+    rules: Rules
+    checked_at: float
+
+
+class AccountCache:
+    """The accounts that one process knows, found by id or by API key prefix."""
+
+    def __init__(self, context: AppContext) -> None:
+        self._context = context
+        self._accounts: dict[int, Account] = {}
+        self._account_of_key: dict[str, int] = {}
+        self._unknown_keys: dict[str, float] = {}
+        self._key_minutes: dict[str, datetime] = {}
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def find_by_key(self, prefix: str) -> Account | None:
+        """The account that owns an API key. Queries Postgres only for a prefix that no cached account has, and at most
+        every two seconds for one that does not exist. Raises Unavailable."""
+        account = self._cached_by_key(prefix)
+        if account is not None:
+            return account
+        # Prefixes are random: one that does not exist will not be created within two seconds.
+        if time.monotonic() - self._unknown_keys.get(prefix, -_UNKNOWN_KEY_SECONDS) < _UNKNOWN_KEY_SECONDS:
+            return None
+        with self._single_flight(hash(prefix)):
+            account = self._cached_by_key(prefix)
+            if account is not None:
+                return account
+            started_at = time.monotonic()
+            with self._context.database.transaction() as connection:
+                snapshot = accounts.find_account_by_key(connection, prefix)
+            if snapshot is None:
+                if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
+                    self._unknown_keys.clear()
+                self._unknown_keys[prefix] = started_at
+                return None
+            return self._store(snapshot, started_at)
+
+    def find_by_id(self, account_id: int) -> Account | None:
+        """The current account, or None when there is none. Raises Unavailable."""
+        account = self._accounts.get(account_id)
+        return self._load(account_id, newer_than=-1) if account is None else self.refresh(account, max_age=0)
+
+    def refresh(self, account: Account, *, max_age: float) -> Account | None:
+        """The account as it was at most `max_age` seconds ago; None when it was deleted. Raises Unavailable."""
+        if time.monotonic() - account.checked_at <= max_age:
+            return account
+        started_at = time.monotonic()
+        with self._context.database.transaction() as connection:
+            version = accounts.find_account_version(connection, account.snapshot.id)
+        if version == account.snapshot.version:
+            self._accounts[account.snapshot.id] = confirmed = replace(account, checked_at=started_at)
+            return confirmed
+        return self._load(account.snapshot.id, newer_than=account.snapshot.version)
+
+    def reload(self, account: Account) -> Account:
+        """A newer snapshot in place of a stale one. Raises Unavailable, also when the account was deleted."""
+        reloaded = self._load(account.snapshot.id, newer_than=account.snapshot.version)
+        if reloaded is None:
+            raise Unavailable("the account was deleted while an event arrived")
+        return reloaded
+
+    def confirm(self, account: Account, checked_at: float) -> None:
+        """Record that a query sent at `checked_at` (monotonic seconds) found this snapshot to be the current one."""
+        if checked_at - account.checked_at > _CONFIRM_SECONDS:
+            self._accounts[account.snapshot.id] = replace(account, checked_at=checked_at)
+
+    def record_key_use(self, prefix: str) -> None:
+        """Store the minute in which a key was used: one write a minute. A missed write does no harm."""
+        minute = self._context.clock().replace(second=0, microsecond=0)
+        if self._key_minutes.get(prefix) == minute:
+            return
+        self._key_minutes[prefix] = minute
+        with suppress(Unavailable), self._context.database.transaction() as connection:
+            accounts.note_key_use(connection, prefix, minute)
+
+    def _cached_by_key(self, prefix: str) -> Account | None:
+        account = self._accounts.get(self._account_of_key.get(prefix, -1))
+        return account if account is not None and prefix in account.snapshot.keys else None
+
+    @contextmanager
+    def _single_flight(self, number: int) -> Iterator[None]:
+        """Single-flight load per account. Raises Unavailable when the lock times out."""
+        lock = self._locks[number % _LOCKS]
+        if not lock.acquire(timeout=self._context.settings.connect_timeout):
+            raise Unavailable("another request is still loading this account")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _load(self, account_id: int, *, newer_than: int) -> Account | None:
+        with self._single_flight(account_id):
+            cached = self._accounts.get(account_id)
+            if cached is not None and cached.snapshot.version > newer_than:
+                return cached
+            started_at = time.monotonic()
+            with self._context.database.transaction() as connection:
+                snapshot = accounts.find_account_snapshot(connection, account_id)
+            if snapshot is None:
+                self._accounts.pop(account_id, None)
+                return None
+            return self._store(snapshot, started_at)
+
+    def _store(self, snapshot: AccountSnapshot, checked_at: float) -> Account:
+        cached = self._accounts.get(snapshot.id)
+        rules = compile_rules(snapshot.workflows, cached.rules if cached else None)
+        # The rules replace the documents, which would only take memory.
+        account = Account(replace(snapshot, workflows=()), rules, checked_at)
+        if len(self._accounts) >= _MAX_ACCOUNTS:
+            self._accounts.clear()
+            self._account_of_key.clear()
+        self._accounts[snapshot.id] = account
+        self._account_of_key.update(dict.fromkeys(snapshot.keys, snapshot.id))
+        return account

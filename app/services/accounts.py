@@ -1,0 +1,61 @@
+"""Use cases for accounts: create, find, change. One transaction each."""
+
+from __future__ import annotations
+
+import re
+
+from app.core.encryption import make_signing_secret
+from app.core.errors import Problem
+from app.core.models import Plan
+from app.db import accounts
+from app.db.accounts import AccountRow
+from app.services.context import AppContext
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def create_account(context: AppContext, slug: str, plan: Plan) -> int:
+    """Make an account; its id. A slug is unique, and no number, so that it is never taken for an id."""
+    if not _SLUG.fullmatch(slug) or slug.isdigit():
+        raise Problem(
+            422, "Slug that cannot be used", f"{slug!r} has to be 1 to 63 of a-z, 0-9 and -, and more than a number"
+        )
+    secret = context.secrets.encrypt(make_signing_secret())
+    with context.database.transaction() as connection:
+        account_id = accounts.create_account(connection, slug, plan, secret, context.clock())
+    if account_id is None:
+        raise Problem(409, "Slug taken", f"there is an account {slug!r} already")
+    return account_id
+
+
+def list_accounts(context: AppContext) -> list[AccountRow]:
+    """All accounts, oldest first."""
+    with context.database.transaction() as connection:
+        return accounts.list_accounts(connection)
+
+
+def find_account(context: AppContext, name: str) -> AccountRow | None:
+    """An account by its slug or id."""
+    with context.database.transaction() as connection:
+        return accounts.find_account(connection, name)
+
+
+def change_plan(context: AppContext, account_id: int, plan: Plan, events_per_second: int | None) -> None:
+    """Put an account on a plan from now on."""
+    with context.database.transaction() as connection:
+        accounts.change_plan(connection, account_id, plan, events_per_second, context.clock())
+
+
+def switch_account(context: AppContext, account_id: int, *, on: bool) -> None:
+    """Disable or enable an account."""
+    with context.database.transaction() as connection:
+        accounts.disable_account(connection, account_id, None if on else context.clock())
+
+
+def signing_secret(context: AppContext, account_id: int) -> str:
+    """The secret (whsec_…) that signs the account's outbound calls."""
+    with context.database.transaction() as connection:
+        stored = accounts.find_signing_secret(connection, account_id)
+    if stored is None:
+        raise Problem(404, "No such account", "there is no such account")
+    return context.secrets.decrypt(stored)

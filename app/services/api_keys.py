@@ -1,0 +1,45 @@
+"""Use cases for API keys: create, replace, list, revoke. One transaction each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from app.core.api_keys import make_key
+from app.core.models import Key
+from app.db import accounts
+from app.db.accounts import KeyRow
+from app.services.context import AppContext
+
+
+def create_key(
+    context: AppContext, account_id: int, name: str, scopes: tuple[str, ...], lifetime: timedelta | None = None
+) -> str:
+    """Make a key; the key itself, which nobody can be told again."""
+    moment = context.clock()
+    text, prefix, digest = make_key()
+    key = Key(prefix, digest, scopes, None if lifetime is None else moment + lifetime, None)
+    with context.database.transaction() as connection:
+        accounts.insert_key(connection, account_id, key, name, moment)
+    return text
+
+
+def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...]) -> str:
+    """Revoke all keys called `name` and make a new one; the key itself."""
+    moment = context.clock()
+    text, prefix, digest = make_key()
+    with context.database.transaction() as connection:
+        accounts.revoke_keys_named(connection, account_id, name, moment)
+        accounts.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, moment)
+    return text
+
+
+def list_keys(context: AppContext, account_id: int | None) -> list[KeyRow]:
+    """All keys of an account, or of all accounts."""
+    with context.database.transaction() as connection:
+        return accounts.list_keys(connection, account_id)
+
+
+def revoke_key(context: AppContext, prefix: str) -> bool:
+    """Revoke a key; False when there is none in force with this prefix."""
+    with context.database.transaction() as connection:
+        return accounts.revoke_key(connection, prefix, context.clock()) is not None
