@@ -22,6 +22,7 @@ from app.actions.context import Situation, Unfit
 from app.actions.http_response import storable
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
+from app.core.timestamps import utc_text
 
 BODILESS = ("GET", "HEAD")
 SENDING_THE_EVENT = ("POST", "PUT", "PATCH")
@@ -159,7 +160,7 @@ def _the_event(situation: Situation) -> str:
             "distinct_id": event.distinct_id,
             "phone": event.phone,
             "data": msgspec.Raw(event.data_json.encode()),
-            "received_at": event.received_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "received_at": utc_text(event.received_at),
             "run": {"id": str(run.id), "workflow": run.workflow, "version": run.version},
         }
     ).decode()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.cli.formatting import cut, distance, exact_moment, span, visible
+from app.core.timestamps import utc_text
 from app.db.inspection import AttemptStory, RunRow, StepStory, StoredEvent
 from app.services.inspection import MOST_BLOCKS_TOLD, EventStory, RunStory
 
@@ -230,7 +231,7 @@ def event_object(event: StoredEvent) -> bytes:
             "data": msgspec.Raw(event.data_json.encode()),
             "extra": msgspec.Raw((event.extra_json or "null").encode()),
             "augmented": msgspec.Raw((event.augmented_json or "null").encode()),
-            "received_at": event.received_at.isoformat().replace("+00:00", "Z"),
+            "received_at": utc_text(event.received_at),
             "decisions": event.decisions,
             "idempotency_key": event.idempotency_key,
             "warnings": event.warnings,

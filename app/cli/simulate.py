@@ -17,6 +17,7 @@ from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.cli.workflows import tell_mistakes
 from app.core.durations import read_duration
+from app.core.timestamps import utc_text
 from app.services import simulation, workflows
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -61,7 +62,7 @@ def _as_object(happened: simulation.Happened) -> dict[str, Any]:
         line = simulation.line_of(happened.seen.id)
         more = {"suppressed": True} if happened.suppressed else {}
         return {"line": line, "contributing": happened.contributing, "fired": happened.fired, **more}
-    moment = happened.at.isoformat().replace("+00:00", "Z")
+    moment = utc_text(happened.at)
     return {"at": moment, "distinct_id": happened.subject, "timer": True, "fired": happened.fired}
 
 
@@ -104,7 +105,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
         tally.add(subject, [at for at, _ in starts])
         for at, matched in starts:
             if as_json:
-                row = {"distinct_id": subject, "at": at.isoformat(), "matched": list(map(str, matched))}
+                row = {"distinct_id": subject, "at": utc_text(at), "matched": list(map(str, matched))}
                 click.echo(json.dumps(row))
             elif tally.starts <= show:
                 click.echo(f"{at:%Y-%m-%d %H:%M:%S}Z\t{subject!r}\t{len(matched)} events")

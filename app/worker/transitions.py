@@ -17,6 +17,7 @@ import msgspec
 from app.actions import ACTIONS, retry_policy
 from app.core.durations import read_duration
 from app.core.models import Event, Outcome, Run
+from app.core.timestamps import utc_text
 from app.db.run_blocks import FailedBlock
 from app.db.run_transitions import NewBlock, Settlement, StepRow
 from app.workflows import step_graph
@@ -54,7 +55,7 @@ def seen(event: Event) -> dict[str, Any]:
         "distinct_id": event.distinct_id,
         "phone": event.phone,
         "data": event.data,
-        "received_at": event.received_at.isoformat().replace("+00:00", "Z"),
+        "received_at": utc_text(event.received_at),
     }
 
 

@@ -54,7 +54,7 @@ def test_a_simulation_tells_events_and_deadlines_in_time_order(runner: FlaskCliR
         {"line": 1, "contributing": True, "fired": False},
         {"line": 2, "contributing": True, "fired": False},
         {"line": 3, "contributing": False, "fired": False},
-        {"at": "2026-11-22T00:30:00Z", "distinct_id": "one", "timer": True, "fired": True},
+        {"at": "2026-11-22T00:30:00.000000Z", "distinct_id": "one", "timer": True, "fired": True},
         {"line": 4, "contributing": False, "fired": False},
     ]
 

@@ -26,6 +26,7 @@ from app.actions.templates.mustache import members_named as members_named_by_mus
 from app.actions.templates.mustache import parse as parse_mustache
 from app.actions.templates.mustache import render as render_mustache
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
+from app.core.timestamps import utc_text
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ def _prepared(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_prepared(member) for member in value]
     if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
+        return utc_text(value)
     return value.isoformat() if isinstance(value, date) else str(value)
 
 

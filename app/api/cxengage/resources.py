@@ -29,6 +29,7 @@ from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import ACCOUNT_MANAGE
+from app.core.timestamps import utc_text
 from app.services.context import AppContext
 from app.services.cxengage import crud, csv_file, enrichment, integrations, listeners, patterns, templates
 from app.services.cxengage.crud import (
@@ -227,7 +228,7 @@ def renew_token(tenant: str, name: str) -> Response:
 def show_listener_status(tenant: str, name: str) -> Response:
     """Whether a listener takes events, how many it has taken, and when the last one."""
     row = crud.find_resource(_context(), _account(tenant), LISTENERS, name)
-    last = None if row.last_received_at is None else row.last_received_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    last = None if row.last_received_at is None else utc_text(row.last_received_at)
     counted = "1 event" if row.received == 1 else f"{row.received} events"
     told = "no event yet" if last is None else f"{counted}, the last at {last}"
     return auth.answer(

@@ -18,6 +18,7 @@ from app.api.cxengage.auth import answer, authenticate
 from app.api.errors import json_bytes
 from app.core.errors import Problem, Unavailable
 from app.core.models import EVENTS_READ, Message
+from app.core.timestamps import utc_text
 from app.services import message_stream
 from app.services.context import AppContext
 
@@ -75,7 +76,7 @@ def _stream(retry: int, found: Iterable[Message]) -> Response:
             "data": msgspec.Raw(one.data_json.encode()),
             "distinct_id": one.distinct_id,
             "run": str(one.run_id),
-            "created_at": one.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "created_at": utc_text(one.created_at),
         }
         parts.append(b"id: %b\ndata: %b\n\n" % (str(one.id).encode(), json_bytes(told)))
     response = Response(b"".join(parts), content_type="text/event-stream; charset=utf-8")

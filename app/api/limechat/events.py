@@ -18,6 +18,7 @@ from app.core.errors import Problem
 from app.core.exact_json import read_object
 from app.core.ids import uuid7
 from app.core.models import Event, Receipt
+from app.core.timestamps import utc_text
 from app.ingest.account_cache import Account
 from app.ingest.limechat.parser import check_headers, event_in
 from app.ingest.limechat.plain_events import read_plain
@@ -108,7 +109,7 @@ def _success(receipt: Receipt) -> Response:
             "id": str(receipt.id),
             "event": receipt.event,
             "distinct_id": receipt.distinct_id,
-            "received_at": receipt.received_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "received_at": utc_text(receipt.received_at),
             "duplicate": receipt.duplicate,
             "contributing": receipt.contributing,
             "runs": [str(run) for run in receipt.runs],

@@ -23,6 +23,7 @@ import msgspec
 from cel import stdlib
 
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
+from app.core.timestamps import utc_text
 from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
@@ -202,7 +203,7 @@ def _kept(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _kept(member) for name, member in value.items()}
     if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
+        return utc_text(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
     raise ValueError(f"it gives {_kind(value)}, which cannot be kept")

@@ -56,7 +56,7 @@ NAMES: dict[str, Any] = {
         ("{{ data.items | json }}", '[{"price":0.1},{"price":0.2}]'),
         ("{{ data.tags[1] }}{{ data.tags.first }}{{ data.tags.size }}", "ba2"),
         ("{{ steps.nudge.body.id }}", "m-1"),
-        ("{{ received_at }}", "2026-11-22T10:30:00Z"),
+        ("{{ received_at }}", "2026-11-22T10:30:00.000000Z"),
         ("{{ received_at | date: '%d.%m.%Y %H:%M' }}", "22.11.2026 10:30"),
         ("{{ data.paid | date: '%Y-%m-%d %H:%M' }}", "2025-11-22 10:30"),
         ("{{ 'now' | date: '%Y-%m' }}", "2026-12"),

@@ -80,7 +80,7 @@ THIRD = Decimal("0." + "3" * 34)
         ("last.error", "gone"),
         ("vars.a + 1", 2),
         ("latest.price", Decimal("0.2")),
-        ("timestamp('2026-01-01T00:00:00Z')", "2026-01-01T00:00:00Z"),
+        ("timestamp('2026-01-01T00:00:00Z')", "2026-01-01T00:00:00.000000Z"),
         ("duration('90s')", "90s"),
     ],
 )
