@@ -6,16 +6,15 @@ Comes in: the keys of an account's workflows, and events. Goes out: what came fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 
+from app.core.durations import RETENTION
 from app.core.models import Event, Run
 from app.db import event_queries
 from app.db.connection import Database, passing_trouble_as_unavailable
 from app.db.runs import ask, living_connection
-
-KEPT = timedelta(days=30)
 
 
 def find_keys(database: Database, account_id: int) -> list[str]:
@@ -67,12 +66,12 @@ def find_events_by_key(
 
 
 def forget_old_keyed_events(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of what came more than 30 days ago and no run waits for any more; how many."""
+    """Delete a batch of what is older than RETENTION and no run waits for any more; how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM keyed_events WHERE ctid = ANY (ARRAY(SELECT ctid FROM keyed_events AS known "
             "WHERE received_at < :before AND NOT EXISTS (SELECT FROM runs WHERE runs.account_id = known.account_id "
             "AND runs.subject = known.subject AND runs.status = 'running') LIMIT 10000))"
         ),
-        {"before": now - KEPT},
+        {"before": now - RETENTION},
     ).rowcount

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from psycopg2.extensions import connection as RawConnection
 
+from app.core.durations import RETENTION
 from app.core.models import Event, NewRun
 from app.db.event_writes import EarlierEvent
 from app.db.runs import job_key
@@ -130,7 +131,7 @@ def claim_keys(connection: RawConnection, account_id: int, claims: Iterable[Clai
     one has just been forgotten).
 
     The keys are taken in their order, so that two batches with the same keys never wait for each other in a circle. A key
-    that is older than 30 days but not swept yet is taken over as if it were not there.
+    that is older than RETENTION but not swept yet is taken over as if it were not there.
     """
     ordered = sorted(claims, key=lambda claim: claim.key)
     with connection.cursor() as cursor:
@@ -141,13 +142,14 @@ def claim_keys(connection: RawConnection, account_id: int, claims: Iterable[Clai
             "AS claim (key, digest, event_id, received_at, number) ORDER BY number "
             "ON CONFLICT (account_id, key) DO UPDATE "
             "SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at "
-            "WHERE known.received_at < excluded.received_at - interval '30 days' RETURNING key",
+            "WHERE known.received_at < excluded.received_at - %s RETURNING key",
             (
                 account_id,
                 [claim.key for claim in ordered],
                 [claim.digest for claim in ordered],
                 [str(claim.event_id) for claim in ordered],
                 [claim.received_at for claim in ordered],
+                RETENTION,
             ),
         )
         fresh = {row[0] for row in cursor}

@@ -18,6 +18,7 @@ import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
+from app.core.durations import RETENTION
 from app.core.models import Decision, Event, NewRun
 from app.db.connection import (
     Database,
@@ -74,8 +75,8 @@ INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
 """  # noqa: S608
 
 # One event with everything that may come with it.
-# An idempotency key that is older than 30 days but not swept yet is taken over as if it were not there.
-_RECORD_ALL = """
+# An idempotency key that is older than RETENTION but not swept yet is taken over as if it were not there.
+_RECORD_ALL = f"""
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
      uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
 WITH account AS (
@@ -85,7 +86,7 @@ WITH account AS (
     SELECT id, $13, $14, $3, $9 FROM account WHERE $13 IS NOT NULL
     ON CONFLICT (account_id, key) DO UPDATE
         SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at
-        WHERE known.received_at < excluded.received_at - interval '30 days'
+        WHERE known.received_at < excluded.received_at - interval '{RETENTION.days} days'
     RETURNING 1
 ), fresh AS (
     SELECT id FROM account WHERE $13 IS NULL OR EXISTS (SELECT FROM ledger)
@@ -108,7 +109,7 @@ WITH account AS (
     SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($19, 'UTF8') FROM fresh WHERE $19 IS NOT NULL
 )
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
-"""
+"""  # noqa: S608
 
 _EXECUTE = {
     "record_events": "EXECUTE record_events (%s)",

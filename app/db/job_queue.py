@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 import structlog
 
+from app.core.durations import RETENTION
+
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
 
@@ -88,21 +90,19 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
 
 
 def prune_queue_log(connection: sa.Connection, now: datetime) -> None:
-    """Drop the queue's log entries of more than ten minutes ago and its statistics of more than 30 days ago."""
+    """Drop the queue's log entries of more than ten minutes ago and its statistics that are older than RETENTION."""
     connection.execute(
         sa.text("DELETE FROM pgqueuer_log WHERE created < :before"), {"before": now - timedelta(minutes=10)}
     )
-    connection.execute(
-        sa.text("DELETE FROM pgqueuer_statistics WHERE created < :before"), {"before": now - timedelta(days=30)}
-    )
+    connection.execute(sa.text("DELETE FROM pgqueuer_statistics WHERE created < :before"), {"before": now - RETENTION})
 
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of idempotency keys that were used more than 30 days ago; how many."""
+    """Delete a batch of idempotency keys that are older than RETENTION; how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY("
             "SELECT ctid FROM idempotency_keys WHERE received_at < :before LIMIT 10000))"
         ),
-        {"before": now - timedelta(days=30)},
+        {"before": now - RETENTION},
     ).rowcount

@@ -15,9 +15,9 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from app.core.durations import RETENTION
 from app.core.models import Message
 
-KEPT_FOR = timedelta(days=30)
 # Within so much a ticket has to be used, and so long it is good from then on.
 FIRST_USE = timedelta(seconds=60)
 GOOD_FOR = timedelta(hours=12)
@@ -116,13 +116,13 @@ def find_place(connection: sa.Connection, account_id: int, message_id: UUID, ear
 
 
 def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of messages of more than 30 days ago; how many."""
+    """Delete a batch of messages that are older than RETENTION; how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM messages WHERE ctid = ANY (ARRAY("
             "SELECT ctid FROM messages WHERE created_at < :before LIMIT :batch))"
         ),
-        {"before": now - KEPT_FOR, "batch": _BATCH},
+        {"before": now - RETENTION, "batch": _BATCH},
     ).rowcount
 
 

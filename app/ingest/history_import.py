@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.durations import RETENTION
 from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
@@ -31,7 +32,6 @@ from app.workflows.matching.rules import compile_rules
 # A number and the text; None for a line that is longer than an event may be.
 Line = tuple[int, bytes | None]
 _PORTION = 2_000
-_KEYS_REMEMBERED = timedelta(days=30)
 _BITS = 1 << 27
 
 
@@ -155,7 +155,7 @@ class Importer:
         claims: dict[str, Claim] = {}
         for event in portion:
             key = event.idempotency_key
-            if key is not None and event.received_at > self._latest - _KEYS_REMEMBERED:
+            if key is not None and event.received_at > self._latest - RETENTION:
                 digest = hashlib.sha256(event.data_json.encode()).digest()
                 claims.setdefault(key, Claim(key, digest, event.id, event.received_at))
         if not claims:
