@@ -15,7 +15,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from app.core import metrics
-from app.core.errors import NotMigrated, Problem, Unavailable
+from app.core.errors import NotMigrated, Problem, ProblemType, Unavailable
 
 RETRY_AFTER_SECONDS = 5
 _SANE_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
@@ -51,8 +51,8 @@ def json_bytes(value: Any) -> bytes:
 def problem_response(problem: Problem) -> Response:
     """The answer that tells a Problem."""
     body: dict[str, Any] = {
-        "type": problem_type(problem.title),
-        "title": problem.title,
+        "type": problem.type.urn,
+        "title": problem.type.title,
         "status": problem.status,
         "detail": problem.detail,
     }
@@ -62,11 +62,6 @@ def problem_response(problem: Problem) -> Response:
     response = Response(json_bytes(body), problem.status, content_type="application/problem+json")
     response.headers.update(problem.headers)
     return response
-
-
-def problem_type(title: str) -> str:
-    """The URI that names a kind of problem: its title as a URN."""
-    return "urn:signalbox:" + re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def unavailable_response(trouble: Unavailable) -> Response:
@@ -83,8 +78,7 @@ def unavailable(trouble: Unavailable) -> Problem:
         else "The database cannot be asked right now."
     )
     return Problem(
-        503,
-        "Try again later",
+        ProblemType.SERVICE_UNAVAILABLE,
         f"{reason} Send the request again.",
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
@@ -112,7 +106,7 @@ def register(app: Flask, shapes: Sequence[Shape] = ()) -> None:
 
     @app.errorhandler(HTTPException)
     def tell_http(wrong: HTTPException) -> Response:
-        response = told(Problem(wrong.code or 500, wrong.name, wrong.description or wrong.name))
+        response = told(Problem(ProblemType.of_status(wrong.code or 500), wrong.description or wrong.name))
         allowed = getattr(wrong, "valid_methods", None)
         if allowed:
             response.headers["Allow"] = ", ".join(sorted(allowed))
@@ -121,7 +115,9 @@ def register(app: Flask, shapes: Sequence[Shape] = ()) -> None:
     @app.errorhandler(Exception)
     def tell_bug(bug: Exception) -> Response:
         _log.exception("unexpected error", request_id=request_id(), exc_info=bug)
-        return told(Problem(500, "Internal error", f"This should not have happened; it is logged as {request_id()}."))
+        return told(
+            Problem(ProblemType.INTERNAL_ERROR, f"This should not have happened; it is logged as {request_id()}.")
+        )
 
     @app.after_request
     def name_request(response: Response) -> Response:

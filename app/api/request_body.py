@@ -12,7 +12,7 @@ import zlib
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 
 _CHUNK = 64 * 1024
 _PIECE = 16 * 1024
@@ -39,11 +39,12 @@ def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
     if request.mimetype not in media_types:
         sent = request.mimetype or "missing"
         raise Problem(
-            415, "Unsupported media type", f"Content-Type is {sent[:80]!r}; it has to be {' or '.join(media_types)}."
+            ProblemType.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type is {sent[:80]!r}; it has to be {' or '.join(media_types)}.",
         )
     charset = request.mimetype_params.get("charset", "utf-8").strip("'\" ").lower()
     if charset not in ("utf-8", "utf8"):
-        raise Problem(415, "Unsupported media type", f"The charset is {charset[:40]!r}; it has to be utf-8.")
+        raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"The charset is {charset[:40]!r}; it has to be utf-8.")
 
 
 def _check_encoding(request: Request) -> bool:
@@ -53,8 +54,7 @@ def _check_encoding(request: Request) -> bool:
     if encoding == "gzip":
         return True
     raise Problem(
-        415,
-        "Unsupported content encoding",
+        ProblemType.UNSUPPORTED_CONTENT_ENCODING,
         f"Content-Encoding is {encoding[:40]!r}; it has to be gzip or absent.",
         headers={"Accept-Encoding": "gzip"},
     )
@@ -81,17 +81,16 @@ def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
                 raise TimeoutError
     except TimeoutError:
         raise Problem(
-            408,
-            "Request time-out",
+            ProblemType.REQUEST_TIMEOUT,
             f"The body did not arrive within {seconds:g} seconds.",
             headers={"Connection": "close"},
         ) from None
     except (OSError, ClientDisconnected):
-        raise Problem(400, "Malformed body", "The connection ended before the body did.") from None
+        raise Problem(ProblemType.MALFORMED_BODY, "The connection ended before the body did.") from None
     if size > limit:
         raise too_large(limit, counted)
     if expected is not None and size < expected:
-        raise Problem(400, "Malformed body", f"The body ended after {size} of {expected} bytes.")
+        raise Problem(ProblemType.MALFORMED_BODY, f"The body ended after {size} of {expected} bytes.")
     return b"".join(parts)
 
 
@@ -105,7 +104,7 @@ def _length(request: Request) -> int | None:
 
 def too_large(limit: int, counted: str = UNPACKED) -> Problem:
     """The 413 of a body beyond `limit` bytes, packed or unpacked."""
-    return Problem(413, "Body too large", f"The body is larger than {limit} bytes ({counted}).")
+    return Problem(ProblemType.BODY_TOO_LARGE, f"The body is larger than {limit} bytes ({counted}).")
 
 
 def _unpack(body: bytes, limit: int) -> bytes:
@@ -119,12 +118,12 @@ def _unpack(body: bytes, limit: int) -> bytes:
             try:
                 unpacked += member.decompress(piece, limit + 1 - len(unpacked))
             except zlib.error:
-                raise Problem(400, "Malformed body", "Content-Encoding is gzip, but the body is not.") from None
+                raise Problem(ProblemType.MALFORMED_BODY, "Content-Encoding is gzip, but the body is not.") from None
             if len(unpacked) > limit:
                 raise too_large(limit)
             place += len(piece) - len(member.unused_data)
         if body and not member.eof:
-            raise Problem(400, "Malformed body", "The gzip body is cut off before its end.")
+            raise Problem(ProblemType.MALFORMED_BODY, "The gzip body is cut off before its end.")
         if place == len(body):
             return bytes(unpacked)
-    raise Problem(400, "Malformed body", f"The gzip body has more than {_MOST_MEMBERS} members.")
+    raise Problem(ProblemType.MALFORMED_BODY, f"The gzip body has more than {_MOST_MEMBERS} members.")

@@ -11,7 +11,7 @@ from flask import Response, current_app
 from app.api import errors
 from app.api.rate_limit import Allowance, RateLimiter
 from app.core import models
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import Event, Receipt
 from app.ingest.accept import BuildEvent, EventAcceptor
 from app.ingest.account_cache import Account, AccountCache
@@ -103,9 +103,9 @@ def check_open(account: Account, now: datetime) -> None:
     """Raises Problem 403 when the account takes no events now, whoever sends them."""
     snapshot = account.snapshot
     if snapshot.disabled_at is not None:
-        raise Problem(403, "Account disabled", "The account is disabled and takes no events.")
+        raise Problem(ProblemType.ACCOUNT_DISABLED, "The account is disabled and takes no events.")
     if snapshot.plan_ends_at is not None and snapshot.plan_ends_at <= now:
-        raise Problem(403, "Plan ended", f"The account's {snapshot.plan} plan has ended and it takes no events.")
+        raise Problem(ProblemType.PLAN_ENDED, f"The account's {snapshot.plan} plan has ended and it takes no events.")
 
 
 def take_from_plan(account: Account, events: int = 1) -> Allowance | None:
@@ -121,8 +121,7 @@ def check_allowance(allowance: Allowance | None) -> None:
     if allowance is None or allowance.allowed:
         return
     raise Problem(
-        429,
-        "Above the plan's rate",
+        ProblemType.RATE_LIMIT_EXCEEDED,
         f"The account's rate is {allowance.limit} a second; "
         f"wait {allowance.reset} second{'' if allowance.reset == 1 else 's'} and send again.",
     )

@@ -17,7 +17,7 @@ import string
 from collections.abc import Mapping
 from datetime import datetime
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.models import Key
 
 _SHAPE = re.compile(r"(?:sb_([0-9A-Za-z]{8})|sbt_([0-9A-Za-z]{12}))_[0-9A-Za-z_-]{43}")
@@ -83,8 +83,7 @@ def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -
 def unauthorized() -> Problem:
     """The one answer to a key that is missing, unknown, expired or revoked."""
     return Problem(
-        401,
-        "Key required",
+        ProblemType.INVALID_API_KEY,
         "The API key is missing or not valid. Send a key of this account in the header x-limechat-uat.",
         headers={"WWW-Authenticate": 'ApiKey realm="signalbox"'},
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 
 DEEPEST = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -79,7 +79,7 @@ def object_text(members: Mapping[str, str]) -> str:
 
 def not_json(detail: str) -> Problem:
     """The 400 of a body that cannot be read."""
-    return Problem(400, "Malformed body", detail)
+    return Problem(ProblemType.MALFORMED_BODY, detail)
 
 
 class _RepeatedName(Exception):
@@ -154,9 +154,7 @@ def _refuse_deep_nesting(body: bytes) -> None:
 def _refuse_unstorable(value: Any) -> None:
     errors = [{"field": path, "message": message} for path, message in _unstorable(value, "")]
     if errors:
-        raise Problem(
-            422, "Values that cannot be stored", f"{errors[0]['field']}: {errors[0]['message']}", errors=errors[:20]
-        )
+        raise Problem(ProblemType.UNSTORABLE_VALUE, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors[:20])
 
 
 def _unstorable(value: Any, path: str) -> Iterator[tuple[str, str]]:

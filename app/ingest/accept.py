@@ -22,7 +22,7 @@ import psycopg2
 from psycopg2 import errors
 
 from app.core import metrics
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.group_commit import Gathering
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
@@ -65,7 +65,7 @@ class EventAcceptor:
             try:
                 accepted = self._match_and_record(account, event)
             except psycopg2.DataError as exc:
-                raise Problem(422, "Values that cannot be stored", str(exc).splitlines()[0]) from None
+                raise Problem(ProblemType.UNSTORABLE_VALUE, str(exc).splitlines()[0]) from None
             if not accepted.recorded.stale:
                 self._accounts.confirm(account, started_at)
                 return _receipt(accepted)
@@ -163,8 +163,7 @@ def _receipt(accepted: Accepted) -> Receipt:
     if earlier is not None:
         if earlier.digest != event.body_digest:
             raise Problem(
-                422,
-                "Idempotency key used before",
+                ProblemType.IDEMPOTENCY_KEY_REUSED,
                 f"This idempotency key came with another body before (event {earlier.id}); "
                 "a new event needs a new key.",
             )

@@ -26,7 +26,7 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.ids import uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import event_bulk, event_queries, event_writes, match_state, runs
@@ -86,7 +86,7 @@ def accept_batch(
         try:
             current = taking.take()
         except psycopg2.DataError as wrong:
-            raise Problem(422, "Values that cannot be stored", str(wrong).splitlines()[0]) from None
+            raise Problem(ProblemType.UNSTORABLE_VALUE, str(wrong).splitlines()[0]) from None
         if current:
             if taking.drafts:
                 accounts.confirm(account, asked_at)
@@ -339,4 +339,4 @@ def _let_others_go_on(number: int) -> None:
 def _used_before(where: str) -> Problem:
     message = f"This idempotency key came with another body before ({where}); a new event needs a new key."
     errors = [{"field": "idempotency_key", "message": message}]
-    return Problem(422, "Idempotency key used before", message, errors=errors)
+    return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import accounts, event_queries, inspection, run_admin
@@ -44,7 +44,7 @@ def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_ru
         stored = inspection.find_stored_event(connection, account_id, event_id)
         copy = accounts.find_account_snapshot(connection, account_id)
     if stored is None or copy is None:
-        raise Problem(404, "No such event", f"the account has no event {event_id}")
+        raise Problem(ProblemType.NOT_FOUND, f"the account has no event {event_id}")
     replayed = []
     for rule in compile_rules(copy.workflows).asking_for(stored.event):
         with context.database.transaction() as connection:

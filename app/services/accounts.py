@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from app.core.encryption import make_signing_secret
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.models import Plan
 from app.db import accounts
 from app.db.accounts import AccountRow
@@ -18,13 +18,13 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
     """Make an account; its id. A slug is unique, and no number, so that it is never taken for an id."""
     if not _SLUG.fullmatch(slug) or slug.isdigit():
         raise Problem(
-            422, "Slug that cannot be used", f"{slug!r} has to be 1 to 63 of a-z, 0-9 and -, and more than a number"
+            ProblemType.VALIDATION_FAILED, f"{slug!r} has to be 1 to 63 of a-z, 0-9 and -, and more than a number"
         )
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:
         account_id = accounts.create_account(connection, slug, plan, secret, context.clock())
     if account_id is None:
-        raise Problem(409, "Slug taken", f"there is an account {slug!r} already")
+        raise Problem(ProblemType.CONFLICT, f"there is an account {slug!r} already")
     return account_id
 
 
@@ -57,5 +57,5 @@ def signing_secret(context: AppContext, account_id: int) -> str:
     with context.database.transaction() as connection:
         stored = accounts.find_signing_secret(connection, account_id)
     if stored is None:
-        raise Problem(404, "No such account", "there is no such account")
+        raise Problem(ProblemType.NOT_FOUND, "there is no such account")
     return context.secrets.decrypt(stored)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import accounts, erasure, inspection, match_state, workflows
 from app.db.erasure import Erased
 from app.db.inspection import EventsWanted, RunRow, RunsWanted, StoredEvent
@@ -79,5 +79,5 @@ def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
         accounts.grow_version(connection, account_id)
         found = workflows.find_workflow(connection, account_id, name)
         if found is None:
-            raise Problem(404, "No such workflow", f"there is no workflow {name!r}; `flask workflow list` shows all")
+            raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `flask workflow list` shows all")
         return erasure.erase_workflow(connection, account_id, found.id)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import integrations
 from app.db.integrations import TargetRow, WayOut
 from app.services.context import AppContext
@@ -40,7 +40,7 @@ class Rotated:
 def kind_called(name: str) -> Kind:
     """A kind of integration; raises Problem 404."""
     if name not in KINDS:
-        raise Problem(404, "No such integration", f"there is no integration {name!r}; there are {', '.join(KINDS)}")
+        raise Problem(ProblemType.NOT_FOUND, f"there is no integration {name!r}; there are {', '.join(KINDS)}")
     return KINDS[name]
 
 
@@ -54,7 +54,7 @@ def set_integration(context: AppContext, account_id: int, kind: Kind, changes: M
         known = {} if stored is None else _opened(context, stored)
         fields = {name: text for name, text in {**known, **changes}.items() if text}
         if mistakes := kind.mistakes(fields):
-            raise Problem(422, "Integration that cannot be used", "; ".join(mistakes))
+            raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(mistakes))
         sealed = context.secrets.encrypt(json.dumps(fields, ensure_ascii=False))
         integrations.save_integration(connection, account_id, kind.name, sealed, context.clock())
 
@@ -85,7 +85,7 @@ def remove_integration(context: AppContext, account_id: int, kind: Kind) -> None
     with context.database.transaction() as connection:
         removed = integrations.remove_integration(connection, account_id, kind.name)
     if not removed:
-        raise Problem(404, "No such integration", f"the account has no {kind.name} integration")
+        raise Problem(ProblemType.NOT_FOUND, f"the account has no {kind.name} integration")
 
 
 def rotate_secrets(context: AppContext) -> Rotated:
@@ -121,7 +121,7 @@ def find_way_out(context: AppContext, account_id: int) -> WayOut:
     with context.database.transaction() as connection:
         found = integrations.find_way_out(connection, account_id)
     if found is None:
-        raise Problem(404, "No such account", "there is no such account")
+        raise Problem(ProblemType.NOT_FOUND, "there is no such account")
     return found
 
 
@@ -150,4 +150,4 @@ def enable_target(context: AppContext, account_id: int, target: str) -> None:
     with context.database.transaction() as connection:
         enabled = integrations.enable_target(connection, account_id, target)
     if not enabled:
-        raise Problem(404, "Not disabled", f"{target} is not disabled; `flask target list` shows what is")
+        raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `flask target list` shows what is")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import Message, Run
 from app.db import messages
@@ -56,7 +56,9 @@ def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) 
         # No account has a NUL in its slug, and Postgres cannot be asked for one.
         found = None if "\0" in slug else messages.find_ticket(connection, slug, digest, now)
         if found is None:
-            raise Problem(401, "Ticket required", "The ticket is missing or not valid (any more). Ask for a new one.")
+            raise Problem(
+                ProblemType.INVALID_TICKET, "The ticket is missing or not valid (any more). Ask for a new one."
+            )
         if not found.used:
             messages.note_ticket_use(connection, digest, now)
         number = found.position

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from app.core.api_keys import digest_of, is_client_id, make_client, make_token_prefix, token_of
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import accounts, event_queries, oauth_clients
 from app.db.accounts import Description
 from app.db.event_queries import Received
@@ -102,8 +102,7 @@ def check_description(described: Description) -> None:
     for what, text in asdict(described).items():
         if text is not None and not (1 <= len(text) <= LONGEST and text.isprintable()):
             raise Problem(
-                422,
-                "Text that cannot be used",
+                ProblemType.VALIDATION_FAILED,
                 f"the {what.replace('_', ' ')} has to be 1 to {LONGEST} printable characters",
             )
 

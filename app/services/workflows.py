@@ -12,7 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.db import accounts, workflows
 from app.db.workflows import NewVersion, WorkflowRow
@@ -191,7 +191,7 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
     with context.database.transaction() as connection:
         found = workflows.find_workflow(connection, account_id, name)
     if found is None:
-        raise Problem(404, "No such workflow", f"there is no workflow {name!r}; `flask workflow list` shows all")
+        raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `flask workflow list` shows all")
     return found
 
 
@@ -201,7 +201,7 @@ def find_version(context: AppContext, account_id: int, name: str, version: int) 
     with context.database.transaction() as connection:
         found = workflows.find_version(connection, account_id, workflow.id, version)
     if found is None:
-        raise Problem(404, "No such version", f"{name} has the versions 1 to {workflow.latest_version}")
+        raise Problem(ProblemType.NOT_FOUND, f"{name} has the versions 1 to {workflow.latest_version}")
     source: str = found[0]
     return source
 

@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 STORED = Answer(200, b'{"duplicate": false}')
 REPEATED = Answer(200, b'{"duplicate": true}')
 BUSY = Answer(503, b'{"detail": "The database cannot be reached right now."}', (("Retry-After", "7"),))
-WRONG = Answer(422, b'{"title": "Fields that are wrong", "detail": "event is missing"}')
+WRONG = Answer(422, b'{"title": "Validation failed", "detail": "event is missing"}')
 
 
 def _read(text: str) -> list[tuple[int, int, str]]:

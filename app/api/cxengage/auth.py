@@ -17,7 +17,7 @@ from app.api import errors
 from app.api.sender import MAX_SNAPSHOT_AGE
 from app.core import metrics
 from app.core.api_keys import prefix_of, verify_key
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.models import Key
 from app.ingest.account_cache import Account, AccountCache
 
@@ -72,17 +72,16 @@ def check_caller(account: Account, token: str, tenant: str | None, scope: str | 
     if key is None:
         raise unauthorized()
     if tenant not in (None, account.snapshot.slug):
-        raise Problem(403, "Not your tenant", "The token does not open this tenant.")
+        raise Problem(ProblemType.WRONG_ACCOUNT, "The token does not open this tenant.")
     if scope is not None and scope not in key.scopes:
-        raise Problem(403, "Key without this right", f"The token lacks the scope {scope}.")
+        raise Problem(ProblemType.MISSING_SCOPE, f"The token lacks the scope {scope}.")
     return key
 
 
 def unauthorized() -> Problem:
     """The one answer to a token that is missing, unknown, expired or revoked."""
     return Problem(
-        401,
-        "Token required",
+        ProblemType.INVALID_ACCESS_TOKEN,
         "The token is missing or not valid. Send Authorization: Bearer and a token or key of this tenant.",
         headers={"WWW-Authenticate": 'Bearer realm="signalbox"'},
     )

@@ -20,7 +20,7 @@ from app.api.request_body import read_body
 from app.api.sender import Sender, check_open, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, object_text, read_object
 from app.core.ids import numbered, uuid7
 from app.core.models import Event, Receipt
@@ -170,8 +170,7 @@ def _subject(account: Account, exact: ExactObject) -> str:
 
 def _no_subject(attribute: str, wrong: str) -> Problem:
     return Problem(
-        422,
-        "Event without its key attribute",
+        ProblemType.VALIDATION_FAILED,
         f"The key attribute {attribute!r} {wrong}. It has to say, as text or a number, whom the event is about.",
     )
 

@@ -13,7 +13,7 @@ from app.api.cxengage.events import Origin, read_idempotency_key, receive_object
 from app.api.request_body import read_body
 from app.api.sender import Sender, check_open
 from app.core.api_keys import prefix_of
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject
 from app.core.models import EVENTS_WRITE, Receipt
 from app.ingest.account_cache import Account
@@ -36,7 +36,7 @@ def receive(tenant: str, name: str) -> Response:
     def check(account: Account) -> None:
         key = auth.check_caller(account, token, tenant, None)
         if good.isdisjoint(key.scopes):
-            raise Problem(403, "Key without this right", f"The token is not that of the listener {name[:40]}.")
+            raise Problem(ProblemType.MISSING_SCOPE, f"The token is not that of the listener {name[:40]}.")
         check_open(account, context.clock())
 
     def after_accept(receipt: Receipt) -> None:
@@ -51,7 +51,7 @@ def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject
     """The fields that the listener takes out of the request's body; raises Problem."""
     listener = crud.find_resource(context, account.snapshot.id, LISTENERS, name)
     if not listener.status:
-        raise Problem(403, "Listener stopped", f"The listener {name} is switched off and takes no events.")
+        raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off and takes no events.")
     idempotency_key = read_idempotency_key(account)
     settings = context.settings
     kind = request.mimetype if request.mimetype.endswith("+json") else "application/json"

@@ -17,7 +17,7 @@ from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
 from app.core import metrics, models
 from app.core.config import Settings
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.services import oauth_clients
 from app.services.context import AppContext
 
@@ -91,7 +91,7 @@ def _issue() -> oauth_clients.Token:
     limiter: TokenLimiter = current_app.extensions["token_limiter"]
     token = oauth_clients.issue_token(context, claim.client_id, claim.secret) if claim else None
     if not (limiter.lets_in(claim.client_id) if claim and token else limiter.lets_try(request.remote_addr or "")):
-        raise Problem(429, "Too many requests for tokens", "Wait a minute.", headers={"Retry-After": "60"})
+        raise Problem(ProblemType.RATE_LIMIT_EXCEEDED, "Wait a minute.", headers={"Retry-After": "60"})
     if token is None:
         raise Refused("invalid_client", "The client's id or secret is missing or not valid.")
     if "grant_type" not in form:

@@ -26,7 +26,7 @@ from app.api.cxengage.schemas import (
 from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
 from app.core.config import Settings
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import ACCOUNT_MANAGE
 from app.core.timestamps import utc_text
@@ -75,7 +75,9 @@ def _account(tenant: str) -> int:
     account_id = auth.authenticate(tenant, ACCOUNT_MANAGE).account.snapshot.id
     limiter: PerMinute = current_app.extensions["management_limiter"]
     if not limiter.lets_in(MOST_A_MINUTE, "management", str(account_id)):
-        raise Problem(429, "Too many requests", f"{MOST_A_MINUTE} a minute are let in.", headers={"Retry-After": "60"})
+        raise Problem(
+            ProblemType.RATE_LIMIT_EXCEEDED, f"{MOST_A_MINUTE} a minute are let in.", headers={"Retry-After": "60"}
+        )
     return account_id
 
 
@@ -252,7 +254,7 @@ def _listener_fields(known: str | None) -> tuple[dict[str, Any], dict[str, str]]
     for name in ("token", "receive"):
         if name in exact.value:
             raise Problem(
-                400, "Fields that are wrong", f"{name}: is told once and cannot be set; POST …/token makes one"
+                ProblemType.VALIDATION_FAILED, f"{name}: is told once and cannot be set; POST …/token makes one"
             )
     values = load(_listeners, exact.value, known=known)
     if "options" in values:
@@ -304,11 +306,11 @@ def set_integration(tenant: str, name: str) -> Response:
     load(_integrations, {key: value[key] for key in ("id", "type") if key in value}, known=value.get("id"))
     for key in ("id", "type"):
         if value.get(key, name) != name:
-            raise Problem(400, "Fields that are wrong", f"{key}: has to be {name}, as in the address")
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{key}: has to be {name}, as in the address")
     fields = {key: text for key, text in value.items() if key not in ("id", "type")}
     for key, text in fields.items():
         if not isinstance(text, str):
-            raise Problem(400, "Fields that are wrong", f"{key[:80]}: has to be text")
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{key[:80]}: has to be text")
     return auth.answer(_integration(integrations.set_integration(_context(), account, name, fields)))
 
 
@@ -385,12 +387,12 @@ def _file(context: AppContext) -> bytes:
         parser = FormDataParser(stream_factory=lambda *_, **__: BytesIO(), silent=False)
         _, _, files = parser.parse(BytesIO(body), request.mimetype, len(body), dict(request.mimetype_params))
     except ValueError:
-        raise Problem(400, "Malformed body", "The form cannot be read.") from None
+        raise Problem(ProblemType.MALFORMED_BODY, "The form cannot be read.") from None
     if "file" not in files:
-        raise Problem(400, "Malformed body", "file: is missing: the form's field with the CSV file")
+        raise Problem(ProblemType.MALFORMED_BODY, "file: is missing: the form's field with the CSV file")
     raw: bytes = files["file"].read()
     if len(raw) > csv_file.LARGEST:
-        raise Problem(413, "Body too large", f"The file is larger than {csv_file.LARGEST} bytes.")
+        raise Problem(ProblemType.BODY_TOO_LARGE, f"The file is larger than {csv_file.LARGEST} bytes.")
     return raw
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate, validates, validates_schema
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 64 * 1024
@@ -172,9 +172,9 @@ def load(schema: Schema, value: Mapping[str, Any], *, known: str | None = None) 
         loaded: dict[str, Any] = schema.load(value, partial=known is not None)
     except ValidationError as wrong:
         messages: dict[str, Any] = wrong.normalized_messages()  # type: ignore[no-untyped-call]
-        raise Problem(400, "Fields that are wrong", "; ".join(_told(messages))) from None
+        raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(_told(messages))) from None
     if loaded.pop("id", known) != known:
-        raise Problem(400, "Fields that are wrong", f"id: {_GIVEN_BY_US}")
+        raise Problem(ProblemType.VALIDATION_FAILED, f"id: {_GIVEN_BY_US}")
     return loaded
 
 

@@ -16,7 +16,7 @@ from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage.auth import answer, authenticate
 from app.api.errors import json_bytes
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import EVENTS_READ, Message
 from app.core.timestamps import utc_text
 from app.services import message_stream
@@ -63,7 +63,7 @@ def _last_known() -> UUID | None:
     except ValueError:
         found = UUID(int=0)
     if found.version != 7:
-        raise Problem(400, "Not a message's id", "Last-Event-ID is not the id of a message.")
+        raise Problem(ProblemType.VALIDATION_FAILED, "Last-Event-ID is not the id of a message.")
     return found
 
 

@@ -18,7 +18,7 @@ from app.api import errors
 from app.api.limechat.events import Headers, read_headers, sender_of
 from app.api.request_body import read_body
 from app.api.sender import authenticate, check_allowance, recheck, take_from_plan
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import Event
 from app.ingest.accept_batch import BatchReceipt, accept_batch
 from app.ingest.account_cache import Account, AccountCache
@@ -99,7 +99,7 @@ def _received(context: AppContext, account: Account, headers: Headers) -> Receiv
     if headers.idempotency_key is not None and len(headers.idempotency_key) > _LONGEST_KEY:
         message = f"has {len(headers.idempotency_key)} characters; that of a batch has to have 1 to {_LONGEST_KEY}"
         errors = [{"field": "Idempotency-Key", "message": message}]
-        raise Problem(422, "Fields that are wrong", f"Idempotency-Key {message}", errors=errors)
+        raise Problem(ProblemType.VALIDATION_FAILED, f"Idempotency-Key {message}", errors=errors)
     body = read_body(
         request,
         limit=settings.max_batch_bytes,

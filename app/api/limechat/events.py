@@ -14,7 +14,7 @@ from app.api.request_body import read_body
 from app.api.sender import Sender, check_open, receive
 from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import read_object
 from app.core.ids import uuid7
 from app.core.models import Event, Receipt
@@ -72,9 +72,9 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
             raise unauthorized()
         # A missing account id is reported later, with the other faults of the headers.
         if headers.account_id not in (None, str(snapshot.id)):
-            raise Problem(403, "Not your account", "The key does not belong to the account named in x-fb-account-id.")
+            raise Problem(ProblemType.WRONG_ACCOUNT, "The key does not belong to the account named in x-fb-account-id.")
         if models.EVENTS_WRITE not in key.scopes:
-            raise Problem(403, "Key without this right", f"The key lacks the scope {models.EVENTS_WRITE}.")
+            raise Problem(ProblemType.MISSING_SCOPE, f"The key lacks the scope {models.EVENTS_WRITE}.")
         check_open(account, now)
 
     return Sender(prefix, check, unauthorized)

@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import DEEPEST, ExactObject, not_json, read_object, said
 from app.core.models import Event
 from app.ingest.limechat.parser import event_in
@@ -113,7 +113,7 @@ def split_lines(body: bytes, most: int) -> list[tuple[int, int]]:
 
 def too_many(most: int) -> Problem:
     """The 413 of a batch of more events than may come at once."""
-    return Problem(413, "Too many events", f"A batch may hold {most} events at most.")
+    return Problem(ProblemType.TOO_MANY_EVENTS, f"A batch may hold {most} events at most.")
 
 
 # From an item to an event
@@ -133,7 +133,7 @@ def read_item(
     `idempotency_key` is that of an item that carries none itself.
     """
     if len(item) > most_bytes:
-        raise Problem(413, "Event too large", f"The event is larger than {most_bytes} bytes.")
+        raise Problem(ProblemType.BODY_TOO_LARGE, f"The event is larger than {most_bytes} bytes.")
     read = read_plain(item, account_id, event_id, received_at) or _read_carefully(
         item, account_id, event_id, received_at
     )
@@ -163,7 +163,7 @@ def check_key(key: Any) -> str | None:
         return key
     message = "has to be 1 to 255 printable ASCII characters"
     errors = [{"field": "idempotency_key", "message": message}]
-    raise Problem(422, "Fields that are wrong", f"idempotency_key {message}", errors=errors)
+    raise Problem(ProblemType.VALIDATION_FAILED, f"idempotency_key {message}", errors=errors)
 
 
 def _without_key(members: Mapping[str, T]) -> dict[str, T]:

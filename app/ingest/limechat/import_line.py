@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import Event
 from app.ingest.limechat.batch_items import check_key
@@ -80,4 +80,4 @@ def _moment(value: Any) -> datetime:
 
 
 def _wrong_time(field: str, message: str) -> Problem:
-    return Problem(422, "Fields that are wrong", f"{field} {message}", errors=[{"field": field, "message": message}])
+    return Problem(ProblemType.VALIDATION_FAILED, f"{field} {message}", errors=[{"field": field, "message": message}])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from marshmallow import ValidationError
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, object_text
 from app.core.models import Event
 from app.ingest.limechat.schemas import FIELD_NAMES, EventSchema, HeadersSchema, warnings_of
@@ -77,4 +77,4 @@ def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
         for message in (said if isinstance(said, list) else [said])
     ]
     detail = "; ".join(f"{error['field']} {error['message']}" for error in errors)
-    return Problem(422, "Fields that are wrong", detail, errors=errors)
+    return Problem(ProblemType.VALIDATION_FAILED, detail, errors=errors)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import cxengage_resources
 from app.db.cxengage_resources import (
     AUGMENTS,
@@ -77,10 +77,10 @@ def number_of(shelf: Shelf[Any], name: str) -> int | None:
 
 def missing(shelf: Shelf[Any], name: str) -> Problem:
     """The 404 of an id that is not there."""
-    return Problem(404, f"No such {shelf.called}", f"there is no {shelf.called} {name[:40]}")
+    return Problem(ProblemType.NOT_FOUND, f"there is no {shelf.called} {name[:40]}")
 
 
 def check_room(connection: sa.Connection, account_id: int, shelf: Shelf[Any]) -> None:
     """Raise Problem 400 where an account has as many of a kind as it may."""
     if cxengage_resources.count_all(connection, shelf, account_id) >= MOST:
-        raise Problem(400, "Too many", f"there may be {MOST} {shelf.called}s; delete some first")
+        raise Problem(ProblemType.VALIDATION_FAILED, f"there may be {MOST} {shelf.called}s; delete some first")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import accounts, cxengage_resources, enrichment_files
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
 from app.services.context import AppContext
@@ -32,7 +32,7 @@ def change_augment(context: AppContext, account_id: int, name: str, changes: Map
     with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, AUGMENTS, name)
         if changes.get("type", row.type) != row.type:
-            raise Problem(400, "Type that stays", f"type: is {row.type} and stays so; make another augment")
+            raise Problem(ProblemType.VALIDATION_FAILED, f"type: is {row.type} and stays so; make another augment")
         check_url(row.type, changes.get("url", row.url))
         if changes:
             cxengage_resources.change(connection, AUGMENTS, account_id, row.number, changes, context.clock())
@@ -43,9 +43,11 @@ def change_augment(context: AppContext, account_id: int, name: str, changes: Map
 def check_url(kind: str, url: str | None) -> None:
     """Raise Problem 400 for an API without a URL, or a file with one."""
     if kind == "api" and url is None:
-        raise Problem(400, "URL missing", "url: is missing: where the API is asked")
+        raise Problem(ProblemType.VALIDATION_FAILED, "url: is missing: where the API is asked")
     if kind == "file" and url is not None:
-        raise Problem(400, "URL of a file", "url: an augment of the type file has none; post its CSV to …/file")
+        raise Problem(
+            ProblemType.VALIDATION_FAILED, "url: an augment of the type file has none; post its CSV to …/file"
+        )
 
 
 def remove_augment(context: AppContext, account_id: int, name: str) -> None:
@@ -60,11 +62,11 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
     """Put a CSV file in the place of the one there is; raises Problem 404, and 400 with the line that is wrong."""
     row = crud.find_resource(context, account_id, AUGMENTS, name)
     if row.type != "file":
-        raise Problem(400, "No file", f"{name} is of the type {row.type} and has no file")
+        raise Problem(ProblemType.VALIDATION_FAILED, f"{name} is of the type {row.type} and has no file")
     try:
         file = read_csv(raw)
     except BrokenFile as wrong:
-        raise Problem(400, "Broken file", str(wrong)) from None
+        raise Problem(ProblemType.VALIDATION_FAILED, str(wrong)) from None
     with context.database.transaction() as connection:
         if not enrichment_files.lock_augment(connection, account_id, row.number):
             raise crud.missing(AUGMENTS, name)
@@ -80,6 +82,6 @@ def read_file(context: AppContext, account_id: int, name: str) -> str:
     with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, AUGMENTS, name)
         if row.columns is None:
-            raise Problem(404, "No file", f"{name} has no file")
+            raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
         rows = enrichment_files.list_augment_rows(connection, account_id, row.number)
     return write_csv(CsvFile(row.columns, rows))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.actions.integration_kinds import KINDS, MASK
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.services import integrations
 from app.services.context import AppContext
 
@@ -44,7 +44,7 @@ def find_integration(context: AppContext, account_id: int, name: str) -> Shown:
     for shown in list_integrations(context, account_id):
         if shown.id == name:
             return shown
-    raise Problem(404, "No such integration", f"there is no integration {name[:40]}")
+    raise Problem(ProblemType.NOT_FOUND, f"there is no integration {name[:40]}")
 
 
 def set_integration(context: AppContext, account_id: int, name: str, fields: Mapping[str, str]) -> Shown:
@@ -55,14 +55,14 @@ def set_integration(context: AppContext, account_id: int, name: str, fields: Map
     """
     if name in ALWAYS_THERE:
         if fields:
-            raise Problem(400, "Nothing to set", f"{', '.join(fields)}: is unknown; {name} has no fields")
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{', '.join(fields)}: is unknown; {name} has no fields")
         return Shown(name, {})
     if name not in KINDS:
         known = sorted([*ALWAYS_THERE, *KINDS])
-        raise Problem(404, "No such integration", f"there is no integration {name[:40]}; there are {', '.join(known)}")
+        raise Problem(ProblemType.NOT_FOUND, f"there is no integration {name[:40]}; there are {', '.join(known)}")
     names = NAMES.get(name, {})
     if unknown := [field for field in fields if field in names.values() and field not in names]:
-        raise Problem(400, "Fields that are wrong", f"{', '.join(unknown)}: is unknown; say {', '.join(names)}")
+        raise Problem(ProblemType.VALIDATION_FAILED, f"{', '.join(unknown)}: is unknown; say {', '.join(names)}")
     try:
         integrations.set_integration(
             context,
@@ -71,7 +71,7 @@ def set_integration(context: AppContext, account_id: int, name: str, fields: Map
             {names.get(field, field): text for field, text in fields.items() if text != MASK},
         )
     except Problem as wrong:
-        raise Problem(400, wrong.title, _in_their_words(name, wrong.detail)) from None
+        raise Problem(wrong.type, _in_their_words(name, wrong.detail)) from None
     return find_integration(context, account_id, name)
 
 

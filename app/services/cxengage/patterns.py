@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import accounts, cxengage_resources, erasure, integrations
 from app.db import workflows as db_workflows
 from app.db.cxengage_resources import PATTERNS, TEMPLATES, PatternRow
@@ -78,16 +78,16 @@ def compile_anew(connection: sa.Connection, account_id: int, template: int, mome
         try:
             _switch_on(connection, account_id, row, moment)
         except Problem as wrong:
-            raise Problem(
-                wrong.status, wrong.title, f"PT{row.number} uses it and is switched on: {wrong.detail}"
-            ) from None
+            raise Problem(wrong.type, f"PT{row.number} uses it and is switched on: {wrong.detail}") from None
 
 
 def _settle(connection: sa.Connection, account_id: int, number: int, moment: datetime, *, on: bool) -> PatternRow:
     """Bring a pattern's workflow to where its row says; the row as it is then."""
     row = crud.find_on(connection, account_id, PATTERNS, f"PT{number}")
     if row.code is not None and (row.when_text is not None or row.then_text is not None):
-        raise Problem(400, "Two notations", "code: stands beside when and then; it has to be the one or the others")
+        raise Problem(
+            ProblemType.VALIDATION_FAILED, "code: stands beside when and then; it has to be the one or the others"
+        )
     if on:
         _switch_on(connection, account_id, row, moment)
     elif row.status and row.workflow_id is not None:
@@ -103,7 +103,7 @@ def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, mome
     known = db_workflows.find_workflow(connection, account_id, name)
     if known is not None and known.id != row.workflow_id:
         raise Problem(
-            409, "Name taken", f"there is a workflow {name} already that is not this pattern's; delete it first"
+            ProblemType.CONFLICT, f"there is a workflow {name} already that is not this pattern's; delete it first"
         )
     document = _compile(connection, account_id, row)
     _check_integrations(connection, account_id, row, document)
@@ -113,7 +113,7 @@ def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, mome
     except workflows.WrongDocument as wrong:
         # Their lines would be those of the document that it was compiled into, which the author has not seen.
         told = "; ".join(f"{mistake.path}: {mistake.message}" for mistake in wrong.mistakes)
-        raise Problem(400, "Pattern that cannot be carried out", f"the pattern cannot be carried out: {told}") from None
+        raise Problem(ProblemType.VALIDATION_FAILED, f"the pattern cannot be carried out: {told}") from None
     if workflow_id != row.workflow_id:
         cxengage_resources.change(connection, PATTERNS, account_id, row.number, {"workflow_id": workflow_id}, moment)
 
@@ -129,13 +129,14 @@ def _compile(connection: sa.Connection, account_id: int, row: PatternRow) -> Map
         if row.when_text is None or row.then_text is None:
             missing = "when" if row.when_text is None else "then"
             raise Problem(
-                400, "Pattern incomplete", f"{missing}: is missing; to be switched on it needs when and then, or code"
+                ProblemType.VALIDATION_FAILED,
+                f"{missing}: is missing; to be switched on it needs when and then, or code",
             )
         return cxengage.compile_pattern(
             when=row.when_text, then=row.then_text, templates=texts, name=name, title=row.name
         )
     except cxengage.NotationError as wrong:
-        raise Problem(400, "Pattern that cannot be compiled", str(wrong)) from None
+        raise Problem(ProblemType.VALIDATION_FAILED, str(wrong)) from None
 
 
 def _check_integrations(
@@ -146,7 +147,7 @@ def _check_integrations(
     for kind in dict.fromkeys(_NEEDED[verb] for verb in _verbs(document.get("steps"))):
         if kind not in set_up:
             told = f"{kind} is not set up; POST …/integrations/{kind} does that"
-            raise Problem(400, "Integration missing", f"{_place(row, kind)}{told}")
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{_place(row, kind)}{told}")
 
 
 def _verbs(value: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
 from app.services.context import AppContext
@@ -46,7 +46,7 @@ def remove_template(context: AppContext, account_id: int, name: str) -> None:
         row = crud.find_on(connection, account_id, TEMPLATES, name)
         if users := patterns.users_of(connection, account_id, row.number):
             told = ", ".join(f"PT{user.number}" for user in users)
-            raise Problem(409, "In use", f"{name} is used by {told}; switch that off first")
+            raise Problem(ProblemType.CONFLICT, f"{name} is used by {told}; switch that off first")
         cxengage_resources.remove(connection, TEMPLATES, account_id, row.number)
 
 
@@ -64,4 +64,4 @@ def _check(values: Mapping[str, Any]) -> None:
         if wrong.index is not None:
             line, column = text.count("\n", 0, wrong.index) + 1, wrong.index - text.rfind("\n", 0, wrong.index)
             told = f"template, line {line}, column {column}: {wrong}"
-        raise Problem(400, "Template that cannot be read", told) from None
+        raise Problem(ProblemType.VALIDATION_FAILED, told) from None
