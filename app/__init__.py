@@ -27,7 +27,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
     from app.core import config, log_config
     from app.ingest.accept import EventAcceptor
     from app.ingest.account_cache import AccountCache
-    from app.ingest.enrichment import Augmenter
+    from app.ingest.enrichment import Enricher
     from app.services.context import AppContext
 
     app = Application(__name__, static_folder=None)
@@ -38,7 +38,7 @@ def create_app(chosen: Settings | None = None) -> Flask:
     app.extensions["context"] = context
     app.extensions["accounts"] = accounts
     app.extensions["acceptor"] = EventAcceptor(context, accounts)
-    app.extensions["augmenter"] = Augmenter(context)
+    app.extensions["enricher"] = Enricher(context)
     app.extensions["rate_limiter"] = RateLimiter(knobs)
     errors.register(app, [auth.SHAPE])
     app.register_blueprint(limechat_events.blueprint)

@@ -1,10 +1,8 @@
-"""On an event's way in: what an account's augments know beside it is added before workflows look.
+"""Enrichment: adds to an event's `data` what the account's augments know, before workflows see it.
 
-Comes in: the account's copy and the event as it was sent. Goes out: the event whose `data` has both (an augment's value wins
-over the event's own, a later augment's over an earlier one's), with the added fields by themselves in `augmented_json`.
-An account without augments pays nothing; a small file is asked in memory, a large one by one question to Postgres, an API
-over the network or from what it said a moment ago. An event is never refused because an API does not answer: it goes on
-without, and a warning on it says so.
+An augment overrides the fields that were sent, and the augments before it. The added fields alone are in `augmented_json`.
+A file augment is looked up in memory (small files) or in Postgres; an API augment over the network or in a cache. An API
+that fails never refuses an event: the event gets a warning instead.
 """
 
 from __future__ import annotations
@@ -28,103 +26,103 @@ from app.services.context import AppContext
 if TYPE_CHECKING:
     from app.ingest.enrichment_api import Asker
 
-# Files up to this size are kept in memory, so many bytes of them in all.
+# Bytes up to which a file is cached in memory, and bytes of the cache.
 SMALL_FILE = 256 * 1024
-_MOST_KEPT = 16 * 1024 * 1024
-_LONGEST_LOOKUP = 255
+_MAX_CACHED = 16 * 1024 * 1024
+_MAX_LOOKUP = 255
 _log = structlog.get_logger()
 
 Rows = Mapping[str, Sequence[str]]
 
 
-class Augmenter:
-    """One process's augments: the small files that it has read, and the thread that asks APIs."""
+class Enricher:
+    """The augments of one process: a cache of small files, and the client that calls APIs."""
 
     def __init__(self, context: AppContext) -> None:
         self._context = context
         self._files: LRUCache[tuple[int, int, int], tuple[int, Rows]] = LRUCache(
-            _MOST_KEPT, getsizeof=lambda file: file[0]
+            _MAX_CACHED, getsizeof=lambda file: file[0]
         )
         self._lock = threading.Lock()
-        self._asker: Asker | None = None
+        self._client: Asker | None = None
 
-    def complete(self, account: Account, event: Event, key: str) -> Event:
-        """The event with what the account's augments know; `key` is the attribute that names its subject.
+    def enrich(self, account: Account, event: Event, key: str) -> Event:
+        """The event with the fields that the account's augments add; `key` is the attribute that names its subject.
 
-        Raises Unavailable where a large file has to be asked in Postgres and cannot.
+        Raises Unavailable when a large file cannot be queried.
         """
         if not account.snapshot.augments:
             return event
-        seen, added, warnings = dict(event.data), dict[str, str](), list(event.warnings)
+        data, added, warnings = dict(event.data), dict[str, str](), list(event.warnings)
         for augment in account.snapshot.augments:
             try:
-                found = self._found(account.snapshot.id, augment, seen, event, key)
-            except LookupError as wrong:
-                warnings.append(f"AU{augment.number}: {wrong}; the event was taken without it")
+                fields = self._look_up(account.snapshot.id, augment, data, event, key)
+            except LookupError as exc:
+                warnings.append(f"AU{augment.number}: {exc}; the event was accepted without it")
                 continue
-            for name, (value, text) in found.items():
+            for name, (value, text) in fields.items():
                 if augment.attributes is None or name in augment.attributes:
-                    seen[name], added[name] = value, text
+                    data[name], added[name] = value, text
         if not added and len(warnings) == len(event.warnings):
             return event
         texts = ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in added.items())
-        return replace(event, data=seen, augmented_json=f"{{{texts}}}" if added else None, warnings=tuple(warnings))
+        return replace(event, data=data, augmented_json=f"{{{texts}}}" if added else None, warnings=tuple(warnings))
 
     def close(self) -> None:
-        """End what asks APIs."""
-        if self._asker is not None:
-            self._asker.close()
+        """Stop the client that calls APIs."""
+        if self._client is not None:
+            self._client.close()
 
-    def _found(
-        self, account_id: int, augment: AugmentSnapshot, seen: Mapping[str, Any], event: Event, key: str
+    def _look_up(
+        self, account_id: int, augment: AugmentSnapshot, data: Mapping[str, Any], event: Event, key: str
     ) -> Mapping[str, tuple[Any, str]]:
-        """What an augment knows, each value with its JSON text; raises LookupError where an API does not answer."""
+        """The fields of one augment, each value with its JSON text. Raises LookupError when an API does not answer."""
         if augment.url is not None:
-            return self._asked(account_id, augment.url, key, event.distinct_id)
+            return self._call_api(account_id, augment.url, key, event.distinct_id)
         assert augment.columns is not None
         first, *names = augment.columns
-        lookup = _lookup(seen.get(first))
-        cells = None if lookup is None else self._row(account_id, augment, lookup)
+        lookup = _lookup_text(data.get(first))
+        cells = None if lookup is None else self._find_row(account_id, augment, lookup)
         if cells is None:
             return {}
         return {name: (cell, json.dumps(cell, ensure_ascii=False)) for name, cell in zip(names, cells, strict=False)}
 
-    def _asked(self, account_id: int, url: str, key: str, value: str) -> Mapping[str, tuple[Any, str]]:
-        # The HTTP client is loaded by those who need it.
+    def _call_api(self, account_id: int, url: str, key: str, value: str) -> Mapping[str, tuple[Any, str]]:
+        # Loads the HTTP client only for accounts that use it.
         from app.ingest.enrichment_api import Asker, NoAnswer, Question
 
         with self._lock:
-            asker = self._asker = self._asker or Asker(self._context.settings)
+            client = self._client = self._client or Asker(self._context.settings)
         try:
-            answer = asker.ask(Question(account_id, url, key, value))
-        except NoAnswer as wrong:
-            _log.warning("an augment's server said nothing", account=account_id, reason=str(wrong))
-            raise LookupError(str(wrong)) from None
+            answer = client.ask(Question(account_id, url, key, value))
+        except NoAnswer as exc:
+            _log.warning("an augment's API did not answer", account=account_id, reason=str(exc))
+            raise LookupError(str(exc)) from None
         return {name: (value, answer.raw[name]) for name, value in answer.value.items()}
 
-    def _row(self, account_id: int, augment: AugmentSnapshot, lookup: str) -> Sequence[str] | None:
+    def _find_row(self, account_id: int, augment: AugmentSnapshot, lookup: str) -> Sequence[str] | None:
         if augment.bytes > SMALL_FILE:
             with self._context.database.transaction() as connection:
                 return enrichment_files.find_augment_row(connection, account_id, augment.number, lookup)
-        return self._file(account_id, augment).get(lookup)
+        return self._load_file(account_id, augment).get(lookup)
 
-    def _file(self, account_id: int, augment: AugmentSnapshot) -> Rows:
-        """The rows of a small file by what they are looked up with. Should a newer one have come meanwhile, the account's
-        copy is stale and the event comes by again."""
-        place = (account_id, augment.number, augment.upload)
+    def _load_file(self, account_id: int, augment: AugmentSnapshot) -> Rows:
+        """The rows of a small file by lookup value. If the file was replaced meanwhile, the account snapshot is stale and
+        the event is built again."""
+        key = (account_id, augment.number, augment.upload)
         with self._lock:
-            known = self._files.get(place)
-        if known is not None:
-            return known[1]
+            cached = self._files.get(key)
+        if cached is not None:
+            return cached[1]
         with self._context.database.transaction() as connection:
             rows = dict(enrichment_files.list_augment_rows(connection, account_id, augment.number))
         with self._lock:
-            self._files[place] = (augment.bytes + 1_000, rows)
+            self._files[key] = (augment.bytes + 1_000, rows)
         return rows
 
 
-def _lookup(value: Any) -> str | None:
-    """What a value is looked up by: a text by itself, a whole number by its digits."""
+def _lookup_text(value: Any) -> str | None:
+    """The text that a value is looked up by: a string itself, an integer as its digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    return value if isinstance(value, str) and 1 <= len(value) <= _LONGEST_LOOKUP else None
+    return value if isinstance(value, str) and 1 <= len(value) <= _MAX_LOOKUP else None

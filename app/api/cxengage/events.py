@@ -25,7 +25,7 @@ from app.core.exact_json import ExactObject, object_text, read_object
 from app.core.ids import numbered, uuid7
 from app.core.models import Event, Receipt
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.enrichment import Augmenter
+from app.ingest.enrichment import Enricher
 from app.ingest.limechat.parser import check_headers
 from app.ingest.limechat.schemas import LONGEST
 from app.services import oauth_clients
@@ -87,7 +87,7 @@ def receive_object(
     """
     context: AppContext = current_app.extensions["context"]
     accounts: AccountCache = current_app.extensions["accounts"]
-    enricher: Augmenter = current_app.extensions["augmenter"]
+    enricher: Enricher = current_app.extensions["enricher"]
     found: tuple[ExactObject, Origin] | None = None
 
     def read_once(account: Account) -> tuple[ExactObject, Origin]:
@@ -105,7 +105,7 @@ def receive_object(
             if current is None or _attributes(current) == _attributes(account):
                 raise
             account, event = current, event_of(current, exact, context.clock(), origin)
-        return enricher.complete(account, event, account.snapshot.key_attribute)
+        return enricher.enrich(account, event, account.snapshot.key_attribute)
 
     def success(receipt: Receipt) -> Response:
         assert found is not None

@@ -1,4 +1,4 @@
-"""What augments know is seen by workflows, and what was sent stays what it was."""
+"""Workflows see what augments add; the stored event keeps the data that was sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.core.ids import uuid7
 from app.core.models import Event, Receipt
 from app.ingest import enrichment
 from app.ingest.account_cache import Account
-from app.ingest.enrichment import Augmenter
+from app.ingest.enrichment import Enricher
 from app.services import workflows
 from app.services.context import AppContext
 from app.services.cxengage.csv_file import read_csv
@@ -34,8 +34,8 @@ FILE = {"name": "Segments", "type": "file"}
 
 
 @pytest.fixture
-def augmenter(context: AppContext) -> Iterator[Augmenter]:
-    made = Augmenter(context)
+def enricher(context: AppContext) -> Iterator[Enricher]:
+    made = Enricher(context)
     yield made
     made.close()
 
@@ -45,9 +45,9 @@ def an_account(context: AppContext, tenant: Tenant) -> Account:
 
 
 def an_event(context: AppContext, tenant: Tenant, **data: Any) -> Event:
-    moment = context.clock()
+    now = context.clock()
     return Event(
-        id=uuid7(moment),
+        id=uuid7(now),
         account_id=tenant.account_id,
         event="order",
         distinct_id=str(data.get("custId", "101")),
@@ -55,13 +55,13 @@ def an_event(context: AppContext, tenant: Tenant, **data: Any) -> Event:
         data=data,
         data_json=json.dumps(data),
         extra_json=None,
-        received_at=moment,
+        received_at=now,
     )
 
 
-def completed(context: AppContext, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Event:
+def enriched(context: AppContext, tenant: Tenant, enricher: Enricher, **data: Any) -> Event:
     """An event as workflows see it."""
-    return augmenter.complete(an_account(context, tenant), an_event(context, tenant, **data), "custId")
+    return enricher.enrich(an_account(context, tenant), an_event(context, tenant, **data), "custId")
 
 
 def added(event: Event) -> Any:
@@ -80,11 +80,11 @@ def a_file(tenant: Tenant, raw: bytes = CSV, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize("value", [101, "101"])
-def test_the_row_of_the_first_columns_value_is_added(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter, value: Any
+def test_the_row_found_by_the_first_column_is_added(
+    context: AppContext, tenant: Tenant, enricher: Enricher, value: Any
 ) -> None:
     a_file(tenant)
-    event = completed(context, tenant, augmenter, custId=value, total=5)
+    event = enriched(context, tenant, enricher, custId=value, total=5)
     assert event.data == {"custId": value, "total": 5, "segment": "gold", "first-name": "Ryan"}
     assert added(event) == {"segment": "gold", "first-name": "Ryan"}
     assert json.loads(event.data_json) == {"custId": value, "total": 5}
@@ -93,89 +93,89 @@ def test_the_row_of_the_first_columns_value_is_added(
 @pytest.mark.parametrize(
     "data", [{"custId": "999"}, {"total": 5}, {"custId": None}, {"custId": True}, {"custId": [101]}]
 )
-def test_an_event_that_no_row_is_about_stays_as_it_is(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter, data: dict[str, Any]
+def test_an_event_without_a_matching_row_is_unchanged(
+    context: AppContext, tenant: Tenant, enricher: Enricher, data: dict[str, Any]
 ) -> None:
     a_file(tenant)
-    event = completed(context, tenant, augmenter, **data)
+    event = enriched(context, tenant, enricher, **data)
     assert (event.data, added(event), event.warnings) == (data, None, ())
 
 
-def test_a_column_named_as_the_first_overrides_what_was_sent(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+def test_a_second_column_with_the_name_of_the_first_overrides_the_sent_value(
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     a_file(tenant, b"username,username\nian,not-ian\n")
-    assert completed(context, tenant, augmenter, username="ian").data == {"username": "not-ian"}
+    assert enriched(context, tenant, enricher, username="ian").data == {"username": "not-ian"}
 
 
-def test_of_columns_with_one_name_the_later_one_counts(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+def test_the_last_of_several_columns_with_one_name_counts(
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     a_file(tenant, b"id,a,a\n1,first,second\n")
-    assert completed(context, tenant, augmenter, id=1).data == {"id": 1, "a": "second"}
+    assert enriched(context, tenant, enricher, id=1).data == {"id": 1, "a": "second"}
 
 
 def test_a_later_augment_sees_and_overrides_an_earlier_one(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     a_file(tenant, b"id,dealer,city\n1,D7,Oslo\n")
     a_file(tenant, b"dealer,city,boss\nD7,Bergen,Kari\n")
-    assert added(completed(context, tenant, augmenter, id=1)) == {"dealer": "D7", "city": "Bergen", "boss": "Kari"}
+    assert added(enriched(context, tenant, enricher, id=1)) == {"dealer": "D7", "city": "Bergen", "boss": "Kari"}
 
 
-def test_only_the_named_attributes_are_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_only_the_named_attributes_are_added(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     a_file(tenant, attributes=["segment"])
-    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "gold"}
+    assert added(enriched(context, tenant, enricher, custId=101)) == {"segment": "gold"}
 
 
-def test_a_large_file_is_asked_row_by_row(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter, monkeypatch: pytest.MonkeyPatch
+def test_a_large_file_is_queried_row_by_row(
+    context: AppContext, tenant: Tenant, enricher: Enricher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrichment, "SMALL_FILE", 10)
     a_file(tenant)
-    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "gold", "first-name": "Ryan"}
-    assert added(completed(context, tenant, augmenter, custId="nobody")) is None
+    assert added(enriched(context, tenant, enricher, custId=101)) == {"segment": "gold", "first-name": "Ryan"}
+    assert added(enriched(context, tenant, enricher, custId="nobody")) is None
 
 
-def test_cells_come_out_as_they_went_in(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_cells_are_returned_unchanged(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     cells = ["{}", "NULL", '"', "\\", '\\"', "a,b", "ü\n", "", " "]
     written = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
     raw = f"id,a,b,c,d,e,f,g,h,i\n1,{written}\n".encode()
     path = a_file(tenant, raw)
-    assert added(completed(context, tenant, augmenter, id=1)) == dict(zip("abcdefghi", cells, strict=True))
+    assert added(enriched(context, tenant, enricher, id=1)) == dict(zip("abcdefghi", cells, strict=True))
     assert read_csv(tenant.get(f"{path}/file").data) == read_csv(raw)
 
 
-def test_a_new_file_counts_for_the_next_event(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_new_file_applies_from_the_next_event(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     path = a_file(tenant)
-    assert added(completed(context, tenant, augmenter, custId=101))["segment"] == "gold"
+    assert added(enriched(context, tenant, enricher, custId=101))["segment"] == "gold"
     tenant.post(f"{path}/file", b"custId,segment\n101,lead\n", headers={"Content-Type": "text/csv"})
-    assert added(completed(context, tenant, augmenter, custId=101)) == {"segment": "lead"}
+    assert added(enriched(context, tenant, enricher, custId=101)) == {"segment": "lead"}
     tenant.delete(path)
-    assert added(completed(context, tenant, augmenter, custId=101)) is None
+    assert added(enriched(context, tenant, enricher, custId=101)) is None
 
 
-def test_another_tenants_file_says_nothing(
-    context: AppContext, tenant: Tenant, stranger: Tenant, augmenter: Augmenter
+def test_the_file_of_another_tenant_adds_nothing(
+    context: AppContext, tenant: Tenant, stranger: Tenant, enricher: Enricher
 ) -> None:
     a_file(tenant)
-    assert added(completed(context, stranger, augmenter, custId=101)) is None
+    assert added(enriched(context, stranger, enricher, custId=101)) is None
 
 
-def test_an_account_without_augments_asks_nobody(context: AppContext, tenant: Tenant) -> None:
+def test_an_account_without_augments_needs_no_query(context: AppContext, tenant: Tenant) -> None:
     account, event = an_account(context, tenant), an_event(context, tenant, custId=101)
-    assert Augmenter(replace_database(context)).complete(account, event, "custId") is event
+    assert Enricher(without_database(context)).enrich(account, event, "custId") is event
 
 
-def replace_database(context: AppContext) -> AppContext:
-    """A house whose Postgres is nowhere."""
+def without_database(context: AppContext) -> AppContext:
+    """The context with a database that cannot be reached."""
     return AppContext(replace(context.settings, database_url="postgresql://127.0.0.1:1/nowhere"))
 
 
 # The file itself
 
 
-def test_a_file_is_given_back(tenant: Tenant) -> None:
+def test_a_file_can_be_read_again(tenant: Tenant) -> None:
     path = tenant.post("/augments", FILE).json["id"]
     assert tenant.get(f"/augments/{path}/file").status_code == 404
     answer = tenant.post(f"/augments/{path}/file", data={"file": (BytesIO(CSV), "1.csv")})
@@ -183,12 +183,12 @@ def test_a_file_is_given_back(tenant: Tenant) -> None:
         200,
         {"id": "AU1", "columns": ["custId", "segment", "first-name"], "rows": 2},
     )
-    given = tenant.get(f"/augments/{path}/file")
-    assert (given.data, given.content_type) == (CSV, "text/csv; charset=utf-8")
+    downloaded = tenant.get(f"/augments/{path}/file")
+    assert (downloaded.data, downloaded.content_type) == (CSV, "text/csv; charset=utf-8")
 
 
 @pytest.mark.parametrize(
-    ("raw", "kind", "status", "told"),
+    ("raw", "kind", "status", "message"),
     [
         (b"custId,segment\n1\n", "text/csv", 400, "line 2: has 1 cells"),
         (b"x" * (5 * 1024 * 1024 + 1), "text/csv", 413, "larger than 5242880 bytes"),
@@ -199,15 +199,15 @@ def test_a_file_is_given_back(tenant: Tenant) -> None:
          "file: is missing"),
     ],
 )  # fmt: skip
-def test_a_broken_file_changes_nothing(tenant: Tenant, raw: bytes, kind: str, status: int, told: str) -> None:
+def test_a_broken_file_changes_nothing(tenant: Tenant, raw: bytes, kind: str, status: int, message: str) -> None:
     path = a_file(tenant)
     answer = tenant.post(f"{path}/file", raw, headers={"Content-Type": kind})
     assert answer.status_code == status
-    assert told in answer.json["error"]
+    assert message in answer.json["error"]
     assert tenant.get(f"{path}/file").data == CSV
 
 
-def test_an_api_has_no_file_and_nobody_has_another_tenants(tenant: Tenant, stranger: Tenant) -> None:
+def test_an_api_augment_has_no_file_and_files_of_other_tenants_are_not_found(tenant: Tenant, stranger: Tenant) -> None:
     tenant.post("/augments", {"name": "x", "type": "api", "url": "http://127.0.0.1:1/"})
     csv = {"Content-Type": "text/csv"}
     assert tenant.post("/augments/AU1/file", CSV, headers=csv).status_code == 400
@@ -215,18 +215,18 @@ def test_an_api_has_no_file_and_nobody_has_another_tenants(tenant: Tenant, stran
     assert stranger.get("/augments/AU1/file").status_code == 404
 
 
-def test_a_file_of_many_rows_is_taken(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_file_of_100000_rows_is_accepted(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     rows = "".join(f"{number},s{number % 7}\n" for number in range(100_000))
     a_file(tenant, f"custId,segment\n{rows}".encode())
-    assert added(completed(context, tenant, augmenter, custId=99_999)) == {"segment": "s4"}
+    assert added(enriched(context, tenant, enricher, custId=99_999)) == {"segment": "s4"}
 
 
 # From acceptance to the run
 
 
-def accepted(context: AppContext, tenant: Tenant, augmenter: Augmenter, **data: Any) -> Receipt:
+def accepted(context: AppContext, tenant: Tenant, enricher: Enricher, **data: Any) -> Receipt:
     event = an_event(context, tenant, **data)
-    return accept(context, an_account(context, tenant), lambda account: augmenter.complete(account, event, "custId"))
+    return accept(context, an_account(context, tenant), lambda account: enricher.enrich(account, event, "custId"))
 
 
 def stored(context: AppContext, receipt: Receipt) -> tuple[Any, ...]:
@@ -237,9 +237,7 @@ def stored(context: AppContext, receipt: Receipt) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def test_workflows_match_and_write_what_augments_added(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
-) -> None:
+def test_workflows_match_and_use_the_added_fields(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     a_file(tenant)
     workflows.apply_workflow(
         context,
@@ -249,8 +247,8 @@ def test_workflows_match_and_write_what_augments_added(
             steps=[{"log": "{{ data['first-name'] }} is {{ data.segment }}"}],
         ),
     )
-    assert accepted(context, tenant, augmenter, custId=201).runs == ()
-    receipt = accepted(context, tenant, augmenter, custId=101, price=1)
+    assert accepted(context, tenant, enricher, custId=201).runs == ()
+    receipt = accepted(context, tenant, enricher, custId=101, price=1)
     assert stored(context, receipt) == (
         '{"price": 1, "custId": 101}',
         '{"segment": "gold", "first-name": "Ryan"}',
@@ -262,30 +260,32 @@ def test_workflows_match_and_write_what_augments_added(
     assert step["output"] == {"text": "Ryan is gold"}
 
 
-def test_the_printed_query_finds_what_was_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_the_documented_query_finds_the_added_fields(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     a_file(tenant)
-    accepted(context, tenant, augmenter, custId=999)
-    accepted(context, tenant, augmenter, custId=101)
-    told = (Path(__file__).resolve().parents[3] / "docs/sql.md").read_text("utf-8").partition("## Beside the ten")[2]
-    (query,) = re.findall(r"```sql\n(.*?)```", told, re.DOTALL)
+    accepted(context, tenant, enricher, custId=999)
+    accepted(context, tenant, enricher, custId=101)
+    page = (Path(__file__).resolve().parents[3] / "docs/sql.md").read_text("utf-8").partition("## Beside the ten")[2]
+    (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(query.replace(":account", "%(id)s"), {"id": tenant.account_id}).all()
     assert [(row.data, row.augmented["segment"]) for row in rows] == [({"custId": 101}, "gold")]
 
 
-def test_a_pattern_of_several_events_sees_it_too(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_pattern_of_several_events_sees_the_added_fields(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
     a_file(tenant)
     leaf = {"event": "order", "where": 'data.segment == "gold"'}
     workflows.apply_workflow(
         context, tenant.account_id, a_workflow(on={"times": 2, "of": leaf, "within": "1h"}, steps=[{"log": "twice"}])
     )
-    assert accepted(context, tenant, augmenter, custId=101).runs == ()
-    assert len(accepted(context, tenant, augmenter, custId=101).runs) == 1
+    assert accepted(context, tenant, enricher, custId=101).runs == ()
+    assert len(accepted(context, tenant, enricher, custId=101).runs) == 1
 
 
 @pytest.mark.parametrize("key", [{}, {"key": "data.custId"}])
-def test_runs_wait_for_what_augments_added(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter, key: dict[str, str]
+def test_waiting_runs_see_the_added_fields(
+    context: AppContext, tenant: Tenant, enricher: Enricher, key: dict[str, str]
 ) -> None:
     a_file(tenant)
     waits = {
@@ -296,20 +296,20 @@ def test_runs_wait_for_what_augments_added(
     workflows.apply_workflow(
         context, tenant.account_id, a_workflow(**key, on={"event": "order", "where": "data.first"}, steps=[waits])
     )
-    (run,) = accepted(context, tenant, augmenter, custId=101, first=True).runs
+    (run,) = accepted(context, tenant, enricher, custId=101, first=True).runs
     assert carry(context, tenant.account_id, str(run))["status"] == "running"
-    later = accepted(context, tenant, augmenter, custId=101, first=False)
+    later = accepted(context, tenant, enricher, custId=101, first=False)
     wake(context, tenant.account_id, str(later.id))
     assert rows_of(context, "steps", tenant.account_id, str(run))[0]["output"]["data"]["segment"] == "gold"
 
 
-def test_a_file_that_came_meanwhile_is_seen_by_the_event(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+def test_a_file_uploaded_after_the_snapshot_was_loaded_is_used(
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     old = an_account(context, tenant)
     a_file(tenant)
     event = an_event(context, tenant, custId=101)
-    receipt = accept(context, old, lambda account: augmenter.complete(account, event, "custId"))
+    receipt = accept(context, old, lambda account: enricher.enrich(account, event, "custId"))
     assert stored(context, receipt)[1] == '{"segment": "gold", "first-name": "Ryan"}'
 
 
@@ -321,26 +321,26 @@ def an_api(tenant: Tenant, url: str, **fields: Any) -> None:
     assert answer.status_code == 201, answer.data
 
 
-def test_an_api_is_asked_for_the_subject_and_kept_for_a_while(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+def test_an_api_is_called_with_the_subject_and_its_answer_is_cached(
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     body = b'{"segment": "gold", "balance": 12345678901234567890.10, "tags": ["a"], "custId": 7}'
     with a_destination(Answer(body=body)) as crm:
         an_api(tenant, f"{crm.url}/customer?by=us", attributes=["segment", "balance", "nothing"])
-        events = [completed(context, tenant, augmenter, custId="Ä & b") for _ in range(3)]
+        events = [enriched(context, tenant, enricher, custId="Ä & b") for _ in range(3)]
     assert [call.path for call in crm.calls] == ["/customer?by=us&custId=%C3%84+%26+b"]
     assert [event.augmented_json for event in events] == ['{"segment":"gold","balance":12345678901234567890.10}'] * 3
 
 
-def test_what_an_api_does_not_know_is_not_added(context: AppContext, tenant: Tenant, augmenter: Augmenter) -> None:
+def test_a_404_from_an_api_adds_nothing(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
     with a_destination(Answer(status=404)) as crm:
         an_api(tenant, crm.url)
-        event = completed(context, tenant, augmenter, custId="1")
+        event = enriched(context, tenant, enricher, custId="1")
     assert (added(event), event.warnings) == (None, ())
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (Answer(status=500), "answered 500"),
         (Answer(status=302, headers=(("Location", "http://example.com/"),)), "answered 302"),
@@ -350,33 +350,33 @@ def test_what_an_api_does_not_know_is_not_added(context: AppContext, tenant: Ten
         (Answer(body=b'{"a": "' + b"x" * 70_000 + b'"}'), "answered with 65536 bytes or more"),
     ],
 )
-def test_an_event_is_taken_without_what_an_api_fails_to_say(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter, answer: Answer, told: str
+def test_an_event_is_accepted_with_a_warning_when_an_api_fails(
+    context: AppContext, tenant: Tenant, enricher: Enricher, answer: Answer, message: str
 ) -> None:
     with a_destination(answer) as crm:
         an_api(tenant, crm.url)
-        receipt = accepted(context, tenant, augmenter, custId="1")
-    data, what, warnings = stored(context, receipt)
-    assert (data, what) == ('{"custId": "1"}', None)
+        receipt = accepted(context, tenant, enricher, custId="1")
+    data, augmented, warnings = stored(context, receipt)
+    assert (data, augmented) == ('{"custId": "1"}', None)
     (warning,) = warnings
     assert warning.startswith("AU1: 127.0.0.1:")
-    assert told in warning
-    assert warning.endswith("; the event was taken without it")
+    assert message in warning
+    assert warning.endswith("; the event was accepted without it")
 
 
-def test_private_networks_are_not_asked(context: AppContext, tenant: Tenant) -> None:
+def test_private_networks_are_not_called(context: AppContext, tenant: Tenant) -> None:
     strict = AppContext(replace(context.settings, allowed_private_targets=()))
-    augmenter = Augmenter(strict)
+    enricher = Enricher(strict)
     with a_destination() as crm:
         an_api(tenant, f"http://localhost:{crm.server_port}/")
-        event = completed(context, tenant, augmenter, custId="1")
-        augmenter.close()
+        event = enriched(context, tenant, enricher, custId="1")
+        enricher.close()
     assert crm.calls == []
     assert "is a loopback address and must not be called" in event.warnings[0]
 
 
 class _Silent(BaseHTTPRequestHandler):
-    """Says nothing until the test is over."""
+    """Does not answer before the test ends."""
 
     over = Flag()
 
@@ -387,8 +387,8 @@ class _Silent(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_hangs_costs_half_a_second_and_then_nothing(
-    context: AppContext, tenant: Tenant, augmenter: Augmenter
+def test_a_hanging_server_costs_half_a_second_per_event_until_its_circuit_opens(
+    context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
     server.daemon_threads = True
@@ -396,8 +396,8 @@ def test_a_server_that_hangs_costs_half_a_second_and_then_nothing(
     thread.start()
     try:
         an_api(tenant, f"http://127.0.0.1:{server.server_port}/")
-        events = [completed(context, tenant, augmenter, custId=str(number)) for number in range(5)]
-        left_alone = [completed(context, tenant, augmenter, custId=str(number)) for number in range(10)]
+        events = [enriched(context, tenant, enricher, custId=str(number)) for number in range(5)]
+        left_alone = [enriched(context, tenant, enricher, custId=str(number)) for number in range(10)]
     finally:
         _Silent.over.set()
         server.shutdown()
