@@ -14,15 +14,15 @@ from typing import Any
 import structlog
 
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
-from app.actions.circuit_breaker import HeldBack
-from app.actions.context import Action, Situation, Unfit
+from app.actions.circuit_breaker import Deferred
+from app.actions.context import Action, ActionContext, ActionError
 from app.actions.http_response import storable
 from app.actions.templates.render import TemplateError, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
 from app.core.models import Outcome
 
-__all__ = ["ACTIONS", "Action", "Situation", "perform"]
+__all__ = ["ACTIONS", "Action", "ActionContext", "perform"]
 
 ACTIONS: Mapping[str, Action] = {
     "http": http,
@@ -40,31 +40,31 @@ _GRACE = 2.0
 _log = structlog.get_logger()
 
 
-async def perform(step: Mapping[str, Any], situation: Situation) -> Outcome:
+async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
     """Make one attempt of a step that is an action. Never raises for what happens outside or in the action; only
     cancelling goes through."""
     verb = next(name for name in step if name in ACTIONS)
-    strict = step.get("strict", situation.run.document.get("strict", False))
-    names = prepare({**situation.names, "now": situation.now}, strict=strict)
-    outcome = await _attempt(verb, step[verb], replace(situation, names=names))
+    strict = step.get("strict", context.run.document.get("strict", False))
+    names = prepare({**context.names, "now": context.now}, strict=strict)
+    outcome = await _attempt(verb, step[verb], replace(context, names=names))
     return outcome if outcome.error is None else replace(outcome, error=storable(outcome.error))
 
 
-async def _attempt(verb: str, fields: Any, situation: Situation) -> Outcome:
+async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     try:
-        async with asyncio.timeout(situation.timeout + _GRACE):
-            return await ACTIONS[verb].act(fields, situation)
+        async with asyncio.timeout(context.timeout + _GRACE):
+            return await ACTIONS[verb].act(fields, context)
     except TemplateError as wrong:
         return Outcome("failed", error=str(wrong), error_class="template")
-    except Unfit as wrong:
+    except ActionError as wrong:
         return Outcome("failed", error=str(wrong), error_class=wrong.error_class)
-    except HeldBack as held:
-        return held.outcome()
+    except Deferred as deferred:
+        return deferred.outcome()
     except SettingsError as wrong:
         return Outcome("retry", error=str(wrong), error_class="encryption_key")
     except TimeoutError:
-        spent = write_duration(situation.timeout)
+        spent = write_duration(context.timeout)
         return Outcome("retry", error=f"not done within {spent}", error_class="timeout")
     except Exception as wrong:
-        _log.exception("an action broke", action=verb, run=str(situation.run.id), account=situation.run.account_id)
+        _log.exception("an action broke", action=verb, run=str(context.run.id), account=context.run.account_id)
         return Outcome("retry", error=f"{type(wrong).__name__}: {wrong}"[:500], error_class="bug")

@@ -3,7 +3,7 @@
 Kept in the worker's memory by account and place (host and port), so that no account suffers from another's destination.
 
 * A destination holds at most a quarter of the worker's places, an account at most three quarters. A run that finds them
-  taken waits for one where it stands only if that is a matter of a moment; else it goes back to the queue (`HeldBack`),
+  taken waits for one where it stands only if that is a matter of a moment; else it goes back to the queue (`Deferred`),
   due when its turn should come.
 * After several failures in a row (no connection, no answer in time, 5xx) a destination's circuit opens: nobody calls it
   for a while. Then one call is let through; if it fails too the circuit opens again, for twice as long.
@@ -34,7 +34,7 @@ _MOST_REMEMBERED = 10_000
 Key = tuple[int, str]
 
 
-class HeldBack(Exception):
+class Deferred(Exception):
     """No call now: try again in `seconds`. No attempt was made, and none is to be counted."""
 
     def __init__(self, error_class: str, reason: str, seconds: float) -> None:
@@ -53,7 +53,7 @@ class Visit:
 
     began: float
     is_probe: bool
-    went_well: bool | None = None
+    succeeded: bool | None = None
 
 
 class _Line:
@@ -138,7 +138,7 @@ class _Destination:
         return self.openings > 0
 
 
-class Destinations:
+class CircuitBreakers:
     """All destinations of one worker that works on `concurrency` runs at a time."""
 
     def __init__(
@@ -156,8 +156,8 @@ class Destinations:
         self._accounts: dict[int, _Line] = {}
 
     @asynccontextmanager
-    async def visit(self, account_id: int, place: str) -> AsyncIterator[Visit]:
-        """Hold one of the places at `place` (host:port) for the length of the block; raises HeldBack."""
+    async def permit(self, account_id: int, place: str) -> AsyncIterator[Visit]:
+        """Hold one of the places at `place` (host:port) for the length of the block; raises Deferred."""
         destination = self._find((account_id, place))
         self._mind_the_circuit(destination, place)
         async with self._a_place_of(account_id) as account:
@@ -165,11 +165,11 @@ class Destinations:
                 raise self._sent_away(destination, place)
             try:
                 self._mind_the_circuit(destination, place)
-                visit = self._begin(destination, account)
+                permit = self._begin(destination, account)
                 try:
-                    yield visit
+                    yield permit
                 finally:
-                    self._end(destination, account, visit)
+                    self._end(destination, account, permit)
             finally:
                 destination.line.give_back()
 
@@ -179,7 +179,7 @@ class Destinations:
         try:
             if not await line.take():
                 reason = f"the account has {line.places} calls under way already, as many as it may have"
-                raise HeldBack("busy", reason, self._random.uniform(0.5, 1.5))
+                raise Deferred("busy", reason, self._random.uniform(0.5, 1.5))
             try:
                 yield line
             finally:
@@ -201,19 +201,19 @@ class Destinations:
         broken = {key: one for key, one in self._known.items() if one.is_broken()}
         self._known = {**broken, **busy} if len(broken) < _MOST_REMEMBERED // 2 else busy
 
-    def _sent_away(self, destination: _Destination, place: str) -> HeldBack:
+    def _sent_away(self, destination: _Destination, place: str) -> Deferred:
         """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
         now, each = self._clock(), destination.line.outlook()
         turn = max(destination.next_turn, now + min(each, _LONG)) + each / self.places
         destination.next_turn = min(turn, now + LONGEST_TURN)
         seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
         reason = f"{place} has {self.places} calls under way already, as many as it may have"
-        return HeldBack("busy", reason, max(0.1, seconds))
+        return Deferred("busy", reason, max(0.1, seconds))
 
     # Circuits
 
     def _mind_the_circuit(self, destination: _Destination, place: str) -> None:
-        """Raise HeldBack while the circuit is open, and while somebody tries out whether it may be closed."""
+        """Raise Deferred while the circuit is open, and while somebody tries out whether it may be closed."""
         if not destination.is_broken():
             return
         left = destination.open_until - self._clock()
@@ -226,33 +226,33 @@ class Destinations:
             raise _left_alone(place, destination.failures, seconds)
 
     def _begin(self, destination: _Destination, account: _Line) -> Visit:
-        visit = Visit(self._clock(), is_probe=destination.is_broken())
-        destination.probing |= visit.is_probe
-        destination.line.visits.append(visit)
-        account.visits.append(visit)
-        return visit
+        permit = Visit(self._clock(), is_probe=destination.is_broken())
+        destination.probing |= permit.is_probe
+        destination.line.visits.append(permit)
+        account.visits.append(permit)
+        return permit
 
-    def _end(self, destination: _Destination, account: _Line, visit: Visit) -> None:
-        destination.line.visits.remove(visit)
-        account.visits.remove(visit)
-        if visit.is_probe:
+    def _end(self, destination: _Destination, account: _Line, permit: Visit) -> None:
+        destination.line.visits.remove(permit)
+        account.visits.remove(permit)
+        if permit.is_probe:
             destination.probing = False
-        if visit.went_well is None:
+        if permit.succeeded is None:
             return
         now = self._clock()
-        destination.line.learn(now - visit.began)
-        account.learn(now - visit.began)
-        if not visit.went_well:
-            self._count_failure(destination, visit, now)
+        destination.line.learn(now - permit.began)
+        account.learn(now - permit.began)
+        if not permit.succeeded:
+            self._count_failure(destination, permit, now)
             return
         if destination.is_broken():
             destination.next_turn = now
         destination.failures = destination.openings = 0
 
-    def _count_failure(self, destination: _Destination, visit: Visit, now: float) -> None:
+    def _count_failure(self, destination: _Destination, permit: Visit, now: float) -> None:
         destination.failures += 1
         # Calls that were under way when it opened tell nothing new.
-        if destination.failures < FAILURES_IN_A_ROW or (destination.is_broken() and not visit.is_probe):
+        if destination.failures < FAILURES_IN_A_ROW or (destination.is_broken() and not permit.is_probe):
             return
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(destination.openings, 10))
         destination.openings += 1
@@ -260,6 +260,6 @@ class Destinations:
         destination.open_until = now + pause * self._random.uniform(0.8, 1.2)
 
 
-def _left_alone(place: str, failures: int, seconds: float) -> HeldBack:
+def _left_alone(place: str, failures: int, seconds: float) -> Deferred:
     told = f"{place} failed {failures} times in a row and is left alone for now; next try in {write_duration(seconds)}"
-    return HeldBack("circuit_open", told, seconds)
+    return Deferred("circuit_open", told, seconds)

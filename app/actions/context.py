@@ -10,13 +10,13 @@ from uuid import UUID
 
 import aiohttp
 
-from app.actions.circuit_breaker import Destinations
+from app.actions.circuit_breaker import CircuitBreakers
 from app.core.config import Settings
 from app.core.models import Outcome, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class ActionContext:
     """One attempt: the run and the names its templates see, the key that stays the same over all attempts of the step,
     how many seconds the attempt may take, the moment (aware) it is made, and the way out: the session (of `outbound`)
     that it goes out with, what is known of the destinations, and the settings.
@@ -33,23 +33,23 @@ class Situation:
     timeout: float
     now: datetime
     session: aiohttp.ClientSession
-    destinations: Destinations
+    circuit_breakers: CircuitBreakers
     settings: Settings = field(repr=False)
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
     keep_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
 
     def credentials(self, kind: str) -> Mapping[str, str]:
-        """The fields of the account's integration of a kind; raises Unfit when it has none."""
+        """The fields of the account's integration of a kind; raises ActionError when it has none."""
         fields = self.integration(kind)
         if fields is None:
-            raise Unfit(
+            raise ActionError(
                 "not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` makes one"
             )
         return fields
 
 
-class Unfit(Exception):
+class ActionError(Exception):
     """An attempt that cannot be made as it is, however often it is tried."""
 
     def __init__(self, error_class: str, message: str) -> None:
@@ -64,7 +64,7 @@ class Action(Protocol):
         """All that is wrong with what an author wrote under the action's name, as (path, message)."""
         ...
 
-    async def act(self, fields: Any, situation: Situation) -> Outcome:
+    async def act(self, fields: Any, context: ActionContext) -> Outcome:
         """Make one attempt with checked fields. Trouble that can be expected is an Outcome, never an exception;
-        TemplateError, Unfit and HeldBack may be raised."""
+        TemplateError, ActionError and Deferred may be raised."""
         ...

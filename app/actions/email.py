@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosmtplib
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_addresses, check_names, check_text, text_schema
 from app.actions.http_call import KEPT_OF_ANSWER, detail
 from app.actions.http_request import KEPT, sendable
@@ -101,15 +101,15 @@ class _Letter:
         return {"method": "SEND", "url": self.url, "headers": headers, "body": text}
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = situation.credentials("smtp")
-    letter = _write(fields, situation, account)
+    account = context.credentials("smtp")
+    letter = _write(fields, context, account)
     place = f"{account['host']}:{smtp_port(account)}"
     began = time.perf_counter()
-    async with situation.destinations.visit(situation.run.account_id, place) as visit:
-        outcome = await _sent(letter, situation, account, place)
-        visit.went_well = _has_answered(outcome)
+    async with context.circuit_breakers.permit(context.run.account_id, place) as permit:
+        outcome = await _sent(letter, context, account, place)
+        permit.succeeded = _has_answered(outcome)
     spent = round((time.perf_counter() - began) * 1000)
     answer = None if outcome.response is None else {**outcome.response, "ms": spent}
     return _without_password(replace(outcome, request=letter.kept(), response=answer), account.get("password"))
@@ -132,54 +132,54 @@ def _without_password(outcome: Outcome, password: str | None) -> Outcome:
 # Writing
 
 
-def _write(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> _Letter:
-    """The message; raises Unfit and TemplateError."""
+def _write(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> _Letter:
+    """The message; raises ActionError and TemplateError."""
     message = EmailMessage(policy=_WIRE)
-    sender = _address(fields.get("from", account["from"]), "from", situation)
+    sender = _address(fields.get("from", account["from"]), "from", context)
     message["From"] = sender
-    to = _addresses(fields["to"], "to", situation)
+    to = _addresses(fields["to"], "to", context)
     message["To"] = to
-    cc = _addresses(fields.get("cc", []), "cc", situation)
+    cc = _addresses(fields.get("cc", []), "cc", context)
     if cc:
         message["Cc"] = cc
     if "reply_to" in fields:
-        message["Reply-To"] = _addresses(fields["reply_to"], "reply_to", situation)
-    message["Subject"] = _line(render(fields["subject"], situation.names))
-    message["Date"] = situation.now
-    message["Message-ID"] = f"<{situation.idempotency_key}.signalbox@{sender.domain}>"
+        message["Reply-To"] = _addresses(fields["reply_to"], "reply_to", context)
+    message["Subject"] = _line(render(fields["subject"], context.names))
+    message["Date"] = context.now
+    message["Message-ID"] = f"<{context.idempotency_key}.signalbox@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
-    _fill(message, fields, situation)
+    _fill(message, fields, context)
     recipients = tuple(dict.fromkeys(one.addr_spec for one in (*to, *cc)))
     if len(recipients) > MOST_RECIPIENTS:
-        raise Unfit("bad_address", f"{len(recipients)} recipients; {MOST_RECIPIENTS} are allowed")
+        raise ActionError("bad_address", f"{len(recipients)} recipients; {MOST_RECIPIENTS} are allowed")
     return _Letter(sender.addr_spec, recipients, message, f"smtp://{account['host']}:{smtp_port(account)}")
 
 
-def _fill(message: EmailMessage, fields: Mapping[str, Any], situation: Situation) -> None:
+def _fill(message: EmailMessage, fields: Mapping[str, Any], context: ActionContext) -> None:
     texts = [
-        (kind, sendable(render(fields[name], situation.names, as_html=name == "html")))
+        (kind, sendable(render(fields[name], context.names, as_html=name == "html")))
         for name, kind in (("text", "plain"), ("html", "html"))
         if name in fields
     ]
     if not any(text.strip() for _, text in texts):
-        raise Unfit("bad_text", "the message is empty")
+        raise ActionError("bad_text", "the message is empty")
     (kind, text), *further = texts
     message.set_content(text, subtype=kind)
     for kind, text in further:
         message.add_alternative(text, subtype=kind)
 
 
-def _addresses(value: Any, name: str, situation: Situation) -> list[Address]:
+def _addresses(value: Any, name: str, context: ActionContext) -> list[Address]:
     if not isinstance(value, list):
-        return [_address(value, name, situation)]
-    return [_address(member, f"{name}[{index}]", situation) for index, member in enumerate(value)]
+        return [_address(value, name, context)]
+    return [_address(member, f"{name}[{index}]", context) for index, member in enumerate(value)]
 
 
-def _address(template: Text, name: str, situation: Situation) -> Address:
+def _address(template: Text, name: str, context: ActionContext) -> Address:
     try:
-        return read_email(render(template, situation.names))
+        return read_email(render(template, context.names))
     except ValueError as wrong:
-        raise Unfit("bad_address", f"{name}: {wrong}") from None
+        raise ActionError("bad_address", f"{name}: {wrong}") from None
 
 
 def _line(text: str) -> str:
@@ -191,11 +191,11 @@ def _line(text: str) -> str:
 # Sending
 
 
-async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str], place: str) -> Outcome:
+async def _sent(letter: _Letter, context: ActionContext, account: Mapping[str, str], place: str) -> Outcome:
     connection = _Connection()
     try:
-        async with asyncio.timeout(situation.timeout):
-            client = await connection.open(situation, account)
+        async with asyncio.timeout(context.timeout):
+            client = await connection.open(context, account)
             return await _hand_over(client, letter)
     except RefusedTarget as wrong:
         return Outcome("failed", error=str(wrong), error_class="refused_target")
@@ -203,7 +203,7 @@ async def _sent(letter: _Letter, situation: Situation, account: Mapping[str, str
         return _complaint(answer, place)
     # aiosmtplib's are time-outs as well.
     except TimeoutError:
-        told = f"{place} did not take the message within {write_duration(situation.timeout)}"
+        told = f"{place} did not take the message within {write_duration(context.timeout)}"
         return Outcome("retry", error=told, error_class="timeout")
     except (aiosmtplib.SMTPConnectError, OSError) as wrong:
         cause = wrong.__cause__ or wrong
@@ -223,16 +223,16 @@ class _Connection:
         self._client: aiosmtplib.SMTP | None = None
         self._transports: list[asyncio.BaseTransport | None] = []
 
-    async def open(self, situation: Situation, account: Mapping[str, str]) -> aiosmtplib.SMTP:
+    async def open(self, context: ActionContext, account: Mapping[str, str]) -> aiosmtplib.SMTP:
         """Connect to an address that may be dialled, secure the connection, and log in."""
         security, port = account.get("security", "starttls"), smtp_port(account)
         trust = None if security == "none" else await asyncio.to_thread(_trust, account.get("ca"))
         self._client = client = aiosmtplib.SMTP(
             hostname=account["host"],
-            sock=await dial(situation.session, account["host"], port),
+            sock=await dial(context.session, account["host"], port),
             # Not asked of the machine's name servers, which may take their time.
             local_hostname="localhost",
-            timeout=situation.timeout,
+            timeout=context.timeout,
             use_tls=security == "tls",
             start_tls=False,
             tls_context=trust,

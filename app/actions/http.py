@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import is_blank, is_scalar, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import BODILESS, METHODS, header_mistake, make_request, read_url, target_of
@@ -70,7 +70,7 @@ def _check_url(text: Any, path: str) -> list[tuple[str, str]]:
     if not errors and isinstance(text, str) and "{" not in text:
         try:
             read_url(text)
-        except Unfit as wrong:
+        except ActionError as wrong:
             errors.append((path, str(wrong)))
     return errors
 
@@ -89,12 +89,12 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> list[tuple[st
     return errors
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Make the call once, unless its target has been disabled. A 410 disables it."""
-    request = make_request(fields, situation)
+    request = make_request(fields, context)
     target = target_of(request.url)
-    if (reason := situation.disabled.get(target)) is not None:
+    if (reason := context.disabled.get(target)) is not None:
         error = f"{target} is disabled ({reason}); `flask target enable` lets it be called again"
         return Outcome("failed", request=request.kept(), error=error, error_class="target_disabled")
-    outcome = await call(request, situation, lambda status, headers, body, now: judge(status, headers, now))
+    outcome = await call(request, context, lambda status, headers, body, now: judge(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from app.actions.context import Situation
+from app.actions.context import ActionContext
 from app.actions.http_request import Request
 from app.actions.http_response import read_answer, storable
 from app.actions.http_session import RefusedTarget, read_body
@@ -29,11 +29,11 @@ KEPT_OF_ANSWER = 2_048
 Judge = Callable[[int, Mapping[str, str], Any, datetime], Outcome]
 
 
-async def call(request: Request, situation: Situation, judge: Judge) -> Outcome:
-    """Make the call once; raises HeldBack when the destination is to be left alone now."""
-    async with situation.destinations.visit(situation.run.account_id, _place(request)) as visit:
-        outcome = await _exchange(request, situation, judge)
-        visit.went_well = _has_answered(outcome)
+async def call(request: Request, context: ActionContext, judge: Judge) -> Outcome:
+    """Make the call once; raises Deferred when the destination is to be left alone now."""
+    async with context.circuit_breakers.permit(context.run.account_id, _place(request)) as permit:
+        outcome = await _exchange(request, context, judge)
+        permit.succeeded = _has_answered(outcome)
     return outcome
 
 
@@ -49,19 +49,19 @@ def _has_answered(outcome: Outcome) -> bool | None:
     return outcome.error_class != "timeout" and status < 500
 
 
-async def _exchange(request: Request, situation: Situation, judge: Judge) -> Outcome:
+async def _exchange(request: Request, context: ActionContext, judge: Judge) -> Outcome:
     answer: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
-        async with asyncio.timeout(situation.timeout), _send(situation.session, request) as response:
+        async with asyncio.timeout(context.timeout), _send(context.session, request) as response:
             answer = {"status": response.status}
             raw = await read_body(response)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as wrong:
-        return replace(_trouble(wrong, request, situation.timeout), request=request.kept(), response=answer)
+        return replace(_trouble(wrong, request, context.timeout), request=request.kept(), response=answer)
     spent = round((time.perf_counter() - began) * 1000)
     text = _without(request.secrets, storable(raw.decode("utf-8", "replace")))
     output = read_answer(response.status, response.headers, text)
-    outcome = judge(response.status, response.headers, output["body"], situation.now)
+    outcome = judge(response.status, response.headers, output["body"], context.now)
     return replace(
         outcome,
         output=output if outcome.kind == "done" else {},

@@ -18,7 +18,7 @@ import msgspec
 from standardwebhooks import Webhook
 from yarl import URL
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.http_response import storable
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
@@ -81,23 +81,23 @@ class Request:
 
 
 def read_url(text: str) -> URL:
-    """A URL that can be called; raises Unfit with what is wrong with it."""
+    """A URL that can be called; raises ActionError with what is wrong with it."""
     text = text.strip()
     if len(text) > LONGEST_URL:
-        raise Unfit("bad_url", f"the URL has {len(text)} characters; {LONGEST_URL} are allowed")
+        raise ActionError("bad_url", f"the URL has {len(text)} characters; {LONGEST_URL} are allowed")
     if any(letter <= " " or letter == "\x7f" for letter in text):
-        raise Unfit("bad_url", "the URL contains spaces or control characters; the filter url_encode helps")
+        raise ActionError("bad_url", "the URL contains spaces or control characters; the filter url_encode helps")
     try:
         url = URL(text)
         scheme, host, _ = url.scheme, url.host, url.port
     except ValueError as wrong:
-        raise Unfit("bad_url", f"the URL cannot be read: {wrong}"[:300]) from None
+        raise ActionError("bad_url", f"the URL cannot be read: {wrong}"[:300]) from None
     if scheme not in ("http", "https"):
-        raise Unfit("bad_url", "the URL has to begin with https:// or http://")
+        raise ActionError("bad_url", "the URL has to begin with https:// or http://")
     if not host or len(host) > 253 or any(len(label) > 63 for label in host.split(".")):
-        raise Unfit("bad_url", "the URL names no host, or one that is too long")
+        raise ActionError("bad_url", "the URL names no host, or one that is too long")
     if url.user is not None or url.password is not None:
-        raise Unfit("bad_url", "credentials do not belong into a URL; send them in the header Authorization")
+        raise ActionError("bad_url", "credentials do not belong into a URL; send them in the header Authorization")
     return url
 
 
@@ -129,31 +129,31 @@ def header_mistake(name: Any, *, with_body: bool) -> str | None:
     return None
 
 
-def make_request(fields: Mapping[str, Any], situation: Situation) -> Request:
-    """Render and sign; raises Unfit and TemplateError."""
+def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
+    """Render and sign; raises ActionError and TemplateError."""
     method = fields.get("method", "POST")
-    url = read_url(render(fields["url"], situation.names))
-    body, kind = _make_body(fields, method, situation)
+    url = read_url(render(fields["url"], context.names))
+    body, kind = _make_body(fields, method, context)
     headers = {} if kind is None else {"Content-Type": kind}
-    for name, value in _rendered_headers(fields.get("headers", {}), situation.names):
+    for name, value in _rendered_headers(fields.get("headers", {}), context.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
-    return Request(method, url, {**headers, **PLAIN, **_signed(body, situation)}, body.encode())
+    return Request(method, url, {**headers, **PLAIN, **_signed(body, context)}, body.encode())
 
 
-def _make_body(fields: Mapping[str, Any], method: str, situation: Situation) -> tuple[str, str | None]:
+def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -> tuple[str, str | None]:
     """The body, and its type if there is one."""
     if "json" in fields:
-        return EXACT_JSON.encode(sendable(render_value(fields["json"], situation.names))).decode(), "application/json"
+        return EXACT_JSON.encode(sendable(render_value(fields["json"], context.names))).decode(), "application/json"
     if "body" in fields:
-        return str(sendable(render(fields["body"], situation.names))), "text/plain; charset=utf-8"
+        return str(sendable(render(fields["body"], context.names))), "text/plain; charset=utf-8"
     if method in SENDING_THE_EVENT:
-        return _the_event(situation), "application/json"
+        return _the_event(context), "application/json"
     return "", None
 
 
-def _the_event(situation: Situation) -> str:
+def _the_event(context: ActionContext) -> str:
     """The event as JSON; its data go out as the text that came in."""
-    run, event = situation.run, situation.run.event
+    run, event = context.run, context.run.event
     return EXACT_JSON.encode(
         {
             "event": event.event,
@@ -171,20 +171,20 @@ def _rendered_headers(headers: Mapping[str, Any], names: Mapping[str, Any]) -> l
     for name, template in headers.items():
         value = str(sendable(render_scalar(template, names))).strip()
         if len(value) > LONGEST_HEADER or not _HEADER_VALUE.fullmatch(value):
-            raise Unfit("bad_header", f"the header {name} is too long or contains line breaks")
+            raise ActionError("bad_header", f"the header {name} is too long or contains line breaks")
         made.append((name, value))
     return made
 
 
-def _signed(body: str, situation: Situation) -> dict[str, str]:
+def _signed(body: str, context: ActionContext) -> dict[str, str]:
     """The headers that are ours."""
-    message_id = f"msg_{situation.idempotency_key}"
-    moment = situation.now.astimezone(UTC)
+    message_id = f"msg_{context.idempotency_key}"
+    moment = context.now.astimezone(UTC)
     return {
-        "Idempotency-Key": situation.idempotency_key,
+        "Idempotency-Key": context.idempotency_key,
         "webhook-id": message_id,
         "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": Webhook(situation.signing_secret).sign(message_id, moment, body),
+        "webhook-signature": Webhook(context.signing_secret).sign(message_id, moment, body),
     }
 
 

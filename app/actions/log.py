@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from app.actions.context import Situation
+from app.actions.context import ActionContext
 from app.actions.field_checks import text_schema
 from app.actions.templates.render import check_texts, is_text, render
 from app.core.models import Outcome
@@ -23,10 +23,10 @@ def check(fields: Any, path: str) -> list[tuple[str, str]]:
     return check_texts(fields, path)
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Log the text; it is always done."""
-    text = render(fields, situation.names)
-    run = situation.run
+    text = render(fields, context.names)
+    run = context.run
     shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text[:_MOST_LOGGED])
     _log.info("workflow log", run=str(run.id), account=run.account_id, workflow=run.workflow, text=shown)
     return Outcome("done", output={"text": text})

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
 from app.actions.http_request import EXACT_JSON, sendable
 from app.actions.http_response import storable
@@ -46,18 +46,16 @@ def check(fields: Any, path: str) -> Mistakes:
     return errors
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Keep the message, unless it has been kept already."""
-    text = storable(render(fields["text"], situation.names))
+    text = storable(render(fields["text"], context.names))
     if not text.strip():
-        raise Unfit("bad_text", "the message is empty")
-    data = {
-        str(name): _storable(render_value(value, situation.names)) for name, value in fields.get("data", {}).items()
-    }
+        raise ActionError("bad_text", "the message is empty")
+    data = {str(name): _storable(render_value(value, context.names)) for name, value in fields.get("data", {}).items()}
     for told, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(sendable(data))))):
         if size > LONGEST:
-            raise Unfit("bad_text", f"the {told} has {size} characters; {LONGEST} are allowed")
-    message_id = await situation.keep_message(text, data)
+            raise ActionError("bad_text", f"the {told} has {size} characters; {LONGEST} are allowed")
+    message_id = await context.keep_message(text, data)
     return Outcome("done", output={"id": str(message_id), "text": text})
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from yarl import URL
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_addresses, check_names, check_text, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
@@ -75,23 +75,23 @@ def check(fields: Any, path: str) -> Mistakes:
     return errors
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = situation.credentials("sendgrid")
-    outcome = await call(make_request(fields, situation, account), situation, judge)
+    account = context.credentials("sendgrid")
+    outcome = await call(make_request(fields, context, account), context, judge)
     if outcome.kind != "done":
         return outcome
     return replace(outcome, output={**outcome.output, "message_id": outcome.output["headers"].get("x-message-id")})
 
 
-def make_request(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises Unfit and TemplateError."""
+def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
+    """The request by the documentation; raises ActionError and TemplateError."""
     message = {
-        "personalizations": [{"to": _recipients(fields["to"], situation)}],
-        "from": _named(_address(_sender(fields, account), "from", situation)),
-        "subject": _subject(fields["subject"], situation),
-        "content": _content(fields, situation),
-        "custom_args": {"idempotency_key": situation.idempotency_key},
+        "personalizations": [{"to": _recipients(fields["to"], context)}],
+        "from": _named(_address(_sender(fields, account), "from", context)),
+        "subject": _subject(fields["subject"], context),
+        "content": _content(fields, context),
+        "custom_args": {"idempotency_key": context.idempotency_key},
     }
     key = account["api_key"]
     headers = {
@@ -100,7 +100,7 @@ def make_request(fields: Mapping[str, Any], situation: Situation, account: Mappi
         "Content-Type": "application/json",
         "Accept": "application/json",
     }
-    url = URL(f"{_origin(situation.settings, account)}/v3/mail/send")
+    url = URL(f"{_origin(context.settings, account)}/v3/mail/send")
     return Request("POST", url, headers, EXACT_JSON.encode(sendable(message)), (key,))
 
 
@@ -111,51 +111,51 @@ def _origin(settings: Settings, account: Mapping[str, str]) -> str:
 def _sender(fields: Mapping[str, Any], account: Mapping[str, str]) -> Text:
     found: Text | None = fields.get("from", account.get("from"))
     if found is None:
-        raise Unfit("bad_address", "from is missing: neither the step nor the integration says who sends")
+        raise ActionError("bad_address", "from is missing: neither the step nor the integration says who sends")
     return found
 
 
-def _recipients(value: Any, situation: Situation) -> list[dict[str, str]]:
+def _recipients(value: Any, context: ActionContext) -> list[dict[str, str]]:
     """Whom it goes to, each address once, as the API wants it."""
     templates = value if isinstance(value, list) else [value]
     names = [f"to[{index}]" for index in range(len(templates))] if isinstance(value, list) else ["to"]
     found: dict[str, Address] = {}
     for name, template in zip(names, templates, strict=True):
-        address = _address(template, name, situation)
+        address = _address(template, name, context)
         found.setdefault(address.addr_spec.lower(), address)
     return [_named(address) for address in found.values()]
 
 
-def _address(template: Text, name: str, situation: Situation) -> Address:
+def _address(template: Text, name: str, context: ActionContext) -> Address:
     try:
-        return read_email(render(template, situation.names))
+        return read_email(render(template, context.names))
     except ValueError as wrong:
-        raise Unfit("bad_address", f"{name}: {wrong}") from None
+        raise ActionError("bad_address", f"{name}: {wrong}") from None
 
 
 def _named(address: Address) -> dict[str, str]:
     return {"email": address.addr_spec, **({"name": address.display_name} if address.display_name else {})}
 
 
-def _subject(template: Text, situation: Situation) -> str:
+def _subject(template: Text, context: ActionContext) -> str:
     """One line of printable characters; SendGrid takes none that is empty."""
-    text = render(template, situation.names)
+    text = render(template, context.names)
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_LONGEST_SUBJECT]
     if not line:
-        raise Unfit("bad_text", "the subject is empty")
+        raise ActionError("bad_text", "the subject is empty")
     return line
 
 
-def _content(fields: Mapping[str, Any], situation: Situation) -> list[dict[str, str]]:
+def _content(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, str]]:
     """The parts of the message, plain text first, as the API wants them; it takes none that is empty."""
     parts = [
-        {"type": kind, "value": render(fields[name], situation.names, as_html=name == "html")}
+        {"type": kind, "value": render(fields[name], context.names, as_html=name == "html")}
         for name, kind in (("text", "text/plain"), ("html", "text/html"))
         if name in fields
     ]
     written = [part for part in parts if part["value"].strip()]
     if not written:
-        raise Unfit("bad_text", "the message is empty")
+        raise ActionError("bad_text", "the message is empty")
     return written
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request
@@ -72,25 +72,25 @@ def _sender(text: str) -> dict[str, str]:
         raise ValueError("has to be a phone number, a short code, a name of up to 11 letters, or MG…") from None
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = situation.credentials("twilio")
-    return await call(make_request(fields, situation, account), situation, judge)
+    account = context.credentials("twilio")
+    return await call(make_request(fields, context, account), context, judge)
 
 
-def make_request(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises Unfit and TemplateError."""
-    text = render(fields["text"], situation.names)
-    sender = render(fields["from"], situation.names).strip() if "from" in fields else None
+def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
+    """The request by the documentation; raises ActionError and TemplateError."""
+    text = render(fields["text"], context.names)
+    sender = render(fields["from"], context.names).strip() if "from" in fields else None
     try:
-        to = read_phone(render(fields["to"], situation.names))
+        to = read_phone(render(fields["to"], context.names))
     except ValueError as wrong:
-        raise Unfit("bad_address", f"to: {wrong}") from None
+        raise ActionError("bad_address", f"to: {wrong}") from None
     try:
         form = {"To": to, **_sender(sender or account.get("messaging_service_sid") or account.get("from", ""))}
     except ValueError as wrong:
-        raise Unfit("bad_address", f"from {wrong}") from None
+        raise ActionError("bad_address", f"from {wrong}") from None
     if not text.strip() or len(text) > LONGEST_TEXT:
         told = f"has {len(text)} characters; Twilio takes {LONGEST_TEXT}" if text.strip() else "is empty"
-        raise Unfit("bad_text", f"the text {told}")
-    return twilio_request("Messages", {**form, "Body": text}, account, situation.settings)
+        raise ActionError("bad_text", f"the text {told}")
+    return twilio_request("Messages", {**form, "Body": text}, account, context.settings)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request, read_url
@@ -76,35 +76,35 @@ def _twiml(text: str) -> str:
 def _url(text: str) -> str:
     try:
         return str(read_url(text))
-    except Unfit as wrong:
+    except ActionError as wrong:
         raise ValueError(str(wrong)) from None
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Ask for the call once."""
-    account = situation.credentials("twilio")
-    return await call(make_request(fields, situation, account), situation, judge)
+    account = context.credentials("twilio")
+    return await call(make_request(fields, context, account), context, judge)
 
 
-def make_request(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises Unfit and TemplateError."""
-    form = {"To": _number(fields["to"], "to", situation)}
+def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
+    """The request by the documentation; raises ActionError and TemplateError."""
+    form = {"To": _number(fields["to"], "to", context)}
     if "from" in fields:
-        form["From"] = _number(fields["from"], "from", situation)
+        form["From"] = _number(fields["from"], "from", context)
     else:
         form["From"] = _caller(account)
     if "url" in fields:
-        form["Url"] = str(read_url(render(fields["url"], situation.names)))
+        form["Url"] = str(read_url(render(fields["url"], context.names)))
     else:
-        form["Twiml"] = _spoken(render(fields["say"], situation.names))
-    return twilio_request("Calls", form, account, situation.settings)
+        form["Twiml"] = _spoken(render(fields["say"], context.names))
+    return twilio_request("Calls", form, account, context.settings)
 
 
-def _number(template: Text, name: str, situation: Situation) -> str:
+def _number(template: Text, name: str, context: ActionContext) -> str:
     try:
-        return read_phone(render(template, situation.names))
+        return read_phone(render(template, context.names))
     except ValueError as wrong:
-        raise Unfit("bad_address", f"{name}: {wrong}") from None
+        raise ActionError("bad_address", f"{name}: {wrong}") from None
 
 
 def _caller(account: Mapping[str, str]) -> str:
@@ -113,13 +113,13 @@ def _caller(account: Mapping[str, str]) -> str:
         return read_phone(account.get("from", ""))
     except ValueError:
         told = "the twilio integration has no phone number as its sender; name one that may call with from"
-        raise Unfit("bad_address", told) from None
+        raise ActionError("bad_address", told) from None
 
 
 def _spoken(text: str) -> str:
     if not text.strip():
-        raise Unfit("bad_text", "there is nothing to say")
+        raise ActionError("bad_text", "there is nothing to say")
     try:
         return _twiml(text)
     except ValueError as wrong:
-        raise Unfit("bad_text", f"the text {wrong}") from None
+        raise ActionError("bad_text", f"the text {wrong}") from None

@@ -20,7 +20,7 @@ from typing import Any
 
 from yarl import URL
 
-from app.actions.context import Situation, Unfit
+from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_names, check_text, is_scalar, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
@@ -138,71 +138,71 @@ def _check_buttons(buttons: Any, path: str) -> Mistakes:
     return wrong + check_texts(buttons, path)
 
 
-async def act(fields: Any, situation: Situation) -> Outcome:
+async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = situation.credentials("whatsapp")
-    return await call(make_request(fields, situation, account), situation, judge)
+    account = context.credentials("whatsapp")
+    return await call(make_request(fields, context, account), context, judge)
 
 
-def make_request(fields: Mapping[str, Any], situation: Situation, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises Unfit and TemplateError."""
+def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
+    """The request by the documentation; raises ActionError and TemplateError."""
     template: dict[str, Any] = {
-        "name": render(fields["template"], situation.names).strip(),
-        "language": {"code": render(fields["language"], situation.names).strip()},
+        "name": render(fields["template"], context.names).strip(),
+        "language": {"code": render(fields["language"], context.names).strip()},
     }
-    if components := list(_components(fields, situation)):
+    if components := list(_components(fields, context)):
         template["components"] = components
     message = {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
-        "to": _number(fields["to"], situation),
+        "to": _number(fields["to"], context),
         "type": "template",
         "template": template,
     }
-    base = situation.settings.whatsapp_base_url
+    base = context.settings.whatsapp_base_url
     version, sender = account.get("api_version", API_VERSION), account["phone_number_id"]
     headers = {**PLAIN, "Authorization": f"Bearer {account['access_token']}", "Content-Type": "application/json"}
     url = URL(f"{base}/{version}/{sender}/messages")
     return Request("POST", url, headers, EXACT_JSON.encode(sendable(message)), (account["access_token"],))
 
 
-def _number(template: Text, situation: Situation) -> str:
+def _number(template: Text, context: ActionContext) -> str:
     """Digits without the plus sign."""
     try:
-        return read_phone(render(template, situation.names)).removeprefix("+")
+        return read_phone(render(template, context.names)).removeprefix("+")
     except ValueError as wrong:
-        raise Unfit("bad_address", f"to: {wrong}") from None
+        raise ActionError("bad_address", f"to: {wrong}") from None
 
 
-def _components(fields: Mapping[str, Any], situation: Situation) -> list[dict[str, Any]]:
+def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     if "header" in fields:
-        made.append({"type": "header", "parameters": [_header(fields["header"], situation)]})
+        made.append({"type": "header", "parameters": [_header(fields["header"], context)]})
     params = fields.get("params", [])
     if isinstance(params, Mapping):
-        named = [{**_text(params[name], f"params.{name}", situation), "parameter_name": name} for name in params]
+        named = [{**_text(params[name], f"params.{name}", context), "parameter_name": name} for name in params]
         made += [{"type": "body", "parameters": named}] if named else []
     elif params:
-        texts = [_text(member, f"params[{index}]", situation) for index, member in enumerate(params)]
+        texts = [_text(member, f"params[{index}]", context) for index, member in enumerate(params)]
         made.append({"type": "body", "parameters": texts})
     for index, member in enumerate(fields.get("buttons", [])):
         if member is not None:
-            text = _text(member, f"buttons[{index}]", situation)
+            text = _text(member, f"buttons[{index}]", context)
             made.append({"type": "button", "sub_type": "url", "index": str(index), "parameters": [text]})
     return made
 
 
-def _header(header: Any, situation: Situation) -> dict[str, Any]:
+def _header(header: Any, context: ActionContext) -> dict[str, Any]:
     if is_scalar(header):
-        return _text(header, "header", situation)
+        return _text(header, "header", context)
     ((kind, link),) = header.items()
-    return {"type": kind, kind: {"link": render(link, situation.names).strip()}}
+    return {"type": kind, kind: {"link": render(link, context.names).strip()}}
 
 
-def _text(value: Any, name: str, situation: Situation) -> dict[str, Any]:
-    text = render_scalar(value, situation.names).strip()
+def _text(value: Any, name: str, context: ActionContext) -> dict[str, Any]:
+    text = render_scalar(value, context.names).strip()
     if not text:
-        raise Unfit("bad_parameter", f"{name} is empty; WhatsApp takes no empty parameters")
+        raise ActionError("bad_parameter", f"{name} is empty; WhatsApp takes no empty parameters")
     return {"type": "text", "text": text}
 
 

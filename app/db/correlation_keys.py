@@ -14,7 +14,7 @@ from app.core.durations import RETENTION
 from app.core.models import Event, Run
 from app.db import event_queries
 from app.db.connection import Database, passing_trouble_as_unavailable
-from app.db.runs import ask, living_connection
+from app.db.runs import ask, live_connection
 
 
 def find_keys(database: Database, account_id: int) -> list[str]:
@@ -32,7 +32,7 @@ def find_keys(database: Database, account_id: int) -> list[str]:
 
 def note_event(database: Database, event: Event, subjects: Mapping[str, str]) -> None:
     """Keep what an event has under each key; a second time changes nothing."""
-    with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
+    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
         cursor.execute(
             "INSERT INTO keyed_events (account_id, key, subject, event_id, received_at) "
             "SELECT %s, key, subject, %s, %s FROM unnest(%s, %s) AS known (key, subject) ON CONFLICT DO NOTHING",
@@ -42,7 +42,7 @@ def note_event(database: Database, event: Event, subjects: Mapping[str, str]) ->
 
 def note_subject(database: Database, run: Run, subject: str) -> None:
     """Keep whose events a run waits for."""
-    with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
+    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
         cursor.execute(
             "UPDATE runs SET subject = %s WHERE account_id = %s AND id = %s", (subject, run.account_id, str(run.id))
         )
@@ -53,7 +53,7 @@ def find_events_by_key(
 ) -> list[Event]:
     """What came after an event with this subject under a key, oldest first; only these names (`*`: any). At most 1,000: go
     on after the last one for more."""
-    with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
+    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
         cursor.execute(
             f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
             "events.received_at FROM keyed_events AS known "

@@ -32,7 +32,7 @@ class TargetRow:
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut:
+class OutboundConfig:
     """All of an account that its calls to the outside take, read by one statement; secrets are encrypted."""
 
     signing_secret: bytes
@@ -52,13 +52,13 @@ FROM accounts WHERE id = :account
 """
 
 
-def find_way_out(connection: sa.Connection, account_id: int) -> WayOut | None:
+def find_outbound_config(connection: sa.Connection, account_id: int) -> OutboundConfig | None:
     """What the account's calls to the outside take now."""
     row = connection.execute(sa.text(_WAY_OUT), {"account": account_id}).one_or_none()
     if row is None:
         return None
     integrations = {kind: bytes.fromhex(settings) for kind, settings in row.integrations.items()}
-    return WayOut(bytes(row.signing_secret), integrations, row.disabled)
+    return OutboundConfig(bytes(row.signing_secret), integrations, row.disabled)
 
 
 def list_integrations(connection: sa.Connection, account_id: int | None = None) -> list[IntegrationRow]:

@@ -20,7 +20,7 @@ from app.db.runs import ask
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class RunResults:
     """What a run and its blocks have settled: `outputs` by step id, `variables` by name, and what the `last` action gave
     that came before where the run stands now (its own or, before its first one, its parent's)."""
 
@@ -64,7 +64,7 @@ SELECT
 """
 
 
-def find_settled(database: Database, run: Run, no_actions: Sequence[str]) -> Settled:
+def find_results(database: Database, run: Run, no_actions: Sequence[str]) -> RunResults:
     """What the run and its blocks have settled; `no_actions` are the steps that reach nothing outside. `last` comes as
     {status, output, error}."""
     values = {
@@ -74,7 +74,7 @@ def find_settled(database: Database, run: Run, no_actions: Sequence[str]) -> Set
         "no_actions": list(no_actions),
     }
     ((outputs, variables, last),) = ask(database, lambda cursor: cursor.execute(_SETTLED, values))
-    return Settled(
+    return RunResults(
         event_queries.read_exactly(outputs or "{}"),
         event_queries.read_exactly(variables or "{}"),
         event_queries.read_exactly(last) if last else None,
@@ -155,7 +155,7 @@ SELECT count(*) FROM run
 """
 
 
-def end_family(
+def end_run_tree(
     connection: sa.Connection,
     account_id: int,
     root_id: UUID,

@@ -67,7 +67,7 @@ def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
     if len(run.used) < 2:
         return run.matched
     with passing_trouble_as_unavailable():
-        return event_queries.find_events(living_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
+        return event_queries.find_events(live_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
@@ -93,13 +93,13 @@ def find_running_runs_of_subject(database: Database, event: Event, subjects: Seq
 def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
     """An event by its id."""
     with passing_trouble_as_unavailable():
-        return event_queries.find_event(living_connection(database), account_id, event_id)
+        return event_queries.find_event(live_connection(database), account_id, event_id)
 
 
 def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
     """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
     with passing_trouble_as_unavailable():
-        return event_queries.find_events_of_subject_since(living_connection(database), since, names)
+        return event_queries.find_events_of_subject_since(live_connection(database), since, names)
 
 
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
@@ -130,7 +130,7 @@ def ask(database: Database, question: Callable[[Cursor], None]) -> list[tuple[An
     raise AssertionError("unreachable")
 
 
-def living_connection(database: Database) -> RawConnection:
+def live_connection(database: Database) -> RawConnection:
     """The thread's held connection, opened anew when it has died since its last use."""
     ask(database, lambda cursor: cursor.execute("SELECT 1"))
     return database.held()

@@ -325,9 +325,9 @@ runs = sa.Table(
         "subject",
         postgresql_where=sa.text("status = 'running' AND subject IS NOT NULL"),
     ),
-    # Serves find_settled, end_family and retry_runs: a run with all its blocks.
+    # Serves find_results, end_run_tree and retry_runs: a run with all its blocks.
     sa.Index("runs_family_idx", "account_id", "root_id", postgresql_where=sa.text("root_id IS NOT NULL")),
-    # Serves find_failed_blocks and find_settled: the blocks of a run.
+    # Serves find_failed_blocks and find_results: the blocks of a run.
     sa.Index(
         "runs_blocks_idx",
         "account_id",

@@ -21,7 +21,7 @@ from cachetools import TTLCache
 from yarl import URL
 
 from app.actions import http_session
-from app.actions.circuit_breaker import Destinations, HeldBack
+from app.actions.circuit_breaker import CircuitBreakers, Deferred
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
@@ -56,7 +56,7 @@ class Asker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._kept: TTLCache[Question, ExactObject] = TTLCache(_MOST_KEPT, KEPT_FOR, getsizeof=_size)
-        self._destinations = Destinations(_PLACES)
+        self._circuit_breakers = CircuitBreakers(_PLACES)
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -97,13 +97,13 @@ class Asker:
         url = URL(question.url).update_query({question.name: question.value})
         place = f"{url.host}:{url.port}"
         try:
-            async with asyncio.timeout(LONGEST), self._destinations.visit(question.account_id, place) as visit:
-                visit.went_well = False
+            async with asyncio.timeout(LONGEST), self._circuit_breakers.permit(question.account_id, place) as permit:
+                permit.succeeded = False
                 status, body = await self._get(url)
-                visit.went_well = status < 500
+                permit.succeeded = status < 500
         except TimeoutError:
             raise NoAnswer(f"{place} did not answer within {LONGEST:g} seconds") from None
-        except HeldBack as held:
+        except Deferred as held:
             raise NoAnswer(str(held)) from None
         except (aiohttp.ClientError, OSError, ValueError) as wrong:
             cause = getattr(wrong, "os_error", wrong)

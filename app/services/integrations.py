@@ -15,7 +15,7 @@ from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 from app.db import integrations
-from app.db.integrations import TargetRow, WayOut
+from app.db.integrations import OutboundConfig, TargetRow
 from app.services.context import AppContext
 
 
@@ -116,18 +116,18 @@ def _opened(context: AppContext, sealed: bytes) -> dict[str, str]:
 # For those who send
 
 
-def find_way_out(context: AppContext, account_id: int) -> WayOut:
+def find_outbound_config(context: AppContext, account_id: int) -> OutboundConfig:
     """What an account's calls to the outside take now, still encrypted."""
     with context.database.transaction() as connection:
-        found = integrations.find_way_out(connection, account_id)
+        found = integrations.find_outbound_config(connection, account_id)
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such account")
     return found
 
 
-def open_integration(context: AppContext, way_out: WayOut, kind: str) -> dict[str, str] | None:
+def open_integration(context: AppContext, outbound: OutboundConfig, kind: str) -> dict[str, str] | None:
     """The fields of an integration, credentials in clear; None when there is none. Raises SettingsError."""
-    return _opened(context, way_out.integrations[kind]) if kind in way_out.integrations else None
+    return _opened(context, outbound.integrations[kind]) if kind in outbound.integrations else None
 
 
 # Targets

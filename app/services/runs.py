@@ -24,5 +24,5 @@ def cancel_run(context: AppContext, account_id: int, run_id: UUID) -> bool:
             return False
         root = run.root_id or run.id
         return (
-            run_blocks.end_family(connection, account_id, root, "cancelled", "cancelled by hand", context.clock()) > 0
+            run_blocks.end_run_tree(connection, account_id, root, "cancelled", "cancelled by hand", context.clock()) > 0
         )

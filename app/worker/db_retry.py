@@ -22,7 +22,7 @@ _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 _log = structlog.get_logger()
 
 
-class Patience:
+class RetryUntilAvailable:
     """Asks a question again, after a pause, while Postgres is away: a job is never given up for that."""
 
     def __init__(self, threads: ThreadPoolExecutor, chance: random.Random) -> None:

@@ -20,19 +20,19 @@ from typing import Any
 from uuid import UUID
 
 from app.core.models import Event, Run
-from app.db import correlation_keys, event_queries, run_blocks, run_transitions, runs
-from app.db.run_transitions import Settlement
+from app.db import correlation_keys, event_queries, run_blocks, run_updates, runs
+from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
 from app.worker import transitions
-from app.worker.db_retry import Patience
+from app.worker.db_retry import RetryUntilAvailable
 from app.workflows import step_graph
 from app.workflows.matching.rules import DISTINCT_ID, fits, names_of, subject_by
 
 
-class Arrivals:
+class EventCorrelator:
     """What a worker needs to let events move runs."""
 
-    def __init__(self, context: AppContext, patience: Patience) -> None:
+    def __init__(self, context: AppContext, patience: RetryUntilAvailable) -> None:
         self._context = context
         self._ask = patience.ask
 
@@ -97,7 +97,7 @@ class Arrivals:
         if found is not None:
             await self._settle(run, found)
 
-    async def arrival(self, run: Run) -> Settlement | None:
+    async def arrival(self, run: Run) -> RunUpdate | None:
         """What the awaited event does to a run that stands at a `wait_for`, if it has come since the run's start."""
         step = step_graph.step_at(run.document, str(run.at))
         if step_graph.WAIT_FOR not in step:
@@ -114,13 +114,13 @@ class Arrivals:
         """Do to a run what the event means to it."""
         run: Run | None = found
         while run is not None:
-            settlement = await self._answer(run, event)
-            if settlement is None or await self._settle(run, settlement):
+            update = await self._answer(run, event)
+            if update is None or await self._settle(run, update):
                 return
             # Somebody moved it meanwhile: what does the event mean to it now?
             run = await self._ask(partial(runs.find_running_run, self._context.database, run.account_id, run.id))
 
-    async def _answer(self, run: Run, event: Event) -> Settlement | None:
+    async def _answer(self, run: Run, event: Event) -> RunUpdate | None:
         """What an event of its subject, later than its start, does to a run by itself; None: nothing."""
         step = step_graph.step_at(run.document, str(run.at))
         if step_graph.WAIT_FOR in step and run.step_started_at is not None and fits(step[step_graph.WAIT_FOR], event):
@@ -144,7 +144,7 @@ class Arrivals:
     def _end_family_now(self, run: Run, event: Event) -> None:
         root, why, moment = run.root_id or run.id, transitions.exit_reason(event), self._context.clock()
         with self._context.database.transaction() as connection:
-            run_blocks.end_family(connection, run.account_id, root, "exited", why, moment, unless_taken=event.id)
+            run_blocks.end_run_tree(connection, run.account_id, root, "exited", why, moment, unless_taken=event.id)
 
     async def _fitting_since(self, run: Run, leaf: Any) -> list[Event]:
         """The subject's events since the run's start that match a leaf, oldest first."""
@@ -171,9 +171,9 @@ class Arrivals:
                 return found
             since = page[-1]
 
-    async def _settle(self, run: Run, settlement: Settlement) -> bool:
-        moment = run_transitions.moment_after(run, self._context.clock())
-        return await self._ask(partial(run_transitions.settle_run, self._context.database, run, settlement, moment))
+    async def _settle(self, run: Run, update: RunUpdate) -> bool:
+        moment = run_updates.moment_after(run, self._context.clock())
+        return await self._ask(partial(run_updates.update_run, self._context.database, run, update, moment))
 
 
 def _key_of(run: Run) -> str:

@@ -31,19 +31,19 @@ import aiohttp
 import structlog
 
 from app import actions
-from app.actions.circuit_breaker import Destinations
+from app.actions.circuit_breaker import CircuitBreakers
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
-from app.db import run_blocks, run_transitions, runs
-from app.db.integrations import WayOut
-from app.db.run_transitions import Settlement
+from app.db import run_blocks, run_updates, runs
+from app.db.integrations import OutboundConfig
+from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
 from app.services import integrations, message_stream
 from app.services.context import AppContext
 from app.worker import transitions
-from app.worker.db_retry import Patience
-from app.worker.event_correlation import Arrivals
+from app.worker.db_retry import RetryUntilAvailable
+from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
 from app.workflows import step_graph
 
@@ -53,7 +53,7 @@ T = TypeVar("T")
 _FRESH = 2.0
 _log = structlog.get_logger()
 
-_MOVES: Mapping[str, Callable[[Run, datetime], Settlement]] = {
+_MOVES: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
     step_graph.WAIT: transitions.wait,
     step_graph.IF: transitions.decide,
     step_graph.SET: transitions.set_variables,
@@ -61,7 +61,7 @@ _MOVES: Mapping[str, Callable[[Run, datetime], Settlement]] = {
 }
 
 
-class Advancer:
+class RunExecutor:
     """What one worker process needs to move runs: the house, threads for Postgres, and a session to the outside."""
 
     def __init__(
@@ -71,10 +71,10 @@ class Advancer:
         self._accounts = AccountCache(context)
         self._session = session
         self._random = random.SystemRandom()
-        self._patience = Patience(threads, self._random)
-        self._arrivals = Arrivals(context, self._patience)
-        self._destinations = Destinations(concurrency, random=self._random)
-        self._ways_out: dict[int, tuple[float, asyncio.Task[WayOut]]] = {}
+        self._patience = RetryUntilAvailable(threads, self._random)
+        self._arrivals = EventCorrelator(context, self._patience)
+        self._circuit_breakers = CircuitBreakers(concurrency, random=self._random)
+        self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
@@ -87,14 +87,14 @@ class Advancer:
         if _may_have_missed_events(run) and "exit_on" in run.document:
             run = await self._arrivals.still_wanted(run)
         run = await self._with_names(run) if run is not None else None
-        while run is not None and (settlement := await self._act(run)) is not None:
-            settled_at = await self._settle(run, settlement)
+        while run is not None and (update := await self._act(run)) is not None:
+            settled_at = await self._settle(run, update)
             if settled_at is None:
-                await self._database(partial(self._note, run, settlement))
+                await self._database(partial(self._note, run, update))
                 return
-            if _entered_wait_for(run, settlement):
+            if _entered_wait_for(run, update):
                 await self._arrivals.look_back(run.account_id, run.id)
-            run = transitions.after(run, settlement, settled_at)
+            run = transitions.after(run, update, settled_at)
             if run is not None and run.parent_id is not None:
                 # What other blocks have settled meanwhile.
                 run = await self._with_names(run)
@@ -111,14 +111,14 @@ class Advancer:
 
     async def sweep(self) -> None:
         """The housekeeping that any worker may do at any time."""
-        for account_id, (asked_at, _) in list(self._ways_out.items()):
+        for account_id, (asked_at, _) in list(self._outbound_configs.items()):
             if time.monotonic() - asked_at > _FRESH:
-                del self._ways_out[account_id]
+                del self._outbound_configs[account_id]
         await self._database(partial(sweep, self._context))
 
     # Steps
 
-    async def _act(self, run: Run) -> Settlement | None:
+    async def _act(self, run: Run) -> RunUpdate | None:
         """Carry out the step at which `run` stands; what to write about it (None: nothing, it waits for its blocks)."""
         began = self._context.clock()
         step = step_graph.step_at(run.document, str(run.at))
@@ -129,36 +129,36 @@ class Advancer:
             return await self._wait_for(run, step, began)
         if verb == step_graph.PAR:
             return await self._par(run, began)
-        way_out = await self._way_out(run.account_id)
-        situation = actions.Situation(
+        outbound = await self._outbound_config(run.account_id)
+        action_context = actions.ActionContext(
             run=run,
             names=transitions.names_of(run),
             idempotency_key=f"{run.id}-{run.ordinal}",
-            signing_secret=self._context.secrets.decrypt(way_out.signing_secret),
+            signing_secret=self._context.secrets.decrypt(outbound.signing_secret),
             timeout=read_duration(step.get("timeout", step_graph.DEFAULT_TIMEOUT)).total_seconds(),
             now=began,
             session=self._session,
-            destinations=self._destinations,
+            circuit_breakers=self._circuit_breakers,
             settings=self._context.settings,
-            integration=partial(integrations.open_integration, self._context, way_out),
-            disabled=way_out.disabled,
+            integration=partial(integrations.open_integration, self._context, outbound),
+            disabled=outbound.disabled,
             keep_message=partial(self._keep_message, run),
         )
-        outcome = await actions.perform(step, situation)
+        outcome = await actions.perform(step, action_context)
         if outcome.gone is not None:
             await self._disable(run, outcome)
             told = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` lets it be called again"
             outcome = replace(outcome, error=told)
         return transitions.acted(run, outcome, began, self._context.clock, self._random)
 
-    async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> Settlement:
+    async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> RunUpdate:
         """The first time it is entered; the second time its time is over, unless the event is there after all."""
         if run.step_started_at is None:
             return transitions.enter(run, began, began + read_duration(step["timeout"]))
         arrived = await self._arrivals.arrival(run)
         return arrived if arrived is not None else transitions.not_arrived(run, began)
 
-    async def _par(self, run: Run, began: datetime) -> Settlement | None:
+    async def _par(self, run: Run, began: datetime) -> RunUpdate | None:
         """The first time its blocks start; the second time they have ended."""
         if run.step_started_at is None:
             return transitions.part(run, began)
@@ -173,7 +173,7 @@ class Advancer:
         if spoken_of & {"matched", "latest"}:
             run = replace(run, matched=await self._database(partial(runs.find_matched, self._context.database, run)))
         if spoken_of & {"vars", "last"} or ("steps" in spoken_of and step_graph.has_blocks(run.document)):
-            question = partial(run_blocks.find_settled, self._context.database, run, transitions.NO_ACTIONS)
+            question = partial(run_blocks.find_results, self._context.database, run, transitions.NO_ACTIONS)
             settled = await self._database(question)
             last = transitions.given_by(**settled.last) if settled.last else {}
             run = replace(run, outputs=settled.outputs, variables=settled.variables, last=last)
@@ -181,23 +181,23 @@ class Advancer:
 
     # Postgres
 
-    async def _settle(self, run: Run, settlement: Settlement) -> datetime | None:
+    async def _settle(self, run: Run, update: RunUpdate) -> datetime | None:
         """The moment at which the settlement was written; None when another worker was faster."""
-        moment = run_transitions.moment_after(run, self._context.clock())
-        settled = await self._database(
-            partial(run_transitions.settle_run, self._context.database, run, settlement, moment)
-        )
+        moment = run_updates.moment_after(run, self._context.clock())
+        settled = await self._database(partial(run_updates.update_run, self._context.database, run, update, moment))
         return moment if settled else None
 
-    def _note(self, run: Run, settlement: Settlement) -> None:
-        run_transitions.note_attempt(self._context.database, run, settlement, self._context.clock())
+    def _note(self, run: Run, update: RunUpdate) -> None:
+        run_updates.record_attempt(self._context.database, run, update, self._context.clock())
 
-    async def _way_out(self, account_id: int) -> WayOut:
+    async def _outbound_config(self, account_id: int) -> OutboundConfig:
         """What the account sends with and where not, as it was two seconds ago at most; still encrypted."""
-        asked_at, asking = self._ways_out.get(account_id, (0.0, None))
+        asked_at, asking = self._outbound_configs.get(account_id, (0.0, None))
         if asking is None or time.monotonic() - asked_at > _FRESH:
-            asking = asyncio.create_task(self._database(partial(integrations.find_way_out, self._context, account_id)))
-            self._ways_out[account_id] = (time.monotonic(), asking)
+            asking = asyncio.create_task(
+                self._database(partial(integrations.find_outbound_config, self._context, account_id))
+            )
+            self._outbound_configs[account_id] = (time.monotonic(), asking)
         return await asyncio.shield(asking)
 
     async def _disable(self, run: Run, outcome: Outcome) -> None:
@@ -206,7 +206,7 @@ class Advancer:
         await self._database(
             partial(integrations.disable_target, self._context, run.account_id, target, reason, run.id)
         )
-        self._ways_out.pop(run.account_id, None)
+        self._outbound_configs.pop(run.account_id, None)
 
     async def _keep_message(self, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
         """Keep what a step of the run says; the message's id. Said again, it is the same message."""
@@ -221,9 +221,5 @@ def _may_have_missed_events(run: Run) -> bool:
     return run.turn == 0 or 0 < run.forgiven == run.attempt
 
 
-def _entered_wait_for(run: Run, settlement: Settlement) -> bool:
-    return (
-        settlement.step.action == step_graph.WAIT_FOR
-        and settlement.step.status == "waiting"
-        and run.step_started_at is None
-    )
+def _entered_wait_for(run: Run, update: RunUpdate) -> bool:
+    return update.step.action == step_graph.WAIT_FOR and update.step.status == "waiting" and run.step_started_at is None

@@ -11,19 +11,19 @@ from app.actions import http_session
 from app.db import match_state
 from app.services.context import AppContext
 from app.worker import job_consumer
-from app.worker.executor import Advancer
+from app.worker.executor import RunExecutor
 
 
 async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> None:
     """Work on the queue's jobs until `stop` is set; survives Postgres going away."""
     threads = ThreadPoolExecutor(max_workers=min(context.settings.database_pool, 8), thread_name_prefix="postgres")
     async with http_session.open_session(context.settings) as session:
-        advancer = Advancer(context, session, threads, concurrency)
+        executor = RunExecutor(context, session, threads, concurrency)
         settings = replace(context.settings, worker_concurrency=concurrency)
         carriers: job_consumer.Carriers = {
-            "run": (advancer.advance, (int, UUID, int)),
-            "event": (advancer.wake, (int, UUID)),
-            "deadline": (advancer.fire_deadline, (int, UUID, match_state.subject_of_payload)),
+            "run": (executor.advance, (int, UUID, int)),
+            "event": (executor.wake, (int, UUID)),
+            "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
         }
-        await job_consumer.work(context.settings.database_url, settings, carriers, stop=stop, sweep=advancer.sweep)
+        await job_consumer.work(context.settings.database_url, settings, carriers, stop=stop, sweep=executor.sweep)
     threads.shutdown()

@@ -19,7 +19,7 @@ from app.core.durations import read_duration
 from app.core.models import Event, Outcome, Run
 from app.core.timestamps import utc_text
 from app.db.run_blocks import FailedBlock
-from app.db.run_transitions import NewBlock, Settlement, StepRow
+from app.db.run_updates import NewBlock, RunUpdate, StepRow
 from app.workflows import step_graph
 from app.workflows.expressions.cel import compile_expression
 
@@ -72,21 +72,21 @@ def given_by(status: str, output: Mapping[str, Any] | None, error: str | None) -
 # Steps that take no action
 
 
-def wait(run: Run, began: datetime) -> Settlement:
+def wait(run: Run, began: datetime) -> RunUpdate:
     """A wait: the first time it is entered and its end enqueued, the second time it is over."""
     if run.step_started_at is None:
         return enter(run, began, began + read_duration(_step(run)["wait"]))
     return _on(run, _row(run, "done", run.step_started_at), step_graph.following(run.document, str(run.at)), began)
 
 
-def enter(run: Run, began: datetime, until: datetime) -> Settlement:
+def enter(run: Run, began: datetime, until: datetime) -> RunUpdate:
     """The run stands at a step that takes time; its next job is due `until`."""
     return replace(
         _stay(run, _row(run, "waiting", began)), attempt=0, job=run.job + 1, wake_at=until, step_started_at=began
     )
 
 
-def arrived(run: Run, event: Event, moment: datetime) -> Settlement:
+def arrived(run: Run, event: Event, moment: datetime) -> RunUpdate:
     """The awaited event is there: on into `then`, by a job of its own that is due now."""
     output = {"arrived": True, **seen(event), "id": str(event.id)}
     row = _row(run, "done", run.step_started_at or moment, output)
@@ -94,13 +94,13 @@ def arrived(run: Run, event: Event, moment: datetime) -> Settlement:
     return on if on.at is None else replace(on, job=run.job + 1)
 
 
-def not_arrived(run: Run, moment: datetime) -> Settlement:
+def not_arrived(run: Run, moment: datetime) -> RunUpdate:
     """The time of a `wait_for` is over: on into `else`."""
     row = _row(run, "done", run.step_started_at or moment, {"arrived": False})
     return _on(run, row, step_graph.inside(run.document, str(run.at), "else"), moment)
 
 
-def exited(run: Run, event: Event, moment: datetime) -> Settlement:
+def exited(run: Run, event: Event, moment: datetime) -> RunUpdate:
     """`exit_on`: the run ends where it stands."""
     why = exit_reason(event)
     row = _row(run, "skipped", run.step_started_at or moment, error=why)
@@ -112,7 +112,7 @@ def exit_reason(event: Event) -> str:
     return f"exit_on: {event.event} (event {event.id})"
 
 
-def decide(run: Run, began: datetime) -> Settlement:
+def decide(run: Run, began: datetime) -> RunUpdate:
     """An `if`: on into one of its branches."""
     holds, why = compile_expression(_step(run)["if"]).holds(names_of(run))
     branch = "then" if holds else "else"
@@ -120,7 +120,7 @@ def decide(run: Run, began: datetime) -> Settlement:
     return _on(run, row, step_graph.inside(run.document, str(run.at), branch), began)
 
 
-def set_variables(run: Run, began: datetime) -> Settlement:
+def set_variables(run: Run, began: datetime) -> RunUpdate:
     """A `set`: each value is seen by those after it; one that cannot be told is null, and the step says why."""
     names, variables, reasons = names_of(run), dict(run.variables), []
     given = {}
@@ -137,7 +137,7 @@ def set_variables(run: Run, began: datetime) -> Settlement:
     return _on(run, row, step_graph.following(run.document, str(run.at)), began)
 
 
-def go_round(run: Run, began: datetime) -> Settlement:
+def go_round(run: Run, began: datetime) -> RunUpdate:
     """A `repeat`, before each round: into it once more, or on."""
     step = _step(run)
     over, why = compile_expression(step["until"]).holds(names_of(run))
@@ -150,7 +150,7 @@ def go_round(run: Run, began: datetime) -> Settlement:
     return replace(_on(run, row, inside, began), rounds=run.rounds + 1)
 
 
-def part(run: Run, began: datetime) -> Settlement:
+def part(run: Run, began: datetime) -> RunUpdate:
     """A `par` that is entered: its blocks start, and the last one that ends enqueues the run's next job."""
     blocks = [NewBlock(number, at) for number, at in step_graph.blocks_of(run.document, str(run.at))]
     if not blocks:
@@ -159,7 +159,7 @@ def part(run: Run, began: datetime) -> Settlement:
     return replace(entered, wake_at=None, blocks=blocks)
 
 
-def joined(run: Run, failed: Sequence[FailedBlock], moment: datetime) -> Settlement:
+def joined(run: Run, failed: Sequence[FailedBlock], moment: datetime) -> RunUpdate:
     """All blocks of a `par` have ended: on, unless some of them failed."""
     started = run.step_started_at or moment
     if not failed:
@@ -171,7 +171,7 @@ def joined(run: Run, failed: Sequence[FailedBlock], moment: datetime) -> Settlem
 # Actions
 
 
-def acted(run: Run, outcome: Outcome, began: datetime, clock: Callable[[], datetime], chance: Random) -> Settlement:
+def acted(run: Run, outcome: Outcome, began: datetime, clock: Callable[[], datetime], chance: Random) -> RunUpdate:
     """What came of an attempt: on, another attempt, or the end."""
     step, started = _step(run), run.step_started_at or began
     row = _row(run, "done", started, outcome.output, outcome.error)
@@ -201,7 +201,7 @@ def acted(run: Run, outcome: Outcome, began: datetime, clock: Callable[[], datet
     return _failed(run, here, replace(row, status="failed"), replace(outcome, kind="failed"), began)
 
 
-def _failed(run: Run, here: Settlement, row: StepRow, outcome: Outcome, began: datetime) -> Settlement:
+def _failed(run: Run, here: RunUpdate, row: StepRow, outcome: Outcome, began: datetime) -> RunUpdate:
     """The action failed for good: on into `else` if the step has one, else the run ends."""
     if "else" in _step(run):
         return _on(run, row, step_graph.inside(run.document, str(run.at), "else"), began, outcome)
@@ -210,12 +210,12 @@ def _failed(run: Run, here: Settlement, row: StepRow, outcome: Outcome, began: d
     return replace(here, status="failed", job=run.job, error=error, step=row, outcome=outcome)
 
 
-def after(run: Run, settlement: Settlement, moment: datetime) -> Run | None:
+def after(run: Run, update: RunUpdate, moment: datetime) -> Run | None:
     """The run as it stands after `settlement`, which was written at `moment`; None when this job has nothing more to do
     for it."""
-    if settlement.status != "running" or settlement.job != run.job:
+    if update.status != "running" or update.job != run.job:
         return None
-    row, outputs, variables, last = settlement.step, dict(run.outputs), run.variables, run.last
+    row, outputs, variables, last = update.step, dict(run.outputs), run.variables, run.last
     if row.name is not None:
         failed = {"error": row.error} if row.status == "failed" else {}
         outputs[row.name] = {**(row.output or {}), **failed} if failed else row.output
@@ -224,8 +224,8 @@ def after(run: Run, settlement: Settlement, moment: datetime) -> Run | None:
     if row.action in ACTIONS:
         last = given_by(row.status, row.output, row.error)
     return replace(
-        run, at=settlement.at, ordinal=settlement.ordinal, attempt=0, forgiven=0, turn=run.turn + 1, outputs=outputs,
-        step_started_at=None, updated_at=moment, rounds=settlement.rounds, variables=variables, last=last,
+        run, at=update.at, ordinal=update.ordinal, attempt=0, forgiven=0, turn=run.turn + 1, outputs=outputs,
+        step_started_at=None, updated_at=moment, rounds=update.rounds, variables=variables, last=last,
     )  # fmt: skip
 
 
@@ -240,9 +240,9 @@ def _row(
     return StepRow(str(run.at), step.get("id"), step_graph.verb_of(step), status, started, output, error)
 
 
-def _stay(run: Run, row: StepRow) -> Settlement:
+def _stay(run: Run, row: StepRow) -> RunUpdate:
     """The run stands where it did."""
-    return Settlement(
+    return RunUpdate(
         status="running",
         at=run.at,
         ordinal=run.ordinal,
@@ -256,9 +256,9 @@ def _stay(run: Run, row: StepRow) -> Settlement:
     )
 
 
-def _on(run: Run, row: StepRow, at: str | None, began: datetime, outcome: Outcome | None = None) -> Settlement:
+def _on(run: Run, row: StepRow, at: str | None, began: datetime, outcome: Outcome | None = None) -> RunUpdate:
     """The step is done: on to the one at `at`, or to the end."""
-    return Settlement(
+    return RunUpdate(
         status="done" if at is None else "running",
         at=at,
         ordinal=run.ordinal + 1,

@@ -14,10 +14,10 @@ from app.actions.circuit_breaker import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     LONGEST_TURN,
-    Destinations,
-    HeldBack,
+    CircuitBreakers,
+    Deferred,
 )
-from tests.support.action_contexts import a_situation, in_a_session, perform
+from tests.support.action_contexts import an_action_context, in_a_session, perform
 from tests.support.http_target import Answer, a_destination
 
 HERE, THERE = "here.example:443", "there.example:443"
@@ -38,20 +38,20 @@ class Scene:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.destinations = Destinations(40, random=Random(7), clock=self.clock)
+        self.circuit_breakers = CircuitBreakers(40, random=Random(7), clock=self.clock)
 
     async def call(self, well: bool | None, *, place: str = HERE, account: int = 1, seconds: float = 0.01) -> None:
         """One call that takes so many seconds."""
-        async with self.destinations.visit(account, place) as visit:
+        async with self.circuit_breakers.permit(account, place) as permit:
             self.clock.now += seconds
-            visit.went_well = well
+            permit.succeeded = well
 
     async def fail(self, times: int = FAILURES_IN_A_ROW) -> None:
         for _ in range(times):
             await self.call(False)
 
-    async def held_back(self, **where: object) -> HeldBack:
-        with pytest.raises(HeldBack) as caught:
+    async def held_back(self, **where: object) -> Deferred:
+        with pytest.raises(Deferred) as caught:
             await self.call(True, **where)  # type: ignore[arg-type]
         return caught.value
 
@@ -62,9 +62,9 @@ class Scene:
         end = asyncio.Event()
 
         async def stay() -> None:
-            async with self.destinations.visit(account, place) as visit:
+            async with self.circuit_breakers.permit(account, place) as permit:
                 await end.wait()
-                visit.went_well = True
+                permit.succeeded = True
 
         return end, [asyncio.create_task(stay()) for _ in range(count)]
 
@@ -143,7 +143,7 @@ def test_each_failed_try_doubles_the_pause_up_to_a_bound() -> None:
                 try:
                     await of.call(False, seconds=0.0)
                     break
-                except HeldBack:
+                except Deferred:
                     continue
             pauses.append(of.clock.now - began)
         assert pauses[0] <= FIRST_PAUSE * 1.2 + 1
@@ -158,9 +158,9 @@ def test_calls_that_were_under_way_when_it_opened_do_not_lengthen_the_pause() ->
         end = asyncio.Event()
 
         async def hang() -> None:
-            async with of.destinations.visit(1, HERE) as visit:
+            async with of.circuit_breakers.permit(1, HERE) as permit:
                 await end.wait()
-                visit.went_well = False
+                permit.succeeded = False
 
         hanging = [asyncio.create_task(hang()) for _ in range(10)]
         await asyncio.sleep(0)
@@ -282,7 +282,7 @@ def test_what_was_called_once_is_forgotten() -> None:
     async def scene(of: Scene) -> None:
         for number in range(20_000):
             await of.call(True, place=f"{number}.example:443")
-        assert len(of.destinations._known) <= 10_000
+        assert len(of.circuit_breakers._known) <= 10_000
 
     play(scene)
 
@@ -294,11 +294,11 @@ def test_a_step_that_is_held_back_makes_no_attempt() -> None:
     async def scene(session: object) -> None:
         from app import actions
 
-        situation = a_situation(session)  # type: ignore[arg-type]
+        context = an_action_context(session)  # type: ignore[arg-type]
         step = {"http": {"url": destination.url}}
         for _ in range(FAILURES_IN_A_ROW):
-            assert (await actions.perform(step, situation)).kind == "retry"
-        outcome = await actions.perform(step, situation)
+            assert (await actions.perform(step, context)).kind == "retry"
+        outcome = await actions.perform(step, context)
         assert (outcome.kind, outcome.error_class) == ("later", "circuit_open")
         assert outcome.retry_after is not None and outcome.retry_after > 0
 
@@ -312,9 +312,9 @@ def test_an_answer_is_an_answer(status: int) -> None:
     async def scene(session: object) -> None:
         from app import actions
 
-        situation = a_situation(session)  # type: ignore[arg-type]
+        context = an_action_context(session)  # type: ignore[arg-type]
         for _ in range(FAILURES_IN_A_ROW * 2):
-            assert (await actions.perform({"http": {"url": destination.url}}, situation)).kind != "later"
+            assert (await actions.perform({"http": {"url": destination.url}}, context)).kind != "later"
 
     with a_destination(Answer(status)) as destination:
         in_a_session(scene)

@@ -12,11 +12,11 @@ from app.actions.circuit_breaker import FAILURES_IN_A_ROW
 from app.actions.integration_kinds import KINDS
 from app.services import integrations, workflows
 from app.services.context import AppContext
-from app.worker.executor import Advancer
+from app.worker.executor import RunExecutor
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, a_destination
 from tests.support.providers import WHATSAPP, WhatsAppApi, running
-from tests.support.run_execution import carry, rows_of, the_run, with_an_advancer
+from tests.support.run_execution import carry, rows_of, the_run, with_an_executor
 
 NUDGE = {"whatsapp": {"to": "{{ phone }}", "template": "nudge", "language": "en"}, "retry": {"first": "1s"}}
 
@@ -37,11 +37,11 @@ def held_back(context: AppContext, sender: Sender, destination: Any, before: str
         with context.database.transaction() as connection:
             connection.exec_driver_sql(f"UPDATE runs SET {before} WHERE id = %(id)s", {"id": runs[-1]})
 
-    async def one_after_the_other(advancer: Advancer) -> None:
+    async def one_after_the_other(executor: RunExecutor) -> None:
         for run in runs:
-            await advancer.advance(sender.account_id, UUID(run), 1)
+            await executor.advance(sender.account_id, UUID(run), 1)
 
-    with_an_advancer(context, one_after_the_other)
+    with_an_executor(context, one_after_the_other)
     return runs[-1]
 
 
@@ -87,12 +87,12 @@ def test_another_account_is_not_held_back(context: AppContext, acme: Sender, glo
         runs = started(context, acme, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW)
         (other,) = started(context, globex, {"http": {"url": destination.url}})
 
-        async def one_after_the_other(advancer: Advancer) -> None:
+        async def one_after_the_other(executor: RunExecutor) -> None:
             for run in runs:
-                await advancer.advance(acme.account_id, UUID(run), 1)
-            await advancer.advance(globex.account_id, UUID(other), 1)
+                await executor.advance(acme.account_id, UUID(run), 1)
+            await executor.advance(globex.account_id, UUID(other), 1)
 
-        with_an_advancer(context, one_after_the_other)
+        with_an_executor(context, one_after_the_other)
     assert the_run(context, globex.account_id, other)["status"] == "done"
 
 
@@ -138,15 +138,15 @@ def test_a_missing_integration_fails_the_run_with_a_clear_sentence(context: AppC
 def test_a_worker_sees_a_change_within_seconds(context: AppContext, acme: Sender) -> None:
     before, after = started(context, acme, NUDGE, 2)
 
-    async def change_between(advancer: Advancer) -> None:
-        await advancer.advance(acme.account_id, UUID(before), 1)
+    async def change_between(executor: RunExecutor) -> None:
+        await executor.advance(acme.account_id, UUID(before), 1)
         await asyncio.to_thread(integrations.set_integration, context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
         await asyncio.sleep(2.1)
-        await advancer.advance(acme.account_id, UUID(after), 1)
+        await executor.advance(acme.account_id, UUID(after), 1)
 
     with running(WhatsAppApi()) as api:
         there = AppContext(replace(context.settings, whatsapp_base_url=api.url))
-        with_an_advancer(there, change_between)
+        with_an_executor(there, change_between)
         there.database.close()
     assert the_run(context, acme.account_id, before)["status"] == "failed"
     assert the_run(context, acme.account_id, after)["status"] == "done"

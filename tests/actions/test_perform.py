@@ -12,7 +12,7 @@ import structlog
 from app import actions
 from app.actions import log
 from app.core.models import Outcome
-from tests.support.action_contexts import a_situation, in_a_session, perform
+from tests.support.action_contexts import an_action_context, in_a_session, perform
 from tests.support.http_target import a_destination
 
 
@@ -25,7 +25,7 @@ class Odd:
     def check(self, fields: Any, path: str) -> list[tuple[str, str]]:
         return []
 
-    async def act(self, fields: Any, situation: act.Situation) -> Outcome:
+    async def act(self, fields: Any, context: act.ActionContext) -> Outcome:
         found = self._does()
         return found if isinstance(found, Outcome) else await found
 
@@ -93,7 +93,7 @@ def test_an_error_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cancelling_goes_through() -> None:
     async def cancelled(session: Any) -> None:
-        task = asyncio.create_task(actions.perform({"http": {"url": destination.url}}, a_situation(session)))
+        task = asyncio.create_task(actions.perform({"http": {"url": destination.url}}, an_action_context(session)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -11,7 +11,7 @@ import pytest
 
 from app.actions import sendgrid
 from app.core.models import Outcome
-from tests.support.action_contexts import KEY, NOW, a_situation, in_a_session, perform, the_settings
+from tests.support.action_contexts import KEY, NOW, an_action_context, in_a_session, perform, the_settings
 from tests.support.providers import API_KEY, SENDGRID, SendGridApi, running, sendgrid_error
 
 LETTER = {"to": "Jane <jane@example.com>", "subject": "About {{ event }}", "text": "Hello {{ phone }}, ü"}
@@ -105,7 +105,7 @@ def test_the_region_says_whom_to_call(region: str | None, base: str) -> None:
     account = {**SENDGRID, **({"region": region} if region else {})}
 
     async def make(session: Any) -> Any:
-        return sendgrid.make_request(LETTER, a_situation(session), account)
+        return sendgrid.make_request(LETTER, an_action_context(session), account)
 
     assert str(in_a_session(make).url) == f"{base}/v3/mail/send"
 

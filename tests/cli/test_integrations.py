@@ -24,7 +24,7 @@ def lines_of(fields: dict[str, str]) -> str:
 
 
 def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | None:
-    return integrations.open_integration(context, integrations.find_way_out(context, sender.account_id), kind)
+    return integrations.open_integration(context, integrations.find_outbound_config(context, sender.account_id), kind)
 
 
 def test_fields_are_read_from_standard_input(flask: CommandLine, context: AppContext, acme: Sender) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.cli.runs import run_row
-from app.db import inspection, run_transitions, runs
+from app.db import inspection, run_updates, runs
 from app.services import runs as services_runs
 from app.services import workflows
 from app.services.context import AppContext
@@ -360,7 +360,7 @@ def test_a_worker_that_a_cancel_has_overtaken_settles_nothing(context: AppContex
     claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
     assert claimed is not None
     assert services_runs.cancel_run(context, acme.account_id, UUID(run))
-    assert not run_transitions.settle_run(
+    assert not run_updates.update_run(
         context.database, claimed, transitions.wait(claimed, context.clock()), context.clock()
     )
     assert the_run(context, acme.account_id, run)["status"] == "cancelled"

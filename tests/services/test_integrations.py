@@ -94,7 +94,7 @@ def test_the_port_follows_from_the_security(more: dict[str, str], port: int) -> 
 
 def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | None:
     """What a worker gets."""
-    return integrations.open_integration(context, integrations.find_way_out(context, sender.account_id), kind)
+    return integrations.open_integration(context, integrations.find_outbound_config(context, sender.account_id), kind)
 
 
 def stored(context: AppContext, sender: Sender) -> bytes:
@@ -191,9 +191,9 @@ def test_a_disabled_target_is_known_until_it_is_enabled(context: AppContext, acm
     target = "https://example.com/hook"
     integrations.disable_target(context, acme.account_id, target, "answered 410", uuid4())
     integrations.disable_target(context, acme.account_id, target, "again", uuid4())
-    assert integrations.find_way_out(context, acme.account_id).disabled == {target: "answered 410"}
-    assert integrations.find_way_out(context, globex.account_id).disabled == {}
+    assert integrations.find_outbound_config(context, acme.account_id).disabled == {target: "answered 410"}
+    assert integrations.find_outbound_config(context, globex.account_id).disabled == {}
     integrations.enable_target(context, acme.account_id, target)
-    assert integrations.find_way_out(context, acme.account_id).disabled == {}
+    assert integrations.find_outbound_config(context, acme.account_id).disabled == {}
     with pytest.raises(Problem, match="is not disabled"):
         integrations.enable_target(context, acme.account_id, target)

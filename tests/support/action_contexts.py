@@ -18,7 +18,7 @@ import aiohttp
 
 from app import actions
 from app.actions import http_session
-from app.actions.circuit_breaker import Destinations
+from app.actions.circuit_breaker import CircuitBreakers
 from app.core import config
 from app.core.config import Settings
 from app.core.models import Event, Outcome, Run
@@ -76,8 +76,8 @@ def a_run(**changes: Any) -> Run:
     return replace(run, **changes)
 
 
-def a_situation(session: aiohttp.ClientSession, **changes: Any) -> actions.Situation:
-    situation = actions.Situation(
+def an_action_context(session: aiohttp.ClientSession, **changes: Any) -> actions.ActionContext:
+    context = actions.ActionContext(
         run=a_run(),
         names={"event": "order_placed", "phone": "+915673412780", "data": {"price": 1999}, "steps": {}},
         idempotency_key=KEY,
@@ -85,13 +85,13 @@ def a_situation(session: aiohttp.ClientSession, **changes: Any) -> actions.Situa
         timeout=5.0,
         now=NOW,
         session=session,
-        destinations=Destinations(50),
+        circuit_breakers=CircuitBreakers(50),
         settings=the_settings(),
         integration={}.get,
         disabled={},
         keep_message=_nowhere,
     )
-    return replace(situation, **changes)
+    return replace(context, **changes)
 
 
 async def _nowhere(text: str, data: Mapping[str, Any]) -> UUID:
@@ -110,7 +110,7 @@ def in_a_session(use: Callable[[aiohttp.ClientSession], Awaitable[T]], *allowed:
 
 def perform(step: dict[str, Any], *allowed: str, **changes: Any) -> Outcome:
     """The outcome of one attempt of a step."""
-    return in_a_session(lambda session: actions.perform(step, a_situation(session, **changes)), *allowed)
+    return in_a_session(lambda session: actions.perform(step, an_action_context(session, **changes)), *allowed)
 
 
 @contextmanager

@@ -20,14 +20,14 @@ from uuid import UUID
 from app.actions import http_session
 from app.core import config
 from app.core.models import Run
-from app.db.run_transitions import Settlement
+from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
-from app.worker.executor import Advancer
+from app.worker.executor import RunExecutor
 
 POINTS = ("before act", "after act", "before settle", "after settle")
 
 
-class DyingAdvancer(Advancer):
+class DyingExecutor(RunExecutor):
     """Ends the whole process at its point."""
 
     order: dict[str, Any]
@@ -36,15 +36,15 @@ class DyingAdvancer(Advancer):
         if self.order["point"] == point and self.order["ordinal"] == run.ordinal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def _act(self, run: Run) -> Settlement:
+    async def _act(self, run: Run) -> RunUpdate:
         self._maybe_die("before act", run)
-        settlement = await super()._act(run)
+        update = await super()._act(run)
         self._maybe_die("after act", run)
-        return settlement
+        return update
 
-    async def _settle(self, run: Run, settlement: Settlement) -> bool:
+    async def _settle(self, run: Run, update: RunUpdate) -> bool:
         self._maybe_die("before settle", run)
-        settled = await super()._settle(run, settlement)
+        settled = await super()._settle(run, update)
         self._maybe_die("after settle", run)
         return settled
 
@@ -53,9 +53,9 @@ async def _carry_out(order: dict[str, Any]) -> None:
     context = AppContext(config.from_environment())
     with ThreadPoolExecutor(1) as threads:
         async with http_session.open_session(context.settings) as session:
-            advancer = DyingAdvancer(context, session, threads)
-            advancer.order = order
-            await advancer.advance(order["account"], UUID(order["run"]), order["job"])
+            executor = DyingExecutor(context, session, threads)
+            executor.order = order
+            await executor.advance(order["account"], UUID(order["run"]), order["job"])
 
 
 def main() -> None:

@@ -10,27 +10,27 @@ from uuid import UUID
 
 from app.actions import http_session
 from app.services.context import AppContext
-from app.worker.executor import Advancer
+from app.worker.executor import RunExecutor
 
 
 def carry(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
     """Let one job move a run as far as it may; the run's row afterwards."""
-    with_an_advancer(context, lambda advancer: advancer.advance(account_id, UUID(run_id), job))
+    with_an_executor(context, lambda executor: executor.advance(account_id, UUID(run_id), job))
     return the_run(context, account_id, run_id)
 
 
 def wake(context: AppContext, account_id: int, event_id: str) -> None:
     """Let an event's job wake and end the runs that it concerns."""
-    with_an_advancer(context, lambda advancer: advancer.wake(account_id, UUID(event_id)))
+    with_an_executor(context, lambda executor: executor.wake(account_id, UUID(event_id)))
 
 
-def with_an_advancer(context: AppContext, job: Callable[[Advancer], Coroutine[Any, Any, None]]) -> None:
+def with_an_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine[Any, Any, None]]) -> None:
     """Let one worker do `job`: what it learns of destinations it knows until the end of that."""
 
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
             async with http_session.open_session(context.settings) as session:
-                await job(Advancer(context, session, threads))
+                await job(RunExecutor(context, session, threads))
             threads.submit(context.database.let_go).result()
 
     asyncio.run(once())

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from standardwebhooks import Webhook
 
-from app.db import run_transitions, runs
+from app.db import run_updates, runs
 from app.services import accounts, workflows
 from app.services.context import AppContext
 from app.worker import transitions
@@ -235,7 +235,7 @@ def test_a_worker_that_died_before_it_looked_back_is_made_up_for(context: AppCon
     claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
     assert claimed is not None
     now = context.clock()
-    assert run_transitions.settle_run(
+    assert run_updates.update_run(
         context.database, claimed, transitions.enter(claimed, now, now + timedelta(hours=1)), now
     )
     carry(context, acme.account_id, run)

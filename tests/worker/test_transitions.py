@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.cli.run_report import run_lines
-from app.db import run_blocks, run_transitions, runs
+from app.db import run_blocks, run_updates, runs
 from app.db.inspection import RunsWanted
 from app.services import data_subjects, inspection, workflows
 from app.services import runs as services_runs
@@ -237,8 +237,8 @@ def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme:
         claimed = runs.claim_run(context.database, acme.account_id, UUID(block), 1)
         assert claimed is not None
         try:
-            settlement = transitions.set_variables(_setting(claimed), context.clock())
-            return run_transitions.settle_run(context.database, claimed, settlement, context.clock())
+            update = transitions.set_variables(_setting(claimed), context.clock())
+            return run_updates.update_run(context.database, claimed, update, context.clock())
         finally:
             context.database.let_go()
 
@@ -354,9 +354,9 @@ def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: A
     def part(run: str, together: threading.Barrier) -> None:
         claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
         assert claimed is not None
-        settlement = transitions.part(claimed, context.clock())
+        update = transitions.part(claimed, context.clock())
         together.wait(10)
-        run_transitions.settle_run(context.database, claimed, settlement, context.clock())
+        run_updates.update_run(context.database, claimed, update, context.clock())
         context.database.let_go()
 
     with ThreadPoolExecutor(1) as threads:
@@ -421,7 +421,7 @@ def test_a_family_is_ended_by_another_event_only(context: AppContext, acme: Send
     event = UUID(acme.post(an_event(event="reply")).get_json()["id"])
     wake(context, acme.account_id, str(event))
     with context.database.transaction() as connection:
-        ended = run_blocks.end_family(
+        ended = run_blocks.end_run_tree(
             connection, acme.account_id, UUID(run), "exited", "x", context.clock(), unless_taken=event
         )
     assert ended == 0

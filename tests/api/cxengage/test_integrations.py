@@ -15,7 +15,7 @@ SID, TOKEN = "AC" + "0a" * 16, "the-twilio-token"
 
 def opened(context: AppContext, tenant: Tenant, kind: str) -> Any:
     """What a worker gets."""
-    return integrations.open_integration(context, integrations.find_way_out(context, tenant.account_id), kind)
+    return integrations.open_integration(context, integrations.find_outbound_config(context, tenant.account_id), kind)
 
 
 def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:

@@ -22,7 +22,7 @@ from psycopg2.extensions import connection as RawConnection
 from app.core.ids import uuid7
 from app.core.models import Outcome, Run
 from app.db.connection import Database, passing_trouble_as_unavailable
-from app.db.runs import job_key, living_connection
+from app.db.runs import job_key, live_connection
 
 # Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
 _MOVED = """
@@ -122,7 +122,7 @@ class NewBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class RunUpdate:
     """Where a run stands after its worker did something: its new place, the step's row, and the attempt if one was made.
 
     `wake_at` with `job` greater than the run's own means: a job that is due then is enqueued along. Without `wake_at` that
@@ -149,7 +149,7 @@ def moment_after(run: Run, now: datetime) -> datetime:
     return now if run.updated_at is None else max(now, run.updated_at + timedelta(microseconds=1))
 
 
-def settle_run(database: Database, run: Run, settlement: Settlement, now: datetime) -> bool:
+def update_run(database: Database, run: Run, update: RunUpdate, now: datetime) -> bool:
     """Write what happened, committed when this returns; False when another worker was faster and nothing is written.
 
     `now` is later than the run's last change, whatever the clocks of its workers say, so that what was settled in a run
@@ -158,8 +158,8 @@ def settle_run(database: Database, run: Run, settlement: Settlement, now: dateti
     A statement whose answer got lost with the connection is sent once more: when the run stands one turn further, and
     exactly where this settlement puts it, it is taken for our own doing.
     """
-    values = _settle_values(run, settlement, now)
-    statement = _statement(run, settlement)
+    values = _settle_values(run, update, now)
+    statement = _statement(run, update)
     with passing_trouble_as_unavailable():
         try:
             return _settle(database.held(), statement, values)
@@ -176,23 +176,23 @@ def settle_run(database: Database, run: Run, settlement: Settlement, now: dateti
                 (run.account_id, str(run.id)),
             )
             row = cursor.fetchone()
-        ours = (run.turn + 1, settlement.status, settlement.at, settlement.ordinal, settlement.job)
+        ours = (run.turn + 1, update.status, update.at, update.ordinal, update.job)
         return row == ours
 
 
-def note_attempt(database: Database, run: Run, settlement: Settlement, now: datetime) -> None:
+def record_attempt(database: Database, run: Run, update: RunUpdate, now: datetime) -> None:
     """Keep the attempt of a step whose run was ended by somebody else meanwhile; what was sent must not be forgotten."""
-    values = _settle_values(run, settlement, now)
+    values = _settle_values(run, update, now)
     if values["tried"] is None:
         return
-    with passing_trouble_as_unavailable(), living_connection(database).cursor() as cursor:
+    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
         cursor.execute(_NOTE, values)
 
 
-def _statement(run: Run, settlement: Settlement) -> str:
+def _statement(run: Run, update: RunUpdate) -> str:
     """Most runs have no blocks and are none: what these take stays out of their way."""
-    starts = _BLOCKS if settlement.blocks else ""
-    joins = _JOINED if run.parent_id is not None and settlement.status != "running" else ""
+    starts = _BLOCKS if update.blocks else ""
+    joins = _JOINED if run.parent_id is not None and update.status != "running" else ""
     return _MOVED + starts + joins + _SETTLED
 
 
@@ -207,22 +207,22 @@ def _settle(connection: RawConnection, statement: str, values: Mapping[str, Any]
     return bool(row and row[0])
 
 
-def _settle_values(run: Run, settlement: Settlement, now: datetime) -> dict[str, Any]:
-    step, outcome, blocks = settlement.step, settlement.outcome, settlement.blocks
-    enqueued = settlement.job > run.job and settlement.wake_at is not None
+def _settle_values(run: Run, update: RunUpdate, now: datetime) -> dict[str, Any]:
+    step, outcome, blocks = update.step, update.outcome, update.blocks
+    enqueued = update.job > run.job and update.wake_at is not None
     return {
         "account_id": run.account_id,
         "run_id": str(run.id),
         "turn": run.turn,
-        "status": settlement.status,
-        "at": settlement.at,
-        "ordinal": settlement.ordinal,
-        "attempt": settlement.attempt,
-        "job": settlement.job,
-        "job_key": job_key(run.account_id, run.id, settlement.job) if enqueued else None,
-        "wake_at": settlement.wake_at,
-        "step_started_at": settlement.step_started_at,
-        "error": _storable(settlement.error),
+        "status": update.status,
+        "at": update.at,
+        "ordinal": update.ordinal,
+        "attempt": update.attempt,
+        "job": update.job,
+        "job_key": job_key(run.account_id, run.id, update.job) if enqueued else None,
+        "wake_at": update.wake_at,
+        "step_started_at": update.step_started_at,
+        "error": _storable(update.error),
         "now": now,
         "step_ordinal": run.ordinal,
         "step_path": step.path,
@@ -239,8 +239,8 @@ def _settle_values(run: Run, settlement: Settlement, now: datetime) -> dict[str,
         "outcome_error": _storable(outcome.error) if outcome else None,
         "request": _json(outcome.request) if outcome else None,
         "response": _json(outcome.response) if outcome else None,
-        "tried_at": settlement.tried_at,
-        "rounds": settlement.rounds,
+        "tried_at": update.tried_at,
+        "rounds": update.rounds,
         "blocks_left": len(blocks) or None,
         # Later than their parent's own id, in the order of their numbers.
         "block_ids": [str(uuid7(now + timedelta(microseconds=block.number))) for block in blocks],
