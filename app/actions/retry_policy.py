@@ -7,17 +7,17 @@ one step carry the same idempotency key.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from random import Random
 from typing import Any
 
 from app.core.durations import read_duration
 from app.core.models import Outcome
+from app.core.retry_after import parse_retry_after
 
 DEFAULTS: Mapping[str, Any] = {"attempts": 6, "first": "5s", "max": "1h"}
 MOST_ATTEMPTS = 100
-LONGEST_WISH = 86_400.0
+MAX_RETRY_AFTER = 86_400.0
 # Answers of 400 to 499 that speak of the moment and not of the request.
 PASSING = frozenset((408, 425, 429))
 
@@ -76,7 +76,7 @@ def judge(status: int, headers: Mapping[str, str], now: datetime) -> Outcome:
             "retry",
             error=f"answered {status}",
             error_class=kind,
-            retry_after=read_retry_after(headers.get("Retry-After"), now),
+            retry_after=retry_after(headers, now),
         )
     return _failed(f"http_{status // 100}xx", f"answered {status}")
 
@@ -85,19 +85,10 @@ def _failed(error_class: str, error: str) -> Outcome:
     return Outcome("failed", error=error, error_class=error_class)
 
 
-def read_retry_after(value: str | None, now: datetime) -> float | None:
-    """The pause in seconds that a Retry-After header (seconds or an HTTP date) asks for, at most a day.
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """The seconds to wait by the header Retry-After, at most a day; None when the header asks for no wait.
 
-    None when it asks for none: absent, unreadable, or not in the future. Then the policy's pause holds, so that a
-    destination that answers `Retry-After: 0` is not given all attempts at once.
+    Then the policy's pause holds, so that a destination that answers `Retry-After: 0` does not get all attempts at once.
     """
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        wish = float(text[:12])
-    else:
-        try:
-            moment = parsedate_to_datetime(text)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        wish = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
-    return min(wish, LONGEST_WISH) if wish > 0 else None
+    seconds = parse_retry_after(headers.get("Retry-After"), now)
+    return min(seconds, MAX_RETRY_AFTER) if seconds else None

@@ -26,7 +26,7 @@ from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_addresses, check_names, check_text, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
-from app.actions.retry_policy import LONGEST_WISH, read_retry_after
+from app.actions.retry_policy import MAX_RETRY_AFTER, retry_after
 from app.actions.retry_policy import judge as judge_by_status
 from app.actions.templates.render import Text, render
 from app.core.addresses import read_email
@@ -188,9 +188,9 @@ def _errors(body: Any) -> list[str]:
 
 def _pause(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds until the rate limit is lifted: X-RateLimit-Reset is a moment in seconds since 1970."""
-    asked = read_retry_after(headers.get("Retry-After"), now)
+    seconds = retry_after(headers, now)
     reset = (headers.get("X-RateLimit-Reset") or "").strip()
-    if asked is not None or not (reset.isascii() and reset.isdigit()):
-        return asked
+    if seconds is not None or not (reset.isascii() and reset.isdigit()):
+        return seconds
     wish = float(reset[:12]) - now.timestamp()
-    return min(wish, LONGEST_WISH) if wish > 0 else None
+    return min(wish, MAX_RETRY_AFTER) if wish > 0 else None

@@ -17,7 +17,7 @@ from yarl import URL
 
 from app.actions.http_request import PLAIN, Request, sendable
 from app.actions.retry_policy import judge as judge_by_status
-from app.actions.retry_policy import read_retry_after
+from app.actions.retry_policy import retry_after
 from app.core.config import Settings
 from app.core.models import Outcome
 
@@ -47,5 +47,5 @@ def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> 
         "retry" if passing else "failed",
         error=f"Twilio answered {status}, code {code}: {str(body.get('message', ''))[:300]}{more}",
         error_class=f"twilio_{code}",
-        retry_after=read_retry_after(headers.get("Retry-After"), now) if passing else None,
+        retry_after=retry_after(headers, now) if passing else None,
     )

@@ -25,7 +25,7 @@ from app.actions.field_checks import Mistakes, check_names, check_text, is_scala
 from app.actions.http_call import call
 from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
 from app.actions.retry_policy import judge as judge_by_status
-from app.actions.retry_policy import read_retry_after
+from app.actions.retry_policy import retry_after
 from app.actions.templates.render import Text, check_texts, render, render_scalar
 from app.core.addresses import read_phone
 from app.core.models import Outcome
@@ -218,7 +218,7 @@ def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> 
         "retry" if passing else "failed",
         error=f"WhatsApp answered {status}, code {code}: {_told(error)}",
         error_class=f"whatsapp_{code}",
-        retry_after=read_retry_after(headers.get("Retry-After"), now) if passing else None,
+        retry_after=retry_after(headers, now) if passing else None,
     )
 
 

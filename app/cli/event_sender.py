@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 import msgspec
+
+from app.core.retry_after import parse_retry_after
 
 PATH = "/api/v1/cvf-events"
 MOST_TRIES = 8
@@ -214,7 +215,7 @@ class Sender:
         body = response.read(_LARGEST_ANSWER)
         if response.read(1):
             self._connection.close()
-        return Answer(response.status, read_wish(response.headers.get("Retry-After"), datetime.now(UTC)), body)
+        return Answer(response.status, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)), body)
 
     def close(self) -> None:
         """Close the connection."""
@@ -248,16 +249,3 @@ def pause_after(tried: int, wish: float | None) -> float:
         return min(wish, _LONGEST_WISH)
     pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1))
     return pause * random.uniform(0.5, 1.0)
-
-
-def read_wish(text: str | None, now: datetime) -> float | None:
-    """The seconds that a Retry-After header (seconds or an HTTP date) asks for; None when it asks for none."""
-    text = (text or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    wish: float = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
-    return max(0.0, wish)

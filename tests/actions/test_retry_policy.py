@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.actions import retry_policy
-from app.actions.retry_policy import judge, pause, read_retry_after
+from app.actions.retry_policy import judge, pause, retry_after
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -70,8 +70,9 @@ def test_gone_has_a_reason_of_its_own() -> None:
         ("²", None),
     ],
 )
-def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
-    assert read_retry_after(value, NOW) == seconds
+def test_retry_after_is_read_and_bounded(value: str | None, seconds: float | None) -> None:
+    headers = {} if value is None else {"Retry-After": value}
+    assert retry_after(headers, NOW) == seconds
 
 
 def test_a_503_carries_what_it_asks_for() -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from app.cli.event_sender import MOST_TRIES, Entry, GaveUp, Sender, pause_after, read_entries, read_wish
+from app.cli.event_sender import MOST_TRIES, Entry, GaveUp, Sender, pause_after, read_entries
 from tests.cli.conftest import CommandLine
 from tests.support.builders import an_event
 from tests.support.http_target import Answer, Destination, a_destination
 
-NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 STORED = Answer(200, b'{"duplicate": false}')
 REPEATED = Answer(200, b'{"duplicate": true}')
 BUSY = Answer(503, b'{"detail": "The database cannot be reached right now."}', (("Retry-After", "7"),))
@@ -155,21 +153,6 @@ def test_pauses_grow_and_end() -> None:
         whole = min(30.0, 0.5 * 2 ** (tried - 1))
         assert whole / 2 <= pause_after(tried, None) <= whole
     assert (pause_after(1, 3.0), pause_after(1, 86_400.0)) == (3.0, 60.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("soon", None),
-        ("5", 5.0),
-        ("Sun, 22 Nov 2026 12:00:30 GMT", 30.0),
-        ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
-    ],
-)
-def test_a_wish_is_seconds_or_a_date(text: str | None, seconds: float | None) -> None:
-    assert read_wish(text, NOW) == seconds
 
 
 # The command
