@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from app.core.ids import moment_of
+from app.core.ids import timestamp_of
 from app.db.inspection import StoredEvent
 
 # Events from a moment on that are not among the known ones, oldest first, at most so many.
@@ -39,4 +39,4 @@ class Follower:
                 self._known.add(event.id)
                 yield event
         self._since = max(self._since, began - self._look_back)
-        self._known = {known for known in self._known if moment_of(known) >= self._since}
+        self._known = {known for known in self._known if timestamp_of(known) >= self._since}

@@ -23,7 +23,7 @@ from app.cli.event_tail import Follower
 from app.cli.formatting import exact_moment, row, visible, visible_json
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
-from app.core.ids import read_numbered
+from app.core.ids import read_cxengage_id
 from app.db.inspection import EventsWanted, StoredEvent
 from app.ingest.replay import Replayed, replay_event
 from app.services import inspection
@@ -86,7 +86,7 @@ def event_json(event: StoredEvent) -> str:
 def event_id(text: str) -> tuple[str | None, UUID]:
     """The account's id, where it is named, and the event's, of which the text is the UUID or what CxEngage's clients get
     for it, EV…-…; raises click.BadParameter."""
-    known = read_numbered(text)
+    known = read_cxengage_id(text)
     return (str(known[0]), known[1]) if known else (None, click.UUID.convert(text, None, None))
 
 

@@ -1,6 +1,6 @@
-"""Addresses that messages go to: text that somebody wrote becomes a phone number or an e-mail address, or a ValueError.
+"""Reads the phone numbers and e-mail addresses that messages are sent to. Raises ValueError.
 
-One text is one address. What reads like several is refused, so that nobody's data can add a recipient.
+A text is exactly one address. A text that contains several is refused, so that event data cannot add a recipient.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Secrets that have to be read back (signing secrets, credentials), encrypted at rest with Fernet.
+"""Encryption at rest of secrets that have to be read again (signing secrets, credentials), with Fernet.
 
-Comes in: the deployer's keys, newest first; the first encrypts, all of them decrypt, so that a key can be rotated.
+Of several keys, newest first, the first encrypts and all of them decrypt, so that a key can be rotated.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ class Secrets:
         self._fernet = MultiFernet([Fernet(key) for key in keys]) if keys else None
 
     def encrypt(self, text: str) -> bytes:
-        """`text` as it may lie in the database; raises SettingsError without a key."""
-        return self._with_a_key().encrypt(text.encode())
+        """The encrypted text for the database. Raises SettingsError without a key."""
+        return self._require_key().encrypt(text.encode())
 
     def decrypt(self, stored: bytes) -> str:
-        """What `encrypt` was given; raises SettingsError without the key that it was encrypted with."""
+        """The text that `encrypt` received. Raises SettingsError without its key."""
         try:
-            return self._with_a_key().decrypt(stored).decode()
+            return self._require_key().decrypt(stored).decode()
         except InvalidToken:
             raise SettingsError(
-                "ENCRYPTION_KEY does not open what is in the database; add the key that was used before, after a comma"
+                "ENCRYPTION_KEY cannot decrypt a stored secret; append the key that was used before, after a comma"
             ) from None
 
     def rotate(self, stored: bytes) -> bytes:
-        """The same secret, encrypted with the first key; raises SettingsError without the key that it is encrypted with."""
+        """The same secret, encrypted with the first key. Raises SettingsError without its present key."""
         return self.encrypt(self.decrypt(stored))
 
-    def _with_a_key(self) -> MultiFernet:
+    def _require_key(self) -> MultiFernet:
         if self._fernet is None:
             raise SettingsError(
                 "ENCRYPTION_KEY is not set, and there is no .data/encryption.key; "

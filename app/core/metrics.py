@@ -1,4 +1,4 @@
-"""What is counted about this process, for Prometheus. Every room may count; only `app/operate` shows."""
+"""Counters of this process, for Prometheus."""
 
 from __future__ import annotations
 

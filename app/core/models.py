@@ -1,7 +1,4 @@
-"""The vocabulary of the house as frozen values; everything that crosses from one room to another is one of these.
-
-Comes in: nothing. Goes out: plain data, no behaviour beyond small derived properties. Imports nothing of ours.
-"""
+"""The values that packages pass to each other: frozen dataclasses without behaviour."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much an account may send: `events_per_second` (None: unlimited) and how many days it lasts (None: no end)."""
+    """An account's plan: `events_per_second` (None: unlimited) and its length in `days` (None: no end)."""
 
     name: str
     events_per_second: int | None
@@ -25,7 +22,7 @@ PLANS: Mapping[str, Plan] = {
     plan.name: plan for plan in (Plan("trial", 100, 30), Plan("standard", 1_000, None), Plan("unlimited", None, None))
 }
 
-# What a key may do: send events, read those that were sent, change what belongs to the account.
+# Scopes of an API key: send events, read received events, manage the account.
 EVENTS_WRITE = "events:write"
 EVENTS_READ = "events:read"
 ACCOUNT_MANAGE = "account:manage"
@@ -34,9 +31,9 @@ SCOPES = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as it is kept: its public `prefix` (8 characters) and the SHA-256 digest of the whole key.
+    """An API key as it is stored: its public `prefix` (8 characters) and the SHA-256 digest of the whole key.
 
-    With a `client_id` it is the access token of that client (12 characters of prefix).
+    With a `client_id` it is the access token of that OAuth client (12 characters of prefix).
     """
 
     prefix: str
@@ -49,10 +46,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One verified fact. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
+    """A verified event. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
 
-    `via` says by which way it came when that was not `POST /api/v1/cvf-events`.
-    What augments added (`augmented_json`, exact) is in `data` already; `data_json` of an event on its way in is without it.
+    `via` names the route; None is `POST /api/v1/cvf-events`. `data` includes what enrichment added (`augmented_json`, exact
+    JSON text); `data_json` of an event that is being accepted does not.
     """
 
     id: UUID
@@ -73,9 +70,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` in words.
+    """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` as text.
 
-    Without a `workflow_id` it speaks of many at once (`workflow` says how many), all of which the event cannot start.
+    Without a `workflow_id` it stands for several workflows that were skipped (`workflow` says how many).
     """
 
     workflow_id: UUID | None
@@ -89,8 +86,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to be created; `match_key` is unique per workflow: one run per match, ever. `matched` are the ids of all
-    events that the pattern used, the last of them is `event_id`."""
+    """A run to create. `match_key` is unique per workflow: one run per match, ever. `matched` holds the ids of all events
+    that the pattern used; the last of them is `event_id`."""
 
     id: UUID
     workflow_id: UUID
@@ -103,7 +100,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the sender is told about an accepted event."""
+    """The result of accepting an event, for its sender."""
 
     id: UUID
     account_id: int
@@ -139,17 +136,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A claimed run, with all that its next step needs.
+    """A claimed run, with everything that its next step needs.
 
-    `at` is the path of the step it stands at ("steps[0]"; None: past the last), `ordinal` counts the steps entered so
-    far, `attempt` the attempts of this step so far (`forgiven` of them do not count), `turn` every settled change
-    (compare-and-set), `job` the queue job that may move it. `document` is the workflow version that started it; `outputs`
-    maps step ids to their outputs, `variables` names to what steps have set, `last` is what the last action gave.
-    `matched` are the events that the pattern used (their ids: `used`), where the document asks for them; else the last of
-    them alone. `rounds` counts those of the `repeat` in which it stands.
+    `at` is the path of the current step ("steps[0]"; None: after the last), `ordinal` counts the steps entered so far, `attempt`
+    the attempts of this step so far (`forgiven` of them do not count), `turn` the recorded changes (compare-and-set), `job`
+    is the only queue job that may advance it. `document` is the workflow version that started it; `outputs` maps step ids
+    to outputs, `variables` maps names to what steps have set, `last` is the output of the last action. `matched` holds the
+    events that the pattern used (their ids: `used`) if the document refers to them, else only the last one. `rounds` counts
+    the iterations of the current `repeat`.
 
-    A block of a `par` is a run with a parent; `root_id` is the one without (None: it has none itself). A parent waits for
-    `blocks_left`. `subject` is whose events it waits for, where that is told by another field than distinct_id.
+    A block of a `par` is a run with `parent_id`; `root_id` is the run without a parent (None for that run itself). A parent
+    waits for `blocks_left` blocks. `subject` is whose events the run waits for, if the key is not distinct_id.
     """
 
     id: UUID
@@ -182,7 +179,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a step of a run said to those who listen; its data as JSON text, every number exact."""
+    """A message that a run published to the account's stream; `data_json` is JSON text with exact numbers."""
 
     id: UUID
     run_id: UUID

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 from sqlalchemy.dialects.postgresql import JSONPATH
 
-from app.core.ids import moment_of
+from app.core.ids import timestamp_of
 from app.core.models import Event
 
 
@@ -56,7 +56,7 @@ def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Ev
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",  # noqa: S608
-            (account_id, str(event_id), moment_of(event_id)),
+            (account_id, str(event_id), timestamp_of(event_id)),
         )
         row = cursor.fetchone()
     return None if row is None else event_of(row)
@@ -64,7 +64,7 @@ def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Ev
 
 def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[str]) -> tuple[Event, ...]:
     """Events by their ids, in the order of acceptance."""
-    moments = [moment_of(UUID(event_id)) for event_id in event_ids]
+    moments = [timestamp_of(UUID(event_id)) for event_id in event_ids]
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "  # noqa: S608

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.ids import first_of, moment_of
+from app.core.ids import first_id_at, timestamp_of
 from app.db.event_queries import SEEN_DATA, read_exactly
 
 
@@ -167,7 +167,7 @@ def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[
 def _moment_of(event_id: UUID) -> datetime | None:
     """When the event of this id was received; None for an id that is none of ours."""
     try:
-        return moment_of(event_id)
+        return timestamp_of(event_id)
     except OverflowError:
         return None
 
@@ -236,9 +236,9 @@ def _values(wanted: EventsWanted) -> dict[str, Any]:
         "subject": wanted.subject,
         "phone": wanted.phone,
         "since": wanted.since,
-        "first": None if wanted.since is None else first_of(wanted.since),
+        "first": None if wanted.since is None else first_id_at(wanted.since),
         "until": wanted.until,
-        "beyond": None if wanted.until is None else first_of(wanted.until),
+        "beyond": None if wanted.until is None else first_id_at(wanted.until),
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from app.core.ids import moment_of, uuid7
+from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db.match_state import NOTHING, Kept, Place
 from app.ingest.account_cache import Account
@@ -108,7 +108,7 @@ def run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
         version=rule.version,
         match_key=f"{last}@{fire.at.isoformat()}" if fire.by_deadline else str(last),
         event_id=last,
-        event_received_at=moment_of(last),
+        event_received_at=timestamp_of(last),
         matched=fire.matched,
     )
 

@@ -167,4 +167,4 @@ def test_an_integration_that_no_key_opens_is_tried_again(context: AppContext, ac
     assert after["wake_at"] - after["updated_at"] < timedelta(seconds=2)
     (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "encryption_key"
-    assert "ENCRYPTION_KEY does not open" in attempt["error"]
+    assert "ENCRYPTION_KEY cannot decrypt" in attempt["error"]

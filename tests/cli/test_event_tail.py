@@ -11,7 +11,7 @@ import pytest
 from app.cli import event_tail
 from app.cli.event_tail import Follower
 from app.core.errors import Unavailable
-from app.core.ids import moment_of, uuid7
+from app.core.ids import timestamp_of, uuid7
 from app.db.inspection import StoredEvent
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -123,4 +123,4 @@ def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
 
 
 def test_the_moment_of_an_id_is_that_of_its_event() -> None:
-    assert moment_of(an_event(NOW + timedelta(microseconds=123_457)).id) == NOW + timedelta(microseconds=123_457)
+    assert timestamp_of(an_event(NOW + timedelta(microseconds=123_457)).id) == NOW + timedelta(microseconds=123_457)

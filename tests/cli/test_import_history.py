@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from app.core.ids import moment_of, uuid7
+from app.core.ids import timestamp_of, uuid7
 from app.ingest.history_import import survey
 from app.services import workflows
 from app.services.context import AppContext
@@ -59,7 +59,7 @@ def test_events_are_stored_with_their_own_moments_in_the_partitions_of_their_mon
         "2024-03-05T10:30:00+00:00",
     ]
     assert [row["partition"] for row in found] == ["events_2023_11", "events_2024_03", "events_2024_03"]
-    assert [moment_of(row["id"]) for row in found] == [row["received_at"] for row in found]
+    assert [timestamp_of(row["id"]) for row in found] == [row["received_at"] for row in found]
     assert {row["decisions"] for row in found} == {None}
     assert not (tmp_path / "old.rejected.ndjson").exists()
 
@@ -280,4 +280,4 @@ def test_a_survey_finds_all_that_comes_more_than_once() -> None:
 def test_an_id_can_be_made_of_what_it_stands_for() -> None:
     moment = datetime(2024, 3, 5, tzinfo=UTC)
     assert uuid7(moment, b"12345678") == uuid7(moment, b"12345678") != uuid7(moment, b"12345679")
-    assert moment_of(uuid7(moment, b"\xff" * 8)) == moment
+    assert timestamp_of(uuid7(moment, b"\xff" * 8)) == moment

@@ -8,7 +8,7 @@ import re
 import pytest
 from flask.testing import FlaskClient
 
-from app.core.ids import numbered, read_numbered, uuid7
+from app.core.ids import cxengage_id, read_cxengage_id, uuid7
 from app.core.models import PLANS
 from app.services import accounts, oauth_clients
 from app.services.context import AppContext
@@ -97,12 +97,12 @@ def test_an_id_with_another_account_in_it_is_nobodys(flask: CommandLine, context
 
 def test_ids_can_be_turned_back() -> None:
     event_id = uuid7()
-    assert read_numbered(numbered(11, event_id)) == (11, event_id)
+    assert read_cxengage_id(cxengage_id(11, event_id)) == (11, event_id)
 
 
 @pytest.mark.parametrize(
     "text", ["", "EV11", "EV11-", "EV-1", "EV11-x", "EV11-1\n", "EV11-٣", f"EV1-{2**128}", "ev1-1"]
 )
 def test_other_texts_are_no_ids(flask: CommandLine, text: str) -> None:
-    assert read_numbered(text) is None
+    assert read_cxengage_id(text) is None
     assert flask("event", "show", text).exit_code == 2

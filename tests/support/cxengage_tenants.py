@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.ids import read_numbered
+from app.core.ids import read_cxengage_id
 from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE
 from app.services import api_keys, oauth_clients
 from app.services.context import AppContext
@@ -75,6 +75,6 @@ def described(context: AppContext, tenant: Tenant, **changes: str) -> Tenant:
 
 def uuid_of(identifier: str) -> str:
     """The event's UUID of an id as the receiver gives it."""
-    found = read_numbered(identifier)
+    found = read_cxengage_id(identifier)
     assert found is not None, identifier
     return str(found[1])

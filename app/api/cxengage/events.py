@@ -22,7 +22,7 @@ from app.core import models
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, object_text, read_object
-from app.core.ids import numbered, uuid7
+from app.core.ids import cxengage_id, uuid7
 from app.core.models import Event, Receipt
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.enrichment import Enricher
@@ -201,7 +201,7 @@ def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:
         {
             "event": msgspec.Raw(sent),
             "key-attr": receipt.distinct_id,
-            "id": numbered(receipt.account_id, receipt.id),
+            "id": cxengage_id(receipt.account_id, receipt.id),
             "contributing?": receipt.contributing,
         }
     )
@@ -216,7 +216,7 @@ def show_history(tenant: str) -> Response:
         {
             "event": msgspec.Raw(received.data_json.encode()),
             "key-attr": received.distinct_id,
-            "id": numbered(account.snapshot.id, received.id),
+            "id": cxengage_id(account.snapshot.id, received.id),
             "return-address": f"SV{account.snapshot.id}.",
             "contributing": received.contributing,
         }

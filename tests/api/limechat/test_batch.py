@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 
-from app.core.ids import moment_of
+from app.core.ids import timestamp_of
 from app.core.models import PLANS
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
@@ -74,7 +74,7 @@ def test_ids_and_moments_grow_from_item_to_item(acme: Sender, rows: Rows) -> Non
     assert [row[0] for row in found] == ids
     moments = [moment for _, moment in found if isinstance(moment, datetime)]
     assert len(set(moments)) == 5
-    assert moments == [moment_of(UUID(event_id)) for event_id in ids]
+    assert moments == [timestamp_of(UUID(event_id)) for event_id in ids]
 
 
 def test_lines_are_taken_and_blank_ones_do_not_count(acme: Sender, rows: Rows) -> None:
