@@ -105,6 +105,18 @@ def test_only_db_speaks_sql() -> None:
     assert wrong == []
 
 
+def test_only_the_connection_module_begins_and_ends_transactions_in_sql() -> None:
+    words = re.compile(r"\b(BEGIN|COMMIT|ROLLBACK)\b")
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file, tree in _modules()
+        if file != APP / "db" / "connection.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and words.search(node.value)
+    ]
+    assert wrong == []
+
+
 def test_only_use_cases_open_transactions() -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{node.lineno}"

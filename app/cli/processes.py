@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 
 from app.cli.base import command, context
 from app.core.errors import Unavailable
-from app.db.connection import in_one_line
+from app.db.connection import error_message
 from app.db.migrate import upgrade
 
 
@@ -45,7 +45,7 @@ def migrate() -> None:
     try:
         upgrade(context().settings.database_url)
     except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
-        said = in_one_line(trouble)
+        said = error_message(trouble)
         if "connection to server" in said:
             raise Unavailable(said) from None
         raise click.ClickException(f"the database cannot be migrated: {said}") from None

@@ -22,7 +22,7 @@ Answer = TypeVar("Answer")
 _MOST_LINGERING = 0.005
 
 
-def among_greenlets() -> bool:
+def is_gevent_patched() -> bool:
     """Whether gevent has patched this process, so that who waits is a greenlet and not a thread."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))
@@ -30,7 +30,7 @@ def among_greenlets() -> bool:
 
 def _let_others_catch_up() -> None:
     """Let those that are on their way here come along. Takes no time where there are none."""
-    if not among_greenlets():
+    if not is_gevent_patched():
         time.sleep(0)
         return
     import gevent

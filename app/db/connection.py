@@ -1,20 +1,16 @@
-"""Connections to Postgres: a pool for everything, and autocommitting ones that know their statements for the hot paths.
+"""Connections to Postgres, and the only place where transactions begin and end.
 
-Comes in: settings. Goes out: `Database`, whose `transaction()` commits when its block ends well, whose `lend()` gives a
-connection of the hot path for a block, and whose `held()` gives the calling thread its own. Whatever means that Postgres
-cannot be asked right now leaves here as `Unavailable`.
-
-Where gevent has patched the sockets, a request that waits for Postgres lets the others go on, and waits no longer than
-Postgres itself would let a statement run.
+`Database.transaction()` is a pooled SQLAlchemy connection in one transaction. `Database.run_with_reconnect()` gives a pooled
+psycopg2 connection in autocommit mode with prepared statements: one statement is one transaction and one round trip there.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 import sqlalchemy as sa
@@ -23,92 +19,97 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
 from app.core.errors import NotMigrated, Unavailable
-from app.core.group_commit import among_greenlets
+from app.core.group_commit import is_gevent_patched
 
-# Said by Postgres when it cannot serve right now: connection trouble (08), out of resources (53), shutting down (57P0x),
-# a statement that took too long or was cancelled (57014), could not get its lock (55P03), lost a deadlock (40) or meets a
-# standby (25006); and a table or column that the next migration brings.
+T = TypeVar("T")
+Values = Sequence[Any] | Mapping[str, Any]
+
+# A table or column that a later migration adds.
 _NOT_MIGRATED = ("42P01", "42703")
-_PASSING = ("08", "53", "57", "55P03", "40", "25006", *_NOT_MIGRATED)
+# Error classes of Postgres: connection lost (08), out of resources (53), shutting down (57P0x), statement timed out or
+# cancelled (57014), lock timeout (55P03), deadlock (40), read-only standby (25006).
+_TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", *_NOT_MIGRATED)
+_DEADLOCK = "40P01"
+_READ_ONLY, _STALE_PREPARED_STATEMENT = "25006", "0A000"
+# Seconds beyond statement_timeout after which a connection that does not respond is given up.
+_EXTRA_SECONDS = 2.0
 
 
-def is_passing(trouble: BaseException) -> bool:
-    """True when the same request may well succeed a little later, False when it is wrong in itself."""
-    if isinstance(trouble, sa.exc.DBAPIError) and trouble.orig is not None:
-        trouble = trouble.orig
-    if isinstance(trouble, sa.exc.TimeoutError | psycopg2.InterfaceError):
+def is_transient(exc: BaseException) -> bool:
+    """True when the same request may succeed a little later."""
+    exc = _driver_error(exc)
+    if isinstance(exc, sa.exc.TimeoutError | psycopg2.InterfaceError):
         return True
-    if not isinstance(trouble, psycopg2.Error):
+    if not isinstance(exc, psycopg2.Error):
         return False
-    if trouble.pgcode is None:
-        return isinstance(trouble, psycopg2.OperationalError | psycopg2.DatabaseError)
-    return trouble.pgcode.startswith(_PASSING)
-
-
-# Beyond the time that Postgres lets a statement run; who has not answered then is not going to.
-_PATIENCE = 2.0
+    if exc.pgcode is None:
+        return isinstance(exc, psycopg2.OperationalError | psycopg2.DatabaseError)
+    return exc.pgcode.startswith(_TRANSIENT)
 
 
 @contextmanager
-def passing_trouble_as_unavailable() -> Iterator[None]:
-    """Turns what `is_passing` into Unavailable; everything else stays what it is."""
+def unavailable_on_transient_errors() -> Iterator[None]:
+    """Turn transient errors into Unavailable (NotMigrated for a missing table or column); others are raised unchanged."""
     try:
         yield
-    except (psycopg2.Error, sa.exc.SQLAlchemyError) as trouble:
-        if is_passing(trouble):
-            kind = NotMigrated if _pgcode(trouble) in _NOT_MIGRATED else Unavailable
-            raise kind(in_one_line(trouble)) from trouble
-        raise
+    except (psycopg2.Error, sa.exc.SQLAlchemyError) as exc:
+        if not is_transient(exc):
+            raise
+        kind = NotMigrated if getattr(_driver_error(exc), "pgcode", None) in _NOT_MIGRATED else Unavailable
+        raise kind(error_message(exc)) from exc
 
 
-def in_one_line(trouble: BaseException) -> str:
-    """What Postgres, or the way to it, said."""
-    if isinstance(trouble, sa.exc.DBAPIError) and trouble.orig is not None:
-        trouble = trouble.orig
-    said = str(trouble).strip().splitlines()
-    return said[0] if said else type(trouble).__name__
+def error_message(exc: BaseException) -> str:
+    """The first line of a database error's message."""
+    exc = _driver_error(exc)
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__
 
 
-def _pgcode(trouble: BaseException) -> str | None:
-    code: str | None = getattr(getattr(trouble, "orig", trouble), "pgcode", None)
-    return code
+def _driver_error(exc: BaseException) -> BaseException:
+    """psycopg2's exception in place of SQLAlchemy's."""
+    return exc.orig if isinstance(exc, sa.exc.DBAPIError) and exc.orig is not None else exc
 
 
-class HeldConnection(RawConnection):
-    """A thread's own connection; `prepared`: the names of the statements that it knows."""
+class PgConnection(RawConnection):
+    """A psycopg2 connection that remembers the names of its prepared statements."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.prepared: set[str] = set()
 
 
-def prepare(connection: HeldConnection, name: str, statement: str) -> None:
-    """Let the connection know a statement (its types, AS and text), if it does not yet."""
+def prepare(connection: PgConnection, name: str, statement: str) -> None:
+    """Prepare a statement (its types, AS and text) unless the connection has it."""
     if name not in connection.prepared:
         with connection.cursor() as cursor:
             cursor.execute(f"PREPARE {name} {statement}")
         connection.prepared.add(name)
 
 
-def is_lost(connection: RawConnection | None, trouble: BaseException) -> bool:
-    """Whether a connection has become useless: it broke, it is read-only since a failover (25006), or its prepared
-    statements are older than the tables (0A000). The same question may be asked on a new one."""
-    if isinstance(trouble, psycopg2.Error) and trouble.pgcode in ("25006", "0A000"):
-        return True
-    broken = connection is None or bool(connection.closed)
-    return broken and isinstance(trouble, psycopg2.OperationalError | psycopg2.InterfaceError)
+def execute(connection: RawConnection, statement: str, values: Values) -> None:
+    """Execute a statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+
+
+def fetch_all(connection: RawConnection, statement: str, values: Values) -> list[tuple[Any, ...]]:
+    """Execute a query; its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.fetchall()
 
 
 class NoAnswer(psycopg2.OperationalError):
-    """Postgres is there and says nothing: nobody waits for it any longer."""
+    """Postgres is connected and does not respond in time."""
 
     def __str__(self) -> str:
         return "Postgres does not answer"
 
 
-def _let_others_go_on(seconds: float) -> None:
-    """Under gevent: who waits for Postgres waits in the event loop, and at most so long for one answer."""
-    if not among_greenlets():
+def _wait_in_event_loop(seconds: float) -> None:
+    """Under gevent, queries let other greenlets run while they wait, for at most `seconds`."""
+    if not is_gevent_patched():
         return
     from gevent.socket import wait_read, wait_write
 
@@ -121,15 +122,28 @@ def _let_others_go_on(seconds: float) -> None:
     extensions.set_wait_callback(wait)
 
 
+# Transactions on autocommitting connections. BEGIN and COMMIT share a round trip with the statements next to them.
+
+
+def begin_with(connection: RawConnection, statements: str, values: Values) -> list[tuple[Any, ...]]:
+    """Begin a transaction with `statements`, in one round trip; the rows of the last statement."""
+    return fetch_all(connection, "BEGIN;" + statements, values)
+
+
+def commit_with(connection: RawConnection, statements: str, values: Values) -> None:
+    """Run `statements` and commit the transaction, in one round trip."""
+    execute(connection, statements + ";COMMIT", values)
+
+
 def roll_back(connection: RawConnection) -> None:
-    """Roll back the transaction of a connection; nothing of it stays."""
+    """Roll back the transaction of an open connection."""
     if not connection.closed:
         with connection.cursor() as cursor:
             cursor.execute("ROLLBACK")
 
 
 @contextmanager
-def rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
+def rollback_on_error(connection: RawConnection) -> Iterator[None]:
     """Roll back the transaction when the block raises."""
     try:
         yield
@@ -140,14 +154,14 @@ def rolled_back_on_trouble(connection: RawConnection) -> Iterator[None]:
 
 
 class Database:
-    """One process's way to Postgres. Opens nothing before it is asked to."""
+    """The connections of one process. Opens none before the first query."""
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.database_url
         self._options: dict[str, Any] = {
             "connect_timeout": settings.connect_timeout,
             "application_name": "signalbox",
-            # A peer that vanished without a word is noticed within seconds, not after the kernel's two hours.
+            # Notice within seconds that the other host is gone; the kernel's default is two hours.
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,
@@ -163,17 +177,49 @@ class Database:
             pool_timeout=settings.connect_timeout,
             pool_pre_ping=True,
         )
-        self._own = threading.local()
         self._pool_timeout = settings.connect_timeout
-        self._places = threading.BoundedSemaphore(settings.database_pool)
-        self._idle: list[HeldConnection] = []
-        _let_others_go_on(settings.statement_timeout + _PATIENCE)
+        self._slots = threading.BoundedSemaphore(settings.database_pool)
+        self._idle: list[PgConnection] = []
+        _wait_in_event_loop(settings.statement_timeout + _EXTRA_SECONDS)
 
     @contextmanager
-    def lend(self) -> Iterator[HeldConnection]:
-        """One of at most DATABASE_POOL autocommitting connections: each statement is one transaction and one round trip.
-        Raises Unavailable when none becomes free in time."""
-        if not self._places.acquire(timeout=self._pool_timeout):
+    def transaction(self) -> Iterator[sa.Connection]:
+        """A pooled connection in one transaction: committed when the block ends, rolled back when it raises."""
+        with unavailable_on_transient_errors(), self._engine.begin() as connection:
+            yield connection
+
+    def run_with_reconnect(self, work: Callable[[PgConnection], T], *, attempts: int = 2) -> T:
+        """Return `work(connection)`, called again on a new connection when the connection was lost, and after a deadlock.
+
+        The server may have committed although the connection was lost: a second call has to recognise that. Raises
+        Unavailable on transient errors.
+        """
+        with unavailable_on_transient_errors():
+            for attempts_left in reversed(range(attempts)):
+                with self.autocommit_connection() as connection:
+                    try:
+                        return work(connection)
+                    except psycopg2.Error as exc:
+                        is_lost = _is_lost(connection, exc)
+                        if is_lost:
+                            connection.close()
+                        is_repeatable = exc.pgcode == _DEADLOCK or (is_lost and not isinstance(exc, NoAnswer))
+                        if not (is_repeatable and attempts_left):
+                            raise
+        raise AssertionError("unreachable")
+
+    def fetch_all(self, query: str, values: Values) -> list[tuple[Any, ...]]:
+        """The rows of one query, in a transaction of its own. Raises Unavailable."""
+        return self.run_with_reconnect(lambda connection: fetch_all(connection, query, values))
+
+    def execute(self, statement: str, values: Values) -> None:
+        """Execute one statement that may be repeated, in a transaction of its own. Raises Unavailable."""
+        self.run_with_reconnect(lambda connection: execute(connection, statement, values))
+
+    @contextmanager
+    def autocommit_connection(self) -> Iterator[PgConnection]:
+        """One of at most DATABASE_POOL autocommitting connections. Raises Unavailable when none becomes free in time."""
+        if not self._slots.acquire(timeout=self._pool_timeout):
             raise Unavailable("all connections to Postgres are in use")
         try:
             connection = self._idle.pop() if self._idle else self._connect(autocommit=True)
@@ -181,48 +227,22 @@ class Database:
                 yield connection
             finally:
                 if connection.closed:
-                    # Where one was cut the others may have been as well; whoever tries once more is to have a new one.
+                    # The server may have closed the others as well; the next attempt needs a new one.
                     self._close_idle()
                 elif connection.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE:
                     self._idle.append(connection)
                 else:
                     connection.close()
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def _connect(self, *, autocommit: bool = False) -> HeldConnection:
-        connection: HeldConnection = psycopg2.connect(self.url, connection_factory=HeldConnection, **self._options)
+    def _connect(self, *, autocommit: bool = False) -> PgConnection:
+        connection: PgConnection = psycopg2.connect(self.url, connection_factory=PgConnection, **self._options)
         connection.autocommit = autocommit
         return connection
 
-    @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """A pooled connection in one transaction: committed when the block ends, rolled back when it raises."""
-        with passing_trouble_as_unavailable(), self._engine.begin() as connection:
-            yield connection
-
-    def held(self) -> HeldConnection:
-        """The calling thread's own connection, autocommitting: each statement is one transaction and one round trip."""
-        connection: HeldConnection | None = getattr(self._own, "connection", None)
-        if connection is None or connection.closed:
-            connection = self._connect(autocommit=True)
-            self._own.connection = connection
-        return connection
-
-    def is_lost(self, trouble: BaseException) -> bool:
-        """`is_lost` of the calling thread's held connection."""
-        return is_lost(getattr(self._own, "connection", None), trouble)
-
-    def let_go(self) -> None:
-        """Close the calling thread's held connection; the next `held()` opens a new one."""
-        connection: RawConnection | None = getattr(self._own, "connection", None)
-        if connection is not None:
-            self._own.connection = None
-            connection.close()
-
     def close(self) -> None:
-        """Close the pools and this thread's held connection (before a fork, at the end)."""
-        self.let_go()
+        """Close both pools (before a fork, at the end)."""
         self._close_idle()
         self._engine.dispose()
 
@@ -230,3 +250,11 @@ class Database:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _is_lost(connection: RawConnection, exc: psycopg2.Error) -> bool:
+    """Whether a connection has become useless: closed, read-only since a failover, or with prepared statements that are
+    older than the tables."""
+    if exc.pgcode in (_READ_ONLY, _STALE_PREPARED_STATEMENT):
+        return True
+    return bool(connection.closed) and isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError)

@@ -13,39 +13,34 @@ import sqlalchemy as sa
 from app.core.durations import RETENTION
 from app.core.models import Event, Run
 from app.db import event_queries
-from app.db.connection import Database, passing_trouble_as_unavailable
-from app.db.runs import ask, live_connection
+from app.db.connection import Database
 
 
 def find_keys(database: Database, account_id: int) -> list[str]:
     """By which fields, as any version of a workflow of the account names them for its key, runs wait for events."""
-    rows = ask(
-        database,
-        lambda cursor: cursor.execute(
-            "SELECT DISTINCT document ->> 'key' FROM workflow_versions "
-            "WHERE account_id = %s AND awaits <> '{}' AND document ? 'key'",
-            (account_id,),
-        ),
+    question = (
+        "SELECT DISTINCT document ->> 'key' FROM workflow_versions "
+        "WHERE account_id = %s AND awaits <> '{}' AND document ? 'key'"
     )
+    rows = database.fetch_all(question, (account_id,))
     return [row[0] for row in rows]
 
 
 def note_event(database: Database, event: Event, subjects: Mapping[str, str]) -> None:
     """Keep what an event has under each key; a second time changes nothing."""
-    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO keyed_events (account_id, key, subject, event_id, received_at) "
-            "SELECT %s, key, subject, %s, %s FROM unnest(%s, %s) AS known (key, subject) ON CONFLICT DO NOTHING",
-            (event.account_id, str(event.id), event.received_at, list(subjects), list(subjects.values())),
-        )
+    statement = (
+        "INSERT INTO keyed_events (account_id, key, subject, event_id, received_at) "
+        "SELECT %s, key, subject, %s, %s FROM unnest(%s, %s) AS known (key, subject) ON CONFLICT DO NOTHING"
+    )
+    values = (event.account_id, str(event.id), event.received_at, list(subjects), list(subjects.values()))
+    database.execute(statement, values)
 
 
 def note_subject(database: Database, run: Run, subject: str) -> None:
     """Keep whose events a run waits for."""
-    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
-        cursor.execute(
-            "UPDATE runs SET subject = %s WHERE account_id = %s AND id = %s", (subject, run.account_id, str(run.id))
-        )
+    statement = "UPDATE runs SET subject = %s WHERE account_id = %s AND id = %s"
+    values = (subject, run.account_id, str(run.id))
+    database.execute(statement, values)
 
 
 def find_events_by_key(
@@ -53,16 +48,16 @@ def find_events_by_key(
 ) -> list[Event]:
     """What came after an event with this subject under a key, oldest first; only these names (`*`: any). At most 1,000: go
     on after the last one for more."""
-    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
-        cursor.execute(
-            f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
-            "events.received_at FROM keyed_events AS known "
-            "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
-            "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "
-            "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s",
-            (account_id, key, subject, str(since.id), list(names), list(names), event_queries.PAGE),
-        )
-        return [event_queries.event_of(row) for row in cursor]
+    question = (
+        f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
+        "events.received_at FROM keyed_events AS known "
+        "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
+        "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "
+        "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s"
+    )
+    values = (account_id, key, subject, str(since.id), list(names), list(names), event_queries.PAGE)
+    rows = database.fetch_all(question, values)
+    return [event_queries.event_of(row) for row in rows]
 
 
 def forget_old_keyed_events(connection: sa.Connection, now: datetime) -> int:

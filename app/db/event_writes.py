@@ -20,15 +20,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.durations import RETENTION
 from app.core.models import Decision, Event, NewRun
-from app.db.connection import (
-    Database,
-    HeldConnection,
-    NoAnswer,
-    is_lost,
-    is_passing,
-    passing_trouble_as_unavailable,
-    prepare,
-)
+from app.db.connection import Database, PgConnection, prepare
 from app.db.event_queries import find_event
 
 # Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
@@ -159,24 +151,11 @@ def record_events(database: Database, recordings: Sequence[Recording]) -> list[R
     All are one transaction. Where that does not work because of one of them each is written by itself: its answer is
     what `record_event` returns or raises. Raises Unavailable.
     """
-    with passing_trouble_as_unavailable():
-        for _ in range(2):
-            with database.lend() as connection:
-                try:
-                    return _record_many(connection, recordings)
-                except psycopg2.Error as trouble:
-                    if is_lost(connection, trouble):
-                        connection.close()
-                    elif is_passing(trouble):
-                        raise
-                    else:
-                        break
-                    if isinstance(trouble, NoAnswer):
-                        raise
-                except ValueError:
-                    # Text that cannot even be sent (NUL, half a surrogate pair): nothing was.
-                    break
-    return [_record_alone(database, recording) for recording in recordings]
+    try:
+        return database.run_with_reconnect(lambda connection: _record_many(connection, recordings))
+    except (psycopg2.Error, ValueError):
+        # Postgres, or its driver, refuses one of them: NUL or half a surrogate pair is a ValueError before anything is sent.
+        return [_record_alone(database, recording) for recording in recordings]
 
 
 def _is_there(connection: RawConnection, recording: Recording) -> bool:
@@ -197,27 +176,18 @@ def record_event(database: Database, recording: Recording) -> Recorded:
     so that a commit whose answer got lost is recognised instead of repeated. Raises Unavailable, or psycopg2.DataError
     when Postgres cannot hold a value.
     """
-    with passing_trouble_as_unavailable():
-        for is_last in (False, True):
-            with database.lend() as connection:
-                try:
-                    recorded = record_on(connection, recording)
-                except errors.UniqueViolation:
-                    # Ids are never made twice: where the event, its run or its job is there, only the answer got lost.
-                    if _is_there(connection, recording):
-                        return Recorded()
-                    raise
-                except psycopg2.Error as trouble:
-                    if not is_lost(connection, trouble):
-                        raise
-                    connection.close()
-                    if is_last or isinstance(trouble, NoAnswer):
-                        raise
-                    continue
-                if recorded.stale and _is_there(connection, recording):
-                    return Recorded()
-                return recorded
-    raise AssertionError("unreachable")
+
+    def record(connection: PgConnection) -> Recorded:
+        try:
+            recorded = record_on(connection, recording)
+        except errors.UniqueViolation:
+            # Ids are unique: the event is there when an earlier attempt was committed and only its answer was lost.
+            if _is_there(connection, recording):
+                return Recorded()
+            raise
+        return Recorded() if recorded.stale and _is_there(connection, recording) else recorded
+
+    return database.run_with_reconnect(record)
 
 
 class _RunRow(msgspec.Struct, gc=False):
@@ -247,7 +217,7 @@ class _Row(msgspec.Struct, omit_defaults=True):
     runs: tuple[_RunRow, ...] = ()
 
 
-def _record_many(connection: HeldConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+def _record_many(connection: PgConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
     name, statement = "record_events", _RECORD_MANY
     if any(recording.runs or recording.awaited for recording in recordings):
         name, statement = "record_events_starting", _RECORD_MANY_STARTING
@@ -310,7 +280,7 @@ def _row(recording: Recording) -> tuple[Any, ...]:
     )
 
 
-def record_on(connection: HeldConnection, recording: Recording) -> Recorded:
+def record_on(connection: PgConnection, recording: Recording) -> Recorded:
     """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
     event, runs = recording.event, recording.runs
     values = [

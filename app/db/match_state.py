@@ -19,6 +19,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
+from app.db.connection import begin_with, commit_with
+
 Place = tuple[UUID, str]
 
 # Each account has so many locks, however many subjects and workflows: a batch of thousands of subjects takes them all and
@@ -51,16 +53,14 @@ def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[
     """
     numbers = sorted({lock_number(account_id, place) for place in places})
     locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "BEGIN;"
-            + locks
-            + "SELECT workflow_id, subject, enablement, progress, deadline, last_event_at, last_started_at "
-            "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS place (workflow_id, subject) "
-            "USING (workflow_id, subject) WHERE account_id = %s",
-            ([str(workflow) for workflow, _ in places], [subject for _, subject in places], account_id),
-        )
-        return {(UUID(row[0]), row[1]): Kept(*row[2:]) for row in cursor}
+    rows = begin_with(
+        connection,
+        locks + "SELECT workflow_id, subject, enablement, progress, deadline, last_event_at, last_started_at "
+        "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS place (workflow_id, subject) "
+        "USING (workflow_id, subject) WHERE account_id = %s",
+        ([str(workflow) for workflow, _ in places], [subject for _, subject in places], account_id),
+    )
+    return {(UUID(row[0]), row[1]): Kept(*row[2:]) for row in rows}
 
 
 def lock_number(account_id: int, place: Place) -> int:
@@ -78,34 +78,34 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
         for place, (before, after) in kept.items()
         if after.deadline is not None and after.deadline != before.deadline
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO progress AS known (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at, "
-            "last_started_at, lapses_at) SELECT %(account)s, * FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], "
-            "%(enablements)s::int[], %(progresses)s::jsonb[], %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], "
-            "%(started)s::timestamptz[], %(lapses)s::timestamptz[]) "
-            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET enablement = excluded.enablement, "
-            "progress = excluded.progress, deadline = excluded.deadline, last_event_at = excluded.last_event_at, "
-            "last_started_at = excluded.last_started_at, "
-            "lapses_at = excluded.lapses_at;"
-            "INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after) "
-            "SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due "
-            "FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due);"
-            "COMMIT",
-            {
-                "account": account_id,
-                "workflows": [str(workflow) for (workflow, _), _ in rows],
-                "subjects": [subject for (_, subject), _ in rows],
-                "enablements": [after.enablement for _, after in rows],
-                "progresses": [json.dumps(after.progress or {}) for _, after in rows],
-                "deadlines": [after.deadline for _, after in rows],
-                "seen": [after.last_event_at for _, after in rows],
-                "started": [after.last_started_at for _, after in rows],
-                "lapses": [after.lapses_at for _, after in rows],
-                "payloads": [deadline_payload(account_id, place) for place, _ in due],
-                "due": [moment + _JUST_AFTER for _, moment in due],
-            },
-        )
+    values = {
+        "account": account_id,
+        "workflows": [str(workflow) for (workflow, _), _ in rows],
+        "subjects": [subject for (_, subject), _ in rows],
+        "enablements": [after.enablement for _, after in rows],
+        "progresses": [json.dumps(after.progress or {}) for _, after in rows],
+        "deadlines": [after.deadline for _, after in rows],
+        "seen": [after.last_event_at for _, after in rows],
+        "started": [after.last_started_at for _, after in rows],
+        "lapses": [after.lapses_at for _, after in rows],
+        "payloads": [deadline_payload(account_id, place) for place, _ in due],
+        "due": [moment + _JUST_AFTER for _, moment in due],
+    }
+    commit_with(connection, _WRITE, values)
+
+
+_WRITE = """
+INSERT INTO progress AS known (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at,
+                               last_started_at, lapses_at)
+SELECT %(account)s, *
+FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], %(enablements)s::int[], %(progresses)s::jsonb[],
+            %(deadlines)s::timestamptz[], %(seen)s::timestamptz[], %(started)s::timestamptz[], %(lapses)s::timestamptz[])
+ON CONFLICT (account_id, workflow_id, subject) DO UPDATE
+    SET enablement = excluded.enablement, progress = excluded.progress, deadline = excluded.deadline,
+        last_event_at = excluded.last_event_at, last_started_at = excluded.last_started_at, lapses_at = excluded.lapses_at;
+INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after)
+SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due
+FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)"""
 
 
 def deadline_payload(account_id: int, place: Place) -> str:

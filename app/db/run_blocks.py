@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from app.core.models import Run
 from app.db import event_queries
 from app.db.connection import Database
-from app.db.runs import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def find_results(database: Database, run: Run, no_actions: Sequence[str]) -> Run
         "root": str(run.root_id or run.id),
         "no_actions": list(no_actions),
     }
-    ((outputs, variables, last),) = ask(database, lambda cursor: cursor.execute(_SETTLED, values))
+    ((outputs, variables, last),) = database.fetch_all(_SETTLED, values)
     return RunResults(
         event_queries.read_exactly(outputs or "{}"),
         event_queries.read_exactly(variables or "{}"),
@@ -84,15 +83,12 @@ def find_results(database: Database, run: Run, no_actions: Sequence[str]) -> Run
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
     """The ids of the events that any `wait_for` of a run and its blocks has taken."""
     values = (run.account_id, str(run.root_id or run.id), run.account_id, str(run.root_id or run.id), run.account_id)
-    rows = ask(
-        database,
-        lambda cursor: cursor.execute(
-            "WITH family AS (SELECT id FROM runs WHERE account_id = %s AND id = %s "
-            "UNION ALL SELECT id FROM runs WHERE account_id = %s AND root_id = %s) "
-            "SELECT output ->> 'id' FROM family JOIN steps ON account_id = %s AND run_id = family.id "
-            "WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' IS NOT NULL",
-            values,
-        ),
+    rows = database.fetch_all(
+        "WITH family AS (SELECT id FROM runs WHERE account_id = %s AND id = %s "
+        "UNION ALL SELECT id FROM runs WHERE account_id = %s AND root_id = %s) "
+        "SELECT output ->> 'id' FROM family JOIN steps ON account_id = %s AND run_id = family.id "
+        "WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' IS NOT NULL",
+        values,
     )
     return frozenset(UUID(row[0]) for row in rows)
 
@@ -107,13 +103,10 @@ class FailedBlock:
 
 def find_failed_blocks(database: Database, run: Run) -> list[FailedBlock]:
     """The blocks of the `par` at which the run stands that did not end well, in their order."""
-    rows = ask(
-        database,
-        lambda cursor: cursor.execute(
-            "SELECT substring(match_key FROM '[0-9]+$')::int, coalesce(error, status) FROM runs WHERE account_id = %s "
-            "AND parent_id = %s AND parent_ordinal = %s AND status <> 'done' ORDER BY id",
-            (run.account_id, str(run.id), run.ordinal),
-        ),
+    rows = database.fetch_all(
+        "SELECT substring(match_key FROM '[0-9]+$')::int, coalesce(error, status) FROM runs WHERE account_id = %s "
+        "AND parent_id = %s AND parent_ordinal = %s AND status <> 'done' ORDER BY id",
+        (run.account_id, str(run.id), run.ordinal),
     )
     return [FailedBlock(*row) for row in rows]
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -21,8 +22,8 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.ids import uuid7
 from app.core.models import Outcome, Run
-from app.db.connection import Database, passing_trouble_as_unavailable
-from app.db.runs import job_key, live_connection
+from app.db.connection import Database, PgConnection, fetch_all
+from app.db.runs import job_key
 
 # Compare-and-set on `turn`; the step, the attempt and the next job come with it or not at all.
 _MOVED = """
@@ -160,24 +161,20 @@ def update_run(database: Database, run: Run, update: RunUpdate, now: datetime) -
     """
     values = _settle_values(run, update, now)
     statement = _statement(run, update)
-    with passing_trouble_as_unavailable():
-        try:
-            return _settle(database.held(), statement, values)
-        except psycopg2.Error as trouble:
-            if not database.is_lost(trouble):
-                raise
-            database.let_go()
-        connection = database.held()
-        if _settle(connection, statement, values):
-            return True
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT turn, status, at, ordinal, job FROM runs WHERE account_id = %s AND id = %s",
-                (run.account_id, str(run.id)),
-            )
-            row = cursor.fetchone()
-        ours = (run.turn + 1, update.status, update.at, update.ordinal, update.job)
-        return row == ours
+    attempts = count(1)
+
+    def settle(connection: PgConnection) -> bool:
+        is_repeated = next(attempts) > 1
+        return _settle(connection, statement, values) or (is_repeated and _is_updated(connection, run, update))
+
+    return database.run_with_reconnect(settle)
+
+
+def _is_updated(connection: RawConnection, run: Run, update: RunUpdate) -> bool:
+    """Whether the run stands one turn further, exactly where the update puts it."""
+    query = "SELECT turn, status, at, ordinal, job FROM runs WHERE account_id = %s AND id = %s"
+    rows = fetch_all(connection, query, (run.account_id, str(run.id)))
+    return rows == [(run.turn + 1, update.status, update.at, update.ordinal, update.job)]
 
 
 def record_attempt(database: Database, run: Run, update: RunUpdate, now: datetime) -> None:
@@ -185,8 +182,7 @@ def record_attempt(database: Database, run: Run, update: RunUpdate, now: datetim
     values = _settle_values(run, update, now)
     if values["tried"] is None:
         return
-    with passing_trouble_as_unavailable(), live_connection(database).cursor() as cursor:
-        cursor.execute(_NOTE, values)
+    database.execute(_NOTE, values)
 
 
 def _statement(run: Run, update: RunUpdate) -> str:

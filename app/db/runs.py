@@ -7,18 +7,16 @@ worker that was overtaken changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg2
 from psycopg2.extensions import connection as RawConnection
-from psycopg2.extensions import cursor as Cursor
 
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
-from app.db.connection import Database, passing_trouble_as_unavailable, prepare
+from app.db.connection import Database, PgConnection, fetch_all, prepare
 
 # All that the next step needs, read at once. The event is found in its partition by its received_at.
 _RUN = """
@@ -53,12 +51,12 @@ _MOST_MATCHED = 100
 def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
     """The run with all that its next step needs; None when this job may not move it (ended, or moved on by another)."""
 
-    def claim(cursor: Cursor) -> None:
+    def claim(connection: PgConnection) -> list[tuple[Any, ...]]:
         # Prepared, since planning it over the partitions costs more than carrying it out.
-        prepare(database.held(), "claim_run", _CLAIM)
-        cursor.execute("EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
+        prepare(connection, "claim_run", _CLAIM)
+        return fetch_all(connection, "EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
 
-    rows = ask(database, claim)
+    rows = database.run_with_reconnect(claim)
     return _run(rows[0]) if rows else None
 
 
@@ -66,14 +64,14 @@ def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
     """The events that the run's pattern used, in order; of more than a hundred the last ones."""
     if len(run.used) < 2:
         return run.matched
-    with passing_trouble_as_unavailable():
-        return event_queries.find_events(live_connection(database), run.account_id, run.used[-_MOST_MATCHED:])
+    ids = run.used[-_MOST_MATCHED:]
+    return database.run_with_reconnect(lambda connection: event_queries.find_events(connection, run.account_id, ids))
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
     """A run as it stands now; None when it has ended."""
     question = _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s"
-    rows = ask(database, lambda cursor: cursor.execute(question, (account_id, str(run_id))))
+    rows = database.fetch_all(question, (account_id, str(run_id)))
     return _run(rows[0]) if rows else None
 
 
@@ -87,53 +85,31 @@ def find_running_runs_of_subject(database: Database, event: Event, subjects: Seq
     )
     of_whom = (event.distinct_id, list(subjects)) if subjects else (event.distinct_id,)
     values = (event.account_id, *of_whom, str(event.id), str(after))
-    return [_run(row) for row in ask(database, lambda cursor: cursor.execute(question, values))]
+    rows = database.fetch_all(question, values)
+    return [_run(row) for row in rows]
 
 
 def find_event(database: Database, account_id: int, event_id: UUID) -> Event | None:
     """An event by its id."""
-    with passing_trouble_as_unavailable():
-        return event_queries.find_event(live_connection(database), account_id, event_id)
+    return database.run_with_reconnect(lambda connection: event_queries.find_event(connection, account_id, event_id))
 
 
 def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
     """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
-    with passing_trouble_as_unavailable():
-        return event_queries.find_events_of_subject_since(live_connection(database), since, names)
+    return database.run_with_reconnect(
+        lambda connection: event_queries.find_events_of_subject_since(connection, since, names)
+    )
 
 
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
     """The ids of the events for which the run (not its blocks, nor its parent) has waited and that have come."""
-    rows = ask(
-        database,
-        lambda cursor: cursor.execute(
-            "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
-            "AND status = 'done' AND output ->> 'id' IS NOT NULL",
-            (run.account_id, str(run.id)),
-        ),
+    question = (
+        "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
+        "AND status = 'done' AND output ->> 'id' IS NOT NULL"
     )
+    values = (run.account_id, str(run.id))
+    rows = database.fetch_all(question, values)
     return frozenset(UUID(row[0]) for row in rows)
-
-
-def ask(database: Database, question: Callable[[Cursor], None]) -> list[tuple[Any, ...]]:
-    """The rows of a question that changes nothing; asked once more on a new connection when the held one has died."""
-    with passing_trouble_as_unavailable():
-        for is_last in (False, True):
-            try:
-                with database.held().cursor() as cursor:
-                    question(cursor)
-                    return cursor.fetchall()
-            except psycopg2.Error as trouble:
-                if is_last or not database.is_lost(trouble):
-                    raise
-                database.let_go()
-    raise AssertionError("unreachable")
-
-
-def live_connection(database: Database) -> RawConnection:
-    """The thread's held connection, opened anew when it has died since its last use."""
-    ask(database, lambda cursor: cursor.execute("SELECT 1"))
-    return database.held()
 
 
 def _run(row: Sequence[Any]) -> Run:

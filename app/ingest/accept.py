@@ -26,7 +26,7 @@ from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.group_commit import Gathering
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
-from app.db.connection import HeldConnection, is_lost, passing_trouble_as_unavailable, roll_back, rolled_back_on_trouble
+from app.db.connection import PgConnection, roll_back, rollback_on_error
 from app.db.event_writes import Recording
 from app.db.match_state import Place
 from app.ingest.account_cache import Account, AccountCache
@@ -95,23 +95,17 @@ class EventAcceptor:
         the response of the commit was lost.
         """
         attempted: list[Accepted] = []
-        with passing_trouble_as_unavailable():
-            for is_last in (False, True):
-                with self._context.database.lend() as connection:
-                    try:
-                        return self._advance_and_record(connection, account, event, decided, movable, attempted)
-                    except errors.ForeignKeyViolation:
-                        # A workflow was deleted in the meantime.
-                        return Accepted(event, [], [], event_writes.Recorded(stale=True))
-                    except psycopg2.Error as exc:
-                        if is_last or not is_lost(connection, exc):
-                            raise
-                        connection.close()
-        raise AssertionError("unreachable")
+        try:
+            return self._context.database.run_with_reconnect(
+                lambda connection: self._advance_and_record(connection, account, event, decided, movable, attempted)
+            )
+        except errors.ForeignKeyViolation:
+            # A workflow was deleted in the meantime.
+            return Accepted(event, [], [], event_writes.Recorded(stale=True))
 
     def _advance_and_record(
         self,
-        connection: HeldConnection,
+        connection: PgConnection,
         account: Account,
         event: Event,
         decided: list[Decision],
@@ -124,7 +118,7 @@ class EventAcceptor:
         or it is not.
         """
         account_id = account.snapshot.id
-        with rolled_back_on_trouble(connection):
+        with rollback_on_error(connection):
             kept = match_state.begin_and_lock(connection, account_id, list(movable))
             if attempted and event_queries.find_event(connection, account_id, attempted[0].event.id) is not None:
                 roll_back(connection)

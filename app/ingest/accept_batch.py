@@ -30,7 +30,7 @@ from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.ids import uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import event_bulk, event_queries, event_writes, match_state, runs
-from app.db.connection import NoAnswer, is_lost, passing_trouble_as_unavailable, roll_back, rolled_back_on_trouble
+from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import Claim, Facts
 from app.db.event_writes import EarlierEvent
 from app.db.match_state import Kept, Place
@@ -42,8 +42,7 @@ from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rules import names_of
 
 _MICROSECOND = timedelta(microseconds=1)
-_DEADLOCK = "40P01"
-_MOST_TRIES = 3
+_MAX_ATTEMPTS = 3
 _IN_ONE_GO = 50
 
 
@@ -197,26 +196,15 @@ class _Taking:
         self._read_all()
         if not self.drafts:
             return True
-        with passing_trouble_as_unavailable():
-            for tries_left in reversed(range(_MOST_TRIES)):
-                with self.context.database.lend() as connection:
-                    try:
-                        return self._record(connection)
-                    except errors.ForeignKeyViolation:
-                        # A workflow was deleted meanwhile.
-                        return False
-                    except psycopg2.Error as trouble:
-                        lost = is_lost(connection, trouble)
-                        if lost:
-                            connection.close()
-                        again = (lost and not isinstance(trouble, NoAnswer)) or trouble.pgcode == _DEADLOCK
-                        if not (again and tries_left):
-                            raise
-        raise AssertionError("unreachable")
+        try:
+            return self.context.database.run_with_reconnect(self._record, attempts=_MAX_ATTEMPTS)
+        except errors.ForeignKeyViolation:
+            # A workflow was deleted in the meantime.
+            return False
 
     def _record(self, connection: RawConnection) -> bool:
         account_id = self.account.snapshot.id
-        with rolled_back_on_trouble(connection):
+        with rollback_on_error(connection):
             places = list(dict.fromkeys(place for draft in self.drafts for place in draft.places))
             kept = match_state.begin_and_lock(connection, account_id, places)
             current = event_bulk.is_current(connection, account_id, self.account.snapshot.version, self._mark)

@@ -63,7 +63,7 @@ def test_one_that_cannot_be_written_keeps_no_other_from_it(
     answers = event_writes.record_events(context.database, [first, wrong, last, other])
     assert [answers[place] for place in (0, 2, 3)] == [Recorded()] * 3
     assert isinstance(answers[1], Exception)
-    with context.database.lend() as connection:
+    with context.database.autocommit_connection() as connection:
         for one in (first, last, other):
             kept = event_queries.find_event(connection, one.event.account_id, one.event.id)
             assert kept is not None
@@ -112,7 +112,10 @@ def kept_of(context: AppContext, event_id: UUID, table: str = "events") -> list[
         "convert_from(payload, 'UTF8') LIKE '%%:' || %(id)s "
         "OR dedupe_key IN (SELECT account_id || ':' || id || ':1' FROM runs WHERE event_id = %(id)s)",
     )
-    with context.database.lend() as connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+    with (
+        context.database.autocommit_connection() as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
         psycopg2.extras.register_default_jsonb(cursor, loads=str)
         cursor.execute(f"SELECT * FROM {table} WHERE {where} ORDER BY id", {"id": str(event_id)})
         return [dict(row) for row in cursor]
@@ -126,7 +129,7 @@ def test_events_are_written_alike_together_and_alone(context: AppContext, acme: 
     assert event_writes.record_events(context.database, portion) == [Recorded()] * 3
     together = [all_of(context, recording) for recording in portion]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
-    with context.database.lend() as connection, connection.cursor() as cursor:
+    with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
         for recording in portion:
             cursor.execute("DELETE FROM events WHERE id = %s", (str(recording.event.id),))
             cursor.execute(
@@ -223,7 +226,7 @@ def test_no_event_waits_for_a_large_one(context: AppContext, acme: Sender, globe
     "statement", [event_writes._RECORD_MANY, event_writes._RECORD_MANY_STARTING], ids=["plain", "starting"]
 )
 def test_not_all_accounts_are_read_for_a_few_events(context: AppContext, statement: str) -> None:
-    with context.database.lend() as connection, connection.cursor() as cursor:
+    with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         try:
             cursor.execute(
@@ -247,8 +250,11 @@ def test_however_many_connections_were_cut_events_are_written_at_once(
     context: AppContext, acme: Sender, together: bool
 ) -> None:
     database = Database(context.settings)
-    with ExitStack() as lent:
-        pids = [lent.enter_context(database.lend()).info.backend_pid for _ in range(context.settings.database_pool)]
+    with ExitStack() as open_connections:
+        pids = [
+            open_connections.enter_context(database.autocommit_connection()).info.backend_pid
+            for _ in range(context.settings.database_pool)
+        ]
     with closing(psycopg2.connect(context.settings.database_url)) as other, other.cursor() as cursor:
         cursor.execute("SELECT bool_and(pg_terminate_backend(pid, 5000)) FROM unnest(%s) AS pid", (pids,))
         assert cursor.fetchone() == (True,)

@@ -31,7 +31,6 @@ def with_an_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine
         with ThreadPoolExecutor(1) as threads:
             async with http_session.open_session(context.settings) as session:
                 await job(RunExecutor(context, session, threads))
-            threads.submit(context.database.let_go).result()
 
     asyncio.run(once())
 

@@ -236,11 +236,8 @@ def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme:
     def end(block: str) -> bool:
         claimed = runs.claim_run(context.database, acme.account_id, UUID(block), 1)
         assert claimed is not None
-        try:
-            update = transitions.set_variables(_setting(claimed), context.clock())
-            return run_updates.update_run(context.database, claimed, update, context.clock())
-        finally:
-            context.database.let_go()
+        update = transitions.set_variables(_setting(claimed), context.clock())
+        return run_updates.update_run(context.database, claimed, update, context.clock())
 
     with ThreadPoolExecutor(3) as threads:
         for _ in range(5):
@@ -357,7 +354,6 @@ def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: A
         update = transitions.part(claimed, context.clock())
         together.wait(10)
         run_updates.update_run(context.database, claimed, update, context.clock())
-        context.database.let_go()
 
     with ThreadPoolExecutor(1) as threads:
         for _ in range(20):

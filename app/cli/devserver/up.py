@@ -166,13 +166,13 @@ def _make_data_folder() -> None:
 
 
 def _migrate(url: str) -> None:
-    from app.db.connection import in_one_line
+    from app.db.connection import error_message
     from app.db.migrate import upgrade
 
     try:
         upgrade(url)
     except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
-        raise StartError(f"the database cannot be migrated: {in_one_line(trouble)}") from None
+        raise StartError(f"the database cannot be migrated: {error_message(trouble)}") from None
 
 
 def is_healthy(address: Address) -> bool:

@@ -178,7 +178,7 @@ def test_a_commit_whose_answer_got_lost_is_not_done_again(
     received = ReceivedBatch(acme.account_id, 5, texts.__getitem__, None, 100_000)
     taking = accept_batch._Taking(context, account, received)
     assert taking.take()
-    with context.database.lend() as connection:
+    with context.database.autocommit_connection() as connection:
         assert taking._record(connection)
     receipt = taking.receipt()
     assert (receipt.accepted, receipt.duplicates) == (5, 0)
