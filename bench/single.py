@@ -180,7 +180,7 @@ def add_workflows(context: AppContext, account: int, patterns: Iterable[tuple[st
             new = NewVersion(uuid7(), name, 1, json.dumps(document), document)
             db_workflows.save_version(connection, account, new, context.clock())
         connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
-        accounts.grow_version(connection, account)
+        accounts.increment_version(connection, account)
 
 
 def provide(base: Ground, slug: str = "bench", *, starting: int = 0) -> tuple[int, dict[str, str]]:

@@ -30,11 +30,11 @@ _event_attribute = click.option(
 @command
 def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Make an account called SLUG (lower-case letters, digits and -)."""
-    described = oauth_clients.Description(name, key_attribute, event_attribute)
+    described = oauth_clients.AccountDetails(name, key_attribute, event_attribute)
     oauth_clients.check_description(described)
     account_id = accounts.create_account(context(), slug, PLANS[plan])
-    if described != oauth_clients.Description():
-        oauth_clients.describe_account(context(), account_id, described)
+    if described != oauth_clients.AccountDetails():
+        oauth_clients.update_account_details(context(), account_id, described)
     click.echo(f"account={account_id}")
     click.echo(f"slug={slug}")
     click.echo(f"plan={plan}")
@@ -60,7 +60,9 @@ def list_() -> None:
 def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Change what is given about ACCOUNT (slug or id), and tell all of it. Counts for the next event on."""
     found = the_account(account)
-    oauth_clients.describe_account(context(), found.id, oauth_clients.Description(name, key_attribute, event_attribute))
+    oauth_clients.update_account_details(
+        context(), found.id, oauth_clients.AccountDetails(name, key_attribute, event_attribute)
+    )
     found = the_account(account)
     click.echo(f"name={visible(found.name)}")
     click.echo(f"key-attribute={visible(found.key_attribute)}")

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.db.accounts import grow_version
+from app.db.accounts import increment_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def set_token(
         ),
         {"account": account_id, "id": client_id, "prefix": prefix, "digest": digest, "expires": expires_at},
     )
-    grow_version(connection, account_id)
+    increment_version(connection, account_id)
 
 
 def list_clients(connection: sa.Connection, account_id: int | None) -> list[ClientRow]:
@@ -91,5 +91,5 @@ def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> b
         {"id": client_id, "now": now},
     ).scalar()
     if account_id is not None:
-        grow_version(connection, account_id)
+        increment_version(connection, account_id)
     return account_id is not None

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.db.accounts import grow_version
+from app.db.accounts import increment_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def set_enabled(
         ),
         {"account": account_id, "workflow": workflow_id, "version": version, "now": now},
     )
-    grow_version(connection, account_id)
+    increment_version(connection, account_id)
 
 
 def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:

@@ -16,8 +16,8 @@ from datetime import datetime
 import structlog
 
 from app.core.errors import Unavailable
-from app.db import accounts
-from app.db.accounts import AccountSnapshot
+from app.db import account_snapshots, api_keys
+from app.db.account_snapshots import AccountSnapshot
 from app.services.context import AppContext
 from app.workflows.matching.rules import Rules, compile_rules
 
@@ -67,7 +67,7 @@ class AccountCache:
                 return account
             started_at = time.monotonic()
             with self._context.database.transaction() as connection:
-                snapshot = accounts.find_account_by_key(connection, prefix)
+                snapshot = account_snapshots.find_account_by_key(connection, prefix)
             if snapshot is None:
                 if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
                     self._unknown_keys.clear()
@@ -86,7 +86,7 @@ class AccountCache:
             return account
         started_at = time.monotonic()
         with self._context.database.transaction() as connection:
-            version = accounts.find_account_version(connection, account.snapshot.id)
+            version = account_snapshots.find_account_version(connection, account.snapshot.id)
         if version == account.snapshot.version:
             self._accounts[account.snapshot.id] = confirmed = replace(account, checked_at=started_at)
             return confirmed
@@ -111,7 +111,7 @@ class AccountCache:
             return
         self._key_minutes[prefix] = minute
         with suppress(Unavailable), self._context.database.transaction() as connection:
-            accounts.note_key_use(connection, prefix, minute)
+            api_keys.record_key_use(connection, prefix, minute)
 
     def _cached_by_key(self, prefix: str) -> Account | None:
         account = self._accounts.get(self._account_of_key.get(prefix, -1))
@@ -135,7 +135,7 @@ class AccountCache:
                 return cached
             started_at = time.monotonic()
             with self._context.database.transaction() as connection:
-                snapshot = accounts.find_account_snapshot(connection, account_id)
+                snapshot = account_snapshots.find_account_snapshot(connection, account_id)
             if snapshot is None:
                 self._accounts.pop(account_id, None)
                 return None

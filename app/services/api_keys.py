@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from app.core.api_keys import make_key
 from app.core.models import Key
-from app.db import accounts
-from app.db.accounts import KeyRow
+from app.db import api_keys
+from app.db.api_keys import KeyRow
 from app.services.context import AppContext
 
 
@@ -19,7 +19,7 @@ def create_key(
     text, prefix, digest = make_key()
     key = Key(prefix, digest, scopes, None if lifetime is None else moment + lifetime, None)
     with context.database.transaction() as connection:
-        accounts.insert_key(connection, account_id, key, name, moment)
+        api_keys.insert_key(connection, account_id, key, name, moment)
     return text
 
 
@@ -28,18 +28,18 @@ def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: 
     moment = context.clock()
     text, prefix, digest = make_key()
     with context.database.transaction() as connection:
-        accounts.revoke_keys_named(connection, account_id, name, moment)
-        accounts.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, moment)
+        api_keys.revoke_keys_named(connection, account_id, name, moment)
+        api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, moment)
     return text
 
 
 def list_keys(context: AppContext, account_id: int | None) -> list[KeyRow]:
     """All keys of an account, or of all accounts."""
     with context.database.transaction() as connection:
-        return accounts.list_keys(connection, account_id)
+        return api_keys.list_keys(connection, account_id)
 
 
 def revoke_key(context: AppContext, prefix: str) -> bool:
     """Revoke a key; False when there is none in force with this prefix."""
     with context.database.transaction() as connection:
-        return accounts.revoke_key(connection, prefix, context.clock()) is not None
+        return api_keys.revoke_key(connection, prefix, context.clock()) is not None

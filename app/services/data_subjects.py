@@ -76,7 +76,7 @@ def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
     """Delete a workflow: its versions, progress and runs. Events keep what it decided about them."""
     with context.database.transaction() as connection:
         inspection.be_patient(connection)
-        accounts.grow_version(connection, account_id)
+        accounts.increment_version(connection, account_id)
         found = workflows.find_workflow(connection, account_id, name)
         if found is None:
             raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `flask workflow list` shows all")

@@ -12,12 +12,12 @@ from datetime import timedelta
 from app.core.api_keys import digest_of, is_client_id, make_client, make_token_prefix, token_of
 from app.core.errors import Problem, ProblemType
 from app.db import accounts, event_queries, oauth_clients
-from app.db.accounts import Description
+from app.db.accounts import AccountDetails
 from app.db.event_queries import Received
 from app.db.oauth_clients import ClientRow, Credentials
 from app.services.context import AppContext
 
-__all__ = ["Description"]
+__all__ = ["AccountDetails"]
 
 TOKEN_LIFETIME = timedelta(days=30)
 LONGEST = 255
@@ -90,14 +90,14 @@ def _anew(context: AppContext, client_id: str, secret: str) -> Token | None:
     return Token(text, TOKEN_LIFETIME // timedelta(seconds=1))
 
 
-def describe_account(context: AppContext, account_id: int, described: Description) -> None:
+def update_account_details(context: AppContext, account_id: int, described: AccountDetails) -> None:
     """Change what is given about an account. Raises Problem 422 when it cannot be used."""
     check_description(described)
     with context.database.transaction() as connection:
-        accounts.describe_account(connection, account_id, described)
+        accounts.update_account_details(connection, account_id, described)
 
 
-def check_description(described: Description) -> None:
+def check_description(described: AccountDetails) -> None:
     """Raises Problem 422 when one of its texts cannot be used."""
     for what, text in asdict(described).items():
         if text is not None and not (1 <= len(text) <= LONGEST and text.isprintable()):

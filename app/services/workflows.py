@@ -121,7 +121,7 @@ def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
 
 def _known_workflow(connection: sa.Connection, account_id: int, document: Document) -> WorkflowRow | None:
     """The workflow that the document belongs to; until the end of the transaction nobody else changes it."""
-    accounts.grow_version(connection, account_id)
+    accounts.increment_version(connection, account_id)
     return workflows.find_workflow(connection, account_id, document.value["name"])
 
 

@@ -171,7 +171,7 @@ def test_nothing_is_written_of_those_whose_copy_is_stale(
     theirs = [starting(recording, runs) for recording in recordings(context, globex)]
     mine[2] = replace(mine[2], awaited=True)
     with context.database.transaction() as connection:
-        accounts.grow_version(connection, acme.account_id)
+        accounts.increment_version(connection, acme.account_id)
     nobodys = replace(theirs[2], event=replace(theirs[2].event, account_id=0))
     portion = [mine[0], theirs[0], mine[1], nobodys, theirs[1], mine[2]]
     stale, written = Recorded(stale=True), Recorded()
@@ -188,7 +188,7 @@ def test_an_answer_that_got_lost_is_given_again(context: AppContext, acme: Sende
     assert event_writes.record_events(context.database, written) == [Recorded()] * 5
     # The copy has become stale since; that of the others is still the current one.
     with context.database.transaction() as connection:
-        accounts.grow_version(connection, acme.account_id)
+        accounts.increment_version(connection, acme.account_id)
     assert event_writes.record_events(context.database, written[:3]) == [Recorded()] * 3
     assert event_writes.record_events(context.database, [*written[:3], late]) == [Recorded()] * 4
     assert [len(kept_of(context, recording.event.id)) for recording in portion] == [1] * 6

@@ -69,7 +69,7 @@ def a_tenant(context: AppContext, client: Any, name: str = "acme", plan: str = "
 
 def described(context: AppContext, tenant: Tenant, **changes: str) -> Tenant:
     """The tenant, its account described differently."""
-    oauth_clients.describe_account(context, tenant.account_id, oauth_clients.Description(**changes))
+    oauth_clients.update_account_details(context, tenant.account_id, oauth_clients.AccountDetails(**changes))
     return tenant
 
 

@@ -64,7 +64,7 @@ def set_key_attribute(tenant: str) -> Response:
         key: str = _key_attribute_schema.load(read_object(body).value)["key"]
     except ValidationError as wrong:
         raise parser.invalid(wrong, {}) from None
-    oauth_clients.describe_account(context, account.snapshot.id, oauth_clients.Description(key_attribute=key))
+    oauth_clients.update_account_details(context, account.snapshot.id, oauth_clients.AccountDetails(key_attribute=key))
     # This process answers by the new attribute from now on.
     current_app.extensions["accounts"].refresh(account, max_age=0)
     return auth.answer({"key": key})

@@ -21,7 +21,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
     with context.database.transaction() as connection:
         crud.check_room(connection, account_id, AUGMENTS)
         number = cxengage_resources.add(connection, AUGMENTS, account_id, values, context.clock())
-        accounts.grow_version(connection, account_id)
+        accounts.increment_version(connection, account_id)
         row = cxengage_resources.find(connection, AUGMENTS, account_id, number)
         assert row is not None
     return row
@@ -36,7 +36,7 @@ def change_augment(context: AppContext, account_id: int, name: str, changes: Map
         check_url(row.type, changes.get("url", row.url))
         if changes:
             cxengage_resources.change(connection, AUGMENTS, account_id, row.number, changes, context.clock())
-            accounts.grow_version(connection, account_id)
+            accounts.increment_version(connection, account_id)
         return crud.find_on(connection, account_id, AUGMENTS, name)
 
 
@@ -55,7 +55,7 @@ def remove_augment(context: AppContext, account_id: int, name: str) -> None:
     with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, AUGMENTS, name)
         cxengage_resources.remove(connection, AUGMENTS, account_id, row.number)
-        accounts.grow_version(connection, account_id)
+        accounts.increment_version(connection, account_id)
 
 
 def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> AugmentRow:
@@ -73,7 +73,7 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
         enrichment_files.replace_file(
             connection, account_id, row.number, file.columns, file.rows, len(raw), context.clock()
         )
-        accounts.grow_version(connection, account_id)
+        accounts.increment_version(connection, account_id)
         return crud.find_on(connection, account_id, AUGMENTS, name)
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from app.core.api_keys import make_key
 from app.core.errors import Unavailable
 from app.core.models import Key
-from app.db import accounts, cxengage_resources
+from app.db import api_keys, cxengage_resources
 from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
@@ -70,7 +70,7 @@ def renew_token(context: AppContext, account_id: int, name: str) -> MadeListener
     moment = context.clock()
     with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, LISTENERS, name)
-        accounts.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
+        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
         return MadeListener(row, _make_token(connection, account_id, row.number, moment))
 
 
@@ -80,7 +80,7 @@ def remove_listener(context: AppContext, account_id: int, name: str) -> None:
     with context.database.transaction() as connection:
         row = crud.find_on(connection, account_id, LISTENERS, name)
         cxengage_resources.remove(connection, LISTENERS, account_id, row.number)
-        accounts.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
+        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
 
 
 def note_received(context: AppContext, account_id: int, name: str, moment: datetime) -> None:
@@ -93,7 +93,7 @@ def note_received(context: AppContext, account_id: int, name: str, moment: datet
 def _make_token(connection: sa.Connection, account_id: int, number: int, moment: datetime) -> str:
     text, prefix, digest = make_key()
     key = Key(prefix, digest, (scope_of(f"LI{number}"),), None, None)
-    accounts.insert_key(connection, account_id, key, f"listener LI{number}", moment)
+    api_keys.insert_key(connection, account_id, key, f"listener LI{number}", moment)
     return text
 
 

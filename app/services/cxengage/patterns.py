@@ -58,7 +58,7 @@ def change_pattern(context: AppContext, account_id: int, name: str, changes: Map
 def remove_pattern(context: AppContext, account_id: int, name: str) -> None:
     """Delete a pattern with its workflow; raises Problem 404."""
     with context.database.transaction() as connection:
-        accounts.grow_version(connection, account_id)
+        accounts.increment_version(connection, account_id)
         row = crud.find_on(connection, account_id, PATTERNS, name)
         cxengage_resources.remove(connection, PATTERNS, account_id, row.number)
         if row.workflow_id is not None:

@@ -1,0 +1,105 @@
+"""API keys: stored as a hash, found by their public prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from app.core.models import Key
+from app.db.accounts import increment_version
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as it is listed, without its digest."""
+
+    account_id: int
+    account: str
+    prefix: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+def insert_key(connection: sa.Connection, account_id: int, key: Key, name: str, now: datetime) -> None:
+    """Store a new key."""
+    connection.execute(
+        sa.text(
+            "INSERT INTO keys (account_id, prefix, digest, name, scopes, created_at, expires_at) "
+            "VALUES (:account, :prefix, :digest, :name, :scopes, :now, :expires)"
+        ),
+        {
+            "account": account_id,
+            "prefix": key.prefix,
+            "digest": key.digest,
+            "name": name,
+            "scopes": list(key.scopes),
+            "now": now,
+            "expires": key.expires_at,
+        },
+    )
+    increment_version(connection, account_id)
+
+
+def list_keys(connection: sa.Connection, account_id: int | None) -> list[KeyRow]:
+    """All keys of an account (None: of all accounts), oldest first."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT account_id, slug AS account, prefix, name, scopes, keys.created_at, expires_at, revoked_at, last_used_at "
+            "FROM keys JOIN accounts ON accounts.id = account_id "
+            "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, keys.created_at"
+        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+        {"account": account_id},
+    )
+    return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]
+
+
+def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | None:
+    """Revoke the unrevoked key with this prefix; the id of its account, or None when there is no such key."""
+    account_id: int | None = connection.execute(
+        sa.text("UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING account_id"),
+        {"prefix": prefix, "now": now},
+    ).scalar()
+    if account_id is not None:
+        increment_version(connection, account_id)
+    return account_id
+
+
+def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now: datetime) -> None:
+    """Revoke all keys of an account with this name."""
+    connection.execute(
+        sa.text(
+            "UPDATE keys SET revoked_at = :now WHERE account_id = :account AND name = :name AND revoked_at IS NULL"
+        ),
+        {"account": account_id, "name": name, "now": now},
+    )
+    increment_version(connection, account_id)
+
+
+def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str, now: datetime) -> None:
+    """Revoke all keys of an account whose only scope is `scope`."""
+    connection.execute(
+        sa.text(
+            "UPDATE keys SET revoked_at = :now "
+            "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL"
+        ),
+        {"account": account_id, "scopes": [scope], "now": now},
+    )
+    increment_version(connection, account_id)
+
+
+def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
+    """Store the minute in which a key, or an OAuth client's access token, was last used."""
+    for table, column in (("keys", "prefix"), ("clients", "token_prefix")):
+        connection.execute(
+            sa.text(
+                f"UPDATE {table} SET last_used_at = :minute "  # noqa: S608
+                f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
+            ),
+            {"prefix": prefix, "minute": minute},
+        )
