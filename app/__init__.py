@@ -18,12 +18,12 @@ def create_app(chosen: Settings | None = None) -> Flask:
     """The WSGI application; opens no connection before the first request. Raises SettingsError."""
     # Imported here, so that who needs one room only (a migration, the supervisor) does not load the whole house.
     from app.api import errors, health
-    from app.api.cxengage import account, auth, listeners, oauth, resources, stream
+    from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
     from app.api.cxengage import events as cxengage_events
     from app.api.flask_app import Application
     from app.api.limechat import batch
     from app.api.limechat import events as limechat_events
-    from app.api.rate_limit import RateLimiter
+    from app.api.rate_limit import PerMinute, RateLimiter
     from app.core import config, log_config
     from app.ingest.accept import EventAcceptor
     from app.ingest.account_cache import AccountCache
@@ -45,8 +45,9 @@ def create_app(chosen: Settings | None = None) -> Flask:
     app.register_blueprint(batch.blueprint)
     cxengage_events.register(app)
     oauth.register(app, knobs)
-    resources.register(app, knobs)
-    auth.register(app, [account.blueprint, listeners.blueprint, stream.blueprint])
+    app.extensions["management_limiter"] = PerMinute(knobs)
+    resources = (patterns, templates, listeners, integrations, augments)
+    auth.register(app, [module.blueprint for module in (account, stream, *resources)])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # Commands, and the libraries behind them, are not for gunicorn's processes (it sets this variable).

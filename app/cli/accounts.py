@@ -7,7 +7,8 @@ import click
 from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.core.models import PLANS
-from app.services import accounts, oauth_clients
+from app.db.accounts import AccountDetails
+from app.services import accounts
 
 group = click.Group("account", help="Accounts: who owns everything.")
 
@@ -30,11 +31,11 @@ _event_attribute = click.option(
 @command
 def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Make an account called SLUG (lower-case letters, digits and -)."""
-    described = oauth_clients.AccountDetails(name, key_attribute, event_attribute)
-    oauth_clients.check_description(described)
+    details = AccountDetails(name, key_attribute, event_attribute)
+    accounts.check_account_details(details)
     account_id = accounts.create_account(context(), slug, PLANS[plan])
-    if described != oauth_clients.AccountDetails():
-        oauth_clients.update_account_details(context(), account_id, described)
+    if details != AccountDetails():
+        accounts.update_account_details(context(), account_id, details)
     click.echo(f"account={account_id}")
     click.echo(f"slug={slug}")
     click.echo(f"plan={plan}")
@@ -60,9 +61,7 @@ def list_() -> None:
 def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
     """Change what is given about ACCOUNT (slug or id), and tell all of it. Counts for the next event on."""
     found = the_account(account)
-    oauth_clients.update_account_details(
-        context(), found.id, oauth_clients.AccountDetails(name, key_attribute, event_attribute)
-    )
+    accounts.update_account_details(context(), found.id, AccountDetails(name, key_attribute, event_attribute))
     found = the_account(account)
     click.echo(f"name={visible(found.name)}")
     click.echo(f"key-attribute={visible(found.key_attribute)}")

@@ -1,7 +1,7 @@
-"""CxEngage's resources in Postgres: patterns, templates, listeners and augments, each kind on a shelf of its own.
+"""CxEngage's resources: patterns, templates, listeners and augments, one table per kind.
 
-Ids are counted per account and never given out twice: 1 is PT1, TM1, LI1 or AU1. Comes in: an open transaction and plain
-values; a value whose name ends in `_json` is JSON text, kept and given back with every digit.
+Numbers are counted per account and kind and never reused: 1 is PT1, TM1, LI1 or AU1. A value whose name ends in `_json` is
+JSON text of a `jsonb` column.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TemplateRow:
 
 @dataclass(frozen=True, slots=True)
 class ListenerRow:
-    """Where a third party posts, and what becomes of it: `mapping` is field of the event to dotted path."""
+    """Where a third party posts; `mapping` is from a field of the event to the dotted path of its value."""
 
     number: int
     name: str
@@ -64,7 +64,7 @@ class ListenerRow:
 
 @dataclass(frozen=True, slots=True)
 class AugmentRow:
-    """What is known beside the events; `columns` is None while there is no file."""
+    """A source of enrichment; `columns` is None until a file is uploaded."""
 
     number: int
     name: str
@@ -79,28 +79,28 @@ class AugmentRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf(Generic[Row]):
-    """Where one kind of resource is kept; `more`: what its rows have beside their table's columns."""
+class ResourceKind(Generic[Row]):
+    """One kind of resource: the prefix of its ids, its table, its row, and the row's `computed` fields."""
 
     prefix: str
-    called: str
+    name: str
     table: sa.Table
     row: type[Row]
-    more: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
+    computed: Mapping[str, sa.ColumnElement[Any]] = field(default_factory=dict)
 
     def columns(self) -> list[sa.ColumnElement[Any]]:
-        """What a row is read from, in the order of its fields."""
+        """The columns of a row, in the order of its fields."""
         return [self._column(each.name) for each in fields(self.row)]  # type: ignore[arg-type]
 
     def _column(self, name: str) -> sa.ColumnElement[Any]:
-        if name in self.more:
-            return self.more[name]
+        if name in self.computed:
+            return self.computed[name]
         if name.endswith(_JSON):
             return self.table.c[name.removesuffix(_JSON)].cast(sa.Text)
         return self.table.c[name]
 
-    def places(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The values by the names of their columns."""
+    def to_columns(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values by column name."""
         return {
             name.removesuffix(_JSON): sa.cast(sa.literal(value, sa.Text), JSONB) if name.endswith(_JSON) else value
             for name, value in values.items()
@@ -113,22 +113,22 @@ _IS_ENABLED = sa.exists().where(
     tables.workflows.c.enabled_version.is_not(None),
 )
 
-PATTERNS = Shelf("PT", "pattern", tables.patterns, PatternRow, {"status": _IS_ENABLED})
-TEMPLATES = Shelf("TM", "template", tables.templates, TemplateRow)
-LISTENERS = Shelf("LI", "listener", tables.listeners, ListenerRow)
-AUGMENTS = Shelf("AU", "augment", tables.augments, AugmentRow)
+PATTERNS = ResourceKind("PT", "pattern", tables.patterns, PatternRow, {"status": _IS_ENABLED})
+TEMPLATES = ResourceKind("TM", "template", tables.templates, TemplateRow)
+LISTENERS = ResourceKind("LI", "listener", tables.listeners, ListenerRow)
+AUGMENTS = ResourceKind("AU", "augment", tables.augments, AugmentRow)
 
 
-def list_all(connection: sa.Connection, shelf: Shelf[Row], account_id: int) -> list[Row]:
-    """All resources of a kind that an account has, in the order of their ids."""
-    table = shelf.table
-    rows = connection.execute(sa.select(*shelf.columns()).where(table.c.account_id == account_id).order_by("number"))
-    return [shelf.row(*row) for row in rows]
+def list_all(connection: sa.Connection, kind: ResourceKind[Row], account_id: int) -> list[Row]:
+    """All resources of a kind that an account has, in the order of their numbers."""
+    table = kind.table
+    rows = connection.execute(sa.select(*kind.columns()).where(table.c.account_id == account_id).order_by("number"))
+    return [kind.row(*row) for row in rows]
 
 
-def count_all(connection: sa.Connection, shelf: Shelf[Row], account_id: int) -> int:
+def count_all(connection: sa.Connection, kind: ResourceKind[Row], account_id: int) -> int:
     """How many resources of a kind an account has."""
-    table = shelf.table
+    table = kind.table
     counted: int = connection.execute(
         sa.select(sa.func.count()).select_from(table).where(table.c.account_id == account_id)
     ).scalar_one()
@@ -136,54 +136,64 @@ def count_all(connection: sa.Connection, shelf: Shelf[Row], account_id: int) -> 
 
 
 def find(
-    connection: sa.Connection, shelf: Shelf[Row], account_id: int, number: int, *, lock: bool = False
+    connection: sa.Connection, kind: ResourceKind[Row], account_id: int, number: int, *, lock: bool = False
 ) -> Row | None:
-    """A resource by its number; with `lock` nobody else changes it until the transaction ends."""
-    wanted = sa.select(*shelf.columns()).where(_is(shelf, account_id, number))
-    row = connection.execute(wanted.with_for_update(of=shelf.table) if lock else wanted).one_or_none()
-    return None if row is None else shelf.row(*row)
+    """A resource by its number, or None; `lock` locks its row."""
+    query = sa.select(*kind.columns()).where(_is(kind, account_id, number))
+    row = connection.execute(query.with_for_update(of=kind.table) if lock else query).one_or_none()
+    return None if row is None else kind.row(*row)
 
 
-def add(connection: sa.Connection, shelf: Shelf[Row], account_id: int, values: Mapping[str, Any], now: datetime) -> int:
-    """Keep a new resource; its number. Until the transaction ends nobody else adds one of the kind to the account."""
+def insert(
+    connection: sa.Connection, kind: ResourceKind[Row], account_id: int, values: Mapping[str, Any], now: datetime
+) -> int:
+    """Insert a resource and return its number. Serializes inserts of one kind in an account."""
     number: int = connection.execute(
         sa.text(
-            "INSERT INTO resource_numbers AS known (account_id, prefix, latest) VALUES (:account, :prefix, 1) "
-            "ON CONFLICT (account_id, prefix) DO UPDATE SET latest = known.latest + 1 RETURNING latest"
+            "INSERT INTO resource_numbers AS counter (account_id, prefix, latest) VALUES (:account, :prefix, 1) "
+            "ON CONFLICT (account_id, prefix) DO UPDATE SET latest = counter.latest + 1 RETURNING latest"
         ),
-        {"account": account_id, "prefix": shelf.prefix},
+        {"account": account_id, "prefix": kind.prefix},
     ).scalar_one()
-    placed = {**shelf.places(values), "account_id": account_id, "number": number, "created_at": now, "updated_at": now}
-    connection.execute(sa.insert(shelf.table).values(placed))
+    columns = {
+        **kind.to_columns(values),
+        "account_id": account_id,
+        "number": number,
+        "created_at": now,
+        "updated_at": now,
+    }
+    connection.execute(sa.insert(kind.table).values(columns))
     return number
 
 
-def change(
+def update(
     connection: sa.Connection,
-    shelf: Shelf[Row],
+    kind: ResourceKind[Row],
     account_id: int,
     number: int,
     values: Mapping[str, Any],
     now: datetime,
 ) -> bool:
-    """Put other values into a resource; False when there is none. Nobody else changes it until the transaction ends."""
-    changed = connection.execute(
-        sa.update(shelf.table).where(_is(shelf, account_id, number)).values({**shelf.places(values), "updated_at": now})
+    """Change values of a resource; False when it does not exist."""
+    updated = connection.execute(
+        sa.update(kind.table)
+        .where(_is(kind, account_id, number))
+        .values({**kind.to_columns(values), "updated_at": now})
     )
-    return bool(changed.rowcount)
+    return bool(updated.rowcount)
 
 
-def remove(connection: sa.Connection, shelf: Shelf[Row], account_id: int, number: int) -> bool:
-    """Delete a resource; False when there is none."""
-    return bool(connection.execute(sa.delete(shelf.table).where(_is(shelf, account_id, number))).rowcount)
+def delete(connection: sa.Connection, kind: ResourceKind[Row], account_id: int, number: int) -> bool:
+    """Delete a resource; False when it does not exist."""
+    return bool(connection.execute(sa.delete(kind.table).where(_is(kind, account_id, number))).rowcount)
 
 
-def _is(shelf: Shelf[Row], account_id: int, number: int) -> sa.ColumnElement[bool]:
-    return sa.and_(shelf.table.c.account_id == account_id, shelf.table.c.number == number)
+def _is(kind: ResourceKind[Row], account_id: int, number: int) -> sa.ColumnElement[bool]:
+    return sa.and_(kind.table.c.account_id == account_id, kind.table.c.number == number)
 
 
-def note_received(connection: sa.Connection, account_id: int, number: int, now: datetime) -> None:
-    """Count an event that a listener has taken. It's OK to lose one in a crash, so nobody waits for the disk."""
+def count_received(connection: sa.Connection, account_id: int, number: int, now: datetime) -> None:
+    """Count an event of a listener. Losing one in a crash is OK, so the commit does not wait for the disk."""
     connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
     connection.execute(
         sa.text(

@@ -1,4 +1,4 @@
-"""The files of augments: rows that are looked up by the value of the first column."""
+"""The CSV files of augments: rows that are found by the value of the first column."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-# So many rows go into one statement: while Postgres works on them others have their turn.
-_PAGE = 1_000
+# Rows per statement: other greenlets run between two statements.
+_BATCH = 1_000
 
 # A lookup value and the cells of its row.
 LookupRow = tuple[str, Sequence[str]]
@@ -23,22 +23,22 @@ def replace_file(
     size: int,
     now: datetime,
 ) -> None:
-    """Put a file of `size` bytes in the place of the one there is. Lock the augment first."""
+    """Replace the rows by those of a file of `size` bytes. The caller has locked the augment."""
     key = {"account": account_id, "number": number}
     connection.execute(sa.text("DELETE FROM augment_rows WHERE account_id = :account AND number = :number"), key)
-    for start in range(0, len(rows), _PAGE):
-        page = rows[start : start + _PAGE]
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
         connection.execute(
             sa.text(
                 "INSERT INTO augment_rows (account_id, number, lookup, position, cells) "
-                "SELECT :account, :number, lookup, :start + place, CAST(cells AS text[]) "
-                "FROM unnest(CAST(:lookups AS text[]), CAST(:cells AS text[])) WITH ORDINALITY AS new (lookup, cells, place)"
+                "SELECT :account, :number, lookup, :start + nr, CAST(cells AS text[]) "
+                "FROM unnest(CAST(:lookups AS text[]), CAST(:cells AS text[])) WITH ORDINALITY AS new (lookup, cells, nr)"
             ),
             {
                 **key,
                 "start": start,
-                "lookups": [lookup for lookup, _ in page],
-                "cells": [_array(cells) for _, cells in page],
+                "lookups": [lookup for lookup, _ in batch],
+                "cells": [_array(cells) for _, cells in batch],
             },
         )
     connection.execute(
@@ -51,13 +51,13 @@ def replace_file(
 
 
 def _array(cells: Sequence[str]) -> str:
-    """Texts as Postgres writes an array of them."""
+    """A Postgres array literal."""
     escaped = (cell.replace("\\", "\\\\").replace('"', '\\"') for cell in cells)
     return "{" + ",".join(f'"{cell}"' for cell in escaped) + "}"
 
 
 def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str | None:
-    """The type of an augment, which nobody else changes until the transaction ends; None when there is none."""
+    """Lock an augment's row and return its type; None when it does not exist."""
     found: str | None = connection.execute(
         sa.text("SELECT type FROM augments WHERE account_id = :account AND number = :number FOR UPDATE"),
         {"account": account_id, "number": number},
@@ -66,7 +66,7 @@ def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str
 
 
 def find_augment_row(connection: sa.Connection, account_id: int, number: int, lookup: str) -> list[str] | None:
-    """The cells of the row with this value in the first column."""
+    """The cells of the row with this lookup value, or None."""
     cells: list[str] | None = connection.execute(
         sa.text("SELECT cells FROM augment_rows WHERE account_id = :account AND number = :number AND lookup = :lookup"),
         {"account": account_id, "number": number, "lookup": lookup},
@@ -75,7 +75,7 @@ def find_augment_row(connection: sa.Connection, account_id: int, number: int, lo
 
 
 def list_augment_rows(connection: sa.Connection, account_id: int, number: int) -> list[LookupRow]:
-    """All rows of a file, in its order."""
+    """All rows of a file, in file order."""
     rows = connection.execute(
         sa.text(
             "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position"

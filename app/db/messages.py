@@ -1,7 +1,7 @@
-"""Messages of workflows in the order of their commits, and the tickets that open an account's stream of them.
+"""The message stream of an account, in the order of commits, and the tickets that open it.
 
-The number of a message is taken from a row that stays locked until the message is committed. So a message with a greater
-number is committed later: who has read as far as some number has missed none before it.
+The number of a message comes from a row that stays locked until the commit. A greater number is therefore committed later,
+and a reader that continues after a number misses nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import sqlalchemy as sa
 from app.core.durations import RETENTION
 from app.core.models import Message
 
-# Within so much a ticket has to be used, and so long it is good from then on.
+# A ticket must first be used within FIRST_USE, and is valid for VALID_FOR from then on.
 FIRST_USE = timedelta(seconds=60)
-GOOD_FOR = timedelta(hours=12)
+VALID_FOR = timedelta(hours=12)
 _BATCH = 10_000
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be kept: of a step (its ordinal) of a run about a subject."""
+    """A message of a run's step (`ordinal`)."""
 
     id: UUID
     account_id: int
@@ -40,7 +40,7 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class TicketRow:
-    """A ticket that opens a stream now: of which account, and after which message."""
+    """A valid ticket: the account of its stream and the message number after which it starts."""
 
     account_id: int
     position: int
@@ -49,26 +49,26 @@ class TicketRow:
 
 # Messages
 
-# A step that says its message again takes no number and no lock.
-_KEEP = """
-WITH known AS (
+# A step that is repeated takes no number and no lock.
+_INSERT = """
+WITH existing AS (
     SELECT id FROM messages WHERE account_id = :account AND run_id = :run AND ordinal = :ordinal
 ), counted AS (
-    INSERT INTO streams AS stream (account_id, latest) SELECT :account, 1 WHERE NOT EXISTS (SELECT FROM known)
+    INSERT INTO streams AS stream (account_id, latest) SELECT :account, 1 WHERE NOT EXISTS (SELECT FROM existing)
     ON CONFLICT (account_id) DO UPDATE SET latest = stream.latest + 1
     RETURNING latest
-), kept AS (
+), inserted AS (
     INSERT INTO messages (account_id, id, number, run_id, ordinal, distinct_id, text, data, created_at)
     SELECT :account, :id, latest, :run, :ordinal, :subject, :text, CAST(:data AS jsonb), :now FROM counted
     ON CONFLICT (account_id, run_id, ordinal) DO NOTHING
     RETURNING id
 )
-SELECT id FROM known UNION ALL SELECT id FROM kept
+SELECT id FROM existing UNION ALL SELECT id FROM inserted
 """
 
 
-def keep_message(connection: sa.Connection, new: NewMessage, now: datetime) -> UUID:
-    """Keep a message, unless this step of this run has said one already; the id of the one that is kept."""
+def insert_message(connection: sa.Connection, new: NewMessage, now: datetime) -> UUID:
+    """Insert the message of a step, unless it has one; returns the id of the stored message."""
     values = {
         "account": new.account_id,
         "id": new.id,
@@ -79,18 +79,18 @@ def keep_message(connection: sa.Connection, new: NewMessage, now: datetime) -> U
         "data": _EXACT_JSON.encode(new.data).decode(),
         "now": now,
     }
-    question = sa.text(_KEEP).bindparams(
+    query = sa.text(_INSERT).bindparams(
         sa.bindparam("account", type_=sa.BigInteger),
         sa.bindparam("id", type_=sa.Uuid),
         sa.bindparam("run", type_=sa.Uuid),
     )
-    # Nothing comes back where another worker was committing the same message meanwhile: then it is there now.
-    found: UUID | None = connection.execute(question, values).scalar()
-    return found if found is not None else connection.execute(question, values).scalar_one()
+    # No row: another worker has just committed the same message. It is visible to a second query.
+    found: UUID | None = connection.execute(query, values).scalar()
+    return found if found is not None else connection.execute(query, values).scalar_one()
 
 
 def find_messages_after(connection: sa.Connection, account_id: int, number: int, limit: int) -> list[Message]:
-    """The account's messages after the one with this number, in the order of the stream."""
+    """At most `limit` messages after a number, in stream order."""
     rows = connection.execute(
         sa.text(
             "SELECT id, run_id, distinct_id, text, data::text, created_at FROM messages "
@@ -101,9 +101,9 @@ def find_messages_after(connection: sa.Connection, account_id: int, number: int,
     return [Message(*row) for row in rows]
 
 
-def find_place(connection: sa.Connection, account_id: int, message_id: UUID, earlier: UUID) -> int:
-    """The number of a message. Of one that is not kept (any more): the number before the first message from the id
-    `earlier` on, or of the latest where there is none."""
+def find_number(connection: sa.Connection, account_id: int, message_id: UUID, earlier: UUID) -> int:
+    """The number of a message. For a message that is not stored: the number before the first message whose id is at least
+    `earlier`, or the latest number."""
     number: int = connection.execute(
         sa.text(
             "SELECT coalesce((SELECT number FROM messages WHERE account_id = :account AND id = :id), "
@@ -116,7 +116,7 @@ def find_place(connection: sa.Connection, account_id: int, message_id: UUID, ear
 
 
 def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of messages that are older than RETENTION; how many."""
+    """Delete a batch of messages that are older than RETENTION; returns how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM messages WHERE ctid = ANY (ARRAY("
@@ -130,7 +130,7 @@ def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
 
 
 def insert_ticket(connection: sa.Connection, account_id: int, key_prefix: str, digest: bytes, now: datetime) -> None:
-    """Keep a new ticket (its hash); its stream begins after the account's latest message."""
+    """Insert a ticket (its hash) whose stream starts after the account's latest message."""
     connection.execute(
         sa.text(
             "INSERT INTO tickets (digest, account_id, key_prefix, position, created_at) VALUES (:digest, :account, :key, "
@@ -141,7 +141,7 @@ def insert_ticket(connection: sa.Connection, account_id: int, key_prefix: str, d
 
 
 def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: datetime) -> TicketRow | None:
-    """The ticket with this hash if it opens the stream of this account now, and its key is in force."""
+    """The ticket with this hash, if it and its key are valid for the stream of this account now."""
     row = connection.execute(
         sa.text(
             "SELECT tickets.account_id, position, used_at IS NOT NULL FROM tickets "
@@ -153,13 +153,13 @@ def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: dateti
             "AND tickets.digest = :digest AND CASE WHEN used_at IS NULL THEN tickets.created_at > :made "
             "ELSE used_at > :used END"
         ),
-        {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - GOOD_FOR},
+        {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - VALID_FOR},
     ).one_or_none()
     return None if row is None else TicketRow(*row)
 
 
-def note_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> None:
-    """Remember when a ticket was first used."""
+def record_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> None:
+    """Record the first use of a ticket."""
     connection.execute(
         sa.text("UPDATE tickets SET used_at = :now WHERE digest = :digest AND used_at IS NULL"),
         {"digest": digest, "now": now},
@@ -167,12 +167,12 @@ def note_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> 
 
 
 def forget_old_tickets(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of tickets that can open nothing any more; how many."""
+    """Delete a batch of expired tickets; returns how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM tickets WHERE ctid = ANY (ARRAY("
             "SELECT ctid FROM tickets WHERE CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END "
             "LIMIT :batch))"
         ),
-        {"made": now - FIRST_USE, "used": now - GOOD_FOR, "batch": _BATCH},
+        {"made": now - FIRST_USE, "used": now - VALID_FOR, "batch": _BATCH},
     ).rowcount

@@ -1,4 +1,4 @@
-"""OAuth clients and the access token that each of them has. Secrets are hashes here; tokens are found by their prefix."""
+"""OAuth clients and their access tokens. Only hashes of secrets and tokens are stored; tokens are found by prefix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.db.accounts import increment_version
 
 @dataclass(frozen=True, slots=True)
 class ClientRow:
-    """A client as people list it."""
+    """A client as listed."""
 
     account_id: int
     account: str
@@ -25,7 +25,7 @@ class ClientRow:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client in force is verified by, and its token if it has one."""
+    """How an active client is verified, and its token if it has one."""
 
     account_id: int
     digest: bytes
@@ -36,7 +36,7 @@ class Credentials:
 def insert_client(
     connection: sa.Connection, account_id: int, client_id: str, digest: bytes, name: str, now: datetime
 ) -> None:
-    """Keep a new client (the hash of its secret)."""
+    """Insert a client; `digest` is the hash of its secret."""
     connection.execute(
         sa.text(
             "INSERT INTO clients (account_id, id, digest, name, created_at) VALUES (:account, :id, :digest, :name, :now)"
@@ -46,7 +46,7 @@ def insert_client(
 
 
 def find_credentials(connection: sa.Connection, client_id: str, *, lock: bool = False) -> Credentials | None:
-    """A client that is not revoked; `lock`: nobody else changes it until the end of the transaction."""
+    """The credentials of a client that is not revoked; `lock` locks its row."""
     row = connection.execute(
         sa.text(
             "SELECT account_id, digest, token_prefix, token_expires_at FROM clients "  # noqa: S608
@@ -60,7 +60,7 @@ def find_credentials(connection: sa.Connection, client_id: str, *, lock: bool = 
 def set_token(
     connection: sa.Connection, account_id: int, client_id: str, prefix: str, digest: bytes, expires_at: datetime
 ) -> None:
-    """Give a client another token in place of the one that it had."""
+    """Replace the token of a client."""
     connection.execute(
         sa.text(
             "UPDATE clients SET token_prefix = :prefix, token_digest = :digest, token_expires_at = :expires "
@@ -72,7 +72,7 @@ def set_token(
 
 
 def list_clients(connection: sa.Connection, account_id: int | None) -> list[ClientRow]:
-    """All clients of an account, or of all of them, oldest first."""
+    """The clients of an account, or of all accounts, oldest first."""
     rows = connection.execute(
         sa.text(
             "SELECT account_id, slug, clients.id, clients.name, clients.created_at, revoked_at, last_used_at "
@@ -85,7 +85,7 @@ def list_clients(connection: sa.Connection, account_id: int | None) -> list[Clie
 
 
 def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> bool:
-    """Revoke a client with its token; False when there is none in force of this id."""
+    """Revoke a client and its token; False when no active client has this id."""
     account_id = connection.execute(
         sa.text("UPDATE clients SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL RETURNING account_id"),
         {"id": client_id, "now": now},

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 
 from app.core.encryption import make_signing_secret
 from app.core.errors import Problem, ProblemType
 from app.core.models import Plan
 from app.db import accounts
-from app.db.accounts import AccountRow
+from app.db.accounts import AccountDetails, AccountRow
 from app.services.context import AppContext
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# Characters of a name or an attribute.
+_MAX_LENGTH = 255
 
 
 def create_account(context: AppContext, slug: str, plan: Plan) -> int:
@@ -59,3 +62,20 @@ def signing_secret(context: AppContext, account_id: int) -> str:
     if stored is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such account")
     return context.secrets.decrypt(stored)
+
+
+def update_account_details(context: AppContext, account_id: int, details: AccountDetails) -> None:
+    """Change the details of an account; raises Problem 422 for an invalid text."""
+    check_account_details(details)
+    with context.database.transaction() as connection:
+        accounts.update_account_details(connection, account_id, details)
+
+
+def check_account_details(details: AccountDetails) -> None:
+    """Raises Problem 422 for an invalid text."""
+    for field, text in asdict(details).items():
+        if text is not None and not (1 <= len(text) <= _MAX_LENGTH and text.isprintable()):
+            raise Problem(
+                ProblemType.VALIDATION_FAILED,
+                f"the {field.replace('_', ' ')} must be 1 to {_MAX_LENGTH} printable characters",
+            )

@@ -14,7 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.durations import read_duration
-from app.db import inspection, workflows
+from app.db import event_queries, inspection, workflows
+from app.db.event_queries import Received
 from app.db.inspection import AttemptStory, EventsWanted, RunRow, RunsWanted, StepStory, StoredEvent
 from app.services.context import AppContext
 from app.workflows import step_graph
@@ -120,3 +121,9 @@ def event_story(context: AppContext, account_id: int, event_id: UUID) -> EventSt
             return None
         runs = inspection.find_runs_of_event(connection, account_id, event_id)
     return EventStory(event, runs)
+
+
+def latest_received(context: AppContext, account_id: int, limit: int) -> list[Received]:
+    """The last events that CxEngage's receiver accepted, newest first."""
+    with context.database.transaction() as connection:
+        return event_queries.find_latest_received(connection, account_id, limit)

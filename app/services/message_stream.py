@@ -1,6 +1,6 @@
-"""What workflows say to applications: messages are kept, tickets are made, and a stream delivers what came since.
+"""The message stream: stores messages of workflows, and delivers them to applications that have a ticket.
 
-Comes in: the house and plain values. Goes out: frozen values. Each function is one transaction.
+Each function is one transaction.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from app.db import messages
 from app.db.messages import FIRST_USE, NewMessage
 from app.services.context import AppContext
 
-MOST_AT_ONCE = 500
+MAX_MESSAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What opens a stream, in clear for this once; `ttl`: seconds in which it has to be used."""
+    """A ticket in clear text; `ttl` is in how many seconds it must first be used."""
 
     ticket: str
     ttl: int
 
 
 def keep_message(context: AppContext, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
-    """Keep what the step at which a run stands says, once; the message's id."""
+    """Store the message of a run's current step once; returns the id of the message."""
     now = context.clock()
     new = NewMessage(uuid7(now), run.account_id, run.id, run.ordinal, run.event.distinct_id, text, data)
     with context.database.transaction() as connection:
-        return messages.keep_message(connection, new, now)
+        return messages.insert_message(connection, new, now)
 
 
 def make_ticket(context: AppContext, account_id: int, key_prefix: str) -> Ticket:
-    """A new ticket for the account's stream, good while the key is in force that it is made with."""
+    """Create a ticket for the account's stream. It becomes invalid with the key that it is created with."""
     ticket = secrets.token_urlsafe(32)
     with context.database.transaction() as connection:
         messages.insert_ticket(connection, account_id, key_prefix, _digest(ticket), context.clock())
@@ -47,32 +47,30 @@ def make_ticket(context: AppContext, account_id: int, key_prefix: str) -> Ticket
 
 
 def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) -> Sequence[Message]:
-    """The next messages of an account's stream: those after the message `last`, or else after the ticket was made.
+    """The next messages of an account's stream, after the message `last` or else after the ticket was created.
 
-    Raises Problem 401 for a ticket that does not open this stream now, whatever the reason.
+    Raises Problem 401 for a ticket that is not valid for this stream.
     """
     now, digest = context.clock(), _digest(ticket)
     with context.database.transaction() as connection:
-        # No account has a NUL in its slug, and Postgres cannot be asked for one.
+        # Postgres refuses a NUL in a text; no slug has one.
         found = None if "\0" in slug else messages.find_ticket(connection, slug, digest, now)
         if found is None:
-            raise Problem(
-                ProblemType.INVALID_TICKET, "The ticket is missing or not valid (any more). Ask for a new one."
-            )
+            raise Problem(ProblemType.INVALID_TICKET, "The ticket is missing, invalid or expired. Request a new one.")
         if not found.used:
-            messages.note_ticket_use(connection, digest, now)
+            messages.record_ticket_use(connection, digest, now)
         number = found.position
         if last is not None:
-            number = messages.find_place(connection, found.account_id, last, _a_minute_before(last))
-        return messages.find_messages_after(connection, found.account_id, number, MOST_AT_ONCE)
+            number = messages.find_number(connection, found.account_id, last, _least_id_before(last))
+        return messages.find_messages_after(connection, found.account_id, number, MAX_MESSAGES)
 
 
-def _a_minute_before(message_id: UUID) -> UUID:
-    """The least id of a message that was made a minute before this one; none is committed so much later than another."""
-    made = max((message_id.int >> 80) - 60_000, 0)
-    return UUID(int=made << 80)
+def _least_id_before(message_id: UUID) -> UUID:
+    """The least id of a message created a minute before this one. No commit is delayed by that much."""
+    milliseconds = max((message_id.int >> 80) - 60_000, 0)
+    return UUID(int=milliseconds << 80)
 
 
 def _digest(ticket: str) -> bytes:
-    """What is kept of a ticket."""
+    """The hash that is stored of a ticket."""
     return hashlib.sha256(ticket.encode("utf-8", "replace")).digest()

@@ -54,7 +54,7 @@ def a_message(sender: Sender, text: str = "x", **changes: Any) -> NewMessage:
 def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
     """Keep some messages, one after the other; their ids."""
     with context.database.transaction() as connection:
-        return [messages.keep_message(connection, a_message(sender, text), now()) for text in texts]
+        return [messages.insert_message(connection, a_message(sender, text), now()) for text in texts]
 
 
 def a_key(context: AppContext, sender: Sender) -> str:
@@ -116,7 +116,7 @@ def test_a_step_that_is_carried_out_again_says_nothing_twice(context: AppContext
 def test_two_workers_that_say_the_same_at_once_say_it_once(context: AppContext, acme: Sender) -> None:
     one = a_message(acme)
     with context.database.transaction() as connection:
-        first = messages.keep_message(connection, one, now())
+        first = messages.insert_message(connection, one, now())
         with ThreadPoolExecutor(1) as threads:
             other = threads.submit(_kept_alone, context, replace(one, id=uuid7(now())))
             _wait_for_a_lock(context)
@@ -127,7 +127,7 @@ def test_two_workers_that_say_the_same_at_once_say_it_once(context: AppContext, 
 
 def _kept_alone(context: AppContext, new: NewMessage) -> UUID:
     with context.database.transaction() as connection:
-        return messages.keep_message(connection, new, now())
+        return messages.insert_message(connection, new, now())
 
 
 def _wait_for_a_lock(context: AppContext) -> None:
@@ -211,7 +211,7 @@ def test_a_message_that_is_committed_late_is_not_missed(context: AppContext, acm
 def test_nobody_overtakes_a_message_that_is_being_committed(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
     with ThreadPoolExecutor(1) as threads, context.database.transaction() as connection:
-        first = messages.keep_message(connection, a_message(acme), now())
+        first = messages.insert_message(connection, a_message(acme), now())
         other = threads.submit(say, context, acme, "second")
         _wait_for_a_lock(context)
         assert message_stream.read_stream(context, acme.slug, ticket, None) == []
@@ -233,7 +233,7 @@ def test_who_follows_gets_each_message_once_while_many_write(context: AppContext
             time.sleep(chance.random() / 500)
             try:
                 with context.database.transaction() as connection:
-                    messages.keep_message(connection, new, now())
+                    messages.insert_message(connection, new, now())
                     time.sleep(chance.random() / 500)
                     if turn % 5 == 0:
                         raise LookupError
@@ -336,7 +336,7 @@ def test_the_sweep_forgets_old_messages_and_tickets(context: AppContext, acme: S
     with context.database.transaction() as connection:
         for days in (29, 31):
             then = datetime.now(UTC) - timedelta(days=days)
-            messages.keep_message(connection, a_message(acme, str(days), id=uuid7(then)), then)
+            messages.insert_message(connection, a_message(acme, str(days), id=uuid7(then)), then)
         connection.exec_driver_sql(
             "INSERT INTO tickets SELECT sha256(digest), account_id, key_prefix, position, created_at - interval '61 s' FROM "
             "tickets WHERE account_id = %(id)s",

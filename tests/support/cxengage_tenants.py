@@ -8,7 +8,8 @@ from typing import Any
 
 from app.core.ids import read_cxengage_id
 from app.core.models import ACCOUNT_MANAGE, EVENTS_READ, EVENTS_WRITE
-from app.services import api_keys, oauth_clients
+from app.db.accounts import AccountDetails
+from app.services import accounts, api_keys
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 
@@ -69,7 +70,7 @@ def a_tenant(context: AppContext, client: Any, name: str = "acme", plan: str = "
 
 def described(context: AppContext, tenant: Tenant, **changes: str) -> Tenant:
     """The tenant, its account described differently."""
-    oauth_clients.update_account_details(context, tenant.account_id, oauth_clients.AccountDetails(**changes))
+    accounts.update_account_details(context, tenant.account_id, AccountDetails(**changes))
     return tenant
 
 

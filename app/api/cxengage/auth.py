@@ -1,7 +1,6 @@
-"""What all CxEngage routes share: both prefixes, the Bearer token that opens a tenant, and errors as `{"error": "…"}`.
+"""What all CxEngage routes share: the two URL prefixes, Bearer tokens, and errors as `{"error": "…"}`.
 
-A tenant is an account by its slug. Comes in: a request with `Authorization: Bearer …`. Goes out: the account, verified; or a
-Problem, told in CxEngage's shape. Nobody learns from an answer whether a tenant exists that is not theirs.
+A tenant is an account by its slug. No response reveals whether another tenant exists.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from app.core.errors import Problem, ProblemType
 from app.core.models import Key
 from app.ingest.account_cache import Account, AccountCache
 
-# The routes are served with and without the version in front.
+# The routes are served with and without the version.
 PREFIXES = ("/1.0", "")
 _OURS = re.compile(r"/(?:1\.0|version|tenants|token|account)(?:/.*)?", re.DOTALL)
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -29,7 +28,7 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the account, the key or token that was verified, and its text."""
+    """The authenticated caller: the account, the verified key or token, and its text."""
 
     account: Account
     key: Key
@@ -37,7 +36,7 @@ class Caller:
 
 
 def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
-    """Serve these blueprints, whose routes begin with `/tenants/<tenant>` and the like, under both prefixes."""
+    """Serve blueprints under both prefixes."""
     for blueprint in blueprints:
         for prefix in PREFIXES:
             name = f"{blueprint.name}{prefix.replace('/', '_').replace('.', '_')}"
@@ -45,8 +44,8 @@ def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
 
 
 def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
-    """Who asks, for a tenant (None: for whichever the token opens), by a copy of the account that is at most two seconds
-    old; raises Problem 401, or 403 where the token opens another tenant or lacks the scope."""
+    """The caller, checked against an account snapshot that is at most two seconds old. `tenant` None stands for the tenant
+    of the token. Raises Problem 401, or 403 for a token of another tenant or without the scope."""
     accounts: AccountCache = current_app.extensions["accounts"]
     token = bearer_token()
     account = accounts.find_by_key(prefix_of(token))
@@ -59,7 +58,7 @@ def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
 
 
 def bearer_token() -> str:
-    """The token of the Authorization header; raises Problem 401 without one."""
+    """The Bearer token of the request; raises Problem 401 without one."""
     match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
     if match is None:
         raise unauthorized()
@@ -67,33 +66,33 @@ def bearer_token() -> str:
 
 
 def check_caller(account: Account, token: str, tenant: str | None, scope: str | None) -> Key:
-    """The key that the token is, in this copy of its account; raises Problem 401 or 403."""
+    """The key of a token in an account; raises Problem 401 or 403."""
     key = verify_key(token, prefix_of(token), account.snapshot.keys, current_app.extensions["context"].clock())
     if key is None:
         raise unauthorized()
     if tenant not in (None, account.snapshot.slug):
-        raise Problem(ProblemType.WRONG_ACCOUNT, "The token does not open this tenant.")
+        raise Problem(ProblemType.WRONG_ACCOUNT, "The token has no access to this tenant.")
     if scope is not None and scope not in key.scopes:
         raise Problem(ProblemType.MISSING_SCOPE, f"The token lacks the scope {scope}.")
     return key
 
 
 def unauthorized() -> Problem:
-    """The one answer to a token that is missing, unknown, expired or revoked."""
+    """The error for a token that is missing, unknown, expired or revoked."""
     return Problem(
         ProblemType.INVALID_ACCESS_TOKEN,
-        "The token is missing or not valid. Send Authorization: Bearer and a token or key of this tenant.",
+        "The token is missing or invalid. Send a token or API key of this tenant as Authorization: Bearer.",
         headers={"WWW-Authenticate": 'Bearer realm="signalbox"'},
     )
 
 
 def answer(value: Any, status: int = 200) -> Response:
-    """A value as a JSON answer."""
+    """A JSON response."""
     return Response(errors.json_bytes(value), status, content_type="application/json")
 
 
 def error_response(problem: Problem) -> Response:
-    """A Problem as CxEngage tells it. What is wrong with a request is 400 there, an overload 403, with these very words."""
+    """A Problem in CxEngage's format. CxEngage answers 400 to invalid requests and 403 to overload, with exactly these texts."""
     status, text = problem.status, problem.detail
     if status == 422:
         status = 400

@@ -1,60 +1,163 @@
-"""`POST …/listeners/LI1/receive`: what a third party posts in its own shape is mapped and goes the way of any event.
+"""The routes of `/tenants/<tenant>/listeners`: managing listeners, and `POST …/receive`, where third parties post.
 
-Whoever posts shows the listener's token, in the query (`?token=…`) where it cannot set headers, or as a Bearer token. As a
-Bearer token any other will do that may send events; in a query, which people log, only what is good for nothing else.
+A third party authenticates with the listener's token, in the query (`?token=…`) or as a Bearer token. Only a Bearer token may
+also be any other token with the scope `events:write`: queries are often logged.
 """
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, request
+from typing import Any
 
-from app.api.cxengage import auth
-from app.api.cxengage.events import Origin, read_idempotency_key, receive_object
+import msgspec
+from flask import Blueprint, Response, request
+
+from app.api.cxengage import auth, schemas
+from app.api.cxengage.auth import answer
+from app.api.cxengage.events import read_idempotency_key, receive_object
+from app.api.cxengage.resources import app_context, authorize, read_fields
 from app.api.request_body import read_body
 from app.api.sender import Sender, check_open
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject
 from app.core.models import EVENTS_WRITE, Receipt
+from app.core.timestamps import utc_text
+from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.ingest.account_cache import Account
+from app.ingest.cxengage.event_builder import Origin
+from app.ingest.cxengage.field_mapping import map_body
 from app.services.context import AppContext
 from app.services.cxengage import crud, listeners
-from app.services.cxengage.crud import LISTENERS
-from app.services.cxengage.field_mapping import map_body
+from app.services.cxengage.listeners import NewListener
 
 blueprint = Blueprint("cxengage_listeners", __name__)
+_schema = schemas.ListenerSchema()
+# Members that only creating a listener returns, and all that are not kept as further members.
+_RETURNED_ONCE = ("token", "receive")
+_NAMED = frozenset((*_schema.fields, *_RETURNED_ONCE))
+
+
+@blueprint.get("/tenants/<tenant>/listeners")
+def list_listeners(tenant: str) -> Response:
+    """All listeners."""
+    rows = crud.list_resources(app_context(), authorize(tenant), LISTENERS)
+    return answer([_to_json(row) for row in rows])
+
+
+@blueprint.post("/tenants/<tenant>/listeners")
+def create_listener(tenant: str) -> Response:
+    """Create a listener; only this response and that of `POST …/token` contain its token."""
+    account_id = authorize(tenant)
+    values, more = _load(None)
+    return answer(_new_to_json(tenant, listeners.create_listener(app_context(), account_id, values, more)), 201)
+
+
+@blueprint.get("/tenants/<tenant>/listeners/<name>")
+def show_listener(tenant: str, name: str) -> Response:
+    """One listener."""
+    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)))
+
+
+@blueprint.put("/tenants/<tenant>/listeners/<name>")
+def change_listener(tenant: str, name: str) -> Response:
+    """Change a listener."""
+    account_id = authorize(tenant)
+    values, more = _load(name)
+    return answer(_to_json(listeners.change_listener(app_context(), account_id, name, values, more)))
+
+
+@blueprint.delete("/tenants/<tenant>/listeners/<name>")
+def delete_listener(tenant: str, name: str) -> Response:
+    """Delete a listener and revoke its token."""
+    listeners.delete_listener(app_context(), authorize(tenant), name)
+    return Response(status=204)
+
+
+@blueprint.post("/tenants/<tenant>/listeners/<name>/token")
+def renew_token(tenant: str, name: str) -> Response:
+    """Replace the token of a listener."""
+    return answer(_new_to_json(tenant, listeners.renew_token(app_context(), authorize(tenant), name)), 201)
+
+
+@blueprint.get("/tenants/<tenant>/listeners/<name>/status")
+def show_listener_status(tenant: str, name: str) -> Response:
+    """Whether a listener takes events, how many it has received, and when the last one."""
+    row = crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)
+    last = None if row.last_received_at is None else utc_text(row.last_received_at)
+    count = "1 event" if row.received == 1 else f"{row.received} events"
+    return answer(
+        {
+            "id": f"LI{row.number}",
+            "status": "started" if row.status else "stopped",
+            "message": "no event yet" if last is None else f"{count}, the last at {last}",
+            "received": row.received,
+            "last-received-at": last,
+        }
+    )
+
+
+def _load(existing: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The named fields of a listener, and the further members as JSON texts."""
+    exact = read_fields()
+    for name in _RETURNED_ONCE:
+        if name in exact.value:
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{name}: cannot be set; POST …/token creates a new token")
+    values = schemas.load(_schema, exact.value, existing=existing)
+    if "options" in values:
+        values.pop("options")
+        values["options_json"] = exact.raw.get("options", "{}")
+    return values, {name: text for name, text in exact.raw.items() if name not in _NAMED}
+
+
+def _to_json(row: ListenerRow) -> dict[str, Any]:
+    return {
+        **msgspec.json.decode(row.more_json, type=dict[str, msgspec.Raw]),
+        "id": f"LI{row.number}",
+        "name": row.name,
+        "description": row.description,
+        "type": row.type,
+        "status": row.status,
+        "mapping": row.mapping,
+        "options": msgspec.Raw(row.options_json.encode()),
+    }
+
+
+def _new_to_json(tenant: str, new: NewListener) -> dict[str, Any]:
+    listener = _to_json(new.row)
+    receive_path = f"/1.0/tenants/{tenant}/listeners/{listener['id']}/receive?token={new.token}"
+    return {**listener, "token": new.token, "receive": receive_path}
 
 
 @blueprint.post("/tenants/<tenant>/listeners/<name>/receive")
 def receive(tenant: str, name: str) -> Response:
-    """Take in one event by a listener."""
-    context: AppContext = current_app.extensions["context"]
+    """Accept one event from a third party."""
+    context = app_context()
     in_query = request.args.get("token")
     token = in_query or auth.bearer_token()
-    good = {listeners.scope_of(name)} if in_query else {EVENTS_WRITE, listeners.scope_of(name)}
+    allowed = {listeners.scope_of(name)} if in_query else {EVENTS_WRITE, listeners.scope_of(name)}
 
     def check(account: Account) -> None:
         key = auth.check_caller(account, token, tenant, None)
-        if good.isdisjoint(key.scopes):
-            raise Problem(ProblemType.MISSING_SCOPE, f"The token is not that of the listener {name[:40]}.")
+        if allowed.isdisjoint(key.scopes):
+            raise Problem(ProblemType.MISSING_SCOPE, f"The token is not valid for the listener {name[:40]}.")
         check_open(account, context.clock())
 
     def after_accept(receipt: Receipt) -> None:
         if not receipt.duplicate:
-            listeners.note_received(context, receipt.account_id, name, receipt.received_at)
+            listeners.count_received(context, receipt.account_id, name, receipt.received_at)
 
     sender = Sender(prefix_of(token), check, auth.unauthorized)
     return receive_object(sender, lambda account: _read(context, account, name), after_accept)
 
 
 def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject, Origin]:
-    """The fields that the listener takes out of the request's body; raises Problem."""
+    """The fields that the listener maps from the request's body; raises Problem."""
     listener = crud.find_resource(context, account.snapshot.id, LISTENERS, name)
     if not listener.status:
-        raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off and takes no events.")
+        raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off.")
     idempotency_key = read_idempotency_key(account)
     settings = context.settings
-    kind = request.mimetype if request.mimetype.endswith("+json") else "application/json"
-    body = read_body(request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=(kind,))
+    media_type = request.mimetype if request.mimetype.endswith("+json") else "application/json"
+    body = read_body(request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=(media_type,))
     mapped = map_body(body, listener.mapping)
     return mapped.fields, Origin(f"listener:{name}", idempotency_key, body, mapped.warnings)

@@ -1,7 +1,6 @@
-"""What CxEngage's resources look like, as marshmallow schemas, and their mistakes as one sentence.
+"""The marshmallow schemas of CxEngage's resources.
 
-A field that a resource does not have is refused by its name; only listeners keep further members as they were given, since
-CxEngage's own documentation puts some of them beside the named ones.
+Unknown fields are refused, except for listeners, which keep further members: CxEngage's documentation shows some.
 """
 
 from __future__ import annotations
@@ -14,25 +13,24 @@ from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validat
 
 from app.core.errors import Problem, ProblemType
 
-LONGEST_NAME = 255
-LONGEST_TEXT = 64 * 1024
-MOST_MAPPED = 200
-_LONGEST_DESCRIPTION, _LONGEST_PATH, _LONGEST_URL = 10_000, 1_000, 2_000
-_GIVEN_BY_US = "is given by the service and cannot be chosen"
+MAX_NAME = 255
+MAX_TEXT = 64 * 1024
+MAX_MAPPED = 200
+_MAX_DESCRIPTION, _MAX_PATH, _MAX_URL = 10_000, 1_000, 2_000
 
-_NO_TEXT: dict[str, Any] = {"invalid": "has to be text", "null": "has to be text", "required": "is missing"}
-_NO_FLAG: dict[str, Any] = {"invalid": "has to be true or false", "null": "has to be true or false"}
-_NO_OBJECT: dict[str, Any] = {"invalid": "has to be an object", "null": "has to be an object"}
-_UNKNOWN = {"unknown": "is unknown", "type": "has to be an object"}
+_TEXT_ERRORS: dict[str, Any] = {"invalid": "must be text", "null": "must be text", "required": "is required"}
+_FLAG_ERRORS: dict[str, Any] = {"invalid": "must be true or false", "null": "must be true or false"}
+_OBJECT_ERRORS: dict[str, Any] = {"invalid": "must be an object", "null": "must be an object"}
+_SCHEMA_ERRORS = {"unknown": "is unknown", "type": "must be an object"}
 
 
 def _text(**options: Any) -> fields.String:
-    """Text, as it was sent."""
-    return fields.String(error_messages=_NO_TEXT, **options)
+    """A text field."""
+    return fields.String(error_messages=_TEXT_ERRORS, **options)
 
 
 class _Flag(fields.Field[bool]):
-    """true or false, and nothing that stands for them."""
+    """Exactly true or false; marshmallow's Boolean also accepts texts and numbers."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> bool:
         if not isinstance(value, bool):
@@ -40,86 +38,86 @@ class _Flag(fields.Field[bool]):
         return value
 
 
-def _up_to(most: int, least: int = 0) -> validate.Length:
-    told = f"has to have {least} to {most} characters" if least else f"has to have at most {most} characters"
-    return validate.Length(least, most, error=told)
+def _length(maximum: int, minimum: int = 0) -> validate.Length:
+    allowed = f"{minimum} to {maximum}" if minimum else f"at most {maximum}"
+    return validate.Length(minimum, maximum, error=f"must have {allowed} characters")
 
 
 def _name() -> fields.String:
-    return _text(required=True, validate=_up_to(LONGEST_NAME, 1))
+    return _text(required=True, validate=_length(MAX_NAME, 1))
 
 
 class _Resource(Schema):
-    """What all resources have. `id` may be said again where it is known."""
+    """The fields of all resources. A change may repeat the `id`."""
 
-    error_messages = _UNKNOWN
+    error_messages = _SCHEMA_ERRORS
 
     class Meta:
         unknown = RAISE
 
     id = _text()
     name = _name()
-    description = _text(load_default="", validate=_up_to(_LONGEST_DESCRIPTION))
+    description = _text(load_default="", validate=_length(_MAX_DESCRIPTION))
 
 
 class TemplateSchema(_Resource):
-    """A text in Mustache."""
+    """A message template in Mustache."""
 
-    template = _text(load_default="", validate=_up_to(LONGEST_TEXT))
+    template = _text(load_default="", validate=_length(MAX_TEXT))
 
 
 class PatternSchema(_Resource):
-    """A pattern in one of CxEngage's two notations; null takes a text away."""
+    """A pattern in one of CxEngage's two notations; null removes a text."""
 
-    status = _Flag(load_default=False, error_messages=_NO_FLAG)
-    when_text = _text(data_key="when", allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
-    then_text = _text(data_key="then", allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
-    code = _text(allow_none=True, load_default=None, validate=_up_to(LONGEST_TEXT))
-    key = _text(allow_none=True, load_default=None, validate=_up_to(LONGEST_NAME, 1))
+    status = _Flag(load_default=False, error_messages=_FLAG_ERRORS)
+    when_text = _text(data_key="when", allow_none=True, load_default=None, validate=_length(MAX_TEXT))
+    then_text = _text(data_key="then", allow_none=True, load_default=None, validate=_length(MAX_TEXT))
+    code = _text(allow_none=True, load_default=None, validate=_length(MAX_TEXT))
+    key = _text(allow_none=True, load_default=None, validate=_length(MAX_NAME, 1))
 
 
 class ListenerSchema(_Resource):
-    """Where a third party posts; what is not named here is for the caller to keep."""
+    """A listener; the caller keeps the members that are not named here."""
 
     class Meta:
         unknown = EXCLUDE
 
-    type = _text(load_default="", validate=_up_to(LONGEST_NAME))
-    status = _Flag(load_default=True, error_messages=_NO_FLAG)
-    mapping = fields.Dict(required=True, error_messages={"required": "is missing", **_NO_OBJECT})
-    options = fields.Dict(load_default=dict, error_messages=_NO_OBJECT)
+    type = _text(load_default="", validate=_length(MAX_NAME))
+    status = _Flag(load_default=True, error_messages=_FLAG_ERRORS)
+    mapping = fields.Dict(required=True, error_messages={"required": "is required", **_OBJECT_ERRORS})
+    options = fields.Dict(load_default=dict, error_messages=_OBJECT_ERRORS)
 
     @validates("mapping")
-    def has_names_and_paths(self, value: dict[str, Any], **_: Any) -> None:
-        """Each field is a name, and what it is taken from a path."""
-        if not 1 <= len(value) <= MOST_MAPPED:
-            raise ValidationError(f"has {len(value)} fields; it has to have 1 to {MOST_MAPPED}")
+    def check_mapping(self, value: dict[str, Any], **_: Any) -> None:
+        """Checks the names of the fields and the paths of their values."""
+        if not 1 <= len(value) <= MAX_MAPPED:
+            raise ValidationError(f"has {len(value)} fields; 1 to {MAX_MAPPED} are allowed")
         for name, path in value.items():
-            if not 1 <= len(name) <= LONGEST_NAME:
-                raise ValidationError(f"has a field of {len(name)} characters; 1 to {LONGEST_NAME} are allowed")
-            if not isinstance(path, str) or not 1 <= len(path) <= _LONGEST_PATH or "" in path.split("."):
-                raise ValidationError(f"{name[:40]} has to be a dotted path such as interaction.author.username")
+            if not 1 <= len(name) <= MAX_NAME:
+                raise ValidationError(f"has a field of {len(name)} characters; 1 to {MAX_NAME} are allowed")
+            if not isinstance(path, str) or not 1 <= len(path) <= _MAX_PATH or "" in path.split("."):
+                raise ValidationError(f"{name[:40]} must be a dotted path such as interaction.author.username")
 
 
 class _AugmentOptions(Schema):
-    """Where an API is asked and what may be added; both may also stand outside of `options`."""
+    """The API's URL and the attributes to add, which may be inside or outside of `options`."""
 
-    error_messages = _UNKNOWN
+    error_messages = _SCHEMA_ERRORS
 
     class Meta:
         unknown = RAISE
 
-    url = _text(allow_none=True, validate=_up_to(_LONGEST_URL, 1))
+    url = _text(allow_none=True, validate=_length(_MAX_URL, 1))
     attributes = fields.List(
-        _text(validate=_up_to(LONGEST_NAME, 1)),
+        _text(validate=_length(MAX_NAME, 1)),
         allow_none=True,
-        validate=validate.Length(1, 200, error="has to have 1 to 200 names"),
-        error_messages={"invalid": "has to be a list of names"},
+        validate=validate.Length(1, 200, error="must have 1 to 200 names"),
+        error_messages={"invalid": "must be a list of names"},
     )
 
     @validates("url")
-    def is_a_web_address(self, value: str | None, **_: Any) -> None:
-        """Something that can be called, without a password in it: everybody who reads augments would see it."""
+    def check_url(self, value: str | None, **_: Any) -> None:
+        """An HTTP URL without a password: everybody who may read augments sees it."""
         if value is None:
             return
         try:
@@ -128,35 +126,35 @@ class _AugmentOptions(Schema):
         except ValueError:
             usable = False
         if not usable or not value.isprintable() or " " in value:
-            raise ValidationError("has to be a URL such as https://example.com/customers")
+            raise ValidationError("must be a URL such as https://example.com/customers")
         if "@" in parts.netloc:
-            raise ValidationError("must not have a user name or a password in it")
+            raise ValidationError("must not contain a user name or a password")
 
 
-_ENGINE = validate.OneOf(["engine"], error="has to be engine; others are not supported")
+_ENGINE = validate.OneOf(["engine"], error="must be engine")
 
 
 class AugmentSchema(_Resource, _AugmentOptions):
-    """What is known beside the events. CxEngage's documentation has `service` as well as `augment-service`."""
+    """An augment. CxEngage's documentation uses both `service` and `augment-service`."""
 
     class Meta(_Resource.Meta):
         pass
 
-    type = _text(required=True, validate=validate.OneOf(["file", "api"], error="has to be file or api"))
+    type = _text(required=True, validate=validate.OneOf(["file", "api"], error="must be file or api"))
     service = _text(validate=_ENGINE)
     augment_service = _text(data_key="augment-service", validate=_ENGINE)
     options = fields.Nested(_AugmentOptions)
 
     @validates_schema(skip_on_field_errors=True)
-    def says_everything_once(self, data: dict[str, Any], **_: Any) -> None:
-        """Inside of options or outside, not both."""
+    def check_no_repetition(self, data: dict[str, Any], **_: Any) -> None:
+        """`url` and `attributes` are inside or outside of `options`, not both."""
         for name in ("url", "attributes"):
             if name in data and name in data.get("options", {}):
-                raise ValidationError("stands inside of options and outside", name)
+                raise ValidationError("occurs both inside and outside of options", name)
 
 
 class IntegrationSchema(Schema):
-    """The fields of an integration, all of them text; which there are is the kind's business."""
+    """An integration's `id` and `type`. Its other fields depend on its kind."""
 
     class Meta:
         unknown = EXCLUDE
@@ -165,23 +163,23 @@ class IntegrationSchema(Schema):
     type = _text()
 
 
-def load(schema: Schema, value: Mapping[str, Any], *, known: str | None = None) -> dict[str, Any]:
-    """The checked fields of a new resource, or those that are to be changed of the one with the id `known`; raises Problem
-    400 with all that is wrong."""
+def load(schema: Schema, value: Mapping[str, Any], *, existing: str | None = None) -> dict[str, Any]:
+    """The validated fields of a new resource, or the changed fields of the resource with the id `existing`. Raises
+    Problem 422 with all faults."""
     try:
-        loaded: dict[str, Any] = schema.load(value, partial=known is not None)
-    except ValidationError as wrong:
-        messages: dict[str, Any] = wrong.normalized_messages()  # type: ignore[no-untyped-call]
-        raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(_told(messages))) from None
-    if loaded.pop("id", known) != known:
-        raise Problem(ProblemType.VALIDATION_FAILED, f"id: {_GIVEN_BY_US}")
+        loaded: dict[str, Any] = schema.load(value, partial=existing is not None)
+    except ValidationError as exc:
+        messages: dict[str, Any] = exc.normalized_messages()  # type: ignore[no-untyped-call]
+        raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(_flatten(messages))) from None
+    if loaded.pop("id", existing) != existing:
+        raise Problem(ProblemType.VALIDATION_FAILED, "id: is assigned by the service and cannot be chosen")
     return loaded
 
 
-def _told(messages: Mapping[Any, Any], above: str = "") -> Iterator[str]:
-    for name, said in sorted(messages.items(), key=lambda pair: str(pair[0])):
-        place = str(name)[:80] if not above else f"{above}[{name}]" if isinstance(name, int) else f"{above}.{name}"
-        if isinstance(said, Mapping):
-            yield from _told(said, place)
+def _flatten(messages: Mapping[Any, Any], parent: str = "") -> Iterator[str]:
+    for name, value in sorted(messages.items(), key=lambda pair: str(pair[0])):
+        path = str(name)[:80] if not parent else f"{parent}[{name}]" if isinstance(name, int) else f"{parent}.{name}"
+        if isinstance(value, Mapping):
+            yield from _flatten(value, path)
         else:
-            yield from (f"{place}: {text}" for text in (said if isinstance(said, list) else [said]))
+            yield from (f"{path}: {text}" for text in (value if isinstance(value, list) else [value]))

@@ -1,8 +1,7 @@
-"""`POST /1.0/tenants/T/ticket` and `GET /1.0/tenants/T/stream?ticket=…`: applications listen to what workflows say.
+"""`POST …/ticket` and `GET …/stream?ticket=…`: applications read the account's message stream.
 
-Comes in: a request with a Bearer token for the ticket, one with the ticket for the stream. Goes out: the ticket, or the messages
-that are there, as Server-Sent Events (docs/cxengage-stream.md). An answer ends when it has told what is there, and the client
-comes again a second later: a stream that stayed open would hold on to a web process's connection for each listener.
+The stream consists of Server-Sent Events (docs/cxengage-stream.md). A response ends after the messages that exist, and the
+client connects again a second later: an open stream would occupy a connection of the web process for each client.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from app.core.timestamps import utc_text
 from app.services import message_stream
 from app.services.context import AppContext
 
-# Milliseconds until the client comes again; more while Postgres is away.
+# Milliseconds until the client reconnects; longer while Postgres is unavailable.
 _RETRY, _RETRY_LATER = 1_000, 5_000
 _log = structlog.get_logger()
 
@@ -42,19 +41,19 @@ def make_ticket(tenant: str) -> Response:
 
 @blueprint.get("/tenants/<tenant>/stream")
 def read_stream(tenant: str) -> Response:
-    """The messages after the last one that the client knows, or after its ticket was made."""
+    """The messages after the last one that the client received, or after its ticket was created."""
     context: AppContext = current_app.extensions["context"]
     try:
-        found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_known())
-    except Unavailable as trouble:
-        # By any other status than 200 an EventSource would never come again.
-        _log.error("Postgres cannot be asked for a stream", error=str(trouble)[:300])
+        found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_event_id())
+    except Unavailable as exc:
+        # An EventSource never reconnects after a status other than 200.
+        _log.error("database unavailable for a message stream", error=str(exc)[:300])
         return _stream(_RETRY_LATER, ())
     return _stream(_RETRY, found)
 
 
-def _last_known() -> UUID | None:
-    """The id of the last message that the client has: the header, or for one that starts anew the parameter."""
+def _last_event_id() -> UUID | None:
+    """The id of the last message that the client received, from the header or, for a new client, the query."""
     text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or ""
     if not text:
         return None
@@ -69,17 +68,17 @@ def _last_known() -> UUID | None:
 
 def _stream(retry: int, found: Iterable[Message]) -> Response:
     parts = [f"retry: {retry}\n\n".encode()]
-    for one in found:
-        told = {
-            "id": str(one.id),
-            "text": one.text,
-            "data": msgspec.Raw(one.data_json.encode()),
-            "distinct_id": one.distinct_id,
-            "run": str(one.run_id),
-            "created_at": utc_text(one.created_at),
+    for message in found:
+        fields = {
+            "id": str(message.id),
+            "text": message.text,
+            "data": msgspec.Raw(message.data_json.encode()),
+            "distinct_id": message.distinct_id,
+            "run": str(message.run_id),
+            "created_at": utc_text(message.created_at),
         }
-        parts.append(b"id: %b\ndata: %b\n\n" % (str(one.id).encode(), json_bytes(told)))
+        parts.append(b"id: %b\ndata: %b\n\n" % (str(message.id).encode(), json_bytes(fields)))
     response = Response(b"".join(parts), content_type="text/event-stream; charset=utf-8")
-    # The ticket is all that opens it, and no cookie does: pages from anywhere may listen.
+    # Only the ticket gives access, no cookie does: pages of any origin may read the stream.
     response.headers.update({"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
     return response

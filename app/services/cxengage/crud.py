@@ -1,7 +1,6 @@
-"""What all resources have in common: they are listed, found, made, changed and removed by ids such as `TM1`.
+"""What all CxEngage resources share: they are listed, and found by ids such as `TM1`.
 
-Comes in: the house, an account and plain values. Goes out: frozen rows. Another account's id and one that is not there get
-the same words.
+The error for another account's id is the same as for an id that does not exist.
 """
 
 from __future__ import annotations
@@ -13,74 +12,49 @@ import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
 from app.db import cxengage_resources
-from app.db.cxengage_resources import (
-    AUGMENTS,
-    LISTENERS,
-    PATTERNS,
-    TEMPLATES,
-    AugmentRow,
-    ListenerRow,
-    PatternRow,
-    Shelf,
-    TemplateRow,
-)
+from app.db.cxengage_resources import ResourceKind
 from app.services.context import AppContext
 
-__all__ = [
-    "AUGMENTS",
-    "LISTENERS",
-    "PATTERNS",
-    "TEMPLATES",
-    "AugmentRow",
-    "ListenerRow",
-    "PatternRow",
-    "TemplateRow",
-    "check_room",
-    "find_on",
-    "find_resource",
-    "list_resources",
-    "missing",
-    "number_of",
-]
-
-MOST = 1_000
+MAX_PER_KIND = 1_000
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 Row = TypeVar("Row")
 
 
-def list_resources(context: AppContext, account_id: int, shelf: Shelf[Row]) -> list[Row]:
-    """All of an account's resources of a kind."""
+def list_resources(context: AppContext, account_id: int, kind: ResourceKind[Row]) -> list[Row]:
+    """All resources of a kind in an account."""
     with context.database.transaction() as connection:
-        return cxengage_resources.list_all(connection, shelf, account_id)
+        return cxengage_resources.list_all(connection, kind, account_id)
 
 
-def find_resource(context: AppContext, account_id: int, shelf: Shelf[Row], name: str) -> Row:
+def find_resource(context: AppContext, account_id: int, kind: ResourceKind[Row], name: str) -> Row:
     """A resource by its id; raises Problem 404."""
     with context.database.transaction() as connection:
-        return find_on(connection, account_id, shelf, name)
+        return find(connection, account_id, kind, name)
 
 
-def find_on(connection: sa.Connection, account_id: int, shelf: Shelf[Row], name: str, *, lock: bool = False) -> Row:
-    """The same in a transaction that is open already; with `lock` nobody else changes it until that ends."""
-    number = number_of(shelf, name)
-    found = None if number is None else cxengage_resources.find(connection, shelf, account_id, number, lock=lock)
+def find(connection: sa.Connection, account_id: int, kind: ResourceKind[Row], name: str, *, lock: bool = False) -> Row:
+    """A resource by its id, within an open transaction; `lock` locks its row. Raises Problem 404."""
+    number = number_of(kind, name)
+    found = None if number is None else cxengage_resources.find(connection, kind, account_id, number, lock=lock)
     if found is None:
-        raise missing(shelf, name)
+        raise not_found(kind, name)
     return found
 
 
-def number_of(shelf: Shelf[Any], name: str) -> int | None:
-    """The number in an id; None for what is none of the kind."""
-    digits = name.removeprefix(shelf.prefix)
+def number_of(kind: ResourceKind[Any], name: str) -> int | None:
+    """The number in an id; None for an id that the kind cannot have."""
+    digits = name.removeprefix(kind.prefix)
     return int(digits) if digits != name and _NUMBER.fullmatch(digits) else None
 
 
-def missing(shelf: Shelf[Any], name: str) -> Problem:
-    """The 404 of an id that is not there."""
-    return Problem(ProblemType.NOT_FOUND, f"there is no {shelf.called} {name[:40]}")
+def not_found(kind: ResourceKind[Any], name: str) -> Problem:
+    """The 404 for an id that does not exist."""
+    return Problem(ProblemType.NOT_FOUND, f"there is no {kind.name} {name[:40]}")
 
 
-def check_room(connection: sa.Connection, account_id: int, shelf: Shelf[Any]) -> None:
-    """Raise Problem 400 where an account has as many of a kind as it may."""
-    if cxengage_resources.count_all(connection, shelf, account_id) >= MOST:
-        raise Problem(ProblemType.VALIDATION_FAILED, f"there may be {MOST} {shelf.called}s; delete some first")
+def check_limit(connection: sa.Connection, account_id: int, kind: ResourceKind[Any]) -> None:
+    """Raises Problem 422 when an account has the maximum number of resources of a kind."""
+    if cxengage_resources.count_all(connection, kind, account_id) >= MAX_PER_KIND:
+        raise Problem(
+            ProblemType.VALIDATION_FAILED, f"there are {MAX_PER_KIND} {kind.name}s, the maximum; delete some first"
+        )

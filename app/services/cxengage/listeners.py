@@ -1,6 +1,6 @@
-"""Listeners: where third parties post in their own shape. Each has a key of its own, good for posting to it and nothing else.
+"""Listeners: URLs where third parties post bodies of their own format.
 
-The key is shown once, when it is made; kept is its hash, as of all keys (scope `listener:LI1`).
+Each listener has an API key (its token) with the scope `listener:LI1`, which allows nothing else.
 """
 
 from __future__ import annotations
@@ -26,79 +26,79 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
-class MadeListener:
-    """A listener and its key, which nobody can be told again."""
+class NewListener:
+    """A listener and its token, which is shown only once."""
 
     row: ListenerRow
     token: str
 
 
 def scope_of(name: str) -> str:
-    """The scope of the keys that may post to a listener."""
+    """The scope of the keys of a listener."""
     return f"listener:{name}"
 
 
 def create_listener(
     context: AppContext, account_id: int, values: Mapping[str, Any], more: Mapping[str, str]
-) -> MadeListener:
-    """Make a listener and its key; `more` are further members, each as JSON text."""
-    moment = context.clock()
+) -> NewListener:
+    """Create a listener and its token; `more` are further members as JSON texts."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        crud.check_room(connection, account_id, LISTENERS)
+        crud.check_limit(connection, account_id, LISTENERS)
         values = {**values, "more_json": _merged("{}", more)}
-        number = cxengage_resources.add(connection, LISTENERS, account_id, values, moment)
-        token = _make_token(connection, account_id, number, moment)
+        number = cxengage_resources.insert(connection, LISTENERS, account_id, values, now)
+        token = _make_token(connection, account_id, number, now)
         row = cxengage_resources.find(connection, LISTENERS, account_id, number)
         assert row is not None
-    return MadeListener(row, token)
+    return NewListener(row, token)
 
 
 def change_listener(
     context: AppContext, account_id: int, name: str, changes: Mapping[str, Any], more: Mapping[str, str]
 ) -> ListenerRow:
-    """Put other values into a listener; a member of `more` that is null is taken away. Raises Problem 404."""
-    moment = context.clock()
+    """Change a listener; null removes a member of `more`. Raises Problem 404."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        row = crud.find_on(connection, account_id, LISTENERS, name, lock=True)
+        row = crud.find(connection, account_id, LISTENERS, name, lock=True)
         changes = {**changes, "more_json": _merged(row.more_json, more)}
-        cxengage_resources.change(connection, LISTENERS, account_id, row.number, changes, moment)
-        return crud.find_on(connection, account_id, LISTENERS, name)
+        cxengage_resources.update(connection, LISTENERS, account_id, row.number, changes, now)
+        return crud.find(connection, account_id, LISTENERS, name)
 
 
-def renew_token(context: AppContext, account_id: int, name: str) -> MadeListener:
-    """Give a listener a new key in the place of the one it has; raises Problem 404."""
-    moment = context.clock()
+def renew_token(context: AppContext, account_id: int, name: str) -> NewListener:
+    """Replace the token of a listener; raises Problem 404."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        row = crud.find_on(connection, account_id, LISTENERS, name)
-        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
-        return MadeListener(row, _make_token(connection, account_id, row.number, moment))
+        row = crud.find(connection, account_id, LISTENERS, name)
+        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), now)
+        return NewListener(row, _make_token(connection, account_id, row.number, now))
 
 
-def remove_listener(context: AppContext, account_id: int, name: str) -> None:
-    """Delete a listener and revoke its key; raises Problem 404."""
-    moment = context.clock()
+def delete_listener(context: AppContext, account_id: int, name: str) -> None:
+    """Delete a listener and revoke its token; raises Problem 404."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        row = crud.find_on(connection, account_id, LISTENERS, name)
-        cxengage_resources.remove(connection, LISTENERS, account_id, row.number)
-        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), moment)
+        row = crud.find(connection, account_id, LISTENERS, name)
+        cxengage_resources.delete(connection, LISTENERS, account_id, row.number)
+        api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), now)
 
 
-def note_received(context: AppContext, account_id: int, name: str, moment: datetime) -> None:
-    """Count an event that a listener has taken. It is stored already, so it's OK to miss one here."""
+def count_received(context: AppContext, account_id: int, name: str, now: datetime) -> None:
+    """Count an event of a listener. The event is already stored, so a lost count is OK."""
     number = crud.number_of(LISTENERS, name)
     with suppress(Unavailable), context.database.transaction() as connection:
-        cxengage_resources.note_received(connection, account_id, number or 0, moment)
+        cxengage_resources.count_received(connection, account_id, number or 0, now)
 
 
-def _make_token(connection: sa.Connection, account_id: int, number: int, moment: datetime) -> str:
+def _make_token(connection: sa.Connection, account_id: int, number: int, now: datetime) -> str:
     text, prefix, digest = make_key()
     key = Key(prefix, digest, (scope_of(f"LI{number}"),), None, None)
-    api_keys.insert_key(connection, account_id, key, f"listener LI{number}", moment)
+    api_keys.insert_key(connection, account_id, key, f"listener LI{number}", now)
     return text
 
 
-def _merged(known: str, changes: Mapping[str, str]) -> str:
-    """A JSON object with other members, nothing re-encoded but their names; null takes a member away."""
-    members = {name: bytes(text).decode() for name, text in _members.decode(known).items()}
-    left = {name: text for name, text in {**members, **changes}.items() if text != "null"}
-    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in left.items()) + "}"
+def _merged(current: str, changes: Mapping[str, str]) -> str:
+    """A JSON object with changed members, their values as exact texts; null removes a member."""
+    members = {name: bytes(text).decode() for name, text in _members.decode(current).items()}
+    merged = {name: text for name, text in {**members, **changes}.items() if text != "null"}
+    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in merged.items()) + "}"

@@ -1,11 +1,10 @@
-"""Patterns in CxEngage's notation. One that is switched on is a workflow as well, of the name `PT1`, and nothing else says
-whether it is on.
+"""Patterns in CxEngage's notation. The pattern PT1 is on while the workflow `PT1` is enabled.
 
-1. Made or changed while it is to be off, a pattern is only kept, whatever is wrong with it.
-2. While it is to be on it is compiled, with the templates that it refers to, and what comes out is put into force as the
-   workflow's next version, in the transaction that changes the pattern. What cannot be compiled or carried out changes nothing.
-3. Switched off, the workflow is disabled and its runs go on; deleted, it is deleted with its progress and runs.
-4. A template that changes has the patterns that use it, and are on, compiled anew in its own transaction.
+1. A pattern that is off is stored without any check.
+2. Switching a pattern on, or changing one that is on, compiles it with its templates and enables the result as the
+   workflow's next version, in one transaction. A pattern that cannot be compiled changes nothing.
+3. Switching it off disables the workflow; its runs continue. Deleting it deletes the workflow, its match state and its runs.
+4. Changing a template recompiles the patterns that use it and are on, in the same transaction.
 """
 
 from __future__ import annotations
@@ -25,146 +24,144 @@ from app.db.cxengage_resources import PATTERNS, TEMPLATES, PatternRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
-# The integrations that actions need; in the notation their endpoints have the same names.
-_NEEDED = {"sms": "twilio", "call": "twilio", "sendgrid": "sendgrid", "whatsapp": "whatsapp", "email": "smtp"}
+# The integration of an action; endpoints of the notation have the same names.
+_INTEGRATION_OF = {"sms": "twilio", "call": "twilio", "sendgrid": "sendgrid", "whatsapp": "whatsapp", "email": "smtp"}
 _TEXTS = {"when": "when_text", "then": "then_text", "code": "code"}
 _TEMPLATE = re.compile(r"\+TM([1-9][0-9]{0,8})(?![0-9A-Za-z_-])")
-_ASIDE = re.compile(r'"(?:\\.|[^"\\])*"|;[^\n]*', re.DOTALL)
+_QUOTED_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\])*"|;[^\n]*', re.DOTALL)
 
 
 def create_pattern(context: AppContext, account_id: int, values: Mapping[str, Any]) -> PatternRow:
-    """Make a pattern, and switch it on if its `status` says so; raises Problem 400 or 409."""
-    moment = context.clock()
-    kept = {name: value for name, value in values.items() if name != "status"}
+    """Create a pattern, and switch it on if its `status` is true; raises Problem 422 or 409."""
+    now = context.clock()
+    stored = {name: value for name, value in values.items() if name != "status"}
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        crud.check_room(connection, account_id, PATTERNS)
-        number = cxengage_resources.add(connection, PATTERNS, account_id, kept, moment)
-        return _settle(connection, account_id, number, moment, on=values["status"])
+        crud.check_limit(connection, account_id, PATTERNS)
+        number = cxengage_resources.insert(connection, PATTERNS, account_id, stored, now)
+        return _update_workflow(connection, account_id, number, now, on=values["status"])
 
 
 def change_pattern(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> PatternRow:
-    """Put other values into a pattern, switch it on or off; raises Problem 404, 400 or 409."""
-    moment = context.clock()
-    kept = {name: value for name, value in changes.items() if name != "status"}
+    """Change a pattern, switch it on or off; raises Problem 404, 422 or 409."""
+    now = context.clock()
+    stored = {name: value for name, value in changes.items() if name != "status"}
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        row = crud.find_on(connection, account_id, PATTERNS, name)
-        if kept:
-            cxengage_resources.change(connection, PATTERNS, account_id, row.number, kept, moment)
-        return _settle(connection, account_id, row.number, moment, on=changes.get("status", row.status))
+        row = crud.find(connection, account_id, PATTERNS, name)
+        if stored:
+            cxengage_resources.update(connection, PATTERNS, account_id, row.number, stored, now)
+        return _update_workflow(connection, account_id, row.number, now, on=changes.get("status", row.status))
 
 
-def remove_pattern(context: AppContext, account_id: int, name: str) -> None:
+def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
     """Delete a pattern with its workflow; raises Problem 404."""
     with context.database.transaction() as connection:
         accounts.increment_version(connection, account_id)
-        row = crud.find_on(connection, account_id, PATTERNS, name)
-        cxengage_resources.remove(connection, PATTERNS, account_id, row.number)
+        row = crud.find(connection, account_id, PATTERNS, name)
+        cxengage_resources.delete(connection, PATTERNS, account_id, row.number)
         if row.workflow_id is not None:
             erasure.erase_workflow(connection, account_id, row.workflow_id)
 
 
 def users_of(connection: sa.Connection, account_id: int, template: int) -> list[PatternRow]:
-    """The patterns that are switched on and use a template."""
+    """The patterns that are on and use a template."""
     rows = cxengage_resources.list_all(connection, PATTERNS, account_id)
     return [row for row in rows if row.status and template in _templates_in(row)]
 
 
-def compile_anew(connection: sa.Connection, account_id: int, template: int, moment: datetime) -> None:
-    """Put the patterns that use a template, and are on, into force as they are with it now; raises Problem 400 where one of
-    them cannot be compiled any more. Lock the account first."""
+def recompile_users(connection: sa.Connection, account_id: int, template: int, now: datetime) -> None:
+    """Compile and enable again the patterns that are on and use a template. The caller has locked the account. Raises
+    Problem 422 when one of them does not compile."""
     for row in users_of(connection, account_id, template):
         try:
-            _switch_on(connection, account_id, row, moment)
-        except Problem as wrong:
-            raise Problem(wrong.type, f"PT{row.number} uses it and is switched on: {wrong.detail}") from None
+            _switch_on(connection, account_id, row, now)
+        except Problem as exc:
+            raise Problem(exc.type, f"PT{row.number} uses it and is switched on: {exc.detail}") from None
 
 
-def _settle(connection: sa.Connection, account_id: int, number: int, moment: datetime, *, on: bool) -> PatternRow:
-    """Bring a pattern's workflow to where its row says; the row as it is then."""
-    row = crud.find_on(connection, account_id, PATTERNS, f"PT{number}")
+def _update_workflow(connection: sa.Connection, account_id: int, number: int, now: datetime, *, on: bool) -> PatternRow:
+    """Enable or disable the workflow of a pattern; returns its row afterwards."""
+    row = crud.find(connection, account_id, PATTERNS, f"PT{number}")
     if row.code is not None and (row.when_text is not None or row.then_text is not None):
-        raise Problem(
-            ProblemType.VALIDATION_FAILED, "code: stands beside when and then; it has to be the one or the others"
-        )
+        raise Problem(ProblemType.VALIDATION_FAILED, "code: cannot be combined with when or then")
     if on:
-        _switch_on(connection, account_id, row, moment)
+        _switch_on(connection, account_id, row, now)
     elif row.status and row.workflow_id is not None:
-        db_workflows.set_enabled(connection, account_id, row.workflow_id, None, moment)
-    return crud.find_on(connection, account_id, PATTERNS, f"PT{number}")
+        db_workflows.set_enabled(connection, account_id, row.workflow_id, None, now)
+    return crud.find(connection, account_id, PATTERNS, f"PT{number}")
 
 
-def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, moment: datetime) -> None:
-    # The compiler and the checks of steps are loaded by those who need them.
+def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, now: datetime) -> None:
+    # Loads the compiler and the step checks only for tenants that use them.
     from app.services import workflows
 
     name = f"PT{row.number}"
-    known = db_workflows.find_workflow(connection, account_id, name)
-    if known is not None and known.id != row.workflow_id:
-        raise Problem(
-            ProblemType.CONFLICT, f"there is a workflow {name} already that is not this pattern's; delete it first"
-        )
+    existing = db_workflows.find_workflow(connection, account_id, name)
+    if existing is not None and existing.id != row.workflow_id:
+        raise Problem(ProblemType.CONFLICT, f"the workflow {name} exists and is not this pattern's; delete it first")
     document = _compile(connection, account_id, row)
     _check_integrations(connection, account_id, row, document)
     source = json.dumps(document, ensure_ascii=False, indent=2)
     try:
-        workflow_id = workflows.put_into_force(connection, account_id, source, moment)
-    except workflows.WrongDocument as wrong:
-        # Their lines would be those of the document that it was compiled into, which the author has not seen.
-        told = "; ".join(f"{mistake.path}: {mistake.message}" for mistake in wrong.mistakes)
-        raise Problem(ProblemType.VALIDATION_FAILED, f"the pattern cannot be carried out: {told}") from None
+        workflow_id = workflows.put_into_force(connection, account_id, source, now)
+    except workflows.WrongDocument as exc:
+        # Line numbers would be those of the compiled document, which the author does not see.
+        errors = "; ".join(f"{mistake.path}: {mistake.message}" for mistake in exc.mistakes)
+        raise Problem(ProblemType.VALIDATION_FAILED, f"the compiled pattern is invalid: {errors}") from None
     if workflow_id != row.workflow_id:
-        cxengage_resources.change(connection, PATTERNS, account_id, row.number, {"workflow_id": workflow_id}, moment)
+        cxengage_resources.update(connection, PATTERNS, account_id, row.number, {"workflow_id": workflow_id}, now)
 
 
 def _compile(connection: sa.Connection, account_id: int, row: PatternRow) -> Mapping[str, Any]:
     from app.workflows import cxengage
 
-    texts = {f"TM{one.number}": one.template for one in cxengage_resources.list_all(connection, TEMPLATES, account_id)}
+    templates = {
+        f"TM{one.number}": one.template for one in cxengage_resources.list_all(connection, TEMPLATES, account_id)
+    }
     name = f"PT{row.number}"
     try:
         if row.code is not None:
-            return cxengage.compile_script(row.code, key=row.key, templates=texts, name=name, title=row.name)
+            return cxengage.compile_script(row.code, key=row.key, templates=templates, name=name, title=row.name)
         if row.when_text is None or row.then_text is None:
             missing = "when" if row.when_text is None else "then"
             raise Problem(
                 ProblemType.VALIDATION_FAILED,
-                f"{missing}: is missing; to be switched on it needs when and then, or code",
+                f"{missing}: is required; a pattern that is on needs when and then, or code",
             )
         return cxengage.compile_pattern(
-            when=row.when_text, then=row.then_text, templates=texts, name=name, title=row.name
+            when=row.when_text, then=row.then_text, templates=templates, name=name, title=row.name
         )
-    except cxengage.NotationError as wrong:
-        raise Problem(ProblemType.VALIDATION_FAILED, str(wrong)) from None
+    except cxengage.NotationError as exc:
+        raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
 
 
 def _check_integrations(
     connection: sa.Connection, account_id: int, row: PatternRow, document: Mapping[str, Any]
 ) -> None:
-    """Raise Problem 400 with the word and its place where an action needs an integration that is not set up."""
+    """Raises Problem 422 with the position of an endpoint whose integration is not set up."""
     set_up = {one.kind for one in integrations.list_integrations(connection, account_id)}
-    for kind in dict.fromkeys(_NEEDED[verb] for verb in _verbs(document.get("steps"))):
+    for kind in dict.fromkeys(_INTEGRATION_OF[action] for action in _actions_in(document.get("steps"))):
         if kind not in set_up:
-            told = f"{kind} is not set up; POST …/integrations/{kind} does that"
-            raise Problem(ProblemType.VALIDATION_FAILED, f"{_place(row, kind)}{told}")
+            message = f"{kind} is not set up; use POST …/integrations/{kind}"
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{_position(row, kind)}{message}")
 
 
-def _verbs(value: Any) -> Iterator[str]:
-    """The actions in a document's steps that need an integration."""
+def _actions_in(value: Any) -> Iterator[str]:
+    """The actions of steps that need an integration."""
     if isinstance(value, list):
         for member in value:
-            yield from _verbs(member)
+            yield from _actions_in(member)
     elif isinstance(value, Mapping):
         for name, member in value.items():
-            if name in _NEEDED and isinstance(member, Mapping):
+            if name in _INTEGRATION_OF and isinstance(member, Mapping):
                 yield name
             else:
-                yield from _verbs(member)
+                yield from _actions_in(member)
 
 
-def _place(row: PatternRow, word: str) -> str:
-    """Where a word stands in a pattern: `then, line 1, column 7: `."""
+def _position(row: PatternRow, word: str) -> str:
+    """The position of a word in a pattern: `then, line 1, column 7: `."""
     for field, text in _texts(row):
         found = re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)
         if found is not None:
@@ -178,8 +175,8 @@ def _templates_in(row: PatternRow) -> set[int]:
 
 
 def _texts(row: PatternRow) -> Iterator[tuple[str, str]]:
-    """The texts of a pattern, with blanks in the place of what is quoted or commented out."""
+    """The texts of a pattern; spaces replace quoted texts and comments."""
     for field, column in _TEXTS.items():
         text: str | None = getattr(row, column)
         if text is not None:
-            yield field, _ASIDE.sub(lambda aside: re.sub(r"[^\n]", " ", aside[0]), text)
+            yield field, _QUOTED_OR_COMMENT.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)

@@ -1,6 +1,6 @@
-"""Templates: texts in Mustache that patterns refer to as `+TM1`.
+"""Message templates in Mustache, which patterns refer to as `+TM1`.
 
-A template counts from its change on for new runs of the patterns that use it; runs go on with what they began with.
+A change applies to runs that start afterwards; earlier runs keep the previous text.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from app.services.cxengage import crud, patterns
 
 
 def create_template(context: AppContext, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
-    """Make a template; raises Problem 400 with the place where it cannot be read."""
+    """Create a template; raises Problem 422 with the position of a syntax error."""
     _check(values)
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        crud.check_room(connection, account_id, TEMPLATES)
-        number = cxengage_resources.add(connection, TEMPLATES, account_id, values, context.clock())
-        return crud.find_on(connection, account_id, TEMPLATES, f"TM{number}")
+        crud.check_limit(connection, account_id, TEMPLATES)
+        number = cxengage_resources.insert(connection, TEMPLATES, account_id, values, context.clock())
+        return crud.find(connection, account_id, TEMPLATES, f"TM{number}")
 
 
 def change_template(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
-    """Put other values into a template, and have the patterns that use it compiled anew; raises Problem 404 or 400."""
+    """Change a template and recompile the enabled patterns that use it; raises Problem 404 or 422."""
     _check(changes)
-    moment = context.clock()
+    now = context.clock()
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        row = crud.find_on(connection, account_id, TEMPLATES, name)
+        row = crud.find(connection, account_id, TEMPLATES, name)
         if changes:
-            cxengage_resources.change(connection, TEMPLATES, account_id, row.number, changes, moment)
+            cxengage_resources.update(connection, TEMPLATES, account_id, row.number, changes, now)
         if changes.get("template", row.template) != row.template:
-            patterns.compile_anew(connection, account_id, row.number, moment)
-        return crud.find_on(connection, account_id, TEMPLATES, name)
+            patterns.recompile_users(connection, account_id, row.number, now)
+        return crud.find(connection, account_id, TEMPLATES, name)
 
 
-def remove_template(context: AppContext, account_id: int, name: str) -> None:
-    """Delete a template; raises Problem 404, and 409 while a pattern uses it that is switched on."""
+def delete_template(context: AppContext, account_id: int, name: str) -> None:
+    """Delete a template; raises Problem 404, or 409 while an enabled pattern uses it."""
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        row = crud.find_on(connection, account_id, TEMPLATES, name)
+        row = crud.find(connection, account_id, TEMPLATES, name)
         if users := patterns.users_of(connection, account_id, row.number):
-            told = ", ".join(f"PT{user.number}" for user in users)
-            raise Problem(ProblemType.CONFLICT, f"{name} is used by {told}; switch that off first")
-        cxengage_resources.remove(connection, TEMPLATES, account_id, row.number)
+            names = ", ".join(f"PT{user.number}" for user in users)
+            raise Problem(ProblemType.CONFLICT, f"{name} is used by {names}; switch it off first")
+        cxengage_resources.delete(connection, TEMPLATES, account_id, row.number)
 
 
 def _check(values: Mapping[str, Any]) -> None:
     if "template" not in values:
         return
-    # Mustache is loaded by those who need it.
+    # Loads Mustache only for tenants that use it.
     from app.actions.templates import mustache
 
     text: str = values["template"]
     try:
         mustache.parse(text)
-    except mustache.MustacheError as wrong:
-        told = f"template: {wrong}"
-        if wrong.index is not None:
-            line, column = text.count("\n", 0, wrong.index) + 1, wrong.index - text.rfind("\n", 0, wrong.index)
-            told = f"template, line {line}, column {column}: {wrong}"
-        raise Problem(ProblemType.VALIDATION_FAILED, told) from None
+    except mustache.MustacheError as exc:
+        message = f"template: {exc}"
+        if exc.index is not None:
+            line, column = text.count("\n", 0, exc.index) + 1, exc.index - text.rfind("\n", 0, exc.index)
+            message = f"template, line {line}, column {column}: {exc}"
+        raise Problem(ProblemType.VALIDATION_FAILED, message) from None

@@ -196,9 +196,9 @@ def test_the_subject_is_the_key_attribute_as_it_was_written(
         ('{"key": null}', "'key' is missing"),
         ('{"Key": "1"}', "'key' is missing"),
         ('{"event": {"key": "1"}}', "'key' is missing"),
-        ('{"key": true}', "'key' is no text and no number"),
-        ('{"key": ["1"]}', "'key' is no text and no number"),
-        ('{"key": {"id": "1"}}', "'key' is no text and no number"),
+        ('{"key": true}', "'key' is neither text nor a number"),
+        ('{"key": ["1"]}', "'key' is neither text nor a number"),
+        ('{"key": {"id": "1"}}', "'key' is neither text nor a number"),
         ('{"key": ""}', "'key' has 0 characters"),
         ('{"key": "' + "x" * 256 + '"}', "'key' has 256 characters"),
         ('{"key": ' + "9" * 5_000 + "}", "'key' has 5000 characters"),
@@ -358,7 +358,7 @@ def test_a_key_attribute_that_cannot_be_one_is_refused(shared: Tenant, body: str
 
 def test_all_that_is_wrong_with_a_key_attribute_is_told(shared: Tenant) -> None:
     refused = shared.ask("/key-attribute", "POST", {"key": None, "other": 1})
-    assert refused.json == {"error": "key has to be text; other is unknown"}
+    assert refused.json == {"error": "key must be text; other is unknown"}
 
 
 def test_a_key_belongs_to_an_account_of_one_tenant(tenant: Tenant) -> None:
@@ -426,7 +426,7 @@ def test_another_tenant_and_one_that_is_not_there_are_refused_alike(
         answer = shared.ask_at(f"/1.0/tenants/{slug}{path}", method, BODIES.get(path) if method == "POST" else None)
         assert_error(answer, 403)
         answers.append(answer.data)
-    assert set(answers) == {b'{"error":"The token does not open this tenant."}'}
+    assert set(answers) == {b'{"error":"The token has no access to this tenant."}'}
 
 
 def test_nothing_that_another_tenant_refused_was_stored(shared: Tenant, stranger: Tenant, rows: Rows) -> None:

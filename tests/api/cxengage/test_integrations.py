@@ -68,13 +68,13 @@ def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Ten
 @pytest.mark.parametrize(
     ("name", "body", "status", "told"),
     [
-        ("salesforce", {"username": "x"}, 404, "there is no integration salesforce; there are echo, generic"),
-        ("twilio", {"id": "echo", "account": SID, "password": TOKEN}, 400, "id: has to be twilio"),
-        ("twilio", {"type": "echo"}, 400, "type: has to be twilio"),
-        ("twilio", {"account": 5}, 400, "account: has to be text"),
-        ("twilio", {"id": 5}, 400, "id: has to be text"),
+        ("salesforce", {"username": "x"}, 404, "there is no integration salesforce; known are echo, generic"),
+        ("twilio", {"id": "echo", "account": SID, "password": TOKEN}, 400, "id: must be twilio"),
+        ("twilio", {"type": "echo"}, 400, "type: must be twilio"),
+        ("twilio", {"account": 5}, 400, "account: must be text"),
+        ("twilio", {"id": 5}, 400, "id: must be text"),
         ("twilio", {"account": SID, "password": TOKEN, "colour": "x"}, 400, "colour is unknown"),
-        ("twilio", {"account": SID, "auth_token": TOKEN}, 400, "auth_token: is unknown; say account, password"),
+        ("twilio", {"account": SID, "auth_token": TOKEN}, 400, "auth_token: is unknown; use account, password"),
     ],
 )
 def test_other_mistakes_are_told(tenant: Tenant, name: str, body: dict[str, Any], status: int, told: str) -> None:

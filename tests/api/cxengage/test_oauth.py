@@ -101,7 +101,7 @@ def test_the_token_opens_all_of_its_tenant(client: Client) -> None:
 def test_the_token_opens_no_other_tenant(context: AppContext, server: Server, client: Client) -> None:
     other = a_tenant(context, server, "globex")
     answer = client.token().ask_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
-    assert (answer.status_code, answer.json) == (403, {"error": "The token does not open this tenant."})
+    assert (answer.status_code, answer.json) == (403, {"error": "The token has no access to this tenant."})
 
 
 def test_the_account_tells_the_client_and_the_seconds_that_are_left(client: Client) -> None:

@@ -85,12 +85,12 @@ def test_null_takes_a_text_away(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({**PATTERN, "code": "x"}, "code: stands beside when and then; it has to be the one or the others"),
-        ({**PATTERN, "status": "true"}, "status: has to be true or false"),
-        ({**PATTERN, "when": 5}, "when: has to be text"),
+        ({**PATTERN, "code": "x"}, "code: cannot be combined with when or then"),
+        ({**PATTERN, "status": "true"}, "status: must be true or false"),
+        ({**PATTERN, "when": 5}, "when: must be text"),
         ({**PATTERN, "colour": 5}, "colour: is unknown"),
         ({**PATTERN, "when_text": "x"}, "when_text: is unknown"),
-        ({"when": WHEN}, "name: is missing"),
+        ({"when": WHEN}, "name: is required"),
     ],
 )
 def test_what_is_wrong_is_told(tenant: Tenant, body: dict[str, Any], expected: str) -> None:
@@ -183,7 +183,7 @@ def test_a_workflow_of_its_name_that_is_not_its_own_stays(context: AppContext, t
     workflows.apply_workflow(context, tenant.account_id, a_workflow(name="PT1"))
     answer = tenant.post("/patterns", {**PATTERN, "status": True})
     assert told(answer)[0] == 409
-    assert "there is a workflow PT1 already" in told(answer)[1]
+    assert "the workflow PT1 exists" in told(answer)[1]
     assert tenant.get("/patterns").json == []
 
 
@@ -194,8 +194,8 @@ BROKEN = [
     ({"when": '(event\n  (whenever type "hello"))'}, "when, line 2, column 4: "),
     ({"then": "(send fax x {})"}, "then, line 1, column 7: "),
     ({"then": "(send echo message {:message +TM9})"}, "then, line 1, column "),
-    ({"then": None}, "then: is missing; to be switched on it needs when and then, or code"),
-    ({"when": None}, "when: is missing"),
+    ({"then": None}, "then: is required; a pattern that is on needs when and then, or code"),
+    ({"when": None}, "when: is required"),
 ]
 
 
@@ -234,7 +234,7 @@ def test_an_integration_that_is_not_set_up_is_told_with_its_place(tenant: Tenant
     body = {**PATTERN, "then": then, "status": True}
     assert told(tenant.post("/patterns", body)) == (
         400,
-        "then, line 2, column 12: twilio is not set up; POST …/integrations/twilio does that",
+        "then, line 2, column 12: twilio is not set up; use POST …/integrations/twilio",
     )
     tenant.post("/integrations/twilio", TWILIO)
     assert tenant.post("/patterns", body).json["status"] is True
@@ -291,7 +291,7 @@ def test_a_template_that_only_changes_its_name_changes_no_pattern(context: AppCo
 
 def test_a_template_in_use_is_not_deleted(tenant: Tenant) -> None:
     with_a_template(tenant)
-    assert told(tenant.delete("/templates/TM1")) == (409, "TM1 is used by PT1; switch that off first")
+    assert told(tenant.delete("/templates/TM1")) == (409, "TM1 is used by PT1; switch it off first")
     tenant.put("/patterns/PT1", {"status": False})
     assert tenant.delete("/templates/TM1").status_code == 204
     assert tenant.put("/patterns/PT1", {"status": True}).status_code == 400
@@ -342,7 +342,7 @@ def test_a_script_starts_with_the_fourth_service(context: AppContext, tenant: Te
     status, said = told(tenant.post("/patterns", MAINTENANCE))
     assert (status, said) == (
         400,
-        "code, line 3, column 11: sendgrid is not set up; POST …/integrations/sendgrid does that",
+        "code, line 3, column 11: sendgrid is not set up; use POST …/integrations/sendgrid",
     )
     tenant.post("/integrations/sendgrid", {"account": "dealer", "password": "SG.x", "from": "shop@example.com"})
     assert tenant.post("/patterns", MAINTENANCE).status_code == 201

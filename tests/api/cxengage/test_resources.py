@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.api.cxengage import resources
+from app.db.cxengage_resources import TEMPLATES
 from app.services.context import AppContext
 from app.services.cxengage import crud
 from tests.api.cxengage.conftest import Tenant
@@ -129,7 +130,7 @@ def test_an_unknown_field_is_refused_by_its_name_or_kept(
 
 @each_kind
 def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
-    told = {"error": "id: is given by the service and cannot be chosen"}
+    told = {"error": "id: is assigned by the service and cannot be chosen"}
     made = tenant.post(f"/{kind}", {**body, "id": f"{prefix}7"})
     assert (made.status_code, made.json) == (400, told)
     tenant.post(f"/{kind}", body)
@@ -140,37 +141,41 @@ def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: di
 @pytest.mark.parametrize(
     ("kind", "body", "told"),
     [
-        ("templates", {}, "name: is missing"),
-        ("templates", {"name": ""}, "name: has to have 1 to 255 characters"),
-        ("templates", {"name": 5}, "name: has to be text"),
-        ("templates", {"name": "x", "template": None}, "template: has to be text"),
-        ("templates", {"name": "x", "template": "x" * 70_000}, "template: has to have at most 65536 characters"),
-        ("templates", {"description": 1, "name": None}, "description: has to be text; name: has to be text"),
-        ("listeners", {"name": "x"}, "mapping: is missing"),
-        ("listeners", {"name": "x", "mapping": {}}, "mapping: has 0 fields; it has to have 1 to 200"),
-        ("listeners", {"name": "x", "mapping": []}, "mapping: has to be an object"),
-        ("listeners", {"name": "x", "mapping": None}, "mapping: has to be an object"),
-        ("listeners", {"name": "x", "mapping": {"a": 5}}, "mapping: a has to be a dotted path"),
-        ("listeners", {"name": "x", "mapping": {"a": "b..c"}}, "mapping: a has to be a dotted path"),
-        ("listeners", {**LISTENER, "status": "on"}, "status: has to be true or false"),
-        ("listeners", {**LISTENER, "status": 1}, "status: has to be true or false"),
-        ("listeners", {**LISTENER, "options": 1}, "options: has to be an object"),
-        ("listeners", {**LISTENER, "token": "mine"}, "token: is told once and cannot be set"),
-        ("augments", {"name": "x"}, "type: is missing"),
-        ("augments", {"name": "x", "type": "soap"}, "type: has to be file or api"),
-        ("augments", {**FILE, "service": "notification"}, "service: has to be engine"),
-        ("augments", {**FILE, "augment-service": "x"}, "augment-service: has to be engine"),
-        ("augments", {**FILE, "url": "https://example.com"}, "url: an augment of the type file has none"),
-        ("augments", {**FILE, "type": "api"}, "url: is missing"),
-        ("augments", {**API, "url": "https://example.com"}, "url: stands inside of options and outside"),
-        ("augments", {**API, "options": {"url": "hostname"}}, "options.url: has to be a URL such as"),
-        ("augments", {**FLAT, "url": "https://me:secret@example.com/"}, "url: must not have a user name or a password"),
-        ("augments", {**FLAT, "url": "https://example.com:0/"}, "url: has to be a URL such as"),
-        ("augments", {**FLAT, "url": "https://[::1/"}, "url: has to be a URL such as"),
+        ("templates", {}, "name: is required"),
+        ("templates", {"name": ""}, "name: must have 1 to 255 characters"),
+        ("templates", {"name": 5}, "name: must be text"),
+        ("templates", {"name": "x", "template": None}, "template: must be text"),
+        ("templates", {"name": "x", "template": "x" * 70_000}, "template: must have at most 65536 characters"),
+        ("templates", {"description": 1, "name": None}, "description: must be text; name: must be text"),
+        ("listeners", {"name": "x"}, "mapping: is required"),
+        ("listeners", {"name": "x", "mapping": {}}, "mapping: has 0 fields; 1 to 200 are allowed"),
+        ("listeners", {"name": "x", "mapping": []}, "mapping: must be an object"),
+        ("listeners", {"name": "x", "mapping": None}, "mapping: must be an object"),
+        ("listeners", {"name": "x", "mapping": {"a": 5}}, "mapping: a must be a dotted path"),
+        ("listeners", {"name": "x", "mapping": {"a": "b..c"}}, "mapping: a must be a dotted path"),
+        ("listeners", {**LISTENER, "status": "on"}, "status: must be true or false"),
+        ("listeners", {**LISTENER, "status": 1}, "status: must be true or false"),
+        ("listeners", {**LISTENER, "options": 1}, "options: must be an object"),
+        ("listeners", {**LISTENER, "token": "mine"}, "token: cannot be set; POST …/token creates a new token"),
+        ("augments", {"name": "x"}, "type: is required"),
+        ("augments", {"name": "x", "type": "soap"}, "type: must be file or api"),
+        ("augments", {**FILE, "service": "notification"}, "service: must be engine"),
+        ("augments", {**FILE, "augment-service": "x"}, "augment-service: must be engine"),
+        ("augments", {**FILE, "url": "https://example.com"}, "url: is not allowed for an augment of the type file"),
+        ("augments", {**FILE, "type": "api"}, "url: is required"),
+        ("augments", {**API, "url": "https://example.com"}, "url: occurs both inside and outside of options"),
+        ("augments", {**API, "options": {"url": "hostname"}}, "options.url: must be a URL such as"),
+        (
+            "augments",
+            {**FLAT, "url": "https://me:secret@example.com/"},
+            "url: must not contain a user name or a password",
+        ),
+        ("augments", {**FLAT, "url": "https://example.com:0/"}, "url: must be a URL such as"),
+        ("augments", {**FLAT, "url": "https://[::1/"}, "url: must be a URL such as"),
         ("augments", {**API, "options": {"colour": 1}}, "options.colour: is unknown"),
-        ("augments", {**FLAT, "attributes": []}, "attributes: has to have 1 to 200 names"),
-        ("augments", {**FLAT, "attributes": ["a", 5]}, "attributes[1]: has to be text"),
-        ("augments", {**FLAT, "attributes": "a"}, "attributes: has to be a list of names"),
+        ("augments", {**FLAT, "attributes": []}, "attributes: must have 1 to 200 names"),
+        ("augments", {**FLAT, "attributes": ["a", 5]}, "attributes[1]: must be text"),
+        ("augments", {**FLAT, "attributes": "a"}, "attributes: must be a list of names"),
     ],
 )
 def test_what_is_wrong_is_told(tenant: Tenant, kind: str, body: dict[str, Any], told: str) -> None:
@@ -242,13 +247,13 @@ def test_ids_stay_apart_when_many_are_made_at_once(tenant: Tenant) -> None:
 
 
 def test_there_is_an_end_to_the_requests_of_a_minute(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "MOST_A_MINUTE", 0)
+    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 0)
     answer = tenant.get("/templates")
     assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
     assert answer.headers["Retry-After"] == "60"
 
 
 def test_there_is_an_end_to_their_number(tenant: Tenant, context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crud, "MOST", 2)
+    monkeypatch.setattr(crud, "MAX_PER_KIND", 2)
     assert [tenant.post("/templates", TEMPLATE).status_code for _ in range(3)] == [201, 201, 400]
-    assert len(crud.list_resources(context, tenant.account_id, crud.TEMPLATES)) == 2
+    assert len(crud.list_resources(context, tenant.account_id, TEMPLATES)) == 2

@@ -86,7 +86,7 @@ def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
     for text in texts:
         new = NewMessage(uuid7(now()), sender.account_id, uuid4(), 0, "jane", text, {})
         with context.database.transaction() as connection:
-            ids.append(messages.keep_message(connection, new, now()))
+            ids.append(messages.insert_message(connection, new, now()))
     return ids
 
 
@@ -147,7 +147,7 @@ def test_five_hundred_come_at_once(context: AppContext, server: Server, acme: Se
     with context.database.transaction() as connection:
         for number in range(501):
             new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", str(number), {})
-            messages.keep_message(connection, new, now())
+            messages.insert_message(connection, new, now())
     source.come()
     assert len(source.seen) == 500
     source.come()
@@ -283,9 +283,9 @@ def test_what_is_counted_under_a_lock_is_counted_once(context: AppContext, acme:
     """A step that says its message again takes no number."""
     new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", "a", {})
     with context.database.transaction() as connection:
-        ids = {messages.keep_message(connection, new, now()) for _ in range(3)}
+        ids = {messages.insert_message(connection, new, now()) for _ in range(3)}
         latest = connection.exec_driver_sql(
             "SELECT latest FROM streams WHERE account_id = %(id)s", {"id": acme.account_id}
         ).scalar_one()
     assert (ids, latest) == ({new.id}, 1)
-    assert message_stream.MOST_AT_ONCE == 500
+    assert message_stream.MAX_MESSAGES == 500

@@ -1,7 +1,6 @@
-"""What a third party posts becomes an event's fields: for each field the dotted path at which its value stands. Pure.
+"""Maps the JSON body of a third party to the fields of an event.
 
-Comes in: a body's bytes and a mapping such as `{"username": "interaction.author.username", "first": "items.0.id"}`. Goes
-out: the fields with the exact JSON text of each value, and the names of those that were not there.
+A mapping is from field names to dotted paths: `{"username": "interaction.author.username", "first": "items.0.id"}`.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The fields that were found, and warnings about those that were not."""
+    """The fields that were found with their exact JSON texts, and a warning for each missing one."""
 
     fields: ExactObject
     warnings: tuple[str, ...]
 
 
 def map_body(body: bytes, mapping: Mapping[str, str]) -> Mapped:
-    """Take the fields out of a body; raises Problem 400 or 422 where it is no JSON object or array."""
+    """Map a body; raises Problem 400 or 422 when it is not a JSON object or array."""
     value = read_value(body)
     if not isinstance(value, dict | list):
         raise not_json("The top level is neither an object nor an array.")
     values: dict[str, Any] = {}
     raw: dict[str, str] = {}
     missing = []
-    pieces: dict[tuple[str, ...], bytes] = {(): body}
+    texts: dict[tuple[str, ...], bytes] = {(): body}
     for name, path in mapping.items():
         parts = path.split(".")
         found = _value_at(value, parts)
         if found is _ABSENT:
-            missing.append(f"{name}: there is nothing at {path}, so it was left out")
+            missing.append(f"{name}: nothing at {path}; the field was left out")
         else:
             values[name] = found
-            raw[name] = _text_at(value, parts, pieces)
+            raw[name] = _text_at(value, parts, texts)
     return Mapped(ExactObject(values, raw), tuple(missing))
 
 
@@ -62,14 +61,14 @@ def _is_index(part: str) -> bool:
     return part.isascii() and part.isdecimal() and len(part) < 10
 
 
-def _text_at(value: Any, parts: Sequence[str], pieces: dict[tuple[str, ...], bytes]) -> str:
-    """The JSON text of a value that is there. `pieces`: the texts that were cut out already, by their paths."""
+def _text_at(value: Any, parts: Sequence[str], texts: dict[tuple[str, ...], bytes]) -> str:
+    """The JSON text of an existing value. `texts` caches the texts by path."""
     for depth, part in enumerate(parts):
         above, here = tuple(parts[:depth]), tuple(parts[: depth + 1])
-        if here not in pieces:
+        if here not in texts:
             if isinstance(value, dict):
-                pieces[here] = bytes(_members.decode(pieces[above])[part])
+                texts[here] = bytes(_members.decode(texts[above])[part])
             else:
-                pieces[here] = bytes(_elements.decode(pieces[above])[int(part)])
+                texts[here] = bytes(_elements.decode(texts[above])[int(part)])
         value = value[part] if isinstance(value, dict) else value[int(part)]
-    return pieces[tuple(parts)].decode()
+    return texts[tuple(parts)].decode()

@@ -1,0 +1,118 @@
+"""The routes of `/tenants/<tenant>/augments`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+from flask import Blueprint, Response, request
+from werkzeug.formparser import FormDataParser
+
+from app.api.cxengage.auth import answer
+from app.api.cxengage.resources import app_context, authorize, load_fields
+from app.api.cxengage.schemas import AugmentSchema
+from app.api.request_body import read_body
+from app.core.errors import Problem, ProblemType
+from app.db.cxengage_resources import AUGMENTS, AugmentRow
+from app.services.cxengage import augments, crud, csv_file
+
+blueprint = Blueprint("cxengage_augments", __name__)
+_schema = AugmentSchema()
+# Bytes that multipart/form-data may add to the largest file.
+_FORM_BYTES = 8 * 1024
+
+
+@blueprint.get("/tenants/<tenant>/augments")
+def list_augments(tenant: str) -> Response:
+    """All augments."""
+    rows = crud.list_resources(app_context(), authorize(tenant), AUGMENTS)
+    return answer([_to_json(row) for row in rows])
+
+
+@blueprint.post("/tenants/<tenant>/augments")
+def create_augment(tenant: str) -> Response:
+    """Create an augment."""
+    account_id = authorize(tenant)
+    return answer(_to_json(augments.create_augment(app_context(), account_id, _values(load_fields(_schema)))), 201)
+
+
+@blueprint.get("/tenants/<tenant>/augments/<name>")
+def show_augment(tenant: str, name: str) -> Response:
+    """One augment."""
+    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), AUGMENTS, name)))
+
+
+@blueprint.put("/tenants/<tenant>/augments/<name>")
+def change_augment(tenant: str, name: str) -> Response:
+    """Change an augment."""
+    account_id = authorize(tenant)
+    changes = _values(load_fields(_schema, name))
+    return answer(_to_json(augments.change_augment(app_context(), account_id, name, changes)))
+
+
+@blueprint.delete("/tenants/<tenant>/augments/<name>")
+def delete_augment(tenant: str, name: str) -> Response:
+    """Delete an augment with its file."""
+    augments.delete_augment(app_context(), authorize(tenant), name)
+    return Response(status=204)
+
+
+@blueprint.post("/tenants/<tenant>/augments/<name>/file")
+def put_file(tenant: str, name: str) -> Response:
+    """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
+    account_id = authorize(tenant)
+    row = augments.put_file(app_context(), account_id, name, _read_file())
+    return answer({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows})
+
+
+@blueprint.get("/tenants/<tenant>/augments/<name>/file")
+def show_file(tenant: str, name: str) -> Response:
+    """The CSV file."""
+    text = augments.read_file(app_context(), authorize(tenant), name)
+    return Response(text, content_type="text/csv; charset=utf-8")
+
+
+def _read_file() -> bytes:
+    """The bytes of the posted file; raises Problem."""
+    limit = csv_file.MAX_BYTES + (_FORM_BYTES if request.mimetype == "multipart/form-data" else 0)
+    seconds = app_context().settings.body_timeout
+    body = read_body(request, limit=limit, seconds=seconds, media_types=("text/csv", "multipart/form-data"))
+    if request.mimetype == "text/csv":
+        return body
+    try:
+        # Parsed in memory: the body is in memory already.
+        parser = FormDataParser(stream_factory=lambda *_, **__: BytesIO(), silent=False)
+        _, _, files = parser.parse(BytesIO(body), request.mimetype, len(body), dict(request.mimetype_params))
+    except ValueError:
+        raise Problem(ProblemType.MALFORMED_BODY, "The form cannot be parsed.") from None
+    if "file" not in files:
+        raise Problem(ProblemType.MALFORMED_BODY, "file: this field of the form, with the CSV file, is required")
+    raw: bytes = files["file"].read()
+    if len(raw) > csv_file.MAX_BYTES:
+        raise Problem(ProblemType.BODY_TOO_LARGE, f"The file is larger than {csv_file.MAX_BYTES} bytes.")
+    return raw
+
+
+def _values(loaded: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by column; `in_options` records where `url` and `attributes` were given."""
+    values = {name: loaded[name] for name in ("name", "description", "type", "url", "attributes") if name in loaded}
+    if "options" in loaded:
+        values |= {**loaded["options"], "in_options": True}
+    elif "url" in loaded or "attributes" in loaded or "type" in loaded:
+        values["in_options"] = False
+    return values
+
+
+def _to_json(row: AugmentRow) -> dict[str, Any]:
+    optional = {"url": row.url, "attributes": row.attributes}
+    fields = {name: value for name, value in optional.items() if value is not None}
+    return {
+        "id": f"AU{row.number}",
+        "name": row.name,
+        "description": row.description,
+        "type": row.type,
+        "service": "engine",
+        "augment-service": "engine",
+        **({"options": fields} if row.in_options else fields),
+    }

@@ -1,0 +1,49 @@
+"""The routes of `/tenants/<tenant>/integrations`. Secrets are masked in all responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from app.api.cxengage import schemas
+from app.api.cxengage.auth import answer
+from app.api.cxengage.resources import app_context, authorize, read_fields
+from app.core.errors import Problem, ProblemType
+from app.services.cxengage import integrations
+from app.services.cxengage.integrations import MaskedIntegration
+
+blueprint = Blueprint("cxengage_integrations", __name__)
+_schema = schemas.IntegrationSchema()
+
+
+@blueprint.get("/tenants/<tenant>/integrations")
+def list_integrations(tenant: str) -> Response:
+    """All integrations."""
+    return answer([_to_json(each) for each in integrations.list_integrations(app_context(), authorize(tenant))])
+
+
+@blueprint.get("/tenants/<tenant>/integrations/<name>")
+def show_integration(tenant: str, name: str) -> Response:
+    """One integration."""
+    return answer(_to_json(integrations.find_integration(app_context(), authorize(tenant), name)))
+
+
+@blueprint.post("/tenants/<tenant>/integrations/<name>")
+def set_integration(tenant: str, name: str) -> Response:
+    """Create an integration, or change the given fields."""
+    account_id = authorize(tenant)
+    value = read_fields().value
+    schemas.load(_schema, {key: value[key] for key in ("id", "type") if key in value}, existing=value.get("id"))
+    for key in ("id", "type"):
+        if value.get(key, name) != name:
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{key}: must be {name}, as in the URL")
+    fields = {key: text for key, text in value.items() if key not in ("id", "type")}
+    for key, text in fields.items():
+        if not isinstance(text, str):
+            raise Problem(ProblemType.VALIDATION_FAILED, f"{key[:80]}: must be text")
+    return answer(_to_json(integrations.set_integration(app_context(), account_id, name, fields)))
+
+
+def _to_json(integration: MaskedIntegration) -> dict[str, Any]:
+    return {"id": integration.id, "type": integration.id, **integration.fields}

@@ -1,0 +1,62 @@
+"""The routes of `/tenants/<tenant>/patterns`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from app.api.cxengage.auth import answer
+from app.api.cxengage.resources import app_context, authorize, load_fields
+from app.api.cxengage.schemas import PatternSchema
+from app.db.cxengage_resources import PATTERNS, PatternRow
+from app.services.cxengage import crud, patterns
+
+blueprint = Blueprint("cxengage_patterns", __name__)
+_schema = PatternSchema()
+
+
+@blueprint.get("/tenants/<tenant>/patterns")
+def list_patterns(tenant: str) -> Response:
+    """All patterns."""
+    rows = crud.list_resources(app_context(), authorize(tenant), PATTERNS)
+    return answer([_to_json(row) for row in rows])
+
+
+@blueprint.post("/tenants/<tenant>/patterns")
+def create_pattern(tenant: str) -> Response:
+    """Create a pattern; it must compile if its status is true."""
+    account_id = authorize(tenant)
+    return answer(_to_json(patterns.create_pattern(app_context(), account_id, load_fields(_schema))), 201)
+
+
+@blueprint.get("/tenants/<tenant>/patterns/<name>")
+def show_pattern(tenant: str, name: str) -> Response:
+    """One pattern."""
+    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), PATTERNS, name)))
+
+
+@blueprint.put("/tenants/<tenant>/patterns/<name>")
+def change_pattern(tenant: str, name: str) -> Response:
+    """Change a pattern, switch it on or off."""
+    account_id = authorize(tenant)
+    changes = load_fields(_schema, name)
+    return answer(_to_json(patterns.change_pattern(app_context(), account_id, name, changes)))
+
+
+@blueprint.delete("/tenants/<tenant>/patterns/<name>")
+def delete_pattern(tenant: str, name: str) -> Response:
+    """Delete a pattern and the runs that it started."""
+    patterns.delete_pattern(app_context(), authorize(tenant), name)
+    return Response(status=204)
+
+
+def _to_json(row: PatternRow) -> dict[str, Any]:
+    texts = {"when": row.when_text, "then": row.then_text, "code": row.code, "key": row.key}
+    return {
+        "id": f"PT{row.number}",
+        "name": row.name,
+        "description": row.description,
+        "status": row.status,
+        **{name: text for name, text in texts.items() if text is not None},
+    }

@@ -1,0 +1,55 @@
+"""The routes of `/tenants/<tenant>/templates`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response
+
+from app.api.cxengage.auth import answer
+from app.api.cxengage.resources import app_context, authorize, load_fields
+from app.api.cxengage.schemas import TemplateSchema
+from app.db.cxengage_resources import TEMPLATES, TemplateRow
+from app.services.cxengage import crud, templates
+
+blueprint = Blueprint("cxengage_templates", __name__)
+_schema = TemplateSchema()
+
+
+@blueprint.get("/tenants/<tenant>/templates")
+def list_templates(tenant: str) -> Response:
+    """All templates."""
+    rows = crud.list_resources(app_context(), authorize(tenant), TEMPLATES)
+    return answer([_to_json(row) for row in rows])
+
+
+@blueprint.post("/tenants/<tenant>/templates")
+def create_template(tenant: str) -> Response:
+    """Create a template."""
+    account_id = authorize(tenant)
+    return answer(_to_json(templates.create_template(app_context(), account_id, load_fields(_schema))), 201)
+
+
+@blueprint.get("/tenants/<tenant>/templates/<name>")
+def show_template(tenant: str, name: str) -> Response:
+    """One template."""
+    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), TEMPLATES, name)))
+
+
+@blueprint.put("/tenants/<tenant>/templates/<name>")
+def change_template(tenant: str, name: str) -> Response:
+    """Change a template, and recompile the patterns that are on and use it."""
+    account_id = authorize(tenant)
+    changes = load_fields(_schema, name)
+    return answer(_to_json(templates.change_template(app_context(), account_id, name, changes)))
+
+
+@blueprint.delete("/tenants/<tenant>/templates/<name>")
+def delete_template(tenant: str, name: str) -> Response:
+    """Delete a template that no pattern uses that is on."""
+    templates.delete_template(app_context(), authorize(tenant), name)
+    return Response(status=204)
+
+
+def _to_json(row: TemplateRow) -> dict[str, Any]:
+    return {"id": f"TM{row.number}", "name": row.name, "description": row.description, "template": row.template}
