@@ -3,12 +3,25 @@
 import os
 import sys
 
-from app import create_app
+import click
+from flask import Flask
+
 from app.core.config import SettingsError
 
+
+def _create() -> Flask:
+    # Signalbox's own commands need no routes; Flask's commands (`routes`, `shell`) and those of extensions do.
+    command_line = click.get_current_context(silent=True)
+    if command_line is not None and command_line.find_root().invoked_subcommand in (None, "run"):
+        from app.cli.commands import create_app
+    else:
+        from app import create_app
+    return create_app()
+
+
 try:
-    app = create_app()
-except SettingsError as wrong:
-    print(f"Error: {wrong}", file=sys.stderr)
-    # gunicorn (it sets this variable) takes 3 of a process for: to start another one would not help.
+    app = _create()
+except SettingsError as exc:
+    print(f"Error: {exc}", file=sys.stderr)
+    # gunicorn (it sets this variable) does not start another process after exit code 3.
     sys.exit(3 if os.environ.get("SERVER_SOFTWARE") else 1)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 def create_app(chosen: Settings | None = None) -> Flask:
     """The WSGI application; opens no connection before the first request. Raises SettingsError."""
+    # Loaded before the first request of an account compiles its filters.
+    import cel  # noqa: F401
+
     # Imported here, so that who needs one room only (a migration, the supervisor) does not load the whole house.
     from app.api import errors, health
     from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates

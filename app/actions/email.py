@@ -28,7 +28,6 @@ from app.actions.field_checks import Mistakes, check_addresses, check_names, che
 from app.actions.http_call import KEPT_OF_ANSWER, detail
 from app.actions.http_request import KEPT, sendable
 from app.actions.http_response import storable
-from app.actions.http_session import RefusedTarget, dial
 from app.actions.integration_kinds import MASK, smtp_port
 from app.actions.templates.render import Text, render
 from app.core.addresses import read_email
@@ -192,6 +191,8 @@ def _line(text: str) -> str:
 
 
 async def _sent(letter: _Letter, context: ActionContext, account: Mapping[str, str], place: str) -> Outcome:
+    from app.actions.http_session import RefusedTarget
+
     connection = _Connection()
     try:
         async with asyncio.timeout(context.timeout):
@@ -225,6 +226,8 @@ class _Connection:
 
     async def open(self, context: ActionContext, account: Mapping[str, str]) -> aiosmtplib.SMTP:
         """Connect to an address that may be dialled, secure the connection, and log in."""
+        from app.actions.http_session import dial
+
         security, port = account.get("security", "starttls"), smtp_port(account)
         trust = None if security == "none" else await asyncio.to_thread(_trust, account.get("ca"))
         self._client = client = aiosmtplib.SMTP(

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from app.actions.context import ActionContext
 from app.actions.http_request import Request
 from app.actions.http_response import read_answer, storable
-from app.actions.http_session import RefusedTarget, read_body
 from app.actions.integration_kinds import MASK
 from app.core.durations import write_duration
 from app.core.models import Outcome
+
+if TYPE_CHECKING:
+    import aiohttp
 
 KEPT_OF_ANSWER = 2_048
 
@@ -50,6 +50,11 @@ def _has_answered(outcome: Outcome) -> bool | None:
 
 
 async def _exchange(request: Request, context: ActionContext, judge: Judge) -> Outcome:
+    # Here and below: commands that only check documents start without aiohttp.
+    import aiohttp
+
+    from app.actions.http_session import read_body
+
     answer: dict[str, Any] | None = None
     began = time.perf_counter()
     try:
@@ -78,6 +83,8 @@ def _without(secrets: tuple[str, ...], text: str) -> str:
 
 
 def _send(session: aiohttp.ClientSession, request: Request) -> Any:
+    import aiohttp
+
     return session.request(
         request.method,
         request.url,
@@ -91,6 +98,10 @@ def _send(session: aiohttp.ClientSession, request: Request) -> Any:
 
 def _trouble(wrong: Exception, request: Request, timeout: float) -> Outcome:
     """What an attempt without a (whole) answer means."""
+    import aiohttp
+
+    from app.actions.http_session import RefusedTarget
+
     place = _place(request)
     refused = getattr(wrong, "os_error", wrong)
     if isinstance(refused, RefusedTarget):

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from app.actions.http_session import LARGEST_BODY
-
+LARGEST_BODY = 64 * 1024
 _DEEPEST = 64
 _LONGEST_NUMBER = 500
 _MOST_HEADERS = 50

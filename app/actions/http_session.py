@@ -19,13 +19,13 @@ import aiohappyeyeballs
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from app.actions.http_response import LARGEST_BODY
 from app.core.config import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MOST_PER_HOST = 50
-LARGEST_BODY = 64 * 1024
 _LARGEST_HEADER = 8 * 1024
 _MOST_HEADERS = 100
 # Idle for longer than most servers keep a connection, it would be closed under the next request.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
 import click
@@ -21,18 +21,25 @@ from app.cli.base import command, context, terminal_width, the_account, the_mome
 from app.cli.event_sender import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
 from app.cli.event_tail import Follower
 from app.cli.formatting import exact_moment, row, visible, visible_json
+from app.cli.lazy_group import LazyGroup
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id
 from app.db.inspection import EventsWanted, StoredEvent
-from app.ingest.replay import Replayed, replay_event
 from app.services import inspection
+
+if TYPE_CHECKING:
+    from app.ingest.replay import Replayed
 
 _WIDTHS = (24, 36, 20, 16, 9)
 _LOOK_EVERY = 0.5
 _MOST_SKEW = 5.0
 
-group = click.Group("event", help="Events: what came, what became of it, and why.")
+group = LazyGroup(
+    "event",
+    help="Events: what came, what became of it, and why.",
+    lazy_commands={"import": "app.cli.import_history:import_"},
+)
 _account = click.option("--account", help="Slug or id; may be left out while there is only one account.")
 _owner = click.option("--account", help="Slug or id; may be left out where the id tells.")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, every number exact.")
@@ -208,6 +215,8 @@ def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str
 
     A match that has had its run gets no other one.
     """
+    from app.ingest.replay import replay_event
+
     for wanted, named in sorted({wanted: named for named, wanted in ids}.items()):
         owner = the_owner(account or named, "event", wanted, inspection.owners_of_event)
         replayed = replay_event(context(), owner, wanted, dry_run=dry_run)

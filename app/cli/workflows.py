@@ -12,12 +12,22 @@ import click
 
 from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
+from app.cli.lazy_group import LazyGroup
 from app.services import simulation, workflows
 from app.services.workflows import Applied, WrongDocument
 from app.workflows.json_schema import workflow_schema
 from app.workflows.yaml_loader import Mistake
 
-group = click.Group("workflow", help="Workflows: what starts them and what they do.")
+group = LazyGroup(
+    "workflow",
+    help="Workflows: what starts them and what they do.",
+    lazy_commands={
+        "backtest": "app.cli.simulate:backtest",
+        "delete": "app.cli.data_subjects:delete_workflow",
+        "import-cxengage": "app.cli.import_cxengage:import_cxengage",
+        "simulate": "app.cli.simulate:simulate_",
+    },
+)
 _account = click.option("--account", help="Slug or id; may be left out while there is only one account.")
 _files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 

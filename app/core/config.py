@@ -152,6 +152,10 @@ def _redis_url(text: str) -> str:
         _ = urlsplit(text).port
     except ValueError:
         raise ValueError("expected a URL such as redis://host:6379/0") from None
+    from redis import ConnectionPool
+
+    # Checks the options in the URL; opens no connection.
+    ConnectionPool.from_url(text)
     return text
 
 

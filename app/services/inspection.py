@@ -18,7 +18,6 @@ from app.db import event_queries, inspection, workflows
 from app.db.event_queries import Received
 from app.db.inspection import AttemptStory, EventsWanted, RunRow, RunsWanted, StepStory, StoredEvent
 from app.services.context import AppContext
-from app.workflows import step_graph
 
 # Rounds may start thousands of them.
 MOST_BLOCKS_TOLD = 100
@@ -92,6 +91,9 @@ def run_story(context: AppContext, account_id: int, run_id: UUID) -> RunStory | 
 
 
 def _story(connection: sa.Connection, run: RunRow, document: Mapping[str, Any]) -> RunStory:
+    # Imports the actions and their libraries, which lists do without.
+    from app.workflows import step_graph
+
     entered = inspection.find_steps_of_run(connection, run.account_id, run.id)
     blocks = []
     if step_graph.has_blocks(document):
@@ -109,6 +111,8 @@ def _story(connection: sa.Connection, run: RunRow, document: Mapping[str, Any]) 
 
 def _end_of(document: Mapping[str, Any], step: StepStory) -> datetime | None:
     """Until when a step waits at most; None for one that does not wait."""
+    from app.workflows import step_graph
+
     field = {step_graph.WAIT: "wait", step_graph.WAIT_FOR: "timeout"}.get(step.action)
     return step.started_at + read_duration(step_graph.step_at(document, step.path)[field]) if field else None
 

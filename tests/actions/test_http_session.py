@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import ClientConnectorError, ClientSession
 
-from app.actions.http_session import LARGEST_BODY, RefusedTarget, read_body, refusal
+from app.actions.http_response import LARGEST_BODY
+from app.actions.http_session import RefusedTarget, read_body, refusal
 from tests.support.action_contexts import a_secure_destination, in_a_session
 from tests.support.http_target import Answer, a_destination
 

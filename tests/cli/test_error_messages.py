@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import click
 import pytest
 from flask import Flask
 
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
-
-
-def _commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from _commands(command, *before, name)
-        else:
-            yield (*before, name)
+from tests.support.command_lines import every_command
 
 
 def test_an_option_that_no_command_has_is_told_with_the_usage(app: Flask, flask: CommandLine) -> None:
-    every = list(_commands(app.cli))
+    every = list(every_command(app.cli))
     assert len(every) > 30
     for words in every:
         result = flask(*words, "--nonsense")

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.cli.runs import run_row
+from app.cli.run_commands import run_row
 from app.db import inspection, run_updates, runs
 from app.services import runs as services_runs
 from app.services import workflows

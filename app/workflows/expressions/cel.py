@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cel
 import msgspec
-from cel import stdlib
 
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
 from app.core.timestamps import utc_text
@@ -34,6 +33,9 @@ from app.workflows.expressions.cel_analysis import (
     place,
 )
 from app.workflows.expressions.functions import FUNCTIONS, Digits
+
+if TYPE_CHECKING:
+    import cel
 
 LONGEST = 2_048
 # About 25 to 100 nanoseconds each: a filter that would do more is false for that event, with the reason.
@@ -51,13 +53,10 @@ _BUILT_IN = frozenset(
     )
 )
 # Written in Python, 4 microseconds a filter; the ones whose result can grow far beyond their arguments are left out.
-_EXTRA: Mapping[str, Callable[..., Any]] = {
-    name: stdlib.STDLIB_FUNCTIONS[name]
-    for name in (
-        *("bool", "min", "max", "sum"),
-        *("charAt", "indexOf", "lastIndexOf", "substring", "split", "lowerAscii", "upperAscii", "trim"),
-    )
-}
+_EXTRA = (
+    *("bool", "min", "max", "sum"),
+    *("charAt", "indexOf", "lastIndexOf", "substring", "split", "lowerAscii", "upperAscii", "trim"),
+)
 _LARGEST_INTEGER, _SMALLEST_INTEGER = (1 << 63) - 1, -(1 << 63)
 _CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: \w+: (.*)")
 _ADVICE = ". Check function arguments and their types."
@@ -94,7 +93,7 @@ class Filter:
                 values[root] = converted.value(root, tally)
             if (reason := self._too_much(tally)) is not None:
                 return None, reason
-            return self._program.execute(cel.Context(values, dict(functions)) if functions else values), None
+            return self._program.execute(_with_functions(values, functions) if functions else values), None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as wrong:  # a panic in the Rust engine surfaces as a BaseException
@@ -211,13 +210,27 @@ def _kept(value: Any) -> Any:
 
 def compile_filter(text: str, *, also: Iterable[str] = ()) -> Filter:
     """Compile a filter over the names of an event, and those in `also` (of RUN_NAMES); raises FilterError."""
-    return Filter(text, *_compiled(text, (*EVENT_NAMES, *also), _EXTRA))
+    return Filter(text, *_compiled(text, (*EVENT_NAMES, *also), _extra_functions()))
 
 
 def compile_expression(text: str) -> Expression:
     """Compile an expression over the names that a run has, which may call FUNCTIONS; raises FilterError."""
-    parts = _compiled(text, (*EVENT_NAMES, *RUN_NAMES), {**_EXTRA, **FUNCTIONS})
+    parts = _compiled(text, (*EVENT_NAMES, *RUN_NAMES), {**_extra_functions(), **FUNCTIONS})
     return Expression(text, *parts, literals_in(text))
+
+
+def _with_functions(values: dict[str, Any], functions: Mapping[str, Callable[..., Any]]) -> cel.Context:
+    import cel
+
+    return cel.Context(values, dict(functions))
+
+
+@cache
+def _extra_functions() -> Mapping[str, Callable[..., Any]]:
+    # The library takes 0.1 s to import, which commands that compile no filter do without.
+    from cel import stdlib
+
+    return {name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}
 
 
 def _compiled(
@@ -228,6 +241,8 @@ def _compiled(
         raise FilterError("the filter is empty")
     if len(text) > LONGEST:
         raise FilterError(f"the filter has {len(text)} characters; {LONGEST} are allowed")
+    import cel
+
     shape = measure(text)
     try:
         program = cel.compile(text)

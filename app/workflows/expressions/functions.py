@@ -16,8 +16,6 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, DivisionByZero
 from functools import reduce
 from typing import Any, TypeAlias
 
-from cel import stdlib
-
 Number: TypeAlias = int | Decimal
 
 _MOST_DIGITS = 308
@@ -231,6 +229,8 @@ def _extreme(name: str, choose: Callable[[Iterable[Number]], Number]) -> Callabl
     def find(*values: Any) -> Any:
         members = _list(name, values)
         if any(isinstance(member, str | timedelta) for member in members):
+            from cel import stdlib
+
             return stdlib.STDLIB_FUNCTIONS[name](*values)
         return choose([_number(member) for member in members])
 
