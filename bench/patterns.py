@@ -10,7 +10,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.workflows.matching.rules import Rule, Seen, Standing, compile_rule
+from app.workflows.matching.match_state import NO_MATCH_STATE, MatchState
+from app.workflows.matching.rule import EventView, Rule, compile_rule
 from bench.measuring import median
 from bench.rows import Row, at_most
 
@@ -36,21 +37,21 @@ def _median(case: dict[str, Any]) -> float:
     chance, moment = Random(1), datetime(2026, 1, 1, tzinfo=UTC)
     names = sorted({event[0] for event in case["events"]})
     data = [event[2] if len(event) > 2 else {} for event in case["events"]]
-    standing, taken = Standing(None, {}, None, None), []
+    state, taken = NO_MATCH_STATE, []
     for number in range(BEFORE + MEASURED):
         moment += timedelta(seconds=chance.choice([0, 1, 60, 600]))
-        seen = _seen(number, chance.choice(names), moment, chance.choice(data))
+        event = _view_event(number, chance.choice(names), moment, chance.choice(data))
         began = time.perf_counter()
-        standing = _step(rule, standing, seen)
+        state = _advance(rule, state, event)
         if number >= BEFORE:
             taken.append((time.perf_counter() - began) * 1e6)
     return median(taken)
 
 
-def _step(rule: Rule, standing: Standing, seen: Seen) -> Standing:
-    return rule.step(standing, seen).standing
+def _advance(rule: Rule, state: MatchState, event: EventView) -> MatchState:
+    return rule.advance(state, event).state
 
 
-def _seen(number: int, name: str, moment: datetime, data: dict[str, Any]) -> Seen:
-    names = {"event": name, "distinct_id": "1", "phone": None, "data": data, "received_at": moment}
-    return Seen(str(UUID(int=number)), name, moment, names)
+def _view_event(number: int, name: str, moment: datetime, data: dict[str, Any]) -> EventView:
+    variables = {"event": name, "distinct_id": "1", "phone": None, "data": data, "received_at": moment}
+    return EventView(str(UUID(int=number)), name, moment, variables)

@@ -52,10 +52,10 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _told_bound(file: Path) -> str:
     """What the pattern of a document without mistakes may have to remember."""
-    pattern = simulation.rule_of(file.read_text("utf-8")).pattern
+    pattern = simulation.compile_source(file.read_text("utf-8")).pattern
     if pattern.bound.references == 0:
         return "its pattern has nothing to remember"
-    most = pattern.bound.size(id_length=36)
+    most = pattern.bound.max_bytes(id_length=36)
     return f"its progress holds at most {pattern.bound.references} events ({most} bytes) a subject"
 
 

@@ -32,7 +32,7 @@ from app.db.match_state import Place
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import decide_alone, in_order, is_awaited, move_places, with_runs
 from app.services.context import AppContext
-from app.workflows.matching.rules import Rule, names_of
+from app.workflows.matching.rule import Rule, event_variables
 
 MAX_RELOADS = 5
 _MAX_BATCH = 200
@@ -73,7 +73,7 @@ class EventAcceptor:
         raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
-        decisions, movable = decide_alone(account, names_of(event))
+        decisions, movable = decide_alone(account, event_variables(event))
         if movable:
             return self._record_with_match_state(account, event, decisions, movable)
         decisions, started = with_runs(event, decisions)

@@ -39,7 +39,7 @@ from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import decide_alone, move_places, with_runs
 from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rules import names_of
+from app.workflows.matching.rule import event_variables
 
 _MICROSECOND = timedelta(microseconds=1)
 _MAX_ATTEMPTS = 3
@@ -172,7 +172,7 @@ class _Taking:
                 raise _used_before(f"item {first.number} of this batch")
             self._twins[number] = first.number
             return
-        decisions, movable = decide_alone(self.account, names_of(event))
+        decisions, movable = decide_alone(self.account, event_variables(event))
         again = bool(movable) or any(decision.started for decision in decisions)
         told = None if again or not decisions else self._tell(decisions)
         awaited = not self.account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
@@ -276,7 +276,7 @@ class _Taking:
     def _decide(self, writing: _Writing, draft: _Draft, kept: dict[Place, Kept]) -> str | None:
         """What all workflows conclude about an item in its turn, as JSON; what it starts and moves is taken note of."""
         event = self._read(draft.number)
-        decided, movable = decide_alone(self.account, names_of(event))
+        decided, movable = decide_alone(self.account, event_variables(event))
         decisions, started = with_runs(event, decided)
         moves = move_places(event, movable, kept)
         for place, (before, after) in moves.changes.items():

@@ -11,9 +11,9 @@ from app.db import match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
 from app.db.match_state import NOTHING
 from app.ingest.account_cache import AccountCache
-from app.ingest.matching_step import kept_of, run_of, standing_of
+from app.ingest.matching_step import kept_of, run_of, state_of
 from app.services.context import AppContext
-from app.workflows.matching.rules import Rule
+from app.workflows.matching.rule import Rule
 
 # Clocks of hosts and of Postgres may differ by this much; a larger difference is a machine to repair.
 _MAX_CLOCK_SKEW = timedelta(seconds=10)
@@ -43,12 +43,12 @@ def _fire(connection: PgConnection, account_id: int, rule: Rule, subject: str, t
         before = match_state.begin_and_lock(connection, account_id, [place]).get(place, NOTHING)
         if before.deadline is not None and timedelta(0) < before.deadline - timestamp < _MAX_CLOCK_SKEW:
             raise Unavailable("the deadline has not been reached by this clock")
-        standing, fires = rule.expire(standing_of(before), timestamp)
-        if standing == standing_of(before):
+        state, matches = rule.expire(state_of(before), timestamp)
+        if state == state_of(before):
             roll_back(connection)
             return 0
-        for fire in fires:
-            runs.start_run(connection, account_id, run_of(rule, fire, timestamp), timestamp)
+        for match in matches:
+            runs.start_run(connection, account_id, run_of(rule, match, timestamp), timestamp)
         latest = max(filter(None, (before.last_event_at, before.deadline)), default=timestamp)
-        match_state.write_and_commit(connection, account_id, {place: (before, kept_of(standing, latest))})
-    return len(fires)
+        match_state.write_and_commit(connection, account_id, {place: (before, kept_of(state, latest))})
+    return len(matches)

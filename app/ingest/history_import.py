@@ -172,7 +172,7 @@ class Importer:
             copy = account_snapshots.find_account_snapshot(connection, self._account_id)
         rules = compile_rules(copy.workflows if copy is not None else ())
         for event in self._events(lines, lambda number, text, reason: None):
-            if event is not None and rules.asking_for(event.event):
+            if event is not None and rules.find_by_event(event.event):
                 self._replay(event)
             yield 1
 

@@ -13,31 +13,32 @@ from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db.match_state import NOTHING, Kept, Place
 from app.ingest.account_cache import Account
-from app.workflows.expressions.cel import Converted
-from app.workflows.matching.filter_index import Refusal
+from app.workflows.expressions.cel import CelVariables
+from app.workflows.matching.match_state import Match, MatchState
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rules import Fire, Rule, Standing
-from app.workflows.matching.state_json import lapses_at
+from app.workflows.matching.predicate_index import Skipped
+from app.workflows.matching.progress_json import expires_at
+from app.workflows.matching.rule import Rule, view_event
 
 
-def decide_alone(account: Account, names: Converted) -> tuple[list[Decision], dict[Place, Rule]]:
-    """What is decided by an event (its names) alone, and the workflows whose decision also takes what is kept at a place."""
-    asked = account.rules.ask(names)
-    decisions = [rule.decide(names) for rule in asked.alone]
-    decisions += [_not_asked(refusal) for refusal in asked.refusals]
+def decide_alone(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[Place, Rule]]:
+    """What is decided by an event alone, and the workflows whose decision also takes what is kept at a place."""
+    candidates = account.rules.find_candidates(variables)
+    decisions = [rule.decide(variables) for rule in candidates.stateless]
+    decisions += [_decide_skipped(skipped) for skipped in candidates.skipped]
     movable: dict[Place, Rule] = {}
-    for rule in asked.with_progress:
-        subject = rule.subject_of(names)
+    for rule in candidates.stateful:
+        subject = rule.find_subject(variables)
         if subject is None:
-            decisions.append(rule.without_subject())
+            decisions.append(rule.decide_without_subject())
         else:
             movable[(rule.workflow_id, subject)] = rule
     return decisions, movable
 
 
-def _not_asked(refusal: Refusal) -> Decision:
-    """Many workflows whose filters cannot be true of an event, told together."""
-    return Decision(None, f"{refusal.count} workflows", None, started=False, contributing=False, reason=refusal.reason)
+def _decide_skipped(skipped: Skipped) -> Decision:
+    """One decision for many workflows whose filters cannot be true."""
+    return Decision(None, f"{skipped.count} workflows", None, started=False, contributing=False, reason=skipped.reason)
 
 
 def is_awaited(account: Account, event: Event) -> bool:
@@ -88,43 +89,45 @@ class Moves:
 def move_places(event: Event, movable: Mapping[Place, Rule], kept: Mapping[Place, Kept]) -> Moves:
     """Let an event move what is `kept` at places, by their workflows' rules."""
     moves = Moves([], [], [], {})
+    view = view_event(event)
     for place, rule in movable.items():
         before = kept.get(place, NOTHING)
-        moved = rule.move(standing_of(before), event)
-        moves.changes[place] = (before, kept_of(moved.standing, event.received_at))
-        moves.by_clock.extend(run_of(rule, fire, event.received_at) for fire in moved.fires if fire.by_deadline)
-        new = [run_of(rule, fire, event.received_at) for fire in moved.fires if not fire.by_deadline]
+        state = state_of(before)
+        result = rule.advance(state, view)
+        moves.changes[place] = (before, kept_of(result.state, event.received_at))
+        moves.by_clock.extend(run_of(rule, match, event.received_at) for match in result.matches if match.by_deadline)
+        new = [run_of(rule, match, event.received_at) for match in result.matches if not match.by_deadline]
         moves.started.extend(new)
-        moves.decisions.append(replace(moved.decision, run_id=new[0].id if new else None))
+        moves.decisions.append(replace(rule.explain(state, view, result), run_id=new[0].id if new else None))
     return moves
 
 
-def run_of(rule: Rule, fire: Fire, moment: datetime) -> NewRun:
+def run_of(rule: Rule, match: Match, moment: datetime) -> NewRun:
     """The run that a match starts at a moment."""
-    last = fire.matched[-1]
+    last = match.used[-1]
     return NewRun(
         id=uuid7(moment),
         workflow_id=rule.workflow_id,
         version=rule.version,
-        match_key=f"{last}@{fire.at.isoformat()}" if fire.by_deadline else str(last),
+        match_key=f"{last}@{match.at.isoformat()}" if match.by_deadline else str(last),
         event_id=last,
         event_received_at=timestamp_of(last),
-        matched=fire.matched,
+        matched=match.used,
     )
 
 
-def standing_of(kept: Kept) -> Standing:
+def state_of(kept: Kept) -> MatchState:
     """What is kept, as rules take it."""
-    return Standing(kept.enablement, kept.progress or {}, kept.deadline, kept.last_started_at)
+    return MatchState(kept.enablement, kept.progress, kept.deadline, kept.last_started_at)
 
 
-def kept_of(standing: Standing, last_event_at: datetime) -> Kept:
+def kept_of(state: MatchState, last_event_at: datetime) -> Kept:
     """What rules give, as it is kept."""
     return Kept(
-        enablement=standing.enablement,
-        progress=standing.progress,
-        deadline=standing.deadline,
+        enablement=state.enablement,
+        progress=state.progress,
+        deadline=state.deadline,
         last_event_at=last_event_at,
-        last_started_at=standing.last_started_at,
-        lapses_at=lapses_at(dict(standing.progress)),
+        last_started_at=state.last_started_at,
+        lapses_at=expires_at(dict(state.progress or {})),
     )

@@ -19,8 +19,10 @@ from app.core.models import Decision, Event, NewRun
 from app.db import account_snapshots, event_queries, inspection, run_admin
 from app.db.inspection import StoredEvent
 from app.services.context import AppContext
+from app.workflows.matching.match_state import NO_MATCH_STATE
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rules import ALWAYS, Rule, Standing, compile_rules, names_of
+from app.workflows.matching.rule import ALWAYS, Rule, event_variables, view_event
+from app.workflows.matching.rules import compile_rules
 
 _LONGEST_HISTORY = 1_000
 
@@ -46,7 +48,7 @@ def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_ru
     if stored is None or copy is None:
         raise Problem(ProblemType.NOT_FOUND, f"the account has no event {event_id}")
     replayed = []
-    for rule in compile_rules(copy.workflows).asking_for(stored.event):
+    for rule in compile_rules(copy.workflows).find_by_event(stored.event):
         with context.database.transaction() as connection:
             inspection.be_patient(connection)
             replayed.append(_replay(context, connection, rule, stored, dry_run=dry_run))
@@ -79,13 +81,13 @@ def _decide(
 ) -> tuple[Decision, NewRun | None]:
     """What the workflow concludes, and the run that this would start."""
     event = _as_event(stored)
-    names = names_of(event)
+    variables = event_variables(event)
     matched: tuple[UUID, ...] = (event.id,)
-    subject = rule.subject_of(names)
-    if rule.decides_alone:
-        decision = rule.decide(names)
+    subject = rule.find_subject(variables)
+    if rule.is_stateless:
+        decision = rule.decide(variables)
     elif subject is None:
-        decision = rule.without_subject()
+        decision = rule.decide_without_subject()
     else:
         decision, matched = _decide_by_history(connection, rule, stored, subject)
     if not decision.started:
@@ -107,15 +109,16 @@ def _decide_by_history(
     """The decision about an event after all that led to it, and the events that it matched."""
     names = None if ANY_NAME in rule.pattern.names else rule.pattern.names
     *before, last = inspection.find_events_leading_to(connection, stored, rule.key, subject, names, _LONGEST_HISTORY)
-    standing = Standing(None, {}, None, None)
+    state = NO_MATCH_STATE
     for past in before:
-        standing = rule.move(standing, _as_event(past)).standing
-    moved = rule.move(standing, _as_event(last))
-    return moved.decision, moved.fires[-1].matched if moved.decision.started else ()
+        state = rule.advance(state, view_event(_as_event(past))).state
+    event = view_event(_as_event(last))
+    result = rule.advance(state, event)
+    return rule.explain(state, event, result), result.matches[-1].used if result.started else ()
 
 
 def _subject_of(rule: Rule, stored: StoredEvent) -> str:
-    return str(rule.subject_of(names_of(_as_event(stored))))
+    return str(rule.find_subject(event_variables(_as_event(stored))))
 
 
 def _as_event(stored: StoredEvent) -> Event:

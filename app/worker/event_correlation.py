@@ -26,7 +26,7 @@ from app.services.context import AppContext
 from app.worker import transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.workflows import step_graph
-from app.workflows.matching.rules import DISTINCT_ID, fits, names_of, subject_by
+from app.workflows.matching.rule import DISTINCT_ID, event_variables, find_subject, leaf_matches
 
 
 class EventCorrelator:
@@ -59,7 +59,7 @@ class EventCorrelator:
     async def _note_by_key(self, event: Event) -> list[str]:
         """Keep what the event has under the keys by which runs of the account wait; the subjects that this gives."""
         keys = await self._ask(partial(correlation_keys.find_keys, self._context.database, event.account_id))
-        found = {key: subject_by(key, names_of(event)) for key in keys if key != DISTINCT_ID}
+        found = {key: find_subject(key, event_variables(event)) for key in keys if key != DISTINCT_ID}
         subjects = {key: subject for key, subject in found.items() if subject is not None}
         if subjects:
             # Before it is looked for runs: one that begins to wait meanwhile finds it here.
@@ -71,7 +71,7 @@ class EventCorrelator:
         key = _key_of(run)
         if key == DISTINCT_ID or run.subject is not None or not step_graph.leaves_awaited(run.document):
             return run
-        subject = subject_by(key, names_of(run.event))
+        subject = find_subject(key, event_variables(run.event))
         if subject is None:
             return run
         await self._ask(partial(correlation_keys.note_subject, self._context.database, run, subject))
@@ -123,7 +123,11 @@ class EventCorrelator:
     async def _answer(self, run: Run, event: Event) -> RunUpdate | None:
         """What an event of its subject, later than its start, does to a run by itself; None: nothing."""
         step = step_graph.step_at(run.document, str(run.at))
-        if step_graph.WAIT_FOR in step and run.step_started_at is not None and fits(step[step_graph.WAIT_FOR], event):
+        if (
+            step_graph.WAIT_FOR in step
+            and run.step_started_at is not None
+            and leaf_matches(step[step_graph.WAIT_FOR], event)
+        ):
             taken = await self._ask(partial(runs.find_awaited_events, self._context.database, run))
             return None if event.id in taken else transitions.arrived(run, event, self._context.clock())
         if step_graph.has_blocks(run.document) or not await self._ends(run, [event]):
@@ -158,7 +162,7 @@ class EventCorrelator:
                     database, run.account_id, key, subject, since, [name]
                 ),
             )
-        about = {event.id: event for event in found if fits(leaf, event) and _is_about(event, run)}
+        about = {event.id: event for event in found if leaf_matches(leaf, event) and _is_about(event, run)}
         return [about[event_id] for event_id in sorted(about)]
 
     async def _all(self, run: Run, page_since: Callable[[Event], list[Event]]) -> list[Event]:
@@ -185,9 +189,9 @@ def _is_about(event: Event, run: Run) -> bool:
     key = _key_of(run)
     if key == DISTINCT_ID:
         return event.distinct_id == run.event.distinct_id
-    subject = subject_by(key, names_of(run.event))
-    return subject is not None and subject == subject_by(key, names_of(event))
+    subject = find_subject(key, event_variables(run.event))
+    return subject is not None and subject == find_subject(key, event_variables(event))
 
 
 def _fits_exit(run: Run, event: Event) -> bool:
-    return "exit_on" in run.document and fits(run.document["exit_on"], event)
+    return "exit_on" in run.document and leaf_matches(run.document["exit_on"], event)

@@ -114,7 +114,7 @@ def exit_reason(event: Event) -> str:
 
 def decide(run: Run, began: datetime) -> RunUpdate:
     """An `if`: on into one of its branches."""
-    holds, why = compile_expression(_step(run)["if"]).holds(names_of(run))
+    holds, why = compile_expression(_step(run)["if"]).evaluate(names_of(run))
     branch = "then" if holds else "else"
     row = _row(run, "done", began, {"taken": branch, **({"why": why} if why else {})})
     return _on(run, row, step_graph.inside(run.document, str(run.at), branch), began)
@@ -140,7 +140,7 @@ def set_variables(run: Run, began: datetime) -> RunUpdate:
 def go_round(run: Run, began: datetime) -> RunUpdate:
     """A `repeat`, before each round: into it once more, or on."""
     step = _step(run)
-    over, why = compile_expression(step["until"]).holds(names_of(run))
+    over, why = compile_expression(step["until"]).evaluate(names_of(run))
     ended = "until" if over else "most" if run.rounds >= step.get("most", step_graph.DEFAULT_ROUNDS) else None
     output = {"rounds": run.rounds, **({"ended": ended} if ended else {}), **({"why": why} if why else {})}
     row = _row(run, "done", began, output)

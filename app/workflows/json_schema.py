@@ -13,7 +13,7 @@ from typing import Any
 from app.actions import ACTIONS, retry_policy
 from app.core.durations import SHAPE
 from app.workflows import step_graph, validate
-from app.workflows.matching import pattern_parser, rules
+from app.workflows.matching import pattern_parser, rule, validate_rule
 
 Schema = dict[str, Any]
 
@@ -64,13 +64,13 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
         },
         "key": {
             "type": "string",
-            "pattern": f"^({rules.KEY.pattern})$",
-            "default": rules.DISTINCT_ID,
+            "pattern": f"^({validate_rule.KEY.pattern})$",
+            "default": rule.DISTINCT_ID,
             "description": "whose progress is counted",
         },
         "again": {
-            "anyOf": [{"enum": [rules.ALWAYS, rules.ONCE]}, {"$ref": "#/definitions/duration"}],
-            "default": rules.ALWAYS,
+            "anyOf": [{"enum": [rule.ALWAYS, rule.ONCE]}, {"$ref": "#/definitions/duration"}],
+            "default": rule.ALWAYS,
             "description": "how soon it may start again for the same subject",
         },
         "exit_on": {"$ref": "#/definitions/leaf", "description": "the event that ends a run wherever it stands"},
@@ -90,7 +90,7 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
         "times": {
             "type": "integer",
             "minimum": 1,
-            "maximum": pattern_parser.MOST_TIMES,
+            "maximum": pattern_parser.MAX_TIMES,
             "description": "so many times over",
         },
         "of": {"$ref": "#/definitions/pattern", "description": "what has to happen so many times"},

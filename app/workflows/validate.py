@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from app.workflows import step_graph, validate_steps
-from app.workflows.matching.matcher import Pattern, PatternError, compile_pattern
-from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.pattern_parser import MOST_REFERENCES
-from app.workflows.matching.rules import Rule, check_again, check_key, check_leaf, check_pattern, compile_rule
-from app.workflows.matching.state_bound import most_together
+from app.workflows.matching.pattern_ast import ANY_NAME, Pattern
+from app.workflows.matching.pattern_parser import MAX_REFERENCES, PatternError, compile_pattern
+from app.workflows.matching.progress_bound import find_busiest_name
+from app.workflows.matching.rule import Rule, compile_rule
+from app.workflows.matching.validate_rule import check_again, check_key, check_leaf, check_pattern
 from app.workflows.yaml_loader import Document, Mistake
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
@@ -76,14 +76,14 @@ def check_together(document: Document, find_others: Callable[[], Iterable[Any]])
     own = _pattern(document.value["on"])
     if own.bound.references == 0:
         return []
-    most, name = most_together([own, *_patterns(find_others())], own.names)
-    if most <= MOST_REFERENCES:
+    most, name = find_busiest_name([own, *_patterns(find_others())], own.names)
+    if most <= MAX_REFERENCES:
         return []
     return [
         document.mistake(
             "on",
             f"may have to remember {own.bound.references:,} events per subject, and all enabled workflows that look at "
-            f"{'all events' if name == ANY_NAME else repr(name)} together {most:,}, more than {MOST_REFERENCES:,}: lower "
+            f"{'all events' if name == ANY_NAME else repr(name)} together {most:,}, more than {MAX_REFERENCES:,}: lower "
             "the counts, or disable one",
         )
     ]

@@ -75,18 +75,24 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')
     result = runner.invoke(args=["workflow", "simulate", *files])
     assert result.exit_code == 1
-    assert result.stderr == f"{files[1]}:2: received_at is missing, or no text\n"
+    assert result.stderr == f"{files[1]}:2: received_at is missing or not text\n"
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b'{"event": "\xff"}', "not UTF-8: byte 12 of the line is wrong"),
+        (b'{"event": "\xff"}', "not UTF-8: byte 12 of the line is invalid"),
         (b'{"event": "a"', "not JSON: Expecting ',' delimiter at column 14"),
-        (b"[" * 100_000, "nested too deep"),
-        (b'{"event": "a", "received_at": "soon"}', "received_at is 'soon'; it has to be like 2026-11-22T10:00:00Z"),
-        (b'{"event": "a", "received_at": "0001-01-01T00:00+14:00"}', "received_at is '0001-01-01T00:00+14:00'; it has"),
-        (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it has"),
+        (b"[" * 100_000, "nested too deeply"),
+        (
+            b'{"event": "a", "received_at": "soon"}',
+            "received_at is 'soon'; it must be a timestamp such as 2026-11-22T10:00:00Z",
+        ),
+        (
+            b'{"event": "a", "received_at": "0001-01-01T00:00+14:00"}',
+            "received_at is '0001-01-01T00:00+14:00'; it must",
+        ),
+        (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it must"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_told_with_its_place(
@@ -147,11 +153,11 @@ def test_a_backtest_equals_what_happened_live(on: Any, context: AppContext, acme
             fire_deadline(context, acme.account_id, workflow, subject)
     finally:
         context.clock = before
-    rule = simulation.rule_of(a_workflow(on=on))
+    rule = simulation.compile_source(a_workflow(on=on))
     told = {
-        (subject, matched)
-        for subject, starts in simulation.backtest(context, acme.account_id, rule, moment - timedelta(days=1))
-        for _, matched in starts
+        (subject, match.used)
+        for subject, matches in simulation.backtest(context, acme.account_id, rule, moment - timedelta(days=1))
+        for match in matches
     }
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
@@ -190,7 +196,7 @@ def test_a_checkpoint_that_is_none_is_told_in_one_line_and_stays(
     result = runner.invoke(args=words)
     assert (result.exit_code, result.stderr) == (
         1,
-        f"Error: --checkpoint: {checkpoint} was not written by a backtest; remove it, or name another file\n",
+        f"Error: --checkpoint: {checkpoint} was not written by a backtest. Remove it, or use another file.\n",
     )
     assert checkpoint.read_bytes() == kept
 
@@ -212,7 +218,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
 def test_a_backtest_changes_nothing(context: AppContext, acme: Sender, globex: Sender) -> None:
     acme.post(an_event())
     globex.post(an_event())
-    rule = simulation.rule_of(a_workflow())
+    rule = simulation.compile_source(a_workflow())
     since = context.clock() - timedelta(days=1)
     assert len(list(simulation.backtest(context, acme.account_id, rule, since))) == 1
     with context.database.transaction() as connection:

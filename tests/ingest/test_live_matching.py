@@ -87,25 +87,25 @@ def test_what_is_stored_equals_the_simulation_in_the_order_of_acceptance(context
     contributing: dict[str, bool] = defaultdict(bool)
     expected = set()
     for name, on in PATTERNS.items():
-        rule = simulation.rule_of(a_workflow(name=name, on=on))
-        for happened in simulate(rule, _in_order(context, sender.account_id)):
-            if happened.seen is not None:
-                contributing[happened.seen.id] |= happened.contributing
-            if happened.fired:
-                expected.add((name, tuple(str(used) for used in happened.matched)))
+        rule = simulation.compile_source(a_workflow(name=name, on=on))
+        for step in simulate(rule, _in_order(context, sender.account_id)):
+            if step.event is not None:
+                contributing[step.event.id] |= step.contributing
+            if step.started:
+                expected.add((name, tuple(str(used) for used in step.used)))
     assert _runs(context, sender.account_id) == expected
     assert {answer["id"]: answer["contributing"] for answer in answers} == contributing
     assert {name for name, _ in expected} == set(PATTERNS)
 
 
-def _in_order(context: AppContext, account_id: int) -> list[simulation.Seen]:
+def _in_order(context: AppContext, account_id: int) -> list[simulation.EventView]:
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
             "SELECT id::text, event, distinct_id, data, received_at FROM events WHERE account_id = %(account)s ORDER BY id",
             {"account": account_id},
         )
         return [
-            simulation.Seen(
+            simulation.EventView(
                 row[0], row[1], row[4], {"event": row[1], "distinct_id": row[2], "phone": None, "data": row[3]}
             )
             for row in rows

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from app.workflows.expressions.cel import Converted
-from app.workflows.matching.matcher import simulate
-from app.workflows.matching.rules import Seen, compile_rule
+from app.workflows.expressions.cel import CelVariables
+from app.workflows.matching.rule import EventView, compile_rule
+from tests.support.timelines import run_pattern
 
 START = datetime(2026, 10, 18, 12, tzinfo=UTC)
 
@@ -30,23 +30,23 @@ def play(on: Any, events: list[Happened], until: int | None = None) -> Played:
     rule = compile_rule(UUID(int=1), "played", 1, {"on": on})
     played = Played([], [], [])
     seen = [
-        Seen(
+        EventView(
             str(place),
             "event",
             START + timedelta(seconds=second),
-            Converted({"event": "event", "distinct_id": "jane", "phone": None, "data": data}),
+            CelVariables({"event": "event", "distinct_id": "jane", "phone": None, "data": data}),
         )
         for place, (second, data) in enumerate(events)
     ]
     limit = None if until is None else START + timedelta(seconds=until)
-    for happening in simulate(rule.pattern, seen, limit):
-        if happening.event is None:
-            played.by_clock.append(round((happening.at - START).total_seconds()))
+    for step in run_pattern(rule.pattern, seen, limit):
+        if step.event is None:
+            played.by_clock.append(round((step.at - START).total_seconds()))
             continue
-        played.contributing.append(happening.result.contributing)
-        if happening.result.fired:
-            matched = tuple(int(place) for place in happening.result.matched)
-            played.fires.append((int(happening.event.id), matched))
+        played.contributing.append(step.result.contributing)
+        if step.result.matched:
+            matched = tuple(int(place) for place in step.result.used)
+            played.fires.append((int(step.event.id), matched))
     return played
 
 

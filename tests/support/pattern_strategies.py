@@ -1,6 +1,6 @@
-"""Hypothesis strategies: random pattern documents and timelines, small enough to be searched exhaustively.
+"""Hypothesis strategies: random pattern documents and timelines, small enough for an exhaustive search.
 
-Few names, short windows and standing time, so that events compete for places and windows end where it hurts.
+Few names, short windows and equal times make events compete for leaves and windows end in the middle of matches.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.timelines import Timeline
 
-DEEPEST, LONGEST = 4, 10
+MAX_DEPTH, MAX_EVENTS = 4, 10
 
 seconds = st.sampled_from(["1s", "2s", "3s", "4s", "6s", "9s"])
 names = st.sampled_from(["a", "a", "a", "b", "b", "b", "c", "*"])
@@ -45,18 +45,18 @@ def with_none(rest: Any, scope: dict[str, Any], none: Any, wait: str) -> Any:
     return {"seq": [*rest, {"none": none, "for": wait}], **scope}
 
 
-rests = st.lists(patterns(DEEPEST - 2), min_size=1, max_size=2)
-quiets = st.builds(with_none, rests, scopes, cancelling, seconds)
-documents = st.one_of(patterns(DEEPEST), patterns(DEEPEST - 1), patterns(2), quiets, quiets)
-facts = st.tuples(
+rests = st.lists(patterns(MAX_DEPTH - 2), min_size=1, max_size=2)
+trailing_nones = st.builds(with_none, rests, scopes, cancelling, seconds)
+documents = st.one_of(patterns(MAX_DEPTH), patterns(MAX_DEPTH - 1), patterns(2), trailing_nones, trailing_nones)
+events_with_pauses = st.tuples(
     st.sampled_from(["a", "a", "a", "b", "b", "c"]),
     st.sampled_from([0, 0, 1, 1, 1, 2, 3]),
     st.sampled_from([{}, {"x": 0}, {"x": 1}]),
 )
 
 
-def laid_out(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
-    """From pauses to seconds."""
+def place_in_time(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
+    """Turn pauses into seconds."""
     second, timeline = 0, []
     for name, pause, data in events:
         second += pause
@@ -64,31 +64,32 @@ def laid_out(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
     return timeline
 
 
-short_timelines = st.lists(facts, min_size=1, max_size=5).map(laid_out)
+short_timelines = st.lists(events_with_pauses, min_size=1, max_size=5).map(place_in_time)
 
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Any, Timeline]:
-    """A document and a timeline in which some events are the ones that the document waits for."""
+    """A document and a timeline in which some events are the ones that the document matches next."""
     document = draw(documents)
-    wanted = wanted_by(document)
+    wanted = matching_events(document)
     events = []
-    for hinted, (name, pause, data) in draw(st.lists(st.tuples(st.booleans(), facts), min_size=1, max_size=LONGEST)):
-        if hinted and wanted:
+    drawn = draw(st.lists(st.tuples(st.booleans(), events_with_pauses), min_size=1, max_size=MAX_EVENTS))
+    for is_wanted, (name, pause, data) in drawn:
+        if is_wanted and wanted:
             name, data = wanted.pop(0)
         events.append((name, pause, data))
-    return document, laid_out(events)
+    return document, place_in_time(events)
 
 
-def wanted_by(document: Any) -> list[tuple[str, dict[str, Any]]]:
-    """One event per place, in the order of the document."""
+def matching_events(document: Any) -> list[tuple[str, dict[str, Any]]]:
+    """One event per leaf, in the order of the document."""
     if isinstance(document, str):
         return [("a" if document == "*" else document, {})]
     if "event" in document:
-        return [(wanted_by(document["event"])[0][0], {"x": int(document["where"].removeprefix("x == "))})]
+        return [(matching_events(document["event"])[0][0], {"x": int(document["where"].removeprefix("x == "))})]
     if "times" in document:
-        return wanted_by(document["of"]) * int(document["times"])
+        return matching_events(document["of"]) * int(document["times"])
     if "any" in document:
-        return wanted_by(document["any"][-1])
+        return matching_events(document["any"][-1])
     members = document["seq"] if "seq" in document else document.get("all", [])
-    return [event for member in members for event in wanted_by(member)]
+    return [event for member in members for event in matching_events(member)]

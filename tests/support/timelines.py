@@ -1,7 +1,7 @@
-"""Makes things for tests: events, compiled patterns, filters, runs of the matcher over a timeline."""
+"""Builds events and compiled patterns for matcher tests, and runs the matcher over a timeline."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,17 +9,10 @@ from typing import Any, NamedTuple
 
 import cel
 
-from app.workflows.matching.matcher import (
-    Advance,
-    Expiry,
-    FilterFailed,
-    Pattern,
-    Progress,
-    advance,
-    compile_pattern,
-    expire,
-    next_deadline,
-)
+from app.workflows.matching.matcher import Advanced, Expired, advance, expire, next_deadline
+from app.workflows.matching.pattern_ast import FilterFailed, MatcherEvent, Pattern
+from app.workflows.matching.pattern_parser import compile_pattern
+from app.workflows.matching.progress_json import Progress
 
 START = datetime(2026, 10, 18, 12, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +21,7 @@ CASES_FILES = [
     ROOT / "tests/workflows/matching/pattern_cases.json",
 ]
 
+# Events as (name, second, data).
 Timeline = list[tuple[str, int, dict[str, Any]]]
 
 
@@ -38,45 +32,45 @@ def read_cases() -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class AnEvent:
+class TimelineEvent:
     id: str
     event: str
     received_at: datetime
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def an_event(place: int, name: str, second: int, data: dict[str, Any] | None = None) -> AnEvent:
-    return AnEvent(f"e{place}", name, START + timedelta(seconds=second), data or {})
+def an_event(index: int, name: str, second: int, data: dict[str, Any] | None = None) -> TimelineEvent:
+    return TimelineEvent(f"e{index}", name, START + timedelta(seconds=second), data or {})
 
 
 def a_timeline(events: list[Any]) -> Timeline:
     return [(name, second, data[0] if data else {}) for name, second, *data in events]
 
 
-def events_of(timeline: Timeline) -> list[AnEvent]:
-    return [an_event(place, *event) for place, event in enumerate(timeline)]
+def build_events(timeline: Timeline) -> list[TimelineEvent]:
+    return [an_event(index, *event) for index, event in enumerate(timeline)]
 
 
-def cel_filter(text: str) -> Callable[[AnEvent], bool]:
-    """What `app/match` leaves to its caller, as small as the cases need it."""
+def cel_filter(text: str) -> Callable[[TimelineEvent], bool]:
+    """A minimal CEL filter, as large as the cases need it."""
     program = cel.compile(text)
 
-    def passes(event: AnEvent) -> bool:
+    def passes(event: TimelineEvent) -> bool:
         try:
             return program.execute({"event": event.event, "data": event.data}) is True
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FilterFailed(str(error)) from error
+        except (KeyError, TypeError, ValueError, RuntimeError) as exc:
+            raise FilterFailed(str(exc)) from exc
 
     return passes
 
 
-def plain_filter(text: str) -> Callable[[AnEvent], bool]:
-    """`x == 1`: the one filter of the searches, where CEL would only cost time."""
+def plain_filter(text: str) -> Callable[[TimelineEvent], bool]:
+    """`x == 1`: the only filter of the searches, faster than CEL."""
     value = int(text.removeprefix("x == "))
     return lambda event: event.data.get("x") == value
 
 
-def plain_fits(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
+def plain_leaf_matches(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
     """The same test for the exhaustive search, read from the document."""
     leaf = {"event": leaf} if isinstance(leaf, str) else leaf
     name, _, data = event
@@ -85,7 +79,7 @@ def plain_fits(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
     return "where" not in leaf or data.get("x") == int(leaf["where"].removeprefix("x == "))
 
 
-def cel_fits(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
+def cel_leaf_matches(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
     leaf = {"event": leaf} if isinstance(leaf, str) else leaf
     name, second, data = event
     if leaf["event"] not in ("*", name):
@@ -100,49 +94,81 @@ def plain_pattern(document: Any) -> Pattern:
     return compile_pattern(document, plain_filter)
 
 
-class Seen(NamedTuple):
-    """What the matcher said: fires by place and by second, with the places that they used."""
+class Observed(NamedTuple):
+    """What the matcher did: matches by the index of the event, or by the second of the deadline, that completed them,
+    with the indexes of the events that they used."""
 
-    fires: dict[int, tuple[int, ...]]
-    clock_fires: dict[int, tuple[int, ...]]
+    matches: dict[int, tuple[int, ...]]
+    deadline_matches: dict[int, tuple[int, ...]]
     contributing: list[bool]
     deadlines: list[int | None]
 
 
-def watch(pattern: Pattern, timeline: Timeline) -> Seen:
-    """Advance over the timeline as a database would: progress goes through JSON text each time."""
-    seen, progress = Seen({}, {}, [], []), "{}"
-    for place, event in enumerate(events_of(timeline)):
+def run_matcher(pattern: Pattern, timeline: Timeline) -> Observed:
+    """Advance over the timeline. Progress is stored as JSON text after each event, as in the database."""
+    observed, progress = Observed({}, {}, [], []), "{}"
+    for index, event in enumerate(build_events(timeline)):
         deadline = next_deadline(json.loads(progress))
         if deadline is not None and deadline < event.received_at:
-            expiry = expire_text(progress, deadline)
-            seen.clock_fires[second_of(deadline)] = places(expiry.matched)
-            progress = json.dumps(expiry.progress)
+            expired = expire_text(progress, deadline)
+            observed.deadline_matches[seconds_since_start(deadline)] = read_indexes(expired.used)
+            progress = json.dumps(expired.progress)
         result = advance_text(pattern, progress, event)
-        if result.fired:
-            seen.fires[place] = places(result.matched)
-        seen.contributing.append(result.contributing)
-        seen.deadlines.append(None if result.deadline is None else second_of(result.deadline))
+        if result.matched:
+            observed.matches[index] = read_indexes(result.used)
+        observed.contributing.append(result.contributing)
+        observed.deadlines.append(None if result.deadline is None else seconds_since_start(result.deadline))
         progress = json.dumps(result.progress)
-    return seen
+    return observed
 
 
-def advance_text(pattern: Pattern, text: str, event: AnEvent) -> Advance:
+def advance_text(pattern: Pattern, text: str, event: TimelineEvent) -> Advanced:
     progress: Progress = json.loads(text)
     result = advance(pattern, progress, event)
     assert json.dumps(progress) == text, "advance has changed the progress that it was given"
     return result
 
 
-def expire_text(text: str, deadline: datetime) -> Expiry:
-    expiry = expire(json.loads(text), deadline)
-    assert expiry.fired
-    return expiry
+def expire_text(text: str, deadline: datetime) -> Expired:
+    expired = expire(json.loads(text), deadline)
+    assert expired.matched
+    return expired
 
 
-def second_of(at: datetime) -> int:
+class PatternStep(NamedTuple):
+    """An event, or a deadline that expired (`event` is None), and what it did."""
+
+    at: datetime
+    event: MatcherEvent | None
+    result: Advanced
+
+
+def run_pattern(
+    pattern: Pattern, events: Iterable[MatcherEvent], until: datetime | None = None
+) -> Iterator[PatternStep]:
+    """Advance one subject by the events. Then the clock runs to `until`, or until no deadline is armed."""
+    progress: Progress = {}
+    for event in events:
+        deadline = next_deadline(progress)
+        if deadline is not None and deadline < event.received_at:
+            yield expire_step(progress, deadline)
+            progress = {}
+        result = advance(pattern, progress, event)
+        progress = result.progress
+        yield PatternStep(event.received_at, event, result)
+    deadline = next_deadline(progress)
+    if deadline is not None and (until is None or deadline <= until):
+        yield expire_step(progress, deadline)
+
+
+def expire_step(progress: Progress, deadline: datetime) -> PatternStep:
+    expired = expire(progress, deadline)
+    return PatternStep(deadline, None, Advanced(expired.progress, expired.matched, False, None, expired.used))
+
+
+def seconds_since_start(at: datetime) -> int:
     return round((at - START).total_seconds())
 
 
-def places(matched: tuple[str, ...]) -> tuple[int, ...]:
-    return tuple(int(id.removeprefix("e")) for id in matched)
+def read_indexes(used: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(int(id.removeprefix("e")) for id in used)

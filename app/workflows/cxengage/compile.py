@@ -13,7 +13,7 @@ from app.workflows.cxengage.text_fields import verbatim
 from app.workflows.cxengage.v41_events import Events41
 from app.workflows.cxengage.v41_steps import Steps41
 from app.workflows.cxengage.v42_script import Script42
-from app.workflows.matching.rules import check_key
+from app.workflows.matching.validate_rule import check_key
 from app.workflows.validate import check_workflow
 from app.workflows.yaml_loader import Document
 

@@ -76,15 +76,15 @@ class Filter:
     _functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
     _shape: Shape = field(repr=False, compare=False)
 
-    def holds(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
+    def evaluate(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
         """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises.
 
         Names that several filters are asked about are better given as `Converted`, which does its work once.
         """
-        converted = names if isinstance(names, Converted) else Converted(names)
+        converted = names if isinstance(names, CelVariables) else CelVariables(names)
         return _truth(*self._evaluate(converted, self._functions))
 
-    def _evaluate(self, converted: Converted, functions: Mapping[str, Callable[..., Any]]) -> tuple[Any, str | None]:
+    def _evaluate(self, converted: CelVariables, functions: Mapping[str, Callable[..., Any]]) -> tuple[Any, str | None]:
         """What CEL gives, or None and the reason why it gives nothing."""
         values: dict[str, Any] = {}
         try:
@@ -154,7 +154,7 @@ class Expression(Filter):
 
     _literals: tuple[Decimal, ...] = field(repr=False, compare=False)
 
-    def holds(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
+    def evaluate(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
         """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises."""
         _, found, reason = self._calculate(names)
         return _truth(found, reason)
@@ -180,7 +180,7 @@ class Expression(Filter):
             name: digits.wrap(FUNCTIONS[name]) if name in FUNCTIONS else function
             for name, function in self._functions.items()
         }
-        return (digits, *self._evaluate(Converted(names, digits), functions))
+        return (digits, *self._evaluate(CelVariables(names, digits), functions))
 
 
 def _truth(found: Any, reason: str | None) -> tuple[bool, str | None]:
@@ -282,7 +282,7 @@ class _Tally:
         self.longest = 0
 
 
-class Converted(Mapping[str, Any]):
+class CelVariables(Mapping[str, Any]):
     """Names, each of them converted to what CEL takes when a filter asks for it for the first time."""
 
     def __init__(self, names: Mapping[str, Any], digits: Digits | None = None) -> None:

@@ -172,18 +172,18 @@ class Comparison:
     """A part of a filter that has to be true for the whole to be true: the value at `path` compared with a constant."""
 
     path: str
-    sign: str
+    operator: str
     constant: str | int | float | bool
 
 
 _COMPARISON = re.compile(
-    r"""\s*(?P<path>data(?:\.[A-Za-z_]\w*)+|distinct_id|event|phone)\s*(?P<sign>==|>=|<=|>|<)\s*
+    r"""\s*(?P<path>data(?:\.[A-Za-z_]\w*)+|distinct_id|event|phone)\s*(?P<operator>==|>=|<=|>|<)\s*
         (?:(?P<number>-?\d+(?:\.\d+)?)|(?P<text>"[^"\\\n]*"|'[^'\\\n]*')|(?P<truth>true|false))\s*""",
     re.VERBOSE,
 )
 
 
-def comparisons_in(text: str) -> list[Comparison]:
+def find_comparisons(text: str) -> list[Comparison]:
     """The comparisons with constants that all have to hold for a compiled filter to be true; others are not listed.
 
     Those are the members of the outermost `&&`: where one of them is false the whole is false or cannot be evaluated.
@@ -201,7 +201,7 @@ def comparisons_in(text: str) -> list[Comparison]:
         elif depth > 0 or word != "&":
             part += word
     found = (_COMPARISON.fullmatch(each) for each in (*parts, part))
-    return [Comparison(match["path"], match["sign"], _constant(match)) for match in found if match is not None]
+    return [Comparison(match["path"], match["operator"], _constant(match)) for match in found if match is not None]
 
 
 def _constant(match: re.Match[str]) -> str | int | float | bool:

@@ -1,7 +1,7 @@
-"""The words of the matcher: a checked pattern as a tree of frozen nodes. Imports nothing of ours.
+"""A compiled pattern as a tree of frozen nodes.
 
 `kind` numbers the distinct leaf tests of one pattern: two leaves with the same event name and the same filter have
-the same kind, and an event is reduced to the set of kinds that it matches before any node sees it.
+the same kind. The matcher reduces an event to the set of kinds that it matches before any node sees it.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ Test = Callable[[Any], bool]
 CompileFilter = Callable[[str], Test]
 
 
-class Event(Protocol):
-    """What the matcher reads of an event; the injected filters may read more."""
+class MatcherEvent(Protocol):
+    """What the matcher reads of an event. The filters passed to `compile_pattern` may read more."""
 
     @property
     def id(self) -> str: ...
@@ -27,17 +27,17 @@ class Event(Protocol):
 
 
 class FilterFailed(Exception):
-    """An injected filter could not be evaluated; the text is the reason that the decision keeps."""
+    """A filter could not be evaluated. The message becomes the reason in the decision."""
 
 
-def may_meet(names: frozenset[str], others: frozenset[str]) -> bool:
-    """May one event have one of these names and one of the others?"""
+def may_overlap(names: frozenset[str], others: frozenset[str]) -> bool:
+    """Whether one event can have a name in both sets."""
     return ANY_NAME in names or ANY_NAME in others or not names.isdisjoint(others)
 
 
 @dataclass(frozen=True, slots=True)
 class LeafTest:
-    """One distinct question to an event; `path` is where the document asks it first."""
+    """A distinct event name and filter. `path` is where it first occurs in the document."""
 
     kind: int
     path: str
@@ -47,7 +47,7 @@ class LeafTest:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A part of a pattern: its place in the document, its window, and the kinds that cancel it."""
+    """A part of a pattern: its path in the document, its window, and the kinds that cancel it."""
 
     path: str
     within: timedelta | None
@@ -64,7 +64,7 @@ class Leaf(Node):
 
 @dataclass(frozen=True, slots=True)
 class Times(Node):
-    """The same, several times over."""
+    """`count` matches of one node, one after the other."""
 
     count: int
     of: Node
@@ -72,40 +72,41 @@ class Times(Node):
 
 @dataclass(frozen=True, slots=True)
 class Seq(Node):
-    """One after the other."""
+    """All members, one after the other."""
 
     members: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf(Node):
-    """One of them."""
+    """One of the members."""
 
     members: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf(Node):
-    """`parts` are the members again, those that may want the same event gathered in a `Tangle`."""
+    """All members in any order. `parts` are the same members, with those that may match the same event grouped in a
+    `SharedAll`."""
 
     members: tuple[Node, ...]
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tangle(Node):
-    """Members of one `all` that may want the same event.
+class SharedAll(Node):
+    """Members of one `all` that may match the same event.
 
-    `by_start`: a later beginning may be worth more here, because of a window or a repetition further out.
+    `ranks_by_start`: an enclosing window or repetition makes a later start better.
     """
 
     members: tuple[Node, ...]
-    by_start: bool
+    ranks_by_start: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
-    """A trailing `none`: nothing of these kinds for that long."""
+class TrailingNone:
+    """A `none` at the end of the pattern: no event of these kinds for the duration `wait`."""
 
     kinds: frozenset[int]
     names: tuple[str, ...]
@@ -114,32 +115,32 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one subject's progress holds at most, however many events it sends.
+    """The maximum size of one subject's progress, however many events it sends.
 
-    `references`: places in partial matches that name an event; no more events than that are remembered.
-    `records`: partial matches and the stretches that they build on.
+    `references`: event references in partial matches, hence also a limit for the number of remembered events.
+    `records`: partial matches and the prefixes that they build on.
     """
 
     references: int
     records: int
 
-    def size(self, id_length: int) -> int:
-        """Bytes of compact ASCII JSON that are never exceeded when event ids have at most `id_length` characters."""
+    def max_bytes(self, id_length: int) -> int:
+        """The maximum size as compact ASCII JSON when event ids have at most `id_length` characters."""
         return 200 + self.references * (id_length + 60) + self.records * 220
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A compiled pattern. `names` are all event names that it reads, cancelling ones included (`*`: every name)."""
+    """A compiled pattern. `names` are all event names that it reads, including the cancelling ones (`*`: every name)."""
 
     root: Node
-    quiet: Quiet | None
+    trailing_none: TrailingNone | None
     tests: tuple[LeafTest, ...]
     names: frozenset[str]
     bound: Bound
 
 
 def cancelling_kinds(node: Node) -> frozenset[int]:
-    """The kinds that `unless` names anywhere in a pattern."""
+    """The kinds that any `unless` of the pattern names."""
     inner = (node.of,) if isinstance(node, Times) else getattr(node, "members", ())
     return node.unless.union(*(cancelling_kinds(member) for member in inner))

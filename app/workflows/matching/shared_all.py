@@ -1,105 +1,109 @@
-"""Members of `all` that may want the same event: one event comes in, the strands that it grows go out.
+"""Advances a `SharedAll`: members of an `all` that may match the same event.
 
-A strand is one way to have shared out the events among the members. Strands that stand at the same places differ only
-in when their open windows began: those that another one beats in every respect are dropped. The rest is a frontier
-whose size depends on the pattern alone (`frontier.py` says why).
+An assignment is one way to distribute the events among the members. Assignments with the same positions differ only in
+when their open windows began. An assignment that another one dominates in every start is dropped. The size of the rest,
+a Pareto front, depends on the pattern alone (`progress_bound_shared.py` explains why).
 """
 
 from collections.abc import Iterator
 
-from app.workflows.matching.match_state import Match, Outcome, Position, Stand, Stem, Strand, Turn
-from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, Tangle, Times
+from app.workflows.matching.partial_match import Assignment, NodeMatch, NodeResult, OpenPosition, Position, Prefix, Step
+from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
 
 Skeleton = tuple[object, ...]
 
 
-def step_tangle(node: Tangle, turn: Turn, stem: Stem | None) -> Outcome:
-    """One event's turn in members of an `all` that may want the same event."""
-    alive = [strand for strand in turn.old.strands.get(node.path, ()) if turn.alive(strand.stem)]
-    fresh = [] if stem is None else [Strand((False,) * len(node.members), (), stem)]
-    grown = [longer for strand in alive + fresh for longer in grow_strand(node, strand, turn)]
-    whole = [strand for strand in grown if is_done(strand.positions)]
-    partial = [strand for strand in grown if not is_done(strand.positions)]
-    kept = [strand for strand in alive if all_survive(node.members, strand.positions, turn)]
-    if kept or partial:
-        turn.new.strands[node.path] = frontier(kept + partial, node.by_start)
-    best = max(whole, key=began, default=None)
-    return Outcome(None if best is None else Match(best.used, best.stem), bool(partial))
+def advance_shared_all(node: SharedAll, step: Step, prefix: Prefix | None) -> NodeResult:
+    """Advance all assignments by one event. A new one may begin on `prefix`."""
+    live = [each for each in step.before.assignments.get(node.path, ()) if step.is_live(each.prefix)]
+    new = [] if prefix is None else [Assignment((False,) * len(node.members), (), prefix)]
+    extended = [longer for assignment in live + new for longer in _extend(node, assignment, step)]
+    complete = [assignment for assignment in extended if _is_complete(assignment.positions)]
+    partial = [assignment for assignment in extended if not _is_complete(assignment.positions)]
+    unchanged = [assignment for assignment in live if _all_survive(node.members, assignment.positions, step)]
+    if unchanged or partial:
+        step.after.assignments[node.path] = _drop_dominated(unchanged + partial, node.ranks_by_start)
+    best = max(complete, key=_start, default=None)
+    return NodeResult(None if best is None else NodeMatch(best.used, best.prefix), bool(partial))
 
 
-def grow_strand(node: Tangle, strand: Strand, turn: Turn) -> Iterator[Strand]:
-    for positions in grow_one(node.members, strand.positions, turn):
-        yield Strand(positions, (*strand.used, turn.seen), strand.stem)
+def _extend(node: SharedAll, assignment: Assignment, step: Step) -> Iterator[Assignment]:
+    for positions in _advance_one(node.members, assignment.positions, step):
+        yield Assignment(positions, (*assignment.used, step.event), assignment.prefix)
 
 
-def grow_one(members: tuple[Node, ...], positions: tuple[Position, ...], turn: Turn) -> Iterator[tuple[Position, ...]]:
-    """One member takes the event; the others have to survive it."""
-    for place, member in enumerate(members):
-        before, after = positions[:place], positions[place + 1 :]
-        for position in grow(member, positions[place], turn):
-            others = members[:place] + members[place + 1 :]
-            if all_survive(others, before + after, turn):
+def _advance_one(
+    members: tuple[Node, ...], positions: tuple[Position, ...], step: Step
+) -> Iterator[tuple[Position, ...]]:
+    """One member takes the event; the others must survive it."""
+    for index, member in enumerate(members):
+        before, after = positions[:index], positions[index + 1 :]
+        for position in _advance(member, positions[index], step):
+            others = members[:index] + members[index + 1 :]
+            if _all_survive(others, before + after, step):
                 yield (*before, position, *after)
 
 
-def grow(node: Node, position: Position, turn: Turn) -> Iterator[Position]:
-    """Every position of this node after it has taken the event."""
-    if position is True or (isinstance(position, Stand) and is_overdue(node, position, turn)):
+def _advance(node: Node, position: Position, step: Step) -> Iterator[Position]:
+    """Every position of the node after it has taken the event."""
+    if position is True or (isinstance(position, OpenPosition) and _is_expired(node, position, step)):
         return
-    barred = position is not False and not node.unless.isdisjoint(turn.hits)
-    start = position.start if isinstance(position, Stand) else turn.seen
-    for place, inner in grow_form(node, position or Stand(0, (), None), turn):
-        if is_done(inner):
+    cancelled = position is not False and not node.unless.isdisjoint(step.kinds)
+    first = position.first if isinstance(position, OpenPosition) else step.event
+    for index, inner in _advance_form(node, position or OpenPosition(0, (), None), step):
+        if _is_complete(inner):
             yield True
-        elif not barred:
-            yield Stand(place, inner, start if node.within is not None else None)
+        elif not cancelled:
+            yield OpenPosition(index, inner, first if node.within is not None else None)
 
 
-def grow_form(node: Node, stand: Stand, turn: Turn) -> Iterator[tuple[int, tuple[Position, ...]]]:
-    """The new place and inner positions; all of them True when the node is done."""
+def _advance_form(node: Node, position: OpenPosition, step: Step) -> Iterator[tuple[int, tuple[Position, ...]]]:
+    """The new index and inner positions; all of them are True when the node is complete."""
     match node:
         case Leaf():
-            if node.kind in turn.hits:
+            if node.kind in step.kinds:
                 yield 0, (True,)
         case Seq():
-            yield from grow_chain(node.members[stand.place], len(node.members), stand, turn)
+            yield from _advance_ordered(node.members[position.member], len(node.members), position, step)
         case Times():
-            yield from grow_chain(node.of, node.count, stand, turn)
+            yield from _advance_ordered(node.of, node.count, position, step)
         case AnyOf():
-            open_places = [stand.place] if stand.inner else range(len(node.members))
-            for place in open_places:
-                inner = stand.inner[0] if stand.inner else False
-                yield from ((place, (position,)) for position in grow(node.members[place], inner, turn))
+            alternatives = [position.member] if position.inner else range(len(node.members))
+            for index in alternatives:
+                inner = position.inner[0] if position.inner else False
+                yield from ((index, (advanced,)) for advanced in _advance(node.members[index], inner, step))
         case AllOf():
-            positions = stand.inner or (False,) * len(node.members)
-            yield from ((0, grown) for grown in grow_one(node.members, positions, turn))
+            positions = position.inner or (False,) * len(node.members)
+            yield from ((0, advanced) for advanced in _advance_one(node.members, positions, step))
 
 
-def grow_chain(member: Node, count: int, stand: Stand, turn: Turn) -> Iterator[tuple[int, tuple[Position, ...]]]:
-    for position in grow(member, stand.inner[0] if stand.inner else False, turn):
-        if position is not True:
-            yield stand.place, (position,)
+def _advance_ordered(
+    member: Node, count: int, position: OpenPosition, step: Step
+) -> Iterator[tuple[int, tuple[Position, ...]]]:
+    for advanced in _advance(member, position.inner[0] if position.inner else False, step):
+        if advanced is not True:
+            yield position.member, (advanced,)
         else:
-            yield stand.place + 1, (stand.place + 1 == count,)
+            yield position.member + 1, (position.member + 1 == count,)
 
 
-def all_survive(members: tuple[Node, ...], positions: tuple[Position, ...], turn: Turn) -> bool:
-    return all(survives(member, position, turn) for member, position in zip(members, positions, strict=True))
+def _all_survive(members: tuple[Node, ...], positions: tuple[Position, ...], step: Step) -> bool:
+    return all(_survives(member, position, step) for member, position in zip(members, positions, strict=True))
 
 
-def survives(node: Node, position: Position, turn: Turn) -> bool:
-    """Does an open position outlast an event that it does not take?"""
-    if not isinstance(position, Stand):
+def _survives(node: Node, position: Position, step: Step) -> bool:
+    """Whether an open position stays valid after an event that it does not take."""
+    if not isinstance(position, OpenPosition):
         return True
-    if is_overdue(node, position, turn) or not node.unless.isdisjoint(turn.hits):
+    if _is_expired(node, position, step) or not node.unless.isdisjoint(step.kinds):
         return False
-    return all_survive(open_members(node, position), position.inner, turn)
+    return _all_survive(_open_members(node, position), position.inner, step)
 
 
-def open_members(node: Node, stand: Stand) -> tuple[Node, ...]:
+def _open_members(node: Node, position: OpenPosition) -> tuple[Node, ...]:
     match node:
         case Seq() | AnyOf():
-            return (node.members[stand.place],)
+            return (node.members[position.member],)
         case Times():
             return (node.of,)
         case AllOf():
@@ -107,46 +111,46 @@ def open_members(node: Node, stand: Stand) -> tuple[Node, ...]:
     raise TypeError(node)
 
 
-def is_overdue(node: Node, stand: Stand, turn: Turn) -> bool:
-    return node.within is not None and stand.start is not None and turn.seen.at - stand.start.at > node.within
+def _is_expired(node: Node, position: OpenPosition, step: Step) -> bool:
+    return node.within is not None and position.first is not None and step.event.at - position.first.at > node.within
 
 
-def is_done(positions: tuple[Position, ...]) -> bool:
+def _is_complete(positions: tuple[Position, ...]) -> bool:
     return all(position is True for position in positions)
 
 
-def frontier(strands: list[Strand], by_start: bool) -> tuple[Strand, ...]:
-    """Drop each strand that another one beats or equals; of equals the one that is there already stays."""
-    groups: dict[Skeleton, list[tuple[tuple[int, ...], Strand]]] = {}
-    for strand in strands:
-        skeleton, starts = outline(strand.positions)
-        if by_start:
-            starts = (*starts, began(strand))
-        rivals = groups.setdefault(skeleton, [])
-        if not any(beats(rival, starts) for rival, _ in rivals):
-            rivals[:] = [(rival, other) for rival, other in rivals if not beats(starts, rival)]
-            rivals.append((starts, strand))
-    return tuple(strand for rivals in groups.values() for _, strand in rivals)
+def _drop_dominated(assignments: list[Assignment], ranks_by_start: bool) -> tuple[Assignment, ...]:
+    """The Pareto front: drops each assignment that another one dominates or equals. Of equals the first one stays."""
+    groups: dict[Skeleton, list[tuple[tuple[int, ...], Assignment]]] = {}
+    for assignment in assignments:
+        skeleton, starts = _split_starts(assignment.positions)
+        if ranks_by_start:
+            starts = (*starts, _start(assignment))
+        front = groups.setdefault(skeleton, [])
+        if not any(_dominates(other, starts) for other, _ in front):
+            front[:] = [(other, kept) for other, kept in front if not _dominates(starts, other)]
+            front.append((starts, assignment))
+    return tuple(assignment for front in groups.values() for _, assignment in front)
 
 
-def beats(starts: tuple[int, ...], others: tuple[int, ...]) -> bool:
+def _dominates(starts: tuple[int, ...], others: tuple[int, ...]) -> bool:
     return all(start >= other for start, other in zip(starts, others, strict=True))
 
 
-def outline(positions: tuple[Position, ...]) -> tuple[Skeleton, tuple[int, ...]]:
-    """The places without the windows' beginnings, and the beginnings."""
+def _split_starts(positions: tuple[Position, ...]) -> tuple[Skeleton, tuple[int, ...]]:
+    """The positions without the starts of their windows, and those starts."""
     skeleton: list[object] = []
     starts: list[int] = []
     for position in positions:
-        if isinstance(position, Stand):
-            inner, inner_starts = outline(position.inner)
-            skeleton.append((position.place, inner))
-            starts += [position.start.number] if position.start else []
+        if isinstance(position, OpenPosition):
+            inner, inner_starts = _split_starts(position.inner)
+            skeleton.append((position.member, inner))
+            starts += [position.first.number] if position.first else []
             starts += inner_starts
         else:
             skeleton.append(position)
     return tuple(skeleton), tuple(starts)
 
 
-def began(strand: Strand) -> int:
-    return strand.used[0].number
+def _start(assignment: Assignment) -> int:
+    return assignment.used[0].number

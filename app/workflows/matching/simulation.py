@@ -1,7 +1,5 @@
-"""What would a workflow do with these events? Pure: a rule and events in, what happens out, in time order.
-
-The same matching as live, with the clock taken from the events: deadlines fire between and after them.
-"""
+"""Simulates a rule over events, with the same matching as live. The clock is taken from the events: deadlines expire
+between and after them."""
 
 from __future__ import annotations
 
@@ -11,75 +9,85 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.workflows.matching.rules import Rule, Seen, Standing
-
-_NOTHING = Standing(None, {}, None, None)
+from app.workflows.matching.match_state import NO_MATCH_STATE, Match, MatchState
+from app.workflows.matching.pattern_ast import ANY_NAME
+from app.workflows.matching.rule import EventView, Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
-    """One thing that happens: an event (`seen`) or a deadline (None), whose it is, and whether a run would start.
+class SimulatedStep:
+    """An event, or a deadline that expires (`event` is None), and whether it would start a run.
 
-    `matched`: the ids of the events that the start used. `suppressed`: the pattern matched, but not `again` so soon.
+    `used`: the ids of the events of the match. `suppressed`: the pattern matched, but `again` allows no run yet.
     """
 
     at: datetime
     subject: str
-    seen: Seen | None
+    event: EventView | None
     contributing: bool
-    fired: bool
+    started: bool
     suppressed: bool = False
-    matched: tuple[UUID, ...] = ()
+    used: tuple[UUID, ...] = ()
 
 
-def simulate(rule: Rule, events: Iterable[Seen]) -> Iterator[Happened]:
-    """What happens to all subjects with these events, which come in the order of their times."""
-    standings: dict[str, Standing] = {}
+def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]:
+    """Simulate all subjects of the events, which must be in the order of their times."""
+    states: dict[str, MatchState] = {}
     due: list[tuple[datetime, str]] = []
-    for seen in events:
-        yield from _deadlines(rule, standings, due, before=seen.received_at)
-        subject = rule.subject_of(seen.names) if asks_for(rule, seen.event) else None
+    for event in events:
+        yield from _expire_deadlines(rule, states, due, before=event.received_at)
+        subject = rule.find_subject(event.variables) if _reads(rule, event.event) else None
         if subject is None:
-            yield Happened(seen.received_at, "", seen, contributing=False, fired=False)
+            yield SimulatedStep(event.received_at, "", event, contributing=False, started=False)
             continue
-        before = standings.get(subject, _NOTHING)
-        step = rule.step(before, seen)
-        standings[subject] = step.standing
-        if step.standing.deadline is not None and step.standing.deadline != before.deadline:
-            heapq.heappush(due, (step.standing.deadline, subject))
-        matched = step.fires[-1].matched if step.started else ()
-        suppressed = step.result.fired and not step.started
-        yield Happened(seen.received_at, subject, seen, step.result.contributing, step.started, suppressed, matched)
-    yield from _deadlines(rule, standings, due, before=None)
+        before = states.get(subject, NO_MATCH_STATE)
+        result = rule.advance(before, event)
+        states[subject] = result.state
+        if result.state.deadline is not None and result.state.deadline != before.deadline:
+            heapq.heappush(due, (result.state.deadline, subject))
+        yield SimulatedStep(
+            event.received_at,
+            subject,
+            event,
+            contributing=result.result.contributing,
+            started=result.started,
+            suppressed=result.result.matched and not result.started,
+            used=result.matches[-1].used if result.started else (),
+        )
+    yield from _expire_deadlines(rule, states, due, before=None)
 
 
-def asks_for(rule: Rule, name: str) -> bool:
-    """Whether events of this name are any of the rule's business."""
-    return name in rule.pattern.names or "*" in rule.pattern.names
+def _reads(rule: Rule, name: str) -> bool:
+    return name in rule.pattern.names or ANY_NAME in rule.pattern.names
 
 
-def _deadlines(
-    rule: Rule, standings: dict[str, Standing], due: list[tuple[datetime, str]], before: datetime | None
-) -> Iterator[Happened]:
-    """The deadlines that fire before a moment (None: all of them), in time order."""
+def _expire_deadlines(
+    rule: Rule, states: dict[str, MatchState], due: list[tuple[datetime, str]], before: datetime | None
+) -> Iterator[SimulatedStep]:
+    """Expire the deadlines before a time (None: all), in time order."""
     while due and (before is None or due[0][0] < before):
         at, subject = heapq.heappop(due)
-        standing = standings[subject]
-        if standing.deadline != at:
+        state = states[subject]
+        if state.deadline != at:
             continue
-        standings[subject], fires = rule.expire(standing, at)
-        yield Happened(
-            at, subject, None, contributing=False, fired=bool(fires), suppressed=not fires,
-            matched=fires[0].matched if fires else (),
-        )  # fmt: skip
+        states[subject], matches = rule.expire(state, at)
+        yield SimulatedStep(
+            at,
+            subject,
+            None,
+            contributing=False,
+            started=bool(matches),
+            suppressed=not matches,
+            used=matches[0].used if matches else (),
+        )
 
 
-def replay_subject(rule: Rule, events: Iterable[Seen], until: datetime) -> Iterator[tuple[datetime, tuple[UUID, ...]]]:
-    """When one subject would have started the workflow, and with which events; the clock runs to `until`."""
-    standing = _NOTHING
-    for seen in events:
-        step = rule.step(standing, seen)
-        standing = step.standing
-        yield from ((fire.at, fire.matched) for fire in step.fires)
-    _, fires = rule.expire(standing, until)
-    yield from ((fire.at, fire.matched) for fire in fires)
+def simulate_subject(rule: Rule, events: Iterable[EventView], until: datetime) -> Iterator[Match]:
+    """The matches with which one subject would have started the workflow. The clock runs to `until`."""
+    state = NO_MATCH_STATE
+    for event in events:
+        result = rule.advance(state, event)
+        state = result.state
+        yield from result.matches
+    _, matches = rule.expire(state, until)
+    yield from matches

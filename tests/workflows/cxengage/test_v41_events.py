@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.workflows.cxengage import NotationError, compile_pattern
-from app.workflows.expressions.cel_analysis import comparisons_in
+from app.workflows.expressions.cel_analysis import find_comparisons
 from tests.support.cxengage_playback import fires_on, play
 
 ECHO = '(send echo message {:message "seen"})'
@@ -134,9 +134,9 @@ def test_a_condition_gives_its_filter(condition: str, text: str) -> None:
     assert where(condition) == text
 
 
-def test_the_simple_case_can_be_sifted_by_equality() -> None:
-    found = comparisons_in(where('(and (= customerSegment "platinum") (= type "flcheck") (> amount 5))'))
-    assert [(each.path, each.sign, each.constant) for each in found] == [
+def test_the_simple_case_can_be_indexed_by_equality() -> None:
+    found = find_comparisons(where('(and (= customerSegment "platinum") (= type "flcheck") (> amount 5))'))
+    assert [(each.path, each.operator, each.constant) for each in found] == [
         ("data.customerSegment", "==", "platinum"),
         ("data.type", "==", "flcheck"),
         ("data.amount", ">", 5),

@@ -36,7 +36,7 @@ NAMES: dict[str, Any] = {
 
 
 def holds(text: str, **changes: Any) -> tuple[bool, str | None]:
-    return compile_filter(text).holds({**NAMES, **changes})
+    return compile_filter(text).evaluate({**NAMES, **changes})
 
 
 def refusal(text: str) -> FilterError:
@@ -131,7 +131,7 @@ def test_an_unknown_name_is_told_with_the_known_ones() -> None:
 
 def test_the_names_of_a_run_are_known_where_they_are_asked_for() -> None:
     found = compile_filter("steps.nudge.status == 200", also=RUN_NAMES)
-    assert found.holds({**NAMES, "steps": {"nudge": {"status": 200}}}) == (True, None)
+    assert found.evaluate({**NAMES, "steps": {"nudge": {"status": 200}}}) == (True, None)
 
 
 def test_the_variable_of_a_loop_is_no_unknown_name() -> None:
@@ -224,7 +224,7 @@ MANY_WAYS = [
 @given(st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "c": JSON}))
 def test_no_event_makes_a_filter_raise(data: dict[str, Any]) -> None:
     for one in MANY_WAYS:
-        found, reason = one.holds({**NAMES, "data": data})
+        found, reason = one.evaluate({**NAMES, "data": data})
         assert isinstance(found, bool)
         assert reason is None or found is False
 

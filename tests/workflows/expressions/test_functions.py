@@ -133,7 +133,7 @@ def test_filters_of_events_have_no_functions_and_names_of_runs(text: str) -> Non
 
 
 def test_a_condition_that_is_no_condition_is_false_and_says_why() -> None:
-    assert compile_expression("add(1, 1)").holds({}) == (False, "the filter gives a number, neither true nor false")
+    assert compile_expression("add(1, 1)").evaluate({}) == (False, "the filter gives a number, neither true nor false")
 
 
 WHOLE = st.integers(-(10**30), 10**30)

@@ -1,4 +1,4 @@
-"""Progress stays under the bound that compiling computes, however many events a subject sends."""
+"""Progress never exceeds the bound of the compiled pattern, however many events a subject sends."""
 
 import json
 from collections.abc import Iterator
@@ -11,9 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.workflows.matching.matcher import Pattern, Progress, advance, check, compile_pattern, expire, next_deadline
+from app.workflows.matching.matcher import advance, expire, next_deadline
+from app.workflows.matching.pattern_ast import Pattern
+from app.workflows.matching.pattern_parser import check, compile_pattern
+from app.workflows.matching.progress_json import Progress
 from tests.support.pattern_strategies import documents
-from tests.support.timelines import START, AnEvent, cel_filter, plain_filter, plain_pattern, read_cases
+from tests.support.timelines import START, TimelineEvent, cel_filter, plain_filter, plain_pattern, read_cases
 
 CASES = read_cases()
 MANY = 100_000
@@ -21,17 +24,17 @@ STREAMS = 2_000
 LAST = 2_000
 
 
-def events_without_end(names: list[str], data: list[dict[str, Any]], random: Random) -> Iterator[AnEvent]:
-    """Some names come often, some rarely; time stands still, creeps or leaps."""
+def endless_events(names: list[str], data: list[dict[str, Any]], random: Random) -> Iterator[TimelineEvent]:
+    """Some names are frequent, some rare. Time stops, creeps or leaps."""
     weights, second = [random.random() ** 2 + 0.02 for _ in names], 0
     leap = random.choice([[0], [0, 1], [0, 0, 1, 5], [1, 60, 600]])
-    for place in count():
+    for index in count():
         second += random.choice(leap)
         [name] = random.choices(names, weights)
-        yield AnEvent(f"{place:036d}", name, START + timedelta(seconds=second), random.choice(data))
+        yield TimelineEvent(f"{index:036d}", name, START + timedelta(seconds=second), random.choice(data))
 
 
-def follow(pattern: Pattern, events: Iterator[AnEvent], number: int) -> Iterator[Progress]:
+def advance_all(pattern: Pattern, events: Iterator[TimelineEvent], number: int) -> Iterator[Progress]:
     """The progress after each event."""
     progress: Progress = {}
     for event, _ in zip(events, range(number), strict=False):
@@ -43,17 +46,17 @@ def follow(pattern: Pattern, events: Iterator[AnEvent], number: int) -> Iterator
 
 
 def assert_bounded(pattern: Pattern, progress: Progress) -> None:
-    assert references_in(progress) <= pattern.bound.references
+    assert count_references(progress) <= pattern.bound.references
     assert len(progress.get("events", {})) <= pattern.bound.references
-    assert len(json.dumps(progress, separators=(",", ":"))) <= pattern.bound.size(id_length=36)
+    assert len(json.dumps(progress, separators=(",", ":"))) <= pattern.bound.max_bytes(id_length=36)
 
 
-def references_in(written: Any) -> int:
-    """All numbers under `used`, wherever they are."""
+def count_references(written: Any) -> int:
+    """The number of event references under every `used`."""
     if isinstance(written, list):
-        return sum(map(references_in, written))
+        return sum(map(count_references, written))
     if isinstance(written, dict):
-        return len(written.get("used", [])) + sum(map(references_in, written.values()))
+        return len(written.get("used", [])) + sum(map(count_references, written.values()))
     return 0
 
 
@@ -62,8 +65,8 @@ def test_progress_is_small_after_many_events(case: dict[str, Any]) -> None:
     pattern = compile_pattern(case["pattern"], cel_filter)
     names = sorted({event[0] for event in case["events"]})
     data = [event[2] if len(event) > 2 else {} for event in case["events"]]
-    for place, progress in enumerate(follow(pattern, events_without_end(names, data, Random(1)), MANY)):
-        if place >= MANY - LAST:
+    for index, progress in enumerate(advance_all(pattern, endless_events(names, data, Random(1)), MANY)):
+        if index >= MANY - LAST:
             assert_bounded(pattern, progress)
 
 
@@ -89,7 +92,7 @@ LARGE = [
 def test_no_stream_of_events_exceeds_the_bound(document: Any) -> None:
     pattern = plain_pattern(document)
     for seed in range(20):
-        for progress in follow(pattern, events_without_end([*"abcd"], [{}], Random(seed)), 300):
+        for progress in advance_all(pattern, endless_events([*"abcd"], [{}], Random(seed)), 300):
             assert_bounded(pattern, progress)
 
 
@@ -98,30 +101,32 @@ def test_no_stream_of_events_exceeds_the_bound(document: Any) -> None:
 def test_no_pattern_exceeds_its_bound(document: Any, seed: int) -> None:
     if not check(document, plain_filter):
         pattern = plain_pattern(document)
-        for progress in follow(pattern, events_without_end([*"abc"], [{}, {"x": 0}, {"x": 1}], Random(seed)), 60):
+        for progress in advance_all(pattern, endless_events([*"abc"], [{}, {"x": 0}, {"x": 1}], Random(seed)), 60):
             assert_bounded(pattern, progress)
 
 
-def test_a_bound_that_is_reached() -> None:
-    """Where two members compete for their first event the frontier holds two strands: bound and stream agree."""
+def test_the_bound_of_two_competing_members_is_reached() -> None:
+    """If two members compete for their first event, the Pareto front holds two assignments: the bound is exact."""
     pattern = plain_pattern({"all": [{"seq": ["a", "b"], "within": "9s"}, {"seq": ["a", "c"], "within": "9s"}]})
     largest = 0
     for seed in range(20):
-        for progress in follow(pattern, events_without_end([*"abc"], [{}], Random(seed)), 300):
-            largest = max(largest, references_in(progress))
+        for progress in advance_all(pattern, endless_events([*"abc"], [{}], Random(seed)), 300):
+            largest = max(largest, count_references(progress))
     assert largest == pattern.bound.references
 
 
-def test_a_count_to_a_thousand_remembers_less_than_a_thousand_events() -> None:
+def test_a_count_to_a_thousand_remembers_999_events() -> None:
     pattern = plain_pattern({"times": 1000, "of": "a", "within": "1d"})
-    *_, progress = follow(pattern, events_without_end(["a"], [{}], Random(5)), 999)
+    *_, progress = advance_all(pattern, endless_events(["a"], [{}], Random(5)), 999)
     assert len(progress["events"]) == pattern.bound.references == 999
 
 
-def test_windows_that_have_passed_leave_nothing_behind() -> None:
+def test_partial_matches_whose_windows_have_ended_are_dropped() -> None:
     pattern = plain_pattern({"all": [{"times": 3, "of": "a"}, "b"], "within": "1m"})
     progress: Progress = {}
     for second in range(2):
-        progress = advance(pattern, progress, AnEvent(f"{second}", "a", START + timedelta(seconds=second))).progress
-    later = advance(pattern, progress, AnEvent("3", "b", START + timedelta(seconds=100))).progress
+        progress = advance(
+            pattern, progress, TimelineEvent(f"{second}", "a", START + timedelta(seconds=second))
+        ).progress
+    later = advance(pattern, progress, TimelineEvent("3", "b", START + timedelta(seconds=100))).progress
     assert [*later["events"].values()] == [["3", "2026-10-18T12:01:40+00:00"]]

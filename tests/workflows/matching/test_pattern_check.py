@@ -1,4 +1,4 @@
-"""A document that is not a pattern is told every mistake with its path; the limits hold."""
+"""Every mistake in a pattern document is found with its path. The limits hold."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.durations import read_duration
-from app.workflows.matching.matcher import PatternError, check, compile_pattern
-from app.workflows.matching.pattern_parser import MOST_REFERENCES, TOO_MUCH
+from app.workflows.matching.pattern_parser import MAX_REFERENCES, TOO_LARGE, PatternError, check, compile_pattern
 from tests.support.timelines import plain_filter, plain_pattern
 
 A_NONE = {"none": "a", "for": "1h"}
@@ -85,16 +84,16 @@ def test_all_mistakes_are_found_at_once() -> None:
     ]
 
 
-def test_compiling_a_bad_document_names_its_mistakes() -> None:
+def test_the_error_of_an_invalid_document_lists_its_mistakes() -> None:
     with pytest.raises(PatternError, match=r"on\.seq\[1\]\.times: expected a whole number from 1 to 1000"):
         plain_pattern({"seq": ["a", {"times": 0, "of": "b"}]})
 
 
-def test_the_path_begins_where_the_caller_says() -> None:
+def test_paths_begin_with_the_path_that_the_caller_passes() -> None:
     assert [path for path, _ in check({"seq": []}, plain_filter, path="exit_on")] == ["exit_on.seq"]
 
 
-def test_the_message_of_a_bad_filter_is_the_compilers() -> None:
+def test_the_message_of_an_invalid_filter_is_the_one_of_its_compiler() -> None:
     def refuse(text: str) -> Any:
         raise ValueError(f"{text} makes no sense")
 
@@ -112,8 +111,8 @@ def test_the_message_of_a_bad_filter_is_the_compilers() -> None:
     ],
     ids=["thirty thousands", "two counts of one event", "thirty of anything", "a million"],
 )
-def test_a_pattern_that_would_remember_too_much_is_refused(document: Any) -> None:
-    assert mistakes_in(document) == [("on", TOO_MUCH)]
+def test_a_pattern_that_may_remember_too_many_events_is_refused(document: Any) -> None:
+    assert mistakes_in(document) == [("on", TOO_LARGE)]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +134,9 @@ def test_a_pattern_that_would_remember_too_much_is_refused(document: Any) -> Non
         "three counts of one event",
     ],
 )
-def test_a_pattern_that_somebody_may_want_is_not_refused(document: Any) -> None:
+def test_a_realistic_pattern_is_not_refused(document: Any) -> None:
     assert mistakes_in(document) == []
-    assert plain_pattern(document).bound.references <= MOST_REFERENCES
+    assert plain_pattern(document).bound.references <= MAX_REFERENCES
 
 
 def test_a_pattern_nested_too_deeply_is_refused() -> None:
@@ -149,7 +148,7 @@ def test_a_pattern_nested_too_deeply_is_refused() -> None:
     assert message == "nested deeper than 20"
 
 
-def test_a_pattern_of_too_many_events_is_refused_once() -> None:
+def test_a_pattern_of_too_many_events_has_one_mistake() -> None:
     assert [path for path, _ in mistakes_in({"any": ["a"] * 300})] == ["on.any[200]"]
 
 
@@ -170,6 +169,6 @@ def test_a_duration_is_read(text: str, length: timedelta) -> None:
 @pytest.mark.parametrize(
     "text", ["", "0s", "5", "m", "1.5h", "-1h", "30m1h", "1h 30m", "1H", "٣s", "99999w", 5, None, True]
 )
-def test_a_bad_duration_is_refused(text: object) -> None:
+def test_an_invalid_duration_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         read_duration(text)

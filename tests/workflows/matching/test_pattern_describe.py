@@ -1,4 +1,4 @@
-"""One sentence says where the subject stands."""
+"""A short sentence describes the progress of a subject."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from app.workflows.matching.describe import describe
-from app.workflows.matching.matcher import Progress, simulate
-from tests.support.timelines import START, a_timeline, events_of, plain_pattern
+from app.workflows.matching.progress_json import Progress
+from tests.support.timelines import START, a_timeline, build_events, plain_pattern, run_pattern
 
 A_CART = {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}
 TWICE = {"times": 2, "of": {"seq": ["view", "add"]}}
-TANGLED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within": "1d"}
+SHARED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within": "1d"}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ TANGLED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within":
         ({"seq": ["a", "b"], "within": "2d"}, [["a", 0]], 1, "waits for b until 2026-10-20 12:00"),
         ({"seq": ["a", "b", "c"]}, [["a", 0], ["b", 1]], 1, "step 3 of 3: waits for c"),
         ({"seq": ["a", {"times": 2, "of": "b"}]}, [["a", 0], ["b", 60]], 3, "1 of 2 b in the last 2 min"),
-        (A_CART, [["cart_updated", 0]], 1, "fires at 12:30 unless order_placed comes"),
+        (A_CART, [["cart_updated", 0]], 1, "starts at 12:30 unless order_placed arrives"),
         (TWICE, [["view", 0]], 1, "waits for add"),
         (TWICE, [["view", 0], ["add", 1]], 1, "1 of 2 view, then add in the last 60 s"),
         (TWICE, [["view", 0], ["add", 1], ["view", 2]], 1, "1 of 2 view, then add in the last 60 s; waits for add"),
@@ -34,7 +34,7 @@ TANGLED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within":
         ({"all": ["a", {"seq": ["b", "c"]}]}, [["a", 0], ["b", 1]], 1, "has a, waits for b, then c; waits for c"),
         ({"any": [{"seq": ["a", "b", "c"]}, {"seq": ["a", "d"]}]}, [["a", 0], ["b", 0]], 1, "step 3 of 3: waits for c"),
         (
-            TANGLED,
+            SHARED,
             [["buy", 0, {"x": 1}], ["pay", 0]],
             1,
             "has pay, waits for buy and buy until 2026-10-19 12:00; has buy",
@@ -42,9 +42,9 @@ TANGLED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within":
     ],
     ids=str,
 )
-def test_the_sentence(document: Any, events: list[Any], minutes: int, sentence: str) -> None:
+def test_progress_is_described(document: Any, events: list[Any], minutes: int, sentence: str) -> None:
     pattern = plain_pattern(document)
     progress: Progress = {}
-    for happening in simulate(pattern, events_of(a_timeline(events)), until=START):
-        progress = happening.result.progress
+    for step in run_pattern(pattern, build_events(a_timeline(events)), until=START):
+        progress = step.result.progress
     assert describe(pattern, progress, START + timedelta(minutes=minutes)).startswith(sentence)

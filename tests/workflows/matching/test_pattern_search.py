@@ -1,5 +1,5 @@
-"""The matcher agrees with exhaustive search: on random patterns and timelines, and on every timeline of a small size
-for patterns where a short cut would be tempting."""
+"""The matcher agrees with exhaustive search: on random patterns and timelines, and on every small timeline for patterns
+that a simpler matcher would get wrong."""
 
 import os
 from itertools import product
@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from app.workflows.matching.matcher import check
-from app.workflows.matching.pattern_parser import TOO_MUCH
+from app.workflows.matching.pattern_parser import TOO_LARGE, check
 from tests.support.exhaustive_search import complete, is_leaf, judge, split
-from tests.support.pattern_strategies import laid_out, patterns, scenes, short_timelines
-from tests.support.timelines import Timeline, plain_filter, plain_fits, plain_pattern, watch
+from tests.support.pattern_strategies import patterns, place_in_time, scenes, short_timelines
+from tests.support.timelines import Timeline, plain_filter, plain_leaf_matches, plain_pattern, run_matcher
 
 EXAMPLES = int(os.environ.get("PATTERN_EXAMPLES", "20000"))
 
 search = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-glance = settings(search, max_examples=EXAMPLES // 10)
+quick_search = settings(search, max_examples=EXAMPLES // 10)
 
 
 @search
@@ -26,7 +25,7 @@ def test_the_matcher_agrees_with_exhaustive_search(scene: tuple[Any, Timeline]) 
     assert_agreement(*scene)
 
 
-TEMPTING = [
+HARD = [
     {"all": ["a", "a"]},
     {"all": ["a", {"event": "*"}]},
     {"all": [{"seq": ["a", "b"], "within": "1s"}, {"seq": ["a", "b"], "within": "2s"}]},
@@ -54,66 +53,68 @@ TEMPTING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("document", TEMPTING, ids=str)
+@pytest.mark.parametrize("document", HARD, ids=str)
 def test_the_matcher_agrees_on_every_timeline_of_five_events(document: Any) -> None:
     later = list(product(product("abc", [0, 1]), repeat=4))
     for first, events in product("abc", later):
-        assert_agreement(document, laid_out([(first, 0, {}), *((name, pause, {}) for name, pause in events)]))
+        assert_agreement(document, place_in_time([(first, 0, {}), *((name, pause, {}) for name, pause in events)]))
 
 
 def assert_agreement(document: Any, timeline: Timeline) -> None:
     mistakes = check(document, plain_filter)
     if mistakes:
-        assert mistakes == [("on", TOO_MUCH)]
+        assert mistakes == [("on", TOO_LARGE)]
         return
     pattern = plain_pattern(document)
-    seen, verdict = watch(pattern, timeline), judge(document, timeline, plain_fits)
-    assert seen.fires.keys() == verdict.fires.keys()
-    assert seen.clock_fires.keys() == verdict.clock_fires.keys()
-    assert seen.contributing == verdict.contributing
-    assert seen.deadlines == verdict.deadlines
-    for place, used in seen.fires.items():
-        assert used in verdict.fires[place]
-    for second, used in seen.clock_fires.items():
-        assert used in verdict.clock_fires[second]
+    observed, verdict = run_matcher(pattern, timeline), judge(document, timeline, plain_leaf_matches)
+    assert observed.matches.keys() == verdict.matches.keys()
+    assert observed.deadline_matches.keys() == verdict.deadline_matches.keys()
+    assert observed.contributing == verdict.contributing
+    assert observed.deadlines == verdict.deadlines
+    for index, used in observed.matches.items():
+        assert used in verdict.matches[index]
+    for second, used in observed.deadline_matches.items():
+        assert used in verdict.deadline_matches[second]
 
 
-@glance
+@quick_search
 @given(patterns(3), short_timelines)
-def test_contributing_means_that_jokers_could_finish_the_match(document: Any, timeline: Timeline) -> None:
-    """The search's reading of rule 6, checked once more: add as many jokers as the pattern is long, at the same
-    second, each of which fits every place and cancels nothing, and look for a whole match."""
+def test_contributing_means_that_wildcards_could_complete_the_match(document: Any, timeline: Timeline) -> None:
+    """Checks how the search reads rule 6: add as many wildcard events as the pattern is long, at the same second, each of
+    which matches every leaf and cancels nothing, and look for a complete match."""
     rest, _ = split(document)
-    jokers: Timeline = [("joker", timeline[-1][1], {})] * (length(rest) - 1)
-    if len(jokers) > 5:
+    wildcards: Timeline = [("wildcard", timeline[-1][1], {})] * (length(rest) - 1)
+    if len(wildcards) > 5:
         return
     last = len(timeline) - 1
-    choices = complete(joking(rest), [*timeline, *jokers], fits_or_joker)
-    could = any(last in choice for choice in choices)
-    fresh = judge(rest, timeline, plain_fits)
-    if not any(place < last for place in fresh.fires):
-        assert fresh.contributing[-1] == could
+    choices = complete(mark_cancelling(rest), [*timeline, *wildcards], wildcard_or_leaf_matches)
+    can_complete = any(last in choice for choice in choices)
+    fresh = judge(rest, timeline, plain_leaf_matches)
+    if not any(index < last for index in fresh.matches):
+        assert fresh.contributing[-1] == can_complete
 
 
-def joking(document: Any) -> Any:
-    """Marks the cancelling leaves, so that a joker can tell them from places."""
+def mark_cancelling(document: Any) -> Any:
+    """Mark the cancelling leaves, which a wildcard does not match."""
     if is_leaf(document):
         return document
-    inner = {key: [joking(member) for member in document[key]] for key in ("seq", "all", "any") if key in document}
-    inner |= {"of": joking(document["of"])} if "of" in document else {}
-    return {**document, **inner, **({"unless": marked(document["unless"])} if "unless" in document else {})}
+    inner = {
+        key: [mark_cancelling(member) for member in document[key]] for key in ("seq", "all", "any") if key in document
+    }
+    inner |= {"of": mark_cancelling(document["of"])} if "of" in document else {}
+    return {**document, **inner, **({"unless": mark(document["unless"])} if "unless" in document else {})}
 
 
-def marked(document: Any) -> Any:
+def mark(document: Any) -> Any:
     if "any" in document and not isinstance(document, str):
-        return {"any": [marked(leaf) for leaf in document["any"]]}
+        return {"any": [mark(leaf) for leaf in document["any"]]}
     return {"cancels": True, **({"event": document} if isinstance(document, str) else document)}
 
 
-def fits_or_joker(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
-    if event[0] == "joker":
+def wildcard_or_leaf_matches(leaf: Any, event: tuple[str, int, dict[str, Any]]) -> bool:
+    if event[0] == "wildcard":
         return isinstance(leaf, str) or "cancels" not in leaf
-    return plain_fits(leaf, event)
+    return plain_leaf_matches(leaf, event)
 
 
 def length(document: Any) -> int:

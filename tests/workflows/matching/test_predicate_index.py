@@ -1,4 +1,4 @@
-"""Many workflows are sifted by what their filters compare; what is left out could not have been true."""
+"""The predicate index skips only workflows whose filter cannot be true."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.workflows.expressions.cel import Converted, compile_filter
-from app.workflows.expressions.cel_analysis import Comparison, comparisons_in
-from app.workflows.matching.rules import FEW, Rules, compile_rule
+from app.workflows.expressions.cel import CelVariables, compile_filter
+from app.workflows.expressions.cel_analysis import Comparison, find_comparisons
+from app.workflows.matching.rule import compile_rule
+from app.workflows.matching.rules import MAX_UNINDEXED, Rules
 
 COMPARISONS = [
     ("data.price > 1000", [("data.price", ">", 1000)]),
@@ -35,11 +36,11 @@ COMPARISONS = [
 @pytest.mark.parametrize(("text", "found"), COMPARISONS)
 def test_the_outermost_comparisons_are_found(text: str, found: list[tuple[str, str, Any]]) -> None:
     compile_filter(text)
-    assert comparisons_in(text) == [Comparison(*each) for each in found]
+    assert find_comparisons(text) == [Comparison(*each) for each in found]
 
 
-def _names(data: Any) -> Converted:
-    return Converted(
+def _variables(data: Any) -> CelVariables:
+    return CelVariables(
         {"event": "e", "distinct_id": "1", "phone": None, "data": data, "received_at": datetime(2026, 1, 1, tzinfo=UTC)}
     )
 
@@ -58,7 +59,7 @@ constants = st.one_of(
     st.sampled_from(["true", "false"]),
 )
 texts = st.builds(
-    lambda path, sign, constant, more: f"data.{path} {sign} {constant}{more}",
+    lambda path, operator, constant, more: f"data.{path} {operator} {constant}{more}",
     st.sampled_from(["x", "y", "z.k"]),
     st.sampled_from(["==", ">", ">=", "<", "<="]),
     constants,
@@ -72,25 +73,26 @@ datas = st.dictionaries(st.sampled_from(["x", "y", "q"]), values) | st.builds(la
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(texts, min_size=FEW + 1, max_size=40), datas)
-def test_sifting_loses_no_workflow_whose_filter_is_true(filters: list[str], data: Any) -> None:
-    names = _names(data)
-    true = {number for number, text in enumerate(filters, start=1) if compile_filter(text).holds(names)[0]}
-    asked = _rules(filters).ask(names)
-    assert true <= {rule.workflow_id.int for rule in asked.alone}
-    assert len(asked.alone) + sum(refusal.count for refusal in asked.refusals) == len(filters)
+@given(st.lists(texts, min_size=MAX_UNINDEXED + 1, max_size=40), datas)
+def test_no_workflow_whose_filter_is_true_is_skipped(filters: list[str], data: Any) -> None:
+    variables = _variables(data)
+    true = {number for number, text in enumerate(filters, start=1) if compile_filter(text).evaluate(variables)[0]}
+    candidates = _rules(filters).find_candidates(variables)
+    assert true <= {rule.workflow_id.int for rule in candidates.stateless}
+    assert len(candidates.stateless) + sum(skipped.count for skipped in candidates.skipped) == len(filters)
 
 
-def test_few_workflows_are_asked_one_by_one() -> None:
-    asked = _rules([f"data.price > {number}" for number in range(FEW)]).ask(_names({"price": -1}))
-    assert len(asked.alone) == FEW
-    assert asked.refusals == []
+def test_few_workflows_are_all_candidates() -> None:
+    rules = _rules([f"data.price > {number}" for number in range(MAX_UNINDEXED)])
+    candidates = rules.find_candidates(_variables({"price": -1}))
+    assert len(candidates.stateless) == MAX_UNINDEXED
+    assert candidates.skipped == []
 
 
-def test_the_others_are_told_together_with_the_reason() -> None:
+def test_skipped_workflows_are_counted_by_reason() -> None:
     rules = _rules([f"data.price > {number}" for number in range(100)])
-    (refusal,) = rules.ask(_names({})).refusals
-    assert (refusal.count, refusal.reason) == (100, "data.price is missing")
-    asked = rules.ask(_names({"price": 2}))
-    assert len(asked.alone) == 2
-    assert [(each.count, each.reason) for each in asked.refusals] == [(98, "filters on data.price are false")]
+    (skipped,) = rules.find_candidates(_variables({})).skipped
+    assert (skipped.count, skipped.reason) == (100, "data.price is missing")
+    candidates = rules.find_candidates(_variables({"price": 2}))
+    assert len(candidates.stateless) == 2
+    assert [(each.count, each.reason) for each in candidates.skipped] == [(98, "filters on data.price are false")]

@@ -1,0 +1,220 @@
+"""An enabled workflow, compiled: pure functions from an event and match state to a decision.
+
+A stateless rule (its pattern is one event, and every match starts a run) decides by the event alone. The others also
+take the subject's match state and return the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from app.core.durations import read_duration
+from app.core.models import Decision, Event
+from app.workflows.expressions.cel import CelVariables, Filter, compile_filter
+from app.workflows.matching import matcher
+from app.workflows.matching.describe import describe
+from app.workflows.matching.match_state import Match, MatchState
+from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
+from app.workflows.matching.pattern_parser import compile_pattern
+
+MAX_KEY_LENGTH = 255
+ALWAYS, ONCE = "always", "once"
+DISTINCT_ID = "distinct_id"
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """An event as the matcher and its filters read it."""
+
+    id: str
+    event: str
+    received_at: datetime
+    variables: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """What an event did: the new match state, the matches that start a run, the matcher's own result, and whether this
+    event starts a run (a deadline before it may have started one as well)."""
+
+    state: MatchState
+    matches: tuple[Match, ...]
+    result: matcher.Advanced
+    started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One enabled workflow: its pattern, the `key` that names the subject, how soon it may start `again`, and how often
+    it had been enabled or disabled (`enablement`)."""
+
+    workflow_id: UUID
+    workflow: str
+    version: int
+    pattern: Pattern
+    filter: Filter | None
+    key: str
+    again: timedelta | str
+    enablement: int
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the event alone decides: the pattern is one event, and every match starts a run."""
+        return isinstance(self.pattern.root, Leaf) and self.pattern.trailing_none is None and self.again == ALWAYS
+
+    def decide(self, variables: CelVariables) -> Decision:
+        """The decision of a stateless rule about an event whose name matches."""
+        matched, reason = True, "matched"
+        if self.filter is not None:
+            matched, failure = self.filter.evaluate(variables)
+            reason = "matched" if matched else failure or "the filter is false"
+        return self._decision(started=matched, contributing=matched, reason=reason)
+
+    def find_subject(self, variables: Mapping[str, Any]) -> str | None:
+        """The subject whose match state an event advances; None when the event lacks the key."""
+        return find_subject(self.key, variables)
+
+    def decide_without_subject(self) -> Decision:
+        """The decision about an event that lacks the key."""
+        return self._decision(
+            started=False,
+            contributing=False,
+            reason=f"{self.key} is the key, and is not a text or number of up to {MAX_KEY_LENGTH} characters",
+        )
+
+    def advance(self, before: MatchState, event: EventView) -> RuleResult:
+        """Advance a subject's match state by an event. A deadline before the event expires first."""
+        state, matches = self.expire(before, event.received_at - timedelta(microseconds=1))
+        result = matcher.advance(self.pattern, dict(state.progress or {}), event)
+        last = state.last_started_at
+        started = result.matched and self.may_start(last, event.received_at)
+        if started:
+            last = event.received_at
+            matches = (*matches, Match(tuple(map(UUID, result.used)), event.received_at))
+        return RuleResult(MatchState(self.enablement, result.progress, result.deadline, last), matches, result, started)
+
+    def expire(self, before: MatchState, at: datetime) -> tuple[MatchState, tuple[Match, ...]]:
+        """Expire a deadline that was reached by `at`: the new match state, and the match if it may start a run."""
+        if before.enablement != self.enablement:
+            return MatchState(self.enablement, {}, None, before.last_started_at), ()
+        progress = dict(before.progress or {})
+        deadline = matcher.next_deadline(progress)
+        if deadline is None or deadline > at:
+            return before, ()
+        expired = matcher.expire(progress, deadline)
+        if not expired.matched or not self.may_start(before.last_started_at, deadline):
+            return MatchState(self.enablement, expired.progress, None, before.last_started_at), ()
+        match = Match(tuple(map(UUID, expired.used)), deadline, by_deadline=True)
+        return MatchState(self.enablement, expired.progress, None, deadline), (match,)
+
+    def may_start(self, last: datetime | None, at: datetime) -> bool:
+        """Whether `again` allows a subject that started a run at `last` (None: never) to start another one at `at`."""
+        if last is None or self.again == ALWAYS:
+            return True
+        return isinstance(self.again, timedelta) and at - last >= self.again
+
+    def explain(self, before: MatchState, event: EventView, result: RuleResult) -> Decision:
+        """The decision that goes with the result of `advance`."""
+        advanced = result.result
+        if result.started:
+            reason = "matched"
+        elif advanced.matched:
+            again = self.again if isinstance(self.again, str) else f"at most once in {self.again}"
+            reason = f"suppressed: again ({again})"
+        else:
+            reason = self._explain_progress(before, event, advanced)
+        return self._decision(result.started, advanced.contributing, reason)
+
+    def _explain_progress(self, before: MatchState, event: EventView, advanced: matcher.Advanced) -> str:
+        if advanced.failures and not advanced.contributing:
+            return "; ".join(f"{path}: {reason}" for path, reason in advanced.failures)
+        description = describe(self.pattern, advanced.progress, event.received_at)
+        if advanced.contributing:
+            return description
+        if before.deadline is not None and advanced.deadline is None:
+            return f"disarmed by {event.event}"
+        if before.progress and before.progress != advanced.progress and self._may_cancel(event.event):
+            return f"dropped by {event.event}; {description}"
+        return f"not expected now; {description}"
+
+    def _may_cancel(self, name: str) -> bool:
+        """Whether events of this name may cancel partial matches (`unless`)."""
+        kinds = cancelling_kinds(self.pattern.root)
+        return any(test.kind in kinds and test.name in (name, ANY_NAME) for test in self.pattern.tests)
+
+    def _decision(self, started: bool, contributing: bool, reason: str) -> Decision:
+        return Decision(
+            self.workflow_id, self.workflow, self.version, started=started, contributing=contributing, reason=reason
+        )
+
+
+def compile_rule(
+    workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any], enablement: int = 0
+) -> Rule:
+    """Compile a valid document. Raises PatternError or FilterError."""
+    on, again = document["on"], document.get("again", ALWAYS)
+    where = on.get("where") if isinstance(on, Mapping) else None
+    return Rule(
+        workflow_id=workflow_id,
+        workflow=workflow,
+        version=version,
+        pattern=compile_pattern(on, compile_test),
+        filter=None if where is None else compile_filter(where),
+        key=document.get("key", DISTINCT_ID),
+        again=again if again in (ALWAYS, ONCE) else read_duration(again),
+        enablement=enablement,
+    )
+
+
+def compile_test(text: str) -> Callable[[EventView], bool]:
+    """A filter as the matcher calls it: raises FilterFailed when it cannot be evaluated. Raises FilterError."""
+    compiled = compile_filter(text)
+
+    def passes(event: EventView) -> bool:
+        is_true, failure = compiled.evaluate(event.variables)
+        if failure is not None:
+            raise FilterFailed(failure)
+        return is_true
+
+    return passes
+
+
+def leaf_matches(leaf: Any, event: Event) -> bool:
+    """Whether an event matches a valid leaf (of `wait_for` or `exit_on`)."""
+    name, where = (leaf, None) if isinstance(leaf, str) else (leaf["event"], leaf.get("where"))
+    if name not in (ANY_NAME, event.event):
+        return False
+    return where is None or compile_filter(where).evaluate(event_variables(event))[0]
+
+
+def view_event(event: Event) -> EventView:
+    """An event as rules take it."""
+    return EventView(str(event.id), event.event, event.received_at, event_variables(event))
+
+
+def event_variables(event: Event) -> CelVariables:
+    """The CEL variables that filters read of an event."""
+    return CelVariables(
+        {
+            "event": event.event,
+            "distinct_id": event.distinct_id,
+            "phone": event.phone,
+            "data": event.data,
+            "received_at": event.received_at,
+        }
+    )
+
+
+def find_subject(key: str, variables: Mapping[str, Any]) -> str | None:
+    """The subject of an event by a workflow's key; None when the event lacks the key."""
+    value: Any = variables
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
+        return None
+    return str(value) if len(str(value)) <= MAX_KEY_LENGTH else None
