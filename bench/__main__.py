@@ -1,5 +1,5 @@
 """Runs the benchmarks: `python -m bench [NAME,…]`, or `make bench ONLY=single,batch`. Prints one table, writes
-results/latest.json. Ends with 1 when a target was missed or an answer was wrong, with 2 for an unknown name."""
+results/latest.json. Exit status: 1 if a target was missed or a response was wrong, 2 for an unknown name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _PACKAGES = (
 
 
 def main(wanted: list[str]) -> int:
-    """Run the wanted benchmarks (all without any) one after the other."""
+    """Run the given benchmarks, or all, one after the other."""
     unknown = [name for name in wanted if name not in BENCHMARKS]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -79,12 +79,12 @@ def main(wanted: list[str]) -> int:
 
 
 def _run(name: str) -> list[Row]:
-    """One benchmark; what breaks it does not take the others away."""
+    """Run one benchmark. One that raises does not stop the others."""
     try:
         return BENCHMARKS[name]()
-    except Exception as trouble:
+    except Exception as exc:
         traceback.print_exc()
-        return [broken(name, trouble)]
+        return [broken(name, exc)]
 
 
 def _write(rows: list[Row], steal: float) -> None:
@@ -98,18 +98,18 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python, the packages, and the programs from outside."""
+    """Versions of Python, the packages and the external programs."""
     found = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
     for program, option in (("redis-server", "--version"), ("nginx", "-v"), ("wrk", "-v")):
-        place = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-        if place is not None:
-            said = subprocess.run([place, option], capture_output=True, text=True, check=False)
-            number = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+        binary = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+        if binary is not None:
+            output = subprocess.run([binary, option], capture_output=True, text=True, check=False)
+            number = re.search(r"\d+(\.\d+)+", output.stdout + output.stderr)
             found[program] = number[0] if number else "?"
     return found
 
 
 if __name__ == "__main__":
-    # Ended from outside it tidies up as after Ctrl-C.
+    # SIGTERM cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main([name for part in sys.argv[1:] for name in part.split(",") if name]))

@@ -28,7 +28,7 @@ from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
 from app.services import inspection, workflows
 from app.services.context import AppContext
-from bench.measuring import Side, by_turns, median, write_script
+from bench.measuring import Side, alternate, median, write_script
 from bench.rows import Row, at_most
 from bench.servers import Ground, ground, ours
 from bench.single import PATH, WORKFLOWS, add_workflows, compared, disagreements, provide, varied, warm
@@ -39,7 +39,7 @@ ALL_WORKFLOWS = 10_000
 PROGRESS = 100_000
 RUNS = 100_000
 DAYS = 60
-MOST_MS = 20.0
+MAX_MS = 20.0
 LOOK_UPS = 200
 NAMES = ("product_view", "add_to_cart", "checkout_started", "order_placed", "order_shipped", "message_read", "login")
 
@@ -64,11 +64,13 @@ def grown() -> list[Row]:
         url, pid = stack.enter_context(ours(large))
         after = Side(url + PATH, script, {"web": [pid], **large.processes})
         warm(after, headers)
-        turns = by_turns(before, after, times=2)
-        wrong = disagreements(before, small, few) + disagreements(after, large, account, before=here)
+        turns = alternate(before, after, times=2)
+        failures = disagreements(before, small, few) + disagreements(after, large, account, before=here)
         size = large.ask("SELECT pg_database_size(current_database())") // 2**20
-        told = {"events": f"{count:,}", "loaded in s": round(took), "MiB on disk": f"{size:,}"}
-        found = compared("grown", turns, target=0.90, against="ours on an empty database", wrong=wrong, more=told)
+        details = {"events": f"{count:,}", "loaded in s": round(took), "MiB on disk": f"{size:,}"}
+        found = compared(
+            "grown", turns, target=0.90, against="ours on an empty database", failures=failures, more=details
+        )
         return [found, *_look_ups(large, account)]
 
 
@@ -76,10 +78,10 @@ def _grow(base: Ground, account: int, count: int) -> None:
     """Events of the last 60 days, evenly; then workflows, progress and runs. As a deployer's database after two months:
     analysed and vacuumed, its index on subjects made after the load because that takes a tenth of the time."""
     context = AppContext(base.settings)
-    moment = now()
+    timestamp = now()
     with context.database.transaction() as connection:
         for days in (DAYS, DAYS // 2):
-            ensure_partitions(connection, moment - timedelta(days=days))
+            ensure_partitions(connection, timestamp - timedelta(days=days))
     patterns: list[tuple[str, Any]] = [(f"other-{n}", f"other_{n}") for n in range(ALL_WORKFLOWS - WORKFLOWS - 100)]
     patterns += [(f"twice-{n}", {"times": 2, "of": f"twice_{n}", "within": "90d"}) for n in range(100)]
     add_workflows(context, account, patterns)
@@ -87,7 +89,7 @@ def _grow(base: Ground, account: int, count: int) -> None:
     # Two connections, each with its half of the time, so that both write at the end of an index.
     halves = [(0, count // 2), (count // 2, count)]
     with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda half: _load_events(base, account, moment, count, *half), halves))
+        list(threads.map(lambda half: _load_events(base, account, timestamp, count, *half), halves))
     if base.stored(account) != count:
         raise ValueError(f"{base.stored(account):,} events were loaded instead of {count:,}")
     _execute(
@@ -124,8 +126,8 @@ FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n,
 """
 
 
-def _load_events(base: Ground, account: int, moment: datetime, count: int, first: int, last: int) -> None:
-    start = int((moment - timedelta(days=DAYS)).timestamp() * 1e6)
+def _load_events(base: Ground, account: int, timestamp: datetime, count: int, first: int, last: int) -> None:
+    start = int((timestamp - timedelta(days=DAYS)).timestamp() * 1e6)
     with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
         cursor.execute(
             _EVENTS,
@@ -150,8 +152,8 @@ def _load_progress(base: Ground, context: AppContext, account: int) -> None:
     snapshot = accounts.find_by_id(account)
     assert snapshot is not None
     for number in range(100):
-        moment = context.clock()
-        event = Event(uuid7(moment), account, f"twice_{number}", "first", None, {}, "{}", None, moment)
+        timestamp = context.clock()
+        event = Event(uuid7(timestamp), account, f"twice_{number}", "first", None, {}, "{}", None, timestamp)
         acceptor.accept(snapshot, lambda current, event=event: event)
     _execute(
         base,
@@ -182,7 +184,7 @@ def _load_runs(base: Ground, account: int) -> None:
 def _look_ups(base: Ground, account: int) -> Iterator[Row]:
     """Rows of what people look up through the functions behind the commands, each with other values each time."""
     context = AppContext(base.settings)
-    chance = random.Random(1)
+    rng = random.Random(1)
     with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT id FROM events TABLESAMPLE SYSTEM (0.1) WHERE account_id = %s LIMIT 5000", (account,))
         ids = [row[0] for row in cursor]
@@ -193,7 +195,7 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
     connection.close()
 
     def any_day() -> datetime:
-        return now() - timedelta(days=chance.uniform(0, DAYS))
+        return now() - timedelta(days=rng.uniform(0, DAYS))
 
     def events(**wanted: Any) -> Callable[[], object]:
         return lambda: inspection.latest_events(
@@ -205,19 +207,19 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
             context, account, RunsWanted(**{name: make() for name, make in wanted.items()}), 20
         )
 
-    subject = lambda: str(chance.randrange(SUBJECTS))  # noqa: E731
+    subject = lambda: str(rng.randrange(SUBJECTS))  # noqa: E731
     look_ups: dict[str, Callable[[], object]] = {
-        "event": lambda: inspection.event_story(context, account, UUID(chance.choice(ids))),
+        "event": lambda: inspection.event_story(context, account, UUID(rng.choice(ids))),
         "events": events(),
         "events-of-subject": events(subject=subject),
-        "events-of-name": events(event=lambda: chance.choice(NAMES)),
+        "events-of-name": events(event=lambda: rng.choice(NAMES)),
         "events-of-rare-name": events(event=lambda: "nobody_sent_this"),
         "events-until": events(until=any_day),
-        "run": lambda: inspection.run_story(context, account, UUID(chance.choice(run_rows)[0])),
+        "run": lambda: inspection.run_story(context, account, UUID(rng.choice(run_rows)[0])),
         "runs": some_runs(),
         "runs-failed": some_runs(failed=lambda: True),
-        "runs-of-subject": some_runs(subject=lambda: chance.choice(run_rows)[1]),
-        "runs-of-workflow": some_runs(workflow=lambda: f"other-{chance.randrange(9_000)}"),
+        "runs-of-subject": some_runs(subject=lambda: rng.choice(run_rows)[1]),
+        "runs-of-workflow": some_runs(workflow=lambda: f"other-{rng.randrange(9_000)}"),
         "workflows": lambda: workflows.list_workflows(context, account, limit=100),
         "history": lambda: inspection.latest_received(context, account, 10),
     }
@@ -234,4 +236,4 @@ def _time(name: str, look_up: Callable[[], object]) -> Row:
         start = time.monotonic()
         look_up()
         taken.append((time.monotonic() - start) * 1000)
-    return at_most(name, median(taken), MOST_MS, unit=f"ms in the median of {len(taken)}", slowest=round(max(taken), 1))
+    return at_most(name, median(taken), MAX_MS, unit=f"ms in the median of {len(taken)}", slowest=round(max(taken), 1))

@@ -1,7 +1,7 @@
-"""One destination hangs for its whole time-out with 500 runs queued for it: how late are the runs for another one?
+"""One target hangs until its time-out, with 500 runs queued for it: how late are the runs for another target?
 
-The same stream of runs with and without the 500, by one worker, in turns. The worker is stopped while they are queued, so
-that all of them are there when the stream begins; the two destinations belong to one account, which is the worst case.
+The same stream of runs with and without the 500, by one worker, alternately. The worker is stopped while they are queued, so that
+all of them are due when the stream begins. Both targets belong to one account, which is the worst case.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ TIMEOUT = "15s"
 RATE = 20
 SECONDS = 25
 TRIES = 3
-MOST_DELAY = 100
+MAX_DELAY = 100
 
 
 def hanging() -> list[Row]:
-    """The median delay with the hanging destination may be at most 100 ms more than without."""
+    """The median delay with the hanging target may be at most 100 ms more than without."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
         fast, slow = Listener(), stack.enter_context(_silent())
         send = _Sender(base, f"http://127.0.0.1:{fast.server_port}/", f"http://127.0.0.1:{slow}/")
-        # Circuits and places are in the worker's memory: each try has a worker of its own.
+        # Circuits and permits are in the worker's memory: each try has its own worker.
         tries = []
         for _ in range(TRIES):
             for queued in (0, QUEUED):
@@ -49,16 +49,16 @@ def hanging() -> list[Row]:
         stored, started = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs")
     without, beside = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
     with_them, alone = median(map(median, beside)), median(map(median, without))
-    wrong = [f"{missing} calls of the stream did not arrive"] if (missing := _missing(tries)) else []
+    failures = [f"{missing} calls of the stream did not arrive"] if (missing := _missing(tries)) else []
     if not stored == started == send.count:
-        wrong.append(f"{send.count:,} answers were 200, but {stored:,} events and {started:,} runs are stored")
+        failures.append(f"{send.count:,} answers were 200, but {stored:,} events and {started:,} runs are stored")
     return [
         at_most(
             "hanging",
             max(0.0, with_them - alone),
-            MOST_DELAY,
-            unit=f"ms later in the median beside {QUEUED} runs for a destination that hangs",
-            wrong=wrong,
+            MAX_DELAY,
+            unit=f"ms later in the median beside {QUEUED} runs for a target that hangs",
+            failures=failures,
             **{"with them ms": round(with_them, 1), "alone ms": round(alone, 1)},
             **{
                 "p99 with them ms": round(median(map(p99, beside)), 1),
@@ -73,7 +73,7 @@ def _missing(tries: list[tuple[int, list[float]]]) -> int:
 
 
 class _Sender:
-    """An account with a workflow for each destination, and events for them; each try has names of its own."""
+    """An account with a workflow for each target, and events for them; each try has names of its own."""
 
     def __init__(self, base: Ground, fast: str, slow: str) -> None:
         app = create_app(base.settings)
@@ -108,10 +108,12 @@ def _delays(send: _Sender, fast: Listener, worker: Program, queued: int) -> list
     began, answered = time.monotonic(), {}
     for number in range(RATE * SECONDS):
         time.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        subject, moment = send.post("fast")
-        answered[subject] = moment
+        subject, timestamp = send.post("fast")
+        answered[subject] = timestamp
     time.sleep(2)
-    late = [(fast.arrived[subject] - moment) * 1000 for subject, moment in answered.items() if subject in fast.arrived]
+    late = [
+        (fast.arrived[subject] - timestamp) * 1000 for subject, timestamp in answered.items() if subject in fast.arrived
+    ]
     print(
         f"    {queued} queued: median {median(late):.1f} ms, 99 % {p99(late):.1f} ms, last {max(late):.1f} ms",
         file=sys.stderr,

@@ -1,7 +1,7 @@
-"""How things are measured here: load by wrk, CPU time over all processes, and tries on a busy machine thrown away.
+"""Measurement: load by wrk, CPU time over all processes, alternating tries.
 
-Hypervisors steal time and machines are noisy: reference and candidate alternate, a try with more than 10 % steal is repeated,
-medians are quoted, and what is compared is CPU time per request over all processes, exited children included.
+Machines are noisy and hypervisors steal time: reference and candidate alternate, a try with more than 10 % steal is repeated,
+medians are reported, and the comparison is by CPU time per request over all processes, ended children included.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Protocol, TypeVar
 
 import psutil
 
-MOST_STEAL = 0.10
-MOST_REPEATS = 10
+MAX_STEAL = 0.10
+MAX_REPEATS = 10
 CONNECTIONS = 16
-# For so long wrk asks nothing more but listens on: each request that was sent is answered, and counted.
+# Seconds at the end of a try in which wrk sends nothing but still counts responses.
 QUIET = 2.0
 
 
@@ -40,7 +40,7 @@ def duration() -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What one try of one side gave: requests answered, answers that were no 2xx, seconds of asking, CPU seconds by part
+    """The result of one try of one side: responses, responses that were not 2xx, seconds of load, CPU seconds by part
     (web, postgres, redis), latencies (ms)."""
 
     requests: int
@@ -52,21 +52,21 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
     @property
     def cpu_per_request(self) -> float:
-        """Microseconds of CPU a request, over all processes."""
+        """Microseconds of CPU per request, over all processes."""
         return sum(self.cpu.values()) / max(1, self.requests) * 1e6
 
     def share(self, part: str) -> float:
-        """Microseconds of CPU a request of one part."""
+        """Microseconds of CPU per request of one part."""
         return self.cpu[part] / max(1, self.requests) * 1e6
 
 
 def cpu_seconds(roots: Iterable[int]) -> float:
-    """CPU time of these processes and all that came from them, those that have ended included."""
+    """CPU time of these processes and their children, ended ones included."""
     total = 0.0
     for root in roots:
         for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
@@ -75,7 +75,7 @@ def cpu_seconds(roots: Iterable[int]) -> float:
             except psutil.NoSuchProcess:
                 continue
             total += times.user + times.system
-            # The time of ended children is kept by the one who waited for them.
+            # Ended children count for the process that waited for them.
             total += times.children_user + times.children_system
     return total
 
@@ -102,11 +102,11 @@ def find_wrk() -> str:
     return found
 
 
-# What every script of wrk begins with: after SECONDS it stops asking, so that nothing is on its way when wrk ends.
+# Every wrk script begins with this: it stops sending after SECONDS, so that no request is open when wrk ends.
 _STOPPING = """
 local ffi = require("ffi")
-ffi.cdef[[ typedef struct { long seconds; long nanoseconds; } moment; int clock_gettime(int, moment *); ]]
-local read = ffi.new("moment")
+ffi.cdef[[ typedef struct { long seconds; long nanoseconds; } instant; int clock_gettime(int, instant *); ]]
+local read = ffi.new("instant")
 local function now()
   ffi.C.clock_gettime(1, read)
   return tonumber(read.seconds) + tonumber(read.nanoseconds) / 1e9
@@ -128,7 +128,7 @@ def write_script(file: Path, headers: Mapping[str, str], body: str) -> Path:
 
 
 class Measured(Protocol):
-    """Something that is measured by turns with others."""
+    """Something that is measured alternately with others."""
 
     def load(self, seconds: float) -> Load:
         """One try."""
@@ -138,7 +138,7 @@ class Measured(Protocol):
 class Side:
     """A server under wrk's load: its URL, wrk's script, and the processes whose CPU time counts, by part.
 
-    `answered` and `errors` count over all tries, also those that are not used: the table has to agree with them.
+    `answered` and `errors` count over all tries, also unused ones: the table has to have as many rows.
     """
 
     url: str
@@ -151,12 +151,12 @@ class Side:
     def load(self, seconds: float) -> Load:
         """Post for a while."""
         before = {part: cpu_seconds(processes) for part, processes in self.processes.items()}
-        said = self._wrk(seconds)
+        output = self._wrk(seconds)
         cpu = {part: cpu_seconds(processes) - before[part] for part, processes in self.processes.items()}
-        requests, errors = read_wrk(said)
+        requests, errors = read_wrk(output)
         self.answered += requests - errors
         self.errors += errors
-        return Load(requests, errors, seconds, cpu, latency(said, "50%"), latency(said, "99%"))
+        return Load(requests, errors, seconds, cpu, latency(output, "50%"), latency(output, "99%"))
 
     def _wrk(self, seconds: float) -> str:
         lasts = f"-d{math.ceil(seconds + QUIET)}s"
@@ -167,18 +167,18 @@ class Side:
         ).stdout
 
 
-def read_wrk(said: str) -> tuple[int, int]:
-    """How many answers wrk got, and how many requests went wrong."""
-    requests = int(re.search(r"^\s*(\d+) requests in", said, re.MULTILINE)[1])  # type: ignore[index]
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
+def read_wrk(output: str) -> tuple[int, int]:
+    """How many responses wrk counted, and how many requests failed."""
+    requests = int(re.search(r"^\s*(\d+) requests in", output, re.MULTILINE)[1])  # type: ignore[index]
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     errors = int(refused[1]) if refused else 0
     return requests, errors + (sum(map(int, broken.groups())) if broken else 0)
 
 
-def latency(said: str, which: str) -> float:
-    """A percentile of wrk's, in milliseconds."""
-    match = re.search(rf"^\s*{which}\s+([\d.]+)(us|ms|s|m)$", said, re.MULTILINE)
+def latency(output: str, which: str) -> float:
+    """A latency percentile of wrk, in milliseconds."""
+    match = re.search(rf"^\s*{which}\s+([\d.]+)(us|ms|s|m)$", output, re.MULTILINE)
     if match is None:
         return float("nan")
     return float(match[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}[match[2]]
@@ -188,21 +188,21 @@ T = TypeVar("T")
 
 
 def without_steal(measure: Callable[[], T]) -> T:
-    """One try that the hypervisor left alone; after ten it takes what it gets and says so."""
-    for _ in range(MOST_REPEATS):
+    """One try with at most 10 % steal; after ten tries the last one is used, with a warning."""
+    for _ in range(MAX_REPEATS):
         before = cpu_ticks()
         result = measure()
         steal = steal_share(before, cpu_ticks())
-        if steal <= MOST_STEAL:
+        if steal <= MAX_STEAL:
             return result
         print(f"    (repeated: {steal:.0%} of the time was stolen)", file=sys.stderr)
-    print("    (taken although time was stolen: the machine is too busy)", file=sys.stderr)
+    print("    (used although time was stolen: the machine is too busy)", file=sys.stderr)
     return result
 
 
-def by_turns(*sides: Measured, times: int = 1) -> list[tuple[Load, ...]]:
-    """A, B, C, A, B, C …: what each gave in each turn, after a short uncounted try of each. `times` as many turns as usual,
-    where a small difference has to be told from noise."""
+def alternate(*sides: Measured, times: int = 1) -> list[tuple[Load, ...]]:
+    """Measure A, B, C, A, B, C …, after a short uncounted try of each. `times` multiplies the number of rounds, for small
+    differences."""
     for side in sides:
         side.load(min(2.0, duration()))
     return [tuple(without_steal(partial(side.load, duration())) for side in sides) for _ in range(times * tries())]

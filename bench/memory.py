@@ -14,9 +14,9 @@ from bench.servers import ground, ours
 from bench.single import PATH, disagreements, provide, varied
 
 REQUESTS = 1_000_000
-MOST_MIB = 90
+MAX_MIB = 90
 # Over the last half; what an allocator wanders by.
-MOST_GROWTH_MIB = 3.0
+MAX_GROWTH_MIB = 3.0
 PIECE_SECONDS = 10
 
 
@@ -32,18 +32,26 @@ def memory() -> list[Row]:
         half: list[float] = []
         while side.answered < wanted and not side.errors:
             side.load(PIECE_SECONDS)
-            print(f"    {side.answered:,} requests: {_told(_unique(pid))}", file=sys.stderr)
+            print(f"    {side.answered:,} requests: {_formatted(_unique(pid))}", file=sys.stderr)
             if not half and side.answered >= wanted / 2:
                 half = _unique(pid)
         end = _unique(pid)
-        wrong = disagreements(side, base, account)
+        failures = disagreements(side, base, account)
     growth = max((late - early for early, late in zip(half, end, strict=True)), default=0.0)
     if len(half) != len(end):
-        wrong.append("a web process was replaced on the way")
+        failures.append("a web process was replaced on the way")
     unit = f"MiB of a web process alone after {side.answered:,} requests"
     return [
-        at_most("memory", max(end), MOST_MIB, unit=unit, wrong=wrong, processes=_told(end), at_half=_told(half)),
-        at_most("memory-growth", max(0.0, growth), MOST_GROWTH_MIB, unit="MiB over the last half of them"),
+        at_most(
+            "memory",
+            max(end),
+            MAX_MIB,
+            unit=unit,
+            failures=failures,
+            processes=_formatted(end),
+            at_half=_formatted(half),
+        ),
+        at_most("memory-growth", max(0.0, growth), MAX_GROWTH_MIB, unit="MiB over the last half of them"),
     ]
 
 
@@ -53,5 +61,5 @@ def _unique(pid: int) -> list[float]:
     return [process.memory_full_info().uss / 2**20 for process in found]
 
 
-def _told(sizes: list[float]) -> str:
+def _formatted(sizes: list[float]) -> str:
     return " and ".join(f"{size:.1f}" for size in sizes) + " MiB"

@@ -34,8 +34,8 @@ RUNS = 3_000
 WAITING = 100_000
 EVENTS = 1_500
 RATE = 100
-MOST_P50, MOST_P99 = 50, 250
-MOST_GROWN = 20
+MAX_P50, MAX_P99 = 50, 250
+MAX_GROWN = 20
 
 
 class Listener(ThreadingHTTPServer):
@@ -88,9 +88,9 @@ def _start_runs(context: AppContext, account: int, count: int) -> None:
     snapshot = accounts.find_by_id(account)
     assert snapshot is not None
     for number in range(count):
-        moment = context.clock()
+        timestamp = context.clock()
         data: dict[str, Any] = {}
-        event = Event(uuid7(moment), account, "product_view", str(number), None, data, "{}", None, moment)
+        event = Event(uuid7(timestamp), account, "product_view", str(number), None, data, "{}", None, timestamp)
         acceptor.accept(snapshot, lambda current, event=event: event)
 
 
@@ -136,7 +136,7 @@ def runs() -> list[Row]:
         for name, step in (("runs", {"log": "hello"}), ("runs-http", http)):
             rate = median(_rate(base, context, worker, step) for _ in range(3))
             unit = f"runs/s of one worker, one {next(iter(step))} step each"
-            found.append(row(name, ours=rate, unit=unit, wrong=_unequal(base, context)))
+            found.append(row(name, ours=rate, unit=unit, failures=_unequal(base, context)))
         context.database.close()
     return found
 
@@ -148,7 +148,7 @@ def _unequal(base: Ground, context: AppContext, waiting: int = 0) -> list[str]:
 
 
 def first_call() -> list[Row]:
-    """From the moment at which an event is due to the arrival of the first call, at 100 events a second (open loop)."""
+    """From the time at which an event is due to the arrival of the first call, at 100 events per second (open loop)."""
     with ExitStack() as stack:
         base = stack.enter_context(ground())
         listener = Listener()
@@ -165,13 +165,13 @@ def first_call() -> list[Row]:
         time.sleep(2)
         stored = base.stored(account)
     late = [(listener.arrived[str(n)] - due) * 1000 for n, due in sent.due.items() if str(n) in listener.arrived]
-    wrong = sent.complaints(stored)
+    failures = sent.failures(stored)
     if len(late) != EVENTS:
-        wrong.append(f"{len(late):,} calls arrived for {EVENTS:,} events")
+        failures.append(f"{len(late):,} calls arrived for {EVENTS:,} events")
     unit = f"ms from an event to the arrival of its run's first call, {RATE} events/s, "
     return [
-        at_most("first-call", median(late), MOST_P50, unit=unit + "in the median", wrong=wrong),
-        at_most("first-call-p99", p99(late), MOST_P99, unit=unit + "99 % within", slowest=round(max(late), 1)),
+        at_most("first-call", median(late), MAX_P50, unit=unit + "in the median", failures=failures),
+        at_most("first-call-p99", p99(late), MAX_P99, unit=unit + "99 % within", slowest=round(max(late), 1)),
     ]
 
 
@@ -188,7 +188,7 @@ def waiting() -> list[Row]:
         after = median(_rate(base, context, process, {"log": "hello"}) for _ in range(3))
         grown = (process.memory_info().rss - memory) / 2**20
         # All that wait came from one event.
-        wrong = _unequal(base, context, waiting=1)
+        failures = _unequal(base, context, waiting=1)
         context.database.close()
     against = "the same with none waiting"
     unit = "runs/s of one worker, 100,000 others waiting"
@@ -201,9 +201,9 @@ def waiting() -> list[Row]:
             against=against,
             ratio=after / before,
             target=0.9,
-            wrong=wrong,
+            failures=failures,
         ),
-        at_most("waiting-memory", max(0.0, grown), MOST_GROWN, unit="MiB that the worker grew by"),
+        at_most("waiting-memory", max(0.0, grown), MAX_GROWN, unit="MiB that the worker grew by"),
     ]
 
 

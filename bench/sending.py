@@ -1,7 +1,7 @@
-"""An open loop: requests leave when they are due, whether or not earlier ones were answered, and lateness counts from then.
+"""An open loop: each request is sent when it is due, whether or not earlier ones were answered; latency counts from then.
 
-wrk waits for each answer before it asks again, so that a server that stands still for a second is asked nothing meanwhile;
-senders out there do not wait.
+wrk waits for each response before it sends again, so a server that stops for a second receives nothing in the meantime. Real
+senders do not wait.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Sent:
     late: dict[int, float] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
-    def complaints(self, stored: int) -> list[str]:
-        """Sentences about errors, and about events in the table that are not as many as the answers."""
+    def failures(self, stored: int) -> list[str]:
+        """Messages about errors, and about a number of stored events that differs from the responses."""
         found = []
         if self.refused:
-            found.append(f"{len(self.refused)} requests went wrong: {', '.join(sorted(set(self.refused)))}")
+            found.append(f"{len(self.refused)} requests failed: {', '.join(sorted(set(self.refused)))}")
         if stored != len(self.late):
             found.append(f"{len(self.late):,} answers were 2xx, but {stored:,} events are stored")
         return found
@@ -60,8 +60,8 @@ async def _post(port: int, request: bytes, number: int, idle: list[_Connection],
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = head.split("content-length:", 1)[1].split("\r\n", 1)[0]
         await reader.readexactly(int(length))
-    except (OSError, EOFError, IndexError) as trouble:
-        sent.refused.append(type(trouble).__name__)
+    except (OSError, EOFError, IndexError) as exc:
+        sent.refused.append(type(exc).__name__)
         return
     status = head.split(" ", 2)[1]
     if status.startswith("2"):

@@ -96,13 +96,13 @@ def _redis(folder: Path) -> tuple[Program, str]:
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("The benchmarks need Redis: `apt install redis-server`.")
-    place = folder / "redis.sock"
+    binary = folder / "redis.sock"
     command = [
         program,
         "--port",
         "0",
         "--unixsocket",
-        str(place),
+        str(binary),
         "--save",
         "",
         "--appendonly",
@@ -111,8 +111,8 @@ def _redis(folder: Path) -> tuple[Program, str]:
         str(folder),
     ]
     redis = spawn(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL)
-    _until(place.exists, "Redis")
-    return redis, f"unix://{place}"
+    _until(binary.exists, "Redis")
+    return redis, f"unix://{binary}"
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def _until(happened: object, what: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: what counts as reached, what is told, and how wrk's words are read. Measures nothing."""
+"""The arithmetic of the benchmarks: when a target is reached, what a table shows, how wrk's output is read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ WRK = """
      99%    1.02s
   4475 requests in 3.00s, 673.00KB read
 """
-TROUBLE = WRK + "  Socket errors: connect 1, read 2, write 0, timeout 4\n  Non-2xx or 3xx responses: 5\n"
+WITH_ERRORS = WRK + "  Socket errors: connect 1, read 2, write 0, timeout 4\n  Non-2xx or 3xx responses: 5\n"
 
 
 def test_wrk_s_words_are_read() -> None:
     assert read_wrk(WRK) == (4475, 0)
-    assert read_wrk(TROUBLE) == (4475, 12)
+    assert read_wrk(WITH_ERRORS) == (4475, 12)
     assert (latency(WRK, "50%"), latency(WRK, "99%")) == (4.93, 1020.0)
 
 
@@ -34,7 +34,7 @@ def test_steal_is_a_share_of_all_time() -> None:
     assert steal_share([0] * 8, [0] * 8) == 0
 
 
-def test_a_load_tells_its_cost_a_request_by_part() -> None:
+def test_a_load_has_a_cost_per_request_by_part() -> None:
     one = Load(requests=1_000, errors=0, seconds=2.0, cpu={"web": 0.3, "postgres": 0.1})
     assert (one.rate, round(one.cpu_per_request), round(one.share("web"))) == (500, 400, 300)
     assert p99(range(1, 201)) == 199
@@ -48,20 +48,20 @@ def test_a_row_is_ok_from_its_target_on() -> None:
     assert not at_most("latency", 5.1, 5.0, unit="ms")["ok"]
 
 
-def test_a_wrong_answer_makes_any_row_fail() -> None:
-    assert not row("single", ours=1, reference=9, ratio=9.0, target=0.6, unit="µs", wrong=["2 errors"])["ok"]
+def test_a_failure_makes_any_row_fail() -> None:
+    assert not row("single", ours=1, reference=9, ratio=9.0, target=0.6, unit="µs", failures=["2 errors"])["ok"]
     assert not broken("batch", ValueError("gone"))["ok"]
 
 
-def test_the_table_tells_targets_and_what_went_wrong() -> None:
-    told = table([row("runs", ours=500, unit="runs/s"), broken("batch", ValueError("gone"))])
-    assert "none  yes" in told
-    assert "WRONG: it broke off: ValueError: gone" in told
+def test_the_table_shows_targets_and_failures() -> None:
+    text = table([row("runs", ours=500, unit="runs/s"), broken("batch", ValueError("gone"))])
+    assert "none  yes" in text
+    assert "FAILED: it raised ValueError: gone" in text
 
 
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place for the results, and two benchmarks that measure nothing."""
+    """A file for the results, and two benchmarks that measure nothing."""
 
     def gone() -> list[Row]:
         raise ValueError("gone")
@@ -89,10 +89,10 @@ def test_the_results_are_written_with_the_machine_and_the_versions(results: Path
     }
 
 
-def test_one_that_breaks_off_takes_no_other_away(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_benchmark_that_raises_stops_no_other(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["gone", "fine"]) == 1
     assert [one["name"] for one in json.loads(results.read_text())["rows"]] == ["gone", "fine"]
-    assert "WRONG" in capsys.readouterr().out
+    assert "FAILED" in capsys.readouterr().out
 
 
 def test_an_unknown_name_runs_nothing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

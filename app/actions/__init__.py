@@ -54,17 +54,17 @@ async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     try:
         async with asyncio.timeout(context.timeout + _GRACE):
             return await ACTIONS[verb].act(fields, context)
-    except TemplateError as wrong:
-        return Outcome("failed", error=str(wrong), error_class="template")
-    except ActionError as wrong:
-        return Outcome("failed", error=str(wrong), error_class=wrong.error_class)
+    except TemplateError as exc:
+        return Outcome("failed", error=str(exc), error_class="template")
+    except ActionError as exc:
+        return Outcome("failed", error=str(exc), error_class=exc.error_class)
     except Deferred as deferred:
         return deferred.outcome()
-    except SettingsError as wrong:
-        return Outcome("retry", error=str(wrong), error_class="encryption_key")
+    except SettingsError as exc:
+        return Outcome("retry", error=str(exc), error_class="encryption_key")
     except TimeoutError:
         spent = write_duration(context.timeout)
         return Outcome("retry", error=f"not done within {spent}", error_class="timeout")
-    except Exception as wrong:
+    except Exception as exc:
         _log.exception("an action broke", action=verb, run=str(context.run.id), account=context.run.account_id)
-        return Outcome("retry", error=f"{type(wrong).__name__}: {wrong}"[:500], error_class="bug")
+        return Outcome("retry", error=f"{type(exc).__name__}: {exc}"[:500], error_class="bug")

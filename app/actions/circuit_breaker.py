@@ -1,18 +1,18 @@
-"""What a worker knows of the destinations it calls: how many calls each may hold at a time, and which to leave alone.
+"""Limits a worker's outgoing calls: concurrency permits and a circuit breaker per account and destination (host:port).
 
-Kept in the worker's memory by account and place (host and port), so that no account suffers from another's destination.
+The state is kept in the worker's memory. It is separate for each account, so that no account suffers from another's
+destinations.
 
-* A destination holds at most a quarter of the worker's places, an account at most three quarters. A run that finds them
-  taken waits for one where it stands only if that is a matter of a moment; else it goes back to the queue (`Deferred`),
-  due when its turn should come.
-* After several failures in a row (no connection, no answer in time, 5xx) a destination's circuit opens: nobody calls it
-  for a while. Then one call is let through; if it fails too the circuit opens again, for twice as long.
+* A destination gets at most a quarter of the worker's permits, an account at most three quarters. A call for which no permit
+  is free waits for one if that takes a fraction of a second; otherwise it is deferred (`Deferred`) until its turn should come.
+* After several failures in a row (no connection, no answer in time, 5xx) the circuit opens, and calls are deferred. After a
+  pause one probe is let through. If it fails too, the circuit opens again, for twice as long.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random as chance
+import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -22,20 +22,21 @@ from dataclasses import dataclass
 from app.core.durations import write_duration
 from app.core.models import Outcome
 
-FAILURES_IN_A_ROW = 5
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
-LONGEST_TURN = 60.0
-# Longer than this nobody waits for a place while holding one of the worker's.
-_MOMENT = 0.25
-# What is taken for the length of a call before one has ended: by those who wait, and by those who do not.
-_GUESS, _LONG = 0.1, 1.0
-_MOST_REMEMBERED = 10_000
+FAILURE_THRESHOLD = 5
+FIRST_PAUSE, MAX_PAUSE = 5.0, 300.0
+# Seconds: how long a call is deferred at most when no permit is free.
+MAX_DEFERRAL = 60.0
+# Seconds: a call waits for a permit no longer than this, since it occupies a slot of the worker meanwhile.
+_MAX_WAIT = 0.25
+# Seconds: the assumed duration of a call before any has ended, for calls that wait and for calls that are deferred.
+_ASSUMED_DURATION, _ASSUMED_LONG_DURATION = 0.1, 1.0
+_MAX_CIRCUITS = 10_000
 
 Key = tuple[int, str]
 
 
 class Deferred(Exception):
-    """No call now: try again in `seconds`. No attempt was made, and none is to be counted."""
+    """The call is not made now; retry in `seconds`. It does not count as an attempt."""
 
     def __init__(self, error_class: str, reason: str, seconds: float) -> None:
         super().__init__(reason)
@@ -48,84 +49,84 @@ class Deferred(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Visit:
-    """One call; `went_well` is for the caller to say: True it answered, False it could not, None nothing is known."""
+class Permit:
+    """One call. The caller sets `succeeded`: True if the destination answered, False if it failed, None if neither is known."""
 
-    began: float
+    started_at: float
     is_probe: bool
     succeeded: bool | None = None
 
 
-class _Line:
-    """Places, those who hold one, and those who wait for one because that is a matter of a moment."""
+class _PermitPool:
+    """A bounded number of permits, with a queue for callers that expect one within `_MAX_WAIT` seconds."""
 
-    __slots__ = ("_clock", "_usual", "_waiting", "held", "places", "visits")
+    __slots__ = ("_clock", "_duration", "_waiters", "calls", "in_use", "size")
 
-    def __init__(self, places: int, clock: Callable[[], float]) -> None:
-        self.places = places
-        self.held = 0
-        self.visits: list[Visit] = []
+    def __init__(self, size: int, clock: Callable[[], float]) -> None:
+        self.size = size
+        self.in_use = 0
+        self.calls: list[Permit] = []
         self._clock = clock
-        self._usual: float | None = None
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._duration: float | None = None
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
-    async def take(self) -> bool:
-        """Take a place; False when none becomes free in a moment."""
-        if self.held < self.places:
-            self.held += 1
+    async def acquire(self) -> bool:
+        """Take a permit; False when none is released in time."""
+        if self.in_use < self.size:
+            self.in_use += 1
             return True
-        if self.usual() * (len(self._waiting) + 1) / self.places > _MOMENT:
+        if self.typical_duration() * (len(self._waiters) + 1) / self.size > _MAX_WAIT:
             return False
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await asyncio.wait((turn,), timeout=_MOMENT)
+            await asyncio.wait((waiter,), timeout=_MAX_WAIT)
         except asyncio.CancelledError:
-            if turn.done():
-                self.give_back()
+            if waiter.done():
+                self.release()
             else:
-                self._waiting.remove(turn)
+                self._waiters.remove(waiter)
             raise
-        if not turn.done():
-            self._waiting.remove(turn)
-        return turn.done()
+        if not waiter.done():
+            self._waiters.remove(waiter)
+        return waiter.done()
 
-    def give_back(self) -> None:
-        """Hand the place to the first who waits; without one it is free."""
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
+    def release(self) -> None:
+        """Hand the permit to the first waiter, or return it to the pool."""
+        if self._waiters:
+            self._waiters.popleft().set_result(None)
         else:
-            self.held -= 1
+            self.in_use -= 1
 
-    def usual(self) -> float:
-        """How long a call takes: as lately, and at least as long as the oldest one has been under way."""
-        return max(self._age(), _GUESS if self._usual is None else self._usual)
+    def typical_duration(self) -> float:
+        """Seconds that a call takes: the recent average, and at least the age of the oldest call under way."""
+        return max(self._oldest_age(), _ASSUMED_DURATION if self._duration is None else self._duration)
 
-    def outlook(self) -> float:
-        """The same for those who do not wait here: where calls take unusually long, they will take longer still."""
-        age = self._age()
-        if self._usual is not None and age <= 2 * self._usual + _MOMENT:
-            return self.usual()
-        return max(_LONG, 2 * age)
+    def expected_duration(self) -> float:
+        """The same for deferred calls: when calls take unusually long, twice the age of the oldest one is expected."""
+        age = self._oldest_age()
+        if self._duration is not None and age <= 2 * self._duration + _MAX_WAIT:
+            return self.typical_duration()
+        return max(_ASSUMED_LONG_DURATION, 2 * age)
 
-    def _age(self) -> float:
-        return self._clock() - self.visits[0].began if self.visits else 0.0
+    def _oldest_age(self) -> float:
+        return self._clock() - self.calls[0].started_at if self.calls else 0.0
 
-    def learn(self, seconds: float) -> None:
-        """A call has ended that took so long."""
-        self._usual = seconds if self._usual is None else self._usual * 0.7 + seconds * 0.3
+    def record_duration(self, seconds: float) -> None:
+        """Include the duration of a finished call in the average."""
+        self._duration = seconds if self._duration is None else self._duration * 0.7 + seconds * 0.3
 
     def is_idle(self) -> bool:
-        """Whether nobody holds a place or waits for one."""
-        return not self.held and not self._waiting
+        """Whether no permit is in use or waited for."""
+        return not self.in_use and not self._waiters
 
 
 @dataclass(slots=True)
-class _Destination:
-    """`next_turn`: when the next run that is sent away should come back; `openings`: how often in a row its circuit has
-    opened; `probing`: whether a call is trying it out."""
+class _Circuit:
+    """The state of one destination. `next_turn` is when the next deferred call should come back, `openings` how often in a
+    row the circuit has opened, `probing` whether a probe is under way."""
 
-    line: _Line
+    pool: _PermitPool
     next_turn: float = 0.0
     failures: int = 0
     openings: int = 0
@@ -133,133 +134,133 @@ class _Destination:
     open_until: float = 0.0
     probing: bool = False
 
-    def is_broken(self) -> bool:
-        """Whether its circuit is open, or has yet to be tried out."""
+    def is_open(self) -> bool:
+        """Whether calls are deferred, or a probe has yet to succeed."""
         return self.openings > 0
 
 
 class CircuitBreakers:
-    """All destinations of one worker that works on `concurrency` runs at a time."""
+    """The circuit breakers of a process that makes up to `concurrency` calls at a time."""
 
     def __init__(
         self,
         concurrency: int,
         *,
-        random: chance.Random | None = None,
+        rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.places = max(1, concurrency // 4)
-        self.places_of_account = max(1, concurrency * 3 // 4)
-        self._random = random or chance.Random()
+        self._per_destination = max(1, concurrency // 4)
+        self._per_account = max(1, concurrency * 3 // 4)
+        self._rng = rng or random.Random()
         self._clock = clock
-        self._known: dict[Key, _Destination] = {}
-        self._accounts: dict[int, _Line] = {}
+        self._circuits: dict[Key, _Circuit] = {}
+        self._accounts: dict[int, _PermitPool] = {}
 
     @asynccontextmanager
-    async def permit(self, account_id: int, place: str) -> AsyncIterator[Visit]:
-        """Hold one of the places at `place` (host:port) for the length of the block; raises Deferred."""
-        destination = self._find((account_id, place))
-        self._mind_the_circuit(destination, place)
-        async with self._a_place_of(account_id) as account:
-            if not await destination.line.take():
-                raise self._sent_away(destination, place)
+    async def permit(self, account_id: int, destination: str) -> AsyncIterator[Permit]:
+        """Hold a permit for `destination` (host:port) during the block; raises Deferred."""
+        circuit = self._find((account_id, destination))
+        self._check_circuit(circuit, destination)
+        async with self._account_permit(account_id) as account:
+            if not await circuit.pool.acquire():
+                raise self._deferred_by_load(circuit, destination)
             try:
-                self._mind_the_circuit(destination, place)
-                permit = self._begin(destination, account)
+                self._check_circuit(circuit, destination)
+                permit = self._begin(circuit, account)
                 try:
                     yield permit
                 finally:
-                    self._end(destination, account, permit)
+                    self._end(circuit, account, permit)
             finally:
-                destination.line.give_back()
+                circuit.pool.release()
 
     @asynccontextmanager
-    async def _a_place_of(self, account_id: int) -> AsyncIterator[_Line]:
-        line = self._accounts.setdefault(account_id, _Line(self.places_of_account, self._clock))
+    async def _account_permit(self, account_id: int) -> AsyncIterator[_PermitPool]:
+        pool = self._accounts.setdefault(account_id, _PermitPool(self._per_account, self._clock))
         try:
-            if not await line.take():
-                reason = f"the account has {line.places} calls under way already, as many as it may have"
-                raise Deferred("busy", reason, self._random.uniform(0.5, 1.5))
+            if not await pool.acquire():
+                reason = f"the account has reached its limit of {pool.size} calls at a time"
+                raise Deferred("busy", reason, self._rng.uniform(0.5, 1.5))
             try:
-                yield line
+                yield pool
             finally:
-                line.give_back()
+                pool.release()
         finally:
-            if line.is_idle():
+            if pool.is_idle():
                 self._accounts.pop(account_id, None)
 
-    def _find(self, key: Key) -> _Destination:
-        if len(self._known) >= _MOST_REMEMBERED and key not in self._known:
-            self._forget()
-        if key not in self._known:
-            self._known[key] = _Destination(_Line(self.places, self._clock))
-        return self._known[key]
+    def _find(self, key: Key) -> _Circuit:
+        if len(self._circuits) >= _MAX_CIRCUITS and key not in self._circuits:
+            self._evict()
+        if key not in self._circuits:
+            self._circuits[key] = _Circuit(_PermitPool(self._per_destination, self._clock))
+        return self._circuits[key]
 
-    def _forget(self) -> None:
-        """Keep only what is under way or broken; and where that is still too much, only what is under way."""
-        busy = {key: one for key, one in self._known.items() if not one.line.is_idle()}
-        broken = {key: one for key, one in self._known.items() if one.is_broken()}
-        self._known = {**broken, **busy} if len(broken) < _MOST_REMEMBERED // 2 else busy
+    def _evict(self) -> None:
+        """Keep only the circuits that are in use or open; when too many are open, only those in use."""
+        in_use = {key: circuit for key, circuit in self._circuits.items() if not circuit.pool.is_idle()}
+        opened = {key: circuit for key, circuit in self._circuits.items() if circuit.is_open()}
+        self._circuits = {**opened, **in_use} if len(opened) < _MAX_CIRCUITS // 2 else in_use
 
-    def _sent_away(self, destination: _Destination, place: str) -> Deferred:
-        """Each that is sent away gets a turn of its own, as many a second as the destination takes."""
-        now, each = self._clock(), destination.line.outlook()
-        turn = max(destination.next_turn, now + min(each, _LONG)) + each / self.places
-        destination.next_turn = min(turn, now + LONGEST_TURN)
-        seconds = (destination.next_turn - now) * self._random.uniform(0.8, 1.2)
-        reason = f"{place} has {self.places} calls under way already, as many as it may have"
+    def _deferred_by_load(self, circuit: _Circuit, destination: str) -> Deferred:
+        """Spread the deferred calls over time, as many a second as the destination takes."""
+        now, duration = self._clock(), circuit.pool.expected_duration()
+        turn = max(circuit.next_turn, now + min(duration, _ASSUMED_LONG_DURATION)) + duration / circuit.pool.size
+        circuit.next_turn = min(turn, now + MAX_DEFERRAL)
+        seconds = (circuit.next_turn - now) * self._rng.uniform(0.8, 1.2)
+        reason = f"{destination} has reached its limit of {circuit.pool.size} calls at a time"
         return Deferred("busy", reason, max(0.1, seconds))
 
-    # Circuits
-
-    def _mind_the_circuit(self, destination: _Destination, place: str) -> None:
-        """Raise Deferred while the circuit is open, and while somebody tries out whether it may be closed."""
-        if not destination.is_broken():
+    def _check_circuit(self, circuit: _Circuit, destination: str) -> None:
+        """Raise Deferred while the circuit is open, and while a probe is under way."""
+        if not circuit.is_open():
             return
-        left = destination.open_until - self._clock()
-        # Spread, so that those who were held back together do not come back together.
-        if left > 0:
-            seconds = left + self._random.uniform(0.0, destination.open_until - destination.opened_at)
-            raise _left_alone(place, destination.failures, seconds)
-        if destination.probing:
-            seconds = self._random.uniform(0.5, 1.5) * max(1.0, destination.line.usual())
-            raise _left_alone(place, destination.failures, seconds)
+        remaining = circuit.open_until - self._clock()
+        # Jitter, so that calls that were deferred together do not come back together.
+        if remaining > 0:
+            seconds = remaining + self._rng.uniform(0.0, circuit.open_until - circuit.opened_at)
+            raise _deferred_by_circuit(destination, circuit.failures, seconds)
+        if circuit.probing:
+            seconds = self._rng.uniform(0.5, 1.5) * max(1.0, circuit.pool.typical_duration())
+            raise _deferred_by_circuit(destination, circuit.failures, seconds)
 
-    def _begin(self, destination: _Destination, account: _Line) -> Visit:
-        permit = Visit(self._clock(), is_probe=destination.is_broken())
-        destination.probing |= permit.is_probe
-        destination.line.visits.append(permit)
-        account.visits.append(permit)
+    def _begin(self, circuit: _Circuit, account: _PermitPool) -> Permit:
+        permit = Permit(self._clock(), is_probe=circuit.is_open())
+        circuit.probing |= permit.is_probe
+        circuit.pool.calls.append(permit)
+        account.calls.append(permit)
         return permit
 
-    def _end(self, destination: _Destination, account: _Line, permit: Visit) -> None:
-        destination.line.visits.remove(permit)
-        account.visits.remove(permit)
+    def _end(self, circuit: _Circuit, account: _PermitPool, permit: Permit) -> None:
+        circuit.pool.calls.remove(permit)
+        account.calls.remove(permit)
         if permit.is_probe:
-            destination.probing = False
+            circuit.probing = False
         if permit.succeeded is None:
             return
         now = self._clock()
-        destination.line.learn(now - permit.began)
-        account.learn(now - permit.began)
+        circuit.pool.record_duration(now - permit.started_at)
+        account.record_duration(now - permit.started_at)
         if not permit.succeeded:
-            self._count_failure(destination, permit, now)
+            self._record_failure(circuit, permit, now)
             return
-        if destination.is_broken():
-            destination.next_turn = now
-        destination.failures = destination.openings = 0
+        if circuit.is_open():
+            circuit.next_turn = now
+        circuit.failures = circuit.openings = 0
 
-    def _count_failure(self, destination: _Destination, permit: Visit, now: float) -> None:
-        destination.failures += 1
-        # Calls that were under way when it opened tell nothing new.
-        if destination.failures < FAILURES_IN_A_ROW or (destination.is_broken() and not permit.is_probe):
+    def _record_failure(self, circuit: _Circuit, permit: Permit, now: float) -> None:
+        circuit.failures += 1
+        # Calls that were under way when the circuit opened do not extend the pause.
+        if circuit.failures < FAILURE_THRESHOLD or (circuit.is_open() and not permit.is_probe):
             return
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(destination.openings, 10))
-        destination.openings += 1
-        destination.opened_at = now
-        destination.open_until = now + pause * self._random.uniform(0.8, 1.2)
+        pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(circuit.openings, 10))
+        circuit.openings += 1
+        circuit.opened_at = now
+        circuit.open_until = now + pause * self._rng.uniform(0.8, 1.2)
 
 
-def _left_alone(place: str, failures: int, seconds: float) -> Deferred:
-    told = f"{place} failed {failures} times in a row and is left alone for now; next try in {write_duration(seconds)}"
-    return Deferred("circuit_open", told, seconds)
+def _deferred_by_circuit(destination: str, failures: int, seconds: float) -> Deferred:
+    reason = (
+        f"{destination} failed {failures} times in a row; calls are paused, next attempt in {write_duration(seconds)}"
+    )
+    return Deferred("circuit_open", reason, seconds)

@@ -177,8 +177,8 @@ def _addresses(value: Any, name: str, context: ActionContext) -> list[Address]:
 def _address(template: Text, name: str, context: ActionContext) -> Address:
     try:
         return read_email(render(template, context.names))
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"{name}: {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"{name}: {exc}") from None
 
 
 def _line(text: str) -> str:
@@ -198,21 +198,21 @@ async def _sent(letter: _Letter, context: ActionContext, account: Mapping[str, s
         async with asyncio.timeout(context.timeout):
             client = await connection.open(context, account)
             return await _hand_over(client, letter)
-    except RefusedTarget as wrong:
-        return Outcome("failed", error=str(wrong), error_class="refused_target")
+    except RefusedTarget as exc:
+        return Outcome("failed", error=str(exc), error_class="refused_target")
     except aiosmtplib.SMTPResponseException as answer:
         return _complaint(answer, place)
     # aiosmtplib's are time-outs as well.
     except TimeoutError:
         told = f"{place} did not take the message within {write_duration(context.timeout)}"
         return Outcome("retry", error=told, error_class="timeout")
-    except (aiosmtplib.SMTPConnectError, OSError) as wrong:
-        cause = wrong.__cause__ or wrong
+    except (aiosmtplib.SMTPConnectError, OSError) as exc:
+        cause = exc.__cause__ or exc
         if isinstance(cause, ssl.SSLError):
             return Outcome("retry", error=f"no trust in {place}: {detail(cause)}", error_class="tls")
         return Outcome("retry", error=f"no connection to {place}: {detail(cause)}", error_class="connection")
-    except aiosmtplib.SMTPException as wrong:
-        return Outcome("failed", error=f"{place}: {str(wrong)[:200]}", error_class="smtp")
+    except aiosmtplib.SMTPException as exc:
+        return Outcome("failed", error=f"{place}: {str(exc)[:200]}", error_class="smtp")
     finally:
         await connection.end()
 

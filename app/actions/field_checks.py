@@ -37,8 +37,8 @@ def check_text(value: Any, path: str, told: str, *, read: Callable[[str], object
     if not errors and read is not None and isinstance(value, str) and not has_template(value):
         try:
             read(value)
-        except ValueError as wrong:
-            errors.append((path, str(wrong)))
+        except ValueError as exc:
+            errors.append((path, str(exc)))
     return errors
 
 

@@ -70,8 +70,8 @@ def _check_url(text: Any, path: str) -> list[tuple[str, str]]:
     if not errors and isinstance(text, str) and "{" not in text:
         try:
             read_url(text)
-        except ActionError as wrong:
-            errors.append((path, str(wrong)))
+        except ActionError as exc:
+            errors.append((path, str(exc)))
     return errors
 
 

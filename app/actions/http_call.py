@@ -61,8 +61,8 @@ async def _exchange(request: Request, context: ActionContext, judge: Judge) -> O
         async with asyncio.timeout(context.timeout), _send(context.session, request) as response:
             answer = {"status": response.status}
             raw = await read_body(response)
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as wrong:
-        return replace(_trouble(wrong, request, context.timeout), request=request.kept(), response=answer)
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+        return replace(_trouble(exc, request, context.timeout), request=request.kept(), response=answer)
     spent = round((time.perf_counter() - began) * 1000)
     text = _without(request.secrets, storable(raw.decode("utf-8", "replace")))
     output = read_answer(response.status, response.headers, text)

@@ -90,8 +90,8 @@ def read_url(text: str) -> URL:
     try:
         url = URL(text)
         scheme, host, _ = url.scheme, url.host, url.port
-    except ValueError as wrong:
-        raise ActionError("bad_url", f"the URL cannot be read: {wrong}"[:300]) from None
+    except ValueError as exc:
+        raise ActionError("bad_url", f"the URL cannot be read: {exc}"[:300]) from None
     if scheme not in ("http", "https"):
         raise ActionError("bad_url", "the URL has to begin with https:// or http://")
     if not host or len(host) > 253 or any(len(label) > 63 for label in host.split(".")):

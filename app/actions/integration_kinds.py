@@ -78,8 +78,8 @@ def _mistake(field: Field, value: str) -> str | None:
         if len(value) > _LONGEST:
             raise ValueError("too long")
         field.read(value)
-    except ValueError as wrong:
-        return f"{field.name} has to be {field.told}" + ("" if field.secret else f": {wrong}")
+    except ValueError as exc:
+        return f"{field.name} has to be {field.told}" + ("" if field.secret else f": {exc}")
     return None
 
 
@@ -104,8 +104,8 @@ def _certificates(text: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=text)
-    except ssl.SSLError as wrong:
-        raise ValueError(wrong.reason or "it cannot be read") from None
+    except ssl.SSLError as exc:
+        raise ValueError(exc.reason or "it cannot be read") from None
     return context
 
 

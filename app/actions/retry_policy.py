@@ -36,8 +36,8 @@ def check(policy: Any, path: str) -> list[tuple[str, str]]:
     for name in ("first", "max"):
         try:
             durations[name] = read_duration(policy.get(name, DEFAULTS[name]))
-        except ValueError as wrong:
-            errors.append((f"{path}.{name}", str(wrong)))
+        except ValueError as exc:
+            errors.append((f"{path}.{name}", str(exc)))
     if len(durations) == 2 and durations["first"] > durations["max"]:
         errors.append((f"{path}.first" if "first" in policy else f"{path}.max", "first is longer than max"))
     return errors

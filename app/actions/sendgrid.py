@@ -129,8 +129,8 @@ def _recipients(value: Any, context: ActionContext) -> list[dict[str, str]]:
 def _address(template: Text, name: str, context: ActionContext) -> Address:
     try:
         return read_email(render(template, context.names))
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"{name}: {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"{name}: {exc}") from None
 
 
 def _named(address: Address) -> dict[str, str]:

@@ -84,12 +84,12 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, account: Map
     sender = render(fields["from"], context.names).strip() if "from" in fields else None
     try:
         to = read_phone(render(fields["to"], context.names))
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"to: {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"to: {exc}") from None
     try:
         form = {"To": to, **_sender(sender or account.get("messaging_service_sid") or account.get("from", ""))}
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"from {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"from {exc}") from None
     if not text.strip() or len(text) > LONGEST_TEXT:
         told = f"has {len(text)} characters; Twilio takes {LONGEST_TEXT}" if text.strip() else "is empty"
         raise ActionError("bad_text", f"the text {told}")

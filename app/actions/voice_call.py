@@ -76,8 +76,8 @@ def _twiml(text: str) -> str:
 def _url(text: str) -> str:
     try:
         return str(read_url(text))
-    except ActionError as wrong:
-        raise ValueError(str(wrong)) from None
+    except ActionError as exc:
+        raise ValueError(str(exc)) from None
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
@@ -103,8 +103,8 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, account: Map
 def _number(template: Text, name: str, context: ActionContext) -> str:
     try:
         return read_phone(render(template, context.names))
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"{name}: {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"{name}: {exc}") from None
 
 
 def _caller(account: Mapping[str, str]) -> str:
@@ -121,5 +121,5 @@ def _spoken(text: str) -> str:
         raise ActionError("bad_text", "there is nothing to say")
     try:
         return _twiml(text)
-    except ValueError as wrong:
-        raise ActionError("bad_text", f"the text {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_text", f"the text {exc}") from None

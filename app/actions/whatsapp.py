@@ -170,8 +170,8 @@ def _number(template: Text, context: ActionContext) -> str:
     """Digits without the plus sign."""
     try:
         return read_phone(render(template, context.names)).removeprefix("+")
-    except ValueError as wrong:
-        raise ActionError("bad_address", f"to: {wrong}") from None
+    except ValueError as exc:
+        raise ActionError("bad_address", f"to: {exc}") from None
 
 
 def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from limits.strategies import FixedWindowRateLimiter
 
 from app.core import metrics
 from app.core.config import Settings, SettingsError
-from app.core.group_commit import Gathering
+from app.core.group_commit import GroupCommit
 
 _WINDOW_SECONDS = 1
 _PAUSE_AFTER_OUTAGE = 1.0
@@ -55,7 +55,7 @@ class RateLimiter:
     def __init__(self, settings: Settings) -> None:
         self._redis = None if settings.redis_url is None else _redis(settings.redis_url)
         # The counts of concurrent requests go to Redis together.
-        self._counting = Gathering(self._count_together, portion=_MOST_TOGETHER)
+        self._counting = GroupCommit(self._count_together, max_batch=_MOST_TOGETHER)
         self._url = settings.redis_url
         self._counter: Storage | None = None
         self._windows = Windows()
@@ -83,7 +83,7 @@ class RateLimiter:
         if time.monotonic() < self._silent_until:
             metrics.unlimited_by_outage.inc(events)
             return 0
-        return self._counting.ask((name, events))
+        return self._counting.submit((name, events))
 
     def _count_together(self, counts: Sequence[tuple[str, int]]) -> list[int]:
         """Count for several requests: one increment for each name, and what each of them would have been told alone."""

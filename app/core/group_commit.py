@@ -1,9 +1,8 @@
-"""Concurrent callers' questions are answered together: who finds nobody asking asks for all that wait.
+"""Group commit: concurrent callers submit one item each, and one of them processes the items of all.
 
-Comes in: one item per caller. Goes out: the answer to it. While one portion is being answered, the items of further callers
-gather and make the next one: the busier it is the larger the portions, and who comes alone waits for nobody. Works over
-threads and, where gevent has patched them, over greenlets: then all that has arrived in the process's sockets by now comes
-along.
+A caller that finds nobody processing becomes the leader of a batch. Callers that come meanwhile wait as followers; the first
+of them leads the next batch. Batches grow with the load, and a single caller waits for nobody. Works with threads and with
+gevent's greenlets.
 """
 
 from __future__ import annotations
@@ -17,110 +16,111 @@ from typing import Generic, TypeVar
 from app.core.errors import Unavailable
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-# Seconds for which somebody who asks for all lets others catch up, should there be no end of them.
-_MOST_LINGERING = 0.005
+Result = TypeVar("Result")
+# Seconds for which a leader lets the event loop run before it takes its batch; matters only when the loop never rests.
+_MAX_YIELD = 0.005
 
 
 def is_gevent_patched() -> bool:
-    """Whether gevent has patched this process, so that who waits is a greenlet and not a thread."""
+    """Whether gevent has patched this process, so that waiting callers are greenlets and not threads."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
-def _let_others_catch_up() -> None:
-    """Let those that are on their way here come along. Takes no time where there are none."""
+def _yield_to_others() -> None:
+    """Let callers that are about to submit do so. Takes no time when there are none."""
     if not is_gevent_patched():
         time.sleep(0)
         return
     import gevent
 
-    with gevent.Timeout(_MOST_LINGERING, False):  # type: ignore[arg-type]
+    with gevent.Timeout(_MAX_YIELD, False):  # type: ignore[arg-type]
         gevent.idle()
 
 
-class _Caller(Generic[Item, Answer]):
-    """One who waits: `turn` is free when it has its answer, or is to answer for others."""
+class _Caller(Generic[Item, Result]):
+    """A caller; `wakeup` is released when it has its result or becomes the leader."""
 
-    __slots__ = ("answers", "item", "trouble", "turn")
+    __slots__ = ("error", "item", "results", "wakeup")
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.answers: list[Answer] = []
-        self.trouble: BaseException | None = None
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.results: list[Result] = []
+        self.error: BaseException | None = None
+        self.wakeup = threading.Lock()
+        self.wakeup.acquire()
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.results) or self.error is not None
 
 
-class Gathering(Generic[Item, Answer]):
-    """`answer` takes a portion of items, in the order in which they came, and gives as many answers in that order. What it
-    raises is raised to all whose items were in the portion. At most `portion` items at a time."""
+class GroupCommit(Generic[Item, Result]):
+    """`process` takes up to `max_batch` items and returns their results in the same order. An exception that it raises is
+    raised to every caller of the batch."""
 
-    def __init__(self, answer: Callable[[Sequence[Item]], Sequence[Answer]], *, portion: int) -> None:
-        self._answer = answer
-        self._portion = portion
+    def __init__(self, process: Callable[[Sequence[Item]], Sequence[Result]], *, max_batch: int) -> None:
+        self._process = process
+        self._max_batch = max_batch
         self._lock = threading.Lock()
-        self._callers: list[_Caller[Item, Answer]] = []
+        self._followers: list[_Caller[Item, Result]] = []
         self._busy = False
 
-    def ask(self, item: Item) -> Answer:
-        """The answer to `item`; raises what the answering raises."""
-        own: _Caller[Item, Answer] = _Caller(item)
+    def submit(self, item: Item) -> Result:
+        """Process `item` together with those of concurrent callers; its result. Raises what `process` raises."""
+        caller: _Caller[Item, Result] = _Caller(item)
         with self._lock:
-            waits, self._busy = self._busy, True
-            if waits:
-                self._callers.append(own)
+            follows, self._busy = self._busy, True
+            if follows:
+                self._followers.append(caller)
         try:
-            if waits:
-                own.turn.acquire()
+            if follows:
+                caller.wakeup.acquire()
             else:
-                _let_others_catch_up()
+                _yield_to_others()
         except BaseException:
-            # Stopped while it waited: whoever waits behind it is not to wait for ever.
-            self._leave(own, its_turn=not waits)
+            # Killed while it waited: the callers behind it must not wait for ever.
+            self._leave(caller, leads=not follows)
             raise
-        if not own.answers and own.trouble is None:
-            self._ask_for_all(own)
-        if own.trouble is not None:
-            raise own.trouble
-        return own.answers[0]
+        if not caller.is_done:
+            self._lead(caller)
+        if caller.error is not None:
+            raise caller.error
+        return caller.results[0]
 
-    def _leave(self, own: _Caller[Item, Answer], *, its_turn: bool) -> None:
-        """One who waited is gone; if it was to ask for all, the next one does."""
+    def _leave(self, caller: _Caller[Item, Result], *, leads: bool) -> None:
+        """Remove a killed caller; if it leads, the next one does."""
         with self._lock:
-            if own in self._callers:
-                self._callers.remove(own)
+            if caller in self._followers:
+                self._followers.remove(caller)
                 return
-        has_answer = bool(own.answers) or own.trouble is not None
-        if its_turn or (own.turn.acquire(blocking=False) and not has_answer):
-            self._hand_on()
+        is_done = caller.is_done
+        if leads or (caller.wakeup.acquire(blocking=False) and not is_done):
+            self._wake_next_leader()
 
-    def _hand_on(self) -> None:
-        """Let the first of those who wait ask for all; with nobody there, whoever comes next."""
+    def _wake_next_leader(self) -> None:
         with self._lock:
-            successor = self._callers.pop(0) if self._callers else None
-            self._busy = successor is not None
-        if successor is not None:
-            successor.turn.release()
+            leader = self._followers.pop(0) if self._followers else None
+            self._busy = leader is not None
+        if leader is not None:
+            leader.wakeup.release()
 
-    def _ask_for_all(self, first: _Caller[Item, Answer]) -> None:
+    def _lead(self, leader: _Caller[Item, Result]) -> None:
         with self._lock:
-            portion = [first, *self._callers[: self._portion - 1]]
-            del self._callers[: self._portion - 1]
+            batch = [leader, *self._followers[: self._max_batch - 1]]
+            del self._followers[: self._max_batch - 1]
         try:
-            answers = self._answer([caller.item for caller in portion])
-            for caller, answer in zip(portion, answers, strict=True):
-                caller.answers.append(answer)
-        except BaseException as trouble:
-            # Whoever stops this caller (a signal) has not stopped the others.
-            told = (
-                trouble if isinstance(trouble, Exception) else Unavailable("the request that asked for all was stopped")
-            )
-            for caller in portion:
-                caller.answers.clear()
-                caller.trouble = told
-            first.trouble = trouble
+            results = self._process([caller.item for caller in batch])
+            for caller, result in zip(batch, results, strict=True):
+                caller.results.append(result)
+        except BaseException as exc:
+            # What kills the leader (a signal) is not raised to its followers.
+            error = exc if isinstance(exc, Exception) else Unavailable("the request that led the batch was stopped")
+            for caller in batch:
+                caller.results.clear()
+                caller.error = error
+            leader.error = exc
         finally:
-            self._hand_on()
-            for caller in portion[1:]:
-                caller.turn.release()
+            self._wake_next_leader()
+            for caller in batch[1:]:
+                caller.wakeup.release()

@@ -23,7 +23,7 @@ from psycopg2 import errors
 
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
-from app.core.group_commit import Gathering
+from app.core.group_commit import GroupCommit
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
@@ -50,8 +50,8 @@ class EventAcceptor:
         self._context = context
         self._accounts = accounts
         record = partial(event_writes.record_events, context.database)
-        self._recorder = Gathering(record, portion=_MAX_BATCH)
-        self._large_recorder = Gathering(record, portion=1)
+        self._recorder = GroupCommit(record, max_batch=_MAX_BATCH)
+        self._large_recorder = GroupCommit(record, max_batch=1)
 
     def accept(self, account: Account, build_event: BuildEvent) -> Receipt:
         """Store an event with everything that follows from it; it is committed when this returns.
@@ -81,7 +81,7 @@ class EventAcceptor:
         if event.idempotency_key is not None or event.augmented_json is not None:
             return Accepted(event, decisions, started, event_writes.record_event(self._context.database, recording))
         is_large = len(event.data_json) + len(event.extra_json or "") > _LARGE
-        recorded = (self._large_recorder if is_large else self._recorder).ask(recording)
+        recorded = (self._large_recorder if is_large else self._recorder).submit(recording)
         if isinstance(recorded, Exception):
             raise recorded
         return Accepted(event, decisions, started, recorded)

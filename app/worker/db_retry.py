@@ -34,8 +34,8 @@ class RetryUntilAvailable:
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
                 return await self.ask_once(question)
-            except Unavailable as trouble:
-                _log.warning("Postgres cannot be asked; trying again", error=str(trouble)[:200], pause=pause)
+            except Unavailable as exc:
+                _log.warning("Postgres cannot be asked; trying again", error=str(exc)[:200], pause=pause)
                 await asyncio.sleep(pause * self._random.uniform(0.8, 1.2))
         raise AssertionError("unreachable")
 

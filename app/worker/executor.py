@@ -73,7 +73,7 @@ class RunExecutor:
         self._random = random.SystemRandom()
         self._patience = RetryUntilAvailable(threads, self._random)
         self._arrivals = EventCorrelator(context, self._patience)
-        self._circuit_breakers = CircuitBreakers(concurrency, random=self._random)
+        self._circuit_breakers = CircuitBreakers(concurrency, rng=self._random)
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:

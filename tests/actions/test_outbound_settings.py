@@ -1,4 +1,4 @@
-"""What stands between a step and the outside: integrations, disabled targets, and destinations that are left alone."""
+"""What stands between a step and the outside: integrations, disabled targets, and paused destinations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app.actions.circuit_breaker import FAILURES_IN_A_ROW
+from app.actions.circuit_breaker import FAILURE_THRESHOLD
 from app.actions.integration_kinds import KINDS
 from app.services import integrations, workflows
 from app.services.context import AppContext
@@ -27,45 +27,45 @@ def started(context: AppContext, sender: Sender, step: dict[str, Any], count: in
     return [sender.post(an_event()).get_json()["runs"][0] for _ in range(count)]
 
 
-# Destinations that are left alone
+# Deferred runs
 
 
-def held_back(context: AppContext, sender: Sender, destination: Any, before: str | None = None) -> str:
-    """A run that met a destination after it had failed for others; `before`: SQL to run on its row first."""
-    runs = started(context, sender, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW + 1)
+def defer_run(context: AppContext, sender: Sender, destination: Any, before: str | None = None) -> str:
+    """A run that is deferred since its destination failed for others. `before`: SQL to run on its row first."""
+    runs = started(context, sender, {"http": {"url": destination.url}}, FAILURE_THRESHOLD + 1)
     if before is not None:
         with context.database.transaction() as connection:
             connection.exec_driver_sql(f"UPDATE runs SET {before} WHERE id = %(id)s", {"id": runs[-1]})
 
-    async def one_after_the_other(executor: RunExecutor) -> None:
+    async def in_sequence(executor: RunExecutor) -> None:
         for run in runs:
             await executor.advance(sender.account_id, UUID(run), 1)
 
-    with_an_executor(context, one_after_the_other)
+    with_an_executor(context, in_sequence)
     return runs[-1]
 
 
-def test_a_run_that_is_held_back_uses_up_no_attempt(context: AppContext, acme: Sender) -> None:
+def test_a_deferred_run_uses_up_no_attempt(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(context, acme, destination)
+        run = defer_run(context, acme, destination)
     after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"], after["job"]) == ("running", 0, 2)
     assert after["wake_at"] > after["created_at"]
     assert rows_of(context, "attempts", acme.account_id, run) == []
-    assert len(destination.calls) == FAILURES_IN_A_ROW
+    assert len(destination.calls) == FAILURE_THRESHOLD
 
 
-def test_its_step_says_why_it_waits(context: AppContext, acme: Sender) -> None:
+def test_the_step_of_a_deferred_run_says_why_it_waits(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(context, acme, destination)
+        run = defer_run(context, acme, destination)
     (step,) = rows_of(context, "steps", acme.account_id, run)
     assert step["status"] == "waiting"
-    assert "failed 5 times in a row and is left alone for now" in step["error"]
+    assert "failed 5 times in a row; calls are paused" in step["error"]
 
 
-def test_it_goes_on_when_the_destination_works_again(context: AppContext, acme: Sender) -> None:
-    with a_destination(*[Answer(503)] * FAILURES_IN_A_ROW, Answer(200)) as destination:
-        run = held_back(context, acme, destination)
+def test_a_deferred_run_continues_when_the_destination_works_again(context: AppContext, acme: Sender) -> None:
+    with a_destination(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as destination:
+        run = defer_run(context, acme, destination)
         after = carry(context, acme.account_id, run, job=2)
     assert after["status"] == "done"
     assert [row["attempt"] for row in rows_of(context, "attempts", acme.account_id, run)] == [1]
@@ -73,26 +73,26 @@ def test_it_goes_on_when_the_destination_works_again(context: AppContext, acme: 
     assert (step["status"], step["error"]) == ("done", None)
 
 
-def test_after_a_day_of_that_it_counts_as_an_attempt(context: AppContext, acme: Sender) -> None:
+def test_after_a_day_a_deferral_counts_as_an_attempt(context: AppContext, acme: Sender) -> None:
     with a_destination(Answer(503)) as destination:
-        run = held_back(context, acme, destination, "step_started_at = now() - interval '25 hours'")
+        run = defer_run(context, acme, destination, "step_started_at = now() - interval '25 hours'")
     after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"]) == ("running", 1)
     (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "circuit_open"
 
 
-def test_another_account_is_not_held_back(context: AppContext, acme: Sender, globex: Sender) -> None:
-    with a_destination(*[Answer(503)] * FAILURES_IN_A_ROW, Answer(200)) as destination:
-        runs = started(context, acme, {"http": {"url": destination.url}}, FAILURES_IN_A_ROW)
+def test_another_account_is_not_deferred(context: AppContext, acme: Sender, globex: Sender) -> None:
+    with a_destination(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as destination:
+        runs = started(context, acme, {"http": {"url": destination.url}}, FAILURE_THRESHOLD)
         (other,) = started(context, globex, {"http": {"url": destination.url}})
 
-        async def one_after_the_other(executor: RunExecutor) -> None:
+        async def in_sequence(executor: RunExecutor) -> None:
             for run in runs:
                 await executor.advance(acme.account_id, UUID(run), 1)
             await executor.advance(globex.account_id, UUID(other), 1)
 
-        with_an_executor(context, one_after_the_other)
+        with_an_executor(context, in_sequence)
     assert the_run(context, globex.account_id, other)["status"] == "done"
 
 

@@ -135,10 +135,10 @@ def _bounded(function: Filter, *, of_what_is_missing: bool = False) -> Filter:
             named["environment"] = context.env
         try:
             made = function(value, *arguments, **named)
-        except NumberError as wrong:
-            raise FilterError(str(wrong), token=None) from None
-        except (ValueError, OverflowError) as wrong:
-            raise FilterError(f"{wrong}", token=None) from None
+        except NumberError as exc:
+            raise FilterError(str(exc), token=None) from None
+        except (ValueError, OverflowError) as exc:
+            raise FilterError(f"{exc}", token=None) from None
         if _weight(made) > _LARGEST_STEP:
             raise FilterError("what a filter makes becomes too large", token=None)
         return made

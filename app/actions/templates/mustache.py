@@ -63,10 +63,10 @@ def parse(source: str) -> Tokens:
     try:
         # Comments are asked for, so that names are found where they stand and not in a comment before.
         tokens: Tokens = mstache.tokenize(source.encode(), comments=True, cache={})
-    except mstache.TokenException as wrong:
-        raise _misread(wrong, source) from None
-    except UnicodeEncodeError as wrong:
-        raise MustacheError("there is half of a surrogate pair", wrong.start) from None
+    except mstache.TokenException as exc:
+        raise _misread(exc, source) from None
+    except UnicodeEncodeError as exc:
+        raise MustacheError("there is half of a surrogate pair", exc.start) from None
     depth = 0
     for kind, label, index in _tags(tokens, source):
         if kind == "partial":

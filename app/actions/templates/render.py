@@ -102,8 +102,8 @@ def check(text: Text) -> str | None:
         for name, _, index in _mentions(_parsed(text)):
             if name not in NAMES and name != "now":
                 return f"{_place(text, index)}: {name} is not known; a template speaks of {', '.join(NAMES)}"
-    except TemplateError as wrong:
-        return str(wrong)
+    except TemplateError as exc:
+        return str(exc)
     return None
 
 
@@ -150,12 +150,12 @@ def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> st
         return text
     try:
         return template.fill(names)
-    except LiquidError as wrong:
-        raise TemplateError(_message(wrong, text)) from None
+    except LiquidError as exc:
+        raise TemplateError(_message(exc, text)) from None
     except RecursionError:
         raise TemplateError("the template is nested too deep") from None
-    except Exception as wrong:
-        raise TemplateError(f"the template cannot be rendered: {type(wrong).__name__}: {wrong}"[:300]) from None
+    except Exception as exc:
+        raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
 
 
 def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
@@ -186,10 +186,10 @@ def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
     source, tokens = _read_mustache(text)
     try:
         return render_mustache(source, tokens, names, strict=names.strict, as_html=as_html)
-    except MustacheError as wrong:
-        raise TemplateError(str(wrong)) from None
-    except Exception as wrong:
-        raise TemplateError(f"the template cannot be rendered: {type(wrong).__name__}: {wrong}"[:300]) from None
+    except MustacheError as exc:
+        raise TemplateError(str(exc)) from None
+    except Exception as exc:
+        raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
 
 
 # Parsing, once for each text
@@ -235,9 +235,9 @@ def _read_mustache(text: Text) -> tuple[str, Tokens]:
 def _parse_mustache(source: str) -> Tokens:
     try:
         return parse_mustache(source)
-    except MustacheError as wrong:
-        place = "" if wrong.index is None else f"{_place(source, wrong.index)}: "
-        raise TemplateError(f"{place}{wrong}") from None
+    except MustacheError as exc:
+        place = "" if exc.index is None else f"{_place(source, exc.index)}: "
+        raise TemplateError(f"{place}{exc}") from None
 
 
 def _parse(text: str, environment: Environment) -> Template:
@@ -253,9 +253,9 @@ def _parse(text: str, environment: Environment) -> Template:
     try:
         template = environment.from_string(text)
         unknown = [name for name in template.analyze().filters if name not in environment.filters]
-    except LiquidError as wrong:
-        deep = isinstance(wrong.__cause__, RecursionError)
-        raise TemplateError("the template is nested too deep" if deep else _message(wrong, text)) from None
+    except LiquidError as exc:
+        deep = isinstance(exc.__cause__, RecursionError)
+        raise TemplateError("the template is nested too deep" if deep else _message(exc, text)) from None
     except RecursionError:
         raise TemplateError("the template is nested too deep") from None
     if unknown:

@@ -404,4 +404,4 @@ def test_a_hanging_server_costs_half_a_second_per_event_until_its_circuit_opens(
         thread.join()
         server.server_close()
     assert all("did not answer within 0.5 seconds" in event.warnings[0] for event in events), events[0].warnings
-    assert all("left alone for now" in event.warnings[0] for event in left_alone)
+    assert all("calls are paused" in event.warnings[0] for event in left_alone)
