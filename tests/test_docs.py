@@ -1,4 +1,4 @@
-"""What the documents print works when it is pasted: the ten questions to Postgres."""
+"""What the documents print works when it is pasted: the questions to Postgres."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
         "run": broken,
         "waiting": waiting,
         "workflow": "rich",
+        "name": "product_view",
     }
 
 
-def test_there_are_ten_questions() -> None:
-    assert len(QUESTIONS) == 10
+def test_there_are_eleven_questions() -> None:
+    assert len(QUESTIONS) == 11
 
 
 @pytest.mark.parametrize(("title", "query"), QUESTIONS, ids=[title for title, _ in QUESTIONS])
@@ -97,6 +98,10 @@ def test_the_query_answers_the_question(title: str, query: str, known: dict[str,
             [(row["event"], row["count"], row["started_something"]) for row in rows] == [("product_view", 1, 1)]
         ),
         "10": lambda: [(row["reason"], row["count"]) for row in rows] == [("data.price is missing", 1)],
+        "11": lambda: (
+            [(row["name"], row["version"], row["event"]) for row in rows]
+            == [(name, 1, "product_view") for name in ("broken", "rich", "watch")]
+        ),
     }
     assert answers[title.split(".")[0]]()
 

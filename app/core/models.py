@@ -198,3 +198,4 @@ class EnabledWorkflow:
     version: int
     document: Mapping[str, Any]
     enablement: int
+    triggers: frozenset[str]

@@ -59,7 +59,9 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     (SELECT coalesce(array_agg(ARRAY[token_prefix, encode(token_digest, 'hex'), id,
                                      extract(epoch FROM token_expires_at)::text]), '{}')
      FROM clients WHERE account_id = accounts.id AND revoked_at IS NULL AND token_prefix IS NOT NULL) AS tokens,
-    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement) ORDER BY name), '[]')
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement,
+            (SELECT coalesce(jsonb_agg(event), '[]') FROM workflow_triggers AS found WHERE found.account_id = accounts.id
+             AND found.workflow_id = workflow.id AND found.version = workflow.enabled_version)) ORDER BY name), '[]')
      FROM workflows AS workflow
      JOIN workflow_versions AS version ON version.account_id = workflow.account_id
         AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
@@ -104,7 +106,10 @@ def _snapshot(row: sa.Row[Any] | None) -> AccountSnapshot | None:
     return AccountSnapshot(
         **columns,
         keys={key.prefix: key for key in [*map(_key, keys), *map(_token, tokens)]},
-        workflows=[EnabledWorkflow(UUID(id_), *rest) for id_, *rest in workflows],
+        workflows=[
+            EnabledWorkflow(UUID(id_), name, version, document, enablement, frozenset(triggers))
+            for id_, name, version, document, enablement, triggers in workflows
+        ],
         awaits=frozenset(awaits),
         augments=tuple(AugmentSnapshot(*augment) for augment in augments or ()),
     )

@@ -190,6 +190,25 @@ workflow_versions = sa.Table(
     comment="every version of every workflow; a run stays on the version that started it",
 )
 
+workflow_triggers = sa.Table(
+    "workflow_triggers",
+    metadata,
+    _account(),
+    _column("event", sa.Text, "name of the event; *: any name"),
+    _column("workflow_id", UUID(as_uuid=True), "the workflow"),
+    _column("version", sa.Integer, "its enabled version"),
+    # Serves "what starts on this event name?" (docs/sql.md).
+    sa.PrimaryKeyConstraint("account_id", "event", "workflow_id"),
+    sa.ForeignKeyConstraint(
+        ["account_id", "workflow_id", "version"],
+        ["workflow_versions.account_id", "workflow_versions.workflow_id", "workflow_versions.version"],
+        ondelete="CASCADE",
+    ),
+    # Serves find_account_snapshot, write_triggers and the deletion of a workflow.
+    sa.Index("workflow_triggers_workflow_idx", "account_id", "workflow_id"),
+    comment="the event names that each enabled workflow looks at; written when a version is enabled or disabled",
+)
+
 events = sa.Table(
     "events",
     metadata,

@@ -105,10 +105,10 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
     )
 
 
-def note_awaits(
+def write_awaits(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, names: Sequence[str]
 ) -> None:
-    """Keep the names of the events that the runs of a version may wait for or end by."""
+    """Store the names of the events that runs of a version may wait for or end by."""
     connection.execute(
         sa.text(
             "UPDATE workflow_versions SET awaits = :names "
@@ -118,18 +118,51 @@ def note_awaits(
     )
 
 
-def set_enabled(
+def enable_version(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, triggers: Sequence[str], now: datetime
+) -> None:
+    """Enable a version in place of any other. `triggers`: the event names that it looks at."""
+    _set_enabled_version(connection, account_id, workflow_id, version, now)
+    write_triggers(connection, account_id, workflow_id, version, triggers)
+
+
+def disable_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID, now: datetime) -> None:
+    """Disable a workflow. Its runs go on."""
+    _set_enabled_version(connection, account_id, workflow_id, None, now)
+
+
+def write_triggers(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, triggers: Sequence[str]
+) -> None:
+    """Store the event names that a workflow's enabled version looks at; nothing if that is another version by now."""
+    connection.execute(
+        sa.text(
+            "WITH workflow AS (SELECT id FROM workflows WHERE account_id = :account AND id = :workflow "
+            "AND enabled_version = :version FOR NO KEY UPDATE) "
+            "INSERT INTO workflow_triggers (account_id, event, workflow_id, version) "
+            "SELECT :account, event, id, :version FROM workflow, unnest(CAST(:triggers AS text[])) AS event "
+            "ON CONFLICT DO NOTHING"
+        ),
+        {"account": account_id, "workflow": workflow_id, "version": version, "triggers": list(triggers)},
+    )
+
+
+def _set_enabled_version(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int | None, now: datetime
 ) -> None:
-    """Let `version` look at events from now on (None: none of them)."""
+    """Set the enabled version and delete the triggers of the one before. The workflow's row is locked first."""
+    increment_version(connection, account_id)
+    values = {"account": account_id, "workflow": workflow_id, "version": version, "now": now}
     connection.execute(
         sa.text(
             "UPDATE workflows SET enabled_version = :version, enablement = enablement + 1, updated_at = :now "
             "WHERE account_id = :account AND id = :workflow"
         ),
-        {"account": account_id, "workflow": workflow_id, "version": version, "now": now},
+        values,
     )
-    increment_version(connection, account_id)
+    connection.execute(
+        sa.text("DELETE FROM workflow_triggers WHERE account_id = :account AND workflow_id = :workflow"), values
+    )
 
 
 def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import sqlalchemy as sa
 import structlog
 
 from app.core.errors import Unavailable
@@ -68,6 +69,7 @@ class AccountCache:
             started_at = time.monotonic()
             with self._context.database.transaction() as connection:
                 snapshot = account_snapshots.find_account_by_key(connection, prefix)
+                snapshot = add_missing_triggers(connection, snapshot)
             if snapshot is None:
                 if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
                     self._unknown_keys.clear()
@@ -135,7 +137,7 @@ class AccountCache:
                 return cached
             started_at = time.monotonic()
             with self._context.database.transaction() as connection:
-                snapshot = account_snapshots.find_account_snapshot(connection, account_id)
+                snapshot = read_snapshot(connection, account_id)
             if snapshot is None:
                 self._accounts.pop(account_id, None)
                 return None
@@ -152,3 +154,19 @@ class AccountCache:
         self._accounts[snapshot.id] = account
         self._account_of_key.update(dict.fromkeys(snapshot.keys, snapshot.id))
         return account
+
+
+def read_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
+    """The current snapshot of an account, each of its workflows with triggers; None when there is no such account."""
+    return add_missing_triggers(connection, account_snapshots.find_account_snapshot(connection, account_id))
+
+
+def add_missing_triggers(connection: sa.Connection, snapshot: AccountSnapshot | None) -> AccountSnapshot | None:
+    """Store the triggers of workflows that a process of an earlier release enabled; the snapshot with them."""
+    if snapshot is None or all(workflow.triggers for workflow in snapshot.workflows):
+        return snapshot
+    # The import is slow and hardly ever needed.
+    from app.services.workflows import write_missing_triggers
+
+    write_missing_triggers(connection, snapshot.id, snapshot.workflows)
+    return account_snapshots.find_account_snapshot(connection, snapshot.id)

@@ -22,8 +22,9 @@ from app.core.durations import RETENTION
 from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
-from app.db import account_snapshots, event_history, inspection, partitions
+from app.db import event_history, inspection, partitions
 from app.db.event_bulk import Claim
+from app.ingest.account_cache import read_snapshot
 from app.ingest.limechat.import_line import read_past
 from app.ingest.replay import replay_event
 from app.services.context import AppContext
@@ -169,7 +170,7 @@ class Importer:
         """Let the events of the lines meet the workflows that are enabled now, as a replay does: a match that has had its
         run gets no other one. Yields as `run` does."""
         with self._context.database.transaction() as connection:
-            copy = account_snapshots.find_account_snapshot(connection, self._account_id)
+            copy = read_snapshot(connection, self._account_id)
         rules = compile_rules(copy.workflows if copy is not None else ())
         for event in self._events(lines, lambda number, text, reason: None):
             if event is not None and rules.find_by_event(event.event):

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db import account_snapshots, event_queries, inspection, run_admin
+from app.db import event_queries, inspection, run_admin
 from app.db.inspection import StoredEvent
+from app.ingest.account_cache import read_snapshot
 from app.services.context import AppContext
 from app.workflows.matching.match_state import NO_MATCH_STATE
 from app.workflows.matching.pattern_ast import ANY_NAME
@@ -44,7 +45,7 @@ def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_ru
     """
     with context.database.transaction() as connection:
         stored = inspection.find_stored_event(connection, account_id, event_id)
-        copy = account_snapshots.find_account_snapshot(connection, account_id)
+        copy = read_snapshot(connection, account_id)
     if stored is None or copy is None:
         raise Problem(ProblemType.NOT_FOUND, f"the account has no event {event_id}")
     replayed = []

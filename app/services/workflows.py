@@ -6,6 +6,8 @@ Comes in: the house and plain values. Goes out: rows as frozen values. A mistake
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,10 +16,12 @@ import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
+from app.core.models import EnabledWorkflow
 from app.db import accounts, workflows
 from app.db.workflows import NewVersion, WorkflowRow
 from app.services.context import AppContext
-from app.workflows.validate import as_kept, awaited_names, check_together, check_workflow
+from app.workflows.matching.pattern_parser import PatternError
+from app.workflows.validate import as_kept, awaited_names, check_together, check_workflow, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
 
 _ABSENT = object()
@@ -158,8 +162,16 @@ def _enable(
     mistakes = check_together(document, lambda: workflows.find_enabled_patterns(connection, account_id, workflow_id))
     if mistakes:
         raise WrongDocument(mistakes)
-    workflows.note_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
-    workflows.set_enabled(connection, account_id, workflow_id, version, moment)
+    workflows.write_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
+    workflows.enable_version(connection, account_id, workflow_id, version, trigger_names(document.value), moment)
+
+
+def write_missing_triggers(connection: sa.Connection, account_id: int, enabled: Iterable[EnabledWorkflow]) -> None:
+    """Store the triggers of enabled workflows that have none: a process of a release without this table enabled them."""
+    for workflow in enabled:
+        with suppress(PatternError):
+            triggers = trigger_names(workflow.document)
+            workflows.write_triggers(connection, account_id, workflow.id, workflow.version, triggers)
 
 
 def _differences(old: object, new: object, path: str = "") -> set[str]:
@@ -220,7 +232,7 @@ def disable_workflow(context: AppContext, account_id: int, name: str) -> None:
     """Let a workflow look at no further event; its runs go on."""
     workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
-        workflows.set_enabled(connection, account_id, workflow.id, None, context.clock())
+        workflows.disable_workflow(connection, account_id, workflow.id, context.clock())
 
 
 # Runs

@@ -18,6 +18,8 @@ from app.workflows.yaml_loader import Document, Mistake
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+# No event has a longer name.
+MAX_EVENT_NAME = 255
 
 
 # What a document may have beside what it has to have, and what is wrong with it.
@@ -68,6 +70,11 @@ def awaited_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the events that runs of a checked document may wait for or end by."""
     leaves = step_graph.leaves_awaited(document)
     return tuple(sorted({leaf if isinstance(leaf, str) else leaf["event"] for leaf in leaves}))
+
+
+def trigger_names(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """The event names that a checked document's pattern looks at; `*` alone: any name."""
+    return tuple(sorted(name for name in _pattern(document["on"]).triggers if len(name) <= MAX_EVENT_NAME))
 
 
 def check_together(document: Document, find_others: Callable[[], Iterable[Any]]) -> list[Mistake]:

@@ -88,7 +88,7 @@ def _update_workflow(connection: sa.Connection, account_id: int, number: int, no
     if on:
         _switch_on(connection, account_id, row, now)
     elif row.status and row.workflow_id is not None:
-        db_workflows.set_enabled(connection, account_id, row.workflow_id, None, now)
+        db_workflows.disable_workflow(connection, account_id, row.workflow_id, now)
     return crud.find(connection, account_id, PATTERNS, f"PT{number}")
 
 

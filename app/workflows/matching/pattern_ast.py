@@ -139,6 +139,11 @@ class Pattern:
     names: frozenset[str]
     bound: Bound
 
+    @property
+    def triggers(self) -> frozenset[str]:
+        """The names of the events that have to be looked at; `*` alone: all events."""
+        return frozenset({ANY_NAME}) if ANY_NAME in self.names else self.names
+
 
 def cancelling_kinds(node: Node) -> frozenset[int]:
     """The kinds that any `unless` of the pattern names."""

@@ -50,8 +50,8 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One enabled workflow: its pattern, the `key` that names the subject, how soon it may start `again`, and how often
-    it had been enabled or disabled (`enablement`)."""
+    """One enabled workflow: its pattern, the `key` that names the subject, how soon it may start `again`, how often it
+    had been enabled or disabled (`enablement`), and the event names that it looks at (`triggers`; `*`: any)."""
 
     workflow_id: UUID
     workflow: str
@@ -61,6 +61,7 @@ class Rule:
     key: str
     again: timedelta | str
     enablement: int
+    triggers: frozenset[str]
 
     @property
     def is_stateless(self) -> bool:
@@ -154,20 +155,27 @@ class Rule:
 
 
 def compile_rule(
-    workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any], enablement: int = 0
+    workflow_id: UUID,
+    workflow: str,
+    version: int,
+    document: Mapping[str, Any],
+    enablement: int = 0,
+    triggers: frozenset[str] | None = None,
 ) -> Rule:
-    """Compile a valid document. Raises PatternError or FilterError."""
+    """Compile a valid document. `triggers` None: those of the pattern. Raises PatternError or FilterError."""
     on, again = document["on"], document.get("again", ALWAYS)
     where = on.get("where") if isinstance(on, Mapping) else None
+    pattern = compile_pattern(on, compile_test)
     return Rule(
         workflow_id=workflow_id,
         workflow=workflow,
         version=version,
-        pattern=compile_pattern(on, compile_test),
+        pattern=pattern,
         filter=None if where is None else compile_filter(where),
         key=document.get("key", DISTINCT_ID),
         again=again if again in (ALWAYS, ONCE) else read_duration(again),
         enablement=enablement,
+        triggers=pattern.triggers if triggers is None else triggers,
     )
 
 

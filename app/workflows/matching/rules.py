@@ -71,14 +71,13 @@ class Rules:
         self.by_workflow = {rule.workflow_id: rule for rule in rules}
         by_event: dict[str, list[Rule]] = {}
         for rule in self.by_workflow.values():
-            # A rule that reads any name is listed under that one only.
-            for name in {ANY_NAME} if ANY_NAME in rule.pattern.names else rule.pattern.names:
+            for name in rule.triggers:
                 by_event.setdefault(name, []).append(rule)
         self._by_event = {name: _EventRules(found) for name, found in by_event.items()}
 
     def find_by_event(self, name: str) -> list[Rule]:
         """All rules that read events of this name."""
-        return [rule for rule in self.by_workflow.values() if not rule.pattern.names.isdisjoint((name, ANY_NAME))]
+        return [rule for rule in self.by_workflow.values() if not rule.triggers.isdisjoint((name, ANY_NAME))]
 
     def find_candidates(self, variables: CelVariables) -> Candidates:
         """The candidate workflows of an event with these CEL variables."""
@@ -100,12 +99,20 @@ def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = No
     rules = []
     for workflow in workflows:
         before = known.by_workflow.get(workflow.id) if known else None
-        if before is not None and (before.enablement, before.workflow) == (workflow.enablement, workflow.name):
+        current = (workflow.enablement, workflow.name, workflow.triggers)
+        if before is not None and (before.enablement, before.workflow, before.triggers) == current:
             rules.append(before)
             continue
         try:
             rules.append(
-                compile_rule(workflow.id, workflow.name, workflow.version, workflow.document, workflow.enablement)
+                compile_rule(
+                    workflow.id,
+                    workflow.name,
+                    workflow.version,
+                    workflow.document,
+                    workflow.enablement,
+                    workflow.triggers,
+                )
             )
         except Exception:
             _log.exception("a workflow cannot be compiled and matches no event", workflow=workflow.name)
