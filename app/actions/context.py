@@ -38,7 +38,7 @@ class ActionContext:
     settings: Settings = field(repr=False)
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
-    keep_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
+    save_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
 
     def credentials(self, kind: str) -> Mapping[str, str]:
         """The fields of the account's integration of a kind; raises ActionError when it has none."""

@@ -55,7 +55,7 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     for told, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(sendable(data))))):
         if size > LONGEST:
             raise ActionError("bad_text", f"the {told} has {size} characters; {LONGEST} are allowed")
-    message_id = await context.keep_message(text, data)
+    message_id = await context.save_message(text, data)
     return Outcome("done", output={"id": str(message_id), "text": text})
 
 

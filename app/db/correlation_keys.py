@@ -1,7 +1,4 @@
-"""Events that runs wait for by another field than distinct_id: found by what they have under that field.
-
-Comes in: the keys of an account's workflows, and events. Goes out: what came for a subject by its key.
-"""
+"""Correlation keys: events by the fields other than distinct_id for which runs wait, and the runs' subjects under them."""
 
 from __future__ import annotations
 
@@ -16,18 +13,18 @@ from app.db import event_queries
 from app.db.connection import Database
 
 
-def find_keys(database: Database, account_id: int) -> list[str]:
-    """By which fields, as any version of a workflow of the account names them for its key, runs wait for events."""
-    question = (
+def find_correlation_keys(database: Database, account_id: int) -> list[str]:
+    """The `key` fields of all workflow versions of an account that wait for events."""
+    rows = database.fetch_all(
         "SELECT DISTINCT document ->> 'key' FROM workflow_versions "
-        "WHERE account_id = %s AND awaits <> '{}' AND document ? 'key'"
+        "WHERE account_id = %s AND awaits <> '{}' AND document ? 'key'",
+        (account_id,),
     )
-    rows = database.fetch_all(question, (account_id,))
     return [row[0] for row in rows]
 
 
-def note_event(database: Database, event: Event, subjects: Mapping[str, str]) -> None:
-    """Keep what an event has under each key; a second time changes nothing."""
+def save_event_keys(database: Database, event: Event, subjects: Mapping[str, str]) -> None:
+    """Save the event's value (subject) under each key; a repeated call changes nothing."""
     statement = (
         "INSERT INTO keyed_events (account_id, key, subject, event_id, received_at) "
         "SELECT %s, key, subject, %s, %s FROM unnest(%s, %s) AS known (key, subject) ON CONFLICT DO NOTHING"
@@ -36,19 +33,20 @@ def note_event(database: Database, event: Event, subjects: Mapping[str, str]) ->
     database.execute(statement, values)
 
 
-def note_subject(database: Database, run: Run, subject: str) -> None:
-    """Keep whose events a run waits for."""
+def save_run_subject(database: Database, run: Run, subject: str) -> None:
+    """Save the subject under the workflow's key whose events a run waits for."""
     statement = "UPDATE runs SET subject = %s WHERE account_id = %s AND id = %s"
-    values = (subject, run.account_id, str(run.id))
-    database.execute(statement, values)
+    database.execute(statement, (subject, run.account_id, str(run.id)))
 
 
 def find_events_by_key(
     database: Database, account_id: int, key: str, subject: str, since: Event, names: Sequence[str]
 ) -> list[Event]:
-    """What came after an event with this subject under a key, oldest first; only these names (`*`: any). At most 1,000: go
-    on after the last one for more."""
-    question = (
+    """The events after `since` with this subject under a key, oldest first; only these names (`*`: any).
+
+    At most `event_queries.PAGE`; call again with the last one for more.
+    """
+    query = (
         f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
         "events.received_at FROM keyed_events AS known "
         "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
@@ -56,12 +54,11 @@ def find_events_by_key(
         "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s"
     )
     values = (account_id, key, subject, str(since.id), list(names), list(names), event_queries.PAGE)
-    rows = database.fetch_all(question, values)
-    return [event_queries.event_of(row) for row in rows]
+    return [event_queries.event_of(row) for row in database.fetch_all(query, values)]
 
 
-def forget_old_keyed_events(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of what is older than RETENTION and no run waits for any more; how many."""
+def delete_old_keys(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of event keys that are older than RETENTION and that no run waits for; how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM keyed_events WHERE ctid = ANY (ARRAY(SELECT ctid FROM keyed_events AS known "

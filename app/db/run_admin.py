@@ -1,4 +1,4 @@
-"""What a person does to runs: failed → running (retried), and runs of events that came long ago. `families.py` ends them.
+"""What people do to runs: retry failed ones, and start missed ones. `run_blocks.end_run_tree` cancels runs.
 
 Each is one statement: the run, its step and its job change together or not at all.
 """
@@ -15,9 +15,9 @@ from app.core.models import NewRun
 from app.db.match_state import Place, lock_number
 from app.db.runs import job_key
 
-# The run stands where it failed, so that the idempotency key of its step is the same; its attempts go on counting, but
-# those that were made are forgiven, and so is the time that the step has taken. The job has a number of its own, for the
-# one that failed may still be about. Where blocks have failed these go on, and their parents wait for them again.
+# The run continues at the step that failed, with the same idempotency key. Earlier attempts and the time that the step has
+# taken no longer count. The new job number fences off the failed job, which may still be queued. Failed blocks continue, and
+# their parents wait for them again.
 _RETRY = """
 WITH root AS (
     SELECT id FROM runs
@@ -63,15 +63,15 @@ SELECT count(*) FROM run
 
 
 def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
-    """Let failed runs go on where they or their blocks failed, at once; which they were: others are left alone."""
+    """Retry failed runs where they or their blocks failed, at once. Returns the runs that were failed; others are unchanged."""
     found = connection.execute(
         sa.text(_RETRY), {"account": account_id, "runs": [str(run) for run in run_ids], "now": now}
     )
     return {row.id for row in found}
 
 
-def start_missed_run(connection: sa.Connection, account_id: int, new: NewRun, now: datetime) -> bool:
-    """Start a run for an event of the past; False when this match has had its run already."""
+def start_past_run(connection: sa.Connection, account_id: int, new: NewRun, now: datetime) -> bool:
+    """Start a run for a past event; False when the match already has a run."""
     values = {
         "account": account_id,
         "id": new.id,
@@ -88,7 +88,7 @@ def start_missed_run(connection: sa.Connection, account_id: int, new: NewRun, no
 
 
 def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: UUID, match_key: str) -> UUID | None:
-    """The run that a match has had."""
+    """The run of a match."""
     found: UUID | None = connection.execute(
         sa.text(
             "SELECT id FROM runs WHERE account_id = :account AND workflow_id = :workflow AND match_key = :match_key"
@@ -98,9 +98,9 @@ def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: U
     return found
 
 
-def lock_place(connection: sa.Connection, account_id: int, place: Place) -> datetime | None:
-    """When a subject has started a workflow for the last time (None: never, as far as is remembered). Until the end of
-    the transaction nobody else moves that subject there."""
+def lock_match_state(connection: sa.Connection, account_id: int, place: Place) -> datetime | None:
+    """Lock the match state of a subject of a workflow until the transaction ends. Returns when the subject last started the
+    workflow; None if no start is recorded."""
     number = lock_number(account_id, place)
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
     last: datetime | None = connection.execute(
@@ -113,8 +113,8 @@ def lock_place(connection: sa.Connection, account_id: int, place: Place) -> date
     return last
 
 
-def note_start(connection: sa.Connection, account_id: int, place: Place, enablement: int, now: datetime) -> None:
-    """Remember that a subject has started a workflow, so that `again` is counted from now; its progress stays."""
+def record_start(connection: sa.Connection, account_id: int, place: Place, enablement: int, now: datetime) -> None:
+    """Record that a subject has started a workflow, for `again`; its match state is unchanged."""
     connection.execute(
         sa.text(
             "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, last_started_at) "

@@ -1,8 +1,8 @@
-"""Runs: how a worker claims one, and what it asks about them and their events. `settlements.py` writes what it did.
+"""Runs: claiming, starting, and what a worker reads about runs and their events. `run_updates.py` writes what it did.
 
-States of a run: running → done | failed | cancelled | exited; failed → running when a person has it retried.
-While it is running, exactly one queue job (number `job`) may move it, and each settled change makes `turn` one greater: a
-worker that was overtaken changes nothing.
+States of a run: running → done | failed | cancelled | exited; failed → running when it is retried.
+While a run is running, exactly one queue job (number `job`) may advance it. Each update increments `turn`: a worker that
+claimed an earlier turn writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from app.core.models import Event, NewRun, Run
 from app.db import event_queries
 from app.db.connection import Database, PgConnection, fetch_all, prepare
 
-# All that the next step needs, read at once. The event is found in its partition by its received_at.
+# Everything that the next step needs. The condition on received_at selects the partition of the event.
 _RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
@@ -44,15 +44,15 @@ _CLAIM = f"""(bigint, uuid, int) AS
 {_RUN} WHERE run.status = 'running' AND run.account_id = $1 AND run.id = $2 AND run.job = $3
 """
 
-# Texts see so many of the events that a pattern used, the last ones.
-_MOST_MATCHED = 100
+# Templates can read the last events of a match, at most this many.
+_MAX_MATCHED = 100
 
 
 def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
-    """The run with all that its next step needs; None when this job may not move it (ended, or moved on by another)."""
+    """The run with everything that its next step needs; None when it has ended or another job may advance it."""
 
     def claim(connection: PgConnection) -> list[tuple[Any, ...]]:
-        # Prepared, since planning it over the partitions costs more than carrying it out.
+        # Prepared, since planning it over all partitions takes longer than executing it.
         prepare(connection, "claim_run", _CLAIM)
         return fetch_all(connection, "EXECUTE claim_run (%s, %s, %s)", (account_id, str(run_id), job))
 
@@ -61,31 +61,31 @@ def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Ru
 
 
 def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
-    """The events that the run's pattern used, in order; of more than a hundred the last ones."""
+    """The events of the run's match in order; the last `_MAX_MATCHED` of them."""
     if len(run.used) < 2:
         return run.matched
-    ids = run.used[-_MOST_MATCHED:]
+    ids = run.used[-_MAX_MATCHED:]
     return database.run_with_reconnect(lambda connection: event_queries.find_events(connection, run.account_id, ids))
 
 
 def find_running_run(database: Database, account_id: int, run_id: UUID) -> Run | None:
-    """A run as it stands now; None when it has ended."""
-    question = _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s"
-    rows = database.fetch_all(question, (account_id, str(run_id)))
+    """The current state of a run; None when it has ended."""
+    query = _RUN + "WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s"
+    rows = database.fetch_all(query, (account_id, str(run_id)))
     return _run(rows[0]) if rows else None
 
 
 def find_running_runs_of_subject(database: Database, event: Event, subjects: Sequence[str], after: UUID) -> list[Run]:
-    """The runs that an event may concern: those of its distinct_id or of one of the subjects by other keys that were
-    started before it and have not ended; a hundred, those after one."""
+    """The running runs that an event may concern: started before it, for its distinct_id or for one of the `subjects` under
+    other keys. A page of 100 by id, those after the id `after`."""
     of_subject = "(run.distinct_id = %s OR run.subject = ANY (%s))" if subjects else "run.distinct_id = %s"
-    question = (
+    query = (
         _RUN + f"WHERE run.status = 'running' AND run.account_id = %s AND {of_subject} AND run.event_id < %s "
         "AND run.id > %s ORDER BY run.id LIMIT 100"
     )
-    of_whom = (event.distinct_id, list(subjects)) if subjects else (event.distinct_id,)
-    values = (event.account_id, *of_whom, str(event.id), str(after))
-    rows = database.fetch_all(question, values)
+    subject_values = (event.distinct_id, list(subjects)) if subjects else (event.distinct_id,)
+    values = (event.account_id, *subject_values, str(event.id), str(after))
+    rows = database.fetch_all(query, values)
     return [_run(row) for row in rows]
 
 
@@ -95,20 +95,20 @@ def find_event(database: Database, account_id: int, event_id: UUID) -> Event | N
 
 
 def find_events_of_subject_since(database: Database, since: Event, names: Sequence[str]) -> list[Event]:
-    """What came for the subject of `since` after it, oldest first; only these names (`*`: any)."""
+    """The events of the subject of `since` after it, oldest first; only these names (`*`: any)."""
     return database.run_with_reconnect(
         lambda connection: event_queries.find_events_of_subject_since(connection, since, names)
     )
 
 
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
-    """The ids of the events for which the run (not its blocks, nor its parent) has waited and that have come."""
-    question = (
+    """The ids of the events that any `wait_for` of the run has taken, not counting its blocks and its parent."""
+    query = (
         "SELECT output ->> 'id' FROM steps WHERE account_id = %s AND run_id = %s AND action = 'wait_for' "
         "AND status = 'done' AND output ->> 'id' IS NOT NULL"
     )
     values = (run.account_id, str(run.id))
-    rows = database.fetch_all(question, values)
+    rows = database.fetch_all(query, values)
     return frozenset(UUID(row[0]) for row in rows)
 
 
@@ -144,7 +144,7 @@ def _run(row: Sequence[Any]) -> Run:
     )
 
 
-# A run that the clock starts: its event, and with it the subject, lie in the past.
+# Of a deadline: the event and its subject come from a past event.
 _START = """
 WITH run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
@@ -161,7 +161,7 @@ SELECT 0, 'run', 'queued', %(job)s, convert_to(%(job)s, 'UTF8') FROM run
 
 
 def start_run(connection: RawConnection, account_id: int, new: NewRun, now: datetime) -> None:
-    """Start a run for a deadline, on a connection that is in a transaction; one that is there already is left alone."""
+    """Start a run for a deadline, inside a transaction, unless its match already has a run."""
     with connection.cursor() as cursor:
         cursor.execute(
             _START,
@@ -181,5 +181,5 @@ def start_run(connection: RawConnection, account_id: int, new: NewRun, now: date
 
 
 def job_key(account_id: int, run_id: UUID, job: int) -> str:
-    """Name of a queue job: payload and dedupe key alike."""
+    """The payload of a queue job, which is its dedupe key as well."""
     return f"{account_id}:{run_id}:{job}"

@@ -183,7 +183,7 @@ workflow_versions = sa.Table(
     sa.ForeignKeyConstraint(
         ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
     ),
-    # Serves find_keys: by which fields, beside distinct_id, runs wait for events.
+    # Serves find_correlation_keys: by which fields, beside distinct_id, runs wait for events.
     sa.Index(
         "workflow_versions_key_idx", "account_id", postgresql_where=sa.text("awaits <> '{}' AND document ? 'key'")
     ),
@@ -263,7 +263,7 @@ keyed_events = sa.Table(
     _moment("received_at", "received_at of that event (finds its partition)"),
     # Serves find_events_by_key; the rule: an event has one value under a key.
     sa.PrimaryKeyConstraint("account_id", "key", "subject", "event_id"),
-    # Serves forget_old_keyed_events.
+    # Serves delete_old_keys.
     sa.Index("keyed_events_received_at_idx", "received_at", postgresql_using="brin"),
     comment="awaited events by the keys of workflows that count by another field than distinct_id; kept for 30 days",
 )

@@ -1,7 +1,4 @@
-"""Asks Postgres from async code: in a thread, and again while it does not answer.
-
-Comes in: questions, which are functions without arguments. Goes out: their answers, however long that takes.
-"""
+"""Runs database functions from async code: in a thread, and again while Postgres is unavailable."""
 
 from __future__ import annotations
 
@@ -9,13 +6,15 @@ import asyncio
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, repeat
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import structlog
 
 from app.core.errors import Unavailable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -23,22 +22,22 @@ _log = structlog.get_logger()
 
 
 class RetryUntilAvailable:
-    """Asks a question again, after a pause, while Postgres is away: a job is never given up for that."""
+    """Calls functions until Postgres is available, so that an outage never fails a job."""
 
-    def __init__(self, threads: ThreadPoolExecutor, chance: random.Random) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, rng: random.Random) -> None:
         self._threads = threads
-        self._random = chance
+        self._rng = rng
 
-    async def ask(self, question: Callable[[], T]) -> T:
-        """The answer."""
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of the call, repeated with growing pauses while it raises Unavailable."""
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
-                return await self.ask_once(question)
+                return await self.run_once(function, *args, **kwargs)
             except Unavailable as exc:
-                _log.warning("Postgres cannot be asked; trying again", error=str(exc)[:200], pause=pause)
-                await asyncio.sleep(pause * self._random.uniform(0.8, 1.2))
+                _log.warning("Postgres is unavailable; retrying", error=str(exc)[:200], pause=pause)
+                await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
         raise AssertionError("unreachable")
 
-    async def ask_once(self, question: Callable[[], T]) -> T:
-        """The answer, or Unavailable."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, question)
+    async def run_once(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of the call; raises Unavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))

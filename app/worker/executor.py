@@ -1,17 +1,19 @@
-"""The way out: a run is carried from step to step until it ends or has to wait. The way in is `journey.py`.
+"""Executes runs, from step to step, until they end or wait. `app/ingest/accept.py` is the other half, from a request to a run.
 
-`moves.py` tells what steps mean to a run, `arrivals.py` what events mean to it; here they are carried out and written.
+`transitions.py` says what a step does to a run and `event_correlation.py` what an event does to it; here both are carried out
+and written.
 
-`advance(account_id, run_id, job)`, called by a worker for each job of the queue:
-1. Claim: read the run with all that its next step needs, if this job may move it.
-2. Act: carry out the step, outside of any transaction.
-3. Settle: one statement writes the step, the attempt, the outcome and the next place, if no other worker was faster. A
-   wait and a pause before the next attempt enqueue the next job by that same statement, due when they end. The blocks of
-   a `par` start by it, and the last one that ends enqueues the job of their parent.
-4. On to the next step with the same job, until the run ends or waits.
+`RunExecutor.advance(account_id, run_id, job)`, called by a worker for each job of the queue:
 
-A worker that dies anywhere leaves its job to another one, which starts at 1: what was settled is never acted again, what
-was not is repeated with the same idempotency key.
+1. Claim: read the run with everything that its next step needs, if this job may advance it.
+2. Execute the step, outside any transaction.
+3. Write the update by one statement: the step, the attempt, the outcome and the next step, unless another worker was faster.
+   A wait and the pause before the next attempt enqueue the next job by the same statement, due when they end. A `par`
+   starts its blocks by it, and the last block that ends enqueues the job of its parent.
+4. Continue with the next step under the same job, until the run ends or waits.
+
+When a worker dies, another one takes its job and begins at 1. A recorded step is never repeated; a step that was not
+recorded is repeated with the same idempotency key.
 """
 
 from __future__ import annotations
@@ -24,11 +26,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import aiohttp
-import structlog
 
 from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
@@ -47,22 +48,19 @@ from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
 from app.workflows import step_graph
 
-T = TypeVar("T")
+# Seconds for which an account's outbound configuration is cached.
+_OUTBOUND_CONFIG_TTL = 2.0
 
-# Seconds for which the copy of what an account sends with is good.
-_FRESH = 2.0
-_log = structlog.get_logger()
-
-_MOVES: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
+_TRANSITIONS: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
     step_graph.WAIT: transitions.wait,
-    step_graph.IF: transitions.decide,
+    step_graph.IF: transitions.choose_branch,
     step_graph.SET: transitions.set_variables,
-    step_graph.REPEAT: transitions.go_round,
+    step_graph.REPEAT: transitions.repeat,
 }
 
 
 class RunExecutor:
-    """What one worker process needs to move runs: the house, threads for Postgres, and a session to the outside."""
+    """Advances the runs of one worker process: database access in threads, HTTP calls by one session."""
 
     def __init__(
         self, context: AppContext, session: aiohttp.ClientSession, threads: ThreadPoolExecutor, concurrency: int = 50
@@ -70,156 +68,146 @@ class RunExecutor:
         self._context = context
         self._accounts = AccountCache(context)
         self._session = session
-        self._random = random.SystemRandom()
-        self._patience = RetryUntilAvailable(threads, self._random)
-        self._arrivals = EventCorrelator(context, self._patience)
-        self._circuit_breakers = CircuitBreakers(concurrency, rng=self._random)
+        self._rng = random.SystemRandom()
+        self._retry = RetryUntilAvailable(threads, self._rng)
+        self._query = self._retry.run
+        self._correlator = EventCorrelator(context, self._retry)
+        self._circuit_breakers = CircuitBreakers(concurrency, rng=self._rng)
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
-        """Move a run as far as this job may; returns when it ended, waits, or was moved on by another worker."""
-        run: Run | None = await self._database(partial(runs.claim_run, self._context.database, account_id, run_id, job))
+        """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it."""
+        run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
         if run is None:
-            # A worker that died may have settled the beginning of a wait and not have looked back.
-            await self._arrivals.look_back(account_id, run_id)
+            # A worker may have died after it recorded the beginning of a wait and before it looked for earlier events.
+            await self._correlator.deliver_missed_event(account_id, run_id)
             return
-        run = await self._arrivals.known(run)
+        run = await self._correlator.save_subject(run)
         if _may_have_missed_events(run) and "exit_on" in run.document:
-            run = await self._arrivals.still_wanted(run)
-        run = await self._with_names(run) if run is not None else None
-        while run is not None and (update := await self._act(run)) is not None:
-            settled_at = await self._settle(run, update)
-            if settled_at is None:
-                await self._database(partial(self._note, run, update))
+            run = await self._correlator.check_exit(run)
+        run = await self._load_names(run) if run is not None else None
+        while run is not None and (update := await self._execute_step(run)) is not None:
+            updated_at = await self._write(run, update)
+            if updated_at is None:
+                # The run was ended meanwhile. The attempt is kept, since it was sent.
+                await self._query(
+                    run_updates.record_attempt, self._context.database, run, update, self._context.clock()
+                )
                 return
-            if _entered_wait_for(run, update):
-                await self._arrivals.look_back(run.account_id, run.id)
-            run = transitions.after(run, update, settled_at)
+            if _began_wait_for(run, update):
+                await self._correlator.deliver_missed_event(run.account_id, run.id)
+            run = transitions.apply_update(run, update, updated_at)
             if run is not None and run.parent_id is not None:
-                # What other blocks have settled meanwhile.
-                run = await self._with_names(run)
+                # Other blocks may have recorded steps meanwhile.
+                run = await self._load_names(run)
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
-        """Let the runs go on that wait for this event, and end those that it ends."""
-        await self._arrivals.wake(account_id, event_id)
+        """Advance the runs that wait for this event, and end those that exit on it."""
+        await self._correlator.deliver(account_id, event_id)
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
-        """Start the run of a deadline that the clock has reached, if nothing has disarmed or moved it."""
-        await self._patience.ask_once(
-            partial(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
-        )
+        """Start the run of a deadline that has passed, unless the deadline was cancelled or moved."""
+        await self._retry.run_once(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
 
     async def sweep(self) -> None:
-        """The housekeeping that any worker may do at any time."""
-        for account_id, (asked_at, _) in list(self._outbound_configs.items()):
-            if time.monotonic() - asked_at > _FRESH:
+        """Do the housekeeping that any worker may do at any time."""
+        for account_id, (loaded_at, _) in list(self._outbound_configs.items()):
+            if time.monotonic() - loaded_at > _OUTBOUND_CONFIG_TTL:
                 del self._outbound_configs[account_id]
-        await self._database(partial(sweep, self._context))
+        await self._query(sweep, self._context)
 
     # Steps
 
-    async def _act(self, run: Run) -> RunUpdate | None:
-        """Carry out the step at which `run` stands; what to write about it (None: nothing, it waits for its blocks)."""
-        began = self._context.clock()
+    async def _execute_step(self, run: Run) -> RunUpdate | None:
+        """Execute the run's current step; the update to write, or None while the run waits for its blocks."""
+        now = self._context.clock()
         step = step_graph.step_at(run.document, str(run.at))
         verb = step_graph.verb_of(step)
-        if verb in _MOVES:
-            return _MOVES[verb](run, began)
+        if verb in _TRANSITIONS:
+            return _TRANSITIONS[verb](run, now)
         if verb == step_graph.WAIT_FOR:
-            return await self._wait_for(run, step, began)
+            return await self._wait_for(run, step, now)
         if verb == step_graph.PAR:
-            return await self._par(run, began)
-        outbound = await self._outbound_config(run.account_id)
+            return await self._par(run, now)
+        return await self._perform_action(run, step, now)
+
+    async def _perform_action(self, run: Run, step: Mapping[str, Any], started_at: datetime) -> RunUpdate:
+        config = await self._outbound_config(run.account_id)
         action_context = actions.ActionContext(
             run=run,
-            names=transitions.names_of(run),
+            names=transitions.template_names(run),
             idempotency_key=f"{run.id}-{run.ordinal}",
-            signing_secret=self._context.secrets.decrypt(outbound.signing_secret),
+            signing_secret=self._context.secrets.decrypt(config.signing_secret),
             timeout=read_duration(step.get("timeout", step_graph.DEFAULT_TIMEOUT)).total_seconds(),
-            now=began,
+            now=started_at,
             session=self._session,
             circuit_breakers=self._circuit_breakers,
             settings=self._context.settings,
-            integration=partial(integrations.open_integration, self._context, outbound),
-            disabled=outbound.disabled,
-            keep_message=partial(self._keep_message, run),
+            integration=partial(integrations.open_integration, self._context, config),
+            disabled=config.disabled,
+            save_message=lambda text, data: self._query(message_stream.keep_message, self._context, run, text, data),
         )
         outcome = await actions.perform(step, action_context)
         if outcome.gone is not None:
-            await self._disable(run, outcome)
-            told = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` lets it be called again"
-            outcome = replace(outcome, error=told)
-        return transitions.acted(run, outcome, began, self._context.clock, self._random)
+            await self._disable_target(run, outcome)
+            error = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` enables it"
+            outcome = replace(outcome, error=error)
+        return transitions.apply_outcome(run, outcome, started_at, self._context.clock, self._rng)
 
-    async def _wait_for(self, run: Run, step: Mapping[str, Any], began: datetime) -> RunUpdate:
-        """The first time it is entered; the second time its time is over, unless the event is there after all."""
+    async def _wait_for(self, run: Run, step: Mapping[str, Any], now: datetime) -> RunUpdate:
+        """Entered for the first time it begins to wait; the second time the wait has timed out, unless the event has come."""
         if run.step_started_at is None:
-            return transitions.enter(run, began, began + read_duration(step["timeout"]))
-        arrived = await self._arrivals.arrival(run)
-        return arrived if arrived is not None else transitions.not_arrived(run, began)
+            return transitions.begin_wait(run, now, now + read_duration(step["timeout"]))
+        return await self._correlator.find_awaited_event(run) or transitions.wait_timed_out(run, now)
 
-    async def _par(self, run: Run, began: datetime) -> RunUpdate | None:
-        """The first time its blocks start; the second time they have ended."""
+    async def _par(self, run: Run, now: datetime) -> RunUpdate | None:
+        """Entered for the first time it starts its blocks; the second time they have ended."""
         if run.step_started_at is None:
-            return transitions.part(run, began)
+            return transitions.fork(run, now)
         if run.blocks_left:
             return None
-        failed = await self._database(partial(run_blocks.find_failed_blocks, self._context.database, run))
-        return transitions.joined(run, failed, began)
+        failed = await self._query(run_blocks.find_failed_blocks, self._context.database, run)
+        return transitions.join(run, failed, now)
 
-    async def _with_names(self, run: Run) -> Run:
-        """The run with all that its texts and expressions may speak of."""
-        spoken_of = step_graph.spoken_of(run.document)
-        if spoken_of & {"matched", "latest"}:
-            run = replace(run, matched=await self._database(partial(runs.find_matched, self._context.database, run)))
-        if spoken_of & {"vars", "last"} or ("steps" in spoken_of and step_graph.has_blocks(run.document)):
-            question = partial(run_blocks.find_results, self._context.database, run, transitions.NO_ACTIONS)
-            settled = await self._database(question)
-            last = transitions.given_by(**settled.last) if settled.last else {}
-            run = replace(run, outputs=settled.outputs, variables=settled.variables, last=last)
+    async def _load_names(self, run: Run) -> Run:
+        """The run with everything that its templates and expressions read."""
+        names_read = step_graph.spoken_of(run.document)
+        if names_read & {"matched", "latest"}:
+            run = replace(run, matched=await self._query(runs.find_matched, self._context.database, run))
+        if names_read & {"vars", "last"} or ("steps" in names_read and step_graph.has_blocks(run.document)):
+            results = await self._query(run_blocks.find_results, self._context.database, run, transitions.CONTROL_STEPS)
+            last = transitions.last_result(**results.last) if results.last else {}
+            run = replace(run, outputs=results.outputs, variables=results.variables, last=last)
         return run
 
-    # Postgres
+    # Database
 
-    async def _settle(self, run: Run, update: RunUpdate) -> datetime | None:
-        """The moment at which the settlement was written; None when another worker was faster."""
-        moment = run_updates.moment_after(run, self._context.clock())
-        settled = await self._database(partial(run_updates.update_run, self._context.database, run, update, moment))
-        return moment if settled else None
-
-    def _note(self, run: Run, update: RunUpdate) -> None:
-        run_updates.record_attempt(self._context.database, run, update, self._context.clock())
+    async def _write(self, run: Run, update: RunUpdate) -> datetime | None:
+        """The timestamp with which the update was written; None when another worker was faster."""
+        now = run_updates.update_time(run, self._context.clock())
+        is_written = await self._query(run_updates.update_run, self._context.database, run, update, now)
+        return now if is_written else None
 
     async def _outbound_config(self, account_id: int) -> OutboundConfig:
-        """What the account sends with and where not, as it was two seconds ago at most; still encrypted."""
-        asked_at, asking = self._outbound_configs.get(account_id, (0.0, None))
-        if asking is None or time.monotonic() - asked_at > _FRESH:
-            asking = asyncio.create_task(
-                self._database(partial(integrations.find_outbound_config, self._context, account_id))
-            )
-            self._outbound_configs[account_id] = (time.monotonic(), asking)
-        return await asyncio.shield(asking)
+        """The account's integrations and disabled targets, still encrypted, at most `_OUTBOUND_CONFIG_TTL` seconds old."""
+        loaded_at, loading = self._outbound_configs.get(account_id, (0.0, None))
+        if loading is None or time.monotonic() - loaded_at > _OUTBOUND_CONFIG_TTL:
+            loading = asyncio.create_task(self._query(integrations.find_outbound_config, self._context, account_id))
+            self._outbound_configs[account_id] = (time.monotonic(), loading)
+        return await asyncio.shield(loading)
 
-    async def _disable(self, run: Run, outcome: Outcome) -> None:
-        """The target said that it is gone: nobody calls it any more, whatever becomes of this run."""
+    async def _disable_target(self, run: Run, outcome: Outcome) -> None:
+        """Disable a target that answered that it is gone, for all runs of the account."""
         target, reason = str(outcome.gone), str(outcome.error)
-        await self._database(
-            partial(integrations.disable_target, self._context, run.account_id, target, reason, run.id)
-        )
+        await self._query(integrations.disable_target, self._context, run.account_id, target, reason, run.id)
         self._outbound_configs.pop(run.account_id, None)
-
-    async def _keep_message(self, run: Run, text: str, data: Mapping[str, Any]) -> UUID:
-        """Keep what a step of the run says; the message's id. Said again, it is the same message."""
-        return await self._database(partial(message_stream.keep_message, self._context, run, text, data))
-
-    async def _database(self, question: Callable[[], T]) -> T:
-        return await self._patience.ask(question)
 
 
 def _may_have_missed_events(run: Run) -> bool:
-    """Whether it has not been running until now: it is new, or it had failed and a person has it retried."""
+    """Whether the run was not running until now: it is new, or it had failed and is retried."""
     return run.turn == 0 or 0 < run.forgiven == run.attempt
 
 
-def _entered_wait_for(run: Run, update: RunUpdate) -> bool:
-    return update.step.action == step_graph.WAIT_FOR and update.step.status == "waiting" and run.step_started_at is None
+def _began_wait_for(run: Run, update: RunUpdate) -> bool:
+    step = update.step
+    return step.action == step_graph.WAIT_FOR and step.status == "waiting" and run.step_started_at is None

@@ -12,9 +12,9 @@ _log = structlog.get_logger()
 
 
 def sweep(context: AppContext) -> None:
-    """Jobs for orphaned runs, partitions for the coming months, and out with what is too old to be of use."""
-    moment = context.clock()
-    for chore in (
+    """Enqueue the jobs of orphaned runs, create partitions for the coming months, and delete what is past its retention."""
+    now = context.clock()
+    for task in (
         job_queue.cancel_runs_without_workflow,
         job_queue.wake_parents_of_nobody,
         job_queue.enqueue_orphans,
@@ -25,13 +25,13 @@ def sweep(context: AppContext) -> None:
         match_state.forget_stale_progress,
         messages.forget_old_messages,
         messages.forget_old_tickets,
-        correlation_keys.forget_old_keyed_events,
+        correlation_keys.delete_old_keys,
     ):
-        # Each by itself: what stops one of them must not stop the others.
+        # One transaction each: a task that fails must not stop the others.
         try:
             with context.database.transaction() as connection:
-                chore(connection, moment)
+                task(connection, now)
         except Unavailable:
             raise
         except Exception:
-            _log.exception("a chore of the sweep broke off", chore=chore.__name__)
+            _log.exception("a housekeeping task failed", task=task.__name__)

@@ -42,7 +42,7 @@ def test_a_member_called_mustache_is_one_of_the_data() -> None:
 
     fields = {"text": "{{ event }}\0", "data": {"mustache": "{{ phone }}", "n": 1, "no": None, "deep": [{"\0": "\0"}]}}
     assert message.check(fields, "message") == []
-    outcome = perform({"message": fields}, keep_message=keep)
+    outcome = perform({"message": fields}, save_message=keep)
     text, data = "order_placed\ufffd", {"mustache": "+915673412780", "n": 1, "no": None, "deep": [{"\ufffd": "\ufffd"}]}
     assert said == [(text, data)]
     assert outcome.output == {"id": str(ID), "text": text}

@@ -89,7 +89,7 @@ def an_action_context(session: aiohttp.ClientSession, **changes: Any) -> actions
         settings=the_settings(),
         integration={}.get,
         disabled={},
-        keep_message=_nowhere,
+        save_message=_nowhere,
     )
     return replace(context, **changes)
 

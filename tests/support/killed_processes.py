@@ -24,7 +24,7 @@ from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 
-POINTS = ("before act", "after act", "before settle", "after settle")
+POINTS = ("before step", "after step", "before write", "after write")
 
 
 class DyingExecutor(RunExecutor):
@@ -36,17 +36,17 @@ class DyingExecutor(RunExecutor):
         if self.order["point"] == point and self.order["ordinal"] == run.ordinal:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def _act(self, run: Run) -> RunUpdate:
-        self._maybe_die("before act", run)
-        update = await super()._act(run)
-        self._maybe_die("after act", run)
+    async def _execute_step(self, run: Run) -> RunUpdate:
+        self._maybe_die("before step", run)
+        update = await super()._execute_step(run)
+        self._maybe_die("after step", run)
         return update
 
-    async def _settle(self, run: Run, update: RunUpdate) -> bool:
-        self._maybe_die("before settle", run)
-        settled = await super()._settle(run, update)
-        self._maybe_die("after settle", run)
-        return settled
+    async def _write(self, run: Run, update: RunUpdate) -> bool:
+        self._maybe_die("before write", run)
+        written_at = await super()._write(run, update)
+        self._maybe_die("after write", run)
+        return written_at
 
 
 async def _carry_out(order: dict[str, Any]) -> None:

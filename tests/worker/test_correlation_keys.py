@@ -119,7 +119,7 @@ def test_what_nobody_waits_for_any_more_is_forgotten_after_a_month(context: AppC
     assert _kept(context, acme) == 2
     for days, left in ((29, 2), (31, 0)):
         with context.database.transaction() as connection:
-            correlation_keys.forget_old_keyed_events(connection, context.clock() + timedelta(days=days))
+            correlation_keys.delete_old_keys(connection, context.clock() + timedelta(days=days))
         assert _kept(context, acme) == left
 
 
@@ -128,7 +128,7 @@ def test_what_a_run_may_still_wait_for_is_kept(context: AppContext, acme: Sender
     carry(context, acme.account_id, run)
     happens(context, acme, "paid", 17)
     with context.database.transaction() as connection:
-        correlation_keys.forget_old_keyed_events(connection, context.clock() + timedelta(days=31))
+        correlation_keys.delete_old_keys(connection, context.clock() + timedelta(days=31))
     assert _kept(context, acme) == 1
 
 

@@ -1,4 +1,4 @@
-"""A worker killed before or after acting, before or after settling, again and again: no effect is lost, none is repeated
+"""A worker killed before or after steping, before or after settling, again and again: no effect is lost, none is repeated
 once it was settled, and what is repeated carries the same idempotency key."""
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ def _kill_on_the_way(
             assert died == 9
             deaths[point] += 1
             assert all(frozen[number] >= 1 for number in range(settled)), "a settled step was never acted"
-            assert _order(worker, account=acme.account_id, run=run, job=1, point="before act", ordinal=settled) in (
+            assert _order(worker, account=acme.account_id, run=run, job=1, point="before step", ordinal=settled) in (
                 9,
                 0,
             )
-            deaths["before act"] += settled < STEPS
+            deaths["before step"] += settled < STEPS
             assert _calls(destination, run, settled) == frozen, "a settled step was acted again"
             if settled > ordinal:
                 break

@@ -51,9 +51,9 @@ def test_every_digit_of_data_arrives(context: AppContext, acme: Sender) -> None:
         body = '{"event": "product_view", "distinct_id": "1", "data": ' + exact + "}"
         run = acme.post(body).get_json()["runs"][0]
         carry(context, acme.account_id, run)
-    arrived = destination.calls[0].body.decode()
-    assert "12345678901234567890123" in arrived
-    assert "0.1234567890123456789" in arrived
+    body = destination.calls[0].body.decode()
+    assert "12345678901234567890123" in body
+    assert "0.1234567890123456789" in body
 
 
 def test_later_steps_see_what_earlier_ones_got(context: AppContext, acme: Sender) -> None:
@@ -236,7 +236,7 @@ def test_a_worker_that_died_before_it_looked_back_is_made_up_for(context: AppCon
     assert claimed is not None
     now = context.clock()
     assert run_updates.update_run(
-        context.database, claimed, transitions.enter(claimed, now, now + timedelta(hours=1)), now
+        context.database, claimed, transitions.begin_wait(claimed, now, now + timedelta(hours=1)), now
     )
     carry(context, acme.account_id, run)
     assert carry(context, acme.account_id, run, job=3)["status"] == "done"

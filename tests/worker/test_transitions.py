@@ -348,10 +348,10 @@ def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Se
 def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[WAIT], [WAIT]]}]))
 
-    def part(run: str, together: threading.Barrier) -> None:
+    def fork(run: str, together: threading.Barrier) -> None:
         claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
         assert claimed is not None
-        update = transitions.part(claimed, context.clock())
+        update = transitions.fork(claimed, context.clock())
         together.wait(10)
         run_updates.update_run(context.database, claimed, update, context.clock())
 
@@ -359,7 +359,7 @@ def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: A
         for _ in range(20):
             run = acme.post(an_event()).get_json()["runs"][0]
             together = threading.Barrier(2)
-            parting = threads.submit(part, run, together)
+            parting = threads.submit(fork, run, together)
             together.wait(10)
             assert services_runs.cancel_run(context, acme.account_id, UUID(run))
             parting.result()
