@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import structlog
+from flask import Response
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage, Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
@@ -39,14 +40,14 @@ class Allowance:
     remaining: int
     reset: int = _WINDOW_SECONDS
 
-    def headers(self) -> dict[str, str]:
-        """The RateLimit fields of an answer."""
-        fields = {
-            "RateLimit-Limit": str(self.limit),
-            "RateLimit-Remaining": str(self.remaining),
-            "RateLimit-Reset": str(self.reset),
-        }
-        return fields if self.allowed else {**fields, "Retry-After": str(self.reset)}
+    def add_headers(self, response: Response) -> Response:
+        """Add the RateLimit headers to a response."""
+        response.headers.add("RateLimit-Limit", str(self.limit))
+        response.headers.add("RateLimit-Remaining", str(self.remaining))
+        response.headers.add("RateLimit-Reset", str(self.reset))
+        if not self.allowed:
+            response.headers.add("Retry-After", str(self.reset))
+        return response
 
 
 class RateLimiter:

@@ -1,4 +1,4 @@
-"""What all receivers share: who may send, how fast, and how a refusal is confirmed."""
+"""What all event routes share: who may send, how fast, and how a refusal is confirmed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask import Response, current_app
+from flask import Response, after_this_request, current_app
 
-from app.api import errors
-from app.api.rate_limit import Allowance, RateLimiter
+from app.api.rate_limit import RateLimiter
 from app.core import models
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import Event, Receipt
@@ -30,36 +29,28 @@ class Sender:
     unauthorized: Callable[[], Problem]
 
 
-def receive(
-    sender: Sender,
-    build_event: BuildEvent,
-    success: Callable[[Receipt], Response],
-    failure: Callable[[Problem], Response],
-) -> Response:
-    """Accept the event that `build_event` makes of the request; `success` and `failure` write the response."""
+def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
+    """Authenticate the sender and let `handle` answer for its account.
+
+    When `handle` raises a Problem, the sender is checked again by a recent snapshot: a sender that is no longer allowed gets
+    a 401 or 403 instead.
+    """
     accounts: AccountCache = current_app.extensions["accounts"]
-    acceptor: EventAcceptor = current_app.extensions["acceptor"]
     account = authenticate(accounts, sender)
-    allowance = take_from_plan(account)
     try:
-        check_allowance(allowance)
-        response = success(accept(acceptor, accounts, account, sender, build_event))
-        accounts.record_key_use(sender.prefix)
-    except Problem as problem:
+        response = handle(account)
+    except Problem:
         recheck(accounts, account, sender)
-        response = failure(problem)
         accounts.record_key_use(sender.prefix)
-    except Unavailable as exc:
-        response = failure(errors.unavailable(exc))
-    if allowance is not None:
-        response.headers.update(allowance.headers())
+        raise
+    accounts.record_key_use(sender.prefix)
     return response
 
 
-def accept(
-    acceptor: EventAcceptor, accounts: AccountCache, account: Account, sender: Sender, build_event: BuildEvent
-) -> Receipt:
-    """Accept an event of an authenticated sender, who is checked again with each newer snapshot of the account."""
+def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> Receipt:
+    """Count one event against the plan and accept it; the sender is checked again by each newer snapshot of the account."""
+    acceptor: EventAcceptor = current_app.extensions["acceptor"]
+    take_from_plan(account)
 
     def build_checked(current: Account) -> Event:
         if current is not account:
@@ -108,20 +99,18 @@ def check_open(account: Account, now: datetime) -> None:
         raise Problem(ProblemType.PLAN_ENDED, f"The account's {snapshot.plan} plan has ended and it takes no events.")
 
 
-def take_from_plan(account: Account, events: int = 1) -> Allowance | None:
-    """Count events against the account's plan; None for a plan without a limit."""
+def take_from_plan(account: Account, events: int = 1) -> None:
+    """Count events against the account's plan; the response gets the RateLimit headers. Raises Problem 429."""
     limiter: RateLimiter = current_app.extensions["rate_limiter"]
     plan = models.PLANS[account.snapshot.plan]
     rate = account.snapshot.events_per_second or plan.events_per_second
-    return None if rate is None else limiter.take(account.snapshot.id, rate, events)
-
-
-def check_allowance(allowance: Allowance | None) -> None:
-    """Raises Problem 429 above the rate of the account's plan."""
-    if allowance is None or allowance.allowed:
+    if rate is None:
         return
-    raise Problem(
-        ProblemType.RATE_LIMIT_EXCEEDED,
-        f"The account's rate is {allowance.limit} a second; "
-        f"wait {allowance.reset} second{'' if allowance.reset == 1 else 's'} and send again.",
-    )
+    allowance = limiter.take(account.snapshot.id, rate, events)
+    after_this_request(allowance.add_headers)
+    if not allowance.allowed:
+        raise Problem(
+            ProblemType.RATE_LIMIT_EXCEEDED,
+            f"The account's limit is {rate} events a second. "
+            f"Retry after {allowance.reset} second{'' if allowance.reset == 1 else 's'}.",
+        )

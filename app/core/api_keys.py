@@ -1,9 +1,9 @@
-"""API keys and access tokens: how one is made, and how the one in a request is verified against the copy of its account.
+"""API keys and access tokens: creation, and verification against an account snapshot.
 
-A key reads `sb_` + 8 characters of public prefix + `_` + 43 random characters (256 bits). Kept are the prefix and the
-SHA-256 of the whole: with that much randomness a slow hash would protect nothing more. An access token is a key that a
-client gets for its secret, `sbt_` + 12 characters + `_` + 43; these 43 are made of the prefix with the client's secret, of
-which only the hash is kept, so that the client can be told the same token again and nobody else can.
+A key is `sb_`, a public prefix of 8 characters, `_`, and 43 random characters (256 bits). The database has the prefix and the
+SHA-256 of the whole key; with that much randomness a slow hash would not protect better. An access token is issued to an
+OAuth client for its secret: `sbt_`, a prefix of 12 characters, `_`, and 43 characters computed from the prefix and the
+client's secret. Only the hash of that secret is stored, so that nobody but the client can get the same token again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def make_client() -> tuple[str, str, bytes]:
 
 
 def is_client_id(text: str) -> bool:
-    """Whether something looks like a client's id."""
+    """Whether text has the shape of a client id."""
     return _CLIENT_ID.fullmatch(text) is not None
 
 
@@ -49,7 +49,7 @@ def make_token_prefix() -> str:
 
 
 def token_of(secret: str, prefix: str) -> str:
-    """The access token with this prefix of the client that has this secret."""
+    """The access token with this prefix, of the client with this secret."""
     rest = hmac.digest(secret.encode(), f"access token {prefix}".encode(), "sha256")
     return f"sbt_{prefix}_{base64.urlsafe_b64encode(rest).decode().rstrip('=')}"
 
@@ -59,19 +59,19 @@ def _letters(count: int) -> str:
 
 
 def digest_of(key: str) -> bytes:
-    """What is kept of a key or secret."""
+    """The stored hash of a key or secret."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def prefix_of(text: str) -> str:
-    """The public prefix of something that looks like a key or token; empty when it does not."""
+    """The public prefix of a key or token; empty for any other text."""
     match = _SHAPE.fullmatch(text)
     return match[1] or match[2] if match else ""
 
 
 def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -> Key | None:
-    """The key in force that `text`, with its `prefix`, is; None when it is unknown, expired or revoked. Compares in
-    constant time."""
+    """The key that `text` is (`prefix`: its prefix); None when it is unknown, expired or revoked. Compares in constant
+    time."""
     key = keys.get(prefix)
     if key is None or not hmac.compare_digest(key.digest, digest_of(text)):
         return None
@@ -81,9 +81,9 @@ def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -
 
 
 def unauthorized() -> Problem:
-    """The one answer to a key that is missing, unknown, expired or revoked."""
+    """The 401 for a key that is missing, unknown, expired or revoked."""
     return Problem(
         ProblemType.INVALID_API_KEY,
-        "The API key is missing or not valid. Send a key of this account in the header x-limechat-uat.",
+        "The API key is missing or invalid. Send a key of this account in the header x-limechat-uat.",
         headers={"WWW-Authenticate": 'ApiKey realm="signalbox"'},
     )

@@ -1,8 +1,7 @@
-"""A request body becomes values without a loss: what JSON libraries let slip is refused here, with its place.
+"""Parses a JSON request body without losing anything, and refuses what PostgreSQL cannot store.
 
-Comes in: bytes. Goes out: `ExactObject`, the parsed object for validation and matching beside the untouched JSON text of
-each top-level member for Postgres. Refused as 400: not UTF-8, not JSON, NaN and Infinity, repeated names, nesting over
-64, not an object. Refused as 422: characters and numbers that jsonb cannot hold.
+400: not UTF-8, not JSON, NaN or Infinity, a repeated name, nesting deeper than 64 levels, not an object. 422: characters and
+numbers that jsonb cannot hold.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ import msgspec
 
 from app.core.errors import Problem, ProblemType
 
-DEEPEST = 64
+MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
-MOST_DIGITS_BEFORE = 131_072
-MOST_DIGITS_AFTER = 16_383
+MAX_DIGITS_BEFORE = 131_072
+MAX_DIGITS_AFTER = 16_383
+# Numbers with fewer characters and no exponent are always storable.
+_SHORT_NUMBER = 4_000
 
-# Bodies without any of these need no second look: escapes of NUL and surrogates, exponents, very long numbers.
-# A long number is looked for from its first digit only: from each of its digits would take quadratic time.
-SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[0-9][eE]|(?<![0-9])[0-9]{4000}")
+# NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -35,41 +35,38 @@ _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class ExactObject:
-    """A JSON object: `value` for looking at (floats are binary), `raw` with the JSON text of each member as it came."""
+    """A JSON object: `value` for validation and matching (its floats are binary), `raw` with the JSON text of each member as
+    it was sent, for PostgreSQL."""
 
     value: dict[str, Any]
     raw: Mapping[str, str]
 
 
 def read_object(body: bytes) -> ExactObject:
-    """Parse `body`; raises Problem (400 or 422) that names the place."""
+    """Parse `body`; raises Problem (400 or 422) that names the position."""
     value = read_value(body)
     if not isinstance(value, dict):
-        raise not_json(f"The top level is {_kind(value)}; it has to be an object.")
+        raise malformed_body(f"The top level is {_kind(value)}; it must be an object.")
     return ExactObject(value, {name: bytes(text).decode() for name, text in _raw_members.decode(body).items()})
 
 
 def read_value(body: bytes) -> Any:
-    """Parse `body` whatever its top level is; raises Problem (400 or 422) that names the place."""
-    if not body.strip():
-        raise not_json("The body is empty; it has to be a JSON object.")
+    """Parse `body`, whatever its top level is; raises Problem (400 or 422) that names the position."""
     try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as wrong:
-        raise not_json(f"The body is not UTF-8: byte {wrong.start + 1} (0x{body[wrong.start]:02x}) is wrong.") from None
-    _refuse_deep_nesting(body)
-    suspicious = SUSPICIOUS.search(body) is not None
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        raise not_utf8(exc) from None
+    _check_depth(body)
     try:
-        value = _load_carefully(text) if suspicious else _load(text)
-    except json.JSONDecodeError as wrong:
-        raise not_json(f"The body is not JSON: {said(wrong)} at line {wrong.lineno}, column {wrong.colno}.") from None
+        return _parse(text)
+    except json.JSONDecodeError as exc:
+        if not text.strip():
+            raise malformed_body("The body is empty; it must be a JSON object.") from None
+        raise syntax_error(exc) from None
     except _RepeatedName:
-        raise not_json(_tell_repeated_name(text)) from None
-    except _NotANumber as wrong:
-        raise not_json(_tell_constant(text, str(wrong))) from None
-    if suspicious:
-        _refuse_unstorable(value)
-    return value
+        raise malformed_body(_describe_repeated_name(text)) from None
+    except _NotANumber as exc:
+        raise malformed_body(_describe_constant(text, str(exc))) from None
 
 
 def object_text(members: Mapping[str, str]) -> str:
@@ -77,9 +74,20 @@ def object_text(members: Mapping[str, str]) -> str:
     return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
 
 
-def not_json(detail: str) -> Problem:
-    """The 400 of a body that cannot be read."""
+def malformed_body(detail: str) -> Problem:
+    """The 400 for a body that cannot be parsed."""
     return Problem(ProblemType.MALFORMED_BODY, detail)
+
+
+def not_utf8(exc: UnicodeDecodeError) -> Problem:
+    """The 400 for a body that is not UTF-8."""
+    return malformed_body(f"The body is not UTF-8: byte {exc.start + 1} (0x{exc.object[exc.start]:02x}) is invalid.")
+
+
+def syntax_error(exc: json.JSONDecodeError) -> Problem:
+    """The 400 for a body that is not JSON."""
+    reason = exc.msg[:1].lower() + exc.msg[1:].removesuffix(" at")
+    return malformed_body(f"The body is not JSON: {reason} at line {exc.lineno}, column {exc.colno}.")
 
 
 class _RepeatedName(Exception):
@@ -91,24 +99,26 @@ class _NotANumber(Exception):
 
 
 class _Unstorable(str):
-    """A number, as it was written, that Postgres cannot hold."""
+    """The text of a number that PostgreSQL cannot hold."""
 
 
-def _load(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+def _parse(text: str) -> Any:
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected byte order mark (BOM)", text, 0)
+    try:
+        value = _decoder.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # An unstorable number, or an integer of more than 4,300 digits, which `int` refuses.
+        value = _long_number_decoder.decode(text)
+        _check_storable(value)
+    if "\\u" in text and _UNSTORABLE_ESCAPE.search(text):
+        _check_storable(value)
+    return value
 
 
-def _load_carefully(text: str) -> Any:
-    return json.loads(
-        text,
-        object_pairs_hook=_unique,
-        parse_constant=_refuse_constant,
-        parse_float=_storable_number,
-        parse_int=_storable_number,
-    )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _RepeatedName
@@ -119,39 +129,56 @@ def _refuse_constant(name: str) -> None:
     raise _NotANumber(name)
 
 
-def _storable_number(text: str) -> int | float | _Unstorable:
-    if len(text) < 4_000 and "e" not in text and "E" not in text:
+def _storable_float(text: str) -> float:
+    if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
+        return float(text)
+    number = _number(text)
+    if isinstance(number, _Unstorable):
+        raise ValueError(text)
+    return number
+
+
+def _number(text: str) -> int | float | _Unstorable:
+    if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
         return float(text) if "." in text else int(text)
     if len(text.lower().partition("e")[2].lstrip("+-0")) > 9:
         return _Unstorable(text)
     exact = Decimal(text)
     exponent = exact.as_tuple().exponent
     before, after = exact.adjusted() + 1, -exponent if isinstance(exponent, int) else 0
-    if (exact and before > MOST_DIGITS_BEFORE) or after > MOST_DIGITS_AFTER:
+    if (exact and before > MAX_DIGITS_BEFORE) or after > MAX_DIGITS_AFTER:
         return _Unstorable(text)
     return float(exact)
 
 
-def _refuse_deep_nesting(body: bytes) -> None:
-    if body.count(b"{") + body.count(b"[") <= DEEPEST:
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_storable_float
+)
+_long_number_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_number, parse_int=_number
+)
+
+
+def _check_depth(body: bytes) -> None:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return
     depth = 0
     for token in _TOKEN.finditer(body):
         first = token[0][:1]
         if first in b"[{":
             depth += 1
-            if depth > DEEPEST:
-                line, column = _place(
+            if depth > MAX_DEPTH:
+                line, column = _position(
                     body.decode(errors="replace"), len(body[: token.start()].decode(errors="replace"))
                 )
-                raise not_json(
-                    f"The body is nested more than {DEEPEST} levels deep, from line {line}, column {column} on."
+                raise malformed_body(
+                    f"The body is nested more than {MAX_DEPTH} levels deep, from line {line}, column {column} on."
                 )
         elif first in b"]}":
             depth -= 1
 
 
-def _refuse_unstorable(value: Any) -> None:
+def _check_storable(value: Any) -> None:
     errors = [{"field": path, "message": message} for path, message in _unstorable(value, "")]
     if errors:
         raise Problem(ProblemType.UNSTORABLE_VALUE, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors[:20])
@@ -178,8 +205,8 @@ def _unstorable_text(text: str, path: str) -> Iterator[tuple[str, str]]:
         yield path, "contains a NUL character (\\u0000), which Postgres cannot store"
     try:
         text.encode()
-    except UnicodeEncodeError as wrong:
-        yield path, f"contains half of a surrogate pair (\\u{ord(text[wrong.start]):04x}), which is no character"
+    except UnicodeEncodeError as exc:
+        yield path, f"contains half of a surrogate pair (\\u{ord(text[exc.start]):04x}), which is no character"
 
 
 def path_of(path: str, name: str) -> str:
@@ -189,9 +216,9 @@ def path_of(path: str, name: str) -> str:
     return f"{path}[{json.dumps(name if len(name) <= 80 else name[:80] + '…')}]"
 
 
-def _tell_repeated_name(text: str) -> str:
+def _describe_repeated_name(text: str) -> str:
     for path in _repeated(json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str), ""):
-        return f"The name {path} appears twice in its object; which of the two counts would be a guess."
+        return f"The name {path} appears twice in its object."
     raise AssertionError("a repeated name was seen before")
 
 
@@ -212,21 +239,16 @@ def _repeated(value: Any, path: str) -> Iterator[str]:
             yield from _repeated(member, f"{path}[{index}]")
 
 
-def _tell_constant(text: str, name: str) -> str:
+def _describe_constant(text: str, name: str) -> str:
     for token in _CONSTANT.finditer(text):
         if token[1]:
-            line, column = _place(text, token.start(1))
+            line, column = _position(text, token.start(1))
             return f"The body is not JSON: {token[1]} at line {line}, column {column} is no JSON value; use null or a number."
     return f"The body is not JSON: {name} is no JSON value."
 
 
-def _place(text: str, position: int) -> tuple[int, int]:
+def _position(text: str, position: int) -> tuple[int, int]:
     return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
-
-
-def said(wrong: json.JSONDecodeError) -> str:
-    """What Python's reader found wrong, to stand within a sentence."""
-    return wrong.msg[:1].lower() + wrong.msg[1:].removesuffix(" at")
 
 
 def _kind(value: Any) -> str:

@@ -25,7 +25,7 @@ from app.core.models import Event
 from app.db import event_history, inspection, partitions
 from app.db.event_bulk import Claim
 from app.ingest.account_cache import read_snapshot
-from app.ingest.limechat.import_line import read_past
+from app.ingest.limechat.import_line import read_line
 from app.ingest.replay import replay_event
 from app.services.context import AppContext
 from app.workflows.matching.rules import compile_rules
@@ -135,7 +135,7 @@ class Importer:
             told = hashlib.blake2b(f"{self._account_id}:".encode() + origin, digest_size=8)
             return uuid7(moment, told.digest())
 
-        return read_past(
+        return read_line(
             text, account_id=self._account_id, time_field=self._time_field, latest=self._latest, identify=identify
         )
 

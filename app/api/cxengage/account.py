@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, fields
 
 from app.api.cxengage import auth
 from app.api.request_body import read_body
@@ -14,7 +14,7 @@ from app.core import models
 from app.core.exact_json import read_object
 from app.db.accounts import AccountDetails
 from app.ingest.account_cache import Account
-from app.ingest.limechat import parser
+from app.ingest.limechat.parser import load
 from app.services import accounts
 from app.services.context import AppContext
 
@@ -59,10 +59,7 @@ def set_key_attribute(tenant: str) -> Response:
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    try:
-        key: str = _key_attribute_schema.load(read_object(body).value)["key"]
-    except ValidationError as exc:
-        raise parser.invalid(exc, {}) from None
+    key: str = load(_key_attribute_schema, read_object(body).value)["key"]
     accounts.update_account_details(context, account.snapshot.id, AccountDetails(key_attribute=key))
     # This process uses the new attribute at once.
     current_app.extensions["accounts"].refresh(account, max_age=0)

@@ -13,6 +13,7 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api import errors
+from app.api.responses import json_response
 from app.api.sender import MAX_SNAPSHOT_AGE
 from app.core import metrics
 from app.core.api_keys import prefix_of, verify_key
@@ -88,7 +89,7 @@ def unauthorized() -> Problem:
 
 def answer(value: Any, status: int = 200) -> Response:
     """A JSON response."""
-    return Response(errors.json_bytes(value), status, content_type="application/json")
+    return json_response(value, status)
 
 
 def error_response(problem: Problem) -> Response:
@@ -106,4 +107,4 @@ def error_response(problem: Problem) -> Response:
     return response
 
 
-SHAPE = errors.Shape(covers=lambda path: _OURS.fullmatch(path) is not None, tell=error_response)
+ERROR_FORMAT = errors.ErrorFormat(covers=lambda path: _OURS.fullmatch(path) is not None, response=error_response)

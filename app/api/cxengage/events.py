@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api.cxengage import auth
 from app.api.request_body import read_body
-from app.api.sender import Sender, check_open, receive, recheck
+from app.api.sender import Sender, accept_event, check_open, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem
@@ -20,12 +20,14 @@ from app.core.models import Event, Receipt
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.cxengage.event_builder import RECEIVER, Origin, build_event
 from app.ingest.enrichment import Enricher
-from app.ingest.limechat.parser import check_headers
+from app.ingest.limechat.parser import load
+from app.ingest.limechat.schemas import HeadersSchema
 from app.services import inspection
 from app.services.context import AppContext
 
 VERSION = b"1.0"
 _HISTORY = 10
+_KEY = HeadersSchema(only=("idempotency_key",))
 
 blueprint = Blueprint("cxengage_events", __name__)
 
@@ -82,29 +84,29 @@ def receive_object(
             account, event = current, build_event(current, request_parts[0], context.clock(), request_parts[1])
         return enricher.enrich(account, event, account.snapshot.key_attribute)
 
-    def success(receipt: Receipt) -> Response:
+    def respond(account: Account) -> Response:
+        receipt = accept_event(account, sender, build)
         assert request_parts is not None
         after_accept(receipt)
         return _success(receipt, *request_parts)
 
-    return receive(sender, build, success, auth.error_response)
+    return receive(sender, respond)
 
 
 def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:
     """The object in the request's body, and its origin; raises Problem."""
     settings = context.settings
-    idempotency_key = read_idempotency_key(account)
+    idempotency_key = read_idempotency_key()
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     return read_object(body), Origin(RECEIVER, idempotency_key, body)
 
 
-def read_idempotency_key(account: Account) -> str | None:
+def read_idempotency_key() -> str | None:
     """The idempotency key of the request; raises Problem 422 for an unusable one."""
     key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    check_headers(str(account.snapshot.id), key)
-    return key
+    return None if key is None else str(load(_KEY, {"Idempotency-Key": key})["idempotency_key"])
 
 
 def _attributes(account: Account) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import structlog
 from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage.auth import answer, authenticate
-from app.api.errors import json_bytes
+from app.api.responses import json_bytes
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import EVENTS_READ, Message
 from app.core.timestamps import utc_text

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Request, Response, current_app, request
+from flask import Blueprint, Response, current_app, request
+from marshmallow import Schema, ValidationError, missing
 
-from app.api import errors
 from app.api.request_body import read_body
-from app.api.sender import Sender, check_open, receive
+from app.api.responses import json_response
+from app.api.sender import Sender, accept_event, check_open, receive
 from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
@@ -20,54 +20,72 @@ from app.core.ids import uuid7
 from app.core.models import Event, Receipt
 from app.core.timestamps import utc_text
 from app.ingest.account_cache import Account
-from app.ingest.limechat.parser import check_headers, event_in
-from app.ingest.limechat.plain_events import read_plain
+from app.ingest.limechat.parser import EVENT, parse_event, validation_failed
+from app.ingest.limechat.schemas import HeadersSchema
 from app.services.context import AppContext
+
+_API_KEY, _ACCOUNT_ID, _IDEMPOTENCY_KEY = "x-limechat-uat", "x-fb-account-id", "Idempotency-Key"
+_headers_schema = HeadersSchema()
 
 blueprint = Blueprint("cvf_events", __name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The headers of a request, not validated yet: the key, the account id and the idempotency key."""
+    """The validated headers of a request. `problem` is the 422 for the others; it is raised once the sender is known."""
 
-    token: str
+    api_key: str
     account_id: str | None
     idempotency_key: str | None
+    problem: Problem | None
+
+    def check(self) -> None:
+        """Raises Problem 422 when a header is invalid."""
+        if self.problem is not None:
+            raise self.problem
 
 
 @blueprint.post("/api/v1/cvf-events")
 def receive_event() -> Response:
     """Accept one event."""
     context: AppContext = current_app.extensions["context"]
-    headers = read_headers(request.environ)
+    headers = read_headers(request.environ, _headers_schema)
+    sender = sender_of(context, headers)
     event: Event | None = None
 
     def build_event(account: Account) -> Event:
         nonlocal event
         if event is None:
-            event = _read_event(context, request, account, headers)
+            event = _read_event(context, account, headers)
         return event
 
-    return receive(sender_of(context, headers), build_event, _success, errors.problem_response)
+    return receive(sender, lambda account: _success(accept_event(account, sender, build_event)))
 
 
-def read_headers(environ: Mapping[str, Any]) -> Headers:
-    """The headers of a request; raises Problem 401 without a key."""
-    token = environ.get("HTTP_X_LIMECHAT_UAT", "")
-    if not token:
-        raise unauthorized()
-    idempotency_key = environ.get("HTTP_IDEMPOTENCY_KEY", environ.get("HTTP_WEBHOOK_ID"))
-    return Headers(token, environ.get("HTTP_X_FB_ACCOUNT_ID"), idempotency_key)
+def read_headers(environ: Mapping[str, Any], schema: Schema) -> Headers:
+    """The headers of a request; raises Problem 401 without an API key."""
+    sent = {
+        _API_KEY: environ.get("HTTP_X_LIMECHAT_UAT", missing),
+        _ACCOUNT_ID: environ.get("HTTP_X_FB_ACCOUNT_ID", missing),
+        _IDEMPOTENCY_KEY: environ.get("HTTP_IDEMPOTENCY_KEY", environ.get("HTTP_WEBHOOK_ID", missing)),
+    }
+    problem = None
+    try:
+        valid = schema.load(sent)
+    except ValidationError as exc:
+        valid, problem = dict(exc.valid_data or {}), validation_failed(exc)
+        if "api_key" not in valid:
+            raise unauthorized() from None
+    return Headers(valid["api_key"], valid.get("account_id"), valid.get("idempotency_key"), problem)
 
 
 def sender_of(context: AppContext, headers: Headers) -> Sender:
-    """The sender whom the headers name."""
-    prefix = prefix_of(headers.token)
+    """The sender that the headers name."""
+    prefix = prefix_of(headers.api_key)
 
     def check(account: Account) -> None:
         now, snapshot = context.clock(), account.snapshot
-        key = verify_key(headers.token, prefix, snapshot.keys, now)
+        key = verify_key(headers.api_key, prefix, snapshot.keys, now)
         if key is None:
             raise unauthorized()
         # A missing account id is reported later, with the other faults of the headers.
@@ -80,31 +98,27 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
     return Sender(prefix, check, unauthorized)
 
 
-def _read_event(context: AppContext, asked: Request, account: Account, headers: Headers) -> Event:
+def _read_event(context: AppContext, account: Account, headers: Headers) -> Event:
     """The event in the body of the request; raises Problem."""
     settings = context.settings
-    check_headers(headers.account_id, headers.idempotency_key)
+    headers.check()
     body = read_body(
-        asked, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
     received_at = context.clock()
-    event_id, key = uuid7(received_at), headers.idempotency_key
-    digest = None if key is None else hashlib.sha256(body).digest()
-    plain = read_plain(body, account.snapshot.id, event_id, received_at)
-    if plain is not None and plain.idempotency_key is None:
-        return plain if key is None else replace(plain, idempotency_key=key, body_digest=digest)
-    return event_in(
+    return parse_event(
         read_object(body),
+        EVENT,
         account_id=account.snapshot.id,
-        event_id=event_id,
+        event_id=uuid7(received_at),
         received_at=received_at,
-        idempotency_key=key,
-        body_digest=digest,
+        idempotency_key=headers.idempotency_key,
+        body=body,
     )
 
 
 def _success(receipt: Receipt) -> Response:
-    body = errors.json_bytes(
+    return json_response(
         {
             "id": str(receipt.id),
             "event": receipt.event,
@@ -116,4 +130,3 @@ def _success(receipt: Receipt) -> Response:
             "warnings": receipt.warnings,
         }
     )
-    return Response(body, content_type="application/json")

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.core.exact_json import ExactObject, not_json, read_value
+from app.core.exact_json import ExactObject, malformed_body, read_value
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -30,7 +30,7 @@ def map_body(body: bytes, mapping: Mapping[str, str]) -> Mapped:
     """Map a body; raises Problem 400 or 422 when it is not a JSON object or array."""
     value = read_value(body)
     if not isinstance(value, dict | list):
-        raise not_json("The top level is neither an object nor an array.")
+        raise malformed_body("The top level is neither an object nor an array.")
     values: dict[str, Any] = {}
     raw: dict[str, str] = {}
     missing = []

@@ -1,12 +1,9 @@
-"""A line of a file about the past becomes a verified `Event` with the moment that it tells.
-
-Comes in: the bytes of a line, which hold what a request would hold, and when it was. Goes out: an `Event`; or a Problem
-that says what is wrong with the line.
-"""
+"""Parses a line of an import file: an event as in a batch, with the time at which it happened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,47 +11,40 @@ from uuid import UUID
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import Event
-from app.ingest.limechat.batch_items import check_key
-from app.ingest.limechat.parser import event_in
+from app.ingest.limechat.parser import BATCH_ITEM, parse_event
 
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A number is seconds since 1970 below the first of these, milliseconds below the second, microseconds from there on.
+# Numbers below the first limit are seconds since 1970, below the second milliseconds, above it microseconds.
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 10**11, 10**14
+_NO_ID = UUID(int=0)
 
 Identify = Callable[[datetime, str | None], UUID]
 
 
-def read_past(line: bytes, *, account_id: int, time_field: str, latest: datetime, identify: Identify) -> Event:
-    """The event of a line; `identify` gives the id that goes with its moment and its idempotency key. Raises Problem.
+def read_line(line: bytes, *, account_id: int, time_field: str, latest: datetime, identify: Identify) -> Event:
+    """The event of a line; raises Problem. `identify` computes its id from its time and its idempotency key.
 
-    `time_field` is a field such as received_at, or a path into data such as data.created_at. A field beside data is
-    used up; one inside of data stays there.
+    `time_field` is a field such as `received_at`, or a path into data such as `data.created_at`. A top-level field is not
+    stored as an unknown field.
     """
     exact = read_object(line)
-    key = check_key(exact.value.get("idempotency_key"))
     try:
-        moment = _moment(_at(exact.value, time_field))
-    except (ValueError, OverflowError) as wrong:
-        raise _wrong_time(time_field, str(wrong)) from None
-    if not EARLIEST <= moment <= latest:
-        raise _wrong_time(time_field, f"is {moment:%Y-%m-%d %H:%M:%S} UTC; it has to be from 2000 to now")
-    used_up = {"idempotency_key", time_field}
-    return event_in(
-        ExactObject(_without(exact.value, used_up), _without(exact.raw, used_up)),
-        account_id=account_id,
-        event_id=identify(moment, key),
-        received_at=moment,
-        idempotency_key=key,
-        body_digest=None,
-    )
+        received_at = _timestamp(_value_at(exact.value, time_field))
+    except (ValueError, OverflowError) as exc:
+        raise _invalid_time(time_field, str(exc)) from None
+    if not EARLIEST <= received_at <= latest:
+        raise _invalid_time(time_field, f"is {received_at:%Y-%m-%d %H:%M:%S} UTC; it has to be from 2000 to now")
+    rest = ExactObject(_without(exact.value, time_field), _without(exact.raw, time_field))
+    event = parse_event(rest, BATCH_ITEM, account_id=account_id, event_id=_NO_ID, received_at=received_at)
+    return replace(event, id=identify(received_at, event.idempotency_key))
 
 
-def _without(members: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if name not in names}
+def _without(members: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in members.items() if key != name}
 
 
-def _at(value: Any, path: str) -> Any:
+def _value_at(value: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:
             raise ValueError("is missing: when the event was")
@@ -62,14 +52,14 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def _moment(value: Any) -> datetime:
-    """A time as text (ISO 8601; UTC unless it says else) or as a number since 1970. Raises ValueError, OverflowError."""
+def _timestamp(value: Any) -> datetime:
+    """A time as ISO 8601 text (UTC by default) or as a number since 1970. Raises ValueError, OverflowError."""
     if isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value.strip())
+            timestamp = datetime.fromisoformat(value.strip())
         except ValueError:
             raise ValueError("is no time such as 2026-11-22T10:00:00Z") from None
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("has to be a time such as 2026-11-22T10:00:00Z, or a number of seconds since 1970")
     if abs(value) < _MILLISECONDS_FROM:
@@ -79,5 +69,5 @@ def _moment(value: Any) -> datetime:
     )
 
 
-def _wrong_time(field: str, message: str) -> Problem:
+def _invalid_time(field: str, message: str) -> Problem:
     return Problem(ProblemType.VALIDATION_FAILED, f"{field} {message}", errors=[{"field": field, "message": message}])

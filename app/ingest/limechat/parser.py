@@ -1,39 +1,41 @@
-"""Makes a verified event of LimeChat headers and fields; `schemas` says what is valid."""
+"""Builds a verified event from a JSON object that follows the LimeChat contract (`schemas`)."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from marshmallow import ValidationError
+from marshmallow import Schema, ValidationError
 
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, object_text
 from app.core.models import Event
-from app.ingest.limechat.schemas import FIELD_NAMES, EventSchema, HeadersSchema, warnings_of
+from app.ingest.limechat.schemas import BatchItemSchema, EventSchema, warnings_of
 
-_event_schema = EventSchema()
-
-
-_headers_schema = HeadersSchema()
+EVENT = EventSchema()
+BATCH_ITEM = BatchItemSchema()
 
 
-_HEADER_NAMES = {"account_id": "x-fb-account-id", "idempotency_key": "Idempotency-Key"}
-
-
-def event_in(
+def parse_event(
     exact: ExactObject,
+    schema: Schema,
     *,
     account_id: int,
     event_id: UUID,
     received_at: datetime,
-    idempotency_key: str | None,
-    body_digest: bytes | None,
+    idempotency_key: str | None = None,
+    body: bytes | None = None,
 ) -> Event:
-    """The event that an object tells, checked; raises Problem 422 with all that is wrong."""
-    fields = load_fields(exact)
-    extra = {name: text for name, text in exact.raw.items() if name not in FIELD_NAMES}
+    """The event of an object; raises Problem 422 with all faults.
+
+    `idempotency_key` is for an event that carries none itself; `body` is the text whose digest belongs to the key.
+    """
+    fields = load(schema, exact.value)
+    extra = {name: text for name, text in exact.raw.items() if name not in schema.fields}
+    key = fields.get("idempotency_key") or idempotency_key
     return Event(
         id=event_id,
         account_id=account_id,
@@ -44,37 +46,28 @@ def event_in(
         data_json=exact.raw.get("data", "{}"),
         extra_json=object_text(extra) if extra else None,
         received_at=received_at,
-        idempotency_key=idempotency_key,
-        body_digest=body_digest,
+        idempotency_key=key,
+        body_digest=hashlib.sha256(body).digest() if body is not None and key is not None else None,
         warnings=warnings_of(fields["event"], extra),
     )
 
 
-def check_headers(account_id: str | None, idempotency_key: str | None) -> None:
-    """Raises Problem 422 without an account id, or with an unusable idempotency key."""
-    sent = {"account_id": account_id, "idempotency_key": idempotency_key}
+def load(schema: Schema, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The known fields of `data`, validated; raises Problem 422 with all faults."""
     try:
-        _headers_schema.load({name: value for name, value in sent.items() if value is not None})
+        fields: dict[str, Any] = schema.load(data)
     except ValidationError as exc:
-        raise invalid(exc, _HEADER_NAMES) from None
-
-
-def load_fields(exact: ExactObject) -> dict[str, Any]:
-    """The known fields of an event, checked; raises Problem 422 with all that is wrong."""
-    try:
-        fields: dict[str, Any] = _event_schema.load(exact.value)
-    except ValidationError as wrong:
-        raise invalid(wrong, {}) from None
+        raise validation_failed(exc) from None
     return fields
 
 
-def invalid(wrong: ValidationError, names: dict[str, str]) -> Problem:
-    """The 422 that lists what marshmallow found; `names` maps schema fields to what the sender calls them."""
-    messages: dict[str, Any] = wrong.normalized_messages()  # type: ignore[no-untyped-call]
+def validation_failed(exc: ValidationError) -> Problem:
+    """The 422 that lists the faults that marshmallow found."""
+    messages: dict[str, Any] = exc.normalized_messages()  # type: ignore[no-untyped-call]
     errors = [
-        {"field": names.get(str(name), str(name)), "message": str(message)}
-        for name, said in sorted(messages.items())
-        for message in (said if isinstance(said, list) else [said])
+        {"field": str(name), "message": str(message)}
+        for name, found in sorted(messages.items())
+        for message in (found if isinstance(found, list) else [found])
     ]
     detail = "; ".join(f"{error['field']} {error['message']}" for error in errors)
     return Problem(ProblemType.VALIDATION_FAILED, detail, errors=errors)

@@ -1,7 +1,6 @@
-"""What a LimeChat event looks like, as marshmallow schemas: the headers, and the body's fields.
+"""The LimeChat contract as marshmallow schemas: the headers, the body of an event, and an item of a batch.
 
-Source of the format: the seed document "Custom Events" and `POST /api/v1/cvf-events`; where it is silent, the receiving
-contract in `docs/receiving.md`.
+Source of the format: the seed document "Custom Events" and `POST /api/v1/cvf-events`; where it is silent, `docs/receiving.md`.
 """
 
 from __future__ import annotations
@@ -12,13 +11,17 @@ from functools import lru_cache
 from typing import Any
 
 import phonenumbers
-from marshmallow import INCLUDE, Schema, ValidationError, fields, validates_schema
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
-LONGEST = 255
-_MOST_SHOWN, _LONGEST_SHOWN = 20, 80
-LONGEST_PHONE = 64
+from app.core.api_keys import prefix_of
+
+MAX_LENGTH = 255
+# Behind the key of a batch come `#` and the number of the item.
+MAX_BATCH_KEY_LENGTH = 240
+MAX_PHONE_LENGTH = 64
+_MAX_NAMES, _MAX_NAME_LENGTH = 20, 80
 _PHONE_SHAPE = re.compile(r"\+[0-9 .()\[\]-]+")
-PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 
 class EventName(fields.Field[str]):
@@ -29,7 +32,18 @@ class EventName(fields.Field[str]):
 
 
 class DistinctId(fields.Field[str | None]):
-    """The subject: text of 1 to 255 characters; an integer stands for its digits, null and empty text for nothing."""
+    """The subject: text of 1 to 255 characters. An integer is read as its digits; null and empty text count as absent, and then
+    there must be a phone number."""
+
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """The subject, or None; raises ValidationError also when both it and the phone number are absent."""
+        if (value is missing or value is None or value == "") and (data or {}).get("phone") in (None, ""):
+            raise ValidationError(
+                "is missing, and so is phone: one of the two has to say whom the event is about", "distinct_id"
+            )
+        return super().deserialize(value, attr, data, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
         if value is None or value == "":
@@ -40,7 +54,7 @@ class DistinctId(fields.Field[str | None]):
 
 
 class Phone(fields.Field[str | None]):
-    """A phone number with country code, kept as E.164; null and empty text stand for nothing."""
+    """A phone number with country code, converted to E.164; null and empty text count as absent."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
         if value is None or value == "":
@@ -49,11 +63,11 @@ class Phone(fields.Field[str | None]):
             raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
         if not isinstance(value, str):
             raise ValidationError('has to be text with the country code, such as "+915673412780"')
-        if len(value) > LONGEST_PHONE:
+        if len(value) > MAX_PHONE_LENGTH:
             raise ValidationError("is longer than any phone number")
-        number, wrong = e164(value)
+        number, error = _e164(value)
         if number is None:
-            raise ValidationError(wrong)
+            raise ValidationError(error)
         return number
 
 
@@ -69,14 +83,14 @@ class Data(fields.Field[dict[str, Any]]):
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise ValidationError(f"has to be text: {what}")
-    if not 1 <= len(value) <= LONGEST:
-        raise ValidationError(f"has {len(value)} characters; it has to have 1 to {LONGEST}")
+    if not 1 <= len(value) <= MAX_LENGTH:
+        raise ValidationError(f"has {len(value)} characters; it has to have 1 to {MAX_LENGTH}")
     return value
 
 
 @lru_cache(maxsize=16_384)
-def e164(text: str) -> tuple[str | None, str]:
-    """The number as +, country code and digits, or None and what is wrong."""
+def _e164(text: str) -> tuple[str | None, str]:
+    """The number in E.164 and "", or None and the error message."""
     if not text.startswith("+"):
         return None, "has to begin with + and the country code, such as +915673412780"
     if not _PHONE_SHAPE.fullmatch(text):
@@ -95,50 +109,72 @@ def e164(text: str) -> tuple[str | None, str]:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), ""
 
 
+class IdempotencyKey(fields.Field[str]):
+    """An idempotency key: printable ASCII characters."""
+
+    def __init__(self, max_length: int = MAX_LENGTH, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._max_length = max_length
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
+        if not isinstance(value, str) or len(value) > self._max_length or not _PRINTABLE.fullmatch(value):
+            raise ValidationError(f"has to be 1 to {self._max_length} printable ASCII characters")
+        return value
+
+
+class ApiKey(fields.Field[str]):
+    """Text that has the shape of an API key or access token."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
+        if not isinstance(value, str) or not prefix_of(value):
+            raise ValidationError("has to be an API key")
+        return value
+
+
 class EventSchema(Schema):
-    """The body of `POST /api/v1/cvf-events`; unknown fields are let through for the caller to keep."""
+    """The body of `POST /api/v1/cvf-events`. The caller keeps unknown fields, from the JSON text."""
 
     class Meta:
-        unknown = INCLUDE
+        unknown = EXCLUDE
 
     event = EventName(required=True, error_messages={"required": "is missing: the name of the event"})
     distinct_id = DistinctId(allow_none=True)
     phone = Phone(allow_none=True)
     data = Data(error_messages={"null": "has to be an object, or absent"})
 
-    @validates_schema(pass_original=True, skip_on_field_errors=False)
-    def has_a_subject(self, data: dict[str, Any], original: dict[str, Any], **_: Any) -> None:
-        """Somebody has to be meant."""
-        if original.get("distinct_id") in (None, "") and original.get("phone") in (None, ""):
-            raise ValidationError(
-                "is missing, and so is phone: one of the two has to say whom the event is about", "distinct_id"
-            )
+
+class BatchItemSchema(EventSchema):
+    """An event in a batch or in a file: it may carry its idempotency key."""
+
+    idempotency_key = IdempotencyKey(allow_none=True)
 
 
 class HeadersSchema(Schema):
-    """The headers of an event beside the key: the account and, if the sender retries, an idempotency key."""
+    """The headers of an event: the API key, the account and, if the sender retries, an idempotency key."""
 
-    account_id = fields.String(required=True, error_messages={"required": "is missing: the id of the account"})
-    idempotency_key = fields.String(load_default=None)
+    class Meta:
+        unknown = EXCLUDE
 
-    @validates_schema(skip_on_field_errors=True)
-    def has_a_printable_idempotency_key(self, data: dict[str, Any], **_: Any) -> None:
-        """A key that was sent has to be usable."""
-        key = data["idempotency_key"]
-        if key is not None and not PRINTABLE.fullmatch(key):
-            raise ValidationError("has to be 1 to 255 printable ASCII characters", "idempotency_key")
+    api_key = ApiKey(required=True, data_key="x-limechat-uat")
+    account_id = fields.String(
+        required=True, data_key="x-fb-account-id", error_messages={"required": "is missing: the id of the account"}
+    )
+    idempotency_key = IdempotencyKey(data_key="Idempotency-Key")
 
 
-FIELD_NAMES = frozenset(EventSchema().fields)
+class BatchHeadersSchema(HeadersSchema):
+    """The headers of a batch."""
+
+    idempotency_key = IdempotencyKey(MAX_BATCH_KEY_LENGTH, data_key="Idempotency-Key")
 
 
 def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """What is accepted but may not be meant: spaces in the name, unknown fields."""
+    """Warnings for what is accepted but may be a mistake: spaces in the name, unknown fields."""
     warnings = []
     if " " in name:
         warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
     if extra:
-        names = [name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…" for name in sorted(extra)]
-        more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
-        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MOST_SHOWN])}{more}")
+        names = [name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in sorted(extra)]
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MAX_NAMES])}{more}")
     return tuple(warnings)

@@ -1,4 +1,4 @@
-"""The answers that docs/receiving.md prints are those that come."""
+"""The responses in docs/receiving.md are real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.api.errors import unavailable_response
+from app.api.errors import problem_response, unavailable
 from app.core.errors import Unavailable
 from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
@@ -78,7 +78,7 @@ def test_a_refusal_reads_as_printed(
 
 def test_the_503_reads_as_printed(app: Flask) -> None:
     with app.test_request_context():
-        response = unavailable_response(Unavailable("gone"))
+        response = problem_response(unavailable(Unavailable("gone")))
     assert json.loads(response.data) == REFUSALS[-1]
     assert f"`Retry-After: {response.headers['Retry-After']}`" in TEXT
 

@@ -1,0 +1,35 @@
+"""JSON responses, and the request id that every response carries."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import msgspec
+from flask import Response, request
+
+_REQUEST_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
+_KEY = "signalbox.request_id"
+
+
+def request_id() -> str:
+    """The sender's X-Request-Id if it is valid, otherwise a new one; the same for the whole request."""
+    environ = request.environ
+    known: str | None = environ.get(_KEY)
+    if known is None:
+        sent = environ.get("HTTP_X_REQUEST_ID")
+        known = sent if sent is not None and _REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
+        environ[_KEY] = known
+    return known
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON that is safe inside HTML: `<`, `>` and `&` are escaped."""
+    text: bytes = msgspec.json.encode(value)
+    return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """A value as a JSON response."""
+    return Response(json_bytes(value), status, content_type="application/json")
