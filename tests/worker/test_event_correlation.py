@@ -250,7 +250,7 @@ LOG = {"log": "x"}
         ([{"set": {}}], "steps[0].set", "has to be an object"),
         ([{"set": ["x"]}], "steps[0].set", "has to be an object"),
         ([{"set": {"1x": "1"}}], "steps[0].set.1x", "is no name"),
-        ([{"set": {"x": "1 +"}}], "steps[0].set.x", "something is missing"),
+        ([{"set": {"x": "1 +"}}], "steps[0].set.x", "unexpected end"),
         ([{"set": {"x": "nope"}}], "steps[0].set.x", "nope is not known"),
         ([{"set": {"x": "frob(1)"}}], "steps[0].set.x", "the function frob is not known"),
         ([{"set": {"x": None}}], "steps[0].set.x", "CEL expression"),

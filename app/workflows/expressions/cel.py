@@ -1,10 +1,8 @@
-"""Filters: one CEL expression that is true or false of an event. Shared ground for rooms that decide something.
+"""Compiles and evaluates CEL: filters, which are true or false for an event, and expressions of steps.
 
-Comes in: the text an author wrote, and later the names it may speak of. Goes out: a compiled `Filter`, or FilterError
-with the place. Evaluation never raises for any event: what cannot be evaluated is false, with the reason in words.
-
-What one evaluation may cost is bounded before it starts: by the length of the text, by the nesting of its brackets and
-loops, and by how much of the event its loops would walk over (CEL copies a list each time it is mentioned).
+Evaluation never raises: a filter that cannot be evaluated is false, with a reason. The cost of one evaluation is bounded
+before it starts: by the length of the text, by the nesting of its brackets and loops, and by the amount of data that its
+loops would visit (CEL copies a list each time it is mentioned).
 """
 
 from __future__ import annotations
@@ -27,21 +25,22 @@ from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
     Shape,
-    as_filter_error,
-    literals_in,
+    find_literals,
+    find_position,
     measure,
-    place,
+    to_filter_error,
 )
-from app.workflows.expressions.functions import FUNCTIONS, Digits
+from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers
 
 if TYPE_CHECKING:
     import cel
 
-LONGEST = 2_048
-# About 25 to 100 nanoseconds each: a filter that would do more is false for that event, with the reason.
-MOST_WORK = 5_000_000
-# Of what an expression gives, as JSON.
-LARGEST_VALUE = 64 * 1024
+# Characters of the text.
+MAX_LENGTH = 2_048
+# Operations of about 25 to 100 nanoseconds. A filter that needs more for an event is false.
+MAX_WORK = 5_000_000
+# Bytes of an expression's value as JSON.
+MAX_VALUE_BYTES = 64 * 1024
 
 _TYPES = frozenset(("int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"))
 _BUILT_IN = frozenset(
@@ -52,23 +51,24 @@ _BUILT_IN = frozenset(
         *("getHours", "getMinutes", "getSeconds", "getMilliseconds"),
     )
 )
-# Written in Python, 4 microseconds a filter; the ones whose result can grow far beyond their arguments are left out.
+# Implemented in Python, 4 microseconds per filter. Functions whose result can be much larger than their arguments are
+# excluded.
 _EXTRA = (
     *("bool", "min", "max", "sum"),
     *("charAt", "indexOf", "lastIndexOf", "substring", "split", "lowerAscii", "upperAscii", "trim"),
 )
-_LARGEST_INTEGER, _SMALLEST_INTEGER = (1 << 63) - 1, -(1 << 63)
+_MAX_INTEGER, _MIN_INTEGER = (1 << 63) - 1, -(1 << 63)
 _CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: \w+: (.*)")
 _ADVICE = ". Check function arguments and their types."
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
-# It would write a line for each event on which a function of _EXTRA fails; the decision has the reason.
+# It logs a line for each event for which a function of _EXTRA fails; the decision has the reason.
 logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A compiled filter. Two filters are equal when their texts are."""
+    """A compiled filter. Filters with the same text are equal."""
 
     text: str
     _program: cel.Program = field(repr=False, compare=False)
@@ -76,56 +76,56 @@ class Filter:
     _functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
     _shape: Shape = field(repr=False, compare=False)
 
-    def evaluate(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
-        """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises.
+    def evaluate(self, variables: Mapping[str, Any]) -> tuple[bool, str | None]:
+        """Whether the filter is true, and if it cannot be evaluated the reason. Never raises.
 
-        Names that several filters are asked about are better given as `Converted`, which does its work once.
+        Pass `CelVariables` to several filters: each variable is then converted once.
         """
-        converted = names if isinstance(names, CelVariables) else CelVariables(names)
-        return _truth(*self._evaluate(converted, self._functions))
+        converted = variables if isinstance(variables, CelVariables) else CelVariables(variables)
+        return _to_bool(*self._evaluate(converted, self._functions))
 
-    def _evaluate(self, converted: CelVariables, functions: Mapping[str, Callable[..., Any]]) -> tuple[Any, str | None]:
-        """What CEL gives, or None and the reason why it gives nothing."""
+    def _evaluate(self, variables: CelVariables, functions: Mapping[str, Callable[..., Any]]) -> tuple[Any, str | None]:
+        """The value that CEL returns, or None and the reason."""
         values: dict[str, Any] = {}
         try:
-            tally = _Tally(letters=4 if functions else 64)
+            size = _Size(characters=4 if functions else 64)
             for root in self._roots:
-                values[root] = converted.value(root, tally)
-            if (reason := self._too_much(tally)) is not None:
+                values[root] = variables.convert(root, size)
+            if (reason := self._check_work(size)) is not None:
                 return None, reason
             return self._program.execute(_with_functions(values, functions) if functions else values), None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as wrong:  # a panic in the Rust engine surfaces as a BaseException
-            return None, self._reason(wrong, values)
+        except BaseException as exc:  # A panic of the Rust engine is a BaseException.
+            return None, self._explain(exc, values)
 
-    def _too_much(self, tally: _Tally) -> str | None:
-        if self._shape.work(tally.size, tally.longest) <= MOST_WORK:
+    def _check_work(self, size: _Size) -> str | None:
+        if self._shape.work(size.values, size.longest) <= MAX_WORK:
             return None
         loops = " with loops" if self._shape.loops else ""
-        return f"the event is too large for a filter{loops} ({tally.size} values, the longest list has {tally.longest})"
+        return f"the event is too large for a filter{loops} ({size.values} values, the longest list has {size.longest})"
 
-    def _reason(self, wrong: BaseException, values: Mapping[str, Any]) -> str:
-        text = str(wrong).split("\n")[0]
+    def _explain(self, exc: BaseException, values: Mapping[str, Any]) -> str:
+        text = str(exc).split("\n")[0]
         failed = _CALL_FAILED.match(text)
         if failed is not None:
             return f"{failed[1]}: {failed[2].removesuffix(_ADVICE)}"[:200]
-        if isinstance(wrong, KeyError):
-            return f"{self._missing(str(wrong.args[0]) if wrong.args else '', values)} is missing"
-        if isinstance(wrong, ZeroDivisionError):
+        if isinstance(exc, KeyError):
+            return f"{self._find_missing_path(str(exc.args[0]) if exc.args else '', values)} is missing"
+        if isinstance(exc, ZeroDivisionError):
             return "a division by zero"
-        if isinstance(wrong, OverflowError):
+        if isinstance(exc, OverflowError):
             return "a number is too large"
-        if isinstance(wrong, IndexError):
+        if isinstance(exc, IndexError):
             return text[:200]
-        if isinstance(wrong, TypeError) or "Undefined variable or function" in text:
-            return f"values that do not go together{self._kinds(values)}"
-        if isinstance(wrong, Exception):
+        if isinstance(exc, TypeError) or "Undefined variable or function" in text:
+            return f"incompatible types{self._describe_types(values)}"
+        if isinstance(exc, Exception):
             return text.removesuffix(_ADVICE)[:200]
-        return "the filter's engine cannot evaluate it on this event"
+        return "the CEL engine cannot evaluate the filter for this event"
 
-    def _missing(self, key: str, values: Mapping[str, Any]) -> str:
-        """The path at which `key` was looked for and not found, where the text tells."""
+    def _find_missing_path(self, key: str, values: Mapping[str, Any]) -> str:
+        """The path that ends in the missing `key`, or the key itself if the text has no such path."""
         for path in self._shape.paths:
             value: Any = values
             names = path.split(".")
@@ -137,60 +137,59 @@ class Filter:
                 value = value[name]
         return key[:80]
 
-    def _kinds(self, values: Mapping[str, Any]) -> str:
-        kinds = []
+    def _describe_types(self, values: Mapping[str, Any]) -> str:
+        types = []
         for path in self._shape.paths:
             value: Any = values
             for name in path.split("."):
                 value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
             if value is not _MISSING:
-                kinds.append(f"{path} is {_kind(value)}")
-        return f": {', '.join(kinds[:3])}" if kinds else ""
+                types.append(f"{path} is {_describe_type(value)}")
+        return f": {', '.join(types[:3])}" if types else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Expression(Filter):
-    """A compiled expression of a step: it may give any value, may call FUNCTIONS, and numbers keep their digits."""
+    """A compiled expression of a step. It returns any value, can call FUNCTIONS, and numbers keep all their digits."""
 
     _literals: tuple[Decimal, ...] = field(repr=False, compare=False)
 
-    def evaluate(self, names: Mapping[str, Any]) -> tuple[bool, str | None]:
-        """Whether it is true of `names`; when it is false for want of an answer, also why. Never raises."""
-        _, found, reason = self._calculate(names)
-        return _truth(found, reason)
+    def evaluate(self, variables: Mapping[str, Any]) -> tuple[bool, str | None]:
+        """Whether the expression is true, and if it cannot be evaluated the reason. Never raises."""
+        _, found, reason = self._calculate(variables)
+        return _to_bool(found, reason)
 
-    def value(self, names: Mapping[str, Any]) -> tuple[Any, str | None]:
-        """What it gives, as JSON has it, of LARGEST_VALUE bytes at most; None with the reason where that cannot be told.
-        Never raises."""
-        digits, found, reason = self._calculate(names)
+    def value(self, variables: Mapping[str, Any]) -> tuple[Any, str | None]:
+        """The value as JSON, at most MAX_VALUE_BYTES, or None and the reason. Never raises."""
+        numbers, found, reason = self._calculate(variables)
         if reason is not None:
             return None, reason
         try:
-            kept = _kept(digits.number(found))
-            size = len(_JSON.encode(kept))
-        except (TypeError, ValueError, RecursionError) as wrong:
-            return None, str(wrong)[:200]
-        if size > LARGEST_VALUE:
-            return None, f"the value is larger than {LARGEST_VALUE} bytes"
-        return kept, None
+            value = _to_json(numbers.to_exact(found))
+            size = len(_JSON.encode(value))
+        except (TypeError, ValueError, RecursionError) as exc:
+            return None, str(exc)[:200]
+        if size > MAX_VALUE_BYTES:
+            return None, f"the value is larger than {MAX_VALUE_BYTES} bytes"
+        return value, None
 
-    def _calculate(self, names: Mapping[str, Any]) -> tuple[Digits, Any, str | None]:
-        digits = Digits(self._literals)
+    def _calculate(self, variables: Mapping[str, Any]) -> tuple[ExactNumbers, Any, str | None]:
+        numbers = ExactNumbers(self._literals)
         functions = {
-            name: digits.wrap(FUNCTIONS[name]) if name in FUNCTIONS else function
+            name: numbers.wrap(FUNCTIONS[name]) if name in FUNCTIONS else function
             for name, function in self._functions.items()
         }
-        return (digits, *self._evaluate(CelVariables(names, digits), functions))
+        return (numbers, *self._evaluate(CelVariables(variables, numbers), functions))
 
 
-def _truth(found: Any, reason: str | None) -> tuple[bool, str | None]:
+def _to_bool(found: Any, reason: str | None) -> tuple[bool, str | None]:
     if reason is not None or isinstance(found, bool):
         return bool(found), reason
-    return False, f"the filter gives {_kind(found)}, neither true nor false"
+    return False, f"the filter gives {_describe_type(found)}, not true or false"
 
 
-def _kept(value: Any) -> Any:
-    """A value that CEL gave, as JSON can have it; ValueError where it cannot."""
+def _to_json(value: Any) -> Any:
+    """A CEL value as JSON. Raises ValueError if JSON cannot represent it."""
     if value is None or isinstance(value, str | bool | int | Decimal):
         return value
     if isinstance(value, float):
@@ -198,25 +197,25 @@ def _kept(value: Any) -> Any:
             raise ValueError("a number is too large")
         return value
     if isinstance(value, list):
-        return [_kept(member) for member in value]
+        return [_to_json(member) for member in value]
     if isinstance(value, Mapping):
-        return {str(name): _kept(member) for name, member in value.items()}
+        return {str(name): _to_json(member) for name, member in value.items()}
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
-    raise ValueError(f"it gives {_kind(value)}, which cannot be kept")
+    raise ValueError(f"the value is {_describe_type(value)}, which cannot be stored")
 
 
 def compile_filter(text: str, *, also: Iterable[str] = ()) -> Filter:
-    """Compile a filter over the names of an event, and those in `also` (of RUN_NAMES); raises FilterError."""
-    return Filter(text, *_compiled(text, (*EVENT_NAMES, *also), _extra_functions()))
+    """Compile a filter over the variables of an event and those in `also` (of RUN_NAMES). Raises FilterError."""
+    return Filter(text, *_compile(text, (*EVENT_NAMES, *also), _extra_functions()))
 
 
 def compile_expression(text: str) -> Expression:
-    """Compile an expression over the names that a run has, which may call FUNCTIONS; raises FilterError."""
-    parts = _compiled(text, (*EVENT_NAMES, *RUN_NAMES), {**_extra_functions(), **FUNCTIONS})
-    return Expression(text, *parts, literals_in(text))
+    """Compile an expression over the variables of a run, with FUNCTIONS. Raises FilterError."""
+    parts = _compile(text, (*EVENT_NAMES, *RUN_NAMES), {**_extra_functions(), **FUNCTIONS})
+    return Expression(text, *parts, find_literals(text))
 
 
 def _with_functions(values: dict[str, Any], functions: Mapping[str, Callable[..., Any]]) -> cel.Context:
@@ -233,14 +232,14 @@ def _extra_functions() -> Mapping[str, Callable[..., Any]]:
     return {name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}
 
 
-def _compiled(
-    text: str, allowed: tuple[str, ...], callable_: Mapping[str, Callable[..., Any]]
+def _compile(
+    text: str, allowed: tuple[str, ...], available: Mapping[str, Callable[..., Any]]
 ) -> tuple[cel.Program, tuple[str, ...], Mapping[str, Callable[..., Any]], Shape]:
-    """The program, the names that it reads, the functions in Python that it calls, and its shape."""
+    """The program, the variables that it reads, the Python functions that it calls, and its shape."""
     if not text.strip():
         raise FilterError("the filter is empty")
-    if len(text) > LONGEST:
-        raise FilterError(f"the filter has {len(text)} characters; {LONGEST} are allowed")
+    if len(text) > MAX_LENGTH:
+        raise FilterError(f"the filter has {len(text)} characters; at most {MAX_LENGTH} are allowed")
     import cel
 
     shape = measure(text)
@@ -249,94 +248,96 @@ def _compiled(
         variables, functions = program.variables(), program.functions()
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException as wrong:
-        raise as_filter_error(wrong) from None
+    except BaseException as exc:
+        raise to_filter_error(exc) from None
     for name in variables:
-        if name not in allowed and name not in shape.bound and name not in _TYPES:
-            raise FilterError(f"{name} is not known here; a filter speaks of {', '.join(allowed)}", *place(text, name))
+        if name not in allowed and name not in shape.loop_variables and name not in _TYPES:
+            raise FilterError(f"{name} is not known; a filter can use {', '.join(allowed)}", *find_position(text, name))
     named = [name for name in functions if name.isidentifier()]
     for name in named:
         if name in LOOPS or name == "has":
-            raise FilterError(f"{name} is not used as it should be, such as data.items.exists(item, item.price > 10)")
-        if name not in _BUILT_IN and name not in callable_:
+            raise FilterError(f"{name} is used incorrectly; write it like data.items.exists(item, item.price > 10)")
+        if name not in _BUILT_IN and name not in available:
             raise FilterError(
-                f"the function {name} is not known; known are {', '.join(sorted({*_BUILT_IN, *callable_, *LOOPS}))}",
-                *place(text, name),
+                f"the function {name} is not known; available are {', '.join(sorted({*_BUILT_IN, *available, *LOOPS}))}",
+                *find_position(text, name),
             )
     roots = tuple(name for name in variables if name in allowed)
-    return program, roots, {name: callable_[name] for name in named if name in callable_}, shape
+    return program, roots, {name: available[name] for name in named if name in available}, shape
 
 
 _MISSING = object()
 
 
-class _Tally:
-    """How large the values are that a filter reads; so many `letters` of a text count as one value."""
+class _Size:
+    """The size of what a filter reads: the number of values, where so many `characters` of a text count as one, and the
+    length of the longest list."""
 
-    __slots__ = ("digits", "letters", "longest", "size")
+    __slots__ = ("characters", "longest", "numbers", "values")
 
-    def __init__(self, letters: int, digits: Digits | None = None) -> None:
-        self.letters = letters
-        self.digits = digits
-        self.size = 0
+    def __init__(self, characters: int, numbers: ExactNumbers | None = None) -> None:
+        self.characters = characters
+        self.numbers = numbers
+        self.values = 0
         self.longest = 0
 
 
 class CelVariables(Mapping[str, Any]):
-    """Names, each of them converted to what CEL takes when a filter asks for it for the first time."""
+    """Variables for CEL. Each is converted when the first filter reads it."""
 
-    def __init__(self, names: Mapping[str, Any], digits: Digits | None = None) -> None:
-        """`digits`: remembers what the doubles stand for."""
-        self._names = names
-        self._digits = digits
-        self._known: dict[tuple[str, int], tuple[Any, int, int]] = {}
+    def __init__(self, values: Mapping[str, Any], numbers: ExactNumbers | None = None) -> None:
+        """`numbers` remembers which exact number each double represents."""
+        self._values = values
+        self._numbers = numbers
+        self._converted: dict[tuple[str, int], tuple[Any, int, int]] = {}
 
-    def value(self, root: str, tally: _Tally) -> Any:
-        """The converted value of `root`; its size is added to `tally`."""
-        known = self._known.get((root, tally.letters))
-        if known is None:
-            own = _Tally(tally.letters, self._digits)
-            known = self._known[root, tally.letters] = (_convert(self._names.get(root), own), own.size, own.longest)
-        tally.size += known[1]
-        tally.longest = max(tally.longest, known[2])
-        return known[0]
+    def convert(self, name: str, size: _Size) -> Any:
+        """The converted value of a variable. Adds its size to `size`."""
+        converted = self._converted.get((name, size.characters))
+        if converted is None:
+            own = _Size(size.characters, self._numbers)
+            value = _convert(self._values.get(name), own)
+            converted = self._converted[name, size.characters] = (value, own.values, own.longest)
+        size.values += converted[1]
+        size.longest = max(size.longest, converted[2])
+        return converted[0]
 
     def __getitem__(self, name: str) -> Any:
-        return self._names[name]
+        return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._values)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._values)
 
 
-def _convert(value: Any, tally: _Tally) -> Any:
-    """`value` in types that CEL takes: integers beyond 64 bit and decimals become floats."""
-    tally.size += 1
+def _convert(value: Any, size: _Size) -> Any:
+    """The value in types that CEL accepts: integers beyond 64 bits and decimals become floats."""
+    size.values += 1
     if isinstance(value, str):
-        tally.size += len(value) // tally.letters
+        size.values += len(value) // size.characters
         return value
     if value is None or isinstance(value, bool | float | datetime | timedelta):
         return value
     if isinstance(value, int):
-        return value if _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER else _double(value, tally)
+        return value if _MIN_INTEGER <= value <= _MAX_INTEGER else _to_double(value, size)
     if isinstance(value, Mapping):
-        tally.longest = max(tally.longest, len(value))
-        return {str(name): _convert(member, tally) for name, member in value.items()}
+        size.longest = max(size.longest, len(value))
+        return {str(name): _convert(member, size) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        tally.longest = max(tally.longest, len(value))
-        return [_convert(member, tally) for member in value]
+        size.longest = max(size.longest, len(value))
+        return [_convert(member, size) for member in value]
     if isinstance(value, Decimal):
-        return _double(value, tally)
+        return _to_double(value, size)
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def _double(value: int | Decimal, tally: _Tally) -> float:
-    return (tally.digits or Digits()).double(value)
+def _to_double(value: int | Decimal, size: _Size) -> float:
+    return (size.numbers or ExactNumbers()).to_double(value)
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     if value is None:
         return "null"
     for kind, word in ((bool, "true or false"), (str, "text"), (int | float, "a number"), (list, "a list")):

@@ -1,8 +1,4 @@
-"""The text of a filter: what it tells before it is evaluated. How much it may cost, what it reads, where its mistakes are.
-
-Comes in: a CEL expression as its author wrote it. Goes out: its `Shape`, the comparisons that it makes with constants, or
-FilterError with the place.
-"""
+"""Static analysis of a CEL text: its maximum cost, what it reads, its comparisons with constants, and error positions."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-DEEPEST = 32
-DEEPEST_LOOP = 2
-MOST_MATCHES = 5
+MAX_DEPTH = 32
+MAX_LOOP_DEPTH = 2
+MAX_MATCHES_CALLS = 5
 
 LOOPS = frozenset(("all", "exists", "exists_one", "existsOne", "map", "filter"))
 _COPYING_LOOPS = LOOPS - {"all", "exists"}
@@ -31,11 +27,11 @@ _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
 
 class FilterError(Exception):
-    """A filter cannot be used: what is wrong, and where (`line` and `column` from 1, where they are known)."""
+    """An invalid filter. `line` and `column` count from 1 and are None if unknown."""
 
     def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:
-        place = f" (line {line}, column {column} of the filter)" if line is not None else ""
-        super().__init__(message + place)
+        position = f" (line {line}, column {column} of the filter)" if line is not None else ""
+        super().__init__(message + position)
         self.message = message
         self.line = line
         self.column = column
@@ -43,49 +39,49 @@ class FilterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the text of a filter tells about its cost: how often it mentions a name or joins with +, how deep its loops
-    nest, and whether what happens inside of one is `heavy` (copies a whole list each time). `bound` are the names that
-    loops introduce, `paths` what the filter reads, such as data.price."""
+    """What determines the cost of a filter: how often it mentions a variable or uses +, how deep its loops nest, and
+    whether a loop copies a whole list in each round (`copies_in_loop`). `loop_variables` are the names that loops
+    introduce, `paths` what the filter reads, such as data.price."""
 
     mentions: int
-    joins: int
+    additions: int
     commas: int
     loops: int
-    heavy: bool
-    bound: frozenset[str]
+    copies_in_loop: bool
+    loop_variables: frozenset[str]
     paths: tuple[str, ...]
 
     def work(self, size: int, longest: int) -> int:
-        """At most about how many small operations it takes to evaluate it over `size` values."""
-        longest = max(longest * (1 + self.joins), self.commas + 1)
-        exponent = self.loops if self.heavy else max(0, self.loops - 1)
-        return int(size * (self.mentions + self.joins**2) * longest**exponent)
+        """The approximate maximum number of small operations to evaluate the filter over `size` values."""
+        longest = max(longest * (1 + self.additions), self.commas + 1)
+        exponent = self.loops if self.copies_in_loop else max(0, self.loops - 1)
+        return int(size * (self.mentions + self.additions**2) * longest**exponent)
 
 
 def measure(text: str) -> Shape:
-    """Walk over the words of a filter; raises FilterError for what is nested too deep or not allowed in a loop."""
+    """Analyse the tokens of a filter. Raises FilterError if it nests too deeply or calls what a loop must not call."""
     tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
     words = [match.group() for match in tokens]
     depths = _loop_depths(text, tokens, words)
     _check_calls(text, tokens, words, depths)
-    bound = frozenset(words[index + 1] for index in range(len(words) - 1) if _opens_loop(words, index))
+    loop_variables = frozenset(words[index + 1] for index in range(len(words) - 1) if _opens_loop(words, index))
     names = [
         index for index, token in enumerate(tokens) if token.lastgroup == "word" and words[index - 1 : index] != ["."]
     ]
-    mentions = [index for index in names if words[index] not in bound]
+    mentions = [index for index in names if words[index] not in loop_variables]
     return Shape(
         mentions=max(1, len(mentions) + (len(names) - len(mentions)) // 8),
-        joins=words.count("+"),
+        additions=words.count("+"),
         commas=words.count(","),
         loops=max(depths, default=0),
-        heavy=any(depths[index] for index in mentions) or not _COPYING_LOOPS.isdisjoint(words),
-        bound=bound,
+        copies_in_loop=any(depths[index] for index in mentions) or not _COPYING_LOOPS.isdisjoint(words),
+        loop_variables=loop_variables,
         paths=tuple(dict.fromkeys(_path(words, index) for index in names if words[index + 1 : index + 2] != ["("])),
     )
 
 
 def _loop_depths(text: str, tokens: list[re.Match[str]], words: list[str]) -> list[int]:
-    """For each word, how many loops it stands in."""
+    """For each token, the number of loops around it."""
     opened: list[bool] = []
     depths = []
     for index, word in enumerate(words):
@@ -93,10 +89,12 @@ def _loop_depths(text: str, tokens: list[re.Match[str]], words: list[str]) -> li
             del opened[-1:]
         elif word in ("(", "[", "{"):
             opened.append(_opens_loop(words, index))
-            if len(opened) > DEEPEST:
-                raise FilterError(f"the filter nests brackets deeper than {DEEPEST}", *_place_of(text, tokens[index]))
-            if sum(opened) > DEEPEST_LOOP:
-                raise FilterError(f"the filter nests loops deeper than {DEEPEST_LOOP}", *_place_of(text, tokens[index]))
+            if len(opened) > MAX_DEPTH:
+                raise FilterError(f"the filter nests brackets deeper than {MAX_DEPTH}", *_position(text, tokens[index]))
+            if sum(opened) > MAX_LOOP_DEPTH:
+                raise FilterError(
+                    f"the filter nests loops deeper than {MAX_LOOP_DEPTH}", *_position(text, tokens[index])
+                )
         depths.append(sum(opened))
     return depths
 
@@ -104,28 +102,28 @@ def _loop_depths(text: str, tokens: list[re.Match[str]], words: list[str]) -> li
 def _check_calls(text: str, tokens: list[re.Match[str]], words: list[str], depths: list[int]) -> None:
     matches = 0
     for index, word in enumerate(words[:-1]):
-        place = _place_of(text, tokens[index])
+        position = _position(text, tokens[index])
         if words[index + 1] == "{" and tokens[index].lastgroup == "word":
-            raise FilterError(f"{word}{{…}} is not known here", *place)
+            raise FilterError(f"{word}{{…}} is not supported", *position)
         if word != "matches" or words[index + 1] != "(":
             continue
-        # Each call compiles its regular expression anew: up to 0.1 s for one that is meant to hurt.
+        # Each call compiles its regular expression anew, which takes up to 0.1 s for a hostile one.
         matches += 1
         if depths[index]:
             raise FilterError(
-                "matches cannot be used inside of all, exists, map or filter; take contains or startsWith", *place
+                "matches cannot be used inside of all, exists, map or filter; use contains or startsWith", *position
             )
-        if matches > MOST_MATCHES:
-            raise FilterError(f"the filter calls matches more than {MOST_MATCHES} times", *place)
+        if matches > MAX_MATCHES_CALLS:
+            raise FilterError(f"the filter calls matches more than {MAX_MATCHES_CALLS} times", *position)
 
 
 def _opens_loop(words: list[str], index: int) -> bool:
-    """Whether the bracket at `index` opens a loop: `.all(`, `.exists(` and so on."""
+    """Whether the bracket at `index` opens a loop such as `.all(` or `.exists(`."""
     return words[index] == "(" and index > 1 and words[index - 1] in LOOPS and words[index - 2] == "."
 
 
 def _path(words: list[str], index: int) -> str:
-    """The dotted path that begins at `index`, without a function called on its end."""
+    """The dotted path that begins at `index`, without a function that is called on it."""
     names = [words[index]]
     while words[index + 1 : index + 2] == ["."] and "".join(words[index + 2 : index + 3]).isidentifier():
         if words[index + 3 : index + 4] == ["("]:
@@ -135,32 +133,32 @@ def _path(words: list[str], index: int) -> str:
     return ".".join(names)
 
 
-def literals_in(text: str) -> tuple[Decimal, ...]:
-    """The numbers with a point or an exponent that a filter writes."""
+def find_literals(text: str) -> tuple[Decimal, ...]:
+    """The number literals with a point or an exponent."""
     words = (match.group() for match in _TOKEN.finditer(text) if match.lastgroup == "number")
     return tuple(Decimal(word) for word in words if _FRACTION.fullmatch(word))
 
 
-def place(text: str, name: str) -> tuple[int | None, int | None]:
-    """Line and column, from 1, at which a name stands for the first time."""
+def find_position(text: str, name: str) -> tuple[int | None, int | None]:
+    """Line and column, from 1, of the first occurrence of a name."""
     found = next((match for match in _TOKEN.finditer(text) if match.group() == name), None)
-    return (None, None) if found is None else _place_of(text, found)
+    return (None, None) if found is None else _position(text, found)
 
 
-def _place_of(text: str, token: re.Match[str]) -> tuple[int, int]:
+def _position(text: str, token: re.Match[str]) -> tuple[int, int]:
     index = token.start()
     return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
 
 
-def as_filter_error(wrong: BaseException) -> FilterError:
-    """What the compiler found, in our words."""
-    match = _ERROR.search(str(wrong))
+def to_filter_error(exc: BaseException) -> FilterError:
+    """The compiler's error as a FilterError with a readable message."""
+    match = _ERROR.search(str(exc))
     if match is None:
-        return FilterError(f"the filter cannot be read: {str(wrong)[:200]}")
+        return FilterError(f"the filter cannot be read: {str(exc)[:200]}")
     line, column, message = int(match[1]), int(match[2]), match[3]
-    said = re.match(r"(?:mismatched|extraneous) input '(.*?)' expecting", message)
-    if said:
-        message = "something is missing at the end" if said[1] == "<EOF>" else f"{said[1]} is not expected here"
+    mismatch = re.match(r"(?:mismatched|extraneous) input '(.*?)' expecting", message)
+    if mismatch:
+        message = "unexpected end" if mismatch[1] == "<EOF>" else f"unexpected {mismatch[1]}"
     elif message.startswith("token recognition error at: "):
         message = f"cannot read {message[29:-1]}; is a quote missing?"
     message = "".join(letter if letter.isprintable() else "?" for letter in message)
@@ -169,7 +167,7 @@ def as_filter_error(wrong: BaseException) -> FilterError:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A part of a filter that has to be true for the whole to be true: the value at `path` compared with a constant."""
+    """A part of a filter that must be true for the filter to be true: the value at `path` compared with a constant."""
 
     path: str
     operator: str
@@ -184,9 +182,9 @@ _COMPARISON = re.compile(
 
 
 def find_comparisons(text: str) -> list[Comparison]:
-    """The comparisons with constants that all have to hold for a compiled filter to be true; others are not listed.
+    """The comparisons with constants that must all be true for a compiled filter to be true. There may be further ones.
 
-    Those are the members of the outermost `&&`: where one of them is false the whole is false or cannot be evaluated.
+    They are members of the outermost `&&`: if one of them is false, the filter is false or cannot be evaluated.
     """
     parts, depth, part = [], 0, ""
     words = [match.group() for match in _TOKEN.finditer(text)]

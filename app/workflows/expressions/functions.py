@@ -1,10 +1,10 @@
-"""The functions that `if`, `set` and `until` may call beside CEL's own: arithmetic with all its digits, and lists.
+"""The functions that `if`, `set` and `until` can call in addition to CEL's own: exact arithmetic, and lists.
 
-Comes in: the arguments as CEL has them. Goes out: a value, or ValueError with the reason. Pure and bounded: a number has at
-most 308 digits before the point, and what goes on for ever (a third, a root) is rounded to 34 digits.
+A function returns a value or raises ValueError with the reason. A number has at most 308 digits before the point; a
+result with infinitely many digits (a third, a root) is rounded to 34 digits.
 
-CEL knows 64-bit integers and doubles and nothing else. `Digits` remembers for each double what number with more digits
-it stands for, so that functions calculate with that one, and it comes out of the expression as it went in.
+CEL has only 64-bit integers and doubles. `ExactNumbers` remembers which exact number each double represents, so that
+functions calculate with that number and the expression returns it with all its digits.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Any, TypeAlias
 
 Number: TypeAlias = int | Decimal
 
-_MOST_DIGITS = 308
-_MOST_NEIGHBOURS = 64
-_TOO_LARGE = Decimal(10) ** _MOST_DIGITS
-# Sums and products of numbers that CEL can hold have fewer digits.
+_MAX_DIGITS = 308
+_MAX_NEIGHBOURS = 64
+_LIMIT = Decimal(10) ** _MAX_DIGITS
+# Sums and products of numbers that CEL can represent have fewer digits.
 _EXACT = Context(prec=700, Emin=-999_999, Emax=999_999, traps=[InvalidOperation, DivisionByZero, Overflow])
 _ROUNDED = Context(prec=34, Emin=-999_999, Emax=999_999, traps=[InvalidOperation, DivisionByZero, Overflow])
 
 
-class Digits:
-    """Which number each double of one evaluation stands for. Where two numbers have the same double the second one gets a
-    neighbour of it, in the direction in which it lies."""
+class ExactNumbers:
+    """The exact number that each double of one evaluation represents. If two numbers have the same double, the second is
+    represented by a neighbouring one, in the direction of the difference."""
 
     __slots__ = ("_known",)
 
     def __init__(self, literals: Iterable[Decimal] = ()) -> None:
-        """`literals`: the numbers that the expression writes itself, whose doubles CEL chooses."""
+        """`literals`: the numbers in the text of the expression, whose doubles CEL chooses."""
         self._known: dict[float, Number | None] = {}
         for literal in literals:
             double = float(literal)
             self._known[double] = literal if self._known.get(double, literal) == literal else None
 
-    def double(self, number: Number) -> float:
-        """The double that stands for a number."""
+    def to_double(self, number: Number) -> float:
+        """The double that represents a number."""
         try:
             double = float(number)
         except OverflowError:
             double = math.inf if number > 0 else -math.inf
-        for _ in range(_MOST_NEIGHBOURS):
+        for _ in range(_MAX_NEIGHBOURS):
             if double == 0 or math.isinf(double):
                 return double
             known = self._known.setdefault(double, number)
@@ -54,32 +54,32 @@ class Digits:
             double = math.nextafter(double, math.inf if number > known else -math.inf)
         return float(number)
 
-    def number(self, value: Any) -> Any:
-        """What a value of CEL stands for, however deep in lists and objects."""
+    def to_exact(self, value: Any) -> Any:
+        """A CEL value with exact numbers, also inside of lists and objects."""
         if isinstance(value, float):
             known = self._known.get(value)
             return value if known is None else known
         if isinstance(value, list):
-            return [self.number(member) for member in value]
+            return [self.to_exact(member) for member in value]
         if isinstance(value, Mapping):
-            return {name: self.number(member) for name, member in value.items()}
+            return {name: self.to_exact(member) for name, member in value.items()}
         return value
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, as CEL may call it: exact numbers in, doubles out."""
+        """The function for CEL: it receives exact numbers, and returns doubles to CEL."""
 
         def call(*arguments: Any) -> Any:
-            return self._given(function(*map(self.number, arguments)))
+            return self._to_cel(function(*map(self.to_exact, arguments)))
 
         return call
 
-    def _given(self, value: Any) -> Any:
+    def _to_cel(self, value: Any) -> Any:
         if isinstance(value, Decimal) or (isinstance(value, int) and not -(1 << 63) <= value < 1 << 63):
-            return self.double(value)
+            return self.to_double(value)
         if isinstance(value, list):
-            return [self._given(member) for member in value]
+            return [self._to_cel(member) for member in value]
         if isinstance(value, Mapping):
-            return {name: self._given(member) for name, member in value.items()}
+            return {name: self._to_cel(member) for name, member in value.items()}
         return value
 
 
@@ -87,9 +87,9 @@ class Digits:
 
 
 def _number(value: Any) -> Number:
-    """A number to calculate with: integers as they are, all others as the decimal that they are written as."""
+    """A number for calculation: an integer unchanged, others as the decimal with the same text."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"{_kind(value)} is not a number")
+        raise ValueError(f"{_describe_type(value)} is not a number")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("a number is too large")
@@ -97,28 +97,28 @@ def _number(value: Any) -> Number:
     return value
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     kinds = ((bool, "true or false"), (str, "text"), (list, "a list"), (Mapping, "an object"), (type(None), "null"))
     return next((word for kind, word in kinds if isinstance(value, kind)), type(value).__name__)
 
 
 def _bounded(value: Number) -> Number:
-    """The number, unless it has too many digits."""
-    if not -_TOO_LARGE < value < _TOO_LARGE:
+    """The number itself. Raises ValueError if it has too many digits."""
+    if not -_LIMIT < value < _LIMIT:
         raise ValueError("a number is too large")
     return value
 
 
-def _folded(operation: Callable[[Number, Number], Number], least: int) -> Callable[..., Number]:
+def _fold(operation: Callable[[Number, Number], Number], min_count: int) -> Callable[..., Number]:
     def calculate(*values: Any) -> Number:
-        if len(values) < least:
-            raise ValueError(f"takes {least} numbers or more, not {len(values)}")
+        if len(values) < min_count:
+            raise ValueError(f"takes {min_count} numbers or more, not {len(values)}")
         return _bounded(reduce(operation, map(_number, values)))
 
     return calculate
 
 
-def _of(count: int, operation: Callable[..., Any]) -> Callable[..., Any]:
+def _fixed(count: int, operation: Callable[..., Any]) -> Callable[..., Any]:
     def calculate(*values: Any) -> Any:
         if len(values) != count:
             raise ValueError(f"takes {count} number{'' if count == 1 else 's'}, not {len(values)}")
@@ -128,18 +128,18 @@ def _of(count: int, operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _add(left: Number, right: Number) -> Number:
-    return left + right if _whole(left, right) else _EXACT.add(left, right)
+    return left + right if _are_integers(left, right) else _EXACT.add(left, right)
 
 
 def _subtract(left: Number, right: Number) -> Number:
-    return left - right if _whole(left, right) else _EXACT.subtract(left, right)
+    return left - right if _are_integers(left, right) else _EXACT.subtract(left, right)
 
 
 def _multiply(left: Number, right: Number) -> Number:
-    return _bounded(left * right if _whole(left, right) else _EXACT.multiply(left, right))
+    return _bounded(left * right if _are_integers(left, right) else _EXACT.multiply(left, right))
 
 
-def _whole(*numbers: Number) -> bool:
+def _are_integers(*numbers: Number) -> bool:
     return all(isinstance(number, int) for number in numbers)
 
 
@@ -154,24 +154,24 @@ def _divide(left: Number, right: Number) -> Number:
 
 
 def _quotient(left: Number, right: Number) -> int:
-    """Divided, without what is behind the point."""
+    """The quotient without its fractional part."""
     if right == 0:
         raise ValueError("a division by zero")
     if isinstance(left, int) and isinstance(right, int):
         whole = abs(left) // abs(right)
         return whole if (left < 0) == (right < 0) else -whole
-    if left and Decimal(left).adjusted() - Decimal(right).adjusted() > _MOST_DIGITS:
+    if left and Decimal(left).adjusted() - Decimal(right).adjusted() > _MAX_DIGITS:
         raise ValueError("a number is too large")
     return int(_EXACT.divide_int(Decimal(left), Decimal(right)))
 
 
 def _remainder(left: Number, right: Number) -> Number:
-    """What is left over by `quot`; it has the sign of the first number."""
+    """The remainder of `quot`. It has the sign of the first number."""
     return _subtract(left, _multiply(right, _quotient(left, right)))
 
 
 def _modulo(left: Number, right: Number) -> Number:
-    """What is left over; it has the sign of the second number."""
+    """The remainder with the sign of the second number."""
     rest = _remainder(left, right)
     return _add(rest, right) if rest != 0 and (rest < 0) != (right < 0) else rest
 
@@ -179,7 +179,7 @@ def _modulo(left: Number, right: Number) -> Number:
 def _rounded(value: Number, rounding: str) -> int:
     if isinstance(value, int):
         return value
-    if value.adjusted() > _MOST_DIGITS:
+    if value.adjusted() > _MAX_DIGITS:
         raise ValueError("a number is too large")
     return int(value.to_integral_value(rounding=rounding, context=_EXACT))
 
@@ -198,7 +198,7 @@ def _power(base: Number, exponent: Number) -> Number:
     if base < 0 and exponent != _rounded(exponent, ROUND_FLOOR):
         raise ValueError("a negative number has no such power")
     size = Decimal(base).copy_abs()
-    if size not in (0, 1) and abs(math.log10(size) * float(exponent)) > _MOST_DIGITS:
+    if size not in (0, 1) and abs(math.log10(size) * float(exponent)) > _MAX_DIGITS:
         raise ValueError("a number is too large, or too small")
     if isinstance(base, int) and isinstance(exponent, int):
         found: int = base ** abs(exponent)
@@ -209,11 +209,11 @@ def _power(base: Number, exponent: Number) -> Number:
 # Lists
 
 
-def _list(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    """The members of the one list that is given, or all arguments."""
+def _members(values: Sequence[Any]) -> Sequence[Any]:
+    """The members of the only argument if it is a list, else all arguments. Raises ValueError if there are none."""
     members = values[0] if len(values) == 1 and isinstance(values[0], list) else values
     if not members:
-        raise ValueError(f"the list is empty, it has no {name}")
+        raise ValueError("the list is empty")
     return members
 
 
@@ -227,7 +227,7 @@ def _total(*values: Any) -> Any:
 
 def _extreme(name: str, choose: Callable[[Iterable[Number]], Number]) -> Callable[..., Any]:
     def find(*values: Any) -> Any:
-        members = _list(name, values)
+        members = _members(values)
         if any(isinstance(member, str | timedelta) for member in members):
             from cel import stdlib
 
@@ -238,13 +238,13 @@ def _extreme(name: str, choose: Callable[[Iterable[Number]], Number]) -> Callabl
 
 
 def _average(*values: Any) -> Number:
-    members = _list("avg", values)
+    members = _members(values)
     return _divide(_total(*members), len(members))
 
 
 def _deviation(*values: Any) -> Number:
-    """The standard deviation of a sample; of one number it is 0."""
-    members = [_number(member) for member in _list("stdev", values)]
+    """The standard deviation of a sample; 0 for one number."""
+    members = [_number(member) for member in _members(values)]
     if len(members) == 1:
         return 0
     middle = _average(*members)
@@ -263,21 +263,21 @@ def _nth(*values: Any) -> Any:
         raise ValueError("takes a list and a number, from 0")
     members, index = values[0], _number(values[1])
     if index != _rounded(index, ROUND_FLOOR) or not 0 <= index < len(members):
-        raise ValueError(f"the list has {len(members)} members, none of them is number {index}")
+        raise ValueError(f"the list has {len(members)} members and no number {index}")
     return members[int(index)]
 
 
-def _end(name: str, index: int) -> Callable[..., Any]:
+def _at(index: int) -> Callable[..., Any]:
     def find(*values: Any) -> Any:
         if len(values) != 1 or not isinstance(values[0], list):
             raise ValueError("takes one list")
-        return _list(name, values)[index]
+        return _members(values)[index]
 
     return find
 
 
 def _values(*values: Any) -> list[Any]:
-    """`values(matched, "price")`: that field of the data of each event that has it, or of each object, in order."""
+    """`values(matched, "price")`: the field in the data of each event, or in each object, that has it, in order."""
     if len(values) != 2 or not isinstance(values[0], list) or not isinstance(values[1], str):
         raise ValueError("takes a list and the path of a field")
     found = (_field(member, values[1].split(".")) for member in values[0])
@@ -298,28 +298,28 @@ def _field(value: Any, path: Sequence[str]) -> Any:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "add": _folded(_add, 1),
-    "sub": _folded(_subtract, 2),
-    "mul": _folded(_multiply, 1),
-    "div": _folded(_divide, 2),
-    "mod": _of(2, _modulo),
-    "quot": _of(2, _quotient),
-    "rem": _of(2, _remainder),
-    "inc": _of(1, lambda value: _add(value, 1)),
-    "dec": _of(1, lambda value: _subtract(value, 1)),
-    "abs": _of(1, abs),
-    "floor": _of(1, lambda value: _rounded(value, ROUND_FLOOR)),
-    "ceil": _of(1, lambda value: _rounded(value, ROUND_CEILING)),
-    "sqrt": _of(1, _root),
-    "pow": _of(2, _power),
+    "add": _fold(_add, 1),
+    "sub": _fold(_subtract, 2),
+    "mul": _fold(_multiply, 1),
+    "div": _fold(_divide, 2),
+    "mod": _fixed(2, _modulo),
+    "quot": _fixed(2, _quotient),
+    "rem": _fixed(2, _remainder),
+    "inc": _fixed(1, lambda value: _add(value, 1)),
+    "dec": _fixed(1, lambda value: _subtract(value, 1)),
+    "abs": _fixed(1, abs),
+    "floor": _fixed(1, lambda value: _rounded(value, ROUND_FLOOR)),
+    "ceil": _fixed(1, lambda value: _rounded(value, ROUND_CEILING)),
+    "sqrt": _fixed(1, _root),
+    "pow": _fixed(2, _power),
     "sum": _total,
     "min": _extreme("min", min),
     "max": _extreme("max", max),
     "avg": _average,
     "stdev": _deviation,
     "count": _count,
-    "first": _end("first", 0),
-    "last": _end("last", -1),
+    "first": _at(0),
+    "last": _at(-1),
     "nth": _nth,
     "values": _values,
 }

@@ -1,4 +1,4 @@
-"""Filters: what holds, what does not and why, what is refused, and what one may cost at most."""
+"""Filters: which are true, false or invalid, with the reasons, and the limits of their cost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.template_names import RUN_NAMES
-from app.workflows.expressions.cel import LONGEST, compile_filter
-from app.workflows.expressions.cel_analysis import DEEPEST, FilterError
+from app.workflows.expressions.cel import MAX_LENGTH, compile_filter
+from app.workflows.expressions.cel_analysis import MAX_DEPTH, FilterError
 
-NAMES: dict[str, Any] = {
+VARIABLES: dict[str, Any] = {
     "event": "product_view",
     "distinct_id": "915673412780",
     "phone": None,
@@ -35,11 +35,11 @@ NAMES: dict[str, Any] = {
 }
 
 
-def holds(text: str, **changes: Any) -> tuple[bool, str | None]:
-    return compile_filter(text).evaluate({**NAMES, **changes})
+def evaluate(text: str, **changes: Any) -> tuple[bool, str | None]:
+    return compile_filter(text).evaluate({**VARIABLES, **changes})
 
 
-def refusal(text: str) -> FilterError:
+def compile_error(text: str) -> FilterError:
     with pytest.raises(FilterError) as caught:
         compile_filter(text)
     return caught.value
@@ -72,13 +72,13 @@ def refusal(text: str) -> FilterError:
         "data.beyond > data.price",
     ],
 )
-def test_it_holds(text: str) -> None:
-    assert holds(text) == (True, None)
+def test_the_filter_is_true(text: str) -> None:
+    assert evaluate(text) == (True, None)
 
 
 @pytest.mark.parametrize("text", ["data.price > 2000", "event == 'other'", "1 == '1'", "data.nothing == 1"])
-def test_it_does_not_hold_and_needs_no_reason(text: str) -> None:
-    assert holds(text) == (False, None)
+def test_the_filter_is_false_without_a_reason(text: str) -> None:
+    assert evaluate(text) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -87,74 +87,76 @@ def test_it_does_not_hold_and_needs_no_reason(text: str) -> None:
         ("data.colour == 'red'", "data.colour is missing"),
         ("data.maker.name == 'x'", "data.maker is missing"),
         ("data['colour'] == 'red'", "colour is missing"),
-        ("data.name > 1000", "values that do not go together: data.name is text"),
-        ("data.price > data.name", "values that do not go together: data.price is a number, data.name is text"),
-        ("phone.startsWith('+91')", "values that do not go together: phone is null"),
+        ("data.name > 1000", "incompatible types: data.name is text"),
+        ("data.price > data.name", "incompatible types: data.price is a number, data.name is text"),
+        ("phone.startsWith('+91')", "incompatible types: phone is null"),
         ("data.price / 0 == 1", "a division by zero"),
         ("data.price + 9223372036854775807 > 1", "a number is too large"),
         ("data.tags[7] == 'x'", "index out of bounds: 7"),
-        ("data.price", "the filter gives a number, neither true nor false"),
-        ("data.name", "the filter gives text, neither true nor false"),
-        ("data.tags", "the filter gives a list, neither true nor false"),
+        ("data.price", "the filter gives a number, not true or false"),
+        ("data.name", "the filter gives text, not true or false"),
+        ("data.tags", "the filter gives a list, not true or false"),
         ("int(data.name) == 1", "Function 'int' error: string parse error: invalid digit found in string"),
     ],
 )
-def test_it_does_not_hold_for_want_of_an_answer(text: str, reason: str) -> None:
-    assert holds(text) == (False, reason)
+def test_a_filter_that_cannot_be_evaluated_is_false_with_a_reason(text: str, reason: str) -> None:
+    assert evaluate(text) == (False, reason)
 
 
 @pytest.mark.parametrize(
     ("text", "message", "line", "column"),
     [
-        ("data.price >", "something is missing at the end", 1, 13),
-        ("data.price > 5 )", ") is not expected here", 1, 16),
+        ("data.price >", "unexpected end", 1, 13),
+        ("data.price > 5 )", "unexpected )", 1, 16),
         ("event == 'x", "cannot read 'x; is a quote missing?", 1, 10),
-        ("data.price > 1 &&\n  date.price < 2", "date is not known here", 2, 3),
-        ("steps.nudge.status == 200", "steps is not known here", 1, 1),
+        ("data.price > 1 &&\n  date.price < 2", "date is not known", 2, 3),
+        ("steps.nudge.status == 200", "steps is not known", 1, 1),
         ("lower(event) == 'x'", "the function lower is not known", 1, 1),
-        ("money{amount: 1} == 1", "money{…} is not known here", 1, 1),
-        ("data.items.exists(true)", "exists is not used as it should be", None, None),
+        ("money{amount: 1} == 1", "money{…} is not supported", 1, 1),
+        ("data.items.exists(true)", "exists is used incorrectly", None, None),
         ("9223372036854775808 > 1", "invalid int literal", 1, 1),
         ("", "the filter is empty", None, None),
         (" \n ", "the filter is empty", None, None),
     ],
 )
-def test_a_mistake_is_told_with_its_place(text: str, message: str, line: int | None, column: int | None) -> None:
-    wrong = refusal(text)
-    assert (wrong.message[: len(message)], wrong.line, wrong.column) == (message, line, column)
-    assert (f"line {line}, column {column}" in str(wrong)) is (line is not None)
+def test_an_invalid_filter_has_a_message_and_a_position(
+    text: str, message: str, line: int | None, column: int | None
+) -> None:
+    error = compile_error(text)
+    assert (error.message[: len(message)], error.line, error.column) == (message, line, column)
+    assert (f"line {line}, column {column}" in str(error)) is (line is not None)
 
 
-def test_an_unknown_name_is_told_with_the_known_ones() -> None:
-    assert "event, distinct_id, phone, data, received_at" in str(refusal("user.name == 'x'"))
+def test_the_error_of_an_unknown_name_lists_the_known_ones() -> None:
+    assert "event, distinct_id, phone, data, received_at" in str(compile_error("user.name == 'x'"))
 
 
-def test_the_names_of_a_run_are_known_where_they_are_asked_for() -> None:
+def test_a_filter_can_use_the_names_of_a_run_if_the_caller_allows_it() -> None:
     found = compile_filter("steps.nudge.status == 200", also=RUN_NAMES)
-    assert found.evaluate({**NAMES, "steps": {"nudge": {"status": 200}}}) == (True, None)
+    assert found.evaluate({**VARIABLES, "steps": {"nudge": {"status": 200}}}) == (True, None)
 
 
-def test_the_variable_of_a_loop_is_no_unknown_name() -> None:
-    assert holds("data.tags.all(tag, tag != '')") == (True, None)
+def test_a_filter_can_use_the_variable_of_a_loop() -> None:
+    assert evaluate("data.tags.all(tag, tag != '')") == (True, None)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x" * (LONGEST + 1), f"{LONGEST} are allowed"),
-        ("(" * (DEEPEST + 1) + "true" + ")" * (DEEPEST + 1), "brackets deeper"),
+        ("x" * (MAX_LENGTH + 1), f"at most {MAX_LENGTH} are allowed"),
+        ("(" * (MAX_DEPTH + 1) + "true" + ")" * (MAX_DEPTH + 1), "brackets deeper"),
         ("data.a.all(x, data.a.all(y, data.a.all(z, true)))", "loops deeper"),
         ("data.tags.exists(tag, tag.matches('(a{99}){99}'))", "matches cannot be used inside"),
         (" || ".join(["event.matches('a{999}')"] * 6), "matches more than 5 times"),
     ],
 )
-def test_what_could_cost_too_much_is_refused(text: str, message: str) -> None:
-    assert message in str(refusal(text))
+def test_a_filter_that_could_cost_too_much_is_refused(text: str, message: str) -> None:
+    assert message in str(compile_error(text))
 
 
-def test_a_loop_does_not_hide_in_a_raw_text() -> None:
+def test_a_loop_after_a_raw_string_is_counted() -> None:
     assert "loops deeper" in str(
-        refusal(r"r'\' == 'x' && data.l.all(x, data.l.all(y, data.l.all(z, true))) && 'a' == 'b'")
+        compile_error(r"r'\' == 'x' && data.l.all(x, data.l.all(y, data.l.all(z, true))) && 'a' == 'b'")
     )
 
 
@@ -171,27 +173,27 @@ def test_a_loop_does_not_hide_in_a_raw_text() -> None:
 )
 def test_a_hostile_filter_on_a_large_event_is_false_at_once(text: str) -> None:
     began = time.process_time()
-    found, reason = holds(text, data={"l": list(range(100_000))})
+    found, reason = evaluate(text, data={"l": list(range(100_000))})
     assert found is False
     assert reason is not None
     assert "too large" in reason
     assert time.process_time() - began < 2
 
 
-def test_a_plain_loop_over_a_long_list_is_fine() -> None:
-    assert holds("data.l.exists(x, x == 4999)", data={"l": list(range(5_000))}) == (True, None)
+def test_a_plain_loop_over_a_long_list_is_evaluated() -> None:
+    assert evaluate("data.l.exists(x, x == 4999)", data={"l": list(range(5_000))}) == (True, None)
 
 
-def test_a_plain_comparison_on_a_large_event_is_fine() -> None:
-    assert holds("data.price > 1", data={"price": 2, "l": list(range(100_000))}) == (True, None)
+def test_a_plain_comparison_on_a_large_event_is_evaluated() -> None:
+    assert evaluate("data.price > 1", data={"price": 2, "l": list(range(100_000))}) == (True, None)
 
 
 def test_a_function_that_fails_writes_nothing_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    assert holds("data.price.split(',') == []")[0] is False
+    assert evaluate("data.price.split(',') == []")[0] is False
     assert caplog.records == []
 
 
-def test_filters_are_equal_when_their_texts_are() -> None:
+def test_filters_with_the_same_text_are_equal() -> None:
     assert compile_filter("data.price > 1") == compile_filter("data.price > 1")
     assert compile_filter("data.price > 1") != compile_filter("data.price > 2")
 
@@ -201,7 +203,7 @@ JSON = st.recursive(
     lambda members: st.lists(members) | st.dictionaries(st.text(), members),
     max_leaves=10,
 )
-MANY_WAYS = [
+FILTERS = [
     compile_filter(text)
     for text in (
         "data.a.b > 1",
@@ -223,16 +225,16 @@ MANY_WAYS = [
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "c": JSON}))
 def test_no_event_makes_a_filter_raise(data: dict[str, Any]) -> None:
-    for one in MANY_WAYS:
-        found, reason = one.evaluate({**NAMES, "data": data})
+    for each in FILTERS:
+        found, reason = each.evaluate({**VARIABLES, "data": data})
         assert isinstance(found, bool)
         assert reason is None or found is False
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="dat.()[]{}<>=!&|+-*/%'\"\\ \n,?:ex1il0"))
-def test_no_text_makes_compiling_raise_anything_else(text: str) -> None:
+def test_compiling_any_text_raises_no_other_error(text: str) -> None:
     try:
         compile_filter(text)
-    except FilterError as wrong:
-        assert str(wrong)
+    except FilterError as exc:
+        assert str(exc)

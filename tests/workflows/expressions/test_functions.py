@@ -1,4 +1,4 @@
-"""What conditions and values may call: arithmetic with every digit, lists, and reasons where there is no answer."""
+"""The functions of conditions and values: exact arithmetic, lists, and the reasons of failures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.workflows.expressions.cel import LARGEST_VALUE, compile_expression, compile_filter
+from app.workflows.expressions.cel import MAX_VALUE_BYTES, compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import FilterError
 
-NAMES: dict[str, Any] = {
+VARIABLES: dict[str, Any] = {
     "data": {
         "big": 12345678901234567890123,
         "long": Decimal("0.1234567890123456789"),
@@ -84,8 +84,8 @@ THIRD = Decimal("0." + "3" * 34)
         ("duration('90s')", "90s"),
     ],
 )
-def test_an_expression_gives(text: str, value: Any) -> None:
-    assert compile_expression(text).value(NAMES) == (value, None)
+def test_an_expression_has_a_value(text: str, value: Any) -> None:
+    assert compile_expression(text).value(VARIABLES) == (value, None)
 
 
 @pytest.mark.parametrize(
@@ -107,77 +107,77 @@ def test_an_expression_gives(text: str, value: Any) -> None:
         ("data.huge", "a number is too large"),
         ("data.vast", "a number is too large"),
         ("inc(data.huge)", "inc: a number is too large"),
-        ("first([])", "first: the list is empty, it has no first"),
-        ("avg([])", "avg: the list is empty, it has no avg"),
-        ("nth(data.list, 3)", "nth: the list has 3 members, none of them is number 3"),
-        ("nth(data.list, 0.5)", "nth: the list has 3 members, none of them is number 0.5"),
+        ("first([])", "first: the list is empty"),
+        ("avg([])", "avg: the list is empty"),
+        ("nth(data.list, 3)", "nth: the list has 3 members and no number 3"),
+        ("nth(data.list, 0.5)", "nth: the list has 3 members and no number 0.5"),
         ("count(1)", "count: takes one list"),
         ("last(1)", "last: takes one list"),
         ("values(1, 'a')", "values: takes a list and the path of a field"),
-        ("b'x'", "it gives bytes, which cannot be kept"),
+        ("b'x'", "the value is bytes, which cannot be stored"),
     ],
 )
-def test_an_expression_without_an_answer_says_why(text: str, reason: str) -> None:
-    assert compile_expression(text).value(NAMES) == (None, reason)
+def test_an_expression_that_cannot_be_evaluated_has_a_reason(text: str, reason: str) -> None:
+    assert compile_expression(text).value(VARIABLES) == (None, reason)
 
 
-def test_a_value_has_a_size_that_it_may_not_exceed() -> None:
-    names = {"vars": {"x": "x" * LARGEST_VALUE}}
-    assert compile_expression("vars.x").value(names) == (None, f"the value is larger than {LARGEST_VALUE} bytes")
+def test_the_size_of_a_value_is_limited() -> None:
+    variables = {"vars": {"x": "x" * MAX_VALUE_BYTES}}
+    assert compile_expression("vars.x").value(variables) == (None, f"the value is larger than {MAX_VALUE_BYTES} bytes")
 
 
 @pytest.mark.parametrize("text", ["add(data.x, 1) > 1", "vars.x > 1", "count([1]) == 1"])
-def test_filters_of_events_have_no_functions_and_names_of_runs(text: str) -> None:
+def test_filters_of_events_cannot_use_the_functions_and_names_of_runs(text: str) -> None:
     with pytest.raises(FilterError, match="not known"):
         compile_filter(text)
 
 
-def test_a_condition_that_is_no_condition_is_false_and_says_why() -> None:
-    assert compile_expression("add(1, 1)").evaluate({}) == (False, "the filter gives a number, neither true nor false")
+def test_a_condition_that_is_not_a_boolean_is_false_with_a_reason() -> None:
+    assert compile_expression("add(1, 1)").evaluate({}) == (False, "the filter gives a number, not true or false")
 
 
 WHOLE = st.integers(-(10**30), 10**30)
 DECIMALS = st.decimals(-(10**20), 10**20, allow_nan=False, allow_infinity=False, places=12)
 
 
-def calculated(text: str, *numbers: Any) -> Any:
-    names = {"data": dict(zip("abc", numbers, strict=False))}
-    value, reason = compile_expression(text).value(names)
+def calculate(text: str, *numbers: Any) -> Any:
+    variables = {"data": dict(zip("abc", numbers, strict=False))}
+    value, reason = compile_expression(text).value(variables)
     assert reason is None, reason
     return value
 
 
 @given(WHOLE, WHOLE)
-def test_whole_numbers_are_calculated_as_python_does(one: int, other: int) -> None:
-    assert calculated("add(data.a, data.b)", one, other) == one + other
-    assert calculated("sub(data.a, data.b)", one, other) == one - other
-    assert calculated("mul(data.a, data.b)", one, other) == one * other
+def test_integers_are_calculated_as_in_python(one: int, other: int) -> None:
+    assert calculate("add(data.a, data.b)", one, other) == one + other
+    assert calculate("sub(data.a, data.b)", one, other) == one - other
+    assert calculate("mul(data.a, data.b)", one, other) == one * other
     if other:
-        assert calculated("mod(data.a, data.b)", one, other) == one % other
-        assert calculated("quot(data.a, data.b)", one, other) == (-1 if (one < 0) != (other < 0) else 1) * (
+        assert calculate("mod(data.a, data.b)", one, other) == one % other
+        assert calculate("quot(data.a, data.b)", one, other) == (-1 if (one < 0) != (other < 0) else 1) * (
             abs(one) // abs(other)
         )
-        whole = calculated("add(mul(quot(data.a, data.b), data.b), rem(data.a, data.b))", one, other)
+        whole = calculate("add(mul(quot(data.a, data.b), data.b), rem(data.a, data.b))", one, other)
         assert whole == one
 
 
 @given(DECIMALS, DECIMALS)
-def test_decimals_lose_no_digit(one: Decimal, other: Decimal) -> None:
-    assert calculated("sub(add(data.a, data.b), data.b)", one, other) == one
-    assert calculated("[data.a, data.b]", one, other) == [one, other]
+def test_decimals_keep_all_digits(one: Decimal, other: Decimal) -> None:
+    assert calculate("sub(add(data.a, data.b), data.b)", one, other) == one
+    assert calculate("[data.a, data.b]", one, other) == [one, other]
 
 
 @given(st.lists(st.one_of(WHOLE, DECIMALS), min_size=1, max_size=8))
-def test_lists_are_measured_as_python_does(numbers: list[Any]) -> None:
-    names = {"data": {"list": numbers}}
+def test_minimum_and_maximum_are_those_of_python(numbers: list[Any]) -> None:
+    variables = {"data": {"list": numbers}}
     for text, value in (("min(data.list)", min(numbers)), ("max(data.list)", max(numbers)), ("data.list", numbers)):
-        assert compile_expression(text).value(names) == (value, None)
+        assert compile_expression(text).value(variables) == (value, None)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
-def test_nothing_is_raised_for_any_number(one: float, other: float) -> None:
-    names = {"data": {"a": one, "b": other}}
+def test_no_number_makes_a_function_raise(one: float, other: float) -> None:
+    variables = {"data": {"a": one, "b": other}}
     for name in ("add", "sub", "mul", "div", "mod", "quot", "rem", "pow"):
-        value, reason = compile_expression(f"{name}(data.a, data.b)").value(names)
+        value, reason = compile_expression(f"{name}(data.a, data.b)").value(variables)
         assert (value is None) == (reason is not None)
         assert value is None or math.isfinite(value)
