@@ -199,7 +199,7 @@ def _run_values(account_id: int, runs: Sequence[tuple[NewRun, str, datetime]]) -
     }
 
 
-def announce_events(connection: RawConnection, account_id: int, event_ids: Sequence[UUID]) -> None:
+def enqueue_event_jobs(connection: RawConnection, account_id: int, event_ids: Sequence[UUID]) -> None:
     """Enqueue a job for each event that looks for runs which it wakes or ends."""
     with connection.cursor() as cursor:
         cursor.execute(

@@ -112,7 +112,7 @@ _EXECUTE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordResult:
     """What became of the attempt to record an event.
 
     `stale`: nothing was written, the caller's copy of the account is out of date. `earlier`: nothing was written, the
@@ -133,7 +133,7 @@ class EarlierEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
+class EventRecord:
     """What is to be written of one event, if `account_version` is the current one. `awaited`: a job is enqueued that looks
     for runs which the event wakes or ends."""
 
@@ -144,7 +144,7 @@ class Recording:
     awaited: bool = False
 
 
-def record_events(database: Database, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+def record_events(database: Database, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
     """Write all that follows from accepting these events, committed when this returns; they have no idempotency keys,
     augments added nothing to them, and their runs are for themselves alone.
 
@@ -152,24 +152,24 @@ def record_events(database: Database, recordings: Sequence[Recording]) -> list[R
     what `record_event` returns or raises. Raises Unavailable.
     """
     try:
-        return database.run_with_reconnect(lambda connection: _record_many(connection, recordings))
+        return database.run_with_reconnect(lambda connection: _record_many(connection, records))
     except (psycopg2.Error, ValueError):
         # Postgres, or its driver, refuses one of them: NUL or half a surrogate pair is a ValueError before anything is sent.
-        return [_record_alone(database, recording) for recording in recordings]
+        return [_record_alone(database, record) for record in records]
 
 
-def _is_there(connection: RawConnection, recording: Recording) -> bool:
-    return find_event(connection, recording.event.account_id, recording.event.id) is not None
+def _is_there(connection: RawConnection, record: EventRecord) -> bool:
+    return find_event(connection, record.event.account_id, record.event.id) is not None
 
 
-def _record_alone(database: Database, recording: Recording) -> Recorded | Exception:
+def _record_alone(database: Database, record: EventRecord) -> RecordResult | Exception:
     try:
-        return record_event(database, recording)
+        return record_event(database, record)
     except Exception as trouble:
         return trouble
 
 
-def record_event(database: Database, recording: Recording) -> Recorded:
+def record_event(database: Database, record: EventRecord) -> RecordResult:
     """The same for one event, which may have an idempotency key, and what augments added.
 
     A connection that turns out to be dead is opened anew and the statement sent once more: the event's id is the same,
@@ -177,17 +177,17 @@ def record_event(database: Database, recording: Recording) -> Recorded:
     when Postgres cannot hold a value.
     """
 
-    def record(connection: PgConnection) -> Recorded:
+    def write(connection: PgConnection) -> RecordResult:
         try:
-            recorded = record_on(connection, recording)
+            recorded = insert_event(connection, record)
         except errors.UniqueViolation:
             # Ids are unique: the event is there when an earlier attempt was committed and only its answer was lost.
-            if _is_there(connection, recording):
-                return Recorded()
+            if _is_there(connection, record):
+                return RecordResult()
             raise
-        return Recorded() if recorded.stale and _is_there(connection, recording) else recorded
+        return RecordResult() if recorded.stale and _is_there(connection, record) else recorded
 
-    return database.run_with_reconnect(record)
+    return database.run_with_reconnect(write)
 
 
 class _RunRow(msgspec.Struct, gc=False):
@@ -217,19 +217,19 @@ class _Row(msgspec.Struct, omit_defaults=True):
     runs: tuple[_RunRow, ...] = ()
 
 
-def _record_many(connection: PgConnection, recordings: Sequence[Recording]) -> list[Recorded | Exception]:
+def _record_many(connection: PgConnection, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
     name, statement = "record_events", _RECORD_MANY
-    if any(recording.runs or recording.awaited for recording in recordings):
+    if any(record.runs or record.awaited for record in records):
         name, statement = "record_events_starting", _RECORD_MANY_STARTING
-    rows = _json(list(map(_row_of, recordings)))
+    rows = _json(list(map(_row_of, records)))
     prepare(connection, name, statement)
     with connection.cursor() as cursor:
         cursor.execute(_EXECUTE[name], (rows,))
-        if cursor.rowcount == len(recordings):
-            return [Recorded()] * len(recordings)
+        if cursor.rowcount == len(records):
+            return [RecordResult()] * len(records)
     # Those of which the copy was not the current one are not there: now, or when an answer got lost.
-    there = _find_written(connection, [recording.event for recording in recordings])
-    return [Recorded(stale=str(recording.event.id) not in there) for recording in recordings]
+    there = _find_written(connection, [record.event for record in records])
+    return [RecordResult(stale=str(record.event.id) not in there) for record in records]
 
 
 def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str]:
@@ -242,11 +242,11 @@ def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str
         return {row[0] for row in cursor}
 
 
-def _row_of(recording: Recording) -> _Row:
-    event = recording.event
+def _row_of(record: EventRecord) -> _Row:
+    event = record.event
     return _Row(
         event.account_id,
-        recording.account_version,
+        record.account_version,
         event.id,
         event.received_at,
         event.event,
@@ -254,19 +254,19 @@ def _row_of(recording: Recording) -> _Row:
         event.data_json,
         event.phone,
         event.extra_json,
-        decisions_json(recording.decisions),
+        decisions_json(record.decisions),
         _json(event.warnings) if event.warnings else None,
         event.via,
-        recording.awaited,
-        tuple(_RunRow(run.id, run.workflow_id, run.version) for run in recording.runs),
+        record.awaited,
+        tuple(_RunRow(run.id, run.workflow_id, run.version) for run in record.runs),
     )
 
 
-def _row(recording: Recording) -> tuple[Any, ...]:
-    event = recording.event
+def _row(record: EventRecord) -> tuple[Any, ...]:
+    event = record.event
     return (
         event.account_id,
-        recording.account_version,
+        record.account_version,
         str(event.id),
         event.event,
         event.distinct_id,
@@ -274,24 +274,24 @@ def _row(recording: Recording) -> tuple[Any, ...]:
         event.data_json,
         event.extra_json,
         event.received_at,
-        decisions_json(recording.decisions),
+        decisions_json(record.decisions),
         _json(event.warnings) if event.warnings else None,
         event.via,
     )
 
 
-def record_on(connection: PgConnection, recording: Recording) -> Recorded:
+def insert_event(connection: PgConnection, record: EventRecord) -> RecordResult:
     """`record_event` on a connection that may be in a transaction, once: dead connections are the caller's business."""
-    event, runs = recording.event, recording.runs
+    event, runs = record.event, record.runs
     values = [
-        *_row(recording),
+        *_row(record),
         event.idempotency_key,
         event.body_digest,
         [str(run.id) for run in runs],
         [str(run.workflow_id) for run in runs],
         [run.version for run in runs],
         [run.match_key for run in runs],
-        f"{event.account_id}:{event.id}" if recording.awaited else None,
+        f"{event.account_id}:{event.id}" if record.awaited else None,
         [str(run.event_id) for run in runs],
         [run.event_received_at for run in runs],
         ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
@@ -302,13 +302,13 @@ def record_on(connection: PgConnection, recording: Recording) -> Recorded:
         cursor.execute(_EXECUTE["record_event_with_all"], values)
         known, fresh = cursor.fetchone() or (False, False)
         if not known:
-            return Recorded(stale=True)
+            return RecordResult(stale=True)
         if fresh:
-            return Recorded()
+            return RecordResult()
         earlier = _find_earlier_event(cursor, event)
         if earlier is not None and earlier.id == event.id:
-            return Recorded()
-        return Recorded(stale=earlier is None, earlier=earlier)
+            return RecordResult()
+        return RecordResult(stale=earlier is None, earlier=earlier)
 
 
 def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> EarlierEvent | None:

@@ -1,7 +1,6 @@
-"""How far each subject has come in each workflow whose pattern is more than one event.
+"""Match state in the database: how far each subject has come in each workflow that needs more than one event.
 
-Comes in: places (workflow, subject). Goes out: what is kept of them, locked for the calling transaction. Two transactions
-that move the same subject wait for each other.
+Rows are read and written under advisory locks: two transactions that advance the same subject wait for each other.
 """
 
 from __future__ import annotations
@@ -21,18 +20,19 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.db.connection import begin_with, commit_with
 
-Place = tuple[UUID, str]
+# Workflow and subject.
+StateKey = tuple[UUID, str]
 
-# Each account has so many locks, however many subjects and workflows: a batch of thousands of subjects takes them all and
-# is far from what Postgres has room for (some thousands). Now and then two subjects share one and wait for each other.
-_LOCKS_OF_ACCOUNT = 256
-# A deadline is past a moment after it: an event at the very moment of the deadline still disarms it.
+# Advisory locks per account. A batch of thousands of subjects takes all of them at most, which is far below what Postgres has
+# room for; the price is that two subjects may share a lock and wait for each other.
+_LOCKS_PER_ACCOUNT = 256
+# The job of a deadline is due a little later, since an event with the very timestamp of the deadline still disarms it.
 _JUST_AFTER = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One subject's progress in one workflow: the pattern's own JSON, since which enablement, and two moments."""
+class StoredState:
+    """The match state of one subject in one workflow, as stored: `progress` as JSON, valid for one `enablement`."""
 
     enablement: int | None = None
     progress: Mapping[str, Any] | None = None
@@ -42,40 +42,42 @@ class Kept:
     lapses_at: datetime | None = None
 
 
-NOTHING = Kept()
+NO_STATE = StoredState()
 
 
-def begin_and_lock(connection: RawConnection, account_id: int, places: Sequence[Place]) -> dict[Place, Kept]:
-    """Begin a transaction on the (autocommitting) connection, lock the places, and read them: one round trip.
+def begin_and_lock(connection: RawConnection, account_id: int, keys: Sequence[StateKey]) -> dict[StateKey, StoredState]:
+    """Begin a transaction, lock the states and read those that exist: one round trip.
 
-    Locks are advisory ones, taken in the order of their numbers, so that no two transactions can wait for each other in
-    a circle; a place need not have a row yet. The rows are read after the locks are held.
+    Locks are taken in the order of their numbers, so that transactions never deadlock. The rows are read after all locks are
+    held.
     """
-    numbers = sorted({lock_number(account_id, place) for place in places})
+    numbers = sorted({lock_number(account_id, key) for key in keys})
     locks = "".join(f"SELECT pg_advisory_xact_lock({number});" for number in numbers)
     rows = begin_with(
         connection,
         locks + "SELECT workflow_id, subject, enablement, progress, deadline, last_event_at, last_started_at "
-        "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS place (workflow_id, subject) "
+        "FROM progress JOIN unnest(%s::uuid[], %s::text[]) AS key (workflow_id, subject) "
         "USING (workflow_id, subject) WHERE account_id = %s",
-        ([str(workflow) for workflow, _ in places], [subject for _, subject in places], account_id),
+        ([str(workflow) for workflow, _ in keys], [subject for _, subject in keys], account_id),
     )
-    return {(UUID(row[0]), row[1]): Kept(*row[2:]) for row in rows}
+    return {(UUID(row[0]), row[1]): StoredState(*row[2:]) for row in rows}
 
 
-def lock_number(account_id: int, place: Place) -> int:
-    """The number of the advisory lock on a place: all places of a subject have the same."""
-    share = zlib.crc32(place[1].encode()) % _LOCKS_OF_ACCOUNT
+def lock_number(account_id: int, key: StateKey) -> int:
+    """The number of the advisory lock of a state. All states of a subject have the same."""
+    share = zlib.crc32(key[1].encode()) % _LOCKS_PER_ACCOUNT
     digest = hashlib.blake2b(f"{account_id}:{share}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
-def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[Place, tuple[Kept, Kept]]) -> None:
-    """Keep what became of each place (before, after), enqueue jobs for new deadlines, and commit: one round trip."""
-    rows = [(place, after) for place, (_, after) in kept.items()]
+def write_and_commit(
+    connection: RawConnection, account_id: int, changes: Mapping[StateKey, tuple[StoredState, StoredState]]
+) -> None:
+    """Write changed states (before, after), enqueue the jobs of new deadlines, and commit: one round trip."""
+    rows = [(key, after) for key, (_, after) in changes.items()]
     due = [
-        (place, after.deadline)
-        for place, (before, after) in kept.items()
+        (key, after.deadline)
+        for key, (before, after) in changes.items()
         if after.deadline is not None and after.deadline != before.deadline
     ]
     values = {
@@ -88,8 +90,8 @@ def write_and_commit(connection: RawConnection, account_id: int, kept: Mapping[P
         "seen": [after.last_event_at for _, after in rows],
         "started": [after.last_started_at for _, after in rows],
         "lapses": [after.lapses_at for _, after in rows],
-        "payloads": [deadline_payload(account_id, place) for place, _ in due],
-        "due": [moment + _JUST_AFTER for _, moment in due],
+        "payloads": [deadline_payload(account_id, key) for key, _ in due],
+        "due": [deadline + _JUST_AFTER for _, deadline in due],
     }
     commit_with(connection, _WRITE, values)
 
@@ -108,9 +110,9 @@ SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due
 FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)"""
 
 
-def deadline_payload(account_id: int, place: Place) -> str:
+def deadline_payload(account_id: int, key: StateKey) -> str:
     """The payload of a deadline's job: `account:workflow:subject`, the subject in URL-safe base64."""
-    workflow, subject = place
+    workflow, subject = key
     return f"{account_id}:{workflow}:{base64.urlsafe_b64encode(subject.encode()).decode()}"
 
 
@@ -121,17 +123,17 @@ def subject_of_payload(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ProgressRow:
-    """What is kept of a subject in one workflow, with the workflow's enabled document (None: disabled)."""
+    """The match state of a subject in one workflow, with the workflow's enabled version and document (`{}`: disabled)."""
 
     workflow: str
     enabled_version: int | None
     enablement: int
     document: Mapping[str, Any]
-    kept: Kept
+    state: StoredState
 
 
 def find_progress_of_subject(connection: sa.Connection, account_id: int, subject: str) -> list[ProgressRow]:
-    """A subject's progress in every workflow, by the workflow's name."""
+    """A subject's match state in every workflow, ordered by the workflow's name."""
     rows = connection.execute(
         sa.text(
             "SELECT workflow.name, enabled_version, workflow.enablement, coalesce(document, '{}'), progress.enablement, "
@@ -144,12 +146,12 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
         ),
         {"account": account_id, "subject": subject},
     )
-    return [ProgressRow(row[0], row[1], row[2], row[3], Kept(*row[4:])) for row in rows]
+    return [ProgressRow(row[0], row[1], row[2], row[3], StoredState(*row[4:])) for row in rows]
 
 
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of rows in which nothing stands, or nothing that can still count, and nothing has to be remembered
-    for `again`; how many."""
+    """Delete a batch of rows without progress, or whose progress has lapsed, and without a start that `again` counts from;
+    how many."""
     return connection.execute(
         sa.text(
             "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE last_started_at IS NULL "

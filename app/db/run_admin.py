@@ -12,7 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.models import NewRun
-from app.db.match_state import Place, lock_number
+from app.db.match_state import StateKey, lock_number
 from app.db.runs import job_key
 
 # The run continues at the step that failed, with the same idempotency key. Earlier attempts and the time that the step has
@@ -98,7 +98,7 @@ def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: U
     return found
 
 
-def lock_match_state(connection: sa.Connection, account_id: int, place: Place) -> datetime | None:
+def lock_match_state(connection: sa.Connection, account_id: int, place: StateKey) -> datetime | None:
     """Lock the match state of a subject of a workflow until the transaction ends. Returns when the subject last started the
     workflow; None if no start is recorded."""
     number = lock_number(account_id, place)
@@ -113,7 +113,7 @@ def lock_match_state(connection: sa.Connection, account_id: int, place: Place) -
     return last
 
 
-def record_start(connection: sa.Connection, account_id: int, place: Place, enablement: int, now: datetime) -> None:
+def record_start(connection: sa.Connection, account_id: int, place: StateKey, enablement: int, now: datetime) -> None:
     """Record that a subject has started a workflow, for `again`; its match state is unchanged."""
     connection.execute(
         sa.text(

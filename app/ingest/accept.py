@@ -27,10 +27,10 @@ from app.core.group_commit import GroupCommit
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
-from app.db.event_writes import Recording
-from app.db.match_state import Place
+from app.db.event_writes import EventRecord
+from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import decide_alone, in_order, is_awaited, move_places, with_runs
+from app.ingest.matching_step import add_runs, advance_states, is_awaited, match_stateless, order_after
 from app.services.context import AppContext
 from app.workflows.matching.rule import Rule, event_variables
 
@@ -49,9 +49,9 @@ class EventAcceptor:
     def __init__(self, context: AppContext, accounts: AccountCache) -> None:
         self._context = context
         self._accounts = accounts
-        record = partial(event_writes.record_events, context.database)
-        self._recorder = GroupCommit(record, max_batch=_MAX_BATCH)
-        self._large_recorder = GroupCommit(record, max_batch=1)
+        write = partial(event_writes.record_events, context.database)
+        self._recorder = GroupCommit(write, max_batch=_MAX_BATCH)
+        self._large_recorder = GroupCommit(write, max_batch=1)
 
     def accept(self, account: Account, build_event: BuildEvent) -> Receipt:
         """Store an event with everything that follows from it; it is committed when this returns.
@@ -73,21 +73,21 @@ class EventAcceptor:
         raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
-        decisions, movable = decide_alone(account, event_variables(event))
-        if movable:
-            return self._record_with_match_state(account, event, decisions, movable)
-        decisions, started = with_runs(event, decisions)
-        recording = Recording(account.snapshot.version, event, decisions, started, is_awaited(account, event))
+        decisions, stateful = match_stateless(account, event_variables(event))
+        if stateful:
+            return self._record_with_match_state(account, event, decisions, stateful)
+        decisions, started = add_runs(event, decisions)
+        record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
         if event.idempotency_key is not None or event.augmented_json is not None:
-            return Accepted(event, decisions, started, event_writes.record_event(self._context.database, recording))
+            return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
         is_large = len(event.data_json) + len(event.extra_json or "") > _LARGE
-        recorded = (self._large_recorder if is_large else self._recorder).submit(recording)
+        recorded = (self._large_recorder if is_large else self._recorder).submit(record)
         if isinstance(recorded, Exception):
             raise recorded
         return Accepted(event, decisions, started, recorded)
 
     def _record_with_match_state(
-        self, account: Account, event: Event, decided: list[Decision], movable: dict[Place, Rule]
+        self, account: Account, event: Event, decided: list[Decision], stateful: dict[StateKey, Rule]
     ) -> Accepted:
         """Write an event that advances match state: a transaction of three round trips under advisory locks.
 
@@ -97,11 +97,11 @@ class EventAcceptor:
         attempted: list[Accepted] = []
         try:
             return self._context.database.run_with_reconnect(
-                lambda connection: self._advance_and_record(connection, account, event, decided, movable, attempted)
+                lambda connection: self._advance_and_record(connection, account, event, decided, stateful, attempted)
             )
         except errors.ForeignKeyViolation:
             # A workflow was deleted in the meantime.
-            return Accepted(event, [], [], event_writes.Recorded(stale=True))
+            return Accepted(event, [], [], event_writes.RecordResult(stale=True))
 
     def _advance_and_record(
         self,
@@ -109,7 +109,7 @@ class EventAcceptor:
         account: Account,
         event: Event,
         decided: list[Decision],
-        movable: dict[Place, Rule],
+        stateful: dict[StateKey, Rule],
         attempted: list[Accepted],
     ) -> Accepted:
         """Lock, match, record, commit. `attempted` receives what is about to be committed.
@@ -119,26 +119,26 @@ class EventAcceptor:
         """
         account_id = account.snapshot.id
         with rollback_on_error(connection):
-            kept = match_state.begin_and_lock(connection, account_id, list(movable))
+            states = match_state.begin_and_lock(connection, account_id, list(stateful))
             if attempted and event_queries.find_event(connection, account_id, attempted[0].event.id) is not None:
                 roll_back(connection)
                 return attempted[0]
-            event = in_order(event, self._context.clock(), kept.values())
-            decisions, started = with_runs(event, decided)
-            moves = move_places(event, movable, kept)
-            decisions += moves.decisions
-            started += moves.started
-            recording = Recording(account.snapshot.version, event, decisions, started, is_awaited(account, event))
-            recorded = event_writes.record_on(connection, recording)
+            event = order_after(event, self._context.clock(), states.values())
+            decisions, started = add_runs(event, decided)
+            changes = advance_states(event, stateful, states)
+            decisions += changes.decisions
+            started += changes.started
+            record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
+            recorded = event_writes.insert_event(connection, record)
             accepted = Accepted(event, decisions, started, recorded)
             if recorded.stale or recorded.earlier is not None:
                 roll_back(connection)
                 return accepted
             attempted.append(accepted)
-            for run in moves.by_clock:
+            for run in changes.by_deadline:
                 runs.start_run(connection, account_id, run, event.received_at)
-            match_state.write_and_commit(connection, account_id, moves.changes)
-        metrics.runs_started.inc(len(moves.by_clock))
+            match_state.write_and_commit(connection, account_id, changes.states)
+        metrics.runs_started.inc(len(changes.by_deadline))
         return accepted
 
 
@@ -149,7 +149,7 @@ class Accepted:
     event: Event
     decisions: list[Decision]
     started: list[NewRun]
-    recorded: event_writes.Recorded
+    recorded: event_writes.RecordResult
 
 
 def _receipt(accepted: Accepted) -> Receipt:
@@ -158,8 +158,7 @@ def _receipt(accepted: Accepted) -> Receipt:
         if earlier.digest != event.body_digest:
             raise Problem(
                 ProblemType.IDEMPOTENCY_KEY_REUSED,
-                f"This idempotency key came with another body before (event {earlier.id}); "
-                "a new event needs a new key.",
+                f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
             )
         metrics.events_repeated.inc()
         return Receipt(

@@ -33,10 +33,10 @@ from app.db import event_bulk, event_queries, event_writes, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import Claim, Facts
 from app.db.event_writes import EarlierEvent
-from app.db.match_state import Kept, Place
+from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import decide_alone, move_places, with_runs
+from app.ingest.matching_step import add_runs, advance_states, match_stateless
 from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rule import event_variables
@@ -108,7 +108,7 @@ class _Draft:
     awaited: bool
     decisions: str | None
     again: bool
-    places: tuple[Place, ...]
+    places: tuple[StateKey, ...]
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class _Writing:
     started: list[tuple[NewRun, str, datetime]] = field(default_factory=list)
     by_clock: list[tuple[NewRun, datetime]] = field(default_factory=list)
     awaited: list[UUID] = field(default_factory=list)
-    changes: dict[Place, tuple[Kept, Kept]] = field(default_factory=dict)
+    changes: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
 
 
 class _Taking:
@@ -172,12 +172,12 @@ class _Taking:
                 raise _used_before(f"item {first.number} of this batch")
             self._twins[number] = first.number
             return
-        decisions, movable = decide_alone(self.account, event_variables(event))
-        again = bool(movable) or any(decision.started for decision in decisions)
+        decisions, stateful = match_stateless(self.account, event_variables(event))
+        again = bool(stateful) or any(decision.started for decision in decisions)
         told = None if again or not decisions else self._tell(decisions)
         awaited = not self.account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
         facts = event_bulk.facts_of(event)
-        draft = _Draft(number, facts, key, event.body_digest, awaited, told, again, tuple(movable))
+        draft = _Draft(number, facts, key, event.body_digest, awaited, told, again, tuple(stateful))
         self.drafts.append(draft)
         if key is not None:
             self._firsts[key] = draft
@@ -234,7 +234,7 @@ class _Taking:
             return False
         return event_queries.find_event(connection, self.account.snapshot.id, written.accepted[0]) is not None
 
-    def _put_in_order(self, kept: Mapping[Place, Kept]) -> None:
+    def _put_in_order(self, kept: Mapping[StateKey, StoredState]) -> None:
         """The batch is later than all that was looked at before in its places."""
         latest = max((known.last_event_at for known in kept.values() if known.last_event_at is not None), default=None)
         if latest is not None and latest >= self._base:
@@ -253,7 +253,7 @@ class _Taking:
         self,
         writing: _Writing,
         draft: _Draft,
-        kept: dict[Place, Kept],
+        kept: dict[StateKey, StoredState],
         earlier: Mapping[str, EarlierEvent | None],
     ) -> None:
         """Write an item's row, unless its key stands for an earlier event; take note of what else follows from it."""
@@ -273,18 +273,18 @@ class _Taking:
         if draft.awaited:
             writing.awaited.append(event_id)
 
-    def _decide(self, writing: _Writing, draft: _Draft, kept: dict[Place, Kept]) -> str | None:
+    def _decide(self, writing: _Writing, draft: _Draft, kept: dict[StateKey, StoredState]) -> str | None:
         """What all workflows conclude about an item in its turn, as JSON; what it starts and moves is taken note of."""
         event = self._read(draft.number)
-        decided, movable = decide_alone(self.account, event_variables(event))
-        decisions, started = with_runs(event, decided)
-        moves = move_places(event, movable, kept)
-        for place, (before, after) in moves.changes.items():
+        decided, stateful = match_stateless(self.account, event_variables(event))
+        decisions, started = add_runs(event, decided)
+        changed = advance_states(event, stateful, kept)
+        for place, (before, after) in changed.states.items():
             kept[place] = after
             writing.changes[place] = (writing.changes.get(place, (before, after))[0], after)
-        writing.started += [(run, event.distinct_id, event.received_at) for run in (*started, *moves.started)]
-        writing.by_clock += [(run, event.received_at) for run in moves.by_clock]
-        return event_writes.decisions_json([*decisions, *moves.decisions])
+        writing.started += [(run, event.distinct_id, event.received_at) for run in (*started, *changed.started)]
+        writing.by_clock += [(run, event.received_at) for run in changed.by_deadline]
+        return event_writes.decisions_json([*decisions, *changed.decisions])
 
     def _write_rest(self, connection: RawConnection, writing: _Writing) -> None:
         account_id = self.account.snapshot.id
@@ -293,7 +293,7 @@ class _Taking:
         for run, moment in writing.by_clock:
             runs.start_run(connection, account_id, run, moment)
         if writing.awaited:
-            event_bulk.announce_events(connection, account_id, writing.awaited)
+            event_bulk.enqueue_event_jobs(connection, account_id, writing.awaited)
 
     # Telling
 
@@ -325,6 +325,6 @@ def _let_others_go_on(number: int) -> None:
 
 
 def _used_before(where: str) -> Problem:
-    message = f"This idempotency key came with another body before ({where}); a new event needs a new key."
+    message = f"This idempotency key was used with another body ({where}). A new event needs a new key."
     errors = [{"field": "idempotency_key", "message": message}]
     return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)

@@ -6,12 +6,12 @@ Pure functions over an account snapshot, an event, and match state that the call
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db.match_state import NOTHING, Kept, Place
+from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
 from app.workflows.expressions.cel import CelVariables
 from app.workflows.matching.match_state import Match, MatchState
@@ -20,20 +20,22 @@ from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
 from app.workflows.matching.rule import Rule, view_event
 
+_MICROSECOND = timedelta(microseconds=1)
 
-def decide_alone(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[Place, Rule]]:
-    """What is decided by an event alone, and the workflows whose decision also takes what is kept at a place."""
+
+def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[StateKey, Rule]]:
+    """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well."""
     candidates = account.rules.find_candidates(variables)
     decisions = [rule.decide(variables) for rule in candidates.stateless]
     decisions += [_decide_skipped(skipped) for skipped in candidates.skipped]
-    movable: dict[Place, Rule] = {}
+    stateful: dict[StateKey, Rule] = {}
     for rule in candidates.stateful:
         subject = rule.find_subject(variables)
         if subject is None:
             decisions.append(rule.decide_without_subject())
         else:
-            movable[(rule.workflow_id, subject)] = rule
-    return decisions, movable
+            stateful[(rule.workflow_id, subject)] = rule
+    return decisions, stateful
 
 
 def _decide_skipped(skipped: Skipped) -> Decision:
@@ -43,11 +45,11 @@ def _decide_skipped(skipped: Skipped) -> Decision:
 
 def is_awaited(account: Account, event: Event) -> bool:
     """Whether a run of the account may wait for an event of this name."""
-    return event.event in account.snapshot.awaits or ANY_NAME in account.snapshot.awaits
+    return not account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
 
 
-def with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
-    """The decisions of workflows that decide alone, each start with its run."""
+def add_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
+    """Stateless decisions, each that starts its workflow with the id of its run; and these runs."""
     decisions, started = [], []
     for decision in decided:
         if decision.started and decision.workflow_id is not None and decision.version is not None:
@@ -66,47 +68,55 @@ def with_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], li
     return decisions, started
 
 
-def in_order(event: Event, moment: datetime, kept: Iterable[Kept]) -> Event:
-    """The event at the moment at which its turn has come: later than all that was looked at before in its places."""
-    latest = max((known.last_event_at for known in kept if known.last_event_at is not None), default=None)
-    moment = max(moment, event.received_at)
-    if latest is not None and moment <= latest:
-        moment = latest + timedelta(microseconds=1)
-    return replace(event, id=uuid7(moment), received_at=moment)
+def order_after(event: Event, now: datetime, states: Iterable[StoredState]) -> Event:
+    """The event with `now` as its timestamp, or just after the latest event of its match states."""
+    received_at = max(now, event.received_at)
+    latest = latest_event_at(states)
+    if latest is not None and received_at <= latest:
+        received_at = latest + _MICROSECOND
+    return replace(event, id=uuid7(received_at), received_at=received_at)
+
+
+def latest_event_at(states: Iterable[StoredState]) -> datetime | None:
+    """When the latest event of these match states was received."""
+    return max((state.last_event_at for state in states if state.last_event_at is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Moves:
-    """What an event did at the places that it moves: decisions, the runs that it starts, those that the clock has started
-    by now, and of each place what was kept before and after."""
+class StateChanges:
+    """What an event did to match states: decisions, the runs that it starts, the runs that deadlines before it start, and
+    each changed state before and after."""
 
-    decisions: list[Decision]
-    started: list[NewRun]
-    by_clock: list[NewRun]
-    changes: dict[Place, tuple[Kept, Kept]]
+    decisions: list[Decision] = field(default_factory=list)
+    started: list[NewRun] = field(default_factory=list)
+    by_deadline: list[NewRun] = field(default_factory=list)
+    states: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
 
 
-def move_places(event: Event, movable: Mapping[Place, Rule], kept: Mapping[Place, Kept]) -> Moves:
-    """Let an event move what is `kept` at places, by their workflows' rules."""
-    moves = Moves([], [], [], {})
+def advance_states(
+    event: Event, stateful: Mapping[StateKey, Rule], states: Mapping[StateKey, StoredState]
+) -> StateChanges:
+    """Advance the match state of each rule by an event."""
+    changes = StateChanges()
     view = view_event(event)
-    for place, rule in movable.items():
-        before = kept.get(place, NOTHING)
-        state = state_of(before)
+    for key, rule in stateful.items():
+        before = states.get(key, NO_STATE)
+        state = to_match_state(before)
         result = rule.advance(state, view)
-        moves.changes[place] = (before, kept_of(result.state, event.received_at))
-        moves.by_clock.extend(run_of(rule, match, event.received_at) for match in result.matches if match.by_deadline)
-        new = [run_of(rule, match, event.received_at) for match in result.matches if not match.by_deadline]
-        moves.started.extend(new)
-        moves.decisions.append(replace(rule.explain(state, view, result), run_id=new[0].id if new else None))
-    return moves
+        changes.states[key] = (before, to_stored_state(result.state, event.received_at))
+        new: list[NewRun] = []
+        for match in result.matches:
+            (changes.by_deadline if match.by_deadline else new).append(new_run(rule, match, event.received_at))
+        changes.started.extend(new)
+        changes.decisions.append(replace(rule.explain(state, view, result), run_id=new[0].id if new else None))
+    return changes
 
 
-def run_of(rule: Rule, match: Match, moment: datetime) -> NewRun:
-    """The run that a match starts at a moment."""
+def new_run(rule: Rule, match: Match, now: datetime) -> NewRun:
+    """The run that a match starts."""
     last = match.used[-1]
     return NewRun(
-        id=uuid7(moment),
+        id=uuid7(now),
         workflow_id=rule.workflow_id,
         version=rule.version,
         match_key=f"{last}@{match.at.isoformat()}" if match.by_deadline else str(last),
@@ -116,14 +126,14 @@ def run_of(rule: Rule, match: Match, moment: datetime) -> NewRun:
     )
 
 
-def state_of(kept: Kept) -> MatchState:
-    """What is kept, as rules take it."""
-    return MatchState(kept.enablement, kept.progress, kept.deadline, kept.last_started_at)
+def to_match_state(stored: StoredState) -> MatchState:
+    """Stored state as rules take it."""
+    return MatchState(stored.enablement, stored.progress, stored.deadline, stored.last_started_at)
 
 
-def kept_of(state: MatchState, last_event_at: datetime) -> Kept:
-    """What rules give, as it is kept."""
-    return Kept(
+def to_stored_state(state: MatchState, last_event_at: datetime) -> StoredState:
+    """Match state as it is stored."""
+    return StoredState(
         enablement=state.enablement,
         progress=state.progress,
         deadline=state.deadline,

@@ -46,7 +46,7 @@ def subject_story(context: AppContext, account_id: int, subject: str, limit: int
             events=inspection.find_latest_events(connection, account_id, EventsWanted(subject=subject), limit),
             runs=inspection.find_latest_runs(connection, account_id, RunsWanted(subject=subject), limit),
             progress=[
-                ProgressStory(row.workflow, _stands(row, moment), row.kept.deadline, row.kept.last_started_at)
+                ProgressStory(row.workflow, _stands(row, moment), row.state.deadline, row.state.last_started_at)
                 for row in match_state.find_progress_of_subject(connection, account_id, subject)
             ],
         )
@@ -55,9 +55,9 @@ def subject_story(context: AppContext, account_id: int, subject: str, limit: int
 def _stands(row: match_state.ProgressRow, moment: datetime) -> str:
     if row.enabled_version is None:
         return "the workflow is disabled"
-    if row.kept.enablement != row.enablement:
+    if row.state.enablement != row.enablement:
         return "nothing yet"
-    found: Mapping[str, object] = row.kept.progress or {}
+    found: Mapping[str, object] = row.state.progress or {}
     return describe(compile_stored(row.workflow, row.document).pattern, dict(found), moment)
 
 

@@ -18,13 +18,13 @@ from app.core.ids import now, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import accounts, event_queries, event_writes
 from app.db.connection import Database
-from app.db.event_writes import Recorded, Recording
+from app.db.event_writes import EventRecord, RecordResult
 from app.services.context import AppContext
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import Sender
 
 
-def recordings(context: AppContext, sender: Sender) -> list[Recording]:
+def records(context: AppContext, sender: Sender) -> list[EventRecord]:
     """Three that may be written by the account's current copy."""
     account = current_account(context, sender.token)
     moment = now()
@@ -40,7 +40,7 @@ def recordings(context: AppContext, sender: Sender) -> list[Recording]:
         received_at=moment,
     )
     each = [replace(event, id=uuid7(moment), distinct_id=f"someone {number}") for number in range(3)]
-    return [Recording(account.snapshot.version, one, [], []) for one in each]
+    return [EventRecord(account.snapshot.version, one, [], []) for one in each]
 
 
 WRONG = [
@@ -57,11 +57,11 @@ WRONG = [
 def test_one_that_cannot_be_written_keeps_no_other_from_it(
     context: AppContext, acme: Sender, globex: Sender, changes: dict[str, str]
 ) -> None:
-    first, wrong, last = recordings(context, acme)
+    first, wrong, last = records(context, acme)
     wrong = replace(wrong, event=replace(wrong.event, **changes))
-    other = recordings(context, globex)[0]
+    other = records(context, globex)[0]
     answers = event_writes.record_events(context.database, [first, wrong, last, other])
-    assert [answers[place] for place in (0, 2, 3)] == [Recorded()] * 3
+    assert [answers[place] for place in (0, 2, 3)] == [RecordResult()] * 3
     assert isinstance(answers[1], Exception)
     with context.database.autocommit_connection() as connection:
         for one in (first, last, other):
@@ -79,7 +79,7 @@ def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit
 ) -> None:
     data = '{"n": [9007199254740993, 12345678901234567890123456789.10, 0.1000, 1e-20, -0.0], "o\\\\d\'": "\\u00e9\\""}'
     stored = data.replace("1e-20", "0.00000000000000000001").replace("-0.0", "0.0").replace("\\u00e9", "é")
-    first, second, _ = recordings(context, acme)
+    first, second, _ = records(context, acme)
     odd = replace(
         second.event,
         event=ODD,
@@ -93,19 +93,19 @@ def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit
     told = Decision(None, ODD, None, started=False, contributing=False, reason=ODD)
     assert (
         event_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[told])])
-        == [Recorded()] * 2
+        == [RecordResult()] * 2
     )
-    (kept,) = kept_of(context, odd.id)
+    (kept,) = to_stored_state(context, odd.id)
     assert [kept[name] for name in ("event", "distinct_id", "phone", "via")] == [ODD] * 4
     assert [kept["data"], kept["extra"]] == [stored] * 2
     assert json.loads(kept["warnings"]) == [ODD, ODD]
     assert json.loads(kept["decisions"]) == [{"workflow": ODD, "version": None, "started": False, "reason": ODD}]
     assert kept["received_at"] == odd.received_at
-    (plain,) = kept_of(context, first.event.id)
+    (plain,) = to_stored_state(context, first.event.id)
     assert [plain[name] for name in ("phone", "extra", "decisions", "warnings", "via", "augmented")] == [None] * 6
 
 
-def kept_of(context: AppContext, event_id: UUID, table: str = "events") -> list[dict[str, Any]]:
+def to_stored_state(context: AppContext, event_id: UUID, table: str = "events") -> list[dict[str, Any]]:
     """What a table holds of an event: all columns, JSON as its text, of jobs those that are the event's."""
     where = {"events": "id = %(id)s", "runs": "event_id = %(id)s"}.get(
         table,
@@ -122,42 +122,40 @@ def kept_of(context: AppContext, event_id: UUID, table: str = "events") -> list[
 
 
 def test_events_are_written_alike_together_and_alone(context: AppContext, acme: Sender) -> None:
-    one, other, third = (
-        starting(recording, runs) for recording, runs in zip(recordings(context, acme), (2, 0, 1), strict=True)
-    )
+    one, other, third = (starting(record, runs) for record, runs in zip(records(context, acme), (2, 0, 1), strict=True))
     portion = [one, replace(other, awaited=True), replace(third, awaited=True)]
-    assert event_writes.record_events(context.database, portion) == [Recorded()] * 3
-    together = [all_of(context, recording) for recording in portion]
+    assert event_writes.record_events(context.database, portion) == [RecordResult()] * 3
+    together = [all_of(context, record) for record in portion]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
     with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
-        for recording in portion:
-            cursor.execute("DELETE FROM events WHERE id = %s", (str(recording.event.id),))
+        for record in portion:
+            cursor.execute("DELETE FROM events WHERE id = %s", (str(record.event.id),))
             cursor.execute(
                 "DELETE FROM pgqueuer WHERE convert_from(payload, 'UTF8') LIKE %s", (f"{acme.account_id}:%",)
             )
-            cursor.execute("DELETE FROM runs WHERE event_id = %s", (str(recording.event.id),))
-    assert [event_writes.record_event(context.database, recording) for recording in portion] == [Recorded()] * 3
-    assert [all_of(context, recording) for recording in portion] == together
+            cursor.execute("DELETE FROM runs WHERE event_id = %s", (str(record.event.id),))
+    assert [event_writes.record_event(context.database, record) for record in portion] == [RecordResult()] * 3
+    assert [all_of(context, record) for record in portion] == together
 
 
-def starting(recording: Recording, number: int) -> Recording:
+def starting(record: EventRecord, number: int) -> EventRecord:
     """The same with runs that the event starts."""
-    event = recording.event
+    event = record.event
     runs = [
         NewRun(uuid7(), uuid7(), version, str(event.id), event.id, event.received_at, (event.id,))
         for version in range(1, number + 1)
     ]
-    return replace(recording, runs=runs)
+    return replace(record, runs=runs)
 
 
-def all_of(context: AppContext, recording: Recording) -> list[list[dict[str, Any]]]:
+def all_of(context: AppContext, record: EventRecord) -> list[list[dict[str, Any]]]:
     """An event, its runs and jobs, but for what Postgres counts by itself."""
     jobs = [
         {name: value if name != "payload" else bytes(value) for name, value in job.items() if name not in _COUNTED}
-        for job in kept_of(context, recording.event.id, "pgqueuer")
+        for job in to_stored_state(context, record.event.id, "pgqueuer")
     ]
     jobs.sort(key=lambda job: job["payload"])
-    return [kept_of(context, recording.event.id), kept_of(context, recording.event.id, "runs"), jobs]
+    return [to_stored_state(context, record.event.id), to_stored_state(context, record.event.id, "runs"), jobs]
 
 
 _COUNTED = ("id", "created", "updated", "heartbeat", "execute_after")
@@ -167,39 +165,39 @@ _COUNTED = ("id", "created", "updated", "heartbeat", "execute_after")
 def test_nothing_is_written_of_those_whose_copy_is_stale(
     context: AppContext, acme: Sender, globex: Sender, runs: int
 ) -> None:
-    mine = [starting(recording, runs) for recording in recordings(context, acme)]
-    theirs = [starting(recording, runs) for recording in recordings(context, globex)]
+    mine = [starting(record, runs) for record in records(context, acme)]
+    theirs = [starting(record, runs) for record in records(context, globex)]
     mine[2] = replace(mine[2], awaited=True)
     with context.database.transaction() as connection:
         accounts.increment_version(connection, acme.account_id)
     nobodys = replace(theirs[2], event=replace(theirs[2].event, account_id=0))
     portion = [mine[0], theirs[0], mine[1], nobodys, theirs[1], mine[2]]
-    stale, written = Recorded(stale=True), Recorded()
+    stale, written = RecordResult(stale=True), RecordResult()
     assert event_writes.record_events(context.database, portion) == [stale, written, stale, stale, written, stale]
-    rows = [[len(rows) for rows in all_of(context, recording)] for recording in portion]
-    assert rows == [[0, 0, 0] if recording not in theirs else [1, runs, runs] for recording in portion]
+    rows = [[len(rows) for rows in all_of(context, record)] for record in portion]
+    assert rows == [[0, 0, 0] if record not in theirs else [1, runs, runs] for record in portion]
 
 
 @pytest.mark.parametrize("runs", [0, 1])
 def test_an_answer_that_got_lost_is_given_again(context: AppContext, acme: Sender, globex: Sender, runs: int) -> None:
-    portion = [starting(recording, runs) for sender in (acme, globex) for recording in recordings(context, sender)]
+    portion = [starting(record, runs) for sender in (acme, globex) for record in records(context, sender)]
     written, late = portion[:5], portion[5]
-    assert event_writes.record_events(context.database, written) == [Recorded()] * 5
-    assert event_writes.record_events(context.database, written) == [Recorded()] * 5
+    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
+    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
     # The copy has become stale since; that of the others is still the current one.
     with context.database.transaction() as connection:
         accounts.increment_version(connection, acme.account_id)
-    assert event_writes.record_events(context.database, written[:3]) == [Recorded()] * 3
-    assert event_writes.record_events(context.database, [*written[:3], late]) == [Recorded()] * 4
-    assert [len(kept_of(context, recording.event.id)) for recording in portion] == [1] * 6
-    assert [len(kept_of(context, recording.event.id, "runs")) for recording in portion] == [runs] * 6
+    assert event_writes.record_events(context.database, written[:3]) == [RecordResult()] * 3
+    assert event_writes.record_events(context.database, [*written[:3], late]) == [RecordResult()] * 4
+    assert [len(to_stored_state(context, record.event.id)) for record in portion] == [1] * 6
+    assert [len(to_stored_state(context, record.event.id, "runs")) for record in portion] == [runs] * 6
 
 
 def test_no_event_waits_for_a_large_one(context: AppContext, acme: Sender, globex: Sender) -> None:
     large, small, other = (
-        recordings(context, acme)[0].event,
-        recordings(context, acme)[1].event,
-        recordings(context, globex)[0],
+        records(context, acme)[0].event,
+        records(context, acme)[1].event,
+        records(context, globex)[0],
     )
     large = replace(large, data_json=json.dumps({"text": "x" * 20_000}))
     mine, theirs = current_account(context, acme.token), current_account(context, globex.token)
@@ -258,9 +256,9 @@ def test_however_many_connections_were_cut_events_are_written_at_once(
     with closing(psycopg2.connect(context.settings.database_url)) as other, other.cursor() as cursor:
         cursor.execute("SELECT bool_and(pg_terminate_backend(pid, 5000)) FROM unnest(%s) AS pid", (pids,))
         assert cursor.fetchone() == (True,)
-    portion = recordings(context, acme)
+    portion = records(context, acme)
     if together:
-        assert event_writes.record_events(database, portion) == [Recorded()] * 3
+        assert event_writes.record_events(database, portion) == [RecordResult()] * 3
     else:
-        assert event_writes.record_event(database, portion[0]) == Recorded()
+        assert event_writes.record_event(database, portion[0]) == RecordResult()
     database.close()
