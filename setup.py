@@ -1,4 +1,4 @@
-"""For tools that look for this file; everything is said in setup.cfg."""
+"""For tools that look for this file. setup.cfg has all settings."""
 
 from setuptools import setup
 

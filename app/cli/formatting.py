@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+
+from wcwidth import clip, ljust, width
 
 from app.core.durations import read_duration, write_duration
 
@@ -37,28 +38,9 @@ def _escaped(letter: str) -> str:
     return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
-def width_of(text: str) -> int:
-    """How many columns `text` takes on a terminal."""
-    return sum(map(_columns, text))
-
-
-def _columns(letter: str) -> int:
-    if unicodedata.combining(letter) or letter in "\u200c\u200d":
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-
-
 def cut(text: str, columns: int) -> str:
-    """`text` in at most so many columns; what is cut off leaves an ellipsis."""
-    if width_of(text) <= columns:
-        return text
-    kept, left = [], columns - 1
-    for letter in text:
-        left -= _columns(letter)
-        if left < 0:
-            break
-        kept.append(letter)
-    return "".join(kept) + "…"
+    """`text` in at most `columns` columns of a terminal, with an ellipsis for what is cut off."""
+    return text if width(text) <= columns else clip(text, 0, columns - 1).rstrip() + "…"
 
 
 def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
@@ -67,10 +49,10 @@ def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
     if terminal is None:
         return "\t".join(shown)
     line = ""
-    for cell, width in zip(shown, widths, strict=False):
-        line += (kept := cut(cell, width)) + " " * (width - width_of(kept)) + _GAP
+    for cell, columns in zip(shown, widths, strict=False):
+        line += ljust(cut(cell, columns), columns) + _GAP
     rest = _GAP.join(shown[len(widths) :])
-    return (line + cut(rest, max(_SHORTEST_REST, terminal - width_of(line)))).rstrip()
+    return (line + cut(rest, max(_SHORTEST_REST, terminal - width(line)))).rstrip()
 
 
 def moment(at: datetime | None) -> str:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from wcwidth import width
 
 from app.cli.formatting import (
     cut,
@@ -17,7 +18,6 @@ from app.cli.formatting import (
     span,
     visible,
     visible_json,
-    width_of,
 )
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_json_made_visible_means_the_same() -> None:
 )
 def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
     assert cut(text, columns) == shown
-    assert width_of(shown) <= columns
+    assert width(shown) <= columns
 
 
 def test_a_row_is_whole_and_has_tabs_where_no_person_reads() -> None:
