@@ -1,9 +1,4 @@
-"""Patterns in CxEngage's notation become workflows of ours.
-
-Comes in: the texts of a pattern, `when` and `then` (4.1) or `code` (4.2), and the account's message templates by their names.
-Goes out: a document that `app.workflows.validate` finds no mistake in, or NotationError with the place and what was expected
-there.
-"""
+"""Compiles patterns in CxEngage's notation, of version 4.1 (`when` and `then`) or 4.2 (`code`), into workflow documents."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Comparisons as Clojure means them: what is missing is nil, and nothing that is compared makes a filter fail below a `not`.
-
-Comes in: two `Value`s. Goes out: a condition, in CEL.
-"""
+"""Comparisons with Clojure's semantics, as CEL conditions: a missing value is nil, and no comparison fails below a `not`."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from typing import Any
 
 from app.workflows.cxengage.cel_writer import (
     AND,
-    COMPARED,
+    COMPARISON,
     OR,
-    WHOLE,
+    PRIMARY,
     And,
     Atom,
     Condition,
@@ -24,38 +21,40 @@ from app.workflows.cxengage.cel_writer import (
     literal,
 )
 
-SIGNS = {"=": "==", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
+OPERATORS = {"=": "==", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
 _NO_CONSTANT: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Something that has a value: its CEL, and what is known of it. `path`: it is read from data as it stands there;
-    `constant`: it is written out; `reads`: what has to be there for it to be evaluated; `truth`: it is true or false;
-    `several`: it is a list or a map."""
+    """A CEL expression and what is known of its value.
+
+    `path`: the value is read from data; `constant`: the value of a literal; `reads`: the paths that must exist for
+    evaluation; `is_boolean`; `is_collection`: a list or a map; `precedence` of the outermost operator.
+    """
 
     text: str
     path: Path | None = None
     constant: Any = _NO_CONSTANT
     reads: tuple[Path, ...] = ()
-    truth: bool = False
-    several: bool = False
-    level: int = WHOLE
+    is_boolean: bool = False
+    is_collection: bool = False
+    precedence: int = PRIMARY
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is written out."""
+        """Whether the value is a literal."""
         return self.constant is not _NO_CONSTANT
 
     @property
     def to_set(self) -> str | int:
-        """What a `set` takes for it: whole numbers, true and false as they are, all else as CEL."""
+        """The value for a `set` step: an integer, true or false as itself, everything else as CEL."""
         return self.constant if self.is_constant and isinstance(self.constant, int) else self.text
 
 
-def a_constant(constant: Constant) -> Value:
-    """A value that is written out."""
-    return Value(literal(constant), constant=constant, truth=isinstance(constant, bool))
+def constant_value(constant: Constant) -> Value:
+    """A literal."""
+    return Value(literal(constant), constant=constant, is_boolean=isinstance(constant, bool))
 
 
 def read_from(path: Path) -> Value:
@@ -64,55 +63,54 @@ def read_from(path: Path) -> Value:
 
 
 def guards_of(*values: Value) -> tuple[str, ...]:
-    """What is true where everything that the values read is there."""
-    found = [guard for value in values for path in value.reads for guard in path.present()]
-    return tuple(dict.fromkeys(found))
+    """Conditions that are true if all paths that the values read exist."""
+    guards = [guard for value in values for path in value.reads for guard in path.present()]
+    return tuple(dict.fromkeys(guards))
 
 
 def equal(left: Value, right: Value) -> Condition:
-    """Whether two values are the same; two that are missing are."""
+    """Whether two values are equal; two missing values are equal."""
     if left.is_constant and not right.is_constant:
         left, right = right, left
     if right.is_constant and right.constant is None and left.reads and left.path is not None:
         return Atom(f"!({all_of(left.path.present())}) || {left.text} == null", OR)
     if left.path is not None and right.path is not None and left.reads and right.reads:
-        both = all_of(guards_of(left, right))
-        one = f"{both} && {left.text} == {right.text}"
-        return Atom(f"{one} || {_nil(left)} && {_nil(right)}", OR)
-    return Atom(f"{_inner(left)} == {_inner(right)}", COMPARED, guards_of(left, right))
+        both_exist = all_of(guards_of(left, right))
+        return Atom(f"{both_exist} && {left.text} == {right.text} || {_is_nil(left)} && {_is_nil(right)}", OR)
+    return Atom(f"{_operand(left)} == {_operand(right)}", COMPARISON, guards_of(left, right))
 
 
-def _nil(value: Value) -> str:
+def _is_nil(value: Value) -> str:
     assert value.path is not None
     return f"(!({all_of(value.path.present())}) || {value.text} == null)"
 
 
-def _inner(value: Value) -> str:
-    return value.text if value.level == WHOLE else f"({value.text})"
+def _operand(value: Value) -> str:
+    return value.text if value.precedence == PRIMARY else f"({value.text})"
 
 
-def ordered(sign: str, left: Value, right: Value) -> Condition:
-    """Whether a number is larger or smaller than another one; false for what is no number, also for two texts."""
+def ordered(operator: str, left: Value, right: Value) -> Condition:
+    """Whether one number is less or greater than another; false for values that are not numbers."""
     numbers = [is_number(value.text) for value in (left, right) if value.path is not None]
-    text = f"{_inner(left)} {sign} {_inner(right)}"
+    text = f"{_operand(left)} {operator} {_operand(right)}"
     if is_a_number(left.constant) or is_a_number(right.constant):
-        return Atom(text, COMPARED, (*guards_of(left, right), *numbers))
-    return Atom(all_of([*numbers, text]), AND if numbers else COMPARED, guards_of(left, right))
+        return Atom(text, COMPARISON, (*guards_of(left, right), *numbers))
+    return Atom(all_of([*numbers, text]), AND if numbers else COMPARISON, guards_of(left, right))
 
 
 def is_a_number(constant: Any) -> bool:
-    """Whether a constant can be compared by size."""
+    """Whether a constant is a number."""
     return isinstance(constant, int | Decimal) and not isinstance(constant, bool)
 
 
 def among(value: Value, constants: list[Constant]) -> Condition:
-    """Whether a value is one of several constants."""
+    """Whether a value equals one of several constants."""
     listed = ", ".join(literal(constant) for constant in constants)
-    return Atom(f"{_inner(value)} in [{listed}]", COMPARED, guards_of(value))
+    return Atom(f"{_operand(value)} in [{listed}]", COMPARISON, guards_of(value))
 
 
 def containing(value: Value, constant: Constant) -> Condition:
-    """Whether a list has the constant as a member, or a text has it as a part."""
+    """Whether a list contains the constant as a member, or a text contains it as a part."""
     text, part = value.text, literal(constant)
     listed = f"type({text}) == list && {part} in {text}"
     if not isinstance(constant, str):
@@ -120,15 +118,15 @@ def containing(value: Value, constant: Constant) -> Condition:
     return Atom(f"{listed} || type({text}) == string && {text}.contains({part})", OR, guards_of(value))
 
 
-def truth_of(value: Value) -> Condition:
-    """Whether a value counts as true: everything does but what is missing, nil and false."""
-    if value.truth:
-        return Atom(value.text, value.level)
+def is_true(value: Value) -> Condition:
+    """Whether a value is true in Clojure: all values are except nil, missing and false."""
+    if value.is_boolean:
+        return Atom(value.text, value.precedence)
     if value.is_constant:
-        return Atom("false" if value.constant is None else "true", WHOLE)
+        return Atom("false" if value.constant is None else "true", PRIMARY)
     return And(
         (
-            Atom(f"{_inner(value)} != null", COMPARED, guards_of(value)),
-            Atom(f"{_inner(value)} != false", COMPARED),
+            Atom(f"{_operand(value)} != null", COMPARISON, guards_of(value)),
+            Atom(f"{_operand(value)} != false", COMPARISON),
         )
     )

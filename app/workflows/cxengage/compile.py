@@ -1,4 +1,4 @@
-"""The two compilers: from the texts of a pattern to a whole document, checked as every document is."""
+"""Compiles the texts of a pattern into a validated workflow document."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from app.workflows.cxengage.errors import NotationError, Unexpected
 from app.workflows.cxengage.parser import Node
-from app.workflows.cxengage.step_builder import Workshop
+from app.workflows.cxengage.step_builder import StepBuilder
 from app.workflows.cxengage.text_fields import verbatim
-from app.workflows.cxengage.v41_events import Events41
-from app.workflows.cxengage.v41_steps import Steps41
-from app.workflows.cxengage.v42_script import Script42
+from app.workflows.cxengage.v41_events import EventCompiler
+from app.workflows.cxengage.v41_steps import StepCompiler
+from app.workflows.cxengage.v42_script import ScriptCompiler
 from app.workflows.matching.validate_rule import check_key
 from app.workflows.validate import check_workflow
 from app.workflows.yaml_loader import Document
@@ -21,54 +21,54 @@ from app.workflows.yaml_loader import Document
 def compile_pattern(
     *, when: str, then: str, templates: Mapping[str, str], name: str, title: str | None = None
 ) -> dict[str, Any]:
-    """The document of a pattern of 4.1: `when` is what has to happen, `then` the reaction. `title` is what people call it
-    (None: its name), for messages without words of their own. Raises NotationError."""
-    workshop = _workshop(templates, name, title)
-    with _mistakes_in("when"):
-        on = Events41(workshop.places).read(when)
-    with _mistakes_in("then"):
-        steps = Steps41(workshop).read(then)
+    """The document of a 4.1 pattern. `templates` are by name (`TM1`). `title` (None: the name) is used for messages without a
+    text. Raises NotationError."""
+    builder = _step_builder(templates, name, title)
+    with _errors_in("when"):
+        on = EventCompiler(builder.source_map).read(when)
+    with _errors_in("then"):
+        steps = StepCompiler(builder).read(then)
     document = {"name": name, "on": on, "steps": steps}
-    _check(document, workshop, {"on": "when", "steps": "then"})
+    _check(document, builder, {"on": "when", "steps": "then"})
     return document
 
 
 def compile_script(
     code: str, *, key: str | None, templates: Mapping[str, str], name: str, title: str | None = None
 ) -> dict[str, Any]:
-    """The document of a script of 4.2, whose progress is counted per value of the event's field `key` (None: per subject).
-    `title` as for `compile_pattern`. Raises NotationError."""
-    workshop = _workshop(templates, name, title)
-    with _mistakes_in("key"):
+    """The document of a 4.2 script, matched per value of the event's field `key` (None: per subject). Other parameters are as
+    for `compile_pattern`. Raises NotationError."""
+    builder = _step_builder(templates, name, title)
+    with _errors_in("key"):
         if key is not None and check_key(f"data.{key}"):
             raise Unexpected(f'expected a key of letters, digits, _ and -, found "{key[:40]}"', 1, 1)
-    with _mistakes_in("code"):
-        on, steps = Script42(workshop).read(code)
+    with _errors_in("code"):
+        on, steps = ScriptCompiler(builder).read(code)
     document = {"name": name, "on": on, **({} if key is None else {"key": f"data.{key}"}), "steps": steps}
-    _check(document, workshop, {"on": "code", "steps": "code"})
+    _check(document, builder, {"on": "code", "steps": "code"})
     return document
 
 
-def _workshop(templates: Mapping[str, str], name: str, title: str | None) -> Workshop:
-    return Workshop(templates, (title and verbatim(title)) or name)
+def _step_builder(templates: Mapping[str, str], name: str, title: str | None) -> StepBuilder:
+    return StepBuilder(templates, (title and verbatim(title)) or name)
 
 
 @contextmanager
-def _mistakes_in(field: str) -> Iterator[None]:
+def _errors_in(field: str) -> Iterator[None]:
     try:
         yield
-    except Unexpected as wrong:
-        raise NotationError(wrong.message, wrong.line, wrong.column, field) from None
+    except Unexpected as exc:
+        raise NotationError(exc.message, exc.line, exc.column, field) from None
     except RecursionError:
-        # The reader's bound on brackets leaves room enough below any caller of ours; this is for one that stands deeper.
-        raise NotationError("expected fewer brackets inside of each other", 1, 1, field) from None
+        # The parser limits nesting; this only happens when the caller's own stack is deep.
+        raise NotationError("expected fewer nested brackets", 1, 1, field) from None
 
 
-def _check(document: dict[str, Any], workshop: Workshop, fields: Mapping[str, str]) -> None:
-    """What only the finished document shows, such as bounds and templates, at the place that it comes from. The name is the
-    caller's."""
+def _check(document: dict[str, Any], builder: StepBuilder, fields: Mapping[str, str]) -> None:
+    """Raises NotationError for errors that only the whole document shows (limits, templates), at their source position.
+    The caller checks the name."""
     for mistake in check_workflow(Document(document)):
         part = mistake.path.partition(".")[0].partition("[")[0]
         if part in fields:
-            place: Node = workshop.places.of(document, mistake.path)
-            raise NotationError(f"{mistake.path}: {mistake.message}", place.line, place.column, fields[part])
+            node: Node = builder.source_map.find(document, mistake.path)
+            raise NotationError(f"{mistake.path}: {mistake.message}", node.line, node.column, fields[part])

@@ -1,8 +1,4 @@
-"""The endpoints of CxEngage that have a step here: what their parameters are called there and here.
-
-Comes in: the words after a verb and the parameters, made ready. Goes out: a step. An endpoint or a parameter for which there is
-nothing here is Unexpected at its place.
-"""
+"""The supported endpoints of CxEngage, and the steps that they become. Others raise Unexpected at their position."""
 
 from __future__ import annotations
 
@@ -11,29 +7,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.workflows.cxengage.errors import one_of
-from app.workflows.cxengage.parser import Form, Keyword, Node, a_word, unexpected
+from app.workflows.cxengage.parser import Form, Keyword, Node, expect_word, unexpected
 
-# What a text field of a step holds: Liquid, or {mustache: …}; or several of them.
-Written = Any
+# A text field of a step: Liquid, {mustache: …}, or a list of these.
+TextField = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One kind of interaction: the step's `verb`, our field for each parameter, which fields there have to be, and in which
-    of them (one at least) the `words` stand that are sent."""
+    """One kind of interaction.
 
-    verb: str
+    `action` is the name of the step; `fields` maps parameters to the step's fields; `required` maps required fields to the
+    parameter that errors name; at least one of `text_fields` is filled.
+    """
+
+    action: str
     fields: Mapping[str, str]
-    needs: Mapping[str, str]
-    words: tuple[str, ...] = ()
+    required: Mapping[str, str]
+    text_fields: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ("create", "perform")
-    # The field that may have several values.
-    lists: str = ""
-    # What the answer calls otherwise than CxEngage did.
-    answers: Mapping[str, str] = field(default_factory=dict)
+    # The field that may be a list.
+    list_field: str = ""
+    # Fields of the response whose names differ from CxEngage's.
+    response_names: Mapping[str, str] = field(default_factory=dict)
 
 
-_OF_TWILIO = {"call-id": "sid", "call-status": "status"}
+_TWILIO_RESPONSE = {"call-id": "sid", "call-status": "status"}
 ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
     ("echo", "message"): Endpoint(
         "log", {"message": "text"}, {}, verbs=("fetch", "perform", "create", "update", "delete")
@@ -50,7 +49,7 @@ ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
         },
         {"to": ":to-phone-number"},
         ("text",),
-        answers=_OF_TWILIO,
+        response_names=_TWILIO_RESPONSE,
     ),
     ("twilio", "call"): Endpoint(
         "call",
@@ -64,7 +63,7 @@ ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
         },
         {"to": ":to-phone-number"},
         ("say", "url"),
-        answers=_OF_TWILIO,
+        response_names=_TWILIO_RESPONSE,
     ),
     ("sendgrid", "email"): Endpoint(
         "sendgrid",
@@ -79,62 +78,64 @@ ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
         },
         {"to": ":to"},
         ("text", "html"),
-        lists="to",
+        list_field="to",
     ),
     ("generic", "message"): Endpoint("message", {"body": "text", "message": "text"}, {"text": ":body"}),
 }
 
 
 def find_endpoint(name: Node, action: Node) -> Endpoint:
-    """The endpoint that two words name; raises Unexpected."""
+    """The endpoint with a name and an action; raises Unexpected."""
     known = list(dict.fromkeys(endpoint for endpoint, _ in ENDPOINTS))
-    endpoint = a_word(name, one_of(known)).name
+    endpoint = expect_word(name, one_of(known)).name
     if endpoint not in known:
-        raise unexpected(name, f"an endpoint that has a step: {one_of(known)}")
+        raise unexpected(name, f"a supported endpoint: {one_of(known)}")
     actions = [action for other, action in ENDPOINTS if other == endpoint]
-    done = a_word(action, one_of(actions)).name
-    if done not in actions:
+    chosen = expect_word(action, one_of(actions)).name
+    if chosen not in actions:
         raise unexpected(action, f'{one_of(actions)} of "{endpoint}"')
-    return ENDPOINTS[endpoint, done]
+    return ENDPOINTS[endpoint, chosen]
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One parameter as the author gave it: its key, what a step takes for its value, and where that stands."""
+class Parameter:
+    """One parameter: its key, the value for the step, and the node of the value."""
 
     key: Keyword
-    value: Written
+    value: TextField
     node: Node
 
 
-def step_of(endpoint: Endpoint, given: list[Given], around: Form, subject: str) -> dict[str, Any]:
-    """The step of an interaction; what has no subject or no words of its own has the name of its pattern (`subject`)."""
-    fields = _fields(endpoint, given)
-    for needed, told in endpoint.needs.items():
-        if needed not in fields:
-            raise unexpected(around, f"{told} among the parameters", "none")
-    if endpoint.verb == "log":
+def step_of(endpoint: Endpoint, params: list[Parameter], form: Form, title: str) -> dict[str, Any]:
+    """The step of an interaction. `title`, the name of the pattern, replaces a missing subject or text."""
+    fields = _fields(endpoint, params)
+    for field_name, parameter in endpoint.required.items():
+        if field_name not in fields:
+            raise unexpected(form, f"{parameter} among the parameters", "none")
+    if endpoint.action == "log":
         return {"log": fields.get("text", "")}
-    if endpoint.verb == "call" and "url" in fields and "say" in fields:
-        raise unexpected(around, "either :message or :url", "both")
-    if endpoint.verb == "sendgrid":
-        fields.setdefault("subject", subject)
-    if endpoint.words and fields.keys().isdisjoint(endpoint.words):
-        fields[endpoint.words[0]] = fields.get("subject", subject)
+    if endpoint.action == "call" and "url" in fields and "say" in fields:
+        raise unexpected(form, "either :message or :url", "both")
+    if endpoint.action == "sendgrid":
+        fields.setdefault("subject", title)
+    if endpoint.text_fields and fields.keys().isdisjoint(endpoint.text_fields):
+        fields[endpoint.text_fields[0]] = fields.get("subject", title)
     order = list(dict.fromkeys(endpoint.fields.values()))
-    return {endpoint.verb: {field: fields[field] for field in order if field in fields}}
+    return {endpoint.action: {field: fields[field] for field in order if field in fields}}
 
 
-def _fields(endpoint: Endpoint, given: list[Given]) -> dict[str, Written]:
-    """The parameters by our names."""
-    fields: dict[str, Written] = {}
-    for each in given:
-        field = endpoint.fields.get(each.key.name)
+def _fields(endpoint: Endpoint, params: list[Parameter]) -> dict[str, TextField]:
+    """The parameters by the names of the step's fields."""
+    fields: dict[str, TextField] = {}
+    for param in params:
+        field = endpoint.fields.get(param.key.name)
         if field is None:
-            raise unexpected(each.key, one_of(f":{name}" for name in endpoint.fields))
+            raise unexpected(param.key, one_of(f":{name}" for name in endpoint.fields))
         if field in fields:
-            raise unexpected(each.key, f'"{field}" once', f'":{each.key.name}"')
-        if isinstance(each.value, list) and (field != endpoint.lists or not each.value):
-            raise unexpected(each.node, "one text, number or template", "a vector" if each.value else "an empty vector")
-        fields[field] = each.value
+            raise unexpected(param.key, f'"{field}" only once', f'":{param.key.name}"')
+        if isinstance(param.value, list) and (field != endpoint.list_field or not param.value):
+            raise unexpected(
+                param.node, "one text, number or template", "a vector" if param.value else "an empty vector"
+            )
+        fields[field] = param.value
     return fields

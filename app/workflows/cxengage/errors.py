@@ -1,4 +1,4 @@
-"""What is wrong with a pattern in CxEngage's notation, and where: the errors that its reader and its compilers raise."""
+"""Errors in patterns of CxEngage's notation, with their positions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 
 class NotationError(Exception):
-    """A pattern that cannot be compiled: what was expected and what was found, the place (`line` and `column` from 1), and
-    the `field` (`when`, `then`, `code` or `key`) in which that is."""
+    """A pattern that cannot be compiled: what was expected and found, at `line` and `column` (from 1) of the `field` `when`,
+    `then`, `code` or `key`."""
 
     def __init__(self, message: str, line: int, column: int, field: str) -> None:
         super().__init__(f"{field}, line {line}, column {column}: {message}")
@@ -18,7 +18,7 @@ class NotationError(Exception):
 
 
 class Unexpected(Exception):
-    """The same while nobody knows yet of which field the text is."""
+    """The same error without the field, which only the caller knows."""
 
     def __init__(self, message: str, line: int, column: int) -> None:
         super().__init__(message)
@@ -28,6 +28,6 @@ class Unexpected(Exception):
 
 
 def one_of(words: Iterable[str]) -> str:
-    """`one of a, b, c`, or the only word there is."""
+    """`one of a, b, c`, or a single word itself."""
     listed = list(words)
     return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"

@@ -1,8 +1,6 @@
-"""A text in CxEngage's notation becomes nodes with their places.
+"""Parses S-expressions in CxEngage's notation (Clojure's syntax) into nodes with their positions.
 
-Comes in: S-expressions as Clojure writes them. Goes out: a list of nodes, or Unexpected with the place. Lists, vectors, maps
-and sets are a `Form`; what stands in them is a `Word`, `Text`, `Number`, `Keyword`, a `Field` (`*name*`), a `Dollar` (`$name`)
-or a `TemplateName` (`+TM1`). Commas are space, `;` begins a comment. There is no recursion: depth and length are bounded.
+Commas are white space, `;` starts a comment. The parser does not recurse; length and nesting are limited.
 """
 
 from __future__ import annotations
@@ -14,11 +12,11 @@ from decimal import Decimal
 
 from app.workflows.cxengage.errors import Unexpected, one_of
 
-LARGEST = 64 * 1024
-DEEPEST = 100
-_LONGEST_SHOWN = 40
-# What a 64 bit double can hold.
-_MOST_DIGITS = 308
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 100
+_MAX_SHOWN = 40
+# Digits of the largest 64 bit double.
+_MAX_DIGITS = 308
 
 _CLOSING = {"(": ")", "[": "]", "{": "}", "#{": "}"}
 _TOKEN = re.compile(
@@ -31,18 +29,18 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _NUMBER = re.compile(r"[+-]?(?:(?P<whole>0|[1-9]\d*)N?|(?:0|[1-9]\d*)(?:\.\d*)?(?:[eE][+-]?\d{1,4})?M?)", re.ASCII)
-_LIKE_A_NUMBER = re.compile(r"[+-]?\d", re.ASCII)
+_NUMBER_START = re.compile(r"[+-]?\d", re.ASCII)
 _NAME = re.compile(r"[^\s,()\[\]{}\"';`~@^\\:$*+#][^\s,()\[\]{}\";`~@^\\]*")
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|[0-3]?[0-7]{1,2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "'": "'"}
 _OPERATORS = frozenset(("+", "-", "*", "/", "=", ">", "<", ">=", "<="))
-# What Postgres cannot store.
+# Postgres cannot store these.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Something that was read, and where it begins (from 1)."""
+    """A parsed expression and the position of its first character (from 1)."""
 
     line: int
     column: int
@@ -57,14 +55,14 @@ class Word(Node):
 
 @dataclass(frozen=True, slots=True)
 class Text(Node):
-    """A string, its escapes replaced."""
+    """A string without escapes."""
 
     value: str
 
 
 @dataclass(frozen=True, slots=True)
 class Number(Node):
-    """A number with all its digits."""
+    """An exact number."""
 
     value: int | Decimal
 
@@ -99,7 +97,7 @@ class TemplateName(Node):
 
 @dataclass(frozen=True, slots=True)
 class Form(Node):
-    """A list `(`, a vector `[`, a map `{` or a set `#{` with its members; `end` is where it is closed."""
+    """A list `(`, vector `[`, map `{` or set `#{` with its members; `end` is its closing bracket."""
 
     bracket: str
     members: tuple[Node, ...]
@@ -107,45 +105,45 @@ class Form(Node):
 
     @property
     def head(self) -> str:
-        """The word that a list begins with, empty where there is none."""
+        """The word that a list starts with, or an empty text."""
         first = self.members[0] if self.bracket == "(" and self.members else None
         return first.name if isinstance(first, Word) else ""
 
     @property
     def rest(self) -> tuple[Node, ...]:
-        """What comes after the first member."""
+        """The members after the first."""
         return self.members[1:]
 
 
 @dataclass(slots=True)
 class _Open:
-    """A form that is not closed yet."""
+    """A form whose closing bracket was not read yet."""
 
     bracket: str
-    place: Node
+    start: Node
     members: list[Node]
 
 
 def read(text: str) -> tuple[list[Node], Node]:
-    """All forms of a text, and its end; raises Unexpected."""
-    if len(text.encode("utf-8", "replace")) > LARGEST:
-        raise Unexpected(f"expected at most {LARGEST} bytes, found {len(text.encode('utf-8', 'replace'))}", 1, 1)
+    """All forms of a text, and the position of its end; raises Unexpected."""
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise Unexpected(f"expected at most {MAX_BYTES} bytes, found {len(text.encode('utf-8', 'replace'))}", 1, 1)
     outermost: list[Node] = []
     opened: list[_Open] = []
-    for kind, token, place in _tokens(text):
+    for kind, token, start in _tokens(text):
         members = opened[-1].members if opened else outermost
         if kind == "open":
-            if len(opened) == DEEPEST:
-                raise unexpected(place, f"at most {DEEPEST} brackets inside of each other", "one more")
-            opened.append(_Open(token, place, []))
+            if len(opened) == MAX_DEPTH:
+                raise unexpected(start, f"at most {MAX_DEPTH} nested brackets", "one more")
+            opened.append(_Open(token, start, []))
         elif kind == "close":
-            _close(token, place, opened, outermost)
+            _close(token, start, opened, outermost)
         elif kind != "end":
-            members.append(_atom(kind, token, place))
+            members.append(_atom(kind, token, start))
     if opened:
         missing = _CLOSING[opened[-1].bracket]
-        raise unexpected(opened[-1].place, f'"{missing}" for this "{opened[-1].bracket}"', "the end of the text")
-    return outermost, place
+        raise unexpected(opened[-1].start, f'"{missing}" for this "{opened[-1].bracket}"', "the end of the text")
+    return outermost, start
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, Node]]:
@@ -160,33 +158,33 @@ def _tokens(text: str) -> Iterator[tuple[str, str, Node]]:
     yield "end", "", Node(line, len(text) - begin + 1)
 
 
-def _close(token: str, place: Node, opened: list[_Open], outermost: list[Node]) -> None:
+def _close(token: str, start: Node, opened: list[_Open], outermost: list[Node]) -> None:
     if not opened:
-        raise unexpected(place, "the end", f'"{token}"')
+        raise unexpected(start, "the end", f'"{token}"')
     closed = opened.pop()
     if token != _CLOSING[closed.bracket]:
-        wanted = f'"{_CLOSING[closed.bracket]}" for the "{closed.bracket}" of line {closed.place.line}'
-        raise unexpected(place, wanted, f'"{token}"')
-    form = Form(closed.place.line, closed.place.column, closed.bracket, tuple(closed.members), place)
+        wanted = f'"{_CLOSING[closed.bracket]}" for the "{closed.bracket}" of line {closed.start.line}'
+        raise unexpected(start, wanted, f'"{token}"')
+    form = Form(closed.start.line, closed.start.column, closed.bracket, tuple(closed.members), start)
     (opened[-1].members if opened else outermost).append(form)
 
 
-def _atom(kind: str, token: str, place: Node) -> Node:
+def _atom(kind: str, token: str, start: Node) -> Node:
     if kind == "wrong":
         if token.startswith('"'):
-            raise unexpected(place, "a closing quote for this one", "the end of the text")
-        raise unexpected(place, "a word, a number, a text or a bracket", _shown(token))
+            raise unexpected(start, "a closing quote for this one", "the end of the text")
+        raise unexpected(start, "a word, a number, a text or a bracket", _shown(token))
     if kind == "text":
-        return _text(token, place)
+        return _text(token, start)
     if _UNSTORABLE.search(token):
-        raise unexpected(place, "a word without NUL and halves of pairs", _shown(token))
-    if _LIKE_A_NUMBER.match(token):
-        return _number(token, place)
-    return _named(token, place)
+        raise unexpected(start, "a word without NUL and lone surrogates", _shown(token))
+    if _NUMBER_START.match(token):
+        return _number(token, start)
+    return _named(token, start)
 
 
-def _named(token: str, place: Node) -> Node:
-    at = (place.line, place.column)
+def _named(token: str, start: Node) -> Node:
+    at = (start.line, start.column)
     if token in _OPERATORS:
         return Word(*at, token)
     sigil, name = token[0], token[1:]
@@ -196,40 +194,43 @@ def _named(token: str, place: Node) -> Node:
     if sigil == "*" and len(token) > 2 and token.endswith("*") and _NAME.fullmatch(token[1:-1]):
         return Field(*at, token[1:-1])
     if not _NAME.fullmatch(token):
-        raise unexpected(place, "a word, a number, a text or a bracket", _shown(token))
+        raise unexpected(start, "a word, a number, a text or a bracket", _shown(token))
     return Word(*at, token)
 
 
-def _number(token: str, place: Node) -> Number:
+def _number(token: str, start: Node) -> Number:
     match = _NUMBER.fullmatch(token)
     if match is None:
-        raise unexpected(place, "a number such as 5 or 2.5", _shown(token))
-    if len(token) > 2 * _MOST_DIGITS:
-        raise unexpected(place, f"a number of at most {2 * _MOST_DIGITS} digits", _shown(token))
+        raise unexpected(start, "a number such as 5 or 2.5", _shown(token))
+    if len(token) > 2 * _MAX_DIGITS:
+        raise unexpected(start, f"a number of at most {2 * _MAX_DIGITS} digits", _shown(token))
     value = int(token.rstrip("N")) if match["whole"] is not None else Decimal(token.rstrip("M"))
-    if value and abs(Decimal(value).adjusted()) >= _MOST_DIGITS:
-        raise unexpected(place, f"a number between 1e-{_MOST_DIGITS} and 1e{_MOST_DIGITS}", _shown(token))
-    return Number(place.line, place.column, value)
+    if value and abs(Decimal(value).adjusted()) >= _MAX_DIGITS:
+        raise unexpected(start, f"a number between 1e-{_MAX_DIGITS} and 1e{_MAX_DIGITS}", _shown(token))
+    return Number(start.line, start.column, value)
 
 
-def _text(token: str, place: Node) -> Text:
-    inside = token[1:-1]
-    for match in _ESCAPE.finditer(inside):
+def _text(token: str, start: Node) -> Text:
+    with_window = token[1:-1]
+    for match in _ESCAPE.finditer(with_window):
         if match[1] not in _ESCAPED and not match[1][0].isdigit() and not (match[1][0] == "u" and len(match[1]) > 1):
-            wrong = _within(token, match.start() + 1, place)
-            raise unexpected(wrong, r"an escape such as \n, \t, \" or \\", _shown(match.group()))
-    value = _ESCAPE.sub(_unescaped, inside)
-    # Characters beyond U+FFFF may be written as two escapes.
+            raise unexpected(
+                _node_within(token, match.start() + 1, start),
+                r"an escape such as \n, \t, \" or \\",
+                _shown(match.group()),
+            )
+    value = _ESCAPE.sub(_unescaped, with_window)
+    # Characters beyond U+FFFF may be two escapes.
     value = re.sub("[\ud800-\udbff][\udc00-\udfff]", _joined, value)
     if _UNSTORABLE.search(value):
-        raise unexpected(place, "a text without NUL and halves of pairs", _shown(token))
-    return Text(place.line, place.column, value)
+        raise unexpected(start, "a text without NUL and lone surrogates", _shown(token))
+    return Text(start.line, start.column, value)
 
 
-def _within(token: str, index: int, place: Node) -> Node:
-    """The place of a letter inside of a token."""
+def _node_within(token: str, index: int, start: Node) -> Node:
+    """The position of a character of a token."""
     lines = token.count("\n", 0, index)
-    return Node(place.line + lines, index - token.rfind("\n", 0, index) if lines else place.column + index)
+    return Node(start.line + lines, index - token.rfind("\n", 0, index) if lines else start.column + index)
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -243,16 +244,16 @@ def _joined(pair: re.Match[str]) -> str:
     return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
-# What compilers ask of nodes
+# Checks of nodes
 
 
 def unexpected(node: Node, expected: str, found: str | None = None) -> Unexpected:
-    """The error for a node: `expected …, found …` at its place."""
-    return Unexpected(f"expected {expected}, found {found or told(node)}", node.line, node.column)
+    """The error `expected …, found …` at the position of a node."""
+    return Unexpected(f"expected {expected}, found {found or describe(node)}", node.line, node.column)
 
 
-def told(node: Node) -> str:
-    """A node as an error names it."""
+def describe(node: Node) -> str:
+    """A node in an error message."""
     if isinstance(node, Form):
         kind = {"(": "a list", "[": "a vector", "{": "a map", "#{": "a set"}[node.bracket]
         return f'"({node.head} …)"' if node.head else kind
@@ -265,12 +266,12 @@ def told(node: Node) -> str:
 
 
 def _shown(text: str) -> str:
-    cut = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    cut = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
     return '"' + "".join(one if one.isprintable() else "\ufffd" for one in cut) + '"'
 
 
 def only(forms: list[Node], end: Node, expected: str) -> Node:
-    """The one form of a text; raises Unexpected where there are none or several."""
+    """The only form of a text; raises Unexpected for none or several."""
     if not forms:
         raise unexpected(end, expected, "the end of the text")
     if len(forms) > 1:
@@ -279,7 +280,7 @@ def only(forms: list[Node], end: Node, expected: str) -> Node:
 
 
 def arguments(form: Form, expected: tuple[str, ...]) -> tuple[Node, ...]:
-    """What follows the head of a list, exactly as many as there are things `expected`."""
+    """The arguments of a list, exactly as many as are `expected`."""
     found = form.rest
     if len(found) < len(expected):
         raise unexpected(form.end, expected[len(found)], f'the end of "({form.head} …)"')
@@ -288,8 +289,8 @@ def arguments(form: Form, expected: tuple[str, ...]) -> tuple[Node, ...]:
     return found
 
 
-def a_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Form:
-    """A node that has to be a list which begins with one of the `heads`, or of those that are understood `also`."""
+def expect_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Form:
+    """A list that starts with one of `heads`, or of `also`, which errors do not mention; raises Unexpected."""
     if not isinstance(node, Form) or node.bracket != "(":
         raise unexpected(node, f"a list that begins with {one_of(heads)}")
     if not node.members:
@@ -300,30 +301,30 @@ def a_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Fo
 
 
 def at_least_one(form: Form, expected: str) -> tuple[Node, ...]:
-    """What follows the head of a list: one or more."""
+    """The arguments of a list, at least one."""
     if not form.rest:
         raise unexpected(form.end, expected, f'the end of "({form.head} …)"')
     return form.rest
 
 
-def a_word(node: Node, expected: str) -> Word:
-    """A node that has to be a word."""
+def expect_word(node: Node, expected: str) -> Word:
+    """A node that must be a word."""
     if not isinstance(node, Word):
         raise unexpected(node, expected)
     return node
 
 
-def a_count(node: Node, least: int, most: int, what: str) -> int:
-    """A whole number within bounds."""
+def expect_count(node: Node, minimum: int, maximum: int, what: str) -> int:
+    """An integer within limits."""
     if not isinstance(node, Number) or not isinstance(node.value, int):
-        raise unexpected(node, f"{what}: a whole number from {least} to {most}")
-    if not least <= node.value <= most:
-        raise unexpected(node, f"{what} from {least} to {most}")
+        raise unexpected(node, f"{what}: a whole number from {minimum} to {maximum}")
+    if not minimum <= node.value <= maximum:
+        raise unexpected(node, f"{what} from {minimum} to {maximum}")
     return node.value
 
 
-def a_map(node: Node) -> dict[str, tuple[Keyword, Node]]:
-    """A map by the names of its keys: each with the key and the value."""
+def read_map(node: Node) -> dict[str, tuple[Keyword, Node]]:
+    """The keys and values of a map by the names of the keys."""
     if not isinstance(node, Form) or node.bracket != "{":
         raise unexpected(node, "a map such as {:key value}")
     found: dict[str, tuple[Keyword, Node]] = {}
@@ -332,7 +333,7 @@ def a_map(node: Node) -> dict[str, tuple[Keyword, Node]]:
         if not isinstance(key, Keyword):
             raise unexpected(key, "a key such as :message")
         if key.name in found:
-            raise unexpected(key, "each key once")
+            raise unexpected(key, "each key only once")
         if index + 1 == len(node.members):
             raise unexpected(node.end, f"a value for :{key.name}", '"}"')
         found[key.name] = (key, node.members[index + 1])

@@ -1,5 +1,4 @@
-"""Where the parts of a document come from: each form that a compiler makes remembers its node, so that a mistake which is only
-seen in the finished document is told at its place in the notation."""
+"""Maps the parts of a compiled document to nodes of the notation, so that errors in the document have a source position."""
 
 from __future__ import annotations
 
@@ -12,25 +11,25 @@ Made = TypeVar("Made", bound=dict[str, Any])
 _PART = re.compile(r"[^.\[\]]+")
 
 
-class Places:
-    """The nodes from which the objects of one document were made."""
+class SourceMap:
+    """The nodes that the objects of one document were compiled from."""
 
     def __init__(self) -> None:
-        # The objects are kept with their nodes: an id may only be taken again once its object is gone.
-        self._known: dict[int, tuple[Any, Node]] = {}
+        # Keeps the objects alive, because an id is reused after its object is deleted.
+        self._nodes: dict[int, tuple[Any, Node]] = {}
 
-    def mark(self, made: Made, node: Node) -> Made:
-        """Remember where an object comes from; the innermost node stays."""
-        self._known.setdefault(id(made), (made, node))
-        return made
+    def mark(self, part: Made, node: Node) -> Made:
+        """Record the node of an object, unless it has one."""
+        self._nodes.setdefault(id(part), (part, node))
+        return part
 
-    def of(self, document: Any, path: str) -> Node:
-        """The place of what stands at a path of the document, or of the nearest part around it."""
+    def find(self, document: Any, path: str) -> Node:
+        """The node of the part at a path of the document, or of the nearest enclosing part."""
         found, nearest = document, Node(1, 1)
         for part in _PART.findall(path):
             try:
                 found = found[int(part)] if isinstance(found, list) else found[part]
             except (KeyError, IndexError, ValueError, TypeError):
                 break
-            nearest = self._known.get(id(found), (None, nearest))[1]
+            nearest = self._nodes.get(id(found), (None, nearest))[1]
         return nearest

@@ -1,4 +1,4 @@
-"""What both generations need to make steps: settings of variables in a row, options of an interaction, blocks side by side."""
+"""Builds steps for both versions of the notation: `set` steps, parallel blocks, and interactions with their options."""
 
 from __future__ import annotations
 
@@ -6,47 +6,46 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.workflows.cxengage.durations import a_span
-from app.workflows.cxengage.endpoints import Given, find_endpoint, step_of
-from app.workflows.cxengage.parser import Form, Node, a_count, a_list, arguments, unexpected
-from app.workflows.cxengage.source_map import Places
-from app.workflows.cxengage.text_fields import Wording
-from app.workflows.cxengage.variable_names import Names
+from app.workflows.cxengage.durations import duration_of
+from app.workflows.cxengage.endpoints import Parameter, find_endpoint, step_of
+from app.workflows.cxengage.parser import Form, Node, arguments, expect_count, expect_list, unexpected
+from app.workflows.cxengage.source_map import SourceMap
+from app.workflows.cxengage.text_fields import TextFieldWriter
+from app.workflows.cxengage.variable_names import VariableNames
 
 Steps = list[dict[str, Any]]
-MOST_RETRIES = 99
-LONGEST_TIMEOUT = "2m"
-MOST_BLOCKS = 20
-MOST_ROUNDS = 1_000
-_MOST_MADE = 1_000
-# Of the steps that the rounds of all loops together may enter, with some room for the others.
-MOST_ENTERED = 19_000
+MAX_RETRIES = 99
+MAX_TIMEOUT = "2m"
+MAX_BLOCKS = 20
+MAX_ROUNDS = 1_000
+_MAX_STEPS = 1_000
+# Steps that all rounds of loops together may enter; a run may enter 20,000.
+MAX_ENTERED = 19_000
 
 
 @dataclass(slots=True)
-class Workshop:
-    """What goes through the making of one document: its templates, names and places; `subject` is its own name,
-    as Liquid."""
+class StepBuilder:
+    """The state of compiling one document. `title` is the pattern's name, as Liquid."""
 
     templates: Mapping[str, str]
-    subject: str
-    names: Names = field(default_factory=Names)
-    places: Places = field(default_factory=Places)
-    wording: Wording = field(init=False)
+    title: str
+    names: VariableNames = field(default_factory=VariableNames)
+    source_map: SourceMap = field(default_factory=SourceMap)
+    text_fields: TextFieldWriter = field(init=False)
     count: int = 0
 
     def __post_init__(self) -> None:
-        self.wording = Wording(self.templates, self.names, self.places)
+        self.text_fields = TextFieldWriter(self.templates, self.names, self.source_map)
 
     def mark(self, step: dict[str, Any], node: Node) -> dict[str, Any]:
-        """The step, its place remembered. Far more of them than a document may have are not made to the end."""
+        """Record the position of a step. Raises Unexpected for far more steps than a document may have."""
         self.count += 1
-        if self.count > _MOST_MADE:
-            raise unexpected(node, "fewer steps", f"more than {_MOST_MADE}")
-        return self.places.mark(step, node)
+        if self.count > _MAX_STEPS:
+            raise unexpected(node, "fewer steps", f"more than {_MAX_STEPS}")
+        return self.source_map.mark(step, node)
 
-    def setting(self, steps: Steps, variables: Mapping[str, str], node: Node) -> None:
-        """Add a step that sets variables, or set them with the step before if that only sets others."""
+    def add_variables(self, steps: Steps, variables: Mapping[str, str], node: Node) -> None:
+        """Append a `set` step, or extend the last step if it sets only other variables."""
         if not variables:
             return
         last = steps[-1] if steps else {}
@@ -55,56 +54,55 @@ class Workshop:
         else:
             steps.append(self.mark({"set": dict(variables)}, node))
 
-    def side_by_side(self, blocks: list[Steps], node: Node) -> Steps:
-        """Steps that go through several blocks at the same time."""
+    def parallel(self, blocks: list[Steps], node: Node) -> Steps:
+        """Steps that run several blocks in parallel."""
         if len(blocks) == 1:
             return blocks[0]
-        while len(blocks) > MOST_BLOCKS:
-            parts = [blocks[at : at + MOST_BLOCKS] for at in range(0, len(blocks), MOST_BLOCKS)]
-            blocks = [self.side_by_side(part, node) for part in parts]
+        while len(blocks) > MAX_BLOCKS:
+            parts = [blocks[start : start + MAX_BLOCKS] for start in range(0, len(blocks), MAX_BLOCKS)]
+            blocks = [self.parallel(part, node) for part in parts]
         return [self.mark({"par": blocks}, node)]
 
-    def interaction(self, form: Form, endpoint: Node, action: Node, given: list[Given]) -> dict[str, Any]:
+    def interaction(self, form: Form, endpoint: Node, action: Node, params: list[Parameter]) -> dict[str, Any]:
         """The step of an interaction without its options."""
-        return self.mark(step_of(find_endpoint(endpoint, action), given, form, self.subject), form)
+        return self.mark(step_of(find_endpoint(endpoint, action), params, form, self.title), form)
 
 
 @dataclass(slots=True)
 class Options:
-    """What may stand at the end of an interaction, by its word; each at most once."""
+    """The options of an interaction or block, by name."""
 
     found: dict[str, Form] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, nodes: tuple[Node, ...], known: tuple[str, ...], around: Form) -> Options:
-        """The options among the last members of a list."""
+    def read(cls, nodes: tuple[Node, ...], allowed: tuple[str, ...], parent: Form) -> Options:
+        """The options in the last members of a list, each at most once; raises Unexpected."""
         options = cls()
         for node in nodes:
-            form = a_list(node, known)
+            form = expect_list(node, allowed)
             word = "timeout" if form.head == "within" else form.head
             if word in options.found:
-                raise unexpected(form, f'"{form.head}" once in "({around.head} …)"')
+                raise unexpected(form, f'"{form.head}" only once in "({parent.head} …)"')
             options.found[word] = form
         return options
 
     def limits(self) -> dict[str, Any]:
-        """`retry` and `timeout` of a step."""
+        """The fields `retry` and `timeout` of a step."""
         limits: dict[str, Any] = {}
         if (form := self.found.get("retries")) is not None:
-            count = a_count(arguments(form, ("how many retries",))[0], 0, MOST_RETRIES, "how many retries")
+            count = expect_count(arguments(form, ("how many retries",))[0], 0, MAX_RETRIES, "how many retries")
             limits["retry"] = {"attempts": count + 1}
         if (form := self.found.get("timeout")) is not None:
             count_node, unit = arguments(form, ("a number", "a unit of time"))
-            limits["timeout"] = a_span(count_node, unit, most=LONGEST_TIMEOUT)
+            limits["timeout"] = duration_of(count_node, unit, maximum=MAX_TIMEOUT)
         return limits
 
 
 def split_interaction(form: Form) -> tuple[Node, Node, tuple[Node, ...]]:
-    """The endpoint, the action and what follows, of `(verb endpoint action …)`."""
-    from_here = ("an endpoint", "what the endpoint is to do")
+    """The endpoint, the action and the other members of `(verb endpoint action …)`."""
     found = form.rest
-    for place, expected in enumerate(from_here):
-        if place >= len(found):
+    for index, expected in enumerate(("an endpoint", "an action of the endpoint")):
+        if index >= len(found):
             raise unexpected(form.end, expected, f'the end of "({form.head} …)"')
     return found[0], found[1], found[2:]
 
@@ -114,7 +112,21 @@ def is_map(node: Node) -> bool:
     return isinstance(node, Form) and node.bracket == "{"
 
 
-def both(first: list[Given], second: list[Given]) -> list[Given]:
-    """Parameters, and those of a template over them."""
-    over = {each.key.name for each in second}
-    return [each for each in first if each.key.name not in over] + second
+def override(params: list[Parameter], overrides: list[Parameter]) -> list[Parameter]:
+    """The parameters, with `overrides` in place of those with the same key."""
+    keys = {param.key.name for param in overrides}
+    return [param for param in params if param.key.name not in keys] + overrides
+
+
+def count_steps(steps: Steps) -> int:
+    """The number of steps, including those in blocks."""
+    pending: list[Any] = [steps]
+    count = 0
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+            count += sum(isinstance(member, dict) for member in part)
+        elif isinstance(part, dict):
+            pending += [part[name] for name in ("then", "else", "repeat", "par") if name in part]
+    return count

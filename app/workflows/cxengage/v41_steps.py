@@ -1,7 +1,6 @@
-"""The `then` of CxEngage 4.1 becomes steps of ours.
+"""Compiles the `then` of CxEngage 4.1 into steps.
 
-Comes in: the one form of the text. Goes out: steps. Variables belong to the whole of it, `*field*` is the latest value among the
-matched events, `$field` the last answer's.
+`*field*` is the latest value among the matched events, `$field` a field of the last response. Variables are global.
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from app.workflows.cxengage.cel_writer import And, Condition, Not, Or, Path, split, write
-from app.workflows.cxengage.clojure_semantics import Value, a_constant, read_from, truth_of
-from app.workflows.cxengage.durations import a_span
-from app.workflows.cxengage.endpoints import Given, find_endpoint
+from app.workflows.cxengage.cel_writer import And, Condition, Not, Or, Path, split_name, write
+from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, read_from
+from app.workflows.cxengage.durations import duration_of
+from app.workflows.cxengage.endpoints import Parameter, find_endpoint
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
     Dollar,
@@ -21,17 +20,17 @@ from app.workflows.cxengage.parser import (
     Node,
     TemplateName,
     Word,
-    a_list,
-    a_map,
-    a_word,
     arguments,
     at_least_one,
+    expect_list,
+    expect_word,
     only,
     read,
+    read_map,
     unexpected,
 )
-from app.workflows.cxengage.step_builder import Options, Steps, Workshop, both, split_interaction
-from app.workflows.cxengage.v41_events import CONSTANTS, a_written_constant, compared, leaf
+from app.workflows.cxengage.step_builder import Options, StepBuilder, Steps, override, split_interaction
+from app.workflows.cxengage.v41_events import CONSTANTS, compare, event_pattern, read_constant
 from app.workflows.cxengage.v41_events import condition as event_condition
 
 COMMANDS = ("seq", "par", "send", "delay", "await", "if", "set")
@@ -42,38 +41,38 @@ _OF_BLOCKS = ("retries", *_BRANCHES)
 _A_VALUE = "a constant, *field*, $field or a variable"
 
 
-class Steps41:
-    """One walk over the forms of a `then`."""
+class StepCompiler:
+    """Compiles one `then`."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        self._workshop = workshop
+    def __init__(self, builder: StepBuilder) -> None:
+        self._builder = builder
         self._variables: dict[str, str] = {}
-        # Our names for what the answer of the interaction around has other names for.
-        self._answers: Mapping[str, str] = {}
-        # The variable that notes when something fails in the block around.
+        # Response fields of the enclosing interaction whose names differ.
+        self._response_names: Mapping[str, str] = {}
+        # The variable that records a failure in the enclosing block.
         self._failed: str | None = None
 
     def read(self, text: str) -> Steps:
-        """The steps of a whole text."""
+        """The steps of a text; raises Unexpected."""
         forms, end = read(text)
         form = only(forms, end, one_of(COMMANDS))
-        self._variables = {word: self._workshop.names.fresh(word) for word in _set_in(form)}
+        self._variables = {word: self._builder.names.fresh(word) for word in _set_in(form)}
         return self._command(form)
 
     def _command(self, node: Node) -> Steps:
-        form = a_list(node, COMMANDS)
-        return self._makers[form.head](self, form)
+        form = expect_list(node, COMMANDS)
+        return self._compilers[form.head](self, form)
 
     def _commands(self, nodes: tuple[Node, ...]) -> Steps:
-        """Commands one after the other; where a failure is only noted, what comes after it is left out."""
+        """Commands in sequence; after a recorded failure the remaining commands are skipped."""
         steps: Steps = []
-        failing = False
+        may_have_failed = False
         for node in nodes:
-            made = self._command(node)
-            if failing:
-                made = [self._workshop.mark({"if": f"!vars.{self._failed}", "then": made}, node)]
-            failing = failing or (self._failed is not None and _may_fail(node))
-            steps += made
+            compiled = self._command(node)
+            if may_have_failed:
+                compiled = [self._builder.mark({"if": f"!vars.{self._failed}", "then": compiled}, node)]
+            may_have_failed = may_have_failed or (self._failed is not None and _may_fail(node))
+            steps += compiled
         return steps
 
     # Blocks
@@ -82,35 +81,35 @@ class Steps41:
         return self._block(form, self._commands)
 
     def _par(self, form: Form) -> Steps:
-        def side_by_side(members: tuple[Node, ...]) -> Steps:
-            return self._workshop.side_by_side([self._command(member) for member in members], form)
+        def parallel(members: tuple[Node, ...]) -> Steps:
+            return self._builder.parallel([self._command(member) for member in members], form)
 
-        return self._block(form, side_by_side)
+        return self._block(form, parallel)
 
-    def _block(self, form: Form, make: Callable[[tuple[Node, ...]], Steps]) -> Steps:
-        """Members, and what follows when all have succeeded or one has failed. A failure that something follows does not
-        fail the run: a variable notes it."""
+    def _block(self, form: Form, compile_members: Callable[[tuple[Node, ...]], Steps]) -> Steps:
+        """A block with its `success` and `failure` branches. With a `failure` branch, a variable records the failure instead
+        of failing the run."""
         members, options = _members_and_options(form)
         failure, retries = options.found.get("failure"), options.found.get("retries")
         if failure is None:
             if retries is not None:
                 raise unexpected(retries, f'"(failure …)" beside "retries" of a whole "{form.head}"')
-            return make(members) + self._after(options)
-        name = self._workshop.names.fresh("failed")
-        around, self._failed = self._failed, name
-        steps = [self._workshop.mark({"set": {name: False}}, form), *make(members)]
-        self._failed = around
+            return compile_members(members) + self._after(options)
+        name = self._builder.names.fresh("failed")
+        outer, self._failed = self._failed, name
+        steps = [self._builder.mark({"set": {name: False}}, form), *compile_members(members)]
+        self._failed = outer
         if "retry" in (limits := options.limits()):
             until = f"has(vars.{name}) && !vars.{name}"
             repeated = {"repeat": steps, "until": until, "most": limits["retry"]["attempts"]}
-            steps = [self._workshop.mark(repeated, form)]
+            steps = [self._builder.mark(repeated, form)]
         choice = {"if": f"vars.{name}", "then": self._branch(failure)}
         if success := self._after(options):
             choice["else"] = success
-        return [*steps, self._workshop.mark(choice, form)]
+        return [*steps, self._builder.mark(choice, form)]
 
     def _after(self, options: Options) -> Steps:
-        """What follows when a block has succeeded."""
+        """The `success` branch of a block."""
         success = options.found.get("success")
         return [] if success is None else self._commands(at_least_one(success, one_of(COMMANDS)))
 
@@ -123,71 +122,73 @@ class Steps41:
         endpoint, action, rest = split_interaction(form)
         if not rest:
             raise unexpected(form.end, "a map such as {:message *text*}", 'the end of "(send …)"')
-        before: dict[str, str] = {}
-        given = self._parameters(rest[0], before)
+        variables: dict[str, str] = {}
+        params = self._parameters(rest[0], variables)
         options = Options.read(rest[1:], OPTIONS, form)
         if (template := options.found.get("template")) is not None:
-            given = both(given, self._rendered(template))
-        step = self._workshop.interaction(form, endpoint, action, given)
+            params = override(params, self._rendered(template))
+        step = self._builder.interaction(form, endpoint, action, params)
         step |= options.limits()
-        around, self._answers = self._answers, find_endpoint(endpoint, action).answers
+        outer, self._response_names = self._response_names, find_endpoint(endpoint, action).response_names
         for word, branch in (("success", "then"), ("failure", "else")):
             if word in options.found:
                 step[branch] = self._branch(options.found[word])
-        self._answers = around
+        self._response_names = outer
         if self._failed is not None and "else" not in step:
-            step["else"] = [self._workshop.mark({"set": {self._failed: True}}, form)]
+            step["else"] = [self._builder.mark({"set": {self._failed: True}}, form)]
         steps: Steps = []
-        self._workshop.setting(steps, before, form)
+        self._builder.add_variables(steps, variables, form)
         return [*steps, step]
 
-    def _parameters(self, node: Node, before: dict[str, str]) -> list[Given]:
-        given = []
-        for key, value in a_map(node).values():
+    def _parameters(self, node: Node, variables: dict[str, str]) -> list[Parameter]:
+        params = []
+        for key, value in read_map(node).values():
             if isinstance(value, Form) and value.bracket == "[":
-                texts = [self._parameter(member, before) for member in value.members]
-                given.append(Given(key, texts, value))
+                texts = [self._parameter(member, variables) for member in value.members]
+                params.append(Parameter(key, texts, value))
             else:
-                given.append(Given(key, self._parameter(value, before), value))
-        return given
+                params.append(Parameter(key, self._parameter(value, variables), value))
+        return params
 
-    def _parameter(self, node: Node, before: dict[str, str]) -> Any:
+    def _parameter(self, node: Node, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
-            return self._workshop.wording.template(node, self._variables)
-        return self._workshop.wording.field(self._value(node), before)
+            return self._builder.text_fields.template(node, self._variables)
+        return self._builder.text_fields.field(self._value(node), variables)
 
-    def _rendered(self, form: Form) -> list[Given]:
-        parameters = a_map(arguments(form, ("a map such as {:message +TM1}",))[0])
-        wording = self._workshop.wording
-        return [Given(key, wording.template(value, self._variables), value) for key, value in parameters.values()]
+    def _rendered(self, form: Form) -> list[Parameter]:
+        parameters = read_map(arguments(form, ("a map such as {:message +TM1}",))[0])
+        text_fields = self._builder.text_fields
+        return [
+            Parameter(key, text_fields.template(value, self._variables), value) for key, value in parameters.values()
+        ]
 
     def _await(self, form: Form) -> Steps:
-        told = '"(event …)" to wait for'
-        nodes = at_least_one(form, told)
+        expected = '"(event …)" to wait for'
+        nodes = at_least_one(form, expected)
         if not isinstance(nodes[0], Form) or nodes[0].head != "event":
-            raise unexpected(nodes[0], f"{told}; there is no step that asks an endpoint again and again")
-        event = leaf(event_condition(arguments(nodes[0], ("a condition",))[0]))
+            raise unexpected(nodes[0], f"{expected}; polling an endpoint is not supported")
+        event = event_pattern(event_condition(arguments(nodes[0], ("a condition",))[0]))
         options = Options.read(nodes[1:], ("within", "timeout", "success", "failure"), form)
         limit = options.found.get("timeout")
         if limit is None:
-            raise unexpected(form.end, '"(within …)": how long to wait at most', 'the end of "(await …)"')
+            raise unexpected(form.end, '"(within …)", the maximum time to wait', 'the end of "(await …)"')
         count, unit = arguments(limit, ("a number", "a unit of time"))
-        step: dict[str, Any] = {"wait_for": self._workshop.mark(event, nodes[0]), "timeout": a_span(count, unit)}
+        step: dict[str, Any] = {"wait_for": self._builder.mark(event, nodes[0]), "timeout": duration_of(count, unit)}
         for word, branch in (("success", "then"), ("failure", "else")):
             if word in options.found:
                 step[branch] = self._branch(options.found[word])
-        return [self._workshop.mark(step, form)]
+        return [self._builder.mark(step, form)]
 
     # The rest
 
     def _delay(self, form: Form) -> Steps:
         count, unit = arguments(form, ("a number", "a unit of time"))
-        return [self._workshop.mark({"wait": a_span(count, unit)}, form)]
+        return [self._builder.mark({"wait": duration_of(count, unit)}, form)]
 
     def _set(self, form: Form) -> Steps:
         word, value = arguments(form, ("the name of a variable", _A_VALUE))
-        name = self._variables[a_word(word, "the name of a variable").name]
-        return [self._workshop.mark({"set": {name: self._value(value).to_set}}, form)]
+        name = self._variables[expect_word(word, "the name of a variable").name]
+        return [self._builder.mark({"set": {name: self._value(value).to_set}}, form)]
 
     def _if(self, form: Form) -> Steps:
         nodes = at_least_one(form, "a condition")
@@ -196,39 +197,39 @@ class Steps41:
         if len(nodes) > 3:
             raise unexpected(nodes[3], 'the end of "(if …)"')
         branches: dict[str, Steps] = {}
-        for node, usual in zip(nodes[1:], ("success", "failure"), strict=False):
-            branch = a_list(node, _BRANCHES, COMMANDS)
-            word = branch.head if branch.head in _BRANCHES else usual
+        for node, default in zip(nodes[1:], ("success", "failure"), strict=False):
+            branch = expect_list(node, _BRANCHES, COMMANDS)
+            word = branch.head if branch.head in _BRANCHES else default
             if word in branches:
-                raise unexpected(node, f'"{word}" once in "(if …)"')
+                raise unexpected(node, f'"{word}" only once in "(if …)"')
             branches[word] = self._branch(branch) if branch.head in _BRANCHES else self._command(branch)
         step: dict[str, Any] = {"if": write(self._condition(nodes[0])), "then": branches.get("success", [])}
         if "failure" in branches:
             step["else"] = branches["failure"]
-        return [self._workshop.mark(step, form)]
+        return [self._builder.mark(step, form)]
 
     def _condition(self, node: Node) -> Condition:
         if not isinstance(node, Form):
-            return truth_of(self._value(node))
-        form = a_list(node, CONDITIONS)
+            return is_true(self._value(node))
+        form = expect_list(node, CONDITIONS)
         if form.head in ("and", "or"):
             members = tuple(self._condition(member) for member in at_least_one(form, "a condition"))
             return And(members) if form.head == "and" else Or(members)
         if form.head == "not":
             return Not(self._condition(arguments(form, ("a condition",))[0]))
         left, right = arguments(form, (_A_VALUE, _A_VALUE))
-        return compared(form.head, (left, self._value(left)), (right, self._value(right)))
+        return compare(form.head, (left, self._value(left)), (right, self._value(right)))
 
     def _value(self, node: Node) -> Value:
         if isinstance(node, Field):
-            return read_from(Path("latest", split(node.name)))
+            return read_from(Path("latest", split_name(node.name)))
         if isinstance(node, Dollar):
-            return read_from(Path("last", split(self._answers.get(node.name, node.name))))
+            return read_from(Path("last", split_name(self._response_names.get(node.name, node.name))))
         if isinstance(node, Word) and node.name not in CONSTANTS:
             return read_from(variable(node, self._variables, "set"))
-        return a_constant(a_written_constant(node, _A_VALUE))
+        return constant_value(read_constant(node, _A_VALUE))
 
-    _makers: ClassVar[Mapping[str, Callable[[Steps41, Form], Steps]]] = {
+    _compilers: ClassVar[Mapping[str, Callable[[StepCompiler, Form], Steps]]] = {
         "seq": _seq,
         "par": _par,
         "send": _send,
@@ -239,16 +240,15 @@ class Steps41:
     }
 
 
-def variable(word: Word, known: dict[str, str], setter: str) -> Path:
-    """Where a variable is read, whole or (`result.sid`) a part of it; raises Unexpected for one that nothing sets."""
-    if word.name in known:
-        return Path("vars", (known[word.name],))
-    first, *rest = split(word.name)
-    if first in known:
-        return Path("vars", (known[first], *rest))
-    names = sorted(known)
-    told = f"a variable that is known here: {one_of(names)}" if names else f'a variable that "{setter}" has made'
-    raise unexpected(word, told)
+def variable(word: Word, names: dict[str, str], setter: str) -> Path:
+    """The path of a variable or of a part of it (`result.sid`); raises Unexpected for an unknown variable."""
+    if word.name in names:
+        return Path("vars", (names[word.name],))
+    first, *rest = split_name(word.name)
+    if first in names:
+        return Path("vars", (names[first], *rest))
+    expected = f"a known variable: {one_of(sorted(names))}" if names else f'a variable that "{setter}" created'
+    raise unexpected(word, expected)
 
 
 def _members_and_options(form: Form) -> tuple[tuple[Node, ...], Options]:
@@ -258,22 +258,22 @@ def _members_and_options(form: Form) -> tuple[tuple[Node, ...], Options]:
         count -= 1
     for option in nodes[count:]:
         if isinstance(option, Form) and option.head not in _OF_BLOCKS:
-            raise unexpected(option, f'"{option.head}" at the single "send": a whole "{form.head}" cannot have it')
+            raise unexpected(option, f'"{option.head}" only in a "send", not in a whole "{form.head}"')
     if not count:
         raise unexpected(nodes[0], one_of(COMMANDS))
     return nodes[:count], Options.read(nodes[count:], _OF_BLOCKS, form)
 
 
 def _may_fail(node: Node) -> bool:
-    """Whether something in it is sent whose failure nothing follows."""
+    """Whether it contains a `send` without a `failure` branch."""
     if not isinstance(node, Form):
         return False
-    follows = any(isinstance(member, Form) and member.head == "failure" for member in node.rest)
-    return (node.head == "send" and not follows) or any(map(_may_fail, node.members))
+    is_handled = any(isinstance(member, Form) and member.head == "failure" for member in node.rest)
+    return (node.head == "send" and not is_handled) or any(map(_may_fail, node.members))
 
 
 def _set_in(root: Node) -> list[str]:
-    """The variables that are set anywhere, in the order of the text."""
+    """The variables that are set anywhere, in text order."""
     found: dict[str, None] = {}
     ahead = [root]
     while ahead:

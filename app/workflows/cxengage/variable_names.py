@@ -1,4 +1,4 @@
-"""Names of variables: a word of the notation becomes a name that CEL, Liquid and Mustache take, and no two words the same one."""
+"""Unique names for variables that are valid in CEL, Liquid and Mustache."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 
 from app.workflows.cxengage.cel_writer import RESERVED
 
-_LONGEST = 50
+_MAX_LENGTH = 50
 
 
-class Names:
-    """The names that one document uses for its variables."""
+class VariableNames:
+    """The names of the variables of one document."""
 
     def __init__(self) -> None:
-        self._taken: set[str] = set(RESERVED)
+        self._used: set[str] = set(RESERVED)
 
     def fresh(self, word: str) -> str:
-        """A name like `word` that nothing has yet: `cust-seg` becomes `cust_seg`, a second one `cust_seg_2`."""
-        plain = re.sub(r"\W", "_", word, flags=re.ASCII)[:_LONGEST]
+        """An unused name like `word`: `cust-seg` becomes `cust_seg`, a second one `cust_seg_2`."""
+        plain = re.sub(r"\W", "_", word, flags=re.ASCII)[:_MAX_LENGTH]
         plain = f"_{plain}" if plain[:1].isdigit() else plain
         name, number = plain, 1
-        while name in self._taken:
+        while name in self._used:
             number += 1
             name = f"{plain}_{number}"
-        self._taken.add(name)
+        self._used.add(name)
         return name

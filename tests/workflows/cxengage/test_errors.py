@@ -31,9 +31,9 @@ WHEN: list[tuple[str, str]] = [
     ("(event (= type ‸007))", 'expected a number such as 5 or 2.5, found "007"'),
     ("(event (= type ‸1/2))", 'expected a number such as 5 or 2.5, found "1/2"'),
     ("(event (= type ‸1e999))", 'expected a number between 1e-308 and 1e308, found "1e999"'),
-    ('(event (= type ‸"\\u0000"))', 'expected a text without NUL and halves of pairs, found ""\\u0000""'),
-    ('(event (= type ‸"\\ud83d"))', 'expected a text without NUL and halves of pairs, found ""\\ud83d""'),
-    ("(not " * 100 + "‸(= a 1)" + ")" * 100, "expected at most 100 brackets inside of each other, found one more"),
+    ('(event (= type ‸"\\u0000"))', 'expected a text without NUL and lone surrogates, found ""\\u0000""'),
+    ('(event (= type ‸"\\ud83d"))', 'expected a text without NUL and lone surrogates, found ""\\ud83d""'),
+    ("(not " * 100 + "‸(= a 1)" + ")" * 100, "expected at most 100 nested brackets, found one more"),
     # forms
     ('event ‸(= type "a")', 'expected the end, found "(= …)"'),
     ("‸event", f'expected a list that begins with {FORMS_41}, found "event"'),
@@ -99,16 +99,16 @@ WHEN: list[tuple[str, str]] = [
     # fail
     (
         '‸(fail (event (= type "a")))',
-        'expected something to happen beside "fail", in an "all" or a "seq", found "(fail …)"',
+        'expected another pattern beside "fail" in an "all" or a "seq", found "(fail …)"',
     ),
     (
         "(any (event (= a 1)) ‸(fail (event (= b 1))))",
-        'expected something to happen beside "fail", in an "all" or a "seq"',
+        'expected another pattern beside "fail" in an "all" or a "seq"',
     ),
-    ("(all ‸(fail (event (= b 1))))", 'expected something to happen beside "fail", found "(fail …)"'),
+    ("(all ‸(fail (event (= b 1))))", 'expected another pattern beside "fail", found "(fail …)"'),
     (
         "(all (event (= a 1)) ‸(fail (event (= b 1))))",
-        'expected several events beside "fail": between them it must not happen, found "(fail …)"',
+        'expected several events beside "fail", found "(fail …)"',
     ),
     (
         "(all (count 2 (event (= a 1))) (fail ‸(count 2 (event (= b 1)))))",
@@ -120,16 +120,16 @@ WHEN: list[tuple[str, str]] = [
     ),
     (
         "(seq (event (= a 1)) ‸(fail (event (= b 1))))",
-        'expected an event before and after "fail", or, at the end of the outermost "seq", "(within … (fail …))"',
+        'expected events before and after "fail", or "(within … (fail …))" at the end of the outermost "seq"',
     ),
-    ("(seq ‸(fail (event (= b 1))) (event (= a 1)))", 'expected an event before and after "fail"'),
+    ("(seq ‸(fail (event (= b 1))) (event (= a 1)))", 'expected events before and after "fail"'),
     (
         "(seq (count 2 (event (= a 1))) ‸(fail (event (= b 1))) (event (= c 1)))",
-        'expected one single event before and one after "fail", found "(fail …)"',
+        'expected one event before and one after "fail", found "(fail …)"',
     ),
     (
         "‸(within 1 hour (seq (event (= a 1)) (within 5 minutes (fail (event (= b 1))))))",
-        'expected "within" inside of the "seq", around what comes before "fail", found "within" around it',
+        'expected "within" inside the "seq", around the patterns before "fail", found "within" around the "seq"',
     ),
 ]
 
@@ -139,11 +139,11 @@ THEN: list[tuple[str, str]] = [
     ("(seq‸)", f'expected {COMMANDS_41}, found the end of "(seq …)"'),
     ("(par (delay 1 minute)\n  (‸sleep 5))", f'expected {COMMANDS_41}, found "sleep"'),
     ("(send‸)", 'expected an endpoint, found the end of "(send …)"'),
-    ("(send echo‸)", 'expected what the endpoint is to do, found the end of "(send …)"'),
+    ("(send echo‸)", 'expected an action of the endpoint, found the end of "(send …)"'),
     ("(send echo message‸)", 'expected a map such as {:message *text*}, found the end of "(send …)"'),
     (
         "(send ‸salesforce case {})",
-        'expected an endpoint that has a step: one of echo, twilio, sendgrid, generic, found "salesforce"',
+        'expected a supported endpoint: one of echo, twilio, sendgrid, generic, found "salesforce"',
     ),
     ("(send twilio ‸fax {})", 'expected one of sms, call of "twilio", found "fax"'),
     ('(send echo message {:message ‸["a"]})', "expected one text, number or template, found a vector"),
@@ -151,29 +151,32 @@ THEN: list[tuple[str, str]] = [
     ("(send echo message ‸[])", "expected a map such as {:key value}, found a vector"),
     ('(send echo message {‸"message" "x"})', 'expected a key such as :message, found the text "message"'),
     ("(send echo message {:message‸})", 'expected a value for :message, found "}"'),
-    ('(send echo message {:message "x" ‸:message "y"})', 'expected each key once, found ":message"'),
+    ('(send echo message {:message "x" ‸:message "y"})', 'expected each key only once, found ":message"'),
     ('(send echo message {‸:text "x"})', 'expected :message, found ":text"'),
     (
         '(send twilio sms {:to "1" ‸:twil-ml "x"})',
         'expected one of :to-phone-number, :to, :from-phone-number, :from, :message, :body, found ":twil-ml"',
     ),
-    ('(send twilio sms {:to "1"\n ‸:to-phone-number "2"})', 'expected "to" once, found ":to-phone-number"'),
+    ('(send twilio sms {:to "1"\n ‸:to-phone-number "2"})', 'expected "to" only once, found ":to-phone-number"'),
     ('‸(send twilio sms {:message "x"})', "expected :to-phone-number among the parameters, found none"),
     ("‸(send generic message {})", "expected :body among the parameters, found none"),
     ('‸(send twilio call {:to "1" :message "x" :url "y"})', "expected either :message or :url, found both"),
     ("(send echo message {:message ‸+TM7})", 'expected one of +TM1, +TM2, +TM3, found "+TM7"'),
     ("(send echo message {} (template {:message ‸*TM1*}))", 'expected one of +TM1, +TM2, +TM3, found "*TM1*"'),
     ("(send echo message {} (template ‸+TM1))", 'expected a map such as {:key value}, found "+TM1"'),
-    ("(send echo message {:message ‸who})", 'expected a variable that "set" has made, found "who"'),
+    ("(send echo message {:message ‸who})", 'expected a variable that "set" created, found "who"'),
     (
         "(seq (set a 1) (send echo message {:message ‸b}))",
-        'expected a variable that is known here: a, found "b"',
+        'expected a known variable: a, found "b"',
     ),
     ("(send echo message {} (‸retry 3))", f'expected {OPTIONS_41}, found "retry"'),
     ("(send echo message {} ‸3)", f"expected a list that begins with {OPTIONS_41}, found the number 3"),
     ("(send echo message {} (retries ‸many))", 'expected how many retries: a whole number from 0 to 99, found "many"'),
     ("(send echo message {} (retries ‸100))", "expected how many retries from 0 to 99, found the number 100"),
-    ("(send echo message {} (retries 3) ‸(retries 4))", 'expected "retries" once in "(send …)", found "(retries …)"'),
+    (
+        "(send echo message {} (retries 3) ‸(retries 4))",
+        'expected "retries" only once in "(send …)", found "(retries …)"',
+    ),
     ("(send echo message {} (timeout ‸5 minutes))", "expected at most 2m here, found 5 minutes"),
     ("(send echo message {} (within 5 ‸weeks))", f'expected {UNITS}, found "weeks"'),
     ("(send echo message {} (success‸))", f'expected {COMMANDS_41}, found the end of "(success …)"'),
@@ -183,7 +186,7 @@ THEN: list[tuple[str, str]] = [
     ),
     (
         "(par (delay 1 minute) ‸(within 1 hour))",
-        'expected "within" at the single "send": a whole "par" cannot have it, found "(within …)"',
+        'expected "within" only in a "send", not in a whole "par", found "(within …)"',
     ),
     ("(delay 5‸)", 'expected a unit of time, found the end of "(delay …)"'),
     ("(set x‸)", 'expected a constant, *field*, $field or a variable, found the end of "(set …)"'),
@@ -195,15 +198,15 @@ THEN: list[tuple[str, str]] = [
     ("(if (‸>= *a* 1) (delay 1 minute))", 'expected one of =, >, <, not, and, or, found ">="'),
     (
         "(if true (success (delay 1 minute)) ‸(success (delay 1 minute)))",
-        'expected "success" once in "(if …)", found "(success …)"',
+        'expected "success" only once in "(if …)", found "(success …)"',
     ),
     (
         "(await ‸twilio call-status {:sid 5} (if true (delay 1 minute)) (within 5 minutes))",
-        'expected "(event …)" to wait for; there is no step that asks an endpoint again and again, found "twilio"',
+        'expected "(event …)" to wait for; polling an endpoint is not supported, found "twilio"',
     ),
     (
         '(await (event (= type "b"))‸)',
-        'expected "(within …)": how long to wait at most, found the end of "(await …)"',
+        'expected "(within …)", the maximum time to wait, found the end of "(await …)"',
     ),
     ("(await (event (= type ‸*kind*)) (within 5 minutes))", 'expected a field or a constant, found "*kind*"'),
 ]
@@ -242,7 +245,7 @@ CODE: list[tuple[str, str]] = [
     ("‸", f"expected {FORMS_42}, found the end of the text"),
     ('(event {:type "a"})‸', f"expected an interaction: {VERBS_42}, found the end of the text"),
     ("‸(perform echo message {})", f'expected {FORMS_42}, found "(perform …)"'),
-    ("(def a ‸b) (event {})", 'expected a variable that "def, set or let" has made, found "b"'),
+    ("(def a ‸b) (event {})", 'expected a variable that "def, set or let" created, found "b"'),
     ("(event ‸(= type 1)) (perform echo message)", 'expected a map such as {:key value}, found "(= …)"'),
     (
         "(event {:type ‸other}) (perform echo message)",
@@ -269,7 +272,7 @@ CODE: list[tuple[str, str]] = [
     ("(event {}) (‸send echo message {})", "expected one of fetch, perform, create, update, delete, def,"),
     (
         "(event {}) (fetch ‸telco plan {:id $id})",
-        'expected an endpoint that has a step: one of echo, twilio, sendgrid, generic, found "telco"',
+        'expected a supported endpoint: one of echo, twilio, sendgrid, generic, found "telco"',
     ),
     ("(event {}) (‸delete twilio sms {})", 'expected one of create, perform for "twilio sms", found "delete"'),
     ("(event {}) (perform echo message {:message ‸+TM1})", 'expected "(template +TM1)", found "+TM1"'),
@@ -295,18 +298,18 @@ CODE: list[tuple[str, str]] = [
     ("(event {}) (perform echo message {} (‸retry 3))", 'expected one of retries, timeout, catch, found "retry"'),
     ("(event {}) (perform echo message {} (timeout ‸3 minutes))", "expected at most 2m here, found 3 minutes"),
     ("(event {}) (def ‸5 5)", "expected the name of a variable, found the number 5"),
-    ("(event {}) (set ‸x 5)", 'expected a variable that "def" or "let" has made, found "x"'),
+    ("(event {}) (set ‸x 5)", 'expected a variable that "def" or "let" created, found "x"'),
     ("(event {}) (set ‸5 5)", "expected the name of a variable, found the number 5"),
     (
         "(event {}) (cond ‸:else (perform echo message) true (perform echo message))",
         "expected a value: a constant, $field, a variable or a list",
     ),
-    ("(event {}) (def y 1) (set ‸x 5)", 'expected a variable that is known here: y, found "x"'),
+    ("(event {}) (def y 1) (set ‸x 5)", 'expected a known variable: y, found "x"'),
     ("(event {}) (let ‸(x 1) (perform echo message))", "expected names and values such as [total (sum (all $amount))]"),
     ("(event {}) (let [x‸] (perform echo message))", 'expected a value for "x", found "]"'),
     (
         "(event {}) (let [x 1] (perform echo message)) (perform echo message {:message ‸x})",
-        'expected a variable that "def, set or let" has made, found "x"',
+        'expected a variable that "def, set or let" created, found "x"',
     ),
     ("(event {}) (if-let [x 1]‸)", "expected one of fetch, perform, create, update, delete,"),
     ("(event {}) (if-let [x 1 ‸y 2] (perform echo message))", 'expected "]": one name and its value, found "y"'),
@@ -318,7 +321,7 @@ CODE: list[tuple[str, str]] = [
     ("(event {}) (case $a ‸$b (perform echo message))", 'expected a constant, found "$b"'),
     (
         "(event {}) (until ‸(event {:type 1}) (perform echo message))",
-        'expected a condition: there is no step that stops at an event, found "(event …)"',
+        'expected a condition: stopping at an event is not supported, found "(event …)"',
     ),
     (
         "(event {}) (perform echo message {:message (sum (all ‸amount))})",
