@@ -22,7 +22,7 @@ import psycopg2
 
 from app.core.ids import now, uuid7
 from app.core.models import Event
-from app.db.inspection import EventsWanted, RunsWanted
+from app.db.inspection import EventFilter, RunFilter
 from app.db.partitions import ensure_partitions
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
@@ -198,24 +198,24 @@ def _look_ups(base: Ground, account: int) -> Iterator[Row]:
         return now() - timedelta(days=rng.uniform(0, DAYS))
 
     def events(**wanted: Any) -> Callable[[], object]:
-        return lambda: inspection.latest_events(
-            context, account, EventsWanted(**{name: make() for name, make in wanted.items()}), 20
+        return lambda: inspection.find_latest_events(
+            context, account, EventFilter(**{name: make() for name, make in wanted.items()}), 20
         )
 
     def some_runs(**wanted: Any) -> Callable[[], object]:
-        return lambda: inspection.latest_runs(
-            context, account, RunsWanted(**{name: make() for name, make in wanted.items()}), 20
+        return lambda: inspection.find_latest_runs(
+            context, account, RunFilter(**{name: make() for name, make in wanted.items()}), 20
         )
 
     subject = lambda: str(rng.randrange(SUBJECTS))  # noqa: E731
     look_ups: dict[str, Callable[[], object]] = {
-        "event": lambda: inspection.event_story(context, account, UUID(rng.choice(ids))),
+        "event": lambda: inspection.find_event_details(context, account, UUID(rng.choice(ids))),
         "events": events(),
         "events-of-subject": events(subject=subject),
         "events-of-name": events(event=lambda: rng.choice(NAMES)),
         "events-of-rare-name": events(event=lambda: "nobody_sent_this"),
         "events-until": events(until=any_day),
-        "run": lambda: inspection.run_story(context, account, UUID(rng.choice(run_rows)[0])),
+        "run": lambda: inspection.find_run_details(context, account, UUID(rng.choice(run_rows)[0])),
         "runs": some_runs(),
         "runs-failed": some_runs(failed=lambda: True),
         "runs-of-subject": some_runs(subject=lambda: rng.choice(run_rows)[1]),

@@ -9,7 +9,7 @@ import click
 from app.cli.base import command, context, the_account
 from app.cli.formatting import exact_moment, visible
 from app.services import data_subjects, workflows
-from app.services.data_subjects import SubjectStory
+from app.services.data_subjects import SubjectDetails
 
 group = click.Group("subject", help="Subjects: the people that events are about.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -22,19 +22,19 @@ _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
     """Show the events, the progress in every workflow, and the runs of DISTINCT_ID in ACCOUNT (slug or id)."""
-    story = data_subjects.subject_story(context(), the_account(account).id, distinct_id, limit)
+    story = data_subjects.find_subject_details(context(), the_account(account).id, distinct_id, limit)
     for line in subject_lines(distinct_id, story):
         click.echo(line)
 
 
-def subject_lines(subject: str, story: SubjectStory) -> Iterator[str]:
+def subject_lines(subject: str, story: SubjectDetails) -> Iterator[str]:
     """A person's story in lines."""
     yield f"subject {visible(subject)}"
     yield ""
     yield "progress" if story.progress else "progress: none"
     for row in story.progress:
         more = f", last started {exact_moment(row.last_started_at)}" if row.last_started_at else ""
-        yield f"  {row.workflow}: {row.stands}{more}"
+        yield f"  {row.workflow}: {row.description}{more}"
     yield "runs, newest first" if story.runs else "runs: none"
     for run in story.runs:
         place = f" at {run.at}" if run.status == "running" else ""

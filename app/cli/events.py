@@ -25,7 +25,7 @@ from app.cli.lazy_group import LazyGroup
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id
-from app.db.inspection import EventsWanted, StoredEvent
+from app.db.inspection import EventFilter, StoredEvent
 from app.services import inspection
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def list_(
     account: str | None,
 ) -> None:
     """Events, newest first: received, id, name, subject, how many runs it started, data."""
-    wanted = EventsWanted(name, subject, phone, the_moment("--since", since), the_moment("--until", until))
-    for event in inspection.latest_events(context(), the_account(account).id, wanted, limit):
+    wanted = EventFilter(name, subject, phone, the_moment("--since", since), the_moment("--until", until))
+    for event in inspection.find_latest_events(context(), the_account(account).id, wanted, limit):
         _echo(event, as_json=as_json)
 
 
@@ -104,8 +104,8 @@ def event_id(text: str) -> tuple[str | None, UUID]:
 def show(id: tuple[str | None, UUID], account: str | None) -> None:
     """Explain event ID: what it was, what each workflow concluded and why, and where the runs stand that it started."""
     named, found = id
-    owner = the_owner(account or named, "event", found, inspection.owners_of_event)
-    story = inspection.event_story(context(), owner, found)
+    owner = the_owner(account or named, "event", found, inspection.find_owners_of_event)
+    story = inspection.find_event_details(context(), owner, found)
     if story is None:
         raise click.ClickException(f"there is no event {found} in this account")
     for line in event_lines(story, the_account(str(owner)).slug, context().clock()):
@@ -121,17 +121,17 @@ def show(id: tuple[str | None, UUID], account: str | None) -> None:
 def tail(name: str | None, subject: str | None, as_json: bool, account: str | None) -> None:
     """Print events as they arrive, until Ctrl-C."""
     try:
-        for event in _follow(the_account(account).id, EventsWanted(name, subject)):
+        for event in _follow(the_account(account).id, EventFilter(name, subject)):
             _echo(event, as_json=as_json)
     except KeyboardInterrupt:
         return
 
 
-def _follow(account_id: int, wanted: EventsWanted) -> Iterator[StoredEvent]:
+def _follow(account_id: int, wanted: EventFilter) -> Iterator[StoredEvent]:
     """Events as they become visible; goes on when Postgres comes back."""
 
     def ask(since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
-        return inspection.further_events(context(), account_id, replace(wanted, since=since), known, limit)
+        return inspection.find_further_events(context(), account_id, replace(wanted, since=since), known, limit)
 
     # An event's statement may be sent twice, and clocks differ a little.
     look_back = timedelta(seconds=2 * context().settings.statement_timeout + _MOST_SKEW)
@@ -218,7 +218,7 @@ def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str
     from app.ingest.replay import replay_event
 
     for wanted, named in sorted({wanted: named for named, wanted in ids}.items()):
-        owner = the_owner(account or named, "event", wanted, inspection.owners_of_event)
+        owner = the_owner(account or named, "event", wanted, inspection.find_owners_of_event)
         replayed = replay_event(context(), owner, wanted, dry_run=dry_run)
         click.echo(f"event {wanted}" + ("" if replayed else ": no enabled workflow asks for events of this name"))
         for one in replayed:

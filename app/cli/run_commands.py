@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from app.cli.base import command, context, terminal_width, the_account, the_moment, the_owner
 from app.cli.formatting import distance, moment, row
-from app.db.inspection import RunRow, RunsWanted
+from app.db.inspection import RunFilter, RunRow
 from app.services import inspection
 from app.services import runs as services_runs
 
@@ -35,10 +35,10 @@ def list_(
     failed: bool, workflow: str | None, subject: str | None, since: str | None, limit: int, account: str | None
 ) -> None:
     """Runs, newest first: started, id, status, workflow, subject, and where it stands or why it failed."""
-    wanted = RunsWanted(failed, workflow, subject, the_moment("--since", since))
+    wanted = RunFilter(failed, workflow, subject, the_moment("--since", since))
     account_id = the_account(account).id
     _check_workflow(account_id, workflow)
-    for run in inspection.latest_runs(context(), account_id, wanted, limit):
+    for run in inspection.find_latest_runs(context(), account_id, wanted, limit):
         click.echo(run_row(run, context().clock(), terminal_width()))
 
 
@@ -69,7 +69,7 @@ def show(id: UUID, account: str | None) -> None:
     """Tell the story of run ID: what started it, its steps, what was tried, what came back, and where it stands."""
     from app.cli.run_report import run_lines
 
-    story = inspection.run_story(context(), the_owner(account, "run", id, inspection.owners_of_run), id)
+    story = inspection.find_run_details(context(), the_owner(account, "run", id, inspection.find_owners_of_run), id)
     if story is None:
         raise click.ClickException(f"there is no run {id} in this account")
     for line in run_lines(story, context().clock()):
@@ -117,13 +117,13 @@ def _failed_runs(workflow: str | None, since: str | None, account: str | None) -
         raise click.UsageError("--failed needs --since, such as --since 1h")
     account_id = the_account(account).id
     _check_workflow(account_id, workflow)
-    wanted = RunsWanted(failed=True, workflow=workflow, since=the_moment("--since", since))
-    return [(account_id, run.id) for run in reversed(inspection.latest_runs(context(), account_id, wanted, None))]
+    wanted = RunFilter(failed=True, workflow=workflow, since=the_moment("--since", since))
+    return [(account_id, run.id) for run in reversed(inspection.find_latest_runs(context(), account_id, wanted, None))]
 
 
 def _owned(ids: Sequence[UUID], account: str | None) -> list[tuple[int, UUID]]:
     """The runs with their accounts, each once."""
-    return [(the_owner(account, "run", run_id, inspection.owners_of_run), run_id) for run_id in dict.fromkeys(ids)]
+    return [(the_owner(account, "run", run_id, inspection.find_owners_of_run), run_id) for run_id in dict.fromkeys(ids)]
 
 
 def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[UUID]:

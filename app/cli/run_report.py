@@ -10,8 +10,8 @@ import msgspec
 
 from app.cli.formatting import cut, distance, exact_moment, span, visible
 from app.core.timestamps import utc_text
-from app.db.inspection import AttemptStory, RunRow, StepStory, StoredEvent
-from app.services.inspection import MOST_BLOCKS_TOLD, EventStory, RunStory
+from app.db.inspection import AttemptDetails, RunRow, StepDetails, StoredEvent
+from app.services.inspection import MAX_BLOCKS_SHOWN, EventDetails, RunDetails
 
 RUNNING = "running"
 _LONGEST = 200
@@ -19,7 +19,7 @@ _SHOWN_OF_ANSWER = 300
 _INDENT = " " * 26
 
 
-def run_lines(story: RunStory, now: datetime) -> Iterator[str]:
+def run_lines(story: RunDetails, now: datetime) -> Iterator[str]:
     """A run from its start to its end, or to where it stands."""
     run = story.run
     yield _field("run", run.id)
@@ -36,16 +36,16 @@ def run_lines(story: RunStory, now: datetime) -> Iterator[str]:
     yield _end(story, now)
 
 
-def _way_lines(story: RunStory, now: datetime) -> Iterator[str]:
+def _way_lines(story: RunDetails, now: datetime) -> Iterator[str]:
     """The steps in the order in which they were entered, each with its attempts and its blocks."""
     for step in story.steps:
         tried = [attempt for attempt in story.attempts if attempt.ordinal == step.ordinal]
         blocks = [block for block in story.blocks if block.run.parent_ordinal == step.ordinal]
         yield from _step_lines(story, step, tried, blocks, now)
-    if len(story.blocks) == MOST_BLOCKS_TOLD:
+    if len(story.blocks) == MAX_BLOCKS_SHOWN:
         yield (
             _INDENT
-            + f"(only the first {MOST_BLOCKS_TOLD} blocks are told; `flask run show` tells each of them by its id)"
+            + f"(only the first {MAX_BLOCKS_SHOWN} blocks are told; `flask run show` tells each of them by its id)"
         )
     known = {step.ordinal for step in story.steps}
     for attempt in story.attempts:
@@ -53,7 +53,7 @@ def _way_lines(story: RunStory, now: datetime) -> Iterator[str]:
             yield from _attempt_lines(attempt)
 
 
-def _block_lines(story: RunStory, now: datetime) -> Iterator[str]:
+def _block_lines(story: RunDetails, now: datetime) -> Iterator[str]:
     """A block of a `par`, moved in by two letters."""
     number = story.run.match_key.rpartition(".")[2]
     yield _at(story.run.created_at, f"  block {number} started (run {story.run.id})")
@@ -61,7 +61,7 @@ def _block_lines(story: RunStory, now: datetime) -> Iterator[str]:
         yield line[: len(_INDENT)] + "  " + line[len(_INDENT) :]
 
 
-def _starter(story: RunStory) -> str:
+def _starter(story: RunDetails) -> str:
     run = story.run
     name = _short(story.event.event) if story.event else "an event that is gone"
     if "@" in run.match_key:
@@ -84,7 +84,7 @@ def _wake_up(run: RunRow, now: datetime) -> str:
 
 
 def _step_lines(
-    story: RunStory, step: StepStory, tried: list[AttemptStory], blocks: list[RunStory], now: datetime
+    story: RunDetails, step: StepDetails, tried: list[AttemptDetails], blocks: list[RunDetails], now: datetime
 ) -> Iterator[str]:
     name = f"{step.path} {step.action}" + (f" {step.name}" if step.name else "")
     at_once = step.finished_at is not None and not tried and not blocks and step.action not in ("wait", "wait_for")
@@ -101,7 +101,7 @@ def _step_lines(
         yield _INDENT + f"{name} is held back: {_short(step.error)}"
 
 
-def _how(step: StepStory) -> str:
+def _how(step: StepDetails) -> str:
     """How a step ended, where its status does not say it all."""
     output = step.output or {}
     if step.status in ("failed", "skipped"):
@@ -133,7 +133,7 @@ def _short(value: object) -> str:
     return cut(visible(value), _LONGEST)
 
 
-def _attempt_lines(attempt: AttemptStory) -> Iterator[str]:
+def _attempt_lines(attempt: AttemptDetails) -> Iterator[str]:
     request, response = attempt.request or {}, attempt.response or {}
     spent = timedelta(milliseconds=response["ms"]) if isinstance(response.get("ms"), int | float) else None
     took = span(spent if spent is not None else attempt.finished_at - attempt.started_at)
@@ -157,7 +157,7 @@ def _answered(response: Mapping[str, Any]) -> str:
     return f"→ {response['status']}" if "status" in response else ""
 
 
-def _end(story: RunStory, now: datetime) -> str:
+def _end(story: RunDetails, now: datetime) -> str:
     run = story.run
     if run.status != RUNNING or run.finished_at is not None:
         ended = run.finished_at or run.updated_at
@@ -171,7 +171,7 @@ def _end(story: RunStory, now: datetime) -> str:
     return _at(now, f"its job is due, at {run.at} ({story.verb})")
 
 
-def event_lines(story: EventStory, account: str, now: datetime) -> Iterator[str]:
+def event_lines(story: EventDetails, account: str, now: datetime) -> Iterator[str]:
     """An event, what each workflow concluded about it, and where the runs stand that it has started."""
     event = story.event
     yield _field("event", event.id)
@@ -212,7 +212,7 @@ def _decision(decision: Mapping[str, Any]) -> str:
     return visible(f"{name} {end}: {decision.get('reason')}")
 
 
-def _runs_of_event(story: EventStory, now: datetime) -> Iterable[str]:
+def _runs_of_event(story: EventDetails, now: datetime) -> Iterable[str]:
     decided = {str(decision.get("run")) for decision in story.event.decisions}
     for run in story.runs:
         later = "" if str(run.id) in decided else f", started {exact_moment(run.created_at)}"

@@ -1,4 +1,4 @@
-"""Deleting what is kept of a person, or of a workflow. Jobs of runs that are gone find nothing and end."""
+"""Deletes all rows of a data subject or of a workflow. Queue jobs of deleted runs find no run and end."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ WITH gone AS (
 SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM gone
 """
 
-# Whose progress its events may have moved, by the key of each workflow, in all its versions; and the jobs that name them.
+# The subject's events may have advanced other keys than its distinct_id: the value under the key of any version of a workflow.
 _PROGRESS = """
-WITH keyed AS (
+WITH workflow_keys AS (
     SELECT DISTINCT workflow_id, document ->> 'key' AS key FROM workflow_versions
     WHERE account_id = :account AND document ->> 'key' <> 'distinct_id'
 ), places AS (
     SELECT workflow_id, CASE WHEN key = 'phone' THEN phone ELSE data #>> (string_to_array(key, '.'))[2:] END AS subject
-    FROM keyed, events WHERE events.account_id = :account AND distinct_id = :subject
+    FROM workflow_keys, events WHERE events.account_id = :account AND distinct_id = :subject
     UNION
     SELECT workflow_id, subject FROM progress WHERE account_id = :account AND subject = :subject
 ), gone AS (
@@ -57,8 +57,7 @@ WITH keyed AS (
 SELECT count(*) FROM gone
 """
 
-# A target is kept as a URL, which may name the person whose run found out that it is gone. A target that everybody's
-# runs call will say so again.
+# The URL of a disabled target may name the person whose run disabled it. A target that other runs call is disabled again.
 _TARGETS = """
 DELETE FROM disabled_targets AS target USING runs
 WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = target.run_id AND distinct_id = :subject
@@ -66,8 +65,8 @@ WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = 
 
 
 def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> Erased:
-    """Delete events, idempotency keys, progress with its deadlines, and runs with the targets they found gone, of a
-    subject."""
+    """Delete a subject's events, idempotency keys, progress with its deadlines, and runs with the targets that they
+    disabled."""
     values = {"account": account_id, "subject": subject}
     connection.execute(sa.text(_TARGETS), values)
     progress = connection.execute(sa.text(_PROGRESS), values).scalar_one()
@@ -105,8 +104,8 @@ def erase_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID
 
 
 def _erase_runs(connection: sa.Connection, which: str, values: Mapping[str, Any]) -> int:
-    """Delete runs with their blocks; how many, blocks not counted. A block that was started while its parent was being
-    deleted is seen the next time."""
+    """Delete runs with their blocks; how many, without blocks. Repeats until it finds none, since a block may start while
+    its parent is deleted."""
     erased = 0
     while True:
         rows, runs = connection.execute(sa.text(_RUN_PARTS.format(which=which)), values).one()

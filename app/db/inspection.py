@@ -1,7 +1,4 @@
-"""What people ask about events and runs: lists with filters, and all that there is about one of them. Reads only.
-
-Comes in: an account, always, and what is wanted of it. Goes out: rows as frozen values.
-"""
+"""Queries for people: filtered lists of events and runs, and all details of one of them. Reads only."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from app.db.event_queries import SEEN_DATA, read_exactly
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event as it lies in Postgres: `data_json` and `extra_json` as they were sent, `augmented_json` what augments added;
+    """An event as stored. `data_json` and `extra_json` are what was sent, `augmented_json` is what augments added; all are
     exact JSON texts."""
 
     id: UUID
@@ -38,8 +35,8 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as it stands; `account` and `workflow` are names. A block of a `par` has a `root_id` (the run that it belongs
-    to) and a parent, at whose step of `parent_ordinal` it stands."""
+    """A run; `account` and `workflow` are names. A block of a `par` has a `root_id` (the run that it belongs to) and a
+    parent, whose step of ordinal `parent_ordinal` started it."""
 
     id: UUID
     account_id: int
@@ -68,7 +65,7 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class StepStory:
+class StepDetails:
     """A step that a run has entered."""
 
     ordinal: int
@@ -83,8 +80,8 @@ class StepStory:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptStory:
-    """One try at a step."""
+class AttemptDetails:
+    """One attempt at a step."""
 
     ordinal: int
     attempt: int
@@ -98,8 +95,8 @@ class AttemptStory:
 
 
 @dataclass(frozen=True, slots=True)
-class EventsWanted:
-    """Which events: those of one name, subject or phone, from a moment on, before a moment; None: all."""
+class EventFilter:
+    """Filters events by name, subject, phone, and time (`since` inclusive, `until` exclusive). None: all."""
 
     event: str | None = None
     subject: str | None = None
@@ -109,9 +106,9 @@ class EventsWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class RunsWanted:
-    """Which runs: those of one workflow or subject; `since`: started from a moment on. `failed`: only those that failed,
-    and failed from that moment on."""
+class RunFilter:
+    """Filters runs by workflow, subject, and start (`since`). With `failed`: only failed runs, and `since` is compared with
+    the time of failure."""
 
     failed: bool = False
     workflow: str | None = None
@@ -119,8 +116,8 @@ class RunsWanted:
     since: datetime | None = None
 
 
-def be_patient(connection: sa.Connection) -> None:
-    """A person at a terminal may wait longer for this transaction's answers than a request: a minute."""
+def allow_slow_statements(connection: sa.Connection) -> None:
+    """Raise the statement timeout of this transaction to a minute: a person at a terminal waits longer than a request."""
     connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
 
 
@@ -133,9 +130,9 @@ FROM events
 WHERE account_id = :account
 """
 
-# What was not asked for is a constant to the planner, who leaves it out. Ids tell the same as moments: by moments partitions
-# are chosen, by ids the place in an index.
-_WANTED_EVENTS = """
+# Filters that are null are constants to the planner, which drops them. Time is compared twice: received_at selects partitions,
+# the id a range of an index.
+_EVENT_FILTER = """
     AND (CAST(:event AS text) IS NULL OR event = :event)
     AND (CAST(:subject AS text) IS NULL OR distinct_id = :subject)
     AND (CAST(:phone AS text) IS NULL OR phone = :phone)
@@ -145,7 +142,7 @@ _WANTED_EVENTS = """
 
 
 def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID) -> StoredEvent | None:
-    """An event by its id, which tells the partition."""
+    """An event by its id, which determines the partition."""
     where = "AND id = :id AND received_at = :at"
     values = {"account": account_id, "id": event_id, "at": _moment_of(event_id)}
     row = connection.execute(sa.text(_EVENTS + where), values).one_or_none()
@@ -153,7 +150,7 @@ def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID
 
 
 def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
-    """Whose event this is: one account's, hardly ever more than one's."""
+    """The ids of the accounts that have an event of this id; almost always none or one."""
     found = connection.execute(
         sa.text(
             "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
@@ -165,7 +162,7 @@ def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[
 
 
 def _moment_of(event_id: UUID) -> datetime | None:
-    """When the event of this id was received; None for an id that is none of ours."""
+    """When the event of this id was received; None for an id that Signalbox has not made."""
     try:
         return timestamp_of(event_id)
     except OverflowError:
@@ -173,24 +170,24 @@ def _moment_of(event_id: UUID) -> datetime | None:
 
 
 def find_latest_events(
-    connection: sa.Connection, account_id: int, wanted: EventsWanted, limit: int
+    connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int
 ) -> list[StoredEvent]:
-    """The wanted events, newest first."""
+    """The events that pass the filter, newest first."""
     found = connection.execute(
-        sa.text(_EVENTS + _WANTED_EVENTS + "ORDER BY id DESC LIMIT :limit"),
+        sa.text(_EVENTS + _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"),
         {"account": account_id, "limit": limit, **_values(wanted)},
     )
     return [StoredEvent(*row) for row in found]
 
 
 def find_further_events(
-    connection: sa.Connection, account_id: int, wanted: EventsWanted, known: Iterable[UUID], limit: int
+    connection: sa.Connection, account_id: int, wanted: EventFilter, known: Iterable[UUID], limit: int
 ) -> list[StoredEvent]:
-    """The wanted events that are not among the known ones, oldest first."""
+    """The events that pass the filter and are not among `known`, oldest first."""
     found = connection.execute(
         sa.text(
             _EVENTS
-            + _WANTED_EVENTS
+            + _EVENT_FILTER
             + "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
             + "ORDER BY id LIMIT :limit"
         ),
@@ -202,8 +199,8 @@ def find_further_events(
 def find_events_leading_to(
     connection: sa.Connection, event: StoredEvent, key: str, subject: str, names: Iterable[str] | None, limit: int
 ) -> list[StoredEvent]:
-    """The event and what came before it with the same subject under `key` (distinct_id, phone or a path into data), oldest
-    first; only these names (None: any). Of more than `limit` the latest."""
+    """The event and earlier ones with the same subject under `key` (distinct_id, phone or a path into data), oldest first.
+    Only these names (None: any), and only the latest `limit`."""
     root, *path = key.split(".")
     of_subject = {
         "distinct_id": "AND distinct_id = :subject ",
@@ -230,7 +227,7 @@ def find_events_leading_to(
     return [StoredEvent(*row) for row in found][::-1]
 
 
-def _values(wanted: EventsWanted) -> dict[str, Any]:
+def _values(wanted: EventFilter) -> dict[str, Any]:
     return {
         "event": wanted.event,
         "subject": wanted.subject,
@@ -254,7 +251,7 @@ JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.
 WHERE run.account_id = :account
 """
 
-_WANTED_RUNS = """
+_RUN_FILTER = """
     AND run.parent_id IS NULL
     AND (NOT :failed OR run.status = 'failed')
     AND (CAST(:workflow AS text) IS NULL OR workflow.name = :workflow)
@@ -270,7 +267,7 @@ def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow
 
 
 def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
-    """Whose run this is: one account's, hardly ever more than one's."""
+    """The ids of the accounts that have a run of this id; almost always none or one."""
     found = connection.execute(
         sa.text(
             "SELECT accounts.id FROM accounts JOIN runs ON runs.account_id = accounts.id "
@@ -281,10 +278,10 @@ def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]
     return [row.id for row in found]
 
 
-def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunsWanted, limit: int | None) -> list[RunRow]:
-    """The wanted runs, newest first; all of them without a limit. Blocks are no runs of their own here."""
+def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:
+    """The runs that pass the filter, newest first (`limit` None: all). Blocks are left out."""
     found = connection.execute(
-        sa.text(_RUNS + _WANTED_RUNS + "ORDER BY run.id DESC LIMIT :limit"),
+        sa.text(_RUNS + _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit"),
         {
             "account": account_id,
             "limit": limit,
@@ -298,7 +295,7 @@ def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunsWan
 
 
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:
-    """The runs that an event has started, oldest first."""
+    """The runs that an event started, oldest first."""
     found = connection.execute(
         sa.text(_RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id"),
         {"account": account_id, "event": event_id},
@@ -307,8 +304,7 @@ def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUI
 
 
 def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[RunRow]:
-    """The blocks that a run or a block has started, not those within these; in the order of their start. Of more than
-    `limit` the first."""
+    """The blocks that a run or a block started, without those inside them, in the order of their start; the first `limit`."""
     found = connection.execute(
         sa.text(_RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"),
         {"account": account_id, "run": run_id, "limit": limit},
@@ -316,8 +312,8 @@ def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID,
     return [RunRow(*row) for row in found]
 
 
-def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepStory]:
-    """The steps that a run has entered, in order; every number exact."""
+def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepDetails]:
+    """The steps that a run has entered, in order. Numbers are exact."""
     found = connection.execute(
         sa.text(
             "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
@@ -325,11 +321,11 @@ def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) 
         ),
         {"account": account_id, "run": run_id},
     )
-    return [StepStory(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
+    return [StepDetails(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
 
 
-def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptStory]:
-    """What was tried in a run, in order; every number exact."""
+def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptDetails]:
+    """The attempts of a run, in order. Numbers are exact."""
     found = connection.execute(
         sa.text(
             "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
@@ -338,7 +334,7 @@ def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUI
         {"account": account_id, "run": run_id},
     )
     return [
-        AttemptStory(**{**row._mapping, "request": _exactly(row.request), "response": _exactly(row.response)})
+        AttemptDetails(**{**row._mapping, "request": _exactly(row.request), "response": _exactly(row.response)})
         for row in found
     ]
 

@@ -1,5 +1,4 @@
-"""Brings a database up to date: all migrations that it has not seen, then the partitions of the coming months; and tells
-whether it is."""
+"""Runs the missing migrations and creates the partitions of the coming months; checks whether a database is up to date."""
 
 from __future__ import annotations
 
@@ -17,13 +16,12 @@ DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"
 
 
 def upgrade(database_url: str, *, target: str = "head") -> None:
-    """Run the migrations up to `target`; two at the same time wait for each other, and a second call does nothing.
+    """Run the migrations up to `target`. Concurrent calls wait for each other, and a second call does nothing.
 
-    A newer release may have run more of them; then there is nothing to do. Raises sqlalchemy.exc.OperationalError when
-    Postgres does not answer, or when a lock that a migration needs is not to be had within 5 seconds (then nothing has
-    changed: call again).
+    Does nothing either when a newer release has run more migrations. Raises sqlalchemy.exc.OperationalError when Postgres
+    does not respond, or when a migration does not get a lock within 5 seconds (nothing has changed then: call again).
     """
-    # Imported here: web processes look at what is there, and run nothing.
+    # Slow to import, and web processes run no migrations.
     from alembic import command
     from alembic.config import Config
 
@@ -37,7 +35,7 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
             config.set_main_option("script_location", str(DIRECTORY))
             config.attributes["connection"] = connection
             number = _number(connection)
-            # Migrations begin and end transactions of their own; some of them more than one.
+            # Migrations have transactions of their own; some have several.
             connection.commit()
             if number <= newest():
                 command.upgrade(config, target)
@@ -51,19 +49,19 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
 
 @cache
 def newest() -> int:
-    """The number of the newest migration that this release knows."""
+    """The number of this release's newest migration."""
     return max(int(file.name[:4]) for file in (DIRECTORY / "versions").glob("[0-9]*.py"))
 
 
 def check_migrated(connection: sa.Connection) -> None:
-    """Raises NotMigrated unless all migrations of this release have been run; a newer release may have run more."""
+    """Raise NotMigrated unless all migrations of this release have been run. A newer release may have run more."""
     found = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
     if int(found or 0) < newest():
         raise NotMigrated(f"the database is at migration {found}, this release needs {newest():04}")
 
 
 def _number(connection: sa.Connection) -> int:
-    """The number of the newest migration that has been run; 0 for none."""
+    """The number of the newest migration that has been run; 0: none."""
     if connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None:
         return 0
     return int(connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar() or 0)

@@ -16,7 +16,7 @@ from app.db.accounts import increment_version
 
 @dataclass(frozen=True, slots=True)
 class WorkflowRow:
-    """A workflow with its latest version; `enabled_version` is None while it is disabled."""
+    """A workflow with its latest version. `enabled_version` is None while it is disabled."""
 
     account_id: int
     id: UUID
@@ -42,10 +42,10 @@ WHERE workflow.account_id = :account
 def list_workflows(
     connection: sa.Connection, account_id: int, after: str = "", limit: int | None = None
 ) -> list[WorkflowRow]:
-    """Workflows of an account by name: those after one, `limit` at most (None: all)."""
-    question = sa.text(_ROWS + "AND name > :after ORDER BY name LIMIT :limit")
+    """Workflows of an account by name: those after `after`, at most `limit` (None: all)."""
+    query = sa.text(_ROWS + "AND name > :after ORDER BY name LIMIT :limit")
     values = {"account": account_id, "after": after, "limit": limit}
-    return [WorkflowRow(*row) for row in connection.execute(question, values)]
+    return [WorkflowRow(*row) for row in connection.execute(query, values)]
 
 
 def find_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow | None:
@@ -68,7 +68,7 @@ def find_version(connection: sa.Connection, account_id: int, workflow_id: UUID, 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """A version about to be saved."""
+    """A version to save."""
 
     workflow_id: UUID
     name: str
@@ -78,7 +78,7 @@ class NewVersion:
 
 
 def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
-    """Add a version; version 1 makes the workflow. Nothing is enabled by this."""
+    """Save a version; version 1 creates the workflow. Enables nothing."""
     values = {
         "account": account_id,
         "id": new.workflow_id,
@@ -166,7 +166,7 @@ def _set_enabled_version(
 
 
 def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:
-    """What starts the account's other enabled workflows, where it takes more than one event."""
+    """The patterns of the account's other enabled workflows, except those of one event."""
     return list(
         connection.execute(
             sa.text(

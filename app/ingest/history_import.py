@@ -146,7 +146,7 @@ class Importer:
                 partitions.ensure_partitions_of(connection, months.values())
             self._months.update(months)
         with self._context.database.transaction() as connection:
-            inspection.be_patient(connection)
+            inspection.allow_slow_statements(connection)
             stored = event_history.insert_past(connection, self._account_id, self._fresh(connection, portion))
         self.counts.stored += stored
         self.counts.known += len(portion) - stored

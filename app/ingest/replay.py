@@ -51,7 +51,7 @@ def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_ru
     replayed = []
     for rule in compile_rules(copy.workflows).find_by_event(stored.event):
         with context.database.transaction() as connection:
-            inspection.be_patient(connection)
+            inspection.allow_slow_statements(connection)
             replayed.append(_replay(context, connection, rule, stored, dry_run=dry_run))
     return replayed
 

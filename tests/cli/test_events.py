@@ -24,7 +24,7 @@ from werkzeug.serving import make_server
 from app.cli.event_tail import Follower
 from app.cli.events import event_row
 from app.core.ids import uuid7
-from app.db.inspection import EventsWanted, StoredEvent
+from app.db.inspection import EventFilter, StoredEvent
 from app.services import inspection, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
@@ -104,7 +104,7 @@ def test_nothing_that_a_customer_sends_can_move_the_cursor(
 
 def test_an_event_fits_a_terminal(context: AppContext, acme: Sender) -> None:
     acme.post(an_event(event="an_event_of_quite_some_length", data={"text": "日本語" * 100}))
-    (event,) = inspection.latest_events(context, acme.account_id, EventsWanted(), 10)
+    (event,) = inspection.find_latest_events(context, acme.account_id, EventFilter(), 10)
     line = event_row(event, 160)
     assert str(event.id) in line
     assert "an_event_of_quite_s…" in line
@@ -203,7 +203,7 @@ def _insert_late(context: AppContext, account_id: int, before: timedelta) -> Non
 
 def _follower(context: AppContext, account_id: int, **wanted: str) -> Follower:
     def ask(since: Any, known: Any, limit: int) -> list[StoredEvent]:
-        return inspection.further_events(context, account_id, EventsWanted(since=since, **wanted), known, limit)
+        return inspection.find_further_events(context, account_id, EventFilter(since=since, **wanted), known, limit)
 
     return Follower(ask, context.clock, timedelta(seconds=15))
 

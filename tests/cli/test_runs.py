@@ -107,7 +107,7 @@ def test_a_workflow_that_is_not_there_is_told(flask: CommandLine, context: AppCo
 def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, name="a-workflow-with-a-name-that-is-rather-long")
     with context.database.transaction() as connection:
-        (found,) = inspection.find_latest_runs(connection, acme.account_id, inspection.RunsWanted(), 10)
+        (found,) = inspection.find_latest_runs(connection, acme.account_id, inspection.RunFilter(), 10)
     line = run_row(found, context.clock(), 130)
     assert run in line
     assert len(line) <= 130

@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.run_report import run_lines
 from app.db import run_blocks, run_updates, runs
-from app.db.inspection import RunsWanted
+from app.db.inspection import RunFilter
 from app.services import data_subjects, inspection, workflows
 from app.services import runs as services_runs
 from app.services.context import AppContext
@@ -450,10 +450,10 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
     with a_destination(Answer(404)) as destination:
         run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [{"log": "x"}]]})
         carry_all(context, acme, run)
-    for wanted in (RunsWanted(), RunsWanted(failed=True), RunsWanted(workflow="watch")):
-        found = inspection.latest_runs(context, acme.account_id, wanted, None)
+    for wanted in (RunFilter(), RunFilter(failed=True), RunFilter(workflow="watch")):
+        found = inspection.find_latest_runs(context, acme.account_id, wanted, None)
         assert [str(row.id) for row in found] == [run]
-    story = inspection.run_story(context, acme.account_id, UUID(run))
+    story = inspection.find_run_details(context, acme.account_id, UUID(run))
     assert story is not None
     assert [str(block.run.id) for block in story.blocks] == blocks_of(context, acme, run)
 
@@ -484,6 +484,6 @@ def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> No
 
 
 def _story(context: AppContext, sender: Sender, run: str) -> list[str]:
-    story = inspection.run_story(context, sender.account_id, UUID(run))
+    story = inspection.find_run_details(context, sender.account_id, UUID(run))
     assert story is not None
     return list(run_lines(story, context.clock()))
