@@ -95,7 +95,7 @@ def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, 
 
     entered = inspection.find_steps_of_run(connection, run.account_id, run.id)
     blocks = []
-    if step_graph.has_blocks(document):
+    if step_graph.has_parallel_blocks(document):
         blocks = inspection.find_blocks_of_run(connection, run.account_id, run.id, MAX_BLOCKS_SHOWN)
     return RunDetails(
         run=run,
@@ -103,7 +103,7 @@ def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, 
         steps=entered,
         attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id),
         ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},
-        verb=None if run.at is None else step_graph.verb_of(step_graph.step_at(document, run.at)),
+        verb=None if run.at is None else step_graph.find_verb(step_graph.find_step(document, run.at)),
         blocks=[_run_details(connection, block, document) for block in blocks],
     )
 
@@ -113,7 +113,7 @@ def _end_of(document: Mapping[str, Any], step: StepDetails) -> datetime | None:
     from app.workflows import step_graph
 
     field = {step_graph.WAIT: "wait", step_graph.WAIT_FOR: "timeout"}.get(step.action)
-    return step.started_at + read_duration(step_graph.step_at(document, step.path)[field]) if field else None
+    return step.started_at + read_duration(step_graph.find_step(document, step.path)[field]) if field else None
 
 
 def find_event_details(context: AppContext, account_id: int, event_id: UUID) -> EventDetails | None:

@@ -21,7 +21,7 @@ from app.db import accounts, workflows
 from app.db.workflows import NewVersion, WorkflowRow
 from app.services.context import AppContext
 from app.workflows.matching.pattern_parser import PatternError
-from app.workflows.validate import as_kept, awaited_names, check_together, check_workflow, trigger_names
+from app.workflows.validate import awaited_names, check_together, check_workflow, to_stored, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
 
 _ABSENT = object()
@@ -138,7 +138,7 @@ def _save(
     moment: datetime,
 ) -> tuple[NewVersion, str, tuple[str, ...]]:
     """Keep the document as the next version, unless it is the newest already: (version, change, differences)."""
-    kept = as_kept(document.value)
+    kept = to_stored(document.value)
     differences = tuple(sorted(_differences(known.document, kept))) if known else ()
     is_newest = known is not None and not differences
     version = NewVersion(

@@ -48,7 +48,7 @@ class EventCorrelator:
                 if not _is_about(event, run):
                     continue
                 await self._deliver_to(run, event)
-                if _exits_on(run, event) and step_graph.has_blocks(run.document):
+                if _exits_on(run, event) and step_graph.has_parallel_blocks(run.document):
                     exiting.setdefault(run.root_id or run.id, run)
             after = page[-1].id
         # Last, since one of the blocks may have waited for the event.
@@ -68,7 +68,7 @@ class EventCorrelator:
     async def save_subject(self, run: Run) -> Run:
         """The claimed run; its subject under the workflow's key is saved before any events are looked for."""
         key = _key_of(run)
-        if key == DISTINCT_ID or run.subject is not None or not step_graph.leaves_awaited(run.document):
+        if key == DISTINCT_ID or run.subject is not None or not step_graph.find_awaited_leaves(run.document):
             return run
         subject = find_subject(key, event_variables(run.event))
         if subject is None:
@@ -81,7 +81,7 @@ class EventCorrelator:
         event = await self._find_exit_event(run, await self._find_events_since_start(run, run.document["exit_on"]))
         if event is None:
             return run
-        if step_graph.has_blocks(run.document):
+        if step_graph.has_parallel_blocks(run.document):
             await self._query(self._exit_run_tree, run, event)
         else:
             await self._write(run, transitions.exit_run(run, event, self._context.clock()))
@@ -98,7 +98,7 @@ class EventCorrelator:
 
     async def find_awaited_event(self, run: Run) -> RunUpdate | None:
         """The update of a run at a `wait_for` by the event that it waits for, if that has come since the run's start."""
-        step = step_graph.step_at(run.document, str(run.at))
+        step = step_graph.find_step(run.document, str(run.at))
         if step_graph.WAIT_FOR not in step:
             return None
         found = await self._find_events_since_start(run, step[step_graph.WAIT_FOR])
@@ -120,7 +120,7 @@ class EventCorrelator:
 
     async def _find_update(self, run: Run, event: Event) -> RunUpdate | None:
         """What a later event of its subject does to a run, not counting its blocks; None for nothing."""
-        step = step_graph.step_at(run.document, str(run.at))
+        step = step_graph.find_step(run.document, str(run.at))
         if (
             step_graph.WAIT_FOR in step
             and run.step_started_at is not None
@@ -128,7 +128,7 @@ class EventCorrelator:
         ):
             taken = await self._query(runs.find_awaited_events, self._database, run)
             return None if event.id in taken else transitions.event_received(run, event, self._context.clock())
-        if step_graph.has_blocks(run.document) or not await self._find_exit_event(run, [event]):
+        if step_graph.has_parallel_blocks(run.document) or not await self._find_exit_event(run, [event]):
             return None
         return transitions.exit_run(run, event, self._context.clock())
 

@@ -121,8 +121,8 @@ class RunExecutor:
     async def _execute_step(self, run: Run) -> RunUpdate | None:
         """Execute the run's current step; the update to write, or None while the run waits for its blocks."""
         now = self._context.clock()
-        step = step_graph.step_at(run.document, str(run.at))
-        verb = step_graph.verb_of(step)
+        step = step_graph.find_step(run.document, str(run.at))
+        verb = step_graph.find_verb(step)
         if verb in _TRANSITIONS:
             return _TRANSITIONS[verb](run, now)
         if verb == step_graph.WAIT_FOR:
@@ -171,10 +171,10 @@ class RunExecutor:
 
     async def _load_names(self, run: Run) -> Run:
         """The run with everything that its templates and expressions read."""
-        names_read = step_graph.spoken_of(run.document)
+        names_read = step_graph.find_referenced_names(run.document)
         if names_read & {"matched", "latest"}:
             run = replace(run, matched=await self._query(runs.find_matched, self._context.database, run))
-        if names_read & {"vars", "last"} or ("steps" in names_read and step_graph.has_blocks(run.document)):
+        if names_read & {"vars", "last"} or ("steps" in names_read and step_graph.has_parallel_blocks(run.document)):
             results = await self._query(run_blocks.find_results, self._context.database, run, transitions.CONTROL_STEPS)
             last = transitions.last_result(**results.last) if results.last else {}
             run = replace(run, outputs=results.outputs, variables=results.variables, last=last)

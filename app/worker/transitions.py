@@ -77,7 +77,7 @@ def wait(run: Run, now: datetime) -> RunUpdate:
     if run.step_started_at is None:
         return begin_wait(run, now, now + read_duration(_step(run)["wait"]))
     row = _step_row(run, "done", run.step_started_at)
-    return _advance(run, row, step_graph.following(run.document, str(run.at)), now)
+    return _advance(run, row, step_graph.next_step(run.document, str(run.at)), now)
 
 
 def begin_wait(run: Run, now: datetime, until: datetime) -> RunUpdate:
@@ -90,14 +90,14 @@ def event_received(run: Run, event: Event, now: datetime) -> RunUpdate:
     """The event of a `wait_for` has come: continue in `then`, by a new job that is due now."""
     output = {"arrived": True, **event_names(event), "id": str(event.id)}
     row = _step_row(run, "done", run.step_started_at or now, output)
-    update = _advance(run, row, step_graph.inside(run.document, str(run.at), "then"), now)
+    update = _advance(run, row, step_graph.enter_block(run.document, str(run.at), "then"), now)
     return update if update.at is None else replace(update, job=run.job + 1)
 
 
 def wait_timed_out(run: Run, now: datetime) -> RunUpdate:
     """The event of a `wait_for` has not come in time: continue in `else`."""
     row = _step_row(run, "done", run.step_started_at or now, {"arrived": False})
-    return _advance(run, row, step_graph.inside(run.document, str(run.at), "else"), now)
+    return _advance(run, row, step_graph.enter_block(run.document, str(run.at), "else"), now)
 
 
 def exit_run(run: Run, event: Event, now: datetime) -> RunUpdate:
@@ -120,14 +120,14 @@ def choose_branch(run: Run, now: datetime) -> RunUpdate:
     holds, why = compile_expression(_step(run)["if"]).evaluate(template_names(run))
     branch = "then" if holds else "else"
     row = _step_row(run, "done", now, {"taken": branch, **({"why": why} if why else {})})
-    return _advance(run, row, step_graph.inside(run.document, str(run.at), branch), now)
+    return _advance(run, row, step_graph.enter_block(run.document, str(run.at), branch), now)
 
 
 def set_variables(run: Run, now: datetime) -> RunUpdate:
     """A `set`: each value can read those before it. A value that cannot be evaluated is null, and the step says why."""
     names, variables, reasons = template_names(run), dict(run.variables), []
     output = {}
-    for name, text in step_graph.values_set(_step(run)):
+    for name, text in step_graph.list_assignments(_step(run)):
         value, why = (text, None)
         if isinstance(text, str):
             value, why = compile_expression(text).value({**names, "vars": variables})
@@ -137,7 +137,7 @@ def set_variables(run: Run, now: datetime) -> RunUpdate:
         if why is not None:
             reasons.append(f"{name}: {why}")
     row = _step_row(run, "done", now, output, "; ".join(reasons)[:1_000] or None)
-    return _advance(run, row, step_graph.following(run.document, str(run.at)), now)
+    return _advance(run, row, step_graph.next_step(run.document, str(run.at)), now)
 
 
 def repeat(run: Run, now: datetime) -> RunUpdate:
@@ -148,14 +148,14 @@ def repeat(run: Run, now: datetime) -> RunUpdate:
     output = {"rounds": run.rounds, **({"ended": ended} if ended else {}), **({"why": why} if why else {})}
     row = _step_row(run, "done", now, output)
     if ended:
-        return replace(_advance(run, row, step_graph.following(run.document, str(run.at)), now), rounds=0)
-    inside = step_graph.inside(run.document, str(run.at), step_graph.REPEAT)
+        return replace(_advance(run, row, step_graph.next_step(run.document, str(run.at)), now), rounds=0)
+    inside = step_graph.enter_block(run.document, str(run.at), step_graph.REPEAT)
     return replace(_advance(run, row, inside, now), rounds=run.rounds + 1)
 
 
 def fork(run: Run, now: datetime) -> RunUpdate:
     """A `par` begins: its blocks start, and the last one that ends enqueues the run's next job."""
-    blocks = [NewBlock(number, at) for number, at in step_graph.blocks_of(run.document, str(run.at))]
+    blocks = [NewBlock(number, at) for number, at in step_graph.parallel_blocks(run.document, str(run.at))]
     if not blocks:
         return join(run, [], now)
     return replace(begin_wait(run, now, now), wake_at=None, blocks=blocks)
@@ -166,7 +166,7 @@ def join(run: Run, failed: Sequence[FailedBlock], now: datetime) -> RunUpdate:
     started_at = run.step_started_at or now
     if not failed:
         row = _step_row(run, "done", started_at)
-        return _advance(run, row, step_graph.following(run.document, str(run.at)), now)
+        return _advance(run, row, step_graph.next_step(run.document, str(run.at)), now)
     error = "; ".join(block.error for block in failed)[:1_000]
     return replace(_same_step(run, _step_row(run, "failed", started_at, error=error)), status="failed", error=error)
 
@@ -181,7 +181,7 @@ def apply_outcome(
     step, step_started_at = _step(run), run.step_started_at or started_at
     row = _step_row(run, "done", step_started_at, outcome.output, outcome.error)
     if outcome.kind == "done":
-        return _advance(run, row, step_graph.inside(run.document, str(run.at), "then"), started_at, outcome)
+        return _advance(run, row, step_graph.enter_block(run.document, str(run.at), "then"), started_at, outcome)
     if outcome.kind == "later" and started_at - step_started_at > _MAX_DEFERRED:
         outcome = replace(outcome, kind="retry")
     attempts = run.attempt + 1
@@ -209,7 +209,7 @@ def apply_outcome(
 def _fail(run: Run, update: RunUpdate, row: StepRow, outcome: Outcome, started_at: datetime) -> RunUpdate:
     """No attempts are left: continue in `else` if the step has one; otherwise the run fails."""
     if "else" in _step(run):
-        return _advance(run, row, step_graph.inside(run.document, str(run.at), "else"), started_at, outcome)
+        return _advance(run, row, step_graph.enter_block(run.document, str(run.at), "else"), started_at, outcome)
     attempts = run.attempt + 1
     error = f"{run.at} ({row.action}): {outcome.error}" + (f" after {attempts} attempts" if attempts > 1 else "")
     return replace(update, status="failed", job=run.job, error=error, step=row, outcome=outcome)
@@ -234,14 +234,14 @@ def apply_update(run: Run, update: RunUpdate, updated_at: datetime) -> Run | Non
 
 
 def _step(run: Run) -> Mapping[str, Any]:
-    return step_graph.step_at(run.document, str(run.at))
+    return step_graph.find_step(run.document, str(run.at))
 
 
 def _step_row(
     run: Run, status: str, started_at: datetime, output: Mapping[str, Any] | None = None, error: str | None = None
 ) -> StepRow:
     step = _step(run)
-    return StepRow(str(run.at), step.get("id"), step_graph.verb_of(step), status, started_at, output, error)
+    return StepRow(str(run.at), step.get("id"), step_graph.find_verb(step), status, started_at, output, error)
 
 
 def _same_step(run: Run, row: StepRow) -> RunUpdate:

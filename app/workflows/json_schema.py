@@ -1,8 +1,8 @@
-"""The language of workflows as a JSON Schema, for editors that complete and check while one types.
+"""The JSON Schema (draft 07) of a workflow document, for editors that complete and validate while typing.
 
-Made of the same constants that the checks use: a field, step, action or form of pattern that the language gets is in the
-schema as well; `_SAYS` tells more about it. What a schema cannot say (CEL, Liquid, ids that do not exist) `flask workflow
-check` tells. Draft 07 is what editors know best.
+It is built from the constants that the validation uses, so that a new field, step, action or form of pattern is in the
+schema too; `_FIELDS` describes it. A schema cannot validate CEL, Liquid and references to ids: `flask workflow check`
+does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def workflow_schema() -> Schema:
             "mustache": {
                 "type": "object",
                 "properties": {
-                    "mustache": {"type": "string", "description": "a Mustache template, in place of a Liquid one"}
+                    "mustache": {"type": "string", "description": "a Mustache template instead of a Liquid one"}
                 },
                 "required": ["mustache"],
                 "additionalProperties": False,
@@ -53,37 +53,37 @@ def workflow_schema() -> Schema:
 
 _STRICT: Schema = {"type": "boolean", "default": False}
 
-# What is known of each field, by what has it and its name. Whatever is not here may hold anything.
-_SAYS: Mapping[str, Mapping[str, Schema]] = {
+# The schema of each field by what has it. A field that is not listed may have any value.
+_FIELDS: Mapping[str, Mapping[str, Schema]] = {
     "workflow": {
         "name": {"type": "string", "pattern": f"^{validate.NAME.pattern}$", "description": "unique in the account"},
-        "description": {"type": "string", "description": "what it is for"},
+        "description": {"type": "string", "description": "the purpose of the workflow"},
         "on": {
             "$ref": "#/definitions/start",
-            "description": "what has to happen, at its simplest the name of an event",
+            "description": "the pattern that starts a run, in the simplest case the name of an event",
         },
         "key": {
             "type": "string",
             "pattern": f"^({validate_rule.KEY.pattern})$",
             "default": rule.DISTINCT_ID,
-            "description": "whose progress is counted",
+            "description": "the field whose value is the subject of an event",
         },
         "again": {
             "anyOf": [{"enum": [rule.ALWAYS, rule.ONCE]}, {"$ref": "#/definitions/duration"}],
             "default": rule.ALWAYS,
             "description": "how soon it may start again for the same subject",
         },
-        "exit_on": {"$ref": "#/definitions/leaf", "description": "the event that ends a run wherever it stands"},
-        "strict": {**_STRICT, "description": "what is not there is an error in templates, and not just empty"},
+        "exit_on": {"$ref": "#/definitions/leaf", "description": "the event that ends a run at any step"},
+        "strict": {**_STRICT, "description": "a missing value in a template is an error, not an empty text"},
         "steps": {
             "type": "array",
             "items": {"$ref": "#/definitions/step"},
             "minItems": 1,
-            "description": "what is to be done, one after the other",
+            "description": "the steps of a run, one after the other",
         },
     },
     "pattern": {
-        "event": {"$ref": "#/definitions/event", "description": "one event of this name; * is any"},
+        "event": {"$ref": "#/definitions/event", "description": "one event with this name; * is any name"},
         "where": {"$ref": "#/definitions/filter", "description": "CEL: only events for which it is true"},
         "within": {"$ref": "#/definitions/duration", "description": "its last event at most this long after its first"},
         "unless": {"$ref": "#/definitions/cancelling", "description": "no such event between its first and its last"},
@@ -91,38 +91,38 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
             "type": "integer",
             "minimum": 1,
             "maximum": pattern_parser.MAX_TIMES,
-            "description": "so many times over",
+            "description": "how many times",
         },
-        "of": {"$ref": "#/definitions/pattern", "description": "what has to happen so many times"},
-        "seq": {"description": "all of them, one after the other"},
-        "all": {"description": "all of them, in any order"},
-        "any": {"description": "one of them"},
-        "none": {"$ref": "#/definitions/cancelling", "description": "after the rest was matched, nothing of this"},
-        "for": {"$ref": "#/definitions/duration", "description": "for how long"},
+        "of": {"$ref": "#/definitions/pattern", "description": "the pattern to repeat"},
+        "seq": {"description": "all members, one after the other"},
+        "all": {"description": "all members, in any order"},
+        "any": {"description": "one of the members"},
+        "none": {"$ref": "#/definitions/cancelling", "description": "no such event after the rest has matched"},
+        "for": {"$ref": "#/definitions/duration", "description": "the duration without such an event"},
     },
     "step": {
         "id": {
             "type": "string",
             "pattern": f"^{step_graph.ID.pattern}$",
-            "description": "its name: later steps read what it gave as steps.ID",
+            "description": "later steps read the output of this step as steps.ID",
         },
-        "wait": {"$ref": "#/definitions/duration", "description": "do nothing, for that long"},
+        "wait": {"$ref": "#/definitions/duration", "description": "wait for this duration"},
         "wait_for": {"$ref": "#/definitions/leaf", "description": "wait for an event of the subject"},
-        "if": {"$ref": "#/definitions/filter", "description": "CEL: which way to go"},
+        "if": {"$ref": "#/definitions/filter", "description": "CEL: the condition"},
         "set": {
             "type": "object",
             "propertyNames": {"pattern": f"^{step_graph.ID.pattern}$"},
             "additionalProperties": {"anyOf": [{"$ref": "#/definitions/filter"}, {"type": ["number", "boolean"]}]},
             "minProperties": 1,
             "examples": [{"total": "mul(data.price, data.quantity)"}],
-            "description": "CEL by name, in order: afterwards vars.NAME",
+            "description": "CEL by name, in order; later steps read vars.NAME",
         },
         "par": {
             "type": "array",
             "items": {"$ref": "#/definitions/steps"},
-            "minItems": step_graph.FEWEST_BLOCKS,
-            "maxItems": step_graph.MOST_BLOCKS,
-            "description": "blocks of steps that go on side by side",
+            "minItems": step_graph.MIN_BLOCKS,
+            "maxItems": step_graph.MAX_BLOCKS,
+            "description": "blocks of steps that run in parallel",
         },
         "repeat": {
             "type": "array",
@@ -130,24 +130,24 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
             "minItems": 1,
             "description": "the steps of a round",
         },
-        "until": {"$ref": "#/definitions/filter", "description": "CEL: no further round once it is true"},
+        "until": {"$ref": "#/definitions/filter", "description": "CEL: rounds end when it is true"},
         "most": {
             "type": "integer",
             "minimum": 1,
-            "maximum": step_graph.MOST_ROUNDS,
+            "maximum": step_graph.MAX_ROUNDS,
             "default": step_graph.DEFAULT_ROUNDS,
-            "description": "how many rounds at most",
+            "description": "the maximum number of rounds",
         },
         "then": {
             "$ref": "#/definitions/steps",
-            "description": "the steps to take if it is true, has come, or has succeeded",
+            "description": "the steps to run if the condition is true, the event has arrived, or the action has succeeded",
         },
         "else": {
             "$ref": "#/definitions/steps",
-            "description": "the steps to take otherwise; after an action that failed for good, which then is no failure",
+            "description": "the steps to run otherwise; after a failed action, the run then does not fail",
         },
-        "timeout": {"$ref": "#/definitions/duration", "description": "how long to wait at most"},
-        "strict": {**_STRICT, "description": "the same for this step only, or the opposite"},
+        "timeout": {"$ref": "#/definitions/duration", "description": "the maximum time to wait"},
+        "strict": {**_STRICT, "description": "overrides strict of the workflow for this step"},
         "retry": {
             "type": "object",
             "properties": {
@@ -155,13 +155,13 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
                     "type": "integer",
                     "minimum": 1,
                     "maximum": retry_policy.MOST_ATTEMPTS,
-                    "description": "how often it is tried altogether",
+                    "description": "the maximum number of attempts",
                 },
                 "first": {
                     "$ref": "#/definitions/duration",
                     "description": "the first pause; doubled with each attempt",
                 },
-                "max": {"$ref": "#/definitions/duration", "description": "the longest pause"},
+                "max": {"$ref": "#/definitions/duration", "description": "the maximum pause"},
             },
             "additionalProperties": False,
             "default": dict(retry_policy.DEFAULTS),
@@ -170,8 +170,8 @@ _SAYS: Mapping[str, Mapping[str, Schema]] = {
     },
 }
 
-# What a form of pattern, or a step, has to have beside its own name.
-_NEEDS = {"times": ("of",), "none": ("for",), "wait_for": ("timeout",), "if": ("then",), "repeat": ("until",)}
+# The further fields that a form of pattern or a step requires.
+_REQUIRED = {"times": ("of",), "none": ("for",), "wait_for": ("timeout",), "if": ("then",), "repeat": ("until",)}
 
 
 def _ref(name: str) -> Schema:
@@ -179,11 +179,11 @@ def _ref(name: str) -> Schema:
 
 
 def _object(kind: str, names: Iterable[str], *, required: Iterable[str], **further: Schema) -> Schema:
-    """An object with these fields and no others; `further` says what those are of which _SAYS knows nothing."""
-    known = {**_SAYS[kind], **further}
+    """An object with these fields and no others. `further` has the schemas that are not in _FIELDS."""
+    schemas = {**_FIELDS[kind], **further}
     return {
         "type": "object",
-        "properties": {name: dict(known.get(name, {})) for name in names},
+        "properties": {name: dict(schemas.get(name, {})) for name in names},
         "required": list(required),
         "additionalProperties": False,
     }
@@ -191,11 +191,11 @@ def _object(kind: str, names: Iterable[str], *, required: Iterable[str], **furth
 
 def _form(form: str, names: Iterable[str], **further: Schema) -> Schema:
     ordered = sorted(names, key=lambda name: (name != form, name))
-    return _object("pattern", ordered, required=(form, *_NEEDS.get(form, ())), **further)
+    return _object("pattern", ordered, required=(form, *_REQUIRED.get(form, ())), **further)
 
 
 def _forms(*, outermost: bool = False) -> Iterable[Schema]:
-    """All forms of a pattern but the leaf as a bare name; `none` stands only in the outermost seq."""
+    """All forms of a pattern except a bare event name. `none` is allowed only in the outermost `seq`."""
     for form, names in pattern_parser.FIELDS.items():
         if form == "none":
             continue
@@ -205,12 +205,14 @@ def _forms(*, outermost: bool = False) -> Iterable[Schema]:
         member = _ref("pattern")
         if outermost and form == "seq":
             member = {"anyOf": [member, _form("none", pattern_parser.FIELDS["none"])]}
-        yield _form(form, names, **{form: {**_SAYS["pattern"][form], "type": "array", "items": member, "minItems": 1}})
+        yield _form(
+            form, names, **{form: {**_FIELDS["pattern"][form], "type": "array", "items": member, "minItems": 1}}
+        )
 
 
 def _cancelling() -> Schema:
-    """A leaf, or any of several."""
-    members = {"type": "array", "items": _ref("leaf"), "minItems": 1, "description": "one of them"}
+    """A leaf, or an `any` of leaves."""
+    members = {"type": "array", "items": _ref("leaf"), "minItems": 1, "description": "one of the members"}
     others = [
         _form(form, names, **({"any": members} if form == "any" else {}))
         for form, names in pattern_parser.CANCELLING_FIELDS.items()
@@ -220,18 +222,20 @@ def _cancelling() -> Schema:
 
 def _step(verb: str) -> Schema:
     further = {verb: _action(verb)} if verb in ACTIONS else {}
-    if "timeout" in step_graph.beside(verb) and verb in ACTIONS:
-        longest = f"how long an attempt may take, at most {step_graph.LONGEST_TIMEOUT}"
-        further["timeout"] = {**_ref("duration"), "default": step_graph.DEFAULT_TIMEOUT, "description": longest}
-    return _object("step", (verb, *step_graph.beside(verb)), required=(verb, *_NEEDS.get(verb, ())), **further)
+    if "timeout" in step_graph.allowed_fields(verb) and verb in ACTIONS:
+        timeout = f"the maximum duration of an attempt, up to {step_graph.MAX_TIMEOUT}"
+        further["timeout"] = {**_ref("duration"), "default": step_graph.DEFAULT_TIMEOUT, "description": timeout}
+    return _object(
+        "step", (verb, *step_graph.allowed_fields(verb)), required=(verb, *_REQUIRED.get(verb, ())), **further
+    )
 
 
 def _action(verb: str) -> Schema:
-    """What the action says of its fields: all of it, or at least their names."""
+    """The schema of the action's fields. An action without a SCHEMA has their names only."""
     action = ACTIONS[verb]
-    told: Mapping[str, Any] | None = getattr(action, "SCHEMA", None)
-    if told is not None:
-        return dict(told)
+    schema: Mapping[str, Any] | None = getattr(action, "SCHEMA", None)
+    if schema is not None:
+        return dict(schema)
     names: Iterable[str] | None = getattr(action, "FIELDS", None)
     if names is None:
         return {}

@@ -1,4 +1,4 @@
-"""Is this document a workflow? Checks all its parts: the pattern belongs to `match`, the steps belong to `act`."""
+"""Validates a workflow document."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 # No event has a longer name.
 MAX_EVENT_NAME = 255
 
-
-# What a document may have beside what it has to have, and what is wrong with it.
-_MAY_HAVE: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
+# The checks of the optional fields.
+_OPTIONAL: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
     "exit_on": lambda leaf: check_leaf(leaf, "exit_on"),
     "key": check_key,
     "again": check_again,
@@ -32,11 +31,11 @@ _MAY_HAVE: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
 
 
 def check_workflow(document: Document) -> list[Mistake]:
-    """All that is wrong with a document, in the order of its lines; empty when it can be enabled."""
+    """Every mistake in a document, in the order of its lines. A document without mistakes can be enabled."""
     if document.value is None and document.mistakes:
         return document.mistakes
     if not isinstance(document.value, dict):
-        return [document.mistake("", "a workflow is an object with the fields name, on and steps")]
+        return [document.mistake("", "a workflow must be an object with the fields name, on and steps")]
     found = [
         document.mistake(path, message) for path, message in _check(document.value) if not document.is_unread(path)
     ]
@@ -48,27 +47,27 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for name in document:
         if name not in FIELDS:
             yield name, f"is unknown; a workflow has the fields {', '.join(FIELDS)}"
-    called = document.get("name")
-    if not isinstance(called, str) or not NAME.fullmatch(called):
-        yield "name", "has to be 1 to 100 letters, digits, - and _" if "name" in document else "is missing"
+    workflow = document.get("name")
+    if not isinstance(workflow, str) or not NAME.fullmatch(workflow):
+        yield "name", "must be 1 to 100 letters, digits, - and _" if "name" in document else "is missing"
     if not isinstance(document.get("description", ""), str):
-        yield "description", "has to be text"
+        yield "description", "must be text"
     if "on" in document:
         yield from check_pattern(document["on"])
     else:
-        yield "on", "is missing: what has to happen, at its simplest the name of an event"
-    for name, check in _MAY_HAVE.items():
+        yield "on", "is missing: the event or pattern that starts the workflow"
+    for name, check in _OPTIONAL.items():
         if name in document:
             yield from check(document[name])
     if "steps" in document:
         yield from validate_steps.check(document["steps"], check_leaf)
     else:
-        yield "steps", "is missing: what is to be done"
+        yield "steps", "is missing: the list of steps"
 
 
 def awaited_names(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the events that runs of a checked document may wait for or end by."""
-    leaves = step_graph.leaves_awaited(document)
+    """The names of the events that runs of a valid document may wait for or end by."""
+    leaves = step_graph.find_awaited_leaves(document)
     return tuple(sorted({leaf if isinstance(leaf, str) else leaf["event"] for leaf in leaves}))
 
 
@@ -78,8 +77,8 @@ def trigger_names(document: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check_together(document: Document, find_others: Callable[[], Iterable[Any]]) -> list[Mistake]:
-    """What is wrong with a checked document beside other patterns that look at the same events: what one event may cost
-    is bounded for all of them together as it is for each. `find_others` is asked where the document has any weight."""
+    """Check the limit that a valid document shares with all enabled patterns that read the same events: the cost of one
+    event is limited for all of them together. `find_others` returns their `on`; it is called only if needed."""
     own = _pattern(document.value["on"])
     if own.bound.references == 0:
         return []
@@ -89,30 +88,30 @@ def check_together(document: Document, find_others: Callable[[], Iterable[Any]])
     return [
         document.mistake(
             "on",
-            f"may have to remember {own.bound.references:,} events per subject, and all enabled workflows that look at "
+            f"may have to remember {own.bound.references:,} events per subject, and all enabled workflows that read "
             f"{'all events' if name == ANY_NAME else repr(name)} together {most:,}, more than {MAX_REFERENCES:,}: lower "
             "the counts, or disable one",
         )
     ]
 
 
-def _patterns(found: Iterable[Any]) -> Iterator[Pattern]:
-    for on in found:
-        # One that another release has saved and this one cannot compile looks at nothing.
+def _patterns(documents: Iterable[Any]) -> Iterator[Pattern]:
+    for on in documents:
+        # A pattern that an older release saved and this one cannot compile reads no event.
         with suppress(PatternError):
             yield _pattern(on)
 
 
 def _pattern(on: Any) -> Pattern:
-    """Only its size counts here: what its filters say does not."""
+    """Compile a pattern without its filters, for its size only."""
     return compile_pattern(on, lambda text: lambda event: True)
 
 
-def as_kept(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document as it goes into Postgres, with whatever mistakes it has."""
-    return {name: step_graph.in_order(part) if name == "steps" else part for name, part in document.items()}
+def to_stored(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document as it is stored, valid or not."""
+    return {name: step_graph.to_stored(part) if name == "steps" else part for name, part in document.items()}
 
 
 def compile_stored(name: str, document: Mapping[str, Any]) -> Rule:
-    """A stored document, ready to match; for looking at it only."""
+    """Compile a stored document for inspection."""
     return compile_rule(UUID(int=0), name, 0, document)

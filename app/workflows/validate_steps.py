@@ -1,4 +1,4 @@
-"""What is wrong with the steps of a document, as (path, message). Pure; `steps.py` walks the ones that are right."""
+"""Validates the steps of a workflow document."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from app.core.durations import read_duration
 from app.workflows.expressions.cel import compile_expression
 from app.workflows.expressions.cel_analysis import FilterError
 from app.workflows.step_graph import (
-    DEEPEST,
     DEFAULT_ROUNDS,
-    FEWEST_BLOCKS,
     ID,
     IF,
-    LONGEST_TIMEOUT,
-    MOST_BLOCKS,
-    MOST_ENTERED,
-    MOST_ROUNDS,
-    MOST_STEPS,
+    MAX_BLOCKS,
+    MAX_DEPTH,
+    MAX_ROUNDS,
+    MAX_STEP_ENTRIES,
+    MAX_STEPS,
+    MAX_TIMEOUT,
+    MIN_BLOCKS,
     PAR,
     REPEAT,
     SET,
     VERBS,
     WAIT,
     WAIT_FOR,
-    beside,
+    allowed_fields,
     blocks_in,
 )
 
@@ -40,28 +40,28 @@ _IN_CEL = {name: re.compile(rf"(?<![\w.]){name}\.(\w+)") for name in ("steps", "
 
 
 def check(steps: Any, check_leaf: CheckLeaf, path: str = "steps") -> Mistakes:
-    """All that is wrong with the steps of a document, as (path, message)."""
-    checking = _Checking(check_leaf)
-    checking.block(steps, path, 0)
-    if checking.count > MOST_STEPS:
-        checking.mistakes.append((path, f"has {checking.count} steps in all; {MOST_STEPS} are allowed"))
-    if checking.entered > MOST_ENTERED:
-        checking.mistakes.append(
-            (path, f"may enter {checking.entered} steps, each round counted; {MOST_ENTERED} are allowed")
+    """Every mistake in the steps of a document, as (path, message)."""
+    checker = _StepChecker(check_leaf)
+    checker.block(steps, path, 0)
+    if checker.count > MAX_STEPS:
+        checker.mistakes.append((path, f"has {checker.count} steps; at most {MAX_STEPS} are allowed"))
+    if checker.entered > MAX_STEP_ENTRIES:
+        checker.mistakes.append(
+            (path, f"may enter {checker.entered} steps, counting each round; at most {MAX_STEP_ENTRIES} are allowed")
         )
     if not steps and isinstance(steps, list):
-        checking.mistakes.append((path, "is empty; a workflow has at least one step"))
-    checking.known_variables()
-    return checking.mistakes
+        checker.mistakes.append((path, "is empty; a workflow needs at least one step"))
+    checker.check_variables()
+    return checker.mistakes
 
 
-class _Checking:
-    """One walk over all steps in the order of the text; `known` are the ids met so far, `rounds` how often the steps that
-    are being looked at may be entered."""
+class _StepChecker:
+    """Checks all steps in the order of the text. `ids` are the ids so far, `rounds` is how often the current steps may be
+    entered."""
 
     def __init__(self, check_leaf: CheckLeaf) -> None:
         self._check_leaf = check_leaf
-        self.known: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self._variables: set[str] = set()
         self._variables_read: list[tuple[str, str]] = []
         self.count = 0
@@ -70,17 +70,17 @@ class _Checking:
         self.mistakes: Mistakes = []
 
     def block(self, steps: Any, path: str, depth: int) -> None:
-        """A list of steps."""
+        """Check a list of steps."""
         if not isinstance(steps, list):
-            self.mistakes.append((path, "has to be a list of steps"))
-        elif depth > DEEPEST:
-            self.mistakes.append((path, f"is nested deeper than {DEEPEST} blocks"))
+            self.mistakes.append((path, "must be a list of steps"))
+        elif depth > MAX_DEPTH:
+            self.mistakes.append((path, f"is nested deeper than {MAX_DEPTH} blocks"))
         else:
             for index, step in enumerate(steps):
                 self._step(step, f"{path}[{index}]", depth)
 
-    def known_variables(self) -> None:
-        """What steps read of `vars` has to be set by some step, at whatever place: blocks go on side by side."""
+    def check_variables(self) -> None:
+        """Every variable that is read must be set by some step, in any position: blocks run in parallel."""
         self.mistakes += [
             (path, f"vars.{name} is not known: no step sets it")
             for path, name in self._variables_read
@@ -91,7 +91,7 @@ class _Checking:
         self.count += 1
         self.entered += self.rounds
         if not isinstance(step, Mapping):
-            self.mistakes.append((path, "has to be an object such as {wait: 30m} or {log: some text}"))
+            self.mistakes.append((path, "must be an object such as {wait: 30m} or {log: some text}"))
             return
         verbs = [name for name in step if name in VERBS]
         self._fields(step, path, verbs)
@@ -99,36 +99,36 @@ class _Checking:
         for verb in verbs:
             self._verb(verb, step, path)
         if isinstance(step.get("id"), str):
-            self.known.setdefault(step["id"], path)
+            self.ids.setdefault(step["id"], path)
         rounds, self.rounds = self.rounds, self.rounds * _rounds(step)
         for below, block in blocks_in(step):
             name = below.partition("[")[0]
-            if any(name == verb or name in beside(verb) for verb in verbs):
+            if any(name == verb or name in allowed_fields(verb) for verb in verbs):
                 self.block(block, f"{path}.{below}", depth + 1)
         self.rounds = rounds
         if REPEAT in verbs:
             self._until(step, path)
 
     def _fields(self, step: Mapping[str, Any], path: str, verbs: list[str]) -> None:
-        allowed = {name for verb in verbs for name in beside(verb)} or set(beside("log"))
+        allowed = {name for verb in verbs for name in allowed_fields(verb)} or set(allowed_fields("log"))
         self.mistakes += [
             (f"{path}.{name}", f"is unknown; a step is one of {', '.join(VERBS)}, and has {', '.join(sorted(allowed))}")
             for name in step
             if name not in allowed and name not in VERBS
         ]
         if not verbs:
-            self.mistakes.append((path, f"says nothing that is to be done; it needs one of {', '.join(VERBS)}"))
+            self.mistakes.append((path, f"must have one of {', '.join(VERBS)}"))
         if len(verbs) > 1:
-            self.mistakes.append((path, f"does several things at once ({', '.join(verbs)}); make them several steps"))
+            self.mistakes.append((path, f"has several actions ({', '.join(verbs)}); use one step for each"))
 
     def _id(self, step: Mapping[str, Any], path: str) -> None:
         if "id" not in step:
             return
         name = step["id"]
         if not isinstance(name, str) or not ID.fullmatch(name):
-            self.mistakes.append((f"{path}.id", "has to be up to 63 letters, digits and _, and not begin with a digit"))
-        elif name in self.known:
-            self.mistakes.append((f"{path}.id", f"{name} is the id of {self.known[name]} already"))
+            self.mistakes.append((f"{path}.id", "must be up to 63 letters, digits and _, and not begin with a digit"))
+        elif name in self.ids:
+            self.mistakes.append((f"{path}.id", f"{name} is already the id of {self.ids[name]}"))
 
     def _verb(self, verb: str, step: Mapping[str, Any], path: str) -> None:
         fields, here = step[verb], f"{path}.{verb}"
@@ -140,7 +140,7 @@ class _Checking:
         elif verb == IF:
             self._expression(fields, here)
             if "then" not in step:
-                self.mistakes.append((path, "has no then: the steps to take if it is true"))
+                self.mistakes.append((path, "needs then: the steps to run if the condition is true"))
         elif verb == SET:
             self._set(fields, here)
         elif verb == PAR:
@@ -152,52 +152,52 @@ class _Checking:
 
     def _expression(self, text: Any, path: str) -> None:
         if not isinstance(text, str):
-            self.mistakes.append((path, "has to be a CEL expression (text), such as data.price > 5000"))
+            self.mistakes.append((path, "must be a CEL expression (text) such as data.price > 5000"))
             return
         try:
             compile_expression(text)
-        except FilterError as wrong:
-            self.mistakes.append((path, str(wrong)))
-        self._known_steps(path, set(_IN_CEL["steps"].findall(text)))
+        except FilterError as exc:
+            self.mistakes.append((path, str(exc)))
+        self._check_step_ids(path, set(_IN_CEL["steps"].findall(text)))
         self._variables_read += [(path, name) for name in sorted(set(_IN_CEL["vars"].findall(text)))]
 
     def _set(self, fields: Any, path: str) -> None:
         if not isinstance(fields, Mapping) or not fields:
-            self.mistakes.append((path, "has to be an object such as {total: data.price * 2}"))
+            self.mistakes.append((path, "must be an object such as {total: data.price * 2}"))
             return
         for name, value in fields.items():
             if not ID.fullmatch(str(name)):
-                wrong = "is no name: up to 63 letters, digits and _, and not a digit first"
-                self.mistakes.append((f"{path}.{name}", wrong))
+                message = "must be up to 63 letters, digits and _, and not begin with a digit"
+                self.mistakes.append((f"{path}.{name}", message))
             self._variables.add(str(name))
             if not isinstance(value, bool | int | float):
                 self._expression(value, f"{path}.{name}")
 
     def _par(self, blocks: Any, path: str) -> None:
-        if not isinstance(blocks, list) or not FEWEST_BLOCKS <= len(blocks) <= MOST_BLOCKS:
-            self.mistakes.append((path, f"has to be a list of {FEWEST_BLOCKS} to {MOST_BLOCKS} lists of steps"))
+        if not isinstance(blocks, list) or not MIN_BLOCKS <= len(blocks) <= MAX_BLOCKS:
+            self.mistakes.append((path, f"must be a list of {MIN_BLOCKS} to {MAX_BLOCKS} lists of steps"))
 
     def _repeat(self, step: Mapping[str, Any], path: str) -> None:
         if self.rounds > 1:
-            self.mistakes.append((f"{path}.{REPEAT}", "stands in another repeat, which is not allowed"))
+            self.mistakes.append((f"{path}.{REPEAT}", "is inside of another repeat, which is not allowed"))
         if step[REPEAT] == []:
             self.mistakes.append((f"{path}.{REPEAT}", "is empty; it needs at least one step"))
         if "until" not in step:
-            self.mistakes.append((path, "has no until: the condition that ends it"))
+            self.mistakes.append((path, "needs until: the condition that ends it"))
         most = step.get("most", DEFAULT_ROUNDS)
-        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_ROUNDS:
-            self.mistakes.append((f"{path}.most", f"has to be a whole number from 1 to {MOST_ROUNDS}"))
+        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_ROUNDS:
+            self.mistakes.append((f"{path}.most", f"must be a whole number from 1 to {MAX_ROUNDS}"))
 
     def _until(self, step: Mapping[str, Any], path: str) -> None:
-        """Looked at between rounds, so that it may speak of the steps inside."""
+        """Evaluated between rounds, so that it can use the steps of the round."""
         if "until" in step:
             self._expression(step["until"], f"{path}.until")
 
     def _action(self, verb: str, step: Mapping[str, Any], path: str) -> None:
         self.mistakes += ACTIONS[verb].check(step[verb], f"{path}.{verb}")
-        for place, text in texts_in(step[verb], f"{path}.{verb}"):
-            self._known_steps(place, members_named(text, "steps"))
-            self._variables_read += [(place, name) for name in sorted(members_named(text, "vars"))]
+        for text_path, text in texts_in(step[verb], f"{path}.{verb}"):
+            self._check_step_ids(text_path, members_named(text, "steps"))
+            self._variables_read += [(text_path, name) for name in sorted(members_named(text, "vars"))]
         if "retry" in step:
             self.mistakes += retry_policy.check(step["retry"], f"{path}.retry")
         if "timeout" in step:
@@ -205,40 +205,40 @@ class _Checking:
         if "strict" in step:
             self.mistakes += check_strict(step["strict"], f"{path}.strict")
 
-    def _known_steps(self, path: str, names: Set[str]) -> None:
+    def _check_step_ids(self, path: str, names: Set[str]) -> None:
         self.mistakes += [
-            (path, f"steps.{name} is not known yet: no step before this one has the id {name}")
-            for name in sorted(names - self.known.keys())
+            (path, f"steps.{name} is not known: no earlier step has the id {name}")
+            for name in sorted(names - self.ids.keys())
         ]
 
 
 def _rounds(step: Mapping[str, Any]) -> int:
-    """How often the blocks of a step may be entered; of a `repeat` in any case more than once."""
+    """How often the blocks of a step may be entered. A `repeat` counts as at least two rounds."""
     if REPEAT not in step:
         return 1
     most = step.get("most", DEFAULT_ROUNDS)
-    return min(max(2, most), MOST_ROUNDS) if isinstance(most, int) else 2
+    return min(max(2, most), MAX_ROUNDS) if isinstance(most, int) else 2
 
 
 def _check_duration(value: Any, path: str) -> Mistakes:
     if value is None:
-        return [(path, "is missing: how long to wait at most, such as 1d")]
+        return [(path, "is missing: the maximum time to wait, such as 1d")]
     try:
         read_duration(value)
-    except ValueError as wrong:
-        return [(path, str(wrong))]
+    except ValueError as exc:
+        return [(path, str(exc))]
     return []
 
 
 def check_strict(value: Any, path: str) -> Mistakes:
-    """What is wrong with a `strict`, of a step or of a whole document."""
-    return [] if isinstance(value, bool) else [(path, "has to be true or false")]
+    """Every mistake in a `strict` of a step or a document."""
+    return [] if isinstance(value, bool) else [(path, "must be true or false")]
 
 
 def _check_timeout(value: Any, path: str) -> Mistakes:
     try:
-        if read_duration(value) > read_duration(LONGEST_TIMEOUT):
-            return [(path, f"is longer than {LONGEST_TIMEOUT}")]
-    except ValueError as wrong:
-        return [(path, str(wrong))]
+        if read_duration(value) > read_duration(MAX_TIMEOUT):
+            return [(path, f"is longer than {MAX_TIMEOUT}")]
+    except ValueError as exc:
+        return [(path, str(exc))]
     return []

@@ -71,7 +71,7 @@ def test_json_of_several_files_names_the_file(flask: CommandLine, good: Path, wr
 def test_a_file_that_is_not_utf_8_is_a_mistake(flask: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes(b"name: a\non: \xfc\n")
-    assert flask("workflow", "check", file).stdout == f"{file}:2:5: not UTF-8: byte 13 is wrong\n"
+    assert flask("workflow", "check", file).stdout == f"{file}:2:5: not UTF-8: byte 13 is invalid\n"
 
 
 def test_names_in_a_document_cannot_move_the_cursor(flask: CommandLine, tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_applying_the_newest_draft_enables_that_version(
     ("text", "told"),
     [
         ("name: watch\non: [", ":2:6: not YAML: "),
-        ("- a\n- b\n", ":1:1: a workflow is an object with the fields name, on and steps"),
+        ("- a\n- b\n", ":1:1: a workflow must be an object with the fields name, on and steps"),
         ("on: a\nsteps: []\n", ":1:1: name: is missing"),
-        ("name: a b\n", ":1:7: name: has to be 1 to 100 letters"),
+        ("name: a b\n", ":1:7: name: must be 1 to 100 letters"),
     ],
 )
 def test_a_draft_has_to_be_readable_and_to_have_a_name(

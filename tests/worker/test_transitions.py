@@ -32,7 +32,7 @@ def started(context: AppContext, sender: Sender, *steps: object, **changes: Any)
     return run
 
 
-def blocks_of(context: AppContext, sender: Sender, run: str) -> list[str]:
+def parallel_blocks(context: AppContext, sender: Sender, run: str) -> list[str]:
     """The ids of a run's blocks in the order of their start."""
     with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
@@ -86,7 +86,7 @@ def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppCo
         None,
         2,
     )
-    one, two = blocks_of(context, acme, run)
+    one, two = parallel_blocks(context, acme, run)
     assert carry(context, acme.account_id, one)["status"] == "done"
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
     assert carry(context, acme.account_id, two)["status"] == "done"
@@ -100,7 +100,7 @@ def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppCo
 def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT, {"log": "late"}], [{"log": "soon"}]]}, {"log": "after"})
     carry(context, acme.account_id, run)
-    late, soon = blocks_of(context, acme, run)
+    late, soon = parallel_blocks(context, acme, run)
     carry(context, acme.account_id, late)
     assert carry(context, acme.account_id, soon)["status"] == "done"
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
@@ -111,7 +111,7 @@ def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender)
 def test_a_par_of_empty_blocks_is_over_at_once(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[], []]}, {"log": "after"})
     assert carry(context, acme.account_id, run)["status"] == "done"
-    assert blocks_of(context, acme, run) == []
+    assert parallel_blocks(context, acme, run) == []
 
 
 def test_blocks_may_have_blocks(context: AppContext, acme: Sender) -> None:
@@ -120,9 +120,9 @@ def test_blocks_may_have_blocks(context: AppContext, acme: Sender) -> None:
         context, acme, {"par": [[inner, {"log": "{{ vars.a }}{{ vars.b }}"}], [{"log": "x"}]]}, {"log": "end"}
     )
     assert carry_all(context, acme, run)["status"] == "done"
-    outer = blocks_of(context, acme, run)[0]
+    outer = parallel_blocks(context, acme, run)[0]
     assert texts(context, acme, outer) == ["12"]
-    grandchild = the_run(context, acme.account_id, blocks_of(context, acme, outer)[0])
+    grandchild = the_run(context, acme.account_id, parallel_blocks(context, acme, outer)[0])
     assert (str(grandchild["root_id"]), str(grandchild["parent_id"])) == (run, outer)
     assert grandchild["match_key"].endswith("/0.0/0.0")
 
@@ -132,7 +132,7 @@ def test_a_par_in_a_repeat_starts_new_blocks_each_round(context: AppContext, acm
     body = [{"par": [[{"log": "{{ vars.n }}"}], [{"log": "x"}]]}, count]
     run = started(context, acme, {"set": {"n": "0"}}, {"repeat": body, "until": "vars.n == 3"})
     assert carry_all(context, acme, run)["status"] == "done"
-    blocks = blocks_of(context, acme, run)
+    blocks = parallel_blocks(context, acme, run)
     assert [texts(context, acme, block) for block in blocks] == [["0"], ["x"], ["1"], ["x"], ["2"], ["x"]]
 
 
@@ -143,9 +143,9 @@ def test_what_blocks_got_and_set_is_seen_after_them_and_from_one_to_the_other(
     other = [WAIT, {"log": "{{ vars.x }} {{ steps.say.text }}"}]
     run = started(context, acme, {"par": [one, other]}, {"log": "{{ vars.x }} {{ steps.say.text }}"})
     carry_all(context, acme, run)
-    carry(context, acme.account_id, blocks_of(context, acme, run)[1], job=2)
+    carry(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
     carry(context, acme.account_id, run, job=2)
-    assert texts(context, acme, blocks_of(context, acme, run)[1]) == ["one hello"]
+    assert texts(context, acme, parallel_blocks(context, acme, run)[1]) == ["one hello"]
     assert texts(context, acme, run) == ["one hello"]
 
 
@@ -154,7 +154,7 @@ def test_last_in_a_block_is_its_own_and_not_another_block_s(context: AppContext,
     blocks = [[tell, {"log": "mine"}, WAIT, tell], [{"log": "yours"}]]
     run = started(context, acme, {"log": "before"}, {"par": blocks}, tell)
     carry_all(context, acme, run)
-    mine = blocks_of(context, acme, run)[0]
+    mine = parallel_blocks(context, acme, run)[0]
     carry(context, acme.account_id, mine, job=2)
     carry(context, acme.account_id, run, job=2)
     assert texts(context, acme, mine) == ["before", "mine", "mine"]
@@ -167,7 +167,7 @@ def test_each_block_has_idempotency_keys_of_its_own(context: AppContext, acme: S
         run = started(context, acme, {"par": [[call], [call]]}, call)
         carry_all(context, acme, run)
     keys = [call.headers["Idempotency-Key"] for call in destination.calls]
-    assert keys == [*(f"{block}-0" for block in blocks_of(context, acme, run)), f"{run}-1"]
+    assert keys == [*(f"{block}-0" for block in parallel_blocks(context, acme, run)), f"{run}-1"]
 
 
 # Failing
@@ -178,7 +178,7 @@ def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(context: Ap
         call = {"http": {"url": destination.url}}
         run = started(context, acme, {"par": [[call, {"log": "never"}], [WAIT, {"log": "x"}]]}, {"log": "never"})
         carry(context, acme.account_id, run)
-        failing, waiting = blocks_of(context, acme, run)
+        failing, waiting = parallel_blocks(context, acme, run)
         assert carry(context, acme.account_id, failing)["status"] == "failed"
         carry(context, acme.account_id, waiting)
         assert the_run(context, acme.account_id, run)["status"] == "running"
@@ -200,7 +200,7 @@ def test_a_retried_run_goes_on_in_the_blocks_that_failed(context: AppContext, ac
         call = {"http": {"url": destination.url}}
         run = started(context, acme, {"par": [[{"par": [[call], [call]]}], [{"log": "x"}]]}, {"log": "after"})
         assert carry_all(context, acme, run)["status"] == "failed"
-        outer = blocks_of(context, acme, run)[0]
+        outer = parallel_blocks(context, acme, run)[0]
         assert services_runs.retry_runs(context, acme.account_id, [UUID(run)]) == {UUID(run)}
         assert [the_run(context, acme.account_id, one)["blocks_left"] for one in (run, outer)] == [1, 2]
         assert len(due(context, acme)) == 2
@@ -213,7 +213,7 @@ def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, ac
     with a_destination(Answer(404)) as destination:
         run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [WAIT]]})
         carry(context, acme.account_id, run)
-        failing = blocks_of(context, acme, run)[0]
+        failing = parallel_blocks(context, acme, run)[0]
         carry(context, acme.account_id, failing)
     assert services_runs.retry_runs(context, acme.account_id, [UUID(failing)]) == set()
     assert the_run(context, acme.account_id, failing)["status"] == "failed"
@@ -225,7 +225,7 @@ def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, ac
 def _both_at_their_end(context: AppContext, sender: Sender) -> tuple[str, list[str]]:
     run = sender.post(an_event()).get_json()["runs"][0]
     carry(context, sender.account_id, run)
-    return run, blocks_of(context, sender, run)
+    return run, parallel_blocks(context, sender, run)
 
 
 def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme: Sender) -> None:
@@ -317,7 +317,7 @@ def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, ac
 def test_the_sweep_gives_a_woken_run_its_lost_job(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
     carry(context, acme.account_id, run)
-    for block in blocks_of(context, acme, run):
+    for block in parallel_blocks(context, acme, run):
         carry(context, acme.account_id, block)
     for job in jobs_of(context, run):
         forget(context, job)
@@ -330,7 +330,11 @@ def test_the_sweep_gives_a_woken_run_its_lost_job(context: AppContext, acme: Sen
 
 
 def _statuses(context: AppContext, sender: Sender, run: str) -> list[str]:
-    blocks = [one for block in blocks_of(context, sender, run) for one in (block, *blocks_of(context, sender, block))]
+    blocks = [
+        one
+        for block in parallel_blocks(context, sender, run)
+        for one in (block, *parallel_blocks(context, sender, block))
+    ]
     return [the_run(context, sender.account_id, one)["status"] for one in (run, *blocks)]
 
 
@@ -338,10 +342,10 @@ def _statuses(context: AppContext, sender: Sender, run: str) -> list[str]:
 def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sender, which: str) -> None:
     run = started(context, acme, {"par": [[{"par": [[WAIT], [WAIT]]}], [WAIT], [{"log": "x"}]]})
     carry_all(context, acme, run)
-    chosen = run if which == "the run" else blocks_of(context, acme, run)[1]
+    chosen = run if which == "the run" else parallel_blocks(context, acme, run)[1]
     assert services_runs.cancel_run(context, acme.account_id, UUID(chosen))
     assert _statuses(context, acme, run) == ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "done"]
-    waiting = rows_of(context, "steps", acme.account_id, blocks_of(context, acme, run)[1])
+    waiting = rows_of(context, "steps", acme.account_id, parallel_blocks(context, acme, run)[1])
     assert [(row["status"], row["error"]) for row in waiting] == [("skipped", "cancelled by hand")]
 
 
@@ -393,7 +397,9 @@ def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(context: AppC
     wake(context, acme.account_id, event)
     wake(context, acme.account_id, event)
     assert _statuses(context, acme, run) == ["running", "running", "running"]
-    assert the_run(context, acme.account_id, blocks_of(context, acme, run)[1])["at"] == "steps[0].par[1][0].then[0]"
+    assert (
+        the_run(context, acme.account_id, parallel_blocks(context, acme, run)[1])["at"] == "steps[0].par[1][0].then[0]"
+    )
     wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
     assert set(_statuses(context, acme, run)) == {"exited"}
 
@@ -404,7 +410,7 @@ def test_one_event_arrives_in_every_block_that_waits_for_it(context: AppContext,
     )
     carry_all(context, acme, run)
     wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
-    blocks = blocks_of(context, acme, run)
+    blocks = parallel_blocks(context, acme, run)
     for block in blocks:
         carry(context, acme.account_id, block, job=3)
     assert [texts(context, acme, block) for block in blocks] == [["yes"], ["yes"]]
@@ -443,7 +449,7 @@ def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext,
     run = started(context, acme, {"par": [[WAIT], [WAIT]]})
     carry_all(context, acme, run)
     assert data_subjects.delete_workflow(context, acme.account_id, "watch").runs == 1
-    assert blocks_of(context, acme, run) == []
+    assert parallel_blocks(context, acme, run) == []
 
 
 def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender) -> None:
@@ -455,7 +461,7 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
         assert [str(row.id) for row in found] == [run]
     story = inspection.find_run_details(context, acme.account_id, UUID(run))
     assert story is not None
-    assert [str(block.run.id) for block in story.blocks] == blocks_of(context, acme, run)
+    assert [str(block.run.id) for block in story.blocks] == parallel_blocks(context, acme, run)
 
 
 def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> None:
@@ -468,10 +474,10 @@ def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> No
         carry_all(context, acme, run)
     waiting = _story(context, acme, run)
     assert "status     running at steps[0] (par), next wake-up when its blocks have ended" in waiting
-    carry(context, acme.account_id, blocks_of(context, acme, run)[1], job=2)
+    carry(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
     carry(context, acme.account_id, run, job=2)
     told = [line[24:] for line in _story(context, acme, run)]
-    first, second = blocks_of(context, acme, run)
+    first, second = parallel_blocks(context, acme, run)
     assert "  steps[0] par entered" in told
     assert f"    block 0 started (run {first})" in told
     assert "    steps[0].par[0][0] http failed: answered 404" in told

@@ -166,11 +166,11 @@ def validator() -> Draft7Validator:
 
 def test_the_published_schema_is_the_generated_one() -> None:
     published = json.loads(PUBLISHED.read_text("utf-8"))
-    told = "bring it up to date: .venv/bin/flask workflow schema > docs/workflow.schema.json"
-    assert published == workflow_schema(), told
+    hint = "update it: .venv/bin/flask workflow schema > docs/workflow.schema.json"
+    assert published == workflow_schema(), hint
 
 
-def test_there_are_examples_to_look_at() -> None:
+def test_the_examples_are_found() -> None:
     assert {"hello.yaml", "README.md-1", "workflows.md-1"} <= EXAMPLES.keys()
 
 
@@ -180,9 +180,9 @@ def test_an_example_passes_schema_and_checks(text: str, validator: Draft7Validat
     assert list(map(str, mistakes_in(text.encode()))) == []
 
 
-def test_the_steps_in_the_documents_are_right() -> None:
-    told = (ROOT / "docs" / "workflows.md").read_text("utf-8")
-    snippets = re.findall(r"^```yaml\n(- .*?)^```", told, re.DOTALL | re.MULTILINE)
+def test_the_steps_in_the_documentation_are_valid() -> None:
+    text = (ROOT / "docs" / "workflows.md").read_text("utf-8")
+    snippets = re.findall(r"^```yaml\n(- .*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(snippets) >= 6
     for snippet in snippets:
         document = _document({"steps": read_document(snippet).value})
@@ -190,21 +190,21 @@ def test_the_steps_in_the_documents_are_right() -> None:
 
 
 @pytest.mark.parametrize("changes", GOOD, ids=json.dumps)
-def test_what_the_checks_take_the_schema_takes(changes: dict[str, Any], validator: Draft7Validator) -> None:
+def test_a_valid_document_matches_the_schema(changes: dict[str, Any], validator: Draft7Validator) -> None:
     document = _document(changes)
     assert list(map(str, mistakes_in(json.dumps(document).encode()))) == []
     assert [error.message for error in validator.iter_errors(document)] == []
 
 
 @pytest.mark.parametrize("changes", BAD, ids=str)
-def test_what_the_checks_refuse_the_schema_refuses(changes: dict[str, Any], validator: Draft7Validator) -> None:
+def test_an_invalid_document_does_not_match_the_schema(changes: dict[str, Any], validator: Draft7Validator) -> None:
     document = _document(changes)
     assert mistakes_in(json.dumps(document).encode()) != []
     assert not validator.is_valid(document)
 
 
-def test_every_field_of_the_language_says_what_it_is() -> None:
-    silent = []
+def test_every_field_of_the_language_has_a_description() -> None:
+    undescribed = []
 
     def walk(schema: Any, path: str) -> None:
         if isinstance(schema, list):
@@ -212,17 +212,17 @@ def test_every_field_of_the_language_says_what_it_is() -> None:
                 walk(member, f"{path}[{index}]")
         elif isinstance(schema, dict):
             for name, member in schema.get("properties", {}).items():
-                silent.extend([f"{path}.{name}"] if "description" not in member else [])
+                undescribed.extend([f"{path}.{name}"] if "description" not in member else [])
             for name, member in schema.items():
                 if name not in ("default", "examples", "enum"):
                     walk(member, f"{path}.{name}")
 
     walk(workflow_schema(), "")
-    assert silent == [], "tell it in app/workflows/json_schema.py, or in the action's SCHEMA"
+    assert undescribed == [], "describe it in app/workflows/json_schema.py or in the SCHEMA of the action"
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_an_action_s_schema_has_the_fields_that_the_action_has(name: str) -> None:
-    step = next(one for one in workflow_schema()["definitions"]["step"]["anyOf"] if name in one["properties"])
+def test_the_schema_of_an_action_has_the_fields_of_the_action(name: str) -> None:
+    step = next(each for each in workflow_schema()["definitions"]["step"]["anyOf"] if name in each["properties"])
     fields: tuple[str, ...] = getattr(ACTIONS[name], "FIELDS", ())
     assert step["properties"][name].get("properties", {}).keys() == set(fields)

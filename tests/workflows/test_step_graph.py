@@ -1,4 +1,4 @@
-"""The steps of a document: what is wrong with them, and the way from one to the next."""
+"""The order of the steps of a document, and the mistakes in them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def paths(*document: Any) -> list[str]:
     return [path for path, _ in mistakes(*document)]
 
 
-def test_the_first_step_is_the_first() -> None:
-    assert step_graph.first(NESTED) == "steps[0]"
+def test_the_first_step_is_found() -> None:
+    assert step_graph.first_step(NESTED) == "steps[0]"
 
 
 @pytest.mark.parametrize(
-    ("at", "following"),
+    ("at", "next_step"),
     [
         ("steps[0]", "steps[1]"),
         ("steps[1]", "steps[2]"),
@@ -51,8 +51,8 @@ def test_the_first_step_is_the_first() -> None:
         ("steps[1].else[1]", "steps[2]"),
     ],
 )
-def test_after_the_last_step_of_a_block_comes_the_one_after_the_block(at: str, following: str | None) -> None:
-    assert step_graph.following(NESTED, at) == following
+def test_the_last_step_of_a_block_is_followed_by_the_step_after_the_block(at: str, next_step: str | None) -> None:
+    assert step_graph.next_step(NESTED, at) == next_step
 
 
 BRANCHING: dict[str, Any] = {
@@ -72,7 +72,7 @@ BRANCHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("at", "following"),
+    ("at", "next_step"),
     [
         ("steps[0].then[0]", "steps[1]"),
         ("steps[0].else[0]", "steps[1]"),
@@ -87,12 +87,12 @@ BRANCHING: dict[str, Any] = {
         ("steps[2]", "steps[3]"),
     ],
 )
-def test_a_round_leads_back_and_a_block_of_par_to_its_end(at: str, following: str | None) -> None:
-    assert step_graph.following(BRANCHING, at) == following
+def test_a_round_returns_to_its_repeat_and_a_block_of_par_ends(at: str, next_step: str | None) -> None:
+    assert step_graph.next_step(BRANCHING, at) == next_step
 
 
-def test_a_par_has_the_blocks_that_have_steps() -> None:
-    assert step_graph.blocks_of(BRANCHING, "steps[1]") == [(0, "steps[1].par[0][0]"), (2, "steps[1].par[2][0]")]
+def test_the_blocks_of_a_par_are_those_with_steps() -> None:
+    assert step_graph.parallel_blocks(BRANCHING, "steps[1]") == [(0, "steps[1].par[0][0]"), (2, "steps[1].par[2][0]")]
 
 
 _BLOCK = st.deferred(lambda: st.lists(_STEP, max_size=3))
@@ -107,55 +107,55 @@ _STEP = st.one_of(
 
 @settings(max_examples=40)
 @given(st.lists(_STEP, min_size=1, max_size=3))
-def test_every_way_leads_to_steps_of_the_document(found: list[Any]) -> None:
+def test_every_next_step_is_a_step_of_the_document(found: list[Any]) -> None:
     document = {"steps": found}
-    known = dict(_places(found, "steps"))
-    assert len(known) == len(list(step_graph.every_step(found)))
+    known = dict(_paths(found, "steps"))
+    assert len(known) == len(list(step_graph.walk_steps(found)))
     for at, step in known.items():
-        assert step_graph.step_at(document, at) is step
+        assert step_graph.find_step(document, at) is step
         for branch in ("then", "else", "repeat"):
-            assert step_graph.inside(document, at, branch) in {None, *known}
+            assert step_graph.enter_block(document, at, branch) in {None, *known}
         if "par" in step:
-            assert {start for _, start in step_graph.blocks_of(document, at)} <= known.keys()
+            assert {start for _, start in step_graph.parallel_blocks(document, at)} <= known.keys()
 
 
-def _places(found: list[Any], path: str) -> Iterator[tuple[str, Any]]:
+def _paths(found: list[Any], path: str) -> Iterator[tuple[str, Any]]:
     for index, step in enumerate(found):
         yield f"{path}[{index}]", step
         for below, block in step_graph.blocks_in(step):
-            yield from _places(block, f"{path}[{index}].{below}")
+            yield from _paths(block, f"{path}[{index}].{below}")
 
 
-def test_steps_are_kept_in_the_order_of_their_values() -> None:
-    kept = step_graph.in_order(
+def test_the_order_of_values_is_stored() -> None:
+    stored = step_graph.to_stored(
         [{"if": "x", "then": [{"set": {"b": "1", "a": "2"}}]}, {"par": [[{"set": {"c": "3"}}], "x"]}, 7]
     )
-    assert kept[0]["then"] == [{"set": [{"b": "1"}, {"a": "2"}]}]
-    assert kept[1:] == [{"par": [[{"set": [{"c": "3"}]}], "x"]}, 7]
-    assert step_graph.values_set(kept[0]["then"][0]) == [("b", "1"), ("a", "2")]
+    assert stored[0]["then"] == [{"set": [{"b": "1"}, {"a": "2"}]}]
+    assert stored[1:] == [{"par": [[{"set": [{"c": "3"}]}], "x"]}, 7]
+    assert step_graph.list_assignments(stored[0]["then"][0]) == [("b", "1"), ("a", "2")]
 
 
 @pytest.mark.parametrize(
     ("at", "text"), [("steps[0]", "0"), ("steps[1].else[1]", "1e1"), ("steps[1].then[1].else[0]", "1t1e0")]
 )
-def test_a_path_leads_to_its_step(at: str, text: str) -> None:
-    assert step_graph.step_at(NESTED, at) == {"log": text}
+def test_a_step_is_found_by_its_path(at: str, text: str) -> None:
+    assert step_graph.find_step(NESTED, at) == {"log": text}
 
 
 @pytest.mark.parametrize("at", ["steps[9]", "steps[1].then[7]", "nonsense", "steps"])
-def test_a_path_to_nowhere_is_told(at: str) -> None:
+def test_an_unknown_path_is_an_error(at: str) -> None:
     with pytest.raises(LookupError):
-        step_graph.step_at(NESTED, at)
+        step_graph.find_step(NESTED, at)
 
 
 @pytest.mark.parametrize("step", [{"wait": "30m"}, {"id": "a", "wait": "1s"}, {"log": "x"}, {"http": {"url": URL}}])
-def test_a_good_step_has_no_mistakes(step: dict[str, Any]) -> None:
+def test_a_valid_step_has_no_mistakes(step: dict[str, Any]) -> None:
     assert mistakes(step) == []
 
 
-def test_a_step_knows_its_verb() -> None:
-    assert step_graph.verb_of({"id": "a", "retry": {}, "http": {"url": URL}}) == "http"
-    assert step_graph.verb_of({"wait": "1m"}) == "wait"
+def test_the_verb_of_a_step_is_found() -> None:
+    assert step_graph.find_verb({"id": "a", "retry": {}, "http": {"url": URL}}) == "http"
+    assert step_graph.find_verb({"wait": "1m"}) == "wait"
 
 
 @pytest.mark.parametrize(
@@ -188,16 +188,16 @@ def test_an_id_is_used_once() -> None:
     assert paths({"id": "a", "log": "x"}, {"id": "a", "log": "y"}) == ["steps[1].id"]
 
 
-def test_a_step_may_speak_of_those_before_it() -> None:
+def test_a_step_can_use_earlier_steps() -> None:
     assert mistakes({"id": "call", "http": {"url": URL}}, {"log": "{{ steps.call.status }}"}) == []
 
 
-def test_a_step_cannot_speak_of_itself_or_of_later_ones() -> None:
+def test_a_step_cannot_use_itself_or_later_steps() -> None:
     later = {"id": "call", "http": {"url": URL, "body": "{{ steps.call.status }}"}}
     assert paths({"log": "{{ steps.call.status }}"}, later) == ["steps[0].log", "steps[1].http.body"]
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_found_at_once() -> None:
     found = paths(
         {"wait": "soon"},
         {"http": {"method": "CALL", "headers": {"Host": "x"}}, "retry": {"first": "x"}, "timeout": "x"},
@@ -219,9 +219,9 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "log", {"log": "x"}, []])
-def test_steps_are_a_list_with_something_in_it(value: Any) -> None:
+def test_steps_must_be_a_list_that_is_not_empty(value: Any) -> None:
     assert [path for path, _ in validate_steps.check(value, lambda leaf, path: [])] == ["steps"]
 
 
-def test_there_is_a_bound_to_the_number_of_steps() -> None:
-    assert paths(*[{"log": "x"}] * (step_graph.MOST_STEPS + 1)) == ["steps"]
+def test_the_number_of_steps_is_limited() -> None:
+    assert paths(*[{"log": "x"}] * (step_graph.MAX_STEPS + 1)) == ["steps"]

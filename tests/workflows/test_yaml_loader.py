@@ -1,4 +1,4 @@
-"""A workflow's text becomes data with places, and every mistake in it is told with the right one."""
+"""A document is read with the position of each part, and every mistake has the right position."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ steps:
   - wait_for: {where: "true"}
     timeout: 1d
 """
-PLACES = [
+POSITIONS = [
     ("name", 1, 7),
     ("on.where", 4, 10),
     ("colour", 5, 1),
@@ -45,12 +45,12 @@ PLACES = [
 ]
 
 
-def _told(text: str) -> list[tuple[str, int | None, int | None]]:
+def _positions(text: str) -> list[tuple[str, int | None, int | None]]:
     return [(mistake.path, mistake.line, mistake.column) for mistake in mistakes_in(text.encode())]
 
 
-def test_ten_mistakes_are_told_at_once_with_their_places() -> None:
-    assert _told(TEN_MISTAKES) == PLACES
+def test_ten_mistakes_are_found_at_once_with_their_positions() -> None:
+    assert _positions(TEN_MISTAKES) == POSITIONS
 
 
 def test_a_document_without_mistakes_has_none() -> None:
@@ -68,8 +68,10 @@ def test_a_document_without_mistakes_has_none() -> None:
         ("on: b\nsteps: [{log: c}]\n", "name", 1, 1),
     ],
 )
-def test_what_is_missing_is_told_at_the_part_that_lacks_it(text: str, path: str, line: int, column: int) -> None:
-    assert _told(text) == [(path, line, column)]
+def test_a_missing_field_has_the_position_of_the_part_that_needs_it(
+    text: str, path: str, line: int, column: int
+) -> None:
+    assert _positions(text) == [(path, line, column)]
 
 
 @pytest.mark.parametrize(
@@ -83,16 +85,16 @@ def test_what_is_missing_is_told_at_the_part_that_lacks_it(text: str, path: str,
         ("nonsense: 1\n    log: x", 5),
     ],
 )
-def test_a_mistake_in_a_scalar_is_told_there_and_any_other_at_its_name(step: str, column: int) -> None:
-    told = _told(f"name: a\non: b\nsteps:\n  - {step}\n")
-    assert [(line, place) for _, line, place in told] == [(4, column)]
+def test_a_mistake_in_a_scalar_has_its_position_and_any_other_that_of_the_name(step: str, column: int) -> None:
+    found = _positions(f"name: a\non: b\nsteps:\n  - {step}\n")
+    assert [(line, found_column) for _, line, found_column in found] == [(4, column)]
 
 
-def test_json_has_places_too() -> None:
-    assert _told('{\n\t"name": "a",\n\t"on": "b",\n\t"steps": [{"wait": "soon"}]\n}') == [("steps[0].wait", 4, 21)]
+def test_json_has_positions_too() -> None:
+    assert _positions('{\n\t"name": "a",\n\t"on": "b",\n\t"steps": [{"wait": "soon"}]\n}') == [("steps[0].wait", 4, 21)]
 
 
-def test_json_is_read_as_json_says() -> None:
+def test_json_escapes_are_read() -> None:
     text = '{"a": "x\\/y", "b": "\\ud83d\\ude00", "\\ud83d\\ude00": 1}'
     assert read_document(text).value == {"a": "x/y", "b": "😀", "😀": 1}
 
@@ -103,13 +105,13 @@ def test_json_is_read_as_json_says() -> None:
         (b"", "the document is empty", None, None),
         (b"# nothing\n", "the document is empty", None, None),
         (b"a: b: c", "not YAML: mapping values are not allowed here", 1, 5),
-        (b"a: 1\nb: \xff", "not UTF-8: byte 9 is wrong", 2, 4),
-        (b"a: 1\nb: \x07", "not YAML: the character U+0007 cannot stand in a document", 2, 4),
+        (b"a: 1\nb: \xff", "not UTF-8: byte 9 is invalid", 2, 4),
+        (b"a: 1\nb: \x07", "not YAML: the character U+0007 is not allowed", 2, 4),
         (b"[" * 5_000, "not YAML: maximum recursion depth exceeded", None, None),
         (b"a" * 300_000, "the document is larger than 262144 bytes", None, None),
     ],
 )
-def test_what_cannot_be_read_is_one_mistake(raw: bytes, message: str, line: int | None, column: int | None) -> None:
+def test_an_unreadable_document_is_one_mistake(raw: bytes, message: str, line: int | None, column: int | None) -> None:
     (mistake,) = mistakes_in(raw)
     assert (mistake.path, mistake.message[: len(message)], mistake.line, mistake.column) == ("", message, line, column)
 
@@ -117,23 +119,23 @@ def test_what_cannot_be_read_is_one_mistake(raw: bytes, message: str, line: int 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: &x 1\nb: *x", "is an alias (*x), which is not read; write the part out"),
-        ("b: !!python/object:x 1", "has the tag tag:yaml.org,2002:python/object:x, which is not read"),
+        ("a: &x 1\nb: *x", "is an alias (*x); aliases are not supported, repeat the part"),
+        ("b: !!python/object:x 1", "has the tag tag:yaml.org,2002:python/object:x; tags are not supported"),
         ("b: !!int x", "cannot be read as int"),
         ("b: " + "9" * 5_000, "cannot be read as int"),
-        ("b: 1e999", "is a number beyond all bounds"),
-        ('b: "\\0"', "contains a character that cannot be stored (NUL or half of a pair)"),
-        ('b: "\\ud800"', "contains a character that cannot be stored (NUL or half of a pair)"),
+        ("b: 1e999", "is a number that is too large"),
+        ('b: "\\0"', "contains a character that cannot be stored (NUL or a lone surrogate)"),
+        ('b: "\\ud800"', "contains a character that cannot be stored (NUL or a lone surrogate)"),
         ("b: 1\nb: 2", "appears twice"),
     ],
 )
-def test_a_part_that_cannot_be_kept_is_a_mistake_at_its_path(text: str, message: str) -> None:
+def test_a_part_that_cannot_be_stored_is_a_mistake_at_its_path(text: str, message: str) -> None:
     (mistake,) = read_document(text).mistakes
     assert (mistake.path, mistake.message) == ("b", message)
 
 
 @pytest.mark.parametrize(
-    ("text", "places"),
+    ("text", "positions"),
     [
         ("name: a\non: &n b\nsteps:\n  - log: x\n  - log: *n\n", [("steps[1].log", 5, 10)]),
         ("name: a\non: b\nsteps:\n  - &s\n    log: x\n  - *s\n", [("steps[1]", 6, 5)]),
@@ -142,15 +144,15 @@ def test_a_part_that_cannot_be_kept_is_a_mistake_at_its_path(text: str, message:
         ("name: a\non: b\nsteps:\n  - &s {wait: soon}\n  - *s\n", [("steps[0].wait", 4, 15), ("steps[1]", 5, 5)]),
     ],
 )
-def test_an_alias_is_told_where_it_stands_and_its_part_where_that_stands(text: str, places: list[object]) -> None:
-    assert _told(text) == places
+def test_an_alias_and_the_part_that_it_repeats_have_their_own_positions(text: str, positions: list[object]) -> None:
+    assert _positions(text) == positions
 
 
-def test_a_part_that_was_not_read_is_told_once() -> None:
-    assert [path for path, _, _ in _told("name: a\non: &b b\nsteps: *b\n")] == ["steps"]
+def test_an_unread_part_is_one_mistake() -> None:
+    assert [path for path, _, _ in _positions("name: a\non: &b b\nsteps: *b\n")] == ["steps"]
 
 
-def test_the_names_of_yaml_1_1_are_plain_text() -> None:
+def test_the_booleans_of_yaml_1_1_are_text() -> None:
     assert read_bytes(b"on: no\noff: yes\nday: 2026-11-22\n").value == {"on": "no", "off": "yes", "day": "2026-11-22"}
 
 
@@ -174,13 +176,13 @@ plain_data = st.recursive(
 @given(st.dictionaries(st.sampled_from(["name", "on", "no", "steps", "3"]), plain_data, min_size=1))
 @example({"name": "\x85"})
 @example({"name": "a\u2028b", "on": {"\u2029": "a\n\x85 b"}})
-def test_what_is_written_is_read_as_it_was(value: dict[str, Any]) -> None:
+def test_a_written_document_is_read_as_the_same_data(value: dict[str, Any]) -> None:
     text = write_document(value)
     read = read_document(text)
     assert (read.mistakes, read.value) == ([], value)
 
 
-def test_what_is_written_reads_well() -> None:
+def test_a_written_document_is_readable() -> None:
     shared = ["again"]
     written = write_document(
         {"name": "x", "on": {"any": ["a", "b"]}, "steps": [{"log": "one\ntwo\n"}], "a": shared, "b": shared}

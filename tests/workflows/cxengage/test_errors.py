@@ -228,7 +228,7 @@ THEN += [
     ),
     (
         "‸(seq " + "(delay 1 day)" * 201 + ")",
-        "steps: has 201 steps in all; 200 are allowed",
+        "steps: has 201 steps; at most 200 are allowed",
     ),
     (
         "(if true " * 10 + "‸(if true (delay 1 day))" + ")" * 10,
@@ -237,7 +237,7 @@ THEN += [
     ('‸(if (= *a* "' + "x" * 3_000 + '") (delay 1 day))', "steps[0].if: the filter has 30"),
     (
         "(seq ‸(seq (send echo message {}) (retries 1) (failure (delay 1 day))) (retries 1) (failure (delay 1 day)))",
-        "steps[0].repeat[1].repeat: stands in another repeat, which is not allowed",
+        "steps[0].repeat[1].repeat: is inside of another repeat, which is not allowed",
     ),
 ]
 
