@@ -21,13 +21,14 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     # Imported here: a migration or the supervisor imports `app` without the web application.
     from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
 
     from app.api import errors, health
     from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
     from app.api.cxengage import events as cxengage_events
     from app.api.limechat import batch
     from app.api.limechat import events as limechat_events
-    from app.api.rate_limit import PerMinute, RateLimiter
+    from app.api.rate_limit import RateLimiter
     from app.core import config, log_config
     from app.ingest.accept import EventAcceptor
     from app.ingest.account_cache import AccountCache
@@ -36,6 +37,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Flask(__name__, static_folder=None)
     settings = settings or config.from_environment()
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0
+        )
     log_config.configure(settings)
     context = AppContext(settings)
     accounts = AccountCache(context)
@@ -48,14 +53,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(limechat_events.blueprint)
     app.register_blueprint(batch.blueprint)
     cxengage_events.register(app)
-    oauth.register(app, settings)
-    app.extensions["management_limiter"] = PerMinute(settings)
     resources = (patterns, templates, listeners, integrations, augments)
-    auth.register(app, [module.blueprint for module in (account, stream, *resources)])
+    auth.register(app, [module.blueprint for module in (oauth, account, stream, *resources)])
     app.register_blueprint(health.blueprint)
     if not os.environ.get("SERVER_SOFTWARE"):
         # gunicorn sets this variable: its processes need no commands.
+        from app.api.route_limits import start_limiter
         from app.cli import commands
 
         commands.register(app)
+        with app.app_context():
+            start_limiter()
     return app

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from flask import Flask, Response, request
+from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
 
 from app.api.responses import json_bytes, request_id
@@ -74,6 +75,13 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
     @app.errorhandler(Unavailable)
     def handle_unavailable(exc: Unavailable) -> Response:
         return respond(unavailable(exc))
+
+    @app.errorhandler(RateLimitExceeded)
+    def handle_rate_limit(exc: RateLimitExceeded) -> Response:
+        if isinstance(exc.response, Response):
+            return exc.response
+        retry_after = {"Retry-After": str(exc.limit.limit.get_expiry())}
+        return respond(Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after))
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(exc: HTTPException) -> Response:

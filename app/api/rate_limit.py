@@ -1,8 +1,8 @@
-"""The plan's rate: how many events an account may send in a second, counted over all web processes together.
+"""The rate limit of an account's plan: exact counts per second, over all web processes together.
 
-Comes in: an account's id and rate. Goes out: an `Allowance`. A window of one second begins with its first event; the
-counter is one atomic increment with an expiry: in memory (one web process), or in Redis by the `limits` library's storage.
-When Redis does not answer, events are let through and counted by a metric: to lose events is worse than to exceed a plan.
+A window of one second begins with its first event. The counter is in the process's memory (one web process) or in Redis, by
+the storage of the `limits` library. While Redis does not respond, events are accepted and counted by a metric: losing
+events is worse than exceeding a plan.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import structlog
 from flask import Response
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage, Storage, storage_from_string
-from limits.strategies import FixedWindowRateLimiter
+from limits.storage import Storage, storage_from_string
 
 from app.core import metrics
 from app.core.config import Settings, SettingsError
 from app.core.group_commit import GroupCommit
 
 _WINDOW_SECONDS = 1
-_PAUSE_AFTER_OUTAGE = 1.0
-_MOST_TOGETHER = 200
+# Seconds after a failure of Redis during which it is not used.
+_OUTAGE_PAUSE = 1.0
+_MAX_BATCH = 200
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Whether a request is let in, and what is left of the window: `limit` and `remaining` events, `reset` seconds."""
+    """Whether a request is within the limit, and the rest of the window: `limit` and `remaining` in events, `reset` in
+    seconds."""
 
     allowed: bool
     limit: int
@@ -54,79 +53,74 @@ class RateLimiter:
     """Counts events per account in windows of one second."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = None if settings.redis_url is None else _redis(settings.redis_url)
-        # The counts of concurrent requests go to Redis together.
-        self._counting = GroupCommit(self._count_together, max_batch=_MOST_TOGETHER)
         self._url = settings.redis_url
-        self._counter: Storage | None = None
+        self._redis = None if self._url is None else _redis_storage(self._url)
+        # The counts of concurrent requests go to Redis together.
+        self._counts = GroupCommit(self._count_batch, max_batch=_MAX_BATCH)
+        self._batch_storage: Storage | None = None
         self._windows = Windows()
-        self._silent_until = 0.0
+        self._paused_until = 0.0
 
     def take(self, account_id: int, rate: int, events: int = 1) -> Allowance:
         """Count `events` against the account's `rate` (events a second).
 
-        More at once than the rate are let in where they open a window, which then lasts as many seconds as they take.
+        More events at once than the rate are allowed if they open a window, which then lasts as many seconds as they take.
         """
         name, seconds = f"signalbox:rate:{account_id}", -(-events // rate)
+        used = self._count(name, events, seconds)
         if seconds <= _WINDOW_SECONDS:
-            used = self._count(name, events)
             allowed, reset = used <= rate, _WINDOW_SECONDS
         else:
-            used = self._count_long(name, events, seconds)
             allowed, reset = used in (0, events), seconds
         if not allowed:
             reset = self._seconds_left(name)
         return Allowance(allowed, limit=rate, remaining=max(0, rate - used), reset=reset)
 
-    def _count(self, name: str, events: int) -> int:
+    def _count(self, name: str, events: int, seconds: int) -> int:
+        """Count events in the current window, or in a new one of that many seconds; the total, or 0 while Redis is down."""
         if self._redis is None:
-            return self._windows.count(name, events)
-        if time.monotonic() < self._silent_until:
+            return self._windows.count(name, events, max(_WINDOW_SECONDS, seconds))
+        if time.monotonic() < self._paused_until:
             metrics.unlimited_by_outage.inc(events)
             return 0
-        return self._counting.submit((name, events))
+        if seconds <= _WINDOW_SECONDS:
+            return self._counts.submit((name, events))
+        try:
+            return self._redis.incr(name, seconds, events)
+        except self._redis.base_exceptions as exc:
+            self._pause(exc, events)
+            return 0
 
-    def _count_together(self, counts: Sequence[tuple[str, int]]) -> list[int]:
-        """Count for several requests: one increment for each name, and what each of them would have been told alone."""
+    def _count_batch(self, counts: Sequence[tuple[str, int]]) -> list[int]:
+        """Count for several requests: one increment per name; each request gets the total that it would have got alone."""
         assert self._redis is not None
         assert self._url is not None
         sums: dict[str, int] = {}
         for name, events in counts:
             sums[name] = sums.get(name, 0) + events
         try:
-            # A connection of its own, since one portion at a time is counted: to take one from a pool costs half as much
-            # again. It is made here, not where a process that is going to be forked would make it.
-            self._counter = counter = self._counter or _redis(self._url, single_connection_client=True)
-            used = {name: counter.incr(name, _WINDOW_SECONDS, events) - events for name, events in sums.items()}
-        except self._redis.base_exceptions as trouble:
-            self._note_outage(trouble, sum(sums.values()))
+            # One batch at a time is counted, so that one connection is enough: taking one from a pool costs half as much
+            # again. It is created here, after the fork.
+            self._batch_storage = storage = self._batch_storage or _redis_storage(
+                self._url, single_connection_client=True
+            )
+            used = {name: storage.incr(name, _WINDOW_SECONDS, events) - events for name, events in sums.items()}
+        except self._redis.base_exceptions as exc:
+            self._pause(exc, sum(sums.values()))
             return [0] * len(counts)
-        told = []
+        totals = []
         for name, events in counts:
             used[name] += events
-            told.append(used[name])
-        return told
+            totals.append(used[name])
+        return totals
 
-    def _count_long(self, name: str, events: int, seconds: int) -> int:
-        """The same for a window of so many seconds, should these events open one."""
-        if self._redis is None:
-            return self._windows.count(name, events, seconds)
-        if time.monotonic() < self._silent_until:
-            metrics.unlimited_by_outage.inc(events)
-            return 0
-        try:
-            return self._redis.incr(name, seconds, events)
-        except self._redis.base_exceptions as trouble:
-            self._note_outage(trouble, events)
-            return 0
-
-    def _note_outage(self, trouble: Exception, events: int) -> None:
-        self._silent_until = time.monotonic() + _PAUSE_AFTER_OUTAGE
+    def _pause(self, exc: Exception, events: int) -> None:
+        self._paused_until = time.monotonic() + _OUTAGE_PAUSE
         metrics.unlimited_by_outage.inc(events)
-        _log.warning("rate limit not counted: Redis does not answer", error=str(trouble)[:200])
+        _log.warning("rate limit not counted: Redis is unavailable", error=str(exc)[:200])
 
     def _seconds_left(self, name: str) -> int:
-        """Whole seconds until the current window is over, one at least."""
+        """Whole seconds until the current window ends, at least one."""
         if self._redis is None:
             return self._windows.seconds_left(name)
         try:
@@ -136,32 +130,9 @@ class RateLimiter:
         return max(_WINDOW_SECONDS, math.ceil(left))
 
 
-class PerMinute:
-    """Counts what is done by minutes, over all web processes together; lets all through while Redis does not answer."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @cached_property
-    def _limiter(self) -> FixedWindowRateLimiter:
-        # Made by the first request: the memory of `limits` starts a thread, which a process that is forked would inherit
-        # broken.
-        return FixedWindowRateLimiter(_storage_of(self._settings))
-
-    def lets_in(self, rate: int, *names: str) -> bool:
-        """Count one request under `names`; whether there were `rate` at most in this minute."""
-        limiter = self._limiter
-        try:
-            return limiter.hit(RateLimitItemPerMinute(rate), *names)
-        except limiter.storage.base_exceptions as trouble:
-            metrics.unlimited_by_outage.inc()
-            _log.warning("requests not counted: Redis does not answer", error=str(trouble)[:200])
-            return True
-
-
 class Windows:
-    """Counters in this process's memory, exact over its threads, which the memory storage of `limits` is not: it reads
-    a counter after others have counted on, and clears away windows without their lock."""
+    """Counters in this process's memory, exact over its threads. The memory storage of `limits` is not: it reads a counter
+    after other threads have counted, and removes windows without their lock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -169,8 +140,7 @@ class Windows:
         self._windows: dict[str, tuple[float, int]] = {}
 
     def count(self, name: str, events: int, seconds: int = _WINDOW_SECONDS) -> int:
-        """Count `events` in the current window of `name`, or in a new one that lasts `seconds`; how many there are in it
-        now."""
+        """Count `events` in the current window of `name`, or in a new one of that many seconds; returns the window's total."""
         with self._lock:
             now = self._clock()
             end, used = self._windows.get(name, (now, 0))
@@ -180,35 +150,31 @@ class Windows:
             return used + events
 
     def seconds_left(self, name: str) -> int:
-        """Whole seconds until the current window of `name` is over, one at least."""
+        """Whole seconds until the current window of `name` ends, at least one."""
         with self._lock:
             end, _ = self._windows.get(name, (0.0, 0))
         return max(_WINDOW_SECONDS, math.ceil(end - self._clock()))
 
 
-def _storage_of(settings: Settings) -> Storage:
-    """Where limits are counted that need not be exact: Redis, or this process's memory."""
-    return MemoryStorage() if settings.redis_url is None else _redis(settings.redis_url)
-
-
-def _redis(url: str, **more: Any) -> Storage:
-    # Imported here: a house without Redis need not wait for its library.
+def storage_options(redis_url: str | None) -> tuple[str, dict[str, Any]]:
+    """The URI of a storage of `limits`, and its options."""
+    if redis_url is None:
+        return "memory://", {}
+    # Imported here: without REDIS_URL its library need not be loaded.
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    if url.startswith("unix://"):
-        url = f"redis+{url}"
-    # One second try, for a connection that Redis closed meanwhile; its library's own ten would hold up the event.
-    options: dict[str, Any] = {
-        "socket_timeout": 0.25,
-        "socket_connect_timeout": 0.25,
-        "retry": Retry(NoBackoff(), 1),
-        **more,
-    }
+    uri = f"redis+{redis_url}" if redis_url.startswith("unix://") else redis_url
+    # One retry, for a connection that Redis has closed; the library's default of ten would delay the request.
+    return uri, {"socket_timeout": 0.25, "socket_connect_timeout": 0.25, "retry": Retry(NoBackoff(), 1)}
+
+
+def _redis_storage(url: str, **more: Any) -> Storage:
+    uri, options = storage_options(url)
     try:
-        storage = storage_from_string(url, **options)
-    except ValueError as wrong:
-        raise SettingsError(f"REDIS_URL cannot be used: {str(wrong).splitlines()[0]}") from None
+        storage = storage_from_string(uri, **options, **more)
+    except ValueError as exc:
+        raise SettingsError(f"REDIS_URL cannot be used: {str(exc).splitlines()[0]}") from None
     if not isinstance(storage, Storage):
-        raise SettingsError(f"REDIS_URL leads to {type(storage).__name__}, which cannot be asked from here")
+        raise SettingsError(f"REDIS_URL leads to {type(storage).__name__}, which is not supported")
     return storage

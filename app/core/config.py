@@ -38,6 +38,7 @@ class Settings:
 
     database_url: str
     redis_url: str | None
+    trusted_proxies: int
     encryption_keys: tuple[str, ...]
     max_event_bytes: int
     max_batch_events: int
@@ -63,6 +64,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         database_url=_database_url(env),
         redis_url=_one(env, "REDIS_URL", None, _redis_url),
+        trusted_proxies=_one(env, "TRUSTED_PROXIES", 0, _whole(0, 10)),
         encryption_keys=_encryption_keys(env),
         max_event_bytes=_one(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
         max_batch_events=_one(env, "MAX_BATCH_EVENTS", 5_000, _whole(1, 100_000)),

@@ -9,7 +9,9 @@ from flask import Blueprint, Response, current_app, request
 from marshmallow import Schema, fields
 
 from app.api.cxengage import auth
+from app.api.cxengage.limits import management_limit
 from app.api.request_body import read_body
+from app.api.route_limits import start_limiter
 from app.core import models
 from app.core.exact_json import read_object
 from app.db.accounts import AccountDetails
@@ -19,6 +21,7 @@ from app.services import accounts
 from app.services.context import AppContext
 
 blueprint = Blueprint("cxengage_account", __name__)
+blueprint.before_request(start_limiter)
 _UNKNOWN: dict[str, Any] = {"unknown": "is unknown"}
 _NO_KEY: dict[str, Any] = {
     "required": "is required: the name of the key attribute",
@@ -39,18 +42,21 @@ _key_attribute_schema = KeyAttributeSchema()
 
 
 @blueprint.get("/tenants/<tenant>/", strict_slashes=False)
+@management_limit
 def show_tenant(tenant: str) -> Response:
     """The tenant."""
     return auth.answer(_to_json(auth.authenticate(tenant).account))
 
 
 @blueprint.get("/tenants/<tenant>/key-attribute")
+@management_limit
 def show_key_attribute(tenant: str) -> Response:
     """The attribute that identifies the subject of an event."""
     return auth.answer({"key": auth.authenticate(tenant).account.snapshot.key_attribute})
 
 
 @blueprint.post("/tenants/<tenant>/key-attribute")
+@management_limit
 def set_key_attribute(tenant: str) -> Response:
     """Change the key attribute; applies from the next event."""
     account = auth.authenticate(tenant, models.ACCOUNT_MANAGE).account
@@ -67,6 +73,7 @@ def set_key_attribute(tenant: str) -> Response:
 
 
 @blueprint.get("/account")
+@management_limit
 def show_account() -> Response:
     """The owner of the token and the seconds until it expires. Accounts have no e-mail address."""
     caller = auth.authenticate(None)
@@ -84,6 +91,7 @@ def show_account() -> Response:
 
 
 @blueprint.get("/account/tenants")
+@management_limit
 def list_tenants() -> Response:
     """The tenants that the token may access: one."""
     return auth.answer({"tenants": [_to_json(auth.authenticate(None).account)]})

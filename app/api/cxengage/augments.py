@@ -10,20 +10,24 @@ from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
 from app.api.cxengage.auth import answer
+from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import AugmentSchema
 from app.api.request_body import read_body
+from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
 from app.services.cxengage import augments, crud, csv_file
 
 blueprint = Blueprint("cxengage_augments", __name__)
+blueprint.before_request(start_limiter)
 _schema = AugmentSchema()
 # Bytes that multipart/form-data may add to the largest file.
 _FORM_BYTES = 8 * 1024
 
 
 @blueprint.get("/tenants/<tenant>/augments")
+@management_limit
 def list_augments(tenant: str) -> Response:
     """All augments."""
     rows = crud.list_resources(app_context(), authorize(tenant), AUGMENTS)
@@ -31,6 +35,7 @@ def list_augments(tenant: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/augments")
+@management_limit
 def create_augment(tenant: str) -> Response:
     """Create an augment."""
     account_id = authorize(tenant)
@@ -38,12 +43,14 @@ def create_augment(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>")
+@management_limit
 def show_augment(tenant: str, name: str) -> Response:
     """One augment."""
     return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), AUGMENTS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/augments/<name>")
+@management_limit
 def change_augment(tenant: str, name: str) -> Response:
     """Change an augment."""
     account_id = authorize(tenant)
@@ -52,6 +59,7 @@ def change_augment(tenant: str, name: str) -> Response:
 
 
 @blueprint.delete("/tenants/<tenant>/augments/<name>")
+@management_limit
 def delete_augment(tenant: str, name: str) -> Response:
     """Delete an augment with its file."""
     augments.delete_augment(app_context(), authorize(tenant), name)
@@ -59,6 +67,7 @@ def delete_augment(tenant: str, name: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/augments/<name>/file")
+@management_limit
 def put_file(tenant: str, name: str) -> Response:
     """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
     account_id = authorize(tenant)
@@ -67,6 +76,7 @@ def put_file(tenant: str, name: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>/file")
+@management_limit
 def show_file(tenant: str, name: str) -> Response:
     """The CSV file."""
     text = augments.read_file(app_context(), authorize(tenant), name)

@@ -9,7 +9,9 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api.cxengage import auth
+from app.api.cxengage.limits import management_limit
 from app.api.request_body import read_body
+from app.api.route_limits import start_limiter
 from app.api.sender import Sender, accept_event, check_open, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
@@ -30,6 +32,7 @@ _HISTORY = 10
 _KEY = HeadersSchema(only=("idempotency_key",))
 
 blueprint = Blueprint("cxengage_events", __name__)
+blueprint.before_request(start_limiter)
 
 
 def register(app: Flask) -> None:
@@ -126,6 +129,7 @@ def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/event/history")
+@management_limit
 def show_history(tenant: str) -> Response:
     """The last events that the receiver accepted."""
     account = auth.authenticate(tenant, models.EVENTS_READ).account

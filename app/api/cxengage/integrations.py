@@ -8,28 +8,34 @@ from flask import Blueprint, Response
 
 from app.api.cxengage import schemas
 from app.api.cxengage.auth import answer
+from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, read_fields
+from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
 from app.services.cxengage import integrations
 from app.services.cxengage.integrations import MaskedIntegration
 
 blueprint = Blueprint("cxengage_integrations", __name__)
+blueprint.before_request(start_limiter)
 _schema = schemas.IntegrationSchema()
 
 
 @blueprint.get("/tenants/<tenant>/integrations")
+@management_limit
 def list_integrations(tenant: str) -> Response:
     """All integrations."""
     return answer([_to_json(each) for each in integrations.list_integrations(app_context(), authorize(tenant))])
 
 
 @blueprint.get("/tenants/<tenant>/integrations/<name>")
+@management_limit
 def show_integration(tenant: str, name: str) -> Response:
     """One integration."""
     return answer(_to_json(integrations.find_integration(app_context(), authorize(tenant), name)))
 
 
 @blueprint.post("/tenants/<tenant>/integrations/<name>")
+@management_limit
 def set_integration(tenant: str, name: str) -> Response:
     """Create an integration, or change the given fields."""
     account_id = authorize(tenant)

@@ -14,8 +14,10 @@ from flask import Blueprint, Response, request
 from app.api.cxengage import auth, schemas
 from app.api.cxengage.auth import answer
 from app.api.cxengage.events import read_idempotency_key, receive_object
+from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, read_fields
 from app.api.request_body import read_body
+from app.api.route_limits import start_limiter
 from app.api.sender import Sender, check_open
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
@@ -31,6 +33,7 @@ from app.services.cxengage import crud, listeners
 from app.services.cxengage.listeners import NewListener
 
 blueprint = Blueprint("cxengage_listeners", __name__)
+blueprint.before_request(start_limiter)
 _schema = schemas.ListenerSchema()
 # Members that only creating a listener returns, and all that are not kept as further members.
 _RETURNED_ONCE = ("token", "receive")
@@ -38,6 +41,7 @@ _NAMED = frozenset((*_schema.fields, *_RETURNED_ONCE))
 
 
 @blueprint.get("/tenants/<tenant>/listeners")
+@management_limit
 def list_listeners(tenant: str) -> Response:
     """All listeners."""
     rows = crud.list_resources(app_context(), authorize(tenant), LISTENERS)
@@ -45,6 +49,7 @@ def list_listeners(tenant: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/listeners")
+@management_limit
 def create_listener(tenant: str) -> Response:
     """Create a listener; only this response and that of `POST …/token` contain its token."""
     account_id = authorize(tenant)
@@ -53,12 +58,14 @@ def create_listener(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>")
+@management_limit
 def show_listener(tenant: str, name: str) -> Response:
     """One listener."""
     return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/listeners/<name>")
+@management_limit
 def change_listener(tenant: str, name: str) -> Response:
     """Change a listener."""
     account_id = authorize(tenant)
@@ -67,6 +74,7 @@ def change_listener(tenant: str, name: str) -> Response:
 
 
 @blueprint.delete("/tenants/<tenant>/listeners/<name>")
+@management_limit
 def delete_listener(tenant: str, name: str) -> Response:
     """Delete a listener and revoke its token."""
     listeners.delete_listener(app_context(), authorize(tenant), name)
@@ -74,12 +82,14 @@ def delete_listener(tenant: str, name: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/listeners/<name>/token")
+@management_limit
 def renew_token(tenant: str, name: str) -> Response:
     """Replace the token of a listener."""
     return answer(_new_to_json(tenant, listeners.renew_token(app_context(), authorize(tenant), name)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>/status")
+@management_limit
 def show_listener_status(tenant: str, name: str) -> Response:
     """Whether a listener takes events, how many it has received, and when the last one."""
     row = crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_plus
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Response, current_app, g, request
 
 from app.api.cxengage import auth
-from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
+from app.api.route_limits import client_address, limiter, start_limiter
 from app.core import metrics, models
 from app.core.config import Settings
-from app.core.errors import Problem, ProblemType
+from app.core.errors import Problem, Unavailable
 from app.services import oauth_clients
-from app.services.context import AppContext
 
 _MAX_BYTES = 16 * 1024
 _MAX_FIELDS = 20
@@ -23,6 +22,7 @@ _FORM = "application/x-www-form-urlencoded"
 # Requests per minute. A client needs one token in 30 days.
 _MAX_PER_CLIENT = 30
 _MAX_FAILURES_PER_ADDRESS = 300
+_TOO_MANY = "Too many token requests. Retry later."
 
 blueprint = Blueprint("cxengage_tokens", __name__)
 
@@ -44,32 +44,39 @@ class Credentials:
     secret: str
 
 
-class TokenLimiter:
-    """Limits the requests of each client and the failed requests of each address.
+@blueprint.before_request
+def authenticate_client() -> None:
+    """Find out who asks before the limits are checked: a right secret counts for its client, any other request for its
+    address. So failed requests never block a right secret, even if all come from the address of one proxy."""
+    start_limiter()
+    g.client_id, g.token, g.token_error = "", None, None
+    try:
+        g.form = _form(current_app.extensions["context"].settings)
+        credentials = _credentials(g.form)
+        if credentials is None:
+            return
+        g.token = oauth_clients.issue_token(
+            current_app.extensions["context"], credentials.client_id, credentials.secret
+        )
+        g.client_id = credentials.client_id
+    except (TokenError, Problem, Unavailable) as exc:
+        g.token_error = exc
 
-    A request without the right secret never counts against a client, and failed requests never block a right secret:
-    behind a proxy all requests may come from one address.
-    """
 
-    def __init__(self, settings: Settings) -> None:
-        self._requests = PerMinute(settings)
-
-    def allows_client(self, client_id: str) -> bool:
-        """Count one request with the right secret."""
-        return self._requests.lets_in(_MAX_PER_CLIENT, "token of client", client_id)
-
-    def allows_failure(self, address: str) -> bool:
-        """Count one request without the right secret."""
-        return self._requests.lets_in(_MAX_FAILURES_PER_ADDRESS, "token for address", address)
-
-
-def register(app: Flask, settings: Settings) -> None:
-    """Serve the route under both prefixes."""
-    app.extensions["token_limiter"] = TokenLimiter(settings)
-    auth.register(app, [blueprint])
+def _is_client() -> bool:
+    return g.token is not None
 
 
 @blueprint.post("/token")
+@limiter.limit(
+    f"{_MAX_PER_CLIENT}/minute",
+    key_func=lambda: f"client:{g.client_id}",
+    exempt_when=lambda: not _is_client(),
+    error_message=_TOO_MANY,
+)
+@limiter.limit(
+    f"{_MAX_FAILURES_PER_ADDRESS}/minute", key_func=client_address, exempt_when=_is_client, error_message=_TOO_MANY
+)
 def issue_token() -> Response:
     """The client's access token."""
     try:
@@ -83,28 +90,16 @@ def issue_token() -> Response:
 
 
 def _issue() -> oauth_clients.Token:
-    context: AppContext = current_app.extensions["context"]
-    form = _form(context.settings)
-    credentials = _credentials(form)
-    limiter: TokenLimiter = current_app.extensions["token_limiter"]
-    token = None
-    if credentials is not None:
-        token = oauth_clients.issue_token(context, credentials.client_id, credentials.secret)
-    if credentials is not None and token is not None:
-        is_allowed = limiter.allows_client(credentials.client_id)
-    else:
-        is_allowed = limiter.allows_failure(request.remote_addr or "")
-    if not is_allowed:
-        raise Problem(
-            ProblemType.RATE_LIMIT_EXCEEDED, "Too many token requests. Retry later.", headers={"Retry-After": "60"}
-        )
+    if g.token_error is not None:
+        raise g.token_error
+    token: oauth_clients.Token | None = g.token
     if token is None:
         raise TokenError("invalid_client", "The client id or secret is missing or invalid.")
-    if "grant_type" not in form:
+    if "grant_type" not in g.form:
         raise TokenError("invalid_request", "grant_type is missing.")
-    if form["grant_type"] != "client_credentials":
+    if g.form["grant_type"] != "client_credentials":
         raise TokenError("unsupported_grant_type", "grant_type must be client_credentials.")
-    if not set(form.get("scope", "").split()) <= set(models.SCOPES):
+    if not set(g.form.get("scope", "").split()) <= set(models.SCOPES):
         raise TokenError("invalid_scope", f"Valid scopes are {', '.join(models.SCOPES)}.")
     return token
 

@@ -7,16 +7,20 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.cxengage.auth import answer
+from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import PatternSchema
+from app.api.route_limits import start_limiter
 from app.db.cxengage_resources import PATTERNS, PatternRow
 from app.services.cxengage import crud, patterns
 
 blueprint = Blueprint("cxengage_patterns", __name__)
+blueprint.before_request(start_limiter)
 _schema = PatternSchema()
 
 
 @blueprint.get("/tenants/<tenant>/patterns")
+@management_limit
 def list_patterns(tenant: str) -> Response:
     """All patterns."""
     rows = crud.list_resources(app_context(), authorize(tenant), PATTERNS)
@@ -24,6 +28,7 @@ def list_patterns(tenant: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/patterns")
+@management_limit
 def create_pattern(tenant: str) -> Response:
     """Create a pattern; it must compile if its status is true."""
     account_id = authorize(tenant)
@@ -31,12 +36,14 @@ def create_pattern(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/patterns/<name>")
+@management_limit
 def show_pattern(tenant: str, name: str) -> Response:
     """One pattern."""
     return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), PATTERNS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/patterns/<name>")
+@management_limit
 def change_pattern(tenant: str, name: str) -> Response:
     """Change a pattern, switch it on or off."""
     account_id = authorize(tenant)
@@ -45,6 +52,7 @@ def change_pattern(tenant: str, name: str) -> Response:
 
 
 @blueprint.delete("/tenants/<tenant>/patterns/<name>")
+@management_limit
 def delete_pattern(tenant: str, name: str) -> Response:
     """Delete a pattern and the runs that it started."""
     patterns.delete_pattern(app_context(), authorize(tenant), name)

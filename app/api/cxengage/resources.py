@@ -1,4 +1,4 @@
-"""Shared by the routes of patterns, templates, listeners, integrations and augments: access, limits and request bodies.
+"""Shared by the routes of patterns, templates, listeners, integrations and augments: access and request bodies.
 
 200 for a resource that was read or changed, 201 created, 204 deleted. PUT changes only the fields that it names.
 """
@@ -11,15 +11,10 @@ from flask import current_app, request
 from marshmallow import Schema
 
 from app.api.cxengage import auth, schemas
-from app.api.rate_limit import PerMinute
 from app.api.request_body import read_body
-from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import ACCOUNT_MANAGE
 from app.services.context import AppContext
-
-# Requests per minute and tenant.
-MAX_PER_MINUTE = 600
 
 
 def app_context() -> AppContext:
@@ -29,16 +24,8 @@ def app_context() -> AppContext:
 
 
 def authorize(tenant: str) -> int:
-    """The account id of a tenant that the caller may manage; raises Problem 401, 403, or 429 above the limit."""
-    account_id = auth.authenticate(tenant, ACCOUNT_MANAGE).account.snapshot.id
-    limiter: PerMinute = current_app.extensions["management_limiter"]
-    if not limiter.lets_in(MAX_PER_MINUTE, "management", str(account_id)):
-        raise Problem(
-            ProblemType.RATE_LIMIT_EXCEEDED,
-            f"More than {MAX_PER_MINUTE} requests in a minute. Retry later.",
-            headers={"Retry-After": "60"},
-        )
-    return account_id
+    """The account id of a tenant that the caller may manage; raises Problem 401 or 403."""
+    return auth.authenticate(tenant, ACCOUNT_MANAGE).account.snapshot.id
 
 
 def read_fields() -> ExactObject:

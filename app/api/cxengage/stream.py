@@ -14,7 +14,9 @@ import structlog
 from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage.auth import answer, authenticate
+from app.api.cxengage.limits import management_limit
 from app.api.responses import json_bytes
+from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import EVENTS_READ, Message
 from app.core.timestamps import utc_text
@@ -23,12 +25,16 @@ from app.services.context import AppContext
 
 # Milliseconds until the client reconnects; longer while Postgres is unavailable.
 _RETRY, _RETRY_LATER = 1_000, 5_000
+# Requests per minute of one address: a hundred clients that reconnect every second.
+MAX_PER_MINUTE = 6_000
 _log = structlog.get_logger()
 
 blueprint = Blueprint("cxengage_stream", __name__)
+blueprint.before_request(start_limiter)
 
 
 @blueprint.post("/tenants/<tenant>/ticket")
+@management_limit
 def make_ticket(tenant: str) -> Response:
     """A ticket for the tenant's stream."""
     context: AppContext = current_app.extensions["context"]
@@ -40,13 +46,16 @@ def make_ticket(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/stream")
+# An EventSource never reconnects after a status other than 200.
+@limiter.limit(
+    lambda: f"{MAX_PER_MINUTE}/minute", key_func=client_address, on_breach=lambda _: _stream(_RETRY_LATER, ())
+)
 def read_stream(tenant: str) -> Response:
     """The messages after the last one that the client received, or after its ticket was created."""
     context: AppContext = current_app.extensions["context"]
     try:
         found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_event_id())
     except Unavailable as exc:
-        # An EventSource never reconnects after a status other than 200.
         _log.error("database unavailable for a message stream", error=str(exc)[:300])
         return _stream(_RETRY_LATER, ())
     return _stream(_RETRY, found)

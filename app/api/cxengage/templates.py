@@ -7,16 +7,20 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.cxengage.auth import answer
+from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import TemplateSchema
+from app.api.route_limits import start_limiter
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
 from app.services.cxengage import crud, templates
 
 blueprint = Blueprint("cxengage_templates", __name__)
+blueprint.before_request(start_limiter)
 _schema = TemplateSchema()
 
 
 @blueprint.get("/tenants/<tenant>/templates")
+@management_limit
 def list_templates(tenant: str) -> Response:
     """All templates."""
     rows = crud.list_resources(app_context(), authorize(tenant), TEMPLATES)
@@ -24,6 +28,7 @@ def list_templates(tenant: str) -> Response:
 
 
 @blueprint.post("/tenants/<tenant>/templates")
+@management_limit
 def create_template(tenant: str) -> Response:
     """Create a template."""
     account_id = authorize(tenant)
@@ -31,12 +36,14 @@ def create_template(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/templates/<name>")
+@management_limit
 def show_template(tenant: str, name: str) -> Response:
     """One template."""
     return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), TEMPLATES, name)))
 
 
 @blueprint.put("/tenants/<tenant>/templates/<name>")
+@management_limit
 def change_template(tenant: str, name: str) -> Response:
     """Change a template, and recompile the patterns that are on and use it."""
     account_id = authorize(tenant)
@@ -45,6 +52,7 @@ def change_template(tenant: str, name: str) -> Response:
 
 
 @blueprint.delete("/tenants/<tenant>/templates/<name>")
+@management_limit
 def delete_template(tenant: str, name: str) -> Response:
     """Delete a template that no pattern uses that is on."""
     templates.delete_template(app_context(), authorize(tenant), name)

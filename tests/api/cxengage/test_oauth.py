@@ -300,6 +300,16 @@ def test_without_redis_clients_still_get_their_tokens(context: AppContext, with_
         redis.start()
 
 
+def test_without_redis_a_client_is_still_limited(context: AppContext, with_redis: Server, redis: Redis) -> None:
+    client = a_client(context, with_redis)
+    redis.kill()
+    try:
+        statuses = [client.ask(b"").status_code for _ in range(31)]
+    finally:
+        redis.start()
+    assert statuses == [400] * 30 + [429]
+
+
 # The passing of time, with a clock that tests turn
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.api.cxengage import resources
+from app.api.cxengage import limits
 from app.db.cxengage_resources import TEMPLATES
 from app.services.context import AppContext
 from app.services.cxengage import crud
@@ -247,7 +247,7 @@ def test_ids_stay_apart_when_many_are_made_at_once(tenant: Tenant) -> None:
 
 
 def test_there_is_an_end_to_the_requests_of_a_minute(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 0)
+    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 0)
     answer = tenant.get("/templates")
     assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
     assert answer.headers["Retry-After"] == "60"

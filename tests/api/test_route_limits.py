@@ -1,0 +1,88 @@
+"""The limits of token and management routes: whom a request counts for, and the `flask limiter` commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.api.cxengage import limits
+from app.core.models import ACCOUNT_MANAGE
+from app.services import api_keys
+from app.services.context import AppContext
+from tests.support.builders import a_sender
+
+FAILURES = 300
+
+
+@pytest.fixture
+def clients(context: AppContext) -> Iterator[dict[int, FlaskClient]]:
+    """Clients of applications with that many trusted proxies."""
+    apps = {count: create_app(replace(context.settings, trusted_proxies=count)) for count in (0, 1)}
+    yield {count: app.test_client() for count, app in apps.items()}
+    for app in apps.values():
+        app.extensions["context"].database.close()
+
+
+def failures_of(client: FlaskClient, address: str) -> int:
+    """How many of so many failed requests for a token are answered before the limit."""
+    statuses = [client.post("/token", headers={"X-Forwarded-For": address}).status_code for _ in range(FAILURES + 1)]
+    assert set(statuses) <= {401, 429}
+    return statuses.count(401)
+
+
+def test_behind_a_trusted_proxy_failures_count_for_the_forwarded_address(clients: dict[int, FlaskClient]) -> None:
+    assert failures_of(clients[1], "192.0.2.1") == FAILURES
+    assert clients[1].post("/token", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 401
+    assert clients[1].post("/token", headers={"X-Forwarded-For": "192.0.2.2, 192.0.2.1"}).status_code == 429
+
+
+def test_without_trusted_proxies_a_forwarded_address_is_ignored(clients: dict[int, FlaskClient]) -> None:
+    assert failures_of(clients[0], "192.0.2.1") == FAILURES
+    assert clients[0].post("/token", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 429
+
+
+def bearer(context: AppContext, client: FlaskClient) -> tuple[str, dict[str, str]]:
+    """The slug of a new account, and headers that may manage it."""
+    sender = a_sender(context, client)
+    token = api_keys.create_key(context, sender.account_id, "manage", (ACCOUNT_MANAGE,))
+    return sender.slug, {"Authorization": f"Bearer {token}"}
+
+
+def test_management_routes_count_for_the_account(
+    context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 3)
+    (acme, by_acme), (globex, by_globex) = bearer(context, client), bearer(context, client)
+    paths = [f"/tenants/{acme}/patterns", "/1.0/account", f"/1.0/tenants/{acme}/", f"/tenants/{acme}/templates"]
+    assert [client.get(path, headers=by_acme).status_code for path in paths] == [200, 200, 200, 429]
+    assert client.get(f"/tenants/{globex}/patterns", headers=by_globex).status_code == 200
+
+
+def test_management_requests_without_a_valid_token_count_for_the_address(
+    context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 3)
+    slug, headers = bearer(context, client)
+    assert [client.get("/account").status_code for _ in range(4)] == [401, 401, 401, 429]
+    assert client.get(f"/tenants/{slug}/patterns", headers=headers).status_code == 200
+
+
+def test_no_hook_of_the_limiter_runs_for_events(app: Flask) -> None:
+    assert {"cvf_events", "cvf_batches", None}.isdisjoint(app.before_request_funcs)
+    assert [hook.__name__ for hook in app.after_request_funcs[None]] == ["add_request_id"]
+
+
+@pytest.mark.parametrize("command", [["config"], ["limits"], ["clear", "--key", "account:1", "-y"]])
+def test_the_limiter_commands_work(app: Flask, command: list[str]) -> None:
+    from flask_limiter.commands import cli
+
+    result = app.test_cli_runner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    assert "No Flask-Limiter extension" not in result.output
+    if command == ["limits"]:
+        assert "600 per 1 minute" in result.output
