@@ -1,4 +1,4 @@
-"""`flask workflow import-cxengage`: a pattern in CxEngage's notation, printed as a workflow document. Needs no database."""
+"""`flask workflow import-cxengage`: prints a CxEngage pattern as a workflow document. Needs no database."""
 
 from __future__ import annotations
 
@@ -17,26 +17,24 @@ from app.workflows.cxengage import NotationError, compile_pattern, compile_scrip
 from app.workflows.yaml_loader import write_document
 
 _FIELDS = ("when", "then", "code")
-_LONGEST_NAME = 100
+_MAX_NAME = 100
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The texts of a pattern by their fields, and the file (and, in JSON, the field of it) in which each stands."""
+    """The texts of a pattern by field, and for each the file (and the JSON field) it comes from."""
 
     name: str
     key: str | None
     texts: Mapping[str, str]
-    places: Mapping[str, str]
+    files: Mapping[str, str]
 
 
 @click.command("import-cxengage")
 @click.argument("file", type=_file)
-@click.option("--then", "then_file", type=_file, help="The reaction of a 4.1 pattern; FILE is what has to happen.")
-@click.option(
-    "--key", help="The field whose values progress is counted by (4.2). Default: the resource's, else the subject."
-)
+@click.option("--then", "then_file", type=_file, help="The `then` of a 4.1 pattern; FILE is its `when`.")
+@click.option("--key", help="The event field to match by (4.2). Default: the key of the resource, else the subject.")
 @click.option("--name", help="The workflow's name. Default: the resource's name, else the file's.")
 @click.option("--template", "templates", multiple=True, metavar="TM1=FILE", help="A message template; may be repeated.")
 def import_cxengage(
@@ -52,14 +50,12 @@ def import_cxengage(
         _resource(file, text) if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else _texts(file, text, then_file)
     )
     title = name or source.name
-    known = dict(_template(template) for template in templates)
+    texts_of_templates = dict(_template(template) for template in templates)
     try:
-        document = _compiled(source, key or source.key, known, title)
-    except NotationError as wrong:
-        place = (
-            f"{source.places[wrong.field]}:{wrong.line}:{wrong.column}" if wrong.field in source.places else wrong.field
-        )
-        raise click.ClickException(visible(f"{place}: {wrong.message}")) from None
+        document = _compiled(source, key or source.key, texts_of_templates, title)
+    except NotationError as exc:
+        position = f"{source.files[exc.field]}:{exc.line}:{exc.column}" if exc.field in source.files else exc.field
+        raise click.ClickException(visible(f"{position}: {exc.message}")) from None
     click.echo(write_document(document), nl=False)
 
 
@@ -80,16 +76,16 @@ def _texts(file: Path, text: str, then_file: Path | None) -> _Source:
 def _resource(file: Path, text: str) -> _Source:
     try:
         resource = json.loads(text.lstrip("\ufeff"))
-    except (ValueError, RecursionError) as wrong:
-        raise click.ClickException(visible(f"{file}: not JSON: {wrong}")) from None
+    except (ValueError, RecursionError) as exc:
+        raise click.ClickException(visible(f"{file}: not JSON: {exc}")) from None
     if not isinstance(resource, dict):
-        raise click.ClickException(f"{visible(file)}: a list; give one pattern at a time")
+        raise click.ClickException(f"{visible(file)}: contains a list; import one pattern at a time")
     texts = {field: resource[field] for field in _FIELDS if resource.get(field) is not None}
     if set(texts) not in ({"code"}, {"when", "then"}):
-        raise click.ClickException(f"{visible(file)}: a pattern has either when and then, or code")
+        raise click.ClickException(f"{visible(file)}: a pattern needs either when and then, or code")
     for field in (*texts, "name", "key"):
         if not isinstance(resource.get(field, ""), str | None):
-            raise click.ClickException(f"{visible(file)}: {field} has to be text")
+            raise click.ClickException(f"{visible(file)}: {field} must be text")
     return _Source(
         resource.get("name") or file.stem,
         resource.get("key"),
@@ -99,12 +95,12 @@ def _resource(file: Path, text: str) -> _Source:
 
 
 def _as_name(text: str) -> str:
-    """A name as workflows have it: `Two event echo` becomes `Two-event-echo`."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:_LONGEST_NAME] or "pattern"
+    """A valid workflow name: `Two event echo` becomes `Two-event-echo`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:_MAX_NAME] or "pattern"
 
 
-def _template(given: str) -> tuple[str, str]:
-    name, sign, file = given.partition("=")
-    if not sign or not name or not Path(file).is_file():
-        raise click.ClickException(f"{visible(given)}: expected NAME=FILE, such as TM1=hello.mustache")
+def _template(option: str) -> tuple[str, str]:
+    name, equals, file = option.partition("=")
+    if not equals or not name or not Path(file).is_file():
+        raise click.ClickException(f"{visible(option)}: expected NAME=FILE, such as TM1=hello.mustache")
     return name.removeprefix("+"), read_source(Path(file)).rstrip("\n")

@@ -1,4 +1,4 @@
-"""`flask client …`: make, list and revoke OAuth clients, which get access tokens for the CxEngage routes."""
+"""`flask client …`: create, list and revoke OAuth clients, which get access tokens for the CxEngage routes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from app.cli.base import command, context, the_account
 from app.cli.formatting import visible
 from app.services import oauth_clients
 
-group = click.Group("client", help="OAuth clients: secrets shown once, kept as a hash.")
+group = click.Group("client", help="OAuth clients. Secrets are shown once and stored as hashes.")
 
 
 @group.command("create")
 @click.argument("account")
-@click.option("--name", default="", help="What you call it.")
+@click.option("--name", default="", help="A name for the client.")
 @command
 def create(account: str, name: str) -> None:
-    """Make a client for ACCOUNT (slug or id). Its secret is printed now and never again."""
+    """Create a client for ACCOUNT (slug or id). Its secret is printed only now."""
     client_id, secret = oauth_clients.create_client(context(), the_account(account).id, name)
     click.echo(f"client_id={client_id}")
     click.echo(f"client_secret={secret}")
@@ -26,7 +26,7 @@ def create(account: str, name: str) -> None:
 @click.argument("account", required=False)
 @command
 def list_(account: str | None) -> None:
-    """The clients of ACCOUNT (slug or id), or of all accounts; never their secrets."""
+    """List the clients of ACCOUNT (slug or id), or of all accounts, without their secrets."""
     for client in oauth_clients.list_clients(context(), the_account(account).id if account else None):
         state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
         used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
