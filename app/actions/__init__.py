@@ -16,11 +16,11 @@ import structlog
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
 from app.actions.circuit_breaker import Deferred
 from app.actions.context import Action, ActionContext, ActionError
-from app.actions.http_response import storable
 from app.actions.templates.render import TemplateError, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
 from app.core.models import Outcome
+from app.core.unstorable import replace_unstorable
 
 __all__ = ["ACTIONS", "Action", "ActionContext", "perform"]
 
@@ -47,7 +47,7 @@ async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
     strict = step.get("strict", context.run.document.get("strict", False))
     names = prepare({**context.names, "now": context.now}, strict=strict)
     outcome = await _attempt(verb, step[verb], replace(context, names=names))
-    return outcome if outcome.error is None else replace(outcome, error=storable(outcome.error))
+    return outcome if outcome.error is None else replace(outcome, error=replace_unstorable(outcome.error))
 
 
 async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:

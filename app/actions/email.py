@@ -27,12 +27,12 @@ from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_addresses, check_names, check_text, text_schema
 from app.actions.http_call import KEPT_OF_ANSWER, detail
 from app.actions.http_request import KEPT, sendable
-from app.actions.http_response import storable
 from app.actions.integration_kinds import MASK, smtp_port
 from app.actions.templates.render import Text, render
 from app.core.addresses import read_email
 from app.core.durations import write_duration
 from app.core.models import Outcome
+from app.core.unstorable import replace_unstorable
 
 FIELDS = ("to", "subject", "text", "html", "from", "cc", "reply_to")
 MOST_RECIPIENTS = 50
@@ -94,9 +94,9 @@ class _Letter:
 
     def kept(self) -> dict[str, Any]:
         """What is kept with the attempt, cut."""
-        headers = {name: storable(str(value)) for name, value in self.message.items()}
+        headers = {name: replace_unstorable(str(value)) for name, value in self.message.items()}
         body = self.message.get_body(("plain", "html"))
-        text = storable(body.get_content())[:KEPT] if body is not None else ""
+        text = replace_unstorable(body.get_content())[:KEPT] if body is not None else ""
         return {"method": "SEND", "url": self.url, "headers": headers, "body": text}
 
 
@@ -303,7 +303,7 @@ async def _name_recipients(client: aiosmtplib.SMTP, letter: _Letter) -> tuple[li
 def _handed_over(
     letter: _Letter, accepted: list[str], refused: dict[str, str], answer: aiosmtplib.SMTPResponse
 ) -> Outcome:
-    said = storable(answer.message)[:KEPT_OF_ANSWER]
+    said = replace_unstorable(answer.message)[:KEPT_OF_ANSWER]
     response: dict[str, Any] = {"status": answer.code, "body": said, **({"refused": refused} if refused else {})}
     output = {
         "status": answer.code,
@@ -317,7 +317,7 @@ def _handed_over(
 
 def _complaint(answer: aiosmtplib.SMTPResponseException, place: str) -> Outcome:
     """What an answer that is no success means."""
-    said = storable(answer.message)[:KEPT_OF_ANSWER]
+    said = replace_unstorable(answer.message)[:KEPT_OF_ANSWER]
     about = f" ({answer.recipient})" if isinstance(answer, aiosmtplib.SMTPRecipientRefused) else ""
     error = f"{place} answered {answer.code}{about}: {said[:300]}"
     response = {"status": answer.code, "body": said}

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from app.actions.context import ActionContext
 from app.actions.http_request import Request
-from app.actions.http_response import read_answer, storable
+from app.actions.http_response import read_answer
 from app.actions.integration_kinds import MASK
 from app.core.durations import write_duration
 from app.core.models import Outcome
+from app.core.unstorable import replace_unstorable
 
 if TYPE_CHECKING:
     import aiohttp
@@ -64,7 +65,7 @@ async def _exchange(request: Request, context: ActionContext, judge: Judge) -> O
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
         return replace(_trouble(exc, request, context.timeout), request=request.kept(), response=answer)
     spent = round((time.perf_counter() - began) * 1000)
-    text = _without(request.secrets, storable(raw.decode("utf-8", "replace")))
+    text = _without(request.secrets, replace_unstorable(raw.decode("utf-8", "replace")))
     output = read_answer(response.status, response.headers, text)
     outcome = judge(response.status, response.headers, output["body"], context.now)
     return replace(

@@ -19,10 +19,10 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.http_response import storable
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
 from app.core.timestamps import utc_text
+from app.core.unstorable import replace_unstorable
 
 BODILESS = ("GET", "HEAD")
 SENDING_THE_EVENT = ("POST", "PUT", "PATCH")
@@ -71,12 +71,15 @@ class Request:
 
     def kept(self) -> dict[str, Any]:
         """What is kept with the attempt: secrets masked, the body cut."""
-        shown = {name: MASK if _SECRET_NAME.search(name) else storable(value) for name, value in self.headers.items()}
+        shown = {
+            name: MASK if _SECRET_NAME.search(name) else replace_unstorable(value)
+            for name, value in self.headers.items()
+        }
         return {
             "method": self.method,
             "url": mask_url(self.url)[:KEPT],
             "headers": shown,
-            "body": storable(self.body[:KEPT].decode("utf-8", "ignore")),
+            "body": replace_unstorable(self.body[:KEPT].decode("utf-8", "ignore")),
         }
 
 

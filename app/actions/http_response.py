@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
+
+from app.core.unstorable import replace_unstorable
 
 LARGEST_BODY = 64 * 1024
 _DEEPEST = 64
 _LONGEST_NUMBER = 500
 _MOST_HEADERS = 50
 _LONGEST_HEADER = 1_000
-# Postgres' jsonb takes neither.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-def storable(text: str) -> str:
-    """`text` with U+FFFD in place of NUL characters and lone surrogates."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def read_answer(status: int, headers: Mapping[str, str], text: str) -> dict[str, Any]:
     """`{"status", "headers", "body"}`: header names in small letters, without cookies; the body parsed if it is JSON."""
-    kept = [(name.lower(), storable(value)[:_LONGEST_HEADER]) for name, value in headers.items()]
+    kept = [(name.lower(), replace_unstorable(value)[:_LONGEST_HEADER]) for name, value in headers.items()]
     return {
         "status": status,
         "headers": dict([pair for pair in kept if not pair[0].startswith("set-cookie")][:_MOST_HEADERS]),
@@ -59,11 +53,11 @@ def _refuse(text: str) -> Any:
 
 def _cleaned(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return storable(value)
+        return replace_unstorable(value)
     if not isinstance(value, dict | list):
         return value
     if depth == 0:
         raise ValueError("nested too deep")
     if isinstance(value, dict):
-        return {storable(name): _cleaned(member, depth - 1) for name, member in value.items()}
+        return {replace_unstorable(name): _cleaned(member, depth - 1) for name, member in value.items()}
     return [_cleaned(member, depth - 1) for member in value]

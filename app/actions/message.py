@@ -13,9 +13,9 @@ from typing import Any
 from app.actions.context import ActionContext, ActionError
 from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
 from app.actions.http_request import EXACT_JSON, sendable
-from app.actions.http_response import storable
 from app.actions.templates.render import check_texts, render, render_value
 from app.core.models import Outcome
+from app.core.unstorable import make_storable, replace_unstorable
 
 FIELDS = ("text", "data")
 SCHEMA: Mapping[str, Any] = {
@@ -48,21 +48,14 @@ def check(fields: Any, path: str) -> Mistakes:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Keep the message, unless it has been kept already."""
-    text = storable(render(fields["text"], context.names))
+    text = replace_unstorable(render(fields["text"], context.names))
     if not text.strip():
         raise ActionError("bad_text", "the message is empty")
-    data = {str(name): _storable(render_value(value, context.names)) for name, value in fields.get("data", {}).items()}
+    data = {
+        str(name): make_storable(render_value(value, context.names)) for name, value in fields.get("data", {}).items()
+    }
     for told, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(sendable(data))))):
         if size > LONGEST:
             raise ActionError("bad_text", f"the {told} has {size} characters; {LONGEST} are allowed")
     message_id = await context.save_message(text, data)
     return Outcome("done", output={"id": str(message_id), "text": text})
-
-
-def _storable(value: Any) -> Any:
-    """`value` with nothing in it that Postgres cannot hold."""
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, Mapping):
-        return {storable(str(name)): _storable(member) for name, member in value.items()}
-    return [_storable(member) for member in value] if isinstance(value, list) else value

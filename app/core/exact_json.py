@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from app.core.errors import Problem, ProblemType
+from app.core.unstorable import UNSTORABLE
 
 MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -201,12 +202,11 @@ def _unstorable(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _unstorable_text(text: str, path: str) -> Iterator[tuple[str, str]]:
-    if "\x00" in text:
+    characters = dict.fromkeys(UNSTORABLE.findall(text))
+    if "\x00" in characters:
         yield path, "contains a NUL character (\\u0000), which Postgres cannot store"
-    try:
-        text.encode()
-    except UnicodeEncodeError as exc:
-        yield path, f"contains half of a surrogate pair (\\u{ord(text[exc.start]):04x}), which is no character"
+    for surrogate in [character for character in characters if character != "\x00"][:1]:
+        yield path, f"contains half of a surrogate pair (\\u{ord(surrogate):04x}), which is no character"
 
 
 def path_of(path: str, name: str) -> str:

@@ -6,7 +6,6 @@ idempotency key stands for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.durations import RETENTION
 from app.core.models import Decision, Event, NewRun
+from app.core.unstorable import replace_unstorable
 from app.db.connection import Database, PgConnection, prepare
 from app.db.event_queries import find_event
 
@@ -320,10 +320,6 @@ def _find_earlier_event(cursor: psycopg2.extensions.cursor, event: Event) -> Ear
     return EarlierEvent(UUID(row[0]), bytes(row[1]), row[2]) if row else None
 
 
-# What jsonb refuses: a filter may name it, and its reason repeats it.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
 class _DecisionRow(msgspec.Struct, omit_defaults=True, gc=False):
     """A decision as it is kept."""
 
@@ -345,7 +341,7 @@ def decisions_json(decisions: Sequence[Decision]) -> str | None:
                 decision.workflow,
                 decision.version,
                 decision.started,
-                _UNSTORABLE.sub("\ufffd", decision.reason),
+                replace_unstorable(decision.reason),
                 decision.run_id,
                 decision.contributing and not decision.started,
             )

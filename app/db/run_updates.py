@@ -8,7 +8,6 @@ is the last.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.ids import uuid7
 from app.core.models import Outcome, Run
+from app.core.unstorable import make_storable
 from app.db.connection import Database, PgConnection, fetch_all
 from app.db.runs import job_key
 
@@ -214,7 +214,7 @@ def _values(run: Run, update: RunUpdate, now: datetime) -> dict[str, Any]:
         "job_key": job_key(run.account_id, run.id, update.job) if is_enqueued else None,
         "wake_at": update.wake_at,
         "step_started_at": update.step_started_at,
-        "error": _storable(update.error),
+        "error": make_storable(update.error),
         "now": now,
         "rounds": update.rounds,
         **_step_values(run, update.step, now),
@@ -233,7 +233,7 @@ def _step_values(run: Run, step: StepRow, now: datetime) -> dict[str, Any]:
         "step_began": step.started_at,
         "step_ended": None if step.status == "waiting" else now,
         "step_output": _json(step.output),
-        "step_error": _storable(step.error),
+        "step_error": make_storable(step.error),
     }
 
 
@@ -243,7 +243,7 @@ def _attempt_values(run: Run, update: RunUpdate) -> dict[str, Any]:
         "attempt_number": run.attempt + 1 if outcome else None,
         "outcome": outcome.kind if outcome else None,
         "error_class": outcome.error_class if outcome else None,
-        "outcome_error": _storable(outcome.error) if outcome else None,
+        "outcome_error": make_storable(outcome.error) if outcome else None,
         "request": _json(outcome.request) if outcome else None,
         "response": _json(outcome.response) if outcome else None,
         "tried_at": update.tried_at,
@@ -262,19 +262,7 @@ def _block_values(run: Run, blocks: Sequence[NewBlock], now: datetime) -> dict[s
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
     """JSON text with exact numbers, without characters that jsonb cannot store."""
-    return None if value is None else _EXACT_JSON.encode(_storable(value)).decode()
+    return None if value is None else _EXACT_JSON.encode(make_storable(value)).decode()
 
 
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
-_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
-
-
-def _storable(value: Any) -> Any:
-    """`value` with U+FFFD in place of the characters that Postgres refuses (NUL and lone surrogates)."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, Mapping):
-        return {_storable(name): _storable(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(member) for member in value]
-    return value

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from app.core.unstorable import UNSTORABLE
+
 MAX_BYTES = 256 * 1024
 # Messages about a name and not about its value.
 _ABOUT_NAME = re.compile(r"(is )?unknown|appears twice")
@@ -22,8 +24,6 @@ _LAST_PART = re.compile(r"(\.[^.\[\]]*|\[[^\]]*\]|^[^.\[]*)$")
 _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
 # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters.
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-# jsonb cannot store these.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 # Line and column, from 1.
 Position = tuple[int, int]
@@ -223,7 +223,7 @@ class _Reader:
             return self._unread(path, position, "is a number that is too large")
         if not isinstance(value, str):
             return value
-        if _UNSTORABLE.search(value := _join_surrogates(value)):
+        if UNSTORABLE.search(value := _join_surrogates(value)):
             return self._unread(path, position, "contains a character that cannot be stored (NUL or a lone surrogate)")
         return value
 
@@ -232,7 +232,7 @@ class _Reader:
         for key, member in node.value:
             position = (key.start_mark.line + 1, key.start_mark.column + 1)
             name = _join_surrogates(key.value) if isinstance(key, yaml.ScalarNode) else "\0"
-            if _UNSTORABLE.search(name):
+            if UNSTORABLE.search(name):
                 self.mistakes.append(Mistake(path, "a name must be text that can be stored", *position))
                 continue
             below = f"{path}.{name}" if path else name

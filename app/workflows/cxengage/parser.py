@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from app.core.unstorable import UNSTORABLE
 from app.workflows.cxengage.errors import Unexpected, one_of
 
 MAX_BYTES = 64 * 1024
@@ -34,8 +35,6 @@ _NAME = re.compile(r"[^\s,()\[\]{}\"';`~@^\\:$*+#][^\s,()\[\]{}\";`~@^\\]*")
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|[0-3]?[0-7]{1,2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "'": "'"}
 _OPERATORS = frozenset(("+", "-", "*", "/", "=", ">", "<", ">=", "<="))
-# Postgres cannot store these.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _atom(kind: str, token: str, start: Node) -> Node:
         raise unexpected(start, "a word, a number, a text or a bracket", _shown(token))
     if kind == "text":
         return _text(token, start)
-    if _UNSTORABLE.search(token):
+    if UNSTORABLE.search(token):
         raise unexpected(start, "a word without NUL and lone surrogates", _shown(token))
     if _NUMBER_START.match(token):
         return _number(token, start)
@@ -222,7 +221,7 @@ def _text(token: str, start: Node) -> Text:
     value = _ESCAPE.sub(_unescaped, with_window)
     # Characters beyond U+FFFF may be two escapes.
     value = re.sub("[\ud800-\udbff][\udc00-\udfff]", _joined, value)
-    if _UNSTORABLE.search(value):
+    if UNSTORABLE.search(value):
         raise unexpected(start, "a text without NUL and lone surrogates", _shown(token))
     return Text(start.line, start.column, value)
 
