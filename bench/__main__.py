@@ -52,7 +52,6 @@ _PACKAGES = (
     "msgspec",
     "limits",
     "redis",
-    "pgqueuer",
 )
 
 

@@ -19,6 +19,7 @@ import psycopg2
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core.ids import uuid7
 from app.core.models import PLANS, Event
+from app.db.job_queue import enqueue_runs
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
 from app.services import accounts as services_accounts
@@ -219,14 +220,12 @@ def _fill_with_waits(base: Ground, context: AppContext) -> None:
             "SELECT account_id, gen_random_uuid(), workflow_id, version, 'n' || number, event_id, event_received_at, "
             "matched, distinct_id, status, at, turn, job, wake_at, step_started_at, created_at, updated_at "
             "FROM runs, generate_series(1, %s) AS number WHERE account_id = %s RETURNING account_id, id, job, wake_at) "
-            "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after) "
-            "SELECT 0, 'run', 'queued', name, convert_to(name, 'UTF8'), wake_at FROM new, "
-            "LATERAL (SELECT account_id || ':' || id || ':' || job) AS named (name)",
+            + enqueue_runs("new", number="job", due_at="wake_at"),
             (WAITING, account),
         )
         connection.commit()
         connection.autocommit = True
-        cursor.execute("ANALYZE pgqueuer")
-        cursor.execute("SELECT count(*) FROM pgqueuer WHERE execute_after > now() + %s", (timedelta(hours=1),))
+        cursor.execute("ANALYZE jobs")
+        cursor.execute("SELECT count(*) FROM jobs WHERE due_at > now() + %s", (timedelta(hours=1),))
         row = cursor.fetchone()
     assert row is not None and row[0] >= WAITING

@@ -49,8 +49,8 @@ def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
         carry(context, account, run)
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
-            "UPDATE pgqueuer SET execute_after = execute_after - interval '100 days' WHERE payload = %(job)s",
-            {"job": f"{account}:{waiting}:1".encode()},
+            "UPDATE jobs SET due_at = due_at - interval '100 days' WHERE payload = %(job)s",
+            {"job": f"{account}:{waiting}:1"},
         )
     return {
         "account": account,

@@ -36,7 +36,6 @@ def configure(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
-    for name in ("app", "pgqueuer"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(max(level, logging.WARNING) if name == "pgqueuer" else level)
+    logger = logging.getLogger("app")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)

@@ -107,7 +107,7 @@ _ROW = (
 
 def list_accounts(connection: sa.Connection) -> list[AccountRow]:
     """All accounts, oldest first."""
-    rows = connection.execute(sa.text(f"SELECT {_ROW} FROM accounts ORDER BY id"))  # noqa: S608
+    rows = connection.execute(sa.text(f"SELECT {_ROW} FROM accounts ORDER BY id"))
     return [AccountRow(*row) for row in rows]
 
 
@@ -115,8 +115,7 @@ def find_account(connection: sa.Connection, name: str) -> AccountRow | None:
     """An account by its slug or its id; a slug wins."""
     row = connection.execute(
         sa.text(
-            f"SELECT {_ROW} FROM accounts "  # noqa: S608
-            "WHERE slug = :name OR id::text = :name ORDER BY slug = :name DESC LIMIT 1"
+            f"SELECT {_ROW} FROM accounts WHERE slug = :name OR id::text = :name ORDER BY slug = :name DESC LIMIT 1"
         ),
         {"name": name},
     ).one_or_none()

@@ -98,7 +98,7 @@ def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> 
     for table, column in (("keys", "prefix"), ("clients", "token_prefix")):
         connection.execute(
             sa.text(
-                f"UPDATE {table} SET last_used_at = :minute "  # noqa: S608
+                f"UPDATE {table} SET last_used_at = :minute "
                 f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
             ),
             {"prefix": prefix, "minute": minute},

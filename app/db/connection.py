@@ -236,6 +236,10 @@ class Database:
         finally:
             self._slots.release()
 
+    def dedicated_connection(self) -> PgConnection:
+        """An autocommitting connection outside of the pools; the caller closes it."""
+        return self._connect(autocommit=True)
+
     def _connect(self, *, autocommit: bool = False) -> PgConnection:
         connection: PgConnection = psycopg2.connect(self.url, connection_factory=PgConnection, **self._options)
         connection.autocommit = autocommit

@@ -47,7 +47,7 @@ def find_events_by_key(
     At most `event_queries.PAGE`; call again with the last one for more.
     """
     query = (
-        f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "  # noqa: S608
+        f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "
         "events.received_at FROM keyed_events AS known "
         "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
         "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "

@@ -50,9 +50,8 @@ WITH workflow_keys AS (
     SELECT translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_') AS text
     FROM (SELECT subject FROM places UNION SELECT :subject) AS named_by (subject) WHERE subject IS NOT NULL
 ), jobs AS (
-    DELETE FROM pgqueuer USING named WHERE entrypoint = 'deadline' AND status = 'queued'
-    AND split_part(convert_from(payload, 'UTF8'), ':', 1) = CAST(:account AS text)
-    AND split_part(convert_from(payload, 'UTF8'), ':', 3) = named.text
+    DELETE FROM jobs USING named WHERE kind = 'deadline' AND worker_id IS NULL
+    AND split_part(payload, ':', 1) = CAST(:account AS text) AND split_part(payload, ':', 3) = named.text
 )
 SELECT count(*) FROM gone
 """

@@ -17,7 +17,7 @@ from psycopg2.extensions import connection as RawConnection
 from app.core.durations import RETENTION
 from app.core.models import Event, NewRun
 from app.db.event_writes import EarlierEvent
-from app.db.runs import job_key
+from app.db.job_queue import enqueue_events, enqueue_runs
 
 # Rows go to Postgres in portions of so many, or of about so many characters: memory does not grow with their number.
 _PORTION = 1_000
@@ -171,14 +171,12 @@ def start_runs(connection: RawConnection, account_id: int, runs: Sequence[tuple[
             cursor.execute(
                 "WITH new AS (SELECT * FROM unnest(%(ids)s::uuid[], %(workflows)s::uuid[], %(versions)s::int[], "
                 "%(keys)s::text[], %(events)s::uuid[], %(event_moments)s::timestamptz[], %(matched)s::text[], "
-                "%(subjects)s::text[], %(moments)s::timestamptz[], %(jobs)s::text[]) AS new (id, workflow_id, version, "
-                "match_key, event_id, event_at, matched, subject, now, job)), run AS ("
+                "%(subjects)s::text[], %(moments)s::timestamptz[]) AS new (id, workflow_id, version, "
+                "match_key, event_id, event_at, matched, subject, now)), run AS ("
                 "INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, "
                 "distinct_id, status, at, wake_at, created_at, updated_at) "
                 "SELECT %(account)s, id, workflow_id, version, match_key, event_id, event_at, matched::uuid[], subject, "
-                "'running', 'steps[0]', now, now, now FROM new) "
-                "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload) "
-                "SELECT 0, 'run', 'queued', job, convert_to(job, 'UTF8') FROM new",
+                "'running', 'steps[0]', now, now, now FROM new RETURNING account_id, id) " + enqueue_runs("run"),
                 _run_values(account_id, portion),
             )
 
@@ -195,7 +193,6 @@ def _run_values(account_id: int, runs: Sequence[tuple[NewRun, str, datetime]]) -
         "matched": ["{" + ",".join(map(str, run.matched)) + "}" for run, _, _ in runs],
         "subjects": [subject for _, subject, _ in runs],
         "moments": [moment for _, _, moment in runs],
-        "jobs": [job_key(account_id, run.id, 1) for run, _, _ in runs],
     }
 
 
@@ -203,7 +200,6 @@ def enqueue_event_jobs(connection: RawConnection, account_id: int, event_ids: Se
     """Enqueue a job for each event that looks for runs which it wakes or ends."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO pgqueuer (priority, entrypoint, status, payload) "
-            "SELECT 0, 'event', 'queued', convert_to(payload, 'UTF8') FROM unnest(%s::text[]) AS job (payload)",
-            ([f"{account_id}:{event_id}" for event_id in event_ids],),
+            enqueue_events("(SELECT %s AS account_id, unnest(%s::uuid[]) AS id) AS event"),
+            (account_id, [str(event_id) for event_id in event_ids]),
         )

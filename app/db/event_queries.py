@@ -55,7 +55,7 @@ def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Ev
     """An event by its id, which tells the partition."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",  # noqa: S608
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",
             (account_id, str(event_id), timestamp_of(event_id)),
         )
         row = cursor.fetchone()
@@ -67,7 +67,7 @@ def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[
     moments = [timestamp_of(UUID(event_id)) for event_id in event_ids]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "  # noqa: S608
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "
             "AND received_at BETWEEN %s AND %s ORDER BY id",
             (account_id, list(event_ids), min(moments), max(moments)),
         )
@@ -79,7 +79,7 @@ def find_events_of_subject_since(connection: RawConnection, since: Event, names:
     go on after the last one for more."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "  # noqa: S608
+            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "
             "AND received_at >= %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY id LIMIT %s",
             (since.account_id, since.distinct_id, str(since.id), since.received_at, list(names), list(names), PAGE),
         )
@@ -107,7 +107,7 @@ def read_by_subject(
     with raw.cursor(name="read_by_subject") as cursor:
         cursor.itersize = 5_000
         cursor.execute(
-            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "  # noqa: S608
+            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "
             "FROM events "
             "WHERE account_id = %(account)s AND received_at >= %(since)s "
             "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "

@@ -22,6 +22,7 @@ from app.core.models import Decision, Event, NewRun
 from app.core.unstorable import replace_unstorable
 from app.db.connection import Database, PgConnection, prepare
 from app.db.event_queries import find_event
+from app.db.job_queue import enqueue_events, enqueue_runs
 
 # Many events at once, each with the runs that it starts: one statement, hence one transaction and one round trip, and
 # nothing is written of those whose caller's copy of the account is not the current one. They come as one text, an array of
@@ -41,7 +42,7 @@ _RECORD_MANY = f"""
     (json) AS
 INSERT INTO events ({_COLUMNS})
 SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
-"""  # noqa: S608
+"""
 _RECORD_MANY_STARTING = f"""
     (json) AS
 WITH fresh AS MATERIALIZED (
@@ -56,21 +57,18 @@ WITH fresh AS MATERIALIZED (
            'running', 'steps[0]', received_at, received_at, received_at
     FROM started
 ), job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
-    FROM started, LATERAL (SELECT account_id || ':' || id || ':1') AS name (text)
-    UNION ALL
-    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to(account_id || ':' || id, 'UTF8')
-    FROM fresh WHERE awaited
+    {enqueue_runs("started")}
+), event_job AS (
+    {enqueue_events("fresh WHERE awaited")}
 )
 INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
-"""  # noqa: S608
+"""
 
 # One event with everything that may come with it.
 # An idempotency key that is older than RETENTION but not swept yet is taken over as if it were not there.
 _RECORD_ALL = f"""
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
-     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
+     uuid[], uuid[], int[], text[], bool, uuid[], timestamptz[], text[], jsonb) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
@@ -94,14 +92,12 @@ WITH account AS (
     FROM fresh, unnest($15, $16, $17, $18, $20, $21, $22)
         AS new (id, workflow_id, version, match_key, event_id, event_at, matched)
 ), job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued'::pgqueuer_status, name.text, convert_to(name.text, 'UTF8')
-    FROM fresh, unnest($15) AS new (id), LATERAL (SELECT fresh.id || ':' || new.id || ':1') AS name (text)
-    UNION ALL
-    SELECT 0, 'event', 'queued'::pgqueuer_status, NULL, convert_to($19, 'UTF8') FROM fresh WHERE $19 IS NOT NULL
+    {enqueue_runs("(SELECT fresh.id AS account_id, run_id AS id FROM fresh, unnest($15) AS run_id) AS started")}
+), event_job AS (
+    {enqueue_events("(SELECT id AS account_id, $3 AS id FROM fresh WHERE $19) AS awaited")}
 )
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
-"""  # noqa: S608
+"""
 
 _EXECUTE = {
     "record_events": "EXECUTE record_events (%s)",
@@ -291,7 +287,7 @@ def insert_event(connection: PgConnection, record: EventRecord) -> RecordResult:
         [str(run.workflow_id) for run in runs],
         [run.version for run in runs],
         [run.match_key for run in runs],
-        f"{event.account_id}:{event.id}" if record.awaited else None,
+        record.awaited,
         [str(run.event_id) for run in runs],
         [run.event_received_at for run in runs],
         ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],

@@ -1,16 +1,159 @@
-"""What the house does with PgQueuer's tables beside working on its jobs: orphans, leftovers, and a look at the backlog."""
+"""The job queue, the table `jobs`: how statements enqueue jobs, how workers claim and delete them, and how lost ones are found.
+
+A job is due at `due_at`. Claiming it sets `worker_id` and moves `due_at` ahead by the length of a lease, so that a job whose
+worker died becomes due again by itself. A trigger notifies the workers of added jobs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 import structlog
 
 from app.core.durations import RETENTION
+from app.db.connection import Database, execute, unavailable_on_transient_errors
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
+_PREVIOUS_BATCH = 10_000
+
+
+def enqueue(kind: str, payload: str, source: str, *, dedupe_key: str = "NULL", due_at: str = "now()") -> str:
+    """SQL that enqueues a job for each row of `source`, a FROM clause; `payload`, `dedupe_key` and `due_at` are expressions.
+    A job whose dedupe key is in the queue is left out."""
+    return (
+        "INSERT INTO jobs (kind, payload, dedupe_key, due_at) "
+        f"SELECT '{kind}', {payload}, {dedupe_key}, {due_at} FROM {source} ON CONFLICT (dedupe_key) DO NOTHING"
+    )
+
+
+def enqueue_runs(source: str, *, number: str = "1", due_at: str = "now()") -> str:
+    """SQL that enqueues job `number` of each run in `source`, a FROM clause with the columns `account_id` and `id`."""
+    key = run_job_key(number)
+    return enqueue("run", key, source, dedupe_key=key, due_at=due_at)
+
+
+def run_job_key(number: str) -> str:
+    """SQL for the payload and dedupe key of a run's job, `account:run:number`."""
+    return f"account_id || ':' || id || ':' || {number}"
+
+
+def enqueue_events(source: str) -> str:
+    """SQL that enqueues a job for each event in `source`, a FROM clause with the columns `account_id` and `id`: it looks for
+    runs that wait for the event or end by it."""
+    return enqueue("event", "account_id || ':' || id", source)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that handles these kinds of jobs and claims each for `lease` seconds at a time."""
+
+    kinds: Sequence[str]
+    lease: float
+    id: UUID = field(default_factory=uuid4)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job."""
+
+    id: int
+    kind: str
+    payload: str
+    attempts: int
+
+
+# Jobs that another worker has taken over are not rescheduled.
+_EXCHANGE = """
+WITH done AS (
+    DELETE FROM jobs WHERE id = ANY (%(done)s)
+), failed AS (
+    UPDATE jobs SET worker_id = NULL, due_at = now() + delay * interval '1 second', attempts = attempts + 1
+    FROM unnest(%(failed)s::bigint[], %(delays)s::float[]) AS failure (job_id, delay)
+    WHERE id = job_id AND worker_id = %(worker)s
+), due AS (
+    SELECT id FROM jobs WHERE due_at <= now() AND kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
+    ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE jobs SET worker_id = %(worker)s, due_at = now() + %(lease)s * interval '1 second'
+WHERE id = ANY (ARRAY(SELECT id FROM due)) RETURNING id, kind, payload, attempts
+"""
+
+_DUE_IN = """
+SELECT extract(epoch FROM due_at - now())::float FROM jobs WHERE kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
+ORDER BY due_at, id LIMIT 1
+"""
+
+_EXTEND = """
+UPDATE jobs SET due_at = now() + %(lease)s * interval '1 second' WHERE id = ANY (%(held)s) AND worker_id = %(worker)s
+"""
+
+
+def exchange_jobs(
+    database: Database,
+    worker: Worker,
+    *,
+    done: Sequence[int],
+    failed: Mapping[int, float],
+    held: Sequence[int],
+    limit: int,
+) -> list[Job]:
+    """Delete the jobs that are done, reschedule those that failed (seconds by id), and claim up to `limit` due jobs other
+    than `held`: one statement. If its result is lost, the jobs that it claimed are due when their leases expire."""
+    values = {
+        "worker": str(worker.id),
+        "kinds": list(worker.kinds),
+        "lease": worker.lease,
+        "done": list(done),
+        "failed": list(failed),
+        "delays": list(failed.values()),
+        "held": list(held),
+        "limit": limit,
+    }
+    jobs = [Job(*row) for row in database.fetch_all(_EXCHANGE, values)]
+    if failed:
+        database.execute("NOTIFY jobs", ())
+    return jobs
+
+
+def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:
+    """Seconds until a job other than `held` is due, infinite when there is none."""
+    rows = database.fetch_all(_DUE_IN, {"kinds": list(worker.kinds), "held": list(held)})
+    return rows[0][0] if rows else float("inf")
+
+
+def extend_leases(database: Database, worker: Worker, held: Sequence[int]) -> None:
+    """Let the worker keep the jobs that it still holds for another `lease` seconds."""
+    database.execute(_EXTEND, {"worker": str(worker.id), "lease": worker.lease, "held": list(held)})
+
+
+class JobListener:
+    """A connection of its own that is notified of added jobs; readable at `fileno()` when there is something to receive."""
+
+    def __init__(self, database: Database) -> None:
+        with unavailable_on_transient_errors():
+            self._connection = database.dedicated_connection()
+            execute(self._connection, "LISTEN jobs", ())
+
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self._connection.fileno()
+
+    def receive(self) -> bool:
+        """Whether jobs were added since the last call. Raises Unavailable when the connection is lost."""
+        with unavailable_on_transient_errors():
+            self._connection.poll()
+        added = bool(self._connection.notifies)
+        self._connection.notifies.clear()
+        return added
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
@@ -21,14 +164,12 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
     """
     rows = connection.execute(
         sa.text(
-            "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload) "
-            "SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8') "
-            "FROM runs, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text) "
-            "WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ("
-            "  SELECT FROM pgqueuer WHERE dedupe_key = name.text AND pgqueuer.status IN ('queued', 'picked')) "
-            "ORDER BY wake_at LIMIT 1000 "
-            "ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING "
-            "RETURNING 1"
+            enqueue_runs(
+                "runs WHERE status = 'running' AND wake_at < :before "
+                f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
+                number="job",
+            )
+            + " RETURNING 1"
         ),
         {"before": now - ORPHANED_AFTER},
     )
@@ -74,27 +215,41 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
     """
     rows = connection.execute(
         sa.text(
-            "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload) "
-            "SELECT 0, 'deadline', 'queued', 'deadline:' || payload, convert_to(payload, 'UTF8') "
-            "FROM progress JOIN workflows ON workflows.account_id = progress.account_id "
-            "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
-            "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
-            "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
-            "WHERE deadline < :before LIMIT 1000 "
-            "ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING "
-            "RETURNING 1"
+            enqueue(
+                "deadline",
+                "job.payload",
+                "progress JOIN workflows ON workflows.account_id = progress.account_id "
+                "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
+                "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
+                "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
+                "WHERE deadline < :before LIMIT 1000",
+                dedupe_key="'deadline:' || job.payload",
+            )
+            + " RETURNING 1"
         ),
         {"before": now - ORPHANED_AFTER},
     )
     return len(rows.all())
 
 
-def prune_queue_log(connection: sa.Connection, now: datetime) -> None:
-    """Drop the queue's log entries of more than ten minutes ago and its statistics that are older than RETENTION."""
-    connection.execute(
-        sa.text("DELETE FROM pgqueuer_log WHERE created < :before"), {"before": now - timedelta(minutes=10)}
-    )
-    connection.execute(sa.text("DELETE FROM pgqueuer_statistics WHERE created < :before"), {"before": now - RETENTION})
+def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
+    """Move a batch of jobs from `pgqueuer`, the table of the previous release, whose processes may still add some; how many.
+
+    Jobs that a worker of the previous release has stay there until it deletes them or is dead.
+    """
+    if not connection.execute(sa.text("SELECT to_regclass('pgqueuer') IS NOT NULL")).scalar():
+        return 0
+    return connection.execute(
+        sa.text(
+            "WITH moved AS (DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM pgqueuer "
+            "WHERE status = 'queued' OR status = 'picked' AND heartbeat < :before "
+            "ORDER BY execute_after LIMIT :batch FOR UPDATE SKIP LOCKED)) "
+            "RETURNING entrypoint, convert_from(payload, 'UTF8') AS payload, dedupe_key, execute_after, attempts, created) "
+            "INSERT INTO jobs (kind, payload, dedupe_key, due_at, attempts, created_at) SELECT * FROM moved "
+            "ON CONFLICT (dedupe_key) DO NOTHING"
+        ),
+        {"before": now - ORPHANED_AFTER, "batch": _PREVIOUS_BATCH},
+    ).rowcount
 
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
 from app.db.connection import begin_with, commit_with
+from app.db.job_queue import enqueue
 
 # Workflow and subject.
 StateKey = tuple[UUID, str]
@@ -96,7 +97,7 @@ def write_and_commit(
     commit_with(connection, _WRITE, values)
 
 
-_WRITE = """
+_WRITE = f"""
 INSERT INTO progress AS known (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at,
                                last_started_at, lapses_at)
 SELECT %(account)s, *
@@ -105,9 +106,7 @@ FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], %(enablements)s::int[],
 ON CONFLICT (account_id, workflow_id, subject) DO UPDATE
     SET enablement = excluded.enablement, progress = excluded.progress, deadline = excluded.deadline,
         last_event_at = excluded.last_event_at, last_started_at = excluded.last_started_at, lapses_at = excluded.lapses_at;
-INSERT INTO pgqueuer (priority, entrypoint, status, payload, execute_after)
-SELECT 0, 'deadline', 'queued', convert_to(payload, 'UTF8'), due
-FROM unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)"""
+{enqueue("deadline", "payload", "unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)", due_at="due")}"""
 
 
 def deadline_payload(account_id: int, key: StateKey) -> str:

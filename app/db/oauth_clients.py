@@ -49,7 +49,7 @@ def find_credentials(connection: sa.Connection, client_id: str, *, lock: bool = 
     """The credentials of a client that is not revoked; `lock` locks its row."""
     row = connection.execute(
         sa.text(
-            "SELECT account_id, digest, token_prefix, token_expires_at FROM clients "  # noqa: S608
+            "SELECT account_id, digest, token_prefix, token_expires_at FROM clients "
             f"WHERE id = :id AND revoked_at IS NULL {'FOR UPDATE' if lock else ''}"
         ),
         {"id": client_id},

@@ -41,7 +41,7 @@ def _ensure_month(connection: sa.Connection, first: datetime) -> str | None:
     connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS 'events received in {first:%B %Y} (UTC)'")
     # Events that came while their month had no partition are in the default one; they would make attaching fail.
     connection.exec_driver_sql(
-        f"WITH moved AS (DELETE FROM events_default WHERE received_at >= '{first:%Y-%m-%d} 00:00+00' "  # noqa: S608
+        f"WITH moved AS (DELETE FROM events_default WHERE received_at >= '{first:%Y-%m-%d} 00:00+00' "
         f"AND received_at < '{after:%Y-%m-%d} 00:00+00' RETURNING *) INSERT INTO {name} SELECT * FROM moved"
     )
     connection.exec_driver_sql(

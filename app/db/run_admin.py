@@ -12,13 +12,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.models import NewRun
+from app.db.job_queue import enqueue_runs
 from app.db.match_state import StateKey, lock_number
-from app.db.runs import job_key
 
 # The run continues at the step that failed, with the same idempotency key. Earlier attempts and the time that the step has
 # taken no longer count. The new job number fences off the failed job, which may still be queued. Failed blocks continue, and
 # their parents wait for them again.
-_RETRY = """
+_RETRY = f"""
 WITH root AS (
     SELECT id FROM runs
     WHERE account_id = :account AND id = ANY (CAST(:runs AS uuid[])) AND status = 'failed' AND parent_id IS NULL
@@ -38,14 +38,12 @@ WITH root AS (
     UPDATE steps SET status = 'waiting', finished_at = NULL
     FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
 ), job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
-    FROM run, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text) WHERE blocks = 0
+    {enqueue_runs("run WHERE blocks = 0", number="job")}
 )
 SELECT id FROM run WHERE parent_id IS NULL
 """
 
-_START = """
+_START = f"""
 WITH run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -53,10 +51,9 @@ WITH run AS (
            'running', 'steps[0]', :now, :now, :now
     FROM events WHERE account_id = :account AND id = :event AND received_at = :event_at
     ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
-    RETURNING 1
+    RETURNING account_id, id
 ), job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', :job, convert_to(:job, 'UTF8') FROM run
+    {enqueue_runs("run")}
 )
 SELECT count(*) FROM run
 """
@@ -81,7 +78,6 @@ def start_past_run(connection: sa.Connection, account_id: int, new: NewRun, now:
         "matched": [str(event) for event in new.matched],
         "event": new.event_id,
         "event_at": new.event_received_at,
-        "job": job_key(account_id, new.id, 1),
         "now": now,
     }
     return bool(connection.execute(sa.text(_START), values).scalar())

@@ -22,10 +22,10 @@ from app.core.ids import uuid7
 from app.core.models import Outcome, Run
 from app.core.unstorable import make_storable
 from app.db.connection import Database, PgConnection, fetch_all
-from app.db.runs import job_key
+from app.db.job_queue import enqueue_runs
 
 # Compare-and-set on `turn`: the step, the attempt and the next job are written only with the run.
-_UPDATE_RUN = """
+_UPDATE_RUN = f"""
 WITH updated AS (
     UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
         forgiven = CASE WHEN ordinal = %(ordinal)s THEN forgiven ELSE 0 END,
@@ -50,15 +50,13 @@ WITH updated AS (
         %(request)s::jsonb, %(response)s::jsonb, %(tried_at)s, %(now)s
     FROM updated WHERE %(attempt_number)s IS NOT NULL
 ), job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after)
-    SELECT 0, 'run', 'queued', %(job_key)s, convert_to(%(job_key)s, 'UTF8'), %(wake_at)s
-    FROM updated WHERE %(job_key)s IS NOT NULL
+    {enqueue_runs("updated WHERE %(is_enqueued)s", number="%(job)s", due_at="%(wake_at)s")}
 )"""
 
 _COUNT = "\nSELECT count(*) FROM updated"
 
 # Fork: the blocks of a `par` start, each with its own job.
-_FORK = """, block AS (
+_FORK = f""", block AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at, root_id, parent_id, parent_ordinal,
                       subject)
@@ -68,25 +66,20 @@ _FORK = """, block AS (
     FROM updated, unnest(%(block_ids)s::uuid[], %(block_suffixes)s, %(block_starts)s) AS new (id, suffix, at)
     RETURNING account_id, id
 ), block_job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
-    FROM block, LATERAL (SELECT account_id || ':' || id || ':1') AS name (text)
+    {enqueue_runs("block")}
 )
 """
 
 # Join: a block has ended; its parent waits for one block less, and gets a job when none is left. The parent's row is joined
 # and not tested with EXISTS, so that Postgres reads it again after another block has released its lock.
-_JOIN = """, joined AS (
+_JOIN = f""", joined AS (
     UPDATE runs AS parent SET blocks_left = parent.blocks_left - 1,
         wake_at = CASE WHEN parent.blocks_left = 1 THEN %(now)s::timestamptz END,
         updated_at = greatest(parent.updated_at, %(now)s)
     FROM updated WHERE parent.account_id = updated.account_id AND parent.id = updated.parent_id AND parent.status = 'running'
     RETURNING parent.account_id, parent.id, parent.job, parent.blocks_left
 ), parent_job AS (
-    INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-    SELECT 0, 'run', 'queued', name.text, convert_to(name.text, 'UTF8')
-    FROM joined, LATERAL (SELECT account_id || ':' || id || ':' || job) AS name (text) WHERE blocks_left = 0
-    ON CONFLICT (dedupe_key) WHERE status IN ('queued', 'picked') AND dedupe_key IS NOT NULL DO NOTHING
+    {enqueue_runs("joined WHERE blocks_left = 0", number="job")}
 )
 """
 
@@ -211,7 +204,7 @@ def _values(run: Run, update: RunUpdate, now: datetime) -> dict[str, Any]:
         "ordinal": update.ordinal,
         "attempt": update.attempt,
         "job": update.job,
-        "job_key": job_key(run.account_id, run.id, update.job) if is_enqueued else None,
+        "is_enqueued": is_enqueued,
         "wake_at": update.wake_at,
         "step_started_at": update.step_started_at,
         "error": make_storable(update.error),

@@ -17,6 +17,7 @@ from psycopg2.extensions import connection as RawConnection
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
 from app.db.connection import Database, PgConnection, fetch_all, prepare
+from app.db.job_queue import enqueue_runs
 
 # Everything that the next step needs. The condition on received_at selects the partition of the event.
 _RUN = """
@@ -145,7 +146,7 @@ def _run(row: Sequence[Any]) -> Run:
 
 
 # Of a deadline: the event and its subject come from a past event.
-_START = """
+_START = f"""
 WITH run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -153,10 +154,9 @@ WITH run AS (
            distinct_id, 'running', 'steps[0]', %(now)s, %(now)s, %(now)s
     FROM events WHERE account_id = %(account_id)s AND id = %(event_id)s AND received_at = %(event_at)s
     ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
-    RETURNING 1
+    RETURNING account_id, id
 )
-INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload)
-SELECT 0, 'run', 'queued', %(job)s, convert_to(%(job)s, 'UTF8') FROM run
+{enqueue_runs("run")}
 """
 
 
@@ -174,12 +174,6 @@ def start_run(connection: RawConnection, account_id: int, new: NewRun, now: date
                 "matched": [str(event_id) for event_id in new.matched],
                 "event_id": str(new.event_id),
                 "event_at": new.event_received_at,
-                "job": job_key(account_id, new.id, 1),
                 "now": now,
             },
         )
-
-
-def job_key(account_id: int, run_id: UUID, job: int) -> str:
-    """The payload of a queue job, which is its dedupe key as well."""
-    return f"{account_id}:{run_id}:{job}"

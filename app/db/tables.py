@@ -1,7 +1,7 @@
 """The tables as the migrations leave them; every table and column says in its comment what it holds.
 
 Nothing here runs SQL. `tests/db/test_migrate.py` holds this model against all migrations replayed. The tables of
-the queue (`pgqueuer*`) belong to PgQueuer and are not listed.
+the previous release's queue (`pgqueuer*`) are not listed.
 
 No foreign keys lead to or from `events`, `runs`, `steps` and `attempts`: each of their rows is written by a statement
 that has just read or changed the row it belongs to, and the check would cost a lock on a hot row per event.
@@ -355,6 +355,29 @@ runs = sa.Table(
         postgresql_where=sa.text("parent_id IS NOT NULL"),
     ),
     comment="one execution of one workflow version for one match, or a block of one that goes on beside others",
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    _column("id", sa.BigInteger, "number of the job", sa.Identity(always=True)),
+    _column("kind", sa.Text, "what it is for: run, event or deadline"),
+    _column("payload", sa.Text, "account:run:number, account:event, or account:workflow:subject (base64url)"),
+    _column("dedupe_key", sa.Text, "at most one job has it; null: there may be several such jobs", null=True),
+    _moment(
+        "due_at",
+        "when a worker may claim it (the timer of waits and retries); of a claimed job, when its lease expires",
+        server_default=_NOW,
+    ),
+    _column("attempts", sa.Integer, "how often it has failed", server_default=sa.text("0")),
+    _column("worker_id", UUID(as_uuid=True), "the worker that has claimed it; null: none", null=True),
+    _moment("created_at", "when it was enqueued", server_default=_NOW),
+    sa.PrimaryKeyConstraint("id"),
+    # The rule: a run's job is enqueued once.
+    sa.UniqueConstraint("dedupe_key"),
+    # Serves exchange_jobs and due_in.
+    sa.Index("jobs_due_at_idx", "due_at", "id"),
+    comment="the job queue: what workers have to do, and when",
 )
 
 progress = sa.Table(

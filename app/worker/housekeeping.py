@@ -20,7 +20,7 @@ def sweep(context: AppContext) -> None:
         job_queue.enqueue_orphans,
         job_queue.enqueue_overdue_deadlines,
         partitions.ensure_partitions,
-        job_queue.prune_queue_log,
+        job_queue.move_previous_jobs,
         job_queue.forget_old_idempotency_keys,
         match_state.forget_stale_progress,
         messages.forget_old_messages,

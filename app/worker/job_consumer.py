@@ -1,217 +1,245 @@
-"""The worker: takes jobs from the queue in Postgres and lets the caller carry them out.
+"""Consumes the job queue: claims jobs that are due, runs their handlers, and deletes or reschedules the jobs.
 
-Comes in: a kind and a payload for each job, such as `run` and `ACCOUNT:RUN:JOB`. A job leaves the queue when what carries
-it out has returned, and in no other way. PgQueuer by itself deletes a job that failed, was cancelled, or could not be put
-back; `_Queue` stands between, so that all of these put the job back, due again after a pause. A worker that dies leaves
-its jobs picked; once their heartbeats are older than HEARTBEAT_TIMEOUT any other worker takes them.
+Only a handler that returns deletes its job. When it raises or is cancelled, the job is due again after a pause. A claim is a
+lease of HEARTBEAT_TIMEOUT seconds, extended while the job runs: when a worker dies, its leases expire and other workers claim
+its jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random as chance
-from collections.abc import Awaitable, Callable, Sized
-from contextlib import suppress
-from datetime import timedelta
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import partial
+from typing import TypeVar
 
 import structlog
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder
-from pgqueuer.adapters.persistence.queries import Queries
-from pgqueuer.core.qm import QueueManager
-from pgqueuer.domain.errors import RetryRequested
-from pgqueuer.domain.models import Job, TracebackRecord
-from pgqueuer.domain.settings import DBSettings
-from pgqueuer.domain.types import JOB_STATUS, Channel, QueueEntrypoint, QueueManagerId
-from pgqueuer.ports.repository import EntrypointExecutionParameter
 
 from app.core.config import Settings
 from app.core.errors import Unavailable
-from app.worker.queue_connection import LastingConnection, something_changed
+from app.db import job_queue
+from app.db.connection import Database
+from app.db.job_queue import Job
 
-# How to read the parts of a payload, which colons separate.
-Parts = tuple[Callable[[str], object], ...]
-Carriers = dict[str, tuple[Callable[..., Awaitable[None]], Parts]]
+T = TypeVar("T")
 
-# Named here one by one: PgQueuer would take them from variables as common as CHANNEL or FUNCTION.
-QUEUE = DBSettings(
-    prefix="",
-    db_schema=None,
-    channel=Channel("ch_pgqueuer"),
-    function="fn_pgqueuer_changed",
-    statistics_table="pgqueuer_statistics",
-    queue_status_type="pgqueuer_status",
-    queue_table="pgqueuer",
-    queue_table_log="pgqueuer_log",
-    trigger="tg_pgqueuer_changed",
-    schedules_table="pgqueuer_schedules",
-)
+# How to parse the parts of a payload, which are separated by colons.
+Parsers = tuple[Callable[[str], object], ...]
+Handlers = Mapping[str, tuple[Callable[..., Awaitable[None]], Parsers]]
 
-_LARGEST_BATCH = 25
-_LOOK_EVERY = timedelta(seconds=5)
-_SWEEP_EVERY = 10.0
-_TIME_TO_FINISH = 25.0
-_TIME_TO_LEAVE = 5.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+# Seconds.
+_POLL_INTERVAL = 5.0
+_MIN_POLL_INTERVAL = 0.1
+# Between two claims, so that one statement claims and deletes several jobs when there are many.
+_MIN_CLAIM_INTERVAL = 0.01
+_SWEEP_INTERVAL = 10.0
+_FINISH_TIMEOUT = 25.0
+_LEAVE_TIMEOUT = 5.0
+_MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
+_MIN_RECONNECT_DELAY, _MAX_RECONNECT_DELAY = 0.1, 2.0
 _log = structlog.get_logger()
 
 
 async def work(
-    database_url: str,
+    database: Database,
     settings: Settings,
-    carriers: Carriers,
+    handlers: Handlers,
     *,
     stop: asyncio.Event,
     sweep: Callable[[], Awaitable[None]] | None = None,
-    random: chance.Random | None = None,
+    rng: random.Random | None = None,
 ) -> None:
-    """Work on jobs, `settings.worker_concurrency` at a time, until `stop` is set; then finish what runs, at most 25 s.
+    """Run `settings.worker_concurrency` jobs at a time until `stop` is set; then let them finish for at most 25 s.
 
-    `carriers` says for each kind of job how to read the parts of its payload, and what to call with them: it has to
-    return once the job has no more to do, and may raise anything: the job is then due again after a second, doubled each
-    time, a minute at most. `sweep` is called about every ten seconds. Never raises for trouble with Postgres.
+    `handlers` has a function for each kind of job, and the parsers of its arguments. When the function raises, the job is
+    due again after a second, doubled with each attempt, at most a minute. `sweep` is called about every ten seconds.
+    Retries until Postgres is available.
     """
-    jitter = random or chance.Random()
-    sweeping = asyncio.create_task(_sweep_now_and_then(sweep, stop, jitter)) if sweep else None
-    pause = _FIRST_PAUSE
-    while not stop.is_set():
-        began = asyncio.get_running_loop().time()
-        try:
-            await _run_queue(database_url, settings, carriers, stop, jitter)
-        except Exception as wrong:
-            if asyncio.get_running_loop().time() - began > _LONGEST_PAUSE:
-                pause = _FIRST_PAUSE
-            told = "its tables are missing: migrate the database" if "pgq " in str(wrong) else _line(wrong)
-            _log.error("the queue's loop broke off; starting it again", error=told, pause=pause)
-            await _rest(stop, pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
-    if sweeping is not None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(sweeping, _TIME_TO_LEAVE)
-
-
-async def _run_queue(
-    database_url: str, settings: Settings, carriers: Carriers, stop: asyncio.Event, jitter: chance.Random
-) -> None:
-    """One life of the queue's loop; returns when it was stopped, raises what broke it."""
-    connection = LastingConnection(database_url, settings.connect_timeout, jitter)
-    statements = _Queue(connection, settings.worker_concurrency)
-    queue = QueueManager(statements, channel=QUEUE.channel)
-    statements.running = queue.job_context
-
-    for kind, (carry, parts) in carriers.items():
-        queue.entrypoint(kind, accepts_context=False)(partial(_carry_out, carry=carry, parts=parts, jitter=jitter))
-    running = asyncio.create_task(
-        queue.run(
-            dequeue_timeout=_LOOK_EVERY,
-            batch_size=max(1, min(_LARGEST_BATCH, settings.worker_concurrency // 2)),
-            heartbeat_timeout=timedelta(seconds=settings.heartbeat_timeout),
-            # Nobody reads these statistics, and making them rewrites the whole log of the queue.
-            log_aggregation_interval=timedelta(0),
-        )
-    )
-    stopped = asyncio.create_task(stop.wait())
+    rng = rng or random.Random()
+    consumer = _Consumer(database, settings, handlers, rng)
+    background = [asyncio.create_task(consumer.listen()), asyncio.create_task(consumer.extend_leases())]
+    sweeping = asyncio.create_task(_sweep_periodically(sweep, stop, rng)) if sweep else None
     try:
-        await asyncio.wait((running, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
-            await _leave(queue, connection, running)
-        else:
-            running.result()
+        await consumer.claim_until(stop)
+        await consumer.finish()
     finally:
-        stopped.cancel()
-        running.cancel()
-        await asyncio.wait((running,), timeout=_TIME_TO_LEAVE)
-        if running.done() and not running.cancelled():
-            running.exception()
-        await connection.close()
+        for task in background:
+            task.cancel()
+        await asyncio.wait([*background, *([sweeping] if sweeping else [])], timeout=_LEAVE_TIMEOUT)
+        consumer.close()
 
 
-async def _leave(queue: QueueManager, connection: LastingConnection, running: asyncio.Task[None]) -> None:
-    """Take no more jobs, let the running ones finish, and put back those that do not in time."""
-    queue.shutdown.set()
-    connection.give_up()
-    await asyncio.wait((running,), timeout=_TIME_TO_FINISH)
-    if not running.done():
-        _log.warning("jobs are not finished in time and go back to the queue", jobs=len(queue.job_context))
-        running.cancel()
-        await asyncio.wait((running,), timeout=_TIME_TO_LEAVE)
+class _Consumer:
+    """One worker's jobs: those that run, and those that have ended but are not yet deleted or rescheduled."""
+
+    def __init__(self, database: Database, settings: Settings, handlers: Handlers, rng: random.Random) -> None:
+        self._database = database
+        self._handlers = handlers
+        self._rng = rng
+        self._concurrency = settings.worker_concurrency
+        self._worker = job_queue.Worker(list(handlers), lease=settings.heartbeat_timeout)
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._done: set[int] = set()
+        self._failed: dict[int, float] = {}
+        self._wakeup = asyncio.Event()
+        # Their own, so that leases are extended even when all other threads wait for Postgres.
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="queue")
+
+    async def claim_until(self, stop: asyncio.Event) -> None:
+        """Claim and start jobs until `stop` is set."""
+        stopping = asyncio.create_task(self._wake_on(stop))
+        delay, available = _MIN_RECONNECT_DELAY, True
+        while not stop.is_set():
+            self._wakeup.clear()
+            try:
+                timeout = await self._exchange(self._concurrency - len(self._running))
+            except Exception as exc:
+                if available:
+                    _log.warning("the job queue is unavailable; retrying until it is", error=_one_line(exc))
+                available = False
+                await _sleep(stop, delay * self._rng.uniform(0.5, 1.0))
+                delay = min(delay * 2, _MAX_RECONNECT_DELAY)
+                continue
+            if not available:
+                _log.info("the job queue is available again")
+            delay, available = _MIN_RECONNECT_DELAY, True
+            await asyncio.sleep(_MIN_CLAIM_INTERVAL)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wakeup.wait(), timeout)
+        stopping.cancel()
+
+    async def finish(self) -> None:
+        """Let the running jobs end, at most 25 s, and give back those that do not."""
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=_FINISH_TIMEOUT)
+        if self._running:
+            _log.warning("jobs did not finish in time and go back to the queue", jobs=len(self._running))
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.wait(self._running.values(), timeout=_LEAVE_TIMEOUT)
+        try:
+            await asyncio.wait_for(self._exchange(0), _LEAVE_TIMEOUT)
+        except Exception as exc:
+            _log.warning("ended jobs stay in the queue until their leases expire", error=_one_line(exc))
+
+    async def listen(self) -> None:
+        """Claim at once when jobs are added, and when the connection that says so was lost."""
+        while True:
+            try:
+                with closing(await self._call(partial(job_queue.JobListener, self._database))) as listener:
+                    self._wakeup.set()
+                    await self._receive(listener)
+            except Exception as exc:
+                _log.debug("the connection that is notified of jobs was lost", error=_one_line(exc))
+            await asyncio.sleep(_MIN_RECONNECT_DELAY * self._rng.uniform(1.0, 5.0))
+
+    async def extend_leases(self) -> None:
+        """Extend the leases of all held jobs three times within HEARTBEAT_TIMEOUT."""
+        while True:
+            await asyncio.sleep(self._worker.lease / 3)
+            try:
+                await self._call(partial(job_queue.extend_leases, self._database, self._worker, self._held()))
+            except Exception as exc:
+                _log.warning("the leases of running jobs were not extended", error=_one_line(exc))
+
+    def close(self) -> None:
+        """End the threads once their queries have ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _exchange(self, limit: int) -> float:
+        """Report the jobs that have ended and claim up to `limit` others; seconds until the next ones can be due."""
+        done, failed = list(self._done), dict(self._failed)
+        if limit or done or failed:
+            exchange = partial(
+                job_queue.exchange_jobs,
+                self._database,
+                self._worker,
+                done=done,
+                failed=failed,
+                held=self._held(),
+                limit=limit,
+            )
+            claimed = await self._call(exchange)
+            self._done.difference_update(done)
+            for job_id in failed:
+                del self._failed[job_id]
+            for job in claimed:
+                self._running[job.id] = asyncio.create_task(self._run(job))
+            if len(claimed) < limit:
+                due_in = await self._call(partial(job_queue.due_in, self._database, self._worker, self._held()))
+                return min(max(due_in, _MIN_POLL_INTERVAL), _POLL_INTERVAL)
+        return _POLL_INTERVAL
+
+    async def _run(self, job: Job) -> None:
+        try:
+            await self._handle(job)
+        except (Exception, asyncio.CancelledError) as exc:
+            self._failed[job.id] = self._retry_delay(job, exc)
+        else:
+            self._done.add(job.id)
+        finally:
+            del self._running[job.id]
+            self._wakeup.set()
+
+    async def _handle(self, job: Job) -> None:
+        handle, parsers = self._handlers[job.kind]
+        try:
+            arguments = [parse(part) for parse, part in zip(parsers, job.payload.split(":"), strict=True)]
+        except ValueError:
+            _log.error("a job with an invalid payload is dropped", kind=job.kind, payload=job.payload[:200])
+            return
+        await handle(*arguments)
+
+    def _retry_delay(self, job: Job, exc: BaseException) -> float:
+        if isinstance(exc, asyncio.CancelledError):
+            return 0.0
+        delay = min(_MIN_RETRY_DELAY * 2.0 ** min(job.attempts, 10), _MAX_RETRY_DELAY) * self._rng.uniform(0.5, 1.0)
+        log = _log.warning if isinstance(exc, Unavailable) else partial(_log.error, exc_info=exc)
+        log("a job failed", kind=job.kind, payload=job.payload, error=_one_line(exc), retry_in=round(delay, 1))
+        return delay
+
+    def _held(self) -> list[int]:
+        return [*self._running, *self._done, *self._failed]
+
+    async def _receive(self, listener: job_queue.JobListener) -> None:
+        """Wake up at each notification; raises Unavailable when the connection is lost."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(listener.fileno(), readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                if listener.receive():
+                    self._wakeup.set()
+        finally:
+            loop.remove_reader(listener.fileno())
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._wakeup.set()
+
+    async def _call(self, query: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, query)
 
 
-async def _carry_out(job: Job, *, carry: Callable[..., Awaitable[None]], parts: Parts, jitter: chance.Random) -> None:
-    payload = (job.payload or b"").decode("utf-8", "replace")
-    try:
-        named = [read(part) for read, part in zip(parts, payload.split(":"), strict=True)]
-    except ValueError:
-        _log.error("a job that names nothing is dropped", kind=job.entrypoint, payload=payload[:200])
-        return
-    try:
-        await carry(*named)
-    except Exception as wrong:
-        pause = min(_FIRST_PAUSE * 2 ** min(job.attempts, 10), _LONGEST_PAUSE) * jitter.uniform(0.5, 1.0)
-        log = _log.warning if isinstance(wrong, Unavailable) else _log.exception
-        log("a job was not done", kind=job.entrypoint, payload=payload, error=_line(wrong), again_in=round(pause, 1))
-        raise RetryRequested(timedelta(seconds=pause), _line(wrong)) from wrong
-
-
-class _Queue(Queries):
-    """PgQueuer's statements, but for the beginning and the end of a job: no more are taken than may run at once, only
-    success deletes one, and only its holder puts it back."""
-
-    def __init__(self, connection: LastingConnection, concurrency: int) -> None:
-        super().__init__(connection, qbe=QueryBuilderEnvironment(QUEUE), qbq=QueryQueueBuilder(QUEUE))
-        self._concurrency = concurrency
-        self.running: Sized = ()
-
-    async def dequeue(
-        self,
-        batch_size: int,
-        entrypoints: dict[QueueEntrypoint, EntrypointExecutionParameter],
-        queue_manager_id: QueueManagerId,
-        global_concurrency_limit: int | None,
-        heartbeat_timeout: timedelta,
-    ) -> list[Job]:
-        """Take as many jobs as there are places free."""
-        # PgQueuer's own limit counts rows: those of an answer that got lost with the connection would take up places
-        # for good, and with them the right to take them over again.
-        free = self._concurrency - len(self.running)
-        if free < 1:
-            return []
-        return await super().dequeue(min(batch_size, free), entrypoints, queue_manager_id, None, heartbeat_timeout)
-
-    async def log_jobs(self, job_status: list[tuple[Job, JOB_STATUS, TracebackRecord | None]]) -> None:
-        """Delete the jobs that ended well, put back the others."""
-        done = [ending for ending in job_status if ending[1] == "successful"]
-        if done:
-            await super().log_jobs(done)
-        for job, status, traceback in job_status:
-            if status != "successful":
-                await self.retry_job(job, timedelta(0), traceback)
-
-    async def retry_job(self, job: Job, delay: timedelta, traceback_record: TracebackRecord | None) -> None:
-        """Put a job back, due after `delay`."""
-        # Only what this worker still holds: after an outage another one may have taken it, and is at work on it.
-        rows = await self.driver.fetch(self.qbq.build_queue_job_by_id_query(), job.id)
-        if [str(row["queue_manager_id"]) for row in rows] == [str(job.queue_manager_id)]:
-            await super().retry_job(job, delay, traceback_record)
-            # Changed jobs are not announced by themselves; the loops have to see when it is due.
-            await self.driver.notify(QUEUE.channel, something_changed(QUEUE.channel))
-
-
-async def _sweep_now_and_then(sweep: Callable[[], Awaitable[None]], stop: asyncio.Event, jitter: chance.Random) -> None:
+async def _sweep_periodically(sweep: Callable[[], Awaitable[None]], stop: asyncio.Event, rng: random.Random) -> None:
     while True:
-        await _rest(stop, _SWEEP_EVERY * jitter.uniform(0.8, 1.2))
+        await _sleep(stop, _SWEEP_INTERVAL * rng.uniform(0.8, 1.2))
         if stop.is_set():
             return
         try:
             await sweep()
-        except Exception as wrong:
-            _log.warning("the sweep broke off; the next one tries again", error=_line(wrong))
+        except Exception as exc:
+            _log.warning("the sweep failed; the next one tries again", error=_one_line(exc))
 
 
-async def _rest(stop: asyncio.Event, seconds: float) -> None:
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
 
 
-def _line(wrong: BaseException) -> str:
-    return (str(wrong).split("\n")[0] or type(wrong).__name__)[:200]
+def _one_line(exc: BaseException) -> str:
+    return (str(exc).split("\n")[0] or type(exc).__name__)[:200]

@@ -20,10 +20,10 @@ async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> No
     async with http_session.open_session(context.settings) as session:
         executor = RunExecutor(context, session, threads, concurrency)
         settings = replace(context.settings, worker_concurrency=concurrency)
-        carriers: job_consumer.Carriers = {
+        handlers: job_consumer.Handlers = {
             "run": (executor.advance, (int, UUID, int)),
             "event": (executor.wake, (int, UUID)),
             "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
         }
-        await job_consumer.work(context.settings.database_url, settings, carriers, stop=stop, sweep=executor.sweep)
+        await job_consumer.work(context.database, settings, handlers, stop=stop, sweep=executor.sweep)
     threads.shutdown()

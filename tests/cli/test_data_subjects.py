@@ -126,7 +126,7 @@ def test_no_table_holds_anything_of_a_person_who_was_erased(
         for run in answer["runs"]:
             carry(context, acme.account_id, run)
     for text in (person, phone, order):
-        assert {"pgqueuer", "progress"} <= set(_tables_that_hold(context, text)), text
+        assert {"jobs", "progress"} <= set(_tables_that_hold(context, text)), text
     held = _tables_that_hold(context, person)
     assert {"attempts", "disabled_targets", "idempotency_keys", "runs", "steps"} <= set(held)
     runner.invoke(args=["subject", "erase", acme.slug, person, "--yes"])
@@ -142,4 +142,4 @@ def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, con
     told = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
     assert told == "deleted: 1 events, 0 runs, 1 rows of progress\n"
     assert _rows(context, "progress", acme.account_id) == 1
-    assert "pgqueuer" in _tables_that_hold(context, "+4915112345602")
+    assert "jobs" in _tables_that_hold(context, "+4915112345602")

@@ -12,7 +12,7 @@ from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 # Large libraries that only servers, workers, migrations or compiled workflows need.
-HEAVY = {"aiohttp", "alembic", "cel", "gevent", "gunicorn", "pgqueuer", "phonenumbers", "prometheus_client", "psutil"}
+HEAVY = {"aiohttp", "alembic", "cel", "gevent", "gunicorn", "phonenumbers", "prometheus_client", "psutil"}
 COMMANDS = ["account list", "event list", "key list", "migrate", "run list", "worker", "workflow check"]
 
 

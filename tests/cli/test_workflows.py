@@ -142,9 +142,7 @@ def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, context: A
     workflows.enable_workflow(context, acme.account_id, "watch")
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     with context.database.transaction() as connection:
-        jobs = connection.exec_driver_sql(
-            "SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event'"
-        )
+        jobs = connection.exec_driver_sql("SELECT payload FROM jobs WHERE kind = 'event'")
         assert f"{acme.account_id}:{event}" in [row[0] for row in jobs]
 
 

@@ -24,9 +24,9 @@ def _engine(url: str) -> sa.Engine:
 
 
 def _ours(name: str | None, kind: str, parents: dict[str, str | None]) -> bool:
-    """Not PgQueuer's tables, not the partitions (copies of `events`), not Alembic's own."""
+    """Neither the partitions of `events` nor Alembic's own table."""
     table = name if kind == "table" else parents.get("table_name")
-    return table is None or not re.match(r"pgqueuer|events_|alembic_version", table)
+    return table is None or not re.match(r"events_|alembic_version", table)
 
 
 def test_the_migrations_lead_to_the_model(database_url: str) -> None:

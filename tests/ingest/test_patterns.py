@@ -132,13 +132,12 @@ def test_a_deadline_is_a_delayed_job_and_starts_a_run(context: AppContext, acme:
     answer = post(acme, "cart_updated")
     jobs = rows(
         context,
-        "SELECT convert_from(payload, 'UTF8') AS payload, execute_after FROM pgqueuer WHERE entrypoint = 'deadline' "
-        "AND convert_from(payload, 'UTF8') LIKE %(like)s",
+        "SELECT payload, due_at FROM jobs WHERE kind = 'deadline' AND payload LIKE %(like)s",
         like=f"{acme.account_id}:%",
     )
     (job,) = jobs
     assert subject_of_payload(job["payload"].split(":")[2]) == "915673412780"
-    assert timedelta(0) < job["execute_after"] - clock.moment - timedelta(minutes=30) < timedelta(seconds=1)
+    assert timedelta(0) < job["due_at"] - clock.moment - timedelta(minutes=30) < timedelta(seconds=1)
     clock.forward(1801)
     fire(context, acme, workflow)
     (run,) = runs_of(context, acme)
@@ -268,14 +267,14 @@ def test_a_deadline_whose_job_is_lost_gets_another(context: AppContext, acme: Se
     apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
     like = {"like": f"{acme.account_id}:%"}
-    jobs = "FROM pgqueuer WHERE entrypoint = 'deadline' AND convert_from(payload, 'UTF8') LIKE %(like)s"
-    (before,) = rows(context, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like)
+    jobs = "FROM jobs WHERE kind = 'deadline' AND payload LIKE %(like)s"
+    (before,) = rows(context, f"SELECT payload {jobs}", **like)
     with context.database.transaction() as connection:
         connection.exec_driver_sql(f"DELETE {jobs}", like)
     clock.forward(1_800 + 61)
     sweep(context)
     sweep(context)
-    assert rows(context, f"SELECT convert_from(payload, 'UTF8') AS payload {jobs}", **like) == [before]
+    assert rows(context, f"SELECT payload {jobs}", **like) == [before]
 
 
 def test_an_event_whose_commit_was_not_heard_of_is_stored_once(

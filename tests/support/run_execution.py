@@ -58,6 +58,6 @@ def jobs_of(context: AppContext, run_id: str) -> list[str]:
     """The names of the queue's jobs for a run."""
     with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
-            "SELECT dedupe_key FROM pgqueuer WHERE dedupe_key LIKE %(like)s ORDER BY id", {"like": f"%{run_id}%"}
+            "SELECT dedupe_key FROM jobs WHERE dedupe_key LIKE %(like)s ORDER BY id", {"like": f"%{run_id}%"}
         )
         return [row[0] for row in found]

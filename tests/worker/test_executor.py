@@ -213,9 +213,7 @@ def test_an_awaited_event_enqueues_a_job_and_others_do_not(context: AppContext, 
     awaited = acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"]
     other = acme.post(an_event(event="chat")).get_json()["id"]
     with context.database.transaction() as connection:
-        names = connection.exec_driver_sql(
-            "SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event'"
-        )
+        names = connection.exec_driver_sql("SELECT payload FROM jobs WHERE kind = 'event'")
         jobs = [row[0] for row in names]
     assert f"{acme.account_id}:{awaited}" in jobs
     assert f"{acme.account_id}:{other}" not in jobs

@@ -8,26 +8,26 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
+import psycopg2
 import pytest
+from psycopg2.extras import RealDictCursor
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.errors import Unavailable
+from app.db.connection import Database
 from app.db.migrate import upgrade
 from app.worker import job_consumer
-from app.worker.queue_connection import asyncpg_url
 from tests.support.action_contexts import the_settings
 
 ENQUEUE = (
-    "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after) "
-    "SELECT 0, 'run', 'queued', key, convert_to(key, 'UTF8'), now() + $2::float * interval '1 second' "
-    "FROM unnest($1::text[]) AS key"
+    "INSERT INTO jobs (kind, dedupe_key, payload, due_at) "
+    "SELECT 'run', key, key, now() + %(after)s * interval '1 second' FROM unnest(%(keys)s::text[]) AS key"
 )
 _accounts = itertools.count(1_000_000)
 
@@ -42,22 +42,27 @@ class Queue:
         self.account = next(_accounts)
         self.advanced: list[UUID] = []
 
-    async def ask(self, query: str, *values: Any) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(asyncpg_url(self.url))
-        try:
-            return list(await connection.fetch(query, *values))
-        finally:
-            await connection.close()
+    async def ask(self, query: str, **values: Any) -> list[dict[str, Any]]:
+        """The rows of a query, in which `%(like)s` is all jobs of the account."""
+
+        def run() -> list[dict[str, Any]]:
+            with closing(psycopg2.connect(self.url, cursor_factory=RealDictCursor)) as connection:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute(query, {"like": f"{self.account}:%", **values})
+                    return [dict(row) for row in cursor] if cursor.description else []
+
+        return await asyncio.to_thread(run)
 
     async def enqueue(self, count: int = 1, after: float = 0.0, job: int = 1) -> list[UUID]:
         """Enqueue a job for each of `count` new runs, due in `after` seconds."""
         runs = [uuid4() for _ in range(count)]
-        await self.ask(ENQUEUE, [f"{self.account}:{run}:{job}" for run in runs], after)
+        await self.ask(ENQUEUE, keys=[f"{self.account}:{run}:{job}" for run in runs], after=after)
         return runs
 
-    async def rows(self) -> list[asyncpg.Record]:
+    async def rows(self) -> list[dict[str, Any]]:
         """The jobs that are there."""
-        return await self.ask("SELECT * FROM pgqueuer WHERE dedupe_key LIKE $1", f"{self.account}:%")
+        return await self.ask("SELECT * FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     async def empty(self, patience: float = 10.0) -> None:
         """Wait until no job is there any more."""
@@ -70,6 +75,7 @@ class Queue:
         """A worker at work; what other tests left behind is none of its business."""
         chosen = replace(
             the_settings(),
+            database_url=self.url,
             worker_concurrency=options.pop("concurrency", 10),
             heartbeat_timeout=options.pop("heartbeat_timeout", 15.0),
         )
@@ -82,7 +88,7 @@ class Queue:
 
         halt = stop or asyncio.Event()
         task = asyncio.create_task(
-            job_consumer.work(self.url, chosen, {"run": (mine_only, (int, UUID, int))}, stop=halt, **options)
+            job_consumer.work(Database(chosen), chosen, {"run": (mine_only, (int, UUID, int))}, stop=halt, **options)
         )
         try:
             yield task
@@ -197,7 +203,7 @@ def test_a_job_that_fails_is_put_back_and_done_later(queue: Queue, trouble: Exce
         (run,) = await queue.enqueue()
         async with queue.worked_on(fail_once):
             (row,) = await until(queue.rows, lambda rows: bool(rows) and rows[0]["attempts"] == 1)
-            assert (row["status"], row["queue_manager_id"]) == ("queued", None)
+            assert row["worker_id"] is None
             await queue.empty()
         assert queue.advanced == [run, run]
 
@@ -220,7 +226,7 @@ def test_a_job_that_is_cancelled_is_put_back_and_done_later(queue: Queue) -> Non
 
 def test_a_job_that_names_nothing_is_dropped(queue: Queue) -> None:
     async def scene() -> None:
-        await queue.ask(ENQUEUE, [f"{queue.account}:nonsense", f"{queue.account}:{uuid4()}:x"], 0.0)
+        await queue.ask(ENQUEUE, keys=[f"{queue.account}:nonsense", f"{queue.account}:{uuid4()}:x"], after=0.0)
         async with queue.worked_on():
             await queue.empty()
         assert queue.advanced == []
@@ -260,14 +266,14 @@ def test_stopping_takes_no_more_jobs(queue: Queue) -> None:
         assert 1 <= len(queue.advanced) <= 4
         rows = await queue.rows()
         assert len(rows) == 30 - len(queue.advanced)
-        assert {row["status"] for row in rows} == {"queued"}
-        await queue.ask("DELETE FROM pgqueuer WHERE dedupe_key LIKE $1", f"{queue.account}:%")
+        assert {row["worker_id"] for row in rows} == {None}
+        await queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     asyncio.run(scene())
 
 
 def test_stopping_puts_back_what_does_not_finish(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_consumer, "_TIME_TO_FINISH", 0.3)
+    monkeypatch.setattr(job_consumer, "_FINISH_TIMEOUT", 0.3)
 
     async def forever(*_: Any) -> None:
         await asyncio.sleep(600)
@@ -280,7 +286,7 @@ def test_stopping_puts_back_what_does_not_finish(queue: Queue, monkeypatch: pyte
                 await asyncio.sleep(0.01)
         assert time.monotonic() - began < 10
         rows = await queue.rows()
-        assert [(row["status"], row["queue_manager_id"]) for row in rows] == [("queued", None)] * 3
+        assert [row["worker_id"] for row in rows] == [None] * 3
         async with queue.worked_on():
             await queue.empty()
 
@@ -291,9 +297,8 @@ def test_the_job_of_a_dead_worker_is_taken_over(queue: Queue) -> None:
     async def scene() -> None:
         (run,) = await queue.enqueue(after=3600)
         await queue.ask(
-            "UPDATE pgqueuer SET status = 'picked', queue_manager_id = gen_random_uuid(), execute_after = now(), "
-            "heartbeat = now() - interval '1 minute' WHERE dedupe_key LIKE $1",
-            f"{queue.account}:%",
+            "UPDATE jobs SET worker_id = gen_random_uuid(), due_at = now() - interval '1 minute' "
+            "WHERE dedupe_key LIKE %(like)s"
         )
         async with queue.worked_on():
             await queue.empty()
@@ -319,9 +324,7 @@ def test_the_job_of_a_living_worker_is_left_alone(queue: Queue) -> None:
 
 def test_a_job_that_another_worker_took_over_is_not_put_back_under_it(queue: Queue) -> None:
     async def lose_it(*_: Any) -> None:
-        await queue.ask(
-            "UPDATE pgqueuer SET queue_manager_id = gen_random_uuid() WHERE dedupe_key LIKE $1", f"{queue.account}:%"
-        )
+        await queue.ask("UPDATE jobs SET worker_id = gen_random_uuid() WHERE dedupe_key LIKE %(like)s")
         raise RuntimeError("too late")
 
     async def scene() -> None:
@@ -330,14 +333,15 @@ def test_a_job_that_another_worker_took_over_is_not_put_back_under_it(queue: Que
             while not queue.advanced:
                 await asyncio.sleep(0.01)
         (row,) = await queue.rows()
-        assert (row["status"], row["attempts"]) == ("picked", 0)
-        await queue.ask("DELETE FROM pgqueuer WHERE dedupe_key LIKE $1", f"{queue.account}:%")
+        assert row["worker_id"] is not None
+        assert row["attempts"] == 0
+        await queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     asyncio.run(scene())
 
 
 def test_the_sweep_is_called_again_and_again_even_when_it_fails(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_consumer, "_SWEEP_EVERY", 0.05)
+    monkeypatch.setattr(job_consumer, "_SWEEP_INTERVAL", 0.05)
     swept: list[float] = []
 
     async def sweep() -> None:
@@ -352,12 +356,19 @@ def test_the_sweep_is_called_again_and_again_even_when_it_fails(queue: Queue, mo
     asyncio.run(scene())
 
 
-def test_the_statistics_of_the_queue_stay_empty(queue: Queue) -> None:
+def test_a_job_that_is_done_leaves_nothing_behind(queue: Queue) -> None:
     async def scene() -> None:
         await queue.enqueue(20)
         async with queue.worked_on():
             await queue.empty()
-        assert await queue.ask("SELECT 1 FROM pgqueuer_statistics") == []
+        tables = await queue.ask(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
+        )
+        account = f"%{queue.account}:%"
+        for table in (row["relname"] for row in tables):
+            assert (
+                await queue.ask(f"SELECT 1 FROM {table} AS row WHERE row::text LIKE %(account)s", account=account) == []
+            )
 
     asyncio.run(scene())
 
@@ -439,7 +450,7 @@ def test_a_job_enqueued_during_an_outage_of_the_connection_starts_soon(postgres:
             await queue.enqueue()
             await queue.empty()
             await queue.ask(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'signalbox worker'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'signalbox'"
             )
             began = time.monotonic()
             await queue.enqueue()
@@ -481,27 +492,6 @@ def test_a_worker_can_be_stopped_while_postgres_is_away(postgres: EmbeddedPostgr
 
 
 # How Postgres is found
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        (
-            "postgresql://me@/db?host=%2Frun%2Fpostgres&connect_timeout=3",
-            "postgresql://me@/db?host=%2Frun%2Fpostgres",
-        ),
-        (
-            "postgresql://me:p%40ss@host:5433/db?keepalives=1&sslmode=require",
-            "postgresql://me:p%40ss@host:5433/db?sslmode=require",
-        ),
-        (
-            "postgresql://a:1,b:2/db?target_session_attrs=read-write",
-            "postgresql://a:1,b:2/db?target_session_attrs=read-write",
-        ),
-    ],
-)
-def test_what_only_libpq_understands_is_left_out_of_the_url(url: str, expected: str) -> None:
-    assert asyncpg_url(url) == expected
 
 
 def test_a_url_with_a_folder_of_sockets_works(postgres: EmbeddedPostgres) -> None:

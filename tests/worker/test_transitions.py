@@ -55,8 +55,8 @@ def carry_all(context: AppContext, sender: Sender, run: str) -> dict[str, Any]:
 def due(context: AppContext, sender: Sender) -> list[str]:
     with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
-            "SELECT dedupe_key FROM pgqueuer WHERE dedupe_key LIKE %(like)s AND entrypoint = 'run' "
-            "AND execute_after <= now() ORDER BY id",
+            "SELECT dedupe_key FROM jobs WHERE dedupe_key LIKE %(like)s AND kind = 'run' "
+            "AND due_at <= now() ORDER BY id",
             {"like": f"{sender.account_id}:%"},
         )
         return [row[0] for row in found]
@@ -65,7 +65,7 @@ def due(context: AppContext, sender: Sender) -> list[str]:
 def forget(context: AppContext, job: str) -> None:
     """Take a job from the queue, as the worker does that has carried it out."""
     with context.database.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM pgqueuer WHERE dedupe_key = %(job)s", {"job": job})
+        connection.exec_driver_sql("DELETE FROM jobs WHERE dedupe_key = %(job)s", {"job": job})
 
 
 def texts(context: AppContext, sender: Sender, run: str) -> list[str]:

@@ -455,8 +455,8 @@ def test_runs_are_started_with_their_jobs_and_decisions(context: AppContext, acm
     ids = acme.post_batch([an_event(data={"n": number}) for number in range(4)]).json["ids"]
     runs = rows("SELECT id, event_id, distinct_id, status FROM runs WHERE account_id = %s ORDER BY id", acme.account_id)
     assert [(run[1], *run[2:]) for run in runs] == [(each, "915673412780", "running") for each in ids[2:]]
-    jobs = [f"{acme.account_id}:{run[0]}:1".encode() for run in runs]
-    assert rows("SELECT count(*) FROM pgqueuer WHERE payload = ANY (%s)", jobs) == [(2,)]
+    jobs = [f"{acme.account_id}:{run[0]}:1" for run in runs]
+    assert rows("SELECT count(*) FROM jobs WHERE payload = ANY (%s)", jobs) == [(2,)]
     told = rows("SELECT decisions -> 0 FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
     reasons = [(row[0]["started"], row[0]["reason"], row[0].get("run")) for row in told]  # type: ignore[index, attr-defined]
     assert reasons == [(False, "the filter is false", None)] * 2 + [(True, "matched", run[0]) for run in runs]
@@ -466,7 +466,7 @@ def test_events_that_runs_wait_for_are_announced(context: AppContext, acme: Send
     steps = [{"wait_for": "paid", "timeout": "1h"}, {"log": "x"}]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     ids = acme.post_batch(named("paid", "other", "paid")).json["ids"]
-    jobs = rows("SELECT convert_from(payload, 'UTF8') FROM pgqueuer WHERE entrypoint = 'event' ORDER BY id")
+    jobs = rows("SELECT payload FROM jobs WHERE kind = 'event' ORDER BY id")
     ours = [job for (job,) in jobs if str(job).startswith(f"{acme.account_id}:")]
     assert ours == [f"{acme.account_id}:{ids[0]}", f"{acme.account_id}:{ids[2]}"]
 

@@ -87,7 +87,7 @@ def story(rows: Rows, sender: Sender, ids: list[str]) -> dict[str, Any]:
     )
     runs = rows(
         "SELECT workflows.name, runs.event_id, runs.matched::text[], runs.distinct_id, runs.match_key, runs.status, "
-        "EXISTS (SELECT FROM pgqueuer WHERE payload = convert_to(runs.account_id || ':' || runs.id || ':1', 'UTF8')) "
+        "EXISTS (SELECT FROM jobs WHERE payload = runs.account_id || ':' || runs.id || ':1') "
         "FROM runs JOIN workflows ON workflows.id = workflow_id "
         "WHERE runs.account_id = %s AND event_id = ANY (%s::uuid[]) ORDER BY event_id, name",
         *known,
@@ -105,8 +105,8 @@ def test_a_deadline_that_a_batch_arms_is_enqueued_once(context: AppContext, clie
     workflows.apply_workflow(context, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
     sender.post_batch([an_event(event=name) for name in "bcbcb"])
     jobs = rows(
-        "SELECT execute_after - (SELECT deadline FROM progress WHERE account_id = %s) < interval '1s' FROM pgqueuer "
-        "WHERE entrypoint = 'deadline' AND convert_from(payload, 'UTF8') LIKE %s",
+        "SELECT due_at - (SELECT deadline FROM progress WHERE account_id = %s) < interval '1s' FROM jobs "
+        "WHERE kind = 'deadline' AND payload LIKE %s",
         sender.account_id,
         f"{sender.account_id}:%",
     )

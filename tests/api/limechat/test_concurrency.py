@@ -59,7 +59,7 @@ def test_one_of_each_is_stored(all_at_once: tuple[Sender, list[Answer]], rows: R
 def test_one_job_is_queued(all_at_once: tuple[Sender, list[Answer]], rows: Rows) -> None:
     sender, answers = all_at_once
     (run,) = next(answer.json["runs"] for answer in answers if answer.json["runs"])
-    assert rows("SELECT count(*) FROM pgqueuer WHERE payload = %s", f"{sender.account_id}:{run}:1".encode()) == [(1,)]
+    assert rows("SELECT count(*) FROM jobs WHERE payload = %s", f"{sender.account_id}:{run}:1") == [(1,)]
 
 
 def test_of_two_bodies_with_one_key_at_one_moment_one_is_stored_and_one_refused(

@@ -1,0 +1,95 @@
+"""Jobs that the previous release enqueued for PgQueuer come to the table `jobs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg2
+import pytest
+
+from app.db import job_queue
+from app.db.connection import Database
+from app.db.migrate import upgrade
+from tests.support.action_contexts import the_settings
+
+ENQUEUE = (
+    "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after, heartbeat) "
+    "VALUES (0, %s, %s, %s, convert_to(%s, 'UTF8'), now() + %s * interval '1 second', now() - %s * interval '1 second')"
+)
+
+
+class Upgraded:
+    """A database that the previous release has used, migrated to this one."""
+
+    def __init__(self, url: str) -> None:
+        upgrade(url, target="0009")
+        self.url = url
+        self.execute("INSERT INTO accounts (slug, plan, signing_secret) VALUES ('acme', 'trial', '')")
+        self.enqueue("run", "1:r:1")
+        upgrade(url)
+        self.database = Database(replace(the_settings(), database_url=url))
+
+    def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return cursor.fetchall() if cursor.description else []
+
+    def enqueue(self, kind: str, payload: str, *, status: str = "queued", due: float = 0, heartbeat: float = 0) -> None:
+        """As the previous release does."""
+        self.execute(ENQUEUE, kind, status, payload if kind == "run" else None, payload, due, heartbeat)
+
+    def move(self) -> int:
+        with self.database.transaction() as connection:
+            return job_queue.move_previous_jobs(connection, datetime.now(UTC))
+
+    def left(self) -> list[str]:
+        return [row[0] for row in self.execute("SELECT convert_from(payload, 'UTF8') FROM pgqueuer ORDER BY id")]
+
+
+@pytest.fixture
+def upgraded(empty_database: str) -> Iterator[Upgraded]:
+    found = Upgraded(empty_database)
+    yield found
+    found.database.close()
+
+
+def test_jobs_of_the_previous_release_are_moved_with_their_times(upgraded: Upgraded) -> None:
+    upgraded.enqueue("event", "1:e")
+    upgraded.enqueue("deadline", "1:w:cw==", due=3600)
+    assert upgraded.move() == 3
+    assert upgraded.left() == []
+    assert upgraded.execute(
+        "SELECT kind, payload, dedupe_key, due_at > now() + interval '59 minutes', worker_id FROM jobs ORDER BY due_at, id"
+    ) == [
+        ("run", "1:r:1", "1:r:1", False, None),
+        ("event", "1:e", None, False, None),
+        ("deadline", "1:w:cw==", None, True, None),
+    ]
+
+
+def test_a_job_that_a_worker_of_the_previous_release_runs_is_left_to_it(upgraded: Upgraded) -> None:
+    upgraded.enqueue("run", "1:living:1", status="picked")
+    upgraded.enqueue("run", "1:dead:1", status="picked", heartbeat=120)
+    assert upgraded.move() == 2
+    assert upgraded.left() == ["1:living:1"]
+
+
+def test_processes_of_the_previous_release_may_still_enqueue_jobs(upgraded: Upgraded) -> None:
+    assert upgraded.move() == 1
+    upgraded.enqueue("run", "1:later:1")
+    upgraded.enqueue("run", "1:r:1")
+    upgraded.move()
+    assert upgraded.left() == []
+    assert upgraded.execute("SELECT payload FROM jobs ORDER BY id") == [("1:r:1",), ("1:later:1",)]
+
+
+def test_a_new_database_has_none_of_the_tables_of_pgqueuer(context: Any) -> None:
+    with context.database.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT to_regclass('pgqueuer')").scalar() is None
+        assert job_queue.move_previous_jobs(connection, datetime.now(UTC)) == 0
