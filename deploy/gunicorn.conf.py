@@ -9,6 +9,8 @@ from gevent import monkey
 # Before anything else is imported: what is loaded here is loaded once, for all web processes.
 monkey.patch_all()
 
+from app.core.config import SettingsError, body_timeout  # noqa: E402
+
 
 def _setting(name: str, default: str) -> str:
     return os.environ.get(name, "").strip() or default
@@ -34,7 +36,7 @@ workers = int(_number("WEB_CONCURRENCY", "1"))
 
 # A greenlet per connection: a sender who is slow, or Postgres that is, holds up nobody else, and what arrives at the same
 # time is written together. It answers even garbage with problem documents.
-worker_class = "app.api.server.gunicorn_worker.PatientWorker"
+worker_class = "app.api.server.gunicorn_worker.Worker"
 worker_connections = 1000
 
 # Loaded before the processes are forked: a new one is there at once, and they share its memory. Nothing is connected by
@@ -42,7 +44,10 @@ worker_connections = 1000
 preload_app = True
 
 # A worker tells every second that it is not stuck; one that does not for so long is ended and replaced.
-_body_timeout = _number("BODY_TIMEOUT", "20")
+try:
+    _body_timeout = body_timeout()
+except SettingsError as exc:
+    sys.exit(str(exc))
 timeout = int(_body_timeout) + 20
 
 # Requests that are on their way when we stop may still arrive in full and be stored.

@@ -1,8 +1,4 @@
-"""The bytes of a request body: read within the limits, unpacked when they are gzip.
-
-Comes in: the WSGI request. Goes out: at most `limit` bytes. Refused: 408 (did not arrive in time), 413 (too large, packed
-or unpacked), 415 (another media type or content encoding), 400 (broken gzip).
-"""
+"""Reads a request's body within its limits of time and size, and unpacks gzip."""
 
 from __future__ import annotations
 
@@ -16,17 +12,18 @@ from app.core.errors import Problem, ProblemType
 
 _CHUNK = 64 * 1024
 _PIECE = 16 * 1024
-# A length of fewer digits is nothing to think about.
-_DIGITS = 16
-# Each takes a decompressor of its own, however little is in it.
-_MOST_MEMBERS = 1_000
+# Each member takes a decompressor of its own, however small it is.
+_MAX_MEMBERS = 1_000
 UNPACKED = "counted unpacked"
 
 
 def read_body(
     request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...], unpacked_limit: int | None = None
 ) -> bytes:
-    """The body, unpacked; raises Problem. `unpacked_limit`: where a packed body may hold more than it may have itself."""
+    """The body of at most `limit` bytes, read in at most `seconds` and unpacked to at most `unpacked_limit` (default `limit`).
+
+    Raises Problem: 408 (late), 413 (too large), 415 (media type or content encoding), 400 (incomplete, or broken gzip).
+    """
     _check_media_type(request, media_types)
     packed = _check_encoding(request)
     body = _read(request, limit, seconds, UNPACKED if unpacked_limit is None else "as it is sent")
@@ -61,22 +58,18 @@ def _check_encoding(request: Request) -> bool:
 
 
 def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
-    stream = request.environ["wsgi.input"]
-    expected = _length(request)
+    stream, expected = request.environ["wsgi.input"], request.content_length
     if expected is None and not request.environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
         raise too_large(limit, counted)
     deadline = time.monotonic() + seconds
-    parts, size = [], 0
-    most = limit + 1 if expected is None else expected
+    parts, left = [], limit + 1 if expected is None else expected
     try:
-        while size < most:
-            part = stream.read(min(_CHUNK, most - size))
-            if not part:
-                break
+        while left and (part := stream.read(min(_CHUNK, left))):
             parts.append(part)
-            size += len(part)
+            left -= len(part)
+            # The server may have a deadline of its own; where it has none, one read can take longer than this.
             if time.monotonic() > deadline:
                 raise TimeoutError
     except TimeoutError:
@@ -86,20 +79,19 @@ def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
             headers={"Connection": "close"},
         ) from None
     except (OSError, ClientDisconnected):
-        raise Problem(ProblemType.MALFORMED_BODY, "The connection ended before the body did.") from None
-    if size > limit:
+        raise _incomplete(expected) from None
+    if expected is None and not left:
         raise too_large(limit, counted)
-    if expected is not None and size < expected:
-        raise Problem(ProblemType.MALFORMED_BODY, f"The body ended after {size} of {expected} bytes.")
+    if expected is not None and left:
+        raise _incomplete(expected)
     return b"".join(parts)
 
 
-def _length(request: Request) -> int | None:
-    """How many bytes the body has by its Content-Length; None where that is not told."""
-    said: str = request.environ.get("CONTENT_LENGTH", "")
-    if said.isascii() and said.isdecimal() and len(said) < _DIGITS and "HTTP_TRANSFER_ENCODING" not in request.environ:
-        return int(said)
-    return request.content_length
+def _incomplete(expected: int | None) -> Problem:
+    detail = (
+        "The body is incomplete." if expected is None else f"The body ended before all of {expected} bytes arrived."
+    )
+    return Problem(ProblemType.MALFORMED_BODY, detail)
 
 
 def too_large(limit: int, counted: str = UNPACKED) -> Problem:
@@ -109,21 +101,21 @@ def too_large(limit: int, counted: str = UNPACKED) -> Problem:
 
 def _unpack(body: bytes, limit: int) -> bytes:
     """Gunzip (all members of) `body`, never making more than `limit` bytes."""
-    unpacked, place = bytearray(), 0
-    for _ in range(_MOST_MEMBERS):
+    unpacked, position = bytearray(), 0
+    for _ in range(_MAX_MEMBERS):
         member = zlib.decompressobj(wbits=31)
-        while not member.eof and place < len(body):
-            # In pieces: what is left after a member is copied, and a body may have many of them.
-            piece = body[place : place + _PIECE]
+        while not member.eof and position < len(body):
+            # In pieces: zlib copies what follows a member, and a body may have many members.
+            piece = body[position : position + _PIECE]
             try:
                 unpacked += member.decompress(piece, limit + 1 - len(unpacked))
             except zlib.error:
                 raise Problem(ProblemType.MALFORMED_BODY, "Content-Encoding is gzip, but the body is not.") from None
             if len(unpacked) > limit:
                 raise too_large(limit)
-            place += len(piece) - len(member.unused_data)
+            position += len(piece) - len(member.unused_data)
         if body and not member.eof:
             raise Problem(ProblemType.MALFORMED_BODY, "The gzip body is cut off before its end.")
-        if place == len(body):
+        if position == len(body):
             return bytes(unpacked)
-    raise Problem(ProblemType.MALFORMED_BODY, f"The gzip body has more than {_MOST_MEMBERS} members.")
+    raise Problem(ProblemType.MALFORMED_BODY, f"The gzip body has more than {_MAX_MEMBERS} members.")

@@ -72,7 +72,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         max_batch_unpacked_bytes=_one(
             env, "MAX_BATCH_UNPACKED_BYTES", 10 * 1024 * 1024, _whole(1_024, 256 * 1024 * 1024)
         ),
-        body_timeout=_one(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600)),
+        body_timeout=body_timeout(env),
         statement_timeout=_one(env, "STATEMENT_TIMEOUT", 5.0, _seconds(0.1, 600)),
         connect_timeout=_one(env, "CONNECT_TIMEOUT", 3, _whole(1, 60)),
         database_pool=_one(env, "DATABASE_POOL", 10, _whole(1, 200)),
@@ -85,6 +85,13 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         log_level=_one(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
         log_format=_one(env, "LOG_FORMAT", "json", _choice("json", "text")),
     )
+
+
+def body_timeout(environment: Mapping[str, str] | None = None) -> float:
+    """BODY_TIMEOUT: seconds in which a request has to arrive; raises SettingsError. gunicorn's settings depend on it."""
+    env = os.environ if environment is None else environment
+    seconds: float = _one(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600))
+    return seconds
 
 
 def _one(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], Any]) -> Any:

@@ -323,8 +323,8 @@ NOT_HTTP = [
     Bad("a body that ends too soon", 400, "of 500 bytes", headers={"Content-Length": "500"}, end=True),
     Bad(
         "chunks of what is packed",
-        400,
-        "not UTF-8",
+        501,
+        "can only be chunked",
         b"%x\r\n%s\r\n0\r\n\r\n" % (len(gzip.compress(GOOD)), gzip.compress(GOOD)),
         {"Content-Length": None, "Transfer-Encoding": "gzip, chunked"},
     ),
