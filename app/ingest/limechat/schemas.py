@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import phonenumbers
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
@@ -24,14 +24,30 @@ _PHONE_SHAPE = re.compile(r"\+[0-9 .()\[\]-]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 
-class EventName(fields.Field[str]):
+Value = TypeVar("Value")
+
+
+class PlainField(fields.Field[Value]):
+    """A field whose `_deserialize` does all of its validation; it takes no validators."""
+
+    def deserialize(
+        self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        """The valid value; raises ValidationError."""
+        if value is missing or value is None:
+            return super().deserialize(value, attr, data, **kwargs)
+        # marshmallow would compose the validators of the field anew, for each value.
+        return self._deserialize(value, attr, data, **kwargs)
+
+
+class EventName(PlainField[str]):
     """The name of an event: text of 1 to 255 characters, exactly as sent."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         return _text(value, "the name of the event")
 
 
-class DistinctId(fields.Field[str | None]):
+class DistinctId(PlainField[str | None]):
     """The subject: text of 1 to 255 characters. An integer is read as its digits; null and empty text count as absent, and then
     there must be a phone number."""
 
@@ -53,7 +69,7 @@ class DistinctId(fields.Field[str | None]):
         return _text(value, "an identifier of the person")
 
 
-class Phone(fields.Field[str | None]):
+class Phone(PlainField[str | None]):
     """A phone number with country code, converted to E.164; null and empty text count as absent."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
@@ -71,7 +87,7 @@ class Phone(fields.Field[str | None]):
         return number
 
 
-class Data(fields.Field[dict[str, Any]]):
+class Data(PlainField[dict[str, Any]]):
     """The data of an event: an object."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> dict[str, Any]:
@@ -109,7 +125,7 @@ def _e164(text: str) -> tuple[str | None, str]:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), ""
 
 
-class IdempotencyKey(fields.Field[str]):
+class IdempotencyKey(PlainField[str]):
     """An idempotency key: printable ASCII characters."""
 
     def __init__(self, max_length: int = MAX_LENGTH, **kwargs: Any) -> None:
@@ -122,12 +138,21 @@ class IdempotencyKey(fields.Field[str]):
         return value
 
 
-class ApiKey(fields.Field[str]):
+class ApiKey(PlainField[str]):
     """Text that has the shape of an API key or access token."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not isinstance(value, str) or not prefix_of(value):
             raise ValidationError("has to be an API key")
+        return value
+
+
+class AccountId(PlainField[str]):
+    """Text; whether it is the id of the sender's account is checked with the API key."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError("has to be text: the id of the account")
         return value
 
 
@@ -156,7 +181,7 @@ class HeadersSchema(Schema):
         unknown = EXCLUDE
 
     api_key = ApiKey(required=True, data_key="x-limechat-uat")
-    account_id = fields.String(
+    account_id = AccountId(
         required=True, data_key="x-fb-account-id", error_messages={"required": "is missing: the id of the account"}
     )
     idempotency_key = IdempotencyKey(data_key="Idempotency-Key")
