@@ -1,7 +1,7 @@
-"""Actions: what a workflow does to the outside. A step goes in, an Outcome comes out; no Flask, no SQL.
+"""Actions: what a workflow does to the outside world. `perform` makes one attempt of a step and returns its Outcome.
 
-One file per kind of action and one line in ACTIONS. Acting is at-least-once: a worker may die between an effect and the
-note of it, so every attempt of a step carries the same idempotency key.
+An action is one file and one line in ACTIONS. Actions are at-least-once: a worker may die between an effect and its record,
+so all attempts of a step have the same idempotency key.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ ACTIONS: Mapping[str, Action] = {
     "log": log,
 }
 
-# An action bounds its own time and can say more about it; this is for one that does not.
-_GRACE = 2.0
+# Seconds. Actions enforce their time-out themselves, with a better message; this is the fallback.
+_GRACE_PERIOD = 2.0
 _log = structlog.get_logger()
 
 
 async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
-    """Make one attempt of a step that is an action. Never raises for what happens outside or in the action; only
-    cancelling goes through."""
+    """Make one attempt of an action step. Raises nothing but CancelledError: failures and bugs of actions are outcomes."""
     verb = next(name for name in step if name in ACTIONS)
     strict = step.get("strict", context.run.document.get("strict", False))
     names = prepare({**context.names, "now": context.now}, strict=strict)
@@ -52,7 +51,7 @@ async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
 
 async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     try:
-        async with asyncio.timeout(context.timeout + _GRACE):
+        async with asyncio.timeout(context.timeout + _GRACE_PERIOD):
             return await ACTIONS[verb].act(fields, context)
     except TemplateError as exc:
         return Outcome("failed", error=str(exc), error_class="template")
@@ -63,8 +62,13 @@ async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     except SettingsError as exc:
         return Outcome("retry", error=str(exc), error_class="encryption_key")
     except TimeoutError:
-        spent = write_duration(context.timeout)
-        return Outcome("retry", error=f"not done within {spent}", error_class="timeout")
+        error = f"not done within {write_duration(context.timeout)}"
+        return Outcome("retry", error=error, error_class="timeout")
     except Exception as exc:
-        _log.exception("an action broke", action=verb, run=str(context.run.id), account=context.run.account_id)
+        _log.exception(
+            "an action raised an exception",
+            action=verb,
+            run=str(context.run.id),
+            account=context.run.account_id,
+        )
         return Outcome("retry", error=f"{type(exc).__name__}: {exc}"[:500], error_class="bug")

@@ -1,9 +1,8 @@
-"""Limits a worker's outgoing calls: concurrency permits and a circuit breaker per account and destination (host:port).
+"""Limits a worker's outgoing calls: concurrency permits and a circuit breaker per account and host (with port).
 
-The state is kept in the worker's memory. It is separate for each account, so that no account suffers from another's
-destinations.
+The state is kept in the worker's memory. It is separate for each account, so no account suffers from the hosts of another.
 
-* A destination gets at most a quarter of the worker's permits, an account at most three quarters. A call for which no permit
+* A host gets at most a quarter of the worker's permits, an account at most three quarters. A call for which no permit
   is free waits for one if that takes a fraction of a second; otherwise it is deferred (`Deferred`) until its turn should come.
 * After several failures in a row (no connection, no answer in time, 5xx) the circuit opens, and calls are deferred. After a
   pause one probe is let through. If it fails too, the circuit opens again, for twice as long.
@@ -50,7 +49,7 @@ class Deferred(Exception):
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """One call. The caller sets `succeeded`: True if the destination answered, False if it failed, None if neither is known."""
+    """One call. The caller sets `succeeded`: True if the host answered, False if it failed, None if neither is known."""
 
     started_at: float
     is_probe: bool
@@ -123,7 +122,7 @@ class _PermitPool:
 
 @dataclass(slots=True)
 class _Circuit:
-    """The state of one destination. `next_turn` is when the next deferred call should come back, `openings` how often in a
+    """The state of one host. `next_turn` is when the next deferred call should come back, `openings` how often in a
     row the circuit has opened, `probing` whether a probe is under way."""
 
     pool: _PermitPool
@@ -149,7 +148,7 @@ class CircuitBreakers:
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._per_destination = max(1, concurrency // 4)
+        self._per_host = max(1, concurrency // 4)
         self._per_account = max(1, concurrency * 3 // 4)
         self._rng = rng or random.Random()
         self._clock = clock
@@ -157,15 +156,15 @@ class CircuitBreakers:
         self._accounts: dict[int, _PermitPool] = {}
 
     @asynccontextmanager
-    async def permit(self, account_id: int, destination: str) -> AsyncIterator[Permit]:
-        """Hold a permit for `destination` (host:port) during the block; raises Deferred."""
-        circuit = self._find((account_id, destination))
-        self._check_circuit(circuit, destination)
+    async def permit(self, account_id: int, host: str) -> AsyncIterator[Permit]:
+        """Hold a permit for `host` (such as example.com:443) during the block; raises Deferred."""
+        circuit = self._find((account_id, host))
+        self._check_circuit(circuit, host)
         async with self._account_permit(account_id) as account:
             if not await circuit.pool.acquire():
-                raise self._deferred_by_load(circuit, destination)
+                raise self._deferred_by_load(circuit, host)
             try:
-                self._check_circuit(circuit, destination)
+                self._check_circuit(circuit, host)
                 permit = self._begin(circuit, account)
                 try:
                     yield permit
@@ -193,7 +192,7 @@ class CircuitBreakers:
         if len(self._circuits) >= _MAX_CIRCUITS and key not in self._circuits:
             self._evict()
         if key not in self._circuits:
-            self._circuits[key] = _Circuit(_PermitPool(self._per_destination, self._clock))
+            self._circuits[key] = _Circuit(_PermitPool(self._per_host, self._clock))
         return self._circuits[key]
 
     def _evict(self) -> None:
@@ -202,16 +201,16 @@ class CircuitBreakers:
         opened = {key: circuit for key, circuit in self._circuits.items() if circuit.is_open()}
         self._circuits = {**opened, **in_use} if len(opened) < _MAX_CIRCUITS // 2 else in_use
 
-    def _deferred_by_load(self, circuit: _Circuit, destination: str) -> Deferred:
-        """Spread the deferred calls over time, as many a second as the destination takes."""
+    def _deferred_by_load(self, circuit: _Circuit, host: str) -> Deferred:
+        """Spread the deferred calls over time, as many a second as the host takes."""
         now, duration = self._clock(), circuit.pool.expected_duration()
         turn = max(circuit.next_turn, now + min(duration, _ASSUMED_LONG_DURATION)) + duration / circuit.pool.size
         circuit.next_turn = min(turn, now + MAX_DEFERRAL)
         seconds = (circuit.next_turn - now) * self._rng.uniform(0.8, 1.2)
-        reason = f"{destination} has reached its limit of {circuit.pool.size} calls at a time"
+        reason = f"{host} has reached its limit of {circuit.pool.size} calls at a time"
         return Deferred("busy", reason, max(0.1, seconds))
 
-    def _check_circuit(self, circuit: _Circuit, destination: str) -> None:
+    def _check_circuit(self, circuit: _Circuit, host: str) -> None:
         """Raise Deferred while the circuit is open, and while a probe is under way."""
         if not circuit.is_open():
             return
@@ -219,10 +218,10 @@ class CircuitBreakers:
         # Jitter, so that calls that were deferred together do not come back together.
         if remaining > 0:
             seconds = remaining + self._rng.uniform(0.0, circuit.open_until - circuit.opened_at)
-            raise _deferred_by_circuit(destination, circuit.failures, seconds)
+            raise _deferred_by_circuit(host, circuit.failures, seconds)
         if circuit.probing:
             seconds = self._rng.uniform(0.5, 1.5) * max(1.0, circuit.pool.typical_duration())
-            raise _deferred_by_circuit(destination, circuit.failures, seconds)
+            raise _deferred_by_circuit(host, circuit.failures, seconds)
 
     def _begin(self, circuit: _Circuit, account: _PermitPool) -> Permit:
         permit = Permit(self._clock(), is_probe=circuit.is_open())
@@ -259,8 +258,6 @@ class CircuitBreakers:
         circuit.open_until = now + pause * self._rng.uniform(0.8, 1.2)
 
 
-def _deferred_by_circuit(destination: str, failures: int, seconds: float) -> Deferred:
-    reason = (
-        f"{destination} failed {failures} times in a row; calls are paused, next attempt in {write_duration(seconds)}"
-    )
+def _deferred_by_circuit(host: str, failures: int, seconds: float) -> Deferred:
+    reason = f"{host} failed {failures} times in a row; calls are paused, next attempt in {write_duration(seconds)}"
     return Deferred("circuit_open", reason, seconds)

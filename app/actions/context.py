@@ -1,4 +1,4 @@
-"""What an action is given, and what makes something an action."""
+"""The interface of actions, and what they receive."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ActionContext:
-    """One attempt: the run and the names its templates see, the key that stays the same over all attempts of the step,
-    how many seconds the attempt may take, the moment (aware) it is made, and the way out: the session (of `outbound`)
-    that it goes out with, what is known of the destinations, and the settings.
+    """The surroundings of one attempt of a step.
 
-    Of the account: its `signing_secret` (`whsec_…`), the fields of its integration of a kind (None: it has none; raises
-    SettingsError without the key to them), and the targets that are `disabled`, each with the reason. `keep_message`
-    keeps a message (its text and data) of this step for the account's stream, once, however often it is called; its id.
+    `names` are what templates can read, `idempotency_key` is the same in all attempts of the step, `timeout` is in seconds,
+    `now` is the aware time of the attempt, `signing_secret` begins with `whsec_`. `integration` returns the fields of the
+    account's integration of a kind; None when it has none, and it raises SettingsError when they cannot be decrypted.
+    `disabled` maps disabled targets to the reason. `save_message` saves a message (text and data) of this step for the
+    account's message stream, once however often it is called, and returns its id.
     """
 
     run: Run
@@ -45,13 +45,13 @@ class ActionContext:
         fields = self.integration(kind)
         if fields is None:
             raise ActionError(
-                "not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` makes one"
+                "not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` creates it"
             )
         return fields
 
 
 class ActionError(Exception):
-    """An attempt that cannot be made as it is, however often it is tried."""
+    """The step cannot be performed; another attempt would fail as well."""
 
     def __init__(self, error_class: str, message: str) -> None:
         super().__init__(message)
@@ -59,13 +59,13 @@ class ActionError(Exception):
 
 
 class Action(Protocol):
-    """One kind of action; a module with these two functions is one."""
+    """A kind of action: a module with these two functions."""
 
     def check(self, fields: Any, path: str) -> list[tuple[str, str]]:
-        """All that is wrong with what an author wrote under the action's name, as (path, message)."""
+        """All errors in the fields that an author wrote, as (path, message)."""
         ...
 
     async def act(self, fields: Any, context: ActionContext) -> Outcome:
-        """Make one attempt with checked fields. Trouble that can be expected is an Outcome, never an exception;
-        TemplateError, ActionError and Deferred may be raised."""
+        """Make one attempt with checked fields. Expected failures are outcomes; only TemplateError, ActionError and Deferred
+        are raised."""
         ...

@@ -1,7 +1,7 @@
-"""Requests as they go out, and what is kept of them; an `http` action's fields become one: rendered and signed.
+"""HTTP requests of actions: how the fields of an `http` action become one, and what is stored of it.
 
-Headers that are ours (or belong to one connection) cannot be set by authors. Signed by Standard Webhooks; `webhook-id` is
-the idempotency key, so that a receiver sees the same one in all attempts.
+Requests are signed by Standard Webhooks. `webhook-id` contains the idempotency key, so a receiver sees the same id in all
+attempts. Authors cannot set the headers that Signalbox sets, nor those of the connection.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from app.actions.templates.render import render, render_scalar, render_value
 from app.core.timestamps import utc_text
 from app.core.unstorable import replace_unstorable
 
-BODILESS = ("GET", "HEAD")
-SENDING_THE_EVENT = ("POST", "PUT", "PATCH")
-METHODS = (*BODILESS, *SENDING_THE_EVENT, "DELETE")
+BODYLESS_METHODS = ("GET", "HEAD")
+EVENT_METHODS = ("POST", "PUT", "PATCH")
+METHODS = (*BODYLESS_METHODS, *EVENT_METHODS, "DELETE")
 
-LONGEST_URL = 8_000
-LONGEST_HEADER = 8_000
-LONGEST_TARGET = 1_000
-KEPT = 4_096
+MAX_URL = 8_000
+MAX_HEADER = 8_000
+MAX_TARGET = 1_000
+MAX_STORED_BODY = 4_096
 
-_OURS = frozenset(
+_RESERVED_HEADERS = frozenset(
     (
         *("idempotency-key", "webhook-id", "webhook-timestamp", "webhook-signature", "user-agent", "host"),
         *("content-length", "content-encoding", "accept-encoding", "transfer-encoding", "expect"),
@@ -55,13 +55,12 @@ def _version() -> str:
         return "dev"
 
 
-# Who calls, and that answers are wanted as they are.
-PLAIN: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "Accept-Encoding": "identity"}
+DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is about to be sent; `secrets` are texts that must be kept nowhere, wherever they turn up."""
+    """A request to send. `secrets` are texts that must not be stored, wherever they appear."""
 
     method: str
     url: URL
@@ -69,51 +68,51 @@ class Request:
     body: bytes
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
-    def kept(self) -> dict[str, Any]:
-        """What is kept with the attempt: secrets masked, the body cut."""
-        shown = {
+    def redacted(self) -> dict[str, Any]:
+        """What is stored with the attempt: secrets masked, the body truncated."""
+        headers = {
             name: MASK if _SECRET_NAME.search(name) else replace_unstorable(value)
             for name, value in self.headers.items()
         }
         return {
             "method": self.method,
-            "url": mask_url(self.url)[:KEPT],
-            "headers": shown,
-            "body": replace_unstorable(self.body[:KEPT].decode("utf-8", "ignore")),
+            "url": mask_url(self.url)[:MAX_STORED_BODY],
+            "headers": headers,
+            "body": replace_unstorable(self.body[:MAX_STORED_BODY].decode("utf-8", "ignore")),
         }
 
 
-def read_url(text: str) -> URL:
-    """A URL that can be called; raises ActionError with what is wrong with it."""
+def parse_url(text: str) -> URL:
+    """A URL that can be called; raises ActionError."""
     text = text.strip()
-    if len(text) > LONGEST_URL:
-        raise ActionError("bad_url", f"the URL has {len(text)} characters; {LONGEST_URL} are allowed")
+    if len(text) > MAX_URL:
+        raise ActionError("bad_url", f"the URL has {len(text)} characters; {MAX_URL} are allowed")
     if any(letter <= " " or letter == "\x7f" for letter in text):
-        raise ActionError("bad_url", "the URL contains spaces or control characters; the filter url_encode helps")
+        raise ActionError("bad_url", "the URL contains spaces or control characters; use the filter url_encode")
     try:
         url = URL(text)
         scheme, host, _ = url.scheme, url.host, url.port
     except ValueError as exc:
-        raise ActionError("bad_url", f"the URL cannot be read: {exc}"[:300]) from None
+        raise ActionError("bad_url", f"the URL cannot be parsed: {exc}"[:300]) from None
     if scheme not in ("http", "https"):
-        raise ActionError("bad_url", "the URL has to begin with https:// or http://")
+        raise ActionError("bad_url", "the URL must begin with https:// or http://")
     if not host or len(host) > 253 or any(len(label) > 63 for label in host.split(".")):
-        raise ActionError("bad_url", "the URL names no host, or one that is too long")
+        raise ActionError("bad_url", "the URL has no host, or one that is too long")
     if url.user is not None or url.password is not None:
-        raise ActionError("bad_url", "credentials do not belong into a URL; send them in the header Authorization")
+        raise ActionError("bad_url", "the URL contains credentials; send them in the header Authorization")
     return url
 
 
 def target_of(url: URL) -> str:
-    """What a destination means that says it is gone: scheme, host and path, without the query."""
+    """What a 410 disables: scheme, host and path, without the query."""
     text = str(url.with_query(None).with_fragment(None))
-    if len(text) <= LONGEST_TARGET:
+    if len(text) <= MAX_TARGET:
         return text
-    return f"{text[: LONGEST_TARGET - 65]}#{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"{text[: MAX_TARGET - 65]}#{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def mask_url(url: URL) -> str:
-    """The URL with the values of query members masked that look like secrets."""
+    """The URL with masked values of query parameters that look like secrets."""
     if not any(_SECRET_NAME.search(name) for name in url.query):
         return str(url)
     return str(
@@ -121,41 +120,41 @@ def mask_url(url: URL) -> str:
     )
 
 
-def header_mistake(name: Any, *, with_body: bool) -> str | None:
-    """Why an author cannot set a header of this name, or None."""
+def header_error(name: Any, *, with_body: bool) -> str | None:
+    """Why an author cannot set a header of this name; None when it is allowed."""
     if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
         return "is not a header name"
-    if name.lower() in _OURS or name.lower().startswith("proxy-"):
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("proxy-"):
         return "is set by Signalbox and cannot be set here"
     if name.lower() == "content-type" and not with_body:
-        return "is application/json unless the request has a body of your own (body)"
+        return "is application/json unless the request has a body"
     return None
 
 
 def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
-    """Render and sign; raises ActionError and TemplateError."""
+    """Render and sign a request; raises ActionError and TemplateError."""
     method = fields.get("method", "POST")
-    url = read_url(render(fields["url"], context.names))
-    body, kind = _make_body(fields, method, context)
-    headers = {} if kind is None else {"Content-Type": kind}
+    url = parse_url(render(fields["url"], context.names))
+    body, content_type = _make_body(fields, method, context)
+    headers = {} if content_type is None else {"Content-Type": content_type}
     for name, value in _rendered_headers(fields.get("headers", {}), context.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
-    return Request(method, url, {**headers, **PLAIN, **_signed(body, context)}, body.encode())
+    return Request(method, url, {**headers, **DEFAULT_HEADERS, **_signature_headers(body, context)}, body.encode())
 
 
 def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -> tuple[str, str | None]:
-    """The body, and its type if there is one."""
+    """The body and its content type; no type without a body."""
     if "json" in fields:
-        return EXACT_JSON.encode(sendable(render_value(fields["json"], context.names))).decode(), "application/json"
+        return EXACT_JSON.encode(encodable(render_value(fields["json"], context.names))).decode(), "application/json"
     if "body" in fields:
-        return str(sendable(render(fields["body"], context.names))), "text/plain; charset=utf-8"
-    if method in SENDING_THE_EVENT:
-        return _the_event(context), "application/json"
+        return str(encodable(render(fields["body"], context.names))), "text/plain; charset=utf-8"
+    if method in EVENT_METHODS:
+        return _event_json(context), "application/json"
     return "", None
 
 
-def _the_event(context: ActionContext) -> str:
-    """The event as JSON; its data go out as the text that came in."""
+def _event_json(context: ActionContext) -> str:
+    """The event as JSON; `data` is the text that was received."""
     run, event = context.run, context.run.event
     return EXACT_JSON.encode(
         {
@@ -170,31 +169,30 @@ def _the_event(context: ActionContext) -> str:
 
 
 def _rendered_headers(headers: Mapping[str, Any], names: Mapping[str, Any]) -> list[tuple[str, str]]:
-    made = []
+    rendered = []
     for name, template in headers.items():
-        value = str(sendable(render_scalar(template, names))).strip()
-        if len(value) > LONGEST_HEADER or not _HEADER_VALUE.fullmatch(value):
+        value = str(encodable(render_scalar(template, names))).strip()
+        if len(value) > MAX_HEADER or not _HEADER_VALUE.fullmatch(value):
             raise ActionError("bad_header", f"the header {name} is too long or contains line breaks")
-        made.append((name, value))
-    return made
+        rendered.append((name, value))
+    return rendered
 
 
-def _signed(body: str, context: ActionContext) -> dict[str, str]:
-    """The headers that are ours."""
+def _signature_headers(body: str, context: ActionContext) -> dict[str, str]:
     message_id = f"msg_{context.idempotency_key}"
-    moment = context.now.astimezone(UTC)
+    now = context.now.astimezone(UTC)
     return {
         "Idempotency-Key": context.idempotency_key,
         "webhook-id": message_id,
-        "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": Webhook(context.signing_secret).sign(message_id, moment, body),
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(context.signing_secret).sign(message_id, now, body),
     }
 
 
-def sendable(value: Any) -> Any:
-    """`value` with `?` for lone surrogates, which have no bytes in UTF-8."""
+def encodable(value: Any) -> Any:
+    """`value` with `?` in place of lone surrogates, which UTF-8 cannot encode."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {sendable(name): sendable(member) for name, member in value.items()}
-    return [sendable(member) for member in value] if isinstance(value, list) else value
+        return {encodable(name): encodable(member) for name, member in value.items()}
+    return [encodable(member) for member in value] if isinstance(value, list) else value

@@ -1,9 +1,9 @@
-"""The only place that opens connections to the outside: settings in, an HTTP session out that refuses private targets.
+"""Opens all outgoing connections; refuses private addresses.
 
-What counts is the address that is dialled, at the moment it is dialled. aiohttp makes each socket of each connection
-attempt (happy eyeballs, IP literals and cached names included) with the connector's `socket_factory`, so the check
-stands there and no name server can talk its way around it. Redirects are not followed, proxies and .netrc of the
-environment are not read, cookies are not kept, certificates are verified.
+The address is checked when the socket is created. aiohttp creates each socket of each connection attempt (happy eyeballs,
+IP literals and cached names included) with the connector's `socket_factory`, so a name server cannot bypass the check.
+Redirects are not followed, proxies and .netrc of the environment are not read, cookies are not stored, certificates are
+verified.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import aiohappyeyeballs
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from app.actions.http_response import LARGEST_BODY
+from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-MOST_PER_HOST = 50
-_LARGEST_HEADER = 8 * 1024
-_MOST_HEADERS = 100
-# Idle for longer than most servers keep a connection, it would be closed under the next request.
-_KEPT_ALIVE = 4.0
+MAX_CONNECTIONS_PER_HOST = 50
+_MAX_HEADER_BYTES = 8 * 1024
+_MAX_HEADERS = 100
+# Seconds. Most servers close idle connections after five, and would close one under the next request.
+_KEEPALIVE_TIMEOUT = 4.0
 _DNS_THREADS = 8
-# Before the next address of a host is tried as well.
-_HEAD_START = 0.25
+# Seconds until the next address of a host is tried as well.
+_HAPPY_EYEBALLS_DELAY = 0.25
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-# Inside of the public ranges but no destination: protocol assignments with Teredo, 6to4 and its relays, documentation.
+# In the public ranges but not destinations: protocol assignments with Teredo, 6to4 and its relays, documentation.
 _NOT_PUBLIC = (
     IPv4Network("192.0.0.0/24"),
     IPv4Network("192.88.99.0/24"),
@@ -47,22 +47,22 @@ _NOT_PUBLIC = (
 
 
 class RefusedTarget(OSError):
-    """An address that must not be called; the text names it and the setting that would allow it."""
+    """An address that must not be called; the message names it and the setting that allows it."""
 
 
-def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
-    """Why `address` must not be dialled; None when it may be: it is public, or inside of one of the networks `allowed`."""
-    end = _end_of(address)
-    if any(place in network for network in allowed for place in (address, end)):
+def refusal_reason(address: Address, allowed: Sequence[Network]) -> str | None:
+    """Why `address` must not be called; None when it is public or in one of the networks `allowed`."""
+    target = _embedded_ipv4(address)
+    if any(each in network for network in allowed for each in (address, target)):
         return None
-    kind = _kind(end)
+    kind = _non_public_kind(target)
     if kind is None:
         return None
-    return f"{address} is {kind} and must not be called; the setting ALLOWED_PRIVATE_TARGETS makes exceptions"
+    return f"{address} is {kind} and must not be called; the setting ALLOWED_PRIVATE_TARGETS allows exceptions"
 
 
-def _end_of(address: Address) -> Address:
-    """Where packets to `address` end up: the IPv4 address that an IPv4-mapped or NAT64 one carries, else itself."""
+def _embedded_ipv4(address: Address) -> Address:
+    """The IPv4 address inside an IPv4-mapped or NAT64 address; any other address unchanged."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
@@ -71,8 +71,8 @@ def _end_of(address: Address) -> Address:
     return address
 
 
-def _kind(address: Address) -> str | None:
-    """What makes an address not public, in words; None when it is public."""
+def _non_public_kind(address: Address) -> str | None:
+    """What kind of non-public address it is; None when it is public."""
     if address.is_unspecified:
         return "the unspecified address"
     if address.is_loopback:
@@ -91,59 +91,59 @@ def _kind(address: Address) -> str | None:
 
 
 def open_session(settings: Settings) -> aiohttp.ClientSession:
-    """A session for calls to the outside; use it in `async with`, inside of a running event loop."""
+    """A session for outgoing calls, to be used in `async with` inside a running event loop."""
     allowed = settings.allowed_private_targets
 
     def make_socket(target: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, place = target
-        if (why := refusal(ip_address(place[0]), allowed)) is not None:
-            raise RefusedTarget(why)
+        family, kind, protocol, _, socket_address = target
+        if (reason := refusal_reason(ip_address(socket_address[0]), allowed)) is not None:
+            raise RefusedTarget(reason)
         return socket.socket(family=family, type=kind, proto=protocol)
 
     connector = _Connector(
         make_socket,
         _Resolver(),
         limit=0,
-        limit_per_host=MOST_PER_HOST,
-        keepalive_timeout=_KEPT_ALIVE,
+        limit_per_host=MAX_CONNECTIONS_PER_HOST,
+        keepalive_timeout=_KEEPALIVE_TIMEOUT,
     )
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=60),
-        read_bufsize=LARGEST_BODY,
-        max_line_size=_LARGEST_HEADER,
-        max_field_size=_LARGEST_HEADER,
-        max_headers=_MOST_HEADERS,
+        read_bufsize=MAX_BODY_BYTES,
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+        max_headers=_MAX_HEADERS,
     )
 
 
 class _Connector(aiohttp.TCPConnector):
-    """aiohttp's, which remembers how it resolves names and makes sockets."""
+    """aiohttp's connector, with its resolver and socket factory readable for `connect_socket`."""
 
     def __init__(self, make_socket: Callable[[Any], socket.socket], resolver: _Resolver, **options: Any) -> None:
         super().__init__(socket_factory=make_socket, resolver=resolver, **options)
         self.make_socket, self.resolver = make_socket, resolver
 
 
-async def dial(session: aiohttp.ClientSession, host: str, port: int) -> socket.socket:
-    """A connected socket for what is not HTTP, by the same rules as all calls of the session; raises OSError, and
-    RefusedTarget where no address of the host may be dialled."""
+async def connect_socket(session: aiohttp.ClientSession, host: str, port: int) -> socket.socket:
+    """A connected socket for other protocols than HTTP, by the rules of the session. Raises OSError; RefusedTarget when no
+    address of the host may be called."""
     connector = session.connector
     assert isinstance(connector, _Connector)
-    found = await connector.resolver.resolve(host, port)
-    places = [(one["family"], socket.SOCK_STREAM, one["proto"], "", (one["host"], port)) for one in found]
+    addresses = await connector.resolver.resolve(host, port)
+    targets = [(each["family"], socket.SOCK_STREAM, each["proto"], "", (each["host"], port)) for each in addresses]
     return await aiohappyeyeballs.start_connection(
-        places, happy_eyeballs_delay=_HEAD_START, interleave=1, socket_factory=connector.make_socket
+        targets, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY, interleave=1, socket_factory=connector.make_socket
     )
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """The first LARGEST_BODY bytes of a response; the rest of a longer one is never read, its connection is closed."""
+    """The first MAX_BODY_BYTES of a response. The rest of a longer one is not read, and its connection is closed."""
     body = bytearray()
-    while len(body) < LARGEST_BODY:
-        piece = await response.content.read(LARGEST_BODY - len(body))
+    while len(body) < MAX_BODY_BYTES:
+        piece = await response.content.read(MAX_BODY_BYTES - len(body))
         if not piece:
             return bytes(body)
         body += piece
@@ -152,7 +152,7 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
 
 
 class _Resolver(AbstractResolver):
-    """The system's resolver in threads of its own: a name server that hangs must hold up nothing but its own names."""
+    """The system's resolver in its own threads, so that a name server that hangs blocks only the names it serves."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="dns")
@@ -164,13 +164,13 @@ class _Resolver(AbstractResolver):
         return [
             ResolveResult(
                 hostname=host,
-                host=str(place[0]),
+                host=str(address[0]),
                 port=port,
                 family=kind,
                 proto=socket.IPPROTO_TCP,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, place in found
+            for kind, address in found
         ]
 
     async def close(self) -> None:
@@ -182,4 +182,4 @@ def _look_up(host: str, port: int, family: int) -> list[tuple[int, tuple[Any, ..
         found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     except UnicodeError:
         raise OSError(f"{host} is not a host name") from None
-    return [(kind, place) for kind, _, _, _, place in found if kind in (socket.AF_INET, socket.AF_INET6)]
+    return [(kind, address) for kind, _, _, _, address in found if kind in (socket.AF_INET, socket.AF_INET6)]

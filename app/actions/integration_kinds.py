@@ -1,7 +1,4 @@
-"""Integrations: the services that an account sends with. Which fields each kind has, which are secret, what is wrong.
-
-Comes in: fields as people gave them, all of them text. Goes out: their mistakes in words, or a copy that may be shown. Pure.
-"""
+"""The kinds of integrations (the services that an account sends with): their fields, which are all text. Pure."""
 
 from __future__ import annotations
 
@@ -16,33 +13,33 @@ MASK = "***"
 SECURITIES = ("starttls", "tls", "none")
 REGIONS = ("global", "eu")
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}
-_LONGEST = 64 * 1024
+_MAX_FIELD = 64 * 1024
 _SENDER_ID = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9 &_+-]{1,11}")
 _SHORT_CODE = re.compile(r"\d{3,8}", re.ASCII)
 
-# Raises ValueError with what is wrong.
-Read = Callable[[str], object]
+# Raises ValueError for an invalid text.
+Parse = Callable[[str], object]
 Fields = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a kind: what it is, and what makes a text one of these."""
+    """A field of a kind of integration."""
 
     name: str
-    told: str
-    read: Read
+    description: str
+    parse: Parse
     required: bool = False
     secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of integration; `together` says what is wrong with fields that are each right by themselves."""
+    """A kind of integration. `check_together` gives the error of a combination of fields that are each valid."""
 
     name: str
     fields: tuple[Field, ...]
-    together: Callable[[Fields], str | None] = lambda fields: None
+    check_together: Callable[[Fields], str | None] = lambda fields: None
 
     def field(self, name: str) -> Field | None:
         """The field of this name."""
@@ -52,20 +49,20 @@ class Kind:
         """The required fields that are not given."""
         return [field for field in self.fields if field.required and not given.get(field.name)]
 
-    def mistakes(self, given: Fields) -> list[str]:
-        """All that is wrong with the fields, in words that repeat no secret."""
+    def errors(self, given: Fields) -> list[str]:
+        """All errors in the fields; no message contains a secret."""
         names = ", ".join(field.name for field in self.fields)
         found = [f"{name} is unknown; {self.name} has {names}" for name in given if self.field(name) is None]
-        found += [f"{field.name} is missing: {field.told}" for field in self.missing(given)]
+        found += [f"{field.name} is required: {field.description}" for field in self.missing(given)]
         for field in self.fields:
-            if field.name in given and (mistake := _mistake(field, given[field.name])) is not None:
-                found.append(mistake)
-        if not found and (mistake := self.together(given)) is not None:
-            found.append(mistake)
+            if field.name in given and (error := _error(field, given[field.name])) is not None:
+                found.append(error)
+        if not found and (error := self.check_together(given)) is not None:
+            found.append(error)
         return found
 
-    def showable(self, given: Fields) -> dict[str, str]:
-        """The fields with everything masked that is secret, and long texts by their size."""
+    def masked(self, given: Fields) -> dict[str, str]:
+        """The fields with masked secrets, and the size of long texts."""
         secret = {field.name for field in self.fields if field.secret}
         return {
             name: MASK if name in secret else value if len(value) <= 100 else f"({len(value)} characters)"
@@ -73,25 +70,25 @@ class Kind:
         }
 
 
-def _mistake(field: Field, value: str) -> str | None:
+def _error(field: Field, value: str) -> str | None:
     try:
-        if len(value) > _LONGEST:
+        if len(value) > _MAX_FIELD:
             raise ValueError("too long")
-        field.read(value)
+        field.parse(value)
     except ValueError as exc:
-        return f"{field.name} has to be {field.told}" + ("" if field.secret else f": {exc}")
+        return f"{field.name} must be {field.description}" + ("" if field.secret else f": {exc}")
     return None
 
 
-def _shape(pattern: str) -> Read:
+def _matching(pattern: str) -> Parse:
     compiled = re.compile(pattern, re.ASCII)
 
-    def read(text: str) -> str:
+    def parse(text: str) -> str:
         if not compiled.fullmatch(text):
             raise ValueError(f"{text[:100]!r} is not")
         return text
 
-    return read
+    return parse
 
 
 def _port(text: str) -> int:
@@ -105,11 +102,11 @@ def _certificates(text: str) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=text)
     except ssl.SSLError as exc:
-        raise ValueError(exc.reason or "it cannot be read") from None
+        raise ValueError(exc.reason or "it cannot be parsed") from None
     return context
 
 
-def read_sender(text: str) -> str:
+def parse_sender(text: str) -> str:
     """The sender of an SMS: a phone number (E.164), a short code, or a name of up to 11 letters and digits."""
     if _SHORT_CODE.fullmatch(text) or _SENDER_ID.fullmatch(text):
         return text
@@ -120,26 +117,26 @@ def read_sender(text: str) -> str:
 
 
 def smtp_port(fields: Fields) -> int:
-    """The port of an SMTP integration: the one given, or the usual one of its security."""
+    """The port of an SMTP integration: its own, or the default of its security."""
     return int(fields["port"]) if "port" in fields else _PORTS[fields.get("security", "starttls")]
 
 
 def _one_sender(fields: Fields) -> str | None:
     if "from" in fields and "messaging_service_sid" in fields:
-        return "from and messaging_service_sid are two ways to name the sender; one is enough"
+        return "from and messaging_service_sid cannot be combined"
     return None
 
 
 def _safe_login(fields: Fields) -> str | None:
     if ("username" in fields) != ("password" in fields):
-        return "username and password belong together"
+        return "username and password are required together"
     if "username" in fields and fields.get("security") == "none":
-        return "security none would send the password for everybody to read; use starttls or tls"
+        return "with security none the password would be sent unencrypted; use starttls or tls"
     return None
 
 
-_TOKEN = _shape(r"[\x21-\x7e]{1,4000}")
-_NAME = _shape(r"[^\x00-\x1f\x7f]{1,200}")
+_TOKEN = _matching(r"[\x21-\x7e]{1,4000}")
+_NAME = _matching(r"[^\x00-\x1f\x7f]{1,200}")
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -148,17 +145,17 @@ KINDS: Mapping[str, Kind] = {
             "whatsapp",
             (
                 Field("access_token", "the token of a system user of your Meta business", _TOKEN, True, True),
-                Field("phone_number_id", "the id (digits) of the number to send from", _shape(r"\d{5,30}"), True),
-                Field("api_version", "a version of the Graph API such as v23.0", _shape(r"v\d{1,3}\.\d{1,2}")),
+                Field("phone_number_id", "the id (digits) of the number to send from", _matching(r"\d{5,30}"), True),
+                Field("api_version", "a version of the Graph API such as v23.0", _matching(r"v\d{1,3}\.\d{1,2}")),
             ),
         ),
         Kind(
             "twilio",
             (
-                Field("account_sid", "AC and 32 hexadecimal digits", _shape(r"AC[0-9a-fA-F]{32}"), True),
+                Field("account_sid", "AC and 32 hexadecimal digits", _matching(r"AC[0-9a-fA-F]{32}"), True),
                 Field("auth_token", "the auth token of that account", _TOKEN, True, True),
-                Field("from", "a phone number, a short code or a sender name of up to 11 letters", read_sender),
-                Field("messaging_service_sid", "MG and 32 hexadecimal digits", _shape(r"MG[0-9a-fA-F]{32}")),
+                Field("from", "a phone number, a short code or a sender name of up to 11 letters", parse_sender),
+                Field("messaging_service_sid", "MG and 32 hexadecimal digits", _matching(r"MG[0-9a-fA-F]{32}")),
             ),
             _one_sender,
         ),
@@ -166,21 +163,21 @@ KINDS: Mapping[str, Kind] = {
             "sendgrid",
             (
                 Field("api_key", "an API key (SG.…) that may send mail", _TOKEN, True, True),
-                Field("from", "the address that messages come from, a verified sender", read_email),
-                Field("account", "the name of the account, for whoever reads it; SendGrid takes the key alone", _NAME),
-                Field("region", "global (the default) or eu", _shape("|".join(REGIONS))),
+                Field("from", "the address of a verified sender", read_email),
+                Field("account", "the name of the account, for information only", _NAME),
+                Field("region", "global (the default) or eu", _matching("|".join(REGIONS))),
             ),
         ),
         Kind(
             "smtp",
             (
-                Field("host", "the name of the mail server", _shape(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"), True),
+                Field("host", "the name of the mail server", _matching(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"), True),
                 Field("port", "a number from 1 to 65535", _port),
-                Field("security", "starttls (the default), tls or none", _shape("|".join(SECURITIES))),
-                Field("username", "the name to log in with", _shape(r"[\x21-\x7e][\x20-\x7e]{0,500}")),
-                Field("password", "the password to log in with", _shape(r"[^\x00-\x1f\x7f]{1,1000}"), secret=True),
-                Field("from", "the address that messages come from", read_email, True),
-                Field("ca", "certificates (PEM) to trust beside the system's", _certificates),
+                Field("security", "starttls (the default), tls or none", _matching("|".join(SECURITIES))),
+                Field("username", "the name to log in with", _matching(r"[\x21-\x7e][\x20-\x7e]{0,500}")),
+                Field("password", "the password to log in with", _matching(r"[^\x00-\x1f\x7f]{1,1000}"), secret=True),
+                Field("from", "the address of the sender", read_email, True),
+                Field("ca", "certificates (PEM) to trust in addition to the system's", _certificates),
             ),
             _safe_login,
         ),

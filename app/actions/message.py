@@ -1,8 +1,7 @@
-"""The action `message`: something for applications that listen to the account's stream of messages.
+"""The action `message`: a message for the applications that read the account's message stream (docs/cxengage-stream.md).
 
-Fields: `text`, and `data` (an object; each text in it is a template). Goes out as an Outcome whose output has the message's
-`id` and `text`. The message is kept in Postgres for 30 days, once, however often the step is tried; docs/cxengage-stream.md
-tells who gets it.
+Fields: `text`, and `data` (an object; each text in it is a template). Output: the message's `id` and `text`. The message is
+stored once, however often the step is attempted, and kept for RETENTION.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
-from app.actions.http_request import EXACT_JSON, sendable
+from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
+from app.actions.http_request import EXACT_JSON, encodable
 from app.actions.templates.render import check_texts, render, render_value
 from app.core.models import Outcome
 from app.core.unstorable import make_storable, replace_unstorable
@@ -21,41 +20,41 @@ FIELDS = ("text", "data")
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "text": text_schema("what it says; a template"),
-        "data": {"type": "object", "description": "what goes along with it; every text in it is a template"},
+        "text": text_schema("the text; a template"),
+        "data": {"type": "object", "description": "further data; every text in it is a template"},
     },
     "required": ["text"],
     "additionalProperties": False,
-    "description": "say something to the applications that listen to the account's stream",
+    "description": "send a message to the applications that read the account's message stream",
 }
-# Characters of the text, and of the data as JSON: so that some hundred messages make an answer of bearable size.
-LONGEST = 16 * 1024
+# Characters of the text, and of the data as JSON. A response of the stream contains hundreds of messages.
+MAX_CHARS = 16 * 1024
 
 
-def check(fields: Any, path: str) -> Mistakes:
-    """All that is wrong with the fields."""
+def check(fields: Any, path: str) -> FieldErrors:
+    """All errors in the fields, as (path, message)."""
     if not isinstance(fields, Mapping):
-        return [(path, 'has to be an object such as {text: "{{ distinct_id }} is waiting"}')]
+        return [(path, 'must be an object such as {text: "{{ distinct_id }} is waiting"}')]
     errors = check_names(fields, "message", FIELDS, path)
-    errors += check_text(fields.get("text"), f"{path}.text", "what it says")
+    errors += check_text(fields.get("text"), f"{path}.text", "the text of the message")
     data = fields.get("data", {})
     if not isinstance(data, Mapping):
-        return [*errors, (f"{path}.data", 'has to be an object such as {order: "{{ data.order_id }}"}')]
+        return [*errors, (f"{path}.data", 'must be an object such as {order: "{{ data.order_id }}"}')]
     for name, value in data.items():
         errors += check_texts(value, f"{path}.data.{name}")
     return errors
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
-    """Keep the message, unless it has been kept already."""
+    """Store the message, unless an earlier attempt has."""
     text = replace_unstorable(render(fields["text"], context.names))
     if not text.strip():
         raise ActionError("bad_text", "the message is empty")
     data = {
         str(name): make_storable(render_value(value, context.names)) for name, value in fields.get("data", {}).items()
     }
-    for told, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(sendable(data))))):
-        if size > LONGEST:
-            raise ActionError("bad_text", f"the {told} has {size} characters; {LONGEST} are allowed")
+    for name, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(encodable(data))))):
+        if size > MAX_CHARS:
+            raise ActionError("bad_text", f"the {name} has {size} characters; {MAX_CHARS} are allowed")
     message_id = await context.save_message(text, data)
     return Outcome("done", output={"id": str(message_id), "text": text})

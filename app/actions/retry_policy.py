@@ -1,7 +1,6 @@
-"""When an attempt is made again: an answer's status becomes an outcome, a policy becomes the pause before the next one.
+"""Which failures are retried, and when: an HTTP status becomes an outcome, a policy the pause before the next attempt.
 
-A policy is what an author wrote under `retry`: any of `attempts`, `first` and `max`. Attempts are at-least-once: all of
-one step carry the same idempotency key.
+A policy is what an author wrote under `retry`: any of `attempts`, `first` and `max`.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from app.core.models import Outcome
 from app.core.retry_after import parse_retry_after
 
 DEFAULTS: Mapping[str, Any] = {"attempts": 6, "first": "5s", "max": "1h"}
-MOST_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 MAX_RETRY_AFTER = 86_400.0
-# Answers of 400 to 499 that speak of the moment and not of the request.
-PASSING = frozenset((408, 425, 429))
+# Client errors (4xx) that may be gone at the next attempt.
+TRANSIENT_STATUSES = frozenset((408, 425, 429))
 
 
 def check(policy: Any, path: str) -> list[tuple[str, str]]:
-    """All that is wrong with a policy, as (path, message)."""
+    """All errors in a policy, as (path, message)."""
     if not isinstance(policy, Mapping):
-        return [(path, "has to be an object such as {attempts: 6, first: 5s, max: 1h}")]
+        return [(path, "must be an object such as {attempts: 6, first: 5s, max: 1h}")]
     errors = [
         (f"{path}.{name}", f"is unknown; a retry has {', '.join(DEFAULTS)}") for name in policy if name not in DEFAULTS
     ]
     count = policy.get("attempts", DEFAULTS["attempts"])
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_ATTEMPTS:
-        errors.append((f"{path}.attempts", f"has to be a whole number from 1 to {MOST_ATTEMPTS}"))
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_ATTEMPTS:
+        errors.append((f"{path}.attempts", f"must be a whole number from 1 to {MAX_ATTEMPTS}"))
     durations = {}
     for name in ("first", "max"):
         try:
@@ -44,33 +43,33 @@ def check(policy: Any, path: str) -> list[tuple[str, str]]:
 
 
 def attempts(policy: Mapping[str, Any]) -> int:
-    """How many attempts a checked policy allows altogether."""
+    """The number of attempts that a checked policy allows."""
     return int(policy.get("attempts", DEFAULTS["attempts"]))
 
 
-def pause(policy: Mapping[str, Any], attempt: int, random: Random) -> float:
+def pause(policy: Mapping[str, Any], attempt: int, rng: Random) -> float:
     """Seconds to wait after attempt number `attempt` (from 1) has failed.
 
-    The full pause is `first`, doubled with each further attempt, and at most `max`; what is waited is a random part of
-    it between a half and the whole, so that runs that failed together do not come back together.
+    The full pause is `first`, doubled with each further attempt, and at most `max`. The result is random, between half of it
+    and all of it, so that runs that failed together do not come back together.
     """
     first = read_duration(policy.get("first", DEFAULTS["first"])).total_seconds()
-    longest = read_duration(policy.get("max", DEFAULTS["max"])).total_seconds()
-    whole = min(longest, first * 2 ** (attempt - 1))
-    return float(whole * (0.5 + random.random() / 2))
+    maximum = read_duration(policy.get("max", DEFAULTS["max"])).total_seconds()
+    full = min(maximum, first * 2 ** (attempt - 1))
+    return float(full * (0.5 + rng.random() / 2))
 
 
-def judge(status: int, headers: Mapping[str, str], now: datetime) -> Outcome:
-    """What an HTTP answer means for the step: done, worth another attempt, or failed for good."""
+def classify_status(status: int, headers: Mapping[str, str], now: datetime) -> Outcome:
+    """The outcome of an HTTP response by its status: done, retry, or failed."""
     if 200 <= status < 300:
         return Outcome("done")
     if 300 <= status < 400:
-        where = headers.get("Location")
-        pointed = f" to {where[:300]}" if where else ""
-        return _failed("http_3xx", f"answered {status}: a redirect{pointed}, which is not followed")
+        location = headers.get("Location")
+        target = f" to {location[:300]}" if location else ""
+        return _failed("http_3xx", f"answered {status}: a redirect{target}, which is not followed")
     if status == 410:
         return _failed("http_410", "answered 410: the target is gone for good")
-    if status in PASSING or status >= 500:
+    if status in TRANSIENT_STATUSES or status >= 500:
         kind = "http_5xx" if status >= 500 else f"http_{status}"
         return Outcome(
             "retry",
@@ -88,7 +87,7 @@ def _failed(error_class: str, error: str) -> Outcome:
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """The seconds to wait by the header Retry-After, at most a day; None when the header asks for no wait.
 
-    Then the policy's pause holds, so that a destination that answers `Retry-After: 0` does not get all attempts at once.
+    Then the policy's pause holds, so that a target that answers `Retry-After: 0` does not get all attempts at once.
     """
     seconds = parse_retry_after(headers.get("Retry-After"), now)
     return min(seconds, MAX_RETRY_AFTER) if seconds else None

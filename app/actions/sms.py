@@ -1,12 +1,11 @@
 """The action `sms`: a text message by Twilio's Messages API.
 
-Fields: `to` (a phone number), `text`, and, where it is not to be the integration's, `from` (a number, a short code, a
-sender name, or the id of a messaging service). Goes out as an Outcome whose output has Twilio's answer as `body`:
-`{{ steps.told.body.sid }}`.
+Fields: `to` (a phone number), `text`, and `from` (a number, a short code, a sender name, or the id of a messaging service;
+default: the integration's). Output: Twilio's response as `body`, such as `{{ steps.ID.body.sid }}`.
 
-https://www.twilio.com/docs/messaging/api/message-resource (requests and answers)
+https://www.twilio.com/docs/messaging/api/message-resource (requests and responses)
 
-The API knows no idempotency keys: a message whose answer was lost is sent again.
+The API has no idempotency keys: a message whose response is lost is sent again.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import Mistakes, check_names, check_text, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request
-from app.actions.integration_kinds import read_sender
+from app.actions.integration_kinds import parse_sender
 from app.actions.templates.render import render
-from app.actions.twilio import judge, twilio_request
+from app.actions.twilio import classify_response, twilio_request
 from app.core.addresses import read_phone
 from app.core.models import Outcome
 
@@ -29,57 +28,57 @@ FIELDS = ("to", "text", "from")
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "to": text_schema("the phone number to write to; a template"),
-        "text": text_schema("what to write; a template"),
-        "from": text_schema("the sender, where it is not the integration's"),
+        "to": text_schema("the phone number of the recipient; a template"),
+        "text": text_schema("the text; a template"),
+        "from": text_schema("the sender; default: the integration's"),
     },
     "required": ["to", "text"],
     "additionalProperties": False,
     "description": "send a text message by Twilio",
 }
-LONGEST_TEXT = 1_600
+MAX_TEXT = 1_600
 
 _MESSAGING_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 
 
-def check(fields: Any, path: str) -> Mistakes:
-    """All that is wrong with the fields."""
+def check(fields: Any, path: str) -> FieldErrors:
+    """All errors in the fields, as (path, message)."""
     if not isinstance(fields, Mapping):
-        return [(path, 'has to be an object such as {to: "{{ phone }}", text: Hello}')]
+        return [(path, 'must be an object such as {to: "{{ phone }}", text: Hello}')]
     errors = check_names(fields, "sms", FIELDS, path)
-    errors += check_text(fields.get("to"), f"{path}.to", "the phone number to write to", read=read_phone)
-    errors += check_text(fields.get("text"), f"{path}.text", "what to write", read=_read_text)
+    errors += check_text(fields.get("to"), f"{path}.to", "the phone number of the recipient", parse=read_phone)
+    errors += check_text(fields.get("text"), f"{path}.text", "the text", parse=_parse_text)
     if "from" in fields:
-        errors += check_text(fields["from"], f"{path}.from", "the sender", read=_sender)
+        errors += check_text(fields["from"], f"{path}.from", "the sender", parse=_sender)
     return errors
 
 
-def _read_text(text: str) -> str:
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"has {len(text)} characters; Twilio takes {LONGEST_TEXT}")
+def _parse_text(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"has {len(text)} characters; at most {MAX_TEXT} are allowed")
     return text
 
 
 def _sender(text: str) -> dict[str, str]:
     """The form field that names the sender."""
     if not text:
-        raise ValueError("is missing: neither the step nor the integration says who sends")
+        raise ValueError("is required: neither the step nor the integration has a sender")
     if _MESSAGING_SERVICE.fullmatch(text):
         return {"MessagingServiceSid": text}
     try:
-        return {"From": read_sender(text)}
+        return {"From": parse_sender(text)}
     except ValueError:
-        raise ValueError("has to be a phone number, a short code, a name of up to 11 letters, or MG…") from None
+        raise ValueError("must be a phone number, a short code, a name of up to 11 letters, or MG…") from None
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = context.credentials("twilio")
-    return await call(make_request(fields, context, account), context, judge)
+    integration = context.credentials("twilio")
+    return await call(make_request(fields, context, integration), context, classify_response)
 
 
-def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises ActionError and TemplateError."""
+def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
+    """The API request; raises ActionError and TemplateError."""
     text = render(fields["text"], context.names)
     sender = render(fields["from"], context.names).strip() if "from" in fields else None
     try:
@@ -87,10 +86,10 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, account: Map
     except ValueError as exc:
         raise ActionError("bad_address", f"to: {exc}") from None
     try:
-        form = {"To": to, **_sender(sender or account.get("messaging_service_sid") or account.get("from", ""))}
+        form = {"To": to, **_sender(sender or integration.get("messaging_service_sid") or integration.get("from", ""))}
     except ValueError as exc:
         raise ActionError("bad_address", f"from {exc}") from None
-    if not text.strip() or len(text) > LONGEST_TEXT:
-        told = f"has {len(text)} characters; Twilio takes {LONGEST_TEXT}" if text.strip() else "is empty"
-        raise ActionError("bad_text", f"the text {told}")
-    return twilio_request("Messages", {**form, "Body": text}, account, context.settings)
+    if not text.strip() or len(text) > MAX_TEXT:
+        problem = f"has {len(text)} characters; at most {MAX_TEXT} are allowed" if text.strip() else "is empty"
+        raise ActionError("bad_text", f"the text {problem}")
+    return twilio_request("Messages", {**form, "Body": text}, integration, context.settings)

@@ -1,8 +1,8 @@
-"""What the actions that go by Twilio's REST API have in common: how a request is made and how an answer is judged.
+"""Requests to Twilio's REST API, and the classification of its responses.
 
 https://www.twilio.com/docs/usage/twilios-response and https://www.twilio.com/docs/api/errors (errors)
 
-The API knows no idempotency keys: what was asked for and whose answer was lost is asked for again.
+The API has no idempotency keys: a request whose response is lost is repeated.
 """
 
 from __future__ import annotations
@@ -15,37 +15,42 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
-from app.actions.http_request import PLAIN, Request, sendable
-from app.actions.retry_policy import judge as judge_by_status
-from app.actions.retry_policy import retry_after
+from app.actions.http_request import DEFAULT_HEADERS, Request, encodable
+from app.actions.retry_policy import classify_status, retry_after
 from app.core.config import Settings
 from app.core.models import Outcome
 
-# Too many requests (20429), too many calls at once (10004), a sender's queue that is full (21611), too many messages
-# between two numbers (14107); and the ones that say what a 500 and a 503 say.
-PASSING = frozenset((10004, 14107, 20429, 20500, 20503, 21611))
+# Too many requests (20429), too many concurrent calls (10004), full queue of the sender (21611), too many messages between
+# two numbers (14107), server error (20500), unavailable (20503).
+TRANSIENT_CODES = frozenset((10004, 14107, 20429, 20500, 20503, 21611))
 
 
-def twilio_request(resource: str, form: Mapping[str, str], account: Mapping[str, str], settings: Settings) -> Request:
+def twilio_request(
+    resource: str, form: Mapping[str, str], integration: Mapping[str, str], settings: Settings
+) -> Request:
     """A POST of `form` to a resource of the account, such as Messages."""
-    name, token = account["account_sid"], account["auth_token"]
-    login = base64.b64encode(f"{name}:{token}".encode()).decode()
-    headers = {**PLAIN, "Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"}
-    url = URL(f"{settings.twilio_base_url}/2010-04-01/Accounts/{name}/{resource}.json")
-    return Request("POST", url, headers, urlencode(sendable(form)).encode(), (token, login))
+    sid, token = integration["account_sid"], integration["auth_token"]
+    credentials = base64.b64encode(f"{sid}:{token}".encode()).decode()
+    headers = {
+        **DEFAULT_HEADERS,
+        "Authorization": f"Basic {credentials}",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    url = URL(f"{settings.twilio_base_url}/2010-04-01/Accounts/{sid}/{resource}.json")
+    return Request("POST", url, headers, urlencode(encodable(form)).encode(), (token, credentials))
 
 
-def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
-    """What an answer means: by its status, and by its error code where it has one."""
-    outcome = judge_by_status(status, headers, now)
+def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
+    """The outcome of a response, by its status and its error code if it has one."""
+    outcome = classify_status(status, headers, now)
     if outcome.kind == "done" or not isinstance(body, Mapping) or not isinstance(body.get("code"), int):
         return outcome
     code = body["code"]
-    passing = code in PASSING or outcome.kind == "retry"
+    is_transient = code in TRANSIENT_CODES or outcome.kind == "retry"
     more = f" ({str(body['more_info'])[:100]})" if body.get("more_info") else ""
     return Outcome(
-        "retry" if passing else "failed",
+        "retry" if is_transient else "failed",
         error=f"Twilio answered {status}, code {code}: {str(body.get('message', ''))[:300]}{more}",
         error_class=f"twilio_{code}",
-        retry_after=retry_after(headers, now) if passing else None,
+        retry_after=retry_after(headers, now) if is_transient else None,
     )

@@ -1,14 +1,14 @@
 """The action `whatsapp`: a template message by Meta's WhatsApp Cloud API.
 
-Fields: `to` (a phone number), `template` (its name), `language` (its code, such as en or en_US), and, where the template
-has variables, `params` (a list of texts, or an object of named ones), `header` (a text, or {image|video|document: URL})
-and `buttons` (a list of texts, one for each button in order; null: that button has no variable). Goes out as an Outcome
-whose output has the API's answer as `body`: `{{ steps.nudge.body.messages[0].id }}`.
+Fields: `to` (a phone number), `template` (its name), `language` (its code, such as en or en_US), and for the variables of
+the template `params` (a list of texts, or an object of named ones), `header` (a text, or {image|video|document: URL}) and
+`buttons` (a list of texts, one for each button; null for a button without a variable). Output: the API's response as `body`,
+such as `{{ steps.ID.body.messages[0].id }}`.
 
-https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates (requests and answers)
+https://developers.facebook.com/docs/whatsapp/cloud-api/guides/send-message-templates (requests and responses)
 https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes (errors)
 
-The API knows no idempotency keys: a message whose answer was lost is sent again.
+The API has no idempotency keys: a message whose response is lost is sent again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import Any
 from yarl import URL
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import Mistakes, check_names, check_text, is_scalar, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, text_schema
 from app.actions.http_call import call
-from app.actions.http_request import EXACT_JSON, PLAIN, Request, sendable
-from app.actions.retry_policy import judge as judge_by_status
-from app.actions.retry_policy import retry_after
+from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
+from app.actions.retry_policy import classify_status, retry_after
 from app.actions.templates.render import Text, check_texts, render, render_scalar
 from app.core.addresses import read_phone
 from app.core.models import Outcome
@@ -37,12 +36,12 @@ _TEXT: dict[str, Any] = {"anyOf": [{"type": ["string", "number"]}, _MUSTACHE]}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "to": text_schema("the phone number to write to; a template"),
+        "to": text_schema("the phone number of the recipient; a template"),
         "template": text_schema("the name of the message template"),
         "language": text_schema("the code of its language, such as en or en_US"),
         "params": {
             "anyOf": [{"type": "array", "items": _TEXT}, {"type": "object", "additionalProperties": _TEXT}],
-            "description": "its variables: a list, or an object of named ones; templates",
+            "description": "the variables of its body: a list, or an object of named ones; templates",
         },
         "header": {
             "anyOf": [
@@ -60,7 +59,7 @@ SCHEMA: Mapping[str, Any] = {
         "buttons": {
             "type": "array",
             "items": {"anyOf": [{"type": ["string", "number", "null"]}, _MUSTACHE]},
-            "description": "the variables of its buttons in order; null: that one has none",
+            "description": "the variables of its buttons in order; null for a button without one",
         },
     },
     "required": ["to", "template", "language"],
@@ -69,24 +68,24 @@ SCHEMA: Mapping[str, Any] = {
 }
 API_VERSION = "v23.0"
 
-# By the documentation's table, its "throttling" and its "try again later": too many calls (4, 17, 341, 613, 80007), too
-# many messages (130429, 131048, 131056), and trouble on their side (1, 2, 131000, 131016, 131057, 133004).
-PASSING = frozenset((1, 2, 4, 17, 341, 613, 80007, 130429, 131000, 131016, 131048, 131056, 131057, 133004))
+# By the documentation: too many calls (4, 17, 341, 613, 80007), too many messages (130429, 131048, 131056), and server errors
+# (1, 2, 131000, 131016, 131057, 133004).
+TRANSIENT_CODES = frozenset((1, 2, 4, 17, 341, 613, 80007, 130429, 131000, 131016, 131048, 131056, 131057, 133004))
 
 _TEMPLATE = re.compile(r"[a-z0-9_]{1,512}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]{2,4})?")
 
 
-def check(fields: Any, path: str) -> Mistakes:
-    """All that is wrong with the fields."""
+def check(fields: Any, path: str) -> FieldErrors:
+    """All errors in the fields, as (path, message)."""
     if not isinstance(fields, Mapping):
         example = '{to: "{{ phone }}", template: cart_rescue, language: en}'
-        return [(path, f"has to be an object such as {example}")]
+        return [(path, f"must be an object such as {example}")]
     errors = check_names(fields, "whatsapp", FIELDS, path)
-    errors += check_text(fields.get("to"), f"{path}.to", "the phone number to write to", read=read_phone)
-    errors += check_text(fields.get("template"), f"{path}.template", "the name of the template", read=_read_template)
+    errors += check_text(fields.get("to"), f"{path}.to", "the phone number of the recipient", parse=read_phone)
+    errors += check_text(fields.get("template"), f"{path}.template", "the name of the template", parse=_parse_template)
     errors += check_text(
-        fields.get("language"), f"{path}.language", "the code of the template's language", read=_read_language
+        fields.get("language"), f"{path}.language", "the code of the template's language", parse=_parse_language
     )
     if "params" in fields:
         errors += _check_params(fields["params"], f"{path}.params")
@@ -97,55 +96,55 @@ def check(fields: Any, path: str) -> Mistakes:
     return errors
 
 
-def _read_template(text: str) -> None:
+def _parse_template(text: str) -> None:
     if not _TEMPLATE.fullmatch(text):
-        raise ValueError("has to be the name of a template: small letters, digits and _")
+        raise ValueError("must be the name of a template: lower-case letters, digits and _")
 
 
-def _read_language(text: str) -> None:
+def _parse_language(text: str) -> None:
     if not _LANGUAGE.fullmatch(text):
-        raise ValueError("has to be the code of a language such as en or en_US")
+        raise ValueError("must be the code of a language such as en or en_US")
 
 
-def _check_params(params: Any, path: str) -> Mistakes:
+def _check_params(params: Any, path: str) -> FieldErrors:
     if isinstance(params, Mapping):
         members = [(f"{path}.{name}", member) for name, member in params.items()]
     elif isinstance(params, list):
         members = [(f"{path}[{index}]", member) for index, member in enumerate(params)]
     else:
-        return [(path, "has to be a list of texts, or an object of named ones")]
-    wrong = [(place, "has to be text") for place, member in members if not is_scalar(member)]
-    return wrong + [mistake for place, member in members for mistake in check_texts(member, place)]
+        return [(path, "must be a list of texts, or an object of named ones")]
+    errors = [(member_path, "must be text") for member_path, member in members if not is_scalar(member)]
+    return errors + [error for member_path, member in members for error in check_texts(member, member_path)]
 
 
-def _check_header(header: Any, path: str) -> Mistakes:
+def _check_header(header: Any, path: str) -> FieldErrors:
     if isinstance(header, Mapping) and len(header) == 1 and next(iter(header)) in MEDIA:
         ((kind, link),) = header.items()
         return check_text(link, f"{path}.{kind}", "the URL of the file")
     if not is_scalar(header):
-        return [(path, f"has to be text, or one of {', '.join(MEDIA)} with a URL")]
+        return [(path, f"must be text, or one of {', '.join(MEDIA)} with a URL")]
     return check_texts(header, path)
 
 
-def _check_buttons(buttons: Any, path: str) -> Mistakes:
+def _check_buttons(buttons: Any, path: str) -> FieldErrors:
     if not isinstance(buttons, list):
-        return [(path, "has to be a list: a text for each button, null for one without a variable")]
-    wrong = [
-        (f"{path}[{index}]", "has to be text or null")
+        return [(path, "must be a list: a text for each button, null for a button without a variable")]
+    errors = [
+        (f"{path}[{index}]", "must be text or null")
         for index, member in enumerate(buttons)
         if member is not None and not is_scalar(member)
     ]
-    return wrong + check_texts(buttons, path)
+    return errors + check_texts(buttons, path)
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    account = context.credentials("whatsapp")
-    return await call(make_request(fields, context, account), context, judge)
+    integration = context.credentials("whatsapp")
+    return await call(make_request(fields, context, integration), context, classify_response)
 
 
-def make_request(fields: Mapping[str, Any], context: ActionContext, account: Mapping[str, str]) -> Request:
-    """The request by the documentation; raises ActionError and TemplateError."""
+def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
+    """The API request; raises ActionError and TemplateError."""
     template: dict[str, Any] = {
         "name": render(fields["template"], context.names).strip(),
         "language": {"code": render(fields["language"], context.names).strip()},
@@ -160,14 +159,18 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, account: Map
         "template": template,
     }
     base = context.settings.whatsapp_base_url
-    version, sender = account.get("api_version", API_VERSION), account["phone_number_id"]
-    headers = {**PLAIN, "Authorization": f"Bearer {account['access_token']}", "Content-Type": "application/json"}
+    version, sender = integration.get("api_version", API_VERSION), integration["phone_number_id"]
+    headers = {
+        **DEFAULT_HEADERS,
+        "Authorization": f"Bearer {integration['access_token']}",
+        "Content-Type": "application/json",
+    }
     url = URL(f"{base}/{version}/{sender}/messages")
-    return Request("POST", url, headers, EXACT_JSON.encode(sendable(message)), (account["access_token"],))
+    return Request("POST", url, headers, EXACT_JSON.encode(encodable(message)), (integration["access_token"],))
 
 
 def _number(template: Text, context: ActionContext) -> str:
-    """Digits without the plus sign."""
+    """The digits of the phone number, without the plus sign."""
     try:
         return read_phone(render(template, context.names)).removeprefix("+")
     except ValueError as exc:
@@ -175,21 +178,21 @@ def _number(template: Text, context: ActionContext) -> str:
 
 
 def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+    components: list[dict[str, Any]] = []
     if "header" in fields:
-        made.append({"type": "header", "parameters": [_header(fields["header"], context)]})
+        components.append({"type": "header", "parameters": [_header(fields["header"], context)]})
     params = fields.get("params", [])
     if isinstance(params, Mapping):
         named = [{**_text(params[name], f"params.{name}", context), "parameter_name": name} for name in params]
-        made += [{"type": "body", "parameters": named}] if named else []
+        components += [{"type": "body", "parameters": named}] if named else []
     elif params:
         texts = [_text(member, f"params[{index}]", context) for index, member in enumerate(params)]
-        made.append({"type": "body", "parameters": texts})
+        components.append({"type": "body", "parameters": texts})
     for index, member in enumerate(fields.get("buttons", [])):
         if member is not None:
             text = _text(member, f"buttons[{index}]", context)
-            made.append({"type": "button", "sub_type": "url", "index": str(index), "parameters": [text]})
-    return made
+            components.append({"type": "button", "sub_type": "url", "index": str(index), "parameters": [text]})
+    return components
 
 
 def _header(header: Any, context: ActionContext) -> dict[str, Any]:
@@ -202,27 +205,27 @@ def _header(header: Any, context: ActionContext) -> dict[str, Any]:
 def _text(value: Any, name: str, context: ActionContext) -> dict[str, Any]:
     text = render_scalar(value, context.names).strip()
     if not text:
-        raise ActionError("bad_parameter", f"{name} is empty; WhatsApp takes no empty parameters")
+        raise ActionError("bad_parameter", f"{name} is empty; WhatsApp does not allow empty parameters")
     return {"type": "text", "text": text}
 
 
-def judge(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
-    """What an answer means: by its error code where it has one, as the documentation recommends, else by its status."""
-    outcome = judge_by_status(status, headers, now)
+def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:
+    """The outcome of a response: by its error code if it has one, as the documentation recommends, else by its status."""
+    outcome = classify_status(status, headers, now)
     error = body.get("error") if isinstance(body, Mapping) else None
     if outcome.kind == "done" or not isinstance(error, Mapping) or not isinstance(error.get("code"), int):
         return outcome
     code = error["code"]
-    passing = code in PASSING or error.get("is_transient") is True
+    is_transient = code in TRANSIENT_CODES or error.get("is_transient") is True
     return Outcome(
-        "retry" if passing else "failed",
-        error=f"WhatsApp answered {status}, code {code}: {_told(error)}",
+        "retry" if is_transient else "failed",
+        error=f"WhatsApp answered {status}, code {code}: {_error_message(error)}",
         error_class=f"whatsapp_{code}",
-        retry_after=retry_after(headers, now) if passing else None,
+        retry_after=retry_after(headers, now) if is_transient else None,
     )
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _error_message(error: Mapping[str, Any]) -> str:
     data = error.get("error_data")
     details = data.get("details") if isinstance(data, Mapping) else None
     parts = [str(part)[:300] for part in (error.get("message"), details) if part]

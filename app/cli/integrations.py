@@ -28,13 +28,13 @@ def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | No
     NAME=@FILE takes the value from a file, NAME= takes the field away. On a terminal what is missing is asked for;
     secrets are better typed there, or read by --from-stdin, than written on a command line.
     """
-    found, chosen = the_account(account), integrations.kind_called(kind)
+    found, chosen = the_account(account), integrations.find_kind(kind)
     given = _read(values, files=True)
     _warn(chosen, given, values)
     if from_stdin:
         given |= _read(sys.stdin.read().splitlines(), files=False)
     elif sys.stdin.isatty():
-        given |= _ask(chosen, given, integrations.fields_known(context(), found.id, chosen))
+        given |= _ask(chosen, given, integrations.find_field_names(context(), found.id, chosen))
     integrations.set_integration(context(), found.id, chosen, given)
     click.echo(f"{found.slug}: {chosen.name} is set up; workers use it within seconds")
 
@@ -75,7 +75,7 @@ def _ask(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[str, 
     for field in kind.fields:
         wanted = field.required or (not given and not known)
         if wanted and field.name not in {*given, *known}:
-            text = f"{field.name} ({field.told})" + ("" if field.required else ", optional")
+            text = f"{field.name} ({field.description})" + ("" if field.required else ", optional")
             default = None if field.required else ""
             answers[field.name] = click.prompt(
                 text, hide_input=field.secret, default=default, show_default=False, err=True
@@ -103,7 +103,7 @@ def list_(account: str | None) -> None:
 @command
 def remove(kind: str, account: str | None) -> None:
     """Forget the integration KIND with its credentials; steps that need it fail from now on."""
-    found, chosen = the_account(account), integrations.kind_called(kind)
+    found, chosen = the_account(account), integrations.find_kind(kind)
     integrations.remove_integration(context(), found.id, chosen)
     click.echo(f"{found.slug}: {chosen.name} is removed")
 
@@ -114,7 +114,7 @@ def rotate() -> None:
     """Encrypt all secrets of all accounts anew, with the first key of ENCRYPTION_KEY; then the others can be dropped."""
     rotated = integrations.rotate_secrets(context())
     click.echo(f"{rotated.count} secrets are encrypted with the first key now")
-    for name in rotated.unopened:
+    for name in rotated.undecryptable:
         click.echo(f"{name} cannot be opened by any key of ENCRYPTION_KEY and stays as it is", err=True)
-    if rotated.unopened:
+    if rotated.undecryptable:
         sys.exit(1)

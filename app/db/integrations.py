@@ -1,4 +1,4 @@
-"""What an account sends with and where it must not send: integrations (encrypted), and targets that were disabled."""
+"""Outbound configuration of accounts: integrations (encrypted) and disabled targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class IntegrationRow:
 
 @dataclass(frozen=True, slots=True)
 class TargetRow:
-    """A target that is not called until a person enables it again, and the run that found out."""
+    """A target that is disabled until a person enables it, and the run that disabled it."""
 
     target: str
     reason: str
@@ -33,15 +33,15 @@ class TargetRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboundConfig:
-    """All of an account that its calls to the outside take, read by one statement; secrets are encrypted."""
+    """What an account's outgoing calls need, read by one statement; secrets are encrypted."""
 
     signing_secret: bytes
     integrations: Mapping[str, bytes]
     disabled: Mapping[str, str]
 
 
-# As many targets as an account can reasonably have lost; what is older is called once more and disabled again.
-_WAY_OUT = """
+# The latest 1,000 disabled targets. An older one is called again, and disabled again.
+_OUTBOUND_CONFIG = """
 SELECT signing_secret,
     (SELECT coalesce(jsonb_object_agg(kind, encode(settings, 'hex')), '{}') FROM integrations
      WHERE account_id = accounts.id) AS integrations,
@@ -53,8 +53,8 @@ FROM accounts WHERE id = :account
 
 
 def find_outbound_config(connection: sa.Connection, account_id: int) -> OutboundConfig | None:
-    """What the account's calls to the outside take now."""
-    row = connection.execute(sa.text(_WAY_OUT), {"account": account_id}).one_or_none()
+    """The account's current outbound configuration."""
+    row = connection.execute(sa.text(_OUTBOUND_CONFIG), {"account": account_id}).one_or_none()
     if row is None:
         return None
     integrations = {kind: bytes.fromhex(settings) for kind, settings in row.integrations.items()}
@@ -62,7 +62,7 @@ def find_outbound_config(connection: sa.Connection, account_id: int) -> Outbound
 
 
 def list_integrations(connection: sa.Connection, account_id: int | None = None) -> list[IntegrationRow]:
-    """The integrations of an account, or of all of them."""
+    """The integrations of an account, or of all accounts."""
     rows = connection.execute(
         sa.text(
             "SELECT account_id, kind, settings, created_at, updated_at FROM integrations "
@@ -74,7 +74,7 @@ def list_integrations(connection: sa.Connection, account_id: int | None = None) 
 
 
 def lock_integration(connection: sa.Connection, account_id: int, kind: str) -> bytes | None:
-    """The encrypted settings of one integration; until the transaction ends nobody else changes them."""
+    """The encrypted settings of an integration, locked until the transaction ends."""
     settings = connection.execute(
         sa.text("SELECT settings FROM integrations WHERE account_id = :account AND kind = :kind FOR UPDATE"),
         {"account": account_id, "kind": kind},
@@ -83,7 +83,7 @@ def lock_integration(connection: sa.Connection, account_id: int, kind: str) -> b
 
 
 def save_integration(connection: sa.Connection, account_id: int, kind: str, settings: bytes, now: datetime) -> None:
-    """Make an integration, or change what is there."""
+    """Insert an integration, or update it."""
     connection.execute(
         sa.text(
             "INSERT INTO integrations (account_id, kind, settings, created_at, updated_at) "
@@ -95,7 +95,7 @@ def save_integration(connection: sa.Connection, account_id: int, kind: str, sett
 
 
 def remove_integration(connection: sa.Connection, account_id: int, kind: str) -> bool:
-    """Forget an integration; False when there is none."""
+    """Delete an integration; False when there is none."""
     removed = connection.execute(
         sa.text("DELETE FROM integrations WHERE account_id = :account AND kind = :kind"),
         {"account": account_id, "kind": kind},
@@ -104,7 +104,7 @@ def remove_integration(connection: sa.Connection, account_id: int, kind: str) ->
 
 
 def replace_settings(connection: sa.Connection, row: IntegrationRow, settings: bytes) -> None:
-    """Put another encryption of the same settings in place; what was changed since is left alone."""
+    """Replace the settings by the same settings with another encryption, unless they have changed since."""
     connection.execute(
         sa.text(
             "UPDATE integrations SET settings = :new WHERE account_id = :account AND kind = :kind AND settings = :old"
@@ -120,7 +120,7 @@ def list_signing_secrets(connection: sa.Connection) -> list[tuple[int, str, byte
 
 
 def replace_signing_secret(connection: sa.Connection, account_id: int, old: bytes, new: bytes) -> None:
-    """Put another encryption of the same signing secret in place; one that was changed since is left alone."""
+    """Replace a signing secret by the same secret with another encryption, unless it has changed since."""
     connection.execute(
         sa.text("UPDATE accounts SET signing_secret = :new WHERE id = :id AND signing_secret = :old"),
         {"id": account_id, "old": old, "new": new},
@@ -130,7 +130,7 @@ def replace_signing_secret(connection: sa.Connection, account_id: int, old: byte
 def disable_target(
     connection: sa.Connection, account_id: int, target: str, reason: str, run: UUID, now: datetime
 ) -> None:
-    """Keep a target from being called; one that is disabled already keeps its first reason."""
+    """Disable a target; one that is disabled already keeps its first reason."""
     connection.execute(
         sa.text(
             "INSERT INTO disabled_targets (account_id, target, reason, run_id, disabled_at) "
@@ -141,7 +141,7 @@ def disable_target(
 
 
 def list_disabled_targets(connection: sa.Connection, account_id: int) -> list[TargetRow]:
-    """The targets of an account that are disabled, the latest first."""
+    """The disabled targets of an account, the latest first."""
     rows = connection.execute(
         sa.text(
             "SELECT target, reason, run_id, disabled_at FROM disabled_targets "
@@ -153,7 +153,7 @@ def list_disabled_targets(connection: sa.Connection, account_id: int) -> list[Ta
 
 
 def enable_target(connection: sa.Connection, account_id: int, target: str) -> bool:
-    """Let a target be called again; False when it is not disabled."""
+    """Enable a target; False when it is not disabled."""
     removed = connection.execute(
         sa.text("DELETE FROM disabled_targets WHERE account_id = :account AND target = :target"),
         {"account": account_id, "target": target},

@@ -22,7 +22,7 @@ from yarl import URL
 
 from app.actions import http_session
 from app.actions.circuit_breaker import CircuitBreakers, Deferred
-from app.actions.http_response import LARGEST_BODY
+from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
@@ -129,8 +129,8 @@ def _read(place: str, status: int, body: bytes) -> ExactObject:
         return _NOTHING_KNOWN
     if status != 200:
         raise NoAnswer(f"{place} answered {status}")
-    if len(body) >= LARGEST_BODY:
-        raise NoAnswer(f"{place} answered with {LARGEST_BODY} bytes or more")
+    if len(body) >= MAX_BODY_BYTES:
+        raise NoAnswer(f"{place} answered with {MAX_BODY_BYTES} bytes or more")
     try:
         return read_object(body)
     except Problem:

@@ -154,7 +154,7 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
                 "attempts": {
                     "type": "integer",
                     "minimum": 1,
-                    "maximum": retry_policy.MOST_ATTEMPTS,
+                    "maximum": retry_policy.MAX_ATTEMPTS,
                     "description": "the maximum number of attempts",
                 },
                 "first": {

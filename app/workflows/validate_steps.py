@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from app.actions import ACTIONS, retry_policy
-from app.actions.templates.render import members_named, texts_in
+from app.actions.templates.render import find_texts, members_read
 from app.core.durations import read_duration
 from app.workflows.expressions.cel import compile_expression
 from app.workflows.expressions.cel_analysis import FilterError
@@ -195,9 +195,9 @@ class _StepChecker:
 
     def _action(self, verb: str, step: Mapping[str, Any], path: str) -> None:
         self.mistakes += ACTIONS[verb].check(step[verb], f"{path}.{verb}")
-        for text_path, text in texts_in(step[verb], f"{path}.{verb}"):
-            self._check_step_ids(text_path, members_named(text, "steps"))
-            self._variables_read += [(text_path, name) for name in sorted(members_named(text, "vars"))]
+        for text_path, text in find_texts(step[verb], f"{path}.{verb}"):
+            self._check_step_ids(text_path, members_read(text, "steps"))
+            self._variables_read += [(text_path, name) for name in sorted(members_read(text, "vars"))]
         if "retry" in step:
             self.mistakes += retry_policy.check(step["retry"], f"{path}.retry")
         if "timeout" in step:

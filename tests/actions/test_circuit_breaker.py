@@ -1,4 +1,4 @@
-"""How many calls a destination gets at a time, which calls wait and which are deferred, and when a circuit opens."""
+"""How many calls a host gets at a time, which calls wait and which are deferred, and when a circuit opens."""
 
 from __future__ import annotations
 
@@ -34,17 +34,15 @@ class Clock:
 
 
 class Scenario:
-    """The circuit breakers of a worker that makes 40 calls at a time (10 for a destination, 30 for an account)."""
+    """The circuit breakers of a worker that makes 40 calls at a time (10 for a host, 30 for an account)."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.circuit_breakers = CircuitBreakers(40, rng=Random(7), clock=self.clock)
 
-    async def call(
-        self, succeeded: bool | None, *, destination: str = HERE, account: int = 1, seconds: float = 0.01
-    ) -> None:
+    async def call(self, succeeded: bool | None, *, host: str = HERE, account: int = 1, seconds: float = 0.01) -> None:
         """One call that takes so many seconds."""
-        async with self.circuit_breakers.permit(account, destination) as permit:
+        async with self.circuit_breakers.permit(account, host) as permit:
             self.clock.now += seconds
             permit.succeeded = succeeded
 
@@ -57,14 +55,12 @@ class Scenario:
             await self.call(True, **where)  # type: ignore[arg-type]
         return caught.value
 
-    def hold(
-        self, count: int, *, destination: str = HERE, account: int = 1
-    ) -> tuple[asyncio.Event, list[asyncio.Task[None]]]:
+    def hold(self, count: int, *, host: str = HERE, account: int = 1) -> tuple[asyncio.Event, list[asyncio.Task[None]]]:
         """Begin so many calls that last until the event is set."""
         end = asyncio.Event()
 
         async def call() -> None:
-            async with self.circuit_breakers.permit(account, destination) as permit:
+            async with self.circuit_breakers.permit(account, host) as permit:
                 await end.wait()
                 permit.succeeded = True
 
@@ -111,10 +107,10 @@ def test_a_call_without_a_result_counts_neither_way() -> None:
     run_scenario(scenario)
 
 
-def test_other_destinations_and_accounts_are_not_affected() -> None:
+def test_other_hosts_and_accounts_are_not_affected() -> None:
     async def scenario(it: Scenario) -> None:
         await it.fail()
-        await it.call(True, destination=THERE)
+        await it.call(True, host=THERE)
         await it.call(True, account=2)
 
     run_scenario(scenario)
@@ -187,13 +183,13 @@ def test_deferred_calls_do_not_come_back_together() -> None:
 # Permits
 
 
-def test_a_destination_gets_a_quarter_of_the_permits() -> None:
+def test_a_host_gets_a_quarter_of_the_permits() -> None:
     async def scenario(it: Scenario) -> None:
         await it.call(True, seconds=5.0)
         end, calls = it.hold(10)
         await asyncio.sleep(0)
         assert (await it.deferred()).error_class == "busy"
-        await it.call(True, destination=THERE)
+        await it.call(True, host=THERE)
         await it.call(True, account=2)
         end.set()
         await asyncio.gather(*calls)
@@ -251,7 +247,7 @@ def test_a_permit_is_released_whatever_happens() -> None:
     run_scenario(scenario)
 
 
-def test_deferred_calls_come_back_as_fast_as_the_destination_takes_them() -> None:
+def test_deferred_calls_come_back_as_fast_as_the_host_takes_them() -> None:
     async def scenario(it: Scenario) -> None:
         await it.call(True, seconds=5.0)
         end, calls = it.hold(10)
@@ -269,7 +265,7 @@ def test_deferred_calls_come_back_as_fast_as_the_destination_takes_them() -> Non
 
 def test_an_account_gets_three_quarters_of_the_permits() -> None:
     async def scenario(it: Scenario) -> None:
-        held = [it.hold(10, destination=f"{number}.example:443") for number in range(3)]
+        held = [it.hold(10, host=f"{number}.example:443") for number in range(3)]
         await asyncio.sleep(0)
         assert (await it.deferred()).error_class == "busy"
         await it.call(True, account=2)
@@ -283,7 +279,7 @@ def test_an_account_gets_three_quarters_of_the_permits() -> None:
 def test_idle_circuits_are_evicted() -> None:
     async def scenario(it: Scenario) -> None:
         for number in range(20_000):
-            await it.call(True, destination=f"{number}.example:443")
+            await it.call(True, host=f"{number}.example:443")
         assert len(it.circuit_breakers._circuits) <= 10_000
 
     run_scenario(scenario)
@@ -297,16 +293,16 @@ def test_a_deferred_step_makes_no_attempt() -> None:
         from app import actions
 
         context = an_action_context(session)  # type: ignore[arg-type]
-        step = {"http": {"url": destination.url}}
+        step = {"http": {"url": server.url}}
         for _ in range(FAILURE_THRESHOLD):
             assert (await actions.perform(step, context)).kind == "retry"
         outcome = await actions.perform(step, context)
         assert (outcome.kind, outcome.error_class) == ("later", "circuit_open")
         assert outcome.retry_after is not None and outcome.retry_after > 0
 
-    with a_destination(Answer(503)) as destination:
+    with a_destination(Answer(503)) as server:
         in_a_session(scenario)
-    assert len(destination.calls) == FAILURE_THRESHOLD
+    assert len(server.calls) == FAILURE_THRESHOLD
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 410, 429])
@@ -316,9 +312,9 @@ def test_any_answer_below_500_counts_as_success(status: int) -> None:
 
         context = an_action_context(session)  # type: ignore[arg-type]
         for _ in range(FAILURE_THRESHOLD * 2):
-            assert (await actions.perform({"http": {"url": destination.url}}, context)).kind != "later"
+            assert (await actions.perform({"http": {"url": server.url}}, context)).kind != "later"
 
-    with a_destination(Answer(status)) as destination:
+    with a_destination(Answer(status)) as server:
         in_a_session(scenario)
 
 
@@ -328,17 +324,17 @@ def test_a_refused_address_does_not_open_the_circuit() -> None:
 
 
 def test_a_disabled_target_is_not_called() -> None:
-    with a_destination() as destination:
-        target = destination.url + "/hook"
+    with a_destination() as server:
+        target = server.url + "/hook"
         step = {"http": {"url": target + "?to={{ phone | url_encode }}"}}
         outcome = perform(step, disabled={target: "answered 410: the target is gone for good"})
         assert (outcome.kind, outcome.error_class) == ("failed", "target_disabled")
         assert "answered 410" in str(outcome.error)
-        assert perform({"http": {"url": destination.url + "/other"}}, disabled={target: "x"}).kind == "done"
-    assert [call.path for call in destination.calls] == ["/other"]
+        assert perform({"http": {"url": server.url + "/other"}}, disabled={target: "x"}).kind == "done"
+    assert [call.path for call in server.calls] == ["/other"]
 
 
 def test_a_410_names_the_target_that_is_gone() -> None:
-    with a_destination(Answer(410)) as destination:
-        outcome = perform({"http": {"url": destination.url + "/hook?x=1"}})
-    assert (outcome.kind, outcome.gone) == ("failed", destination.url + "/hook")
+    with a_destination(Answer(410)) as server:
+        outcome = perform({"http": {"url": server.url + "/hook?x=1"}})
+    assert (outcome.kind, outcome.gone) == ("failed", server.url + "/hook")

@@ -203,7 +203,7 @@ def test_nobody_at_home_is_tried_again() -> None:
         url = destination.url
     outcome = perform({"http": {"url": url}})
     assert (outcome.kind, outcome.error_class) == ("retry", "connection")
-    assert "no connection to 127.0.0.1:" in str(outcome.error)
+    assert "cannot connect to 127.0.0.1:" in str(outcome.error)
 
 
 def test_a_name_that_nobody_has_is_tried_again() -> None:
@@ -354,21 +354,21 @@ def test_good_fields_have_no_mistakes(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "message"),
     [
-        ("https://example.com", "http", "has to be an object"),
-        ({}, "http.url", "is missing"),
-        ({"url": 7}, "http.url", "has to be a URL"),
+        ("https://example.com", "http", "must be an object"),
+        ({}, "http.url", "is required"),
+        ({"url": 7}, "http.url", "must be a URL"),
         ({"url": "example.com"}, "http.url", "https://"),
         ({"url": "https://me:hush@example.com"}, "http.url", "credentials"),
         ({"url": "https://example.com/{{ nope }}"}, "http.url", "nope is not known"),
         ({"url": "https://example.com", "methods": "GET"}, "http.methods", "is unknown"),
         ({"url": "https://example.com", "method": "get"}, "http.method", "has to be one of"),
         ({"url": "https://example.com", "method": ["GET"]}, "http.method", "has to be one of"),
-        ({"url": "https://example.com", "json": 1, "body": "x"}, "http.body", "exclude"),
+        ({"url": "https://example.com", "json": 1, "body": "x"}, "http.body", "cannot be combined"),
         ({"url": "https://example.com", "method": "GET", "json": 1}, "http.json", "no body"),
         ({"url": "https://example.com", "json": {"a": ["{{"]}}, "http.json.a[0]", "never closed"),
-        ({"url": "https://example.com", "body": {"a": 1}}, "http.body", "has to be text"),
-        ({"url": "https://example.com", "headers": "x"}, "http.headers", "has to be an object"),
-        ({"url": "https://example.com", "headers": {"X": ["a"]}}, "http.headers.X", "has to be text"),
+        ({"url": "https://example.com", "body": {"a": 1}}, "http.body", "must be text"),
+        ({"url": "https://example.com", "headers": "x"}, "http.headers", "must be an object"),
+        ({"url": "https://example.com", "headers": {"X": ["a"]}}, "http.headers.X", "must be text"),
         ({"url": "https://example.com", "headers": {"X": "{{ nope }}"}}, "http.headers.X", "nope is not known"),
         ({"url": "https://example.com", "headers": {"a b": "x"}}, "http.headers.a b", "is not a header name"),
     ],

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import ClientConnectorError, ClientSession
 
-from app.actions.http_response import LARGEST_BODY
-from app.actions.http_session import RefusedTarget, read_body, refusal
+from app.actions.http_response import MAX_BODY_BYTES
+from app.actions.http_session import RefusedTarget, read_body, refusal_reason
 from tests.support.action_contexts import a_secure_destination, in_a_session
 from tests.support.http_target import Answer, a_destination
 
@@ -21,7 +21,7 @@ from tests.support.http_target import Answer, a_destination
     ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
 def test_public_addresses_may_be_called(address: str) -> None:
-    assert refusal(ip_address(address), ()) is None
+    assert refusal_reason(ip_address(address), ()) is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_public_addresses_may_be_called(address: str) -> None:
     ],
 )
 def test_addresses_that_are_not_public_are_refused(address: str, kind: str) -> None:
-    reason = refusal(ip_address(address), ())
+    reason = refusal_reason(ip_address(address), ())
     assert reason is not None
     assert kind in reason
     assert "ALLOWED_PRIVATE_TARGETS" in reason
@@ -76,8 +76,8 @@ def test_addresses_that_are_not_public_are_refused(address: str, kind: str) -> N
 @pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::a01:203"])
 def test_an_allowed_network_makes_an_exception(address: str) -> None:
     allowed = (ip_network("10.0.0.0/8"),)
-    assert refusal(ip_address(address), allowed) is None
-    assert refusal(ip_address("192.168.1.1"), allowed) is not None
+    assert refusal_reason(ip_address(address), allowed) is None
+    assert refusal_reason(ip_address("192.168.1.1"), allowed) is not None
 
 
 def refused(url: str, *allowed: str) -> RefusedTarget:
@@ -159,7 +159,7 @@ def test_a_body_is_read_up_to_a_limit() -> None:
             return await read_body(response)
 
     with a_destination(Answer(body=b"x" * 5_000_000)) as destination:
-        assert in_a_session(call) == b"x" * LARGEST_BODY
+        assert in_a_session(call) == b"x" * MAX_BODY_BYTES
 
 
 def test_a_packed_body_is_not_unpacked() -> None:

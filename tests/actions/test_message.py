@@ -17,11 +17,11 @@ ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
 @pytest.mark.parametrize(
     ("fields", "path", "told"),
     [
-        ("hello", "message", "has to be an object"),
-        ({}, "message.text", "is missing"),
+        ("hello", "message", "must be an object"),
+        ({}, "message.text", "is required"),
         ({"text": " "}, "message.text", "is empty"),
         ({"text": "{{ nope }}"}, "message.text", "nope is not known"),
-        ({"text": "x", "data": "y"}, "message.data", "has to be an object"),
+        ({"text": "x", "data": "y"}, "message.data", "must be an object"),
         ({"text": "x", "data": {"a": [{"b": "{{"}]}}, "message.data.a[0].b", "never closed"),
         ({"text": "x", "data": {"a": {"mustache": "{{#a}}"}}}, "message.data.a.mustache", "never closed"),
         ({"text": "x", "to": "y"}, "message.to", "is unknown"),

@@ -81,7 +81,7 @@ def test_a_bug_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_action_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actions, "_GRACE", 0.05)
+    monkeypatch.setattr(actions, "_GRACE_PERIOD", 0.05)
     outcome = outcome_of(monkeypatch, lambda: asyncio.sleep(60), timeout=0.05)
     assert (outcome.kind, outcome.error_class) == ("retry", "timeout")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.actions import retry_policy
-from app.actions.retry_policy import judge, pause, retry_after
+from app.actions.retry_policy import classify_status, pause, retry_after
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
@@ -27,27 +27,27 @@ class Fixed(Random):
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_2xx_is_done(status: int) -> None:
-    assert judge(status, {}, NOW).kind == "done"
+    assert classify_status(status, {}, NOW).kind == "done"
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
 def test_what_speaks_of_the_moment_is_tried_again(status: int) -> None:
-    assert judge(status, {}, NOW).kind == "retry"
+    assert classify_status(status, {}, NOW).kind == "retry"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499])
 def test_what_speaks_of_the_request_is_failed(status: int) -> None:
-    assert judge(status, {}, NOW).kind == "failed"
+    assert classify_status(status, {}, NOW).kind == "failed"
 
 
 def test_a_redirect_is_failed_and_says_where_it_pointed() -> None:
-    outcome = judge(307, {"Location": "https://example.com/new"}, NOW)
+    outcome = classify_status(307, {"Location": "https://example.com/new"}, NOW)
     assert (outcome.kind, outcome.error_class) == ("failed", "http_3xx")
     assert "https://example.com/new" in str(outcome.error)
 
 
 def test_gone_has_a_reason_of_its_own() -> None:
-    outcome = judge(410, {}, NOW)
+    outcome = classify_status(410, {}, NOW)
     assert (outcome.error_class, outcome.error) == ("http_410", "answered 410: the target is gone for good")
 
 
@@ -76,7 +76,7 @@ def test_retry_after_is_read_and_bounded(value: str | None, seconds: float | Non
 
 
 def test_a_503_carries_what_it_asks_for() -> None:
-    assert judge(503, {"Retry-After": "30"}, NOW).retry_after == 30
+    assert classify_status(503, {"Retry-After": "30"}, NOW).retry_after == 30
 
 
 def test_the_pause_doubles_and_ends_at_the_longest() -> None:

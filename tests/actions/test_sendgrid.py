@@ -79,11 +79,11 @@ def test_the_step_may_name_another_sender(api: SendGridApi) -> None:
 
 
 def test_without_any_sender_nothing_is_sent(api: SendGridApi) -> None:
-    account = {"api_key": API_KEY, "account": "apikey"}
-    outcome = send(api, integration={"sendgrid": account}.get)
+    integration = {"api_key": API_KEY, "account": "apikey"}
+    outcome = send(api, integration={"sendgrid": integration}.get)
     assert (outcome.kind, outcome.error_class, api.calls) == ("failed", "bad_address", 0)
-    assert "from is missing" in str(outcome.error)
-    assert send(api, {"from": "sales@example.com"}, integration={"sendgrid": account}.get).kind == "done"
+    assert "from is required" in str(outcome.error)
+    assert send(api, {"from": "sales@example.com"}, integration={"sendgrid": integration}.get).kind == "done"
 
 
 def test_no_data_can_add_a_line_or_a_recipient(api: SendGridApi) -> None:
@@ -102,10 +102,10 @@ def test_no_data_can_add_a_line_or_a_recipient(api: SendGridApi) -> None:
     ("region", "base"), [(None, "https://api.sendgrid.com"), ("eu", "https://api.eu.sendgrid.com")]
 )
 def test_the_region_says_whom_to_call(region: str | None, base: str) -> None:
-    account = {**SENDGRID, **({"region": region} if region else {})}
+    integration = {**SENDGRID, **({"region": region} if region else {})}
 
     async def make(session: Any) -> Any:
-        return sendgrid.make_request(LETTER, an_action_context(session), account)
+        return sendgrid.make_request(LETTER, an_action_context(session), integration)
 
     assert str(in_a_session(make).url) == f"{base}/v3/mail/send"
 
@@ -202,12 +202,12 @@ def test_the_api_key_is_kept_nowhere(api: SendGridApi) -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "message"),
     [
-        ("hello", "sendgrid", "has to be an object"),
-        ({"to": None}, "sendgrid.to", "is missing"),
+        ("hello", "sendgrid", "must be an object"),
+        ({"to": None}, "sendgrid.to", "is required"),
         ({"to": []}, "sendgrid.to", "1 to 50"),
         ({"to": ["jane@example.com", "joe"]}, "sendgrid.to[1]", "is not one e-mail address"),
         ({"subject": ""}, "sendgrid.subject", "is empty"),
-        ({"text": ...}, "sendgrid.text", "is missing"),
+        ({"text": ...}, "sendgrid.text", "is required"),
         ({"html": "{{ nope }}"}, "sendgrid.html", "nope is not known"),
         ({"from": "me"}, "sendgrid.from", "is not one e-mail address"),
         ({"cc": "a@example.com"}, "sendgrid.cc", "is unknown"),

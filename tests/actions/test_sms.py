@@ -131,8 +131,8 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "message"),
     [
-        ("hello", "sms", "has to be an object"),
-        ({"to": None}, "sms.to", "is missing"),
+        ("hello", "sms", "must be an object"),
+        ({"to": None}, "sms.to", "is required"),
         ({"to": "0123"}, "sms.to", "not a phone number"),
         ({"text": ""}, "sms.text", "is empty"),
         ({"text": "x" * 1_601}, "sms.text", "1600"),

@@ -88,10 +88,10 @@ def test_characters_that_xml_does_not_have_become_spaces(api: TwilioApi) -> None
     ids=["name", "short code", "service"],
 )
 def test_who_cannot_call_is_asked_for_a_number(api: TwilioApi, fields: dict[str, str]) -> None:
-    account = {"account_sid": SID, "auth_token": AUTH_TOKEN, **fields}
-    outcome = ring(api, integration={"twilio": account}.get)
+    integration = {"account_sid": SID, "auth_token": AUTH_TOKEN, **fields}
+    outcome = ring(api, integration={"twilio": integration}.get)
     assert (outcome.kind, outcome.error_class, api.calls) == ("failed", "bad_address", 0)
-    assert ring(api, {"from": "+15017122661"}, integration={"twilio": account}.get).kind == "done"
+    assert ring(api, {"from": "+15017122661"}, integration={"twilio": integration}.get).kind == "done"
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "message"),
     [
-        ("hello", "call", "has to be an object"),
-        ({"to": None}, "call.to", "is missing"),
+        ("hello", "call", "must be an object"),
+        ({"to": None}, "call.to", "is required"),
         ({"to": "0123"}, "call.to", "not a phone number"),
-        ({"say": ...}, "call.say", "is missing"),
-        ({"url": "https://example.com"}, "call.url", "exclude each other"),
+        ({"say": ...}, "call.say", "is required"),
+        ({"url": "https://example.com"}, "call.url", "cannot be combined"),
         ({"say": ..., "url": "nowhere"}, "call.url", "https://"),
         ({"say": "&" * 1_000}, "call.say", "4000"),
         ({"say": "{{ nope }}"}, "call.say", "nope is not known"),

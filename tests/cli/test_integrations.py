@@ -61,7 +61,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
     ("arguments", "told"),
     [
         (("set", "carrier-pigeon"), "there are whatsapp, twilio, sendgrid, smtp"),
-        (("set", "whatsapp"), "access_token is missing"),
+        (("set", "whatsapp"), "access_token is required"),
         (("set", "whatsapp", "access_token"), "expected NAME=VALUE"),
         (("set", "whatsapp", "access_token=@/nowhere"), "/nowhere cannot be read"),
         (("remove", "smtp"), "has no smtp integration"),

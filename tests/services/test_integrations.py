@@ -42,42 +42,42 @@ SERVICE = "MG" + "0" * 32
     ],
 )
 def test_good_fields_have_no_mistakes(kind: str, fields: Mapping[str, str]) -> None:
-    assert KINDS[kind].mistakes(fields) == []
+    assert KINDS[kind].errors(fields) == []
 
 
 @pytest.mark.parametrize(
     ("kind", "fields", "told"),
     [
-        ("whatsapp", {"phone_number_id": "106540352242922"}, "access_token is missing"),
-        ("whatsapp", {**WHATSAPP, "phone_number_id": "+1555"}, "phone_number_id has to be"),
-        ("whatsapp", {**WHATSAPP, "api_version": "23"}, "api_version has to be"),
+        ("whatsapp", {"phone_number_id": "106540352242922"}, "access_token is required"),
+        ("whatsapp", {**WHATSAPP, "phone_number_id": "+1555"}, "phone_number_id must be"),
+        ("whatsapp", {**WHATSAPP, "api_version": "23"}, "api_version must be"),
         ("whatsapp", {**WHATSAPP, "token": "x"}, "token is unknown"),
-        ("twilio", {**TWILIO, "account_sid": "AC1"}, "account_sid has to be"),
-        ("twilio", {**TWILIO, "messaging_service_sid": SERVICE}, "two ways to name the sender"),
-        ("sendgrid", {"from": "shop@example.com"}, "api_key is missing"),
-        ("sendgrid", {**SENDGRID, "from": "shop"}, "from has to be"),
-        ("sendgrid", {**SENDGRID, "region": "us"}, "region has to be"),
-        ("smtp", {**SMTP, "security": "ssl"}, "security has to be"),
-        ("smtp", {**SMTP, "security": "none"}, "for everybody to read"),
-        ("smtp", {"host": "mail.example.com", "from": "me"}, "from has to be"),
-        ("smtp", {**SMTP, "port": "0"}, "port has to be"),
-        ("smtp", {**SMTP, "host": "mail example"}, "host has to be"),
-        ("smtp", {**SMTP, "ca": "no certificate"}, "ca has to be"),
-        ("smtp", {"host": "mail.example.com", "from": "a@example.com", "username": "me"}, "belong together"),
+        ("twilio", {**TWILIO, "account_sid": "AC1"}, "account_sid must be"),
+        ("twilio", {**TWILIO, "messaging_service_sid": SERVICE}, "cannot be combined"),
+        ("sendgrid", {"from": "shop@example.com"}, "api_key is required"),
+        ("sendgrid", {**SENDGRID, "from": "shop"}, "from must be"),
+        ("sendgrid", {**SENDGRID, "region": "us"}, "region must be"),
+        ("smtp", {**SMTP, "security": "ssl"}, "security must be"),
+        ("smtp", {**SMTP, "security": "none"}, "unencrypted"),
+        ("smtp", {"host": "mail.example.com", "from": "me"}, "from must be"),
+        ("smtp", {**SMTP, "port": "0"}, "port must be"),
+        ("smtp", {**SMTP, "host": "mail example"}, "host must be"),
+        ("smtp", {**SMTP, "ca": "no certificate"}, "ca must be"),
+        ("smtp", {"host": "mail.example.com", "from": "a@example.com", "username": "me"}, "are required together"),
     ],
 )
 def test_a_mistake_is_told(kind: str, fields: Mapping[str, str], told: str) -> None:
-    (mistake,) = KINDS[kind].mistakes(fields)
+    (mistake,) = KINDS[kind].errors(fields)
     assert told in mistake
 
 
 def test_a_mistake_repeats_no_secret() -> None:
-    assert "hush hush" not in str(KINDS["whatsapp"].mistakes({**WHATSAPP, "access_token": "hush hush"}))
+    assert "hush hush" not in str(KINDS["whatsapp"].errors({**WHATSAPP, "access_token": "hush hush"}))
 
 
 def test_secrets_are_masked_and_long_texts_are_counted(tmp_path: Path) -> None:
     ca = certificate_of(a_certificate(tmp_path))
-    shown = KINDS["smtp"].showable({**SMTP, "ca": ca})
+    shown = KINDS["smtp"].masked({**SMTP, "ca": ca})
     assert shown["password"] == "***"
     assert shown["username"] == "shop"
     assert shown["ca"] == f"({len(ca)} characters)"
@@ -132,7 +132,7 @@ def test_naming_some_fields_changes_only_these(context: AppContext, acme: Sender
 
 def test_fields_that_cannot_be_used_change_nothing(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
-    with pytest.raises(Problem, match="access_token is missing"):
+    with pytest.raises(Problem, match="access_token is required"):
         integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], {"access_token": ""})
     assert opened(context, acme, "whatsapp") == WHATSAPP
 
@@ -158,7 +158,7 @@ def test_rotation_leaves_everything_readable_by_the_new_key_alone(context: AppCo
     try:
         rotated = integrations.rotate_secrets(both)
         assert rotated.count >= 2
-        assert rotated.unopened == ()
+        assert rotated.undecryptable == ()
         assert opened(alone, acme, "whatsapp") == WHATSAPP
         assert accounts.signing_secret(alone, acme.account_id) == signing
     finally:
@@ -170,8 +170,8 @@ def test_what_no_key_opens_is_told_and_left_alone(context: AppContext, acme: Sen
     before = stored(context, acme)
     stranger = with_keys(context, Fernet.generate_key().decode())
     rotated = integrations.rotate_secrets(stranger)
-    assert f"signing secret of {acme.slug}" in rotated.unopened
-    assert f"whatsapp of account {acme.account_id}" in rotated.unopened
+    assert f"signing secret of {acme.slug}" in rotated.undecryptable
+    assert f"whatsapp of account {acme.account_id}" in rotated.undecryptable
     assert stored(context, acme) == before
     (shown,) = integrations.list_integrations(stranger, acme.account_id)
     assert shown.fields is None

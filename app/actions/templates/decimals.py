@@ -10,8 +10,8 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-MOST_DIGITS = 1_000
-_EXACT = Context(prec=MOST_DIGITS, Emax=999_999, Emin=-999_999)
+MAX_DIGITS = 1_000
+_EXACT = Context(prec=MAX_DIGITS, Emax=999_999, Emin=-999_999)
 _DIVIDING = Context(prec=28, Emax=999_999, Emin=-999_999)
 
 
@@ -60,7 +60,7 @@ def read_number(value: object) -> int | Number:
         return Number(value)
     if isinstance(value, float):
         return Number(repr(value))
-    if isinstance(value, str) and len(value) <= MOST_DIGITS:
+    if isinstance(value, str) and len(value) <= MAX_DIGITS:
         try:
             read = Number(value.strip())
         except decimal.InvalidOperation:
@@ -92,7 +92,7 @@ def calculation(work: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., in
 
 def whole(value: Decimal) -> int:
     """A decimal without a fraction as an int; NumberError beyond MOST_DIGITS digits."""
-    if not value.is_finite() or value.adjusted() >= MOST_DIGITS:
+    if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
         raise NumberError("a number that is too large")
     return int(value)
 
@@ -119,12 +119,12 @@ def _modulo(left: Decimal, right: Decimal) -> Decimal:
 
 def rounded(value: object, digits: object = 0) -> int | Number:
     """`value` rounded to `digits` places, halves away from zero; to none: a whole number."""
-    number, places = read_number(value), min(int(read_number(digits)), MOST_DIGITS)
+    number, places = read_number(value), min(int(read_number(digits)), MAX_DIGITS)
     if isinstance(number, int):
         return number
     if places <= 0:
         return whole(number.to_integral_value(ROUND_HALF_UP))
-    if number.adjusted() + places >= MOST_DIGITS:
+    if number.adjusted() + places >= MAX_DIGITS:
         return number
     return Number(number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, _EXACT).normalize(_EXACT))
 

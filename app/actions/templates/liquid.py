@@ -26,12 +26,12 @@ from liquid.output import LimitedStringIO
 
 from app.actions.templates.decimals import FILTERS, Number, NumberError, total
 
-LARGEST_OUTPUT = 64 * 1024
-_LARGEST_STEP = 1_000_000
-_MOST_ROUNDS = 10_000
+MAX_OUTPUT_BYTES = 64 * 1024
+_MAX_FILTER_RESULT = 1_000_000
+_MAX_ROUNDS = 10_000
 # Rounds times letters: a long template may go round less often.
-_MOST_WORK = 20_000_000
-_MOST_SECONDS = 0.5
+_MAX_WORK = 20_000_000
+_MAX_SECONDS = 0.5
 
 
 def write_json(value: Any) -> str:
@@ -54,14 +54,14 @@ class _Context(RenderContext):
     def __init__(self, template: BoundTemplate, **options: Any) -> None:
         super().__init__(template, **options)
         self.rounds = 0
-        self.ends = time.thread_time() + _MOST_SECONDS
+        self.ends = time.thread_time() + _MAX_SECONDS
 
     def raise_for_loop_limit(self, length: int = 1) -> None:
         """Count the rounds of each loop that begins, nested or not."""
         assert isinstance(self.template, Template)
         self.rounds += length
-        if self.rounds > self.template.most_rounds:
-            raise LoopIterationLimitError(f"loops of more than {self.template.most_rounds} rounds", token=None)
+        if self.rounds > self.template.max_rounds:
+            raise LoopIterationLimitError(f"loops of more than {self.template.max_rounds} rounds", token=None)
 
     def check_time(self) -> None:
         """Raise once the processor time is used up."""
@@ -77,7 +77,7 @@ class _Buffer(LimitedStringIO):
     """Output that minds its size and the time."""
 
     def __init__(self, context: _Context) -> None:
-        super().__init__(limit=LARGEST_OUTPUT)
+        super().__init__(limit=MAX_OUTPUT_BYTES)
         self._context = context
 
     def write(self, text: str) -> int:
@@ -85,18 +85,18 @@ class _Buffer(LimitedStringIO):
         try:
             return super().write(text)
         except OutputStreamLimitError:
-            raise OutputStreamLimitError(f"the text becomes larger than {LARGEST_OUTPUT} bytes", token=None) from None
+            raise OutputStreamLimitError(f"the text becomes larger than {MAX_OUTPUT_BYTES} bytes", token=None) from None
 
 
 class Template(BoundTemplate):
     """A parsed text."""
 
     context_class = _Context
-    most_rounds = _MOST_ROUNDS
+    max_rounds = _MAX_ROUNDS
 
-    def allow_rounds(self, letters: int) -> None:
+    def limit_rounds(self, letters: int) -> None:
         """Set how often its loops may go round altogether, by the length of its text."""
-        self.most_rounds = min(_MOST_ROUNDS, _MOST_WORK // max(1, letters))
+        self.max_rounds = min(_MAX_ROUNDS, _MAX_WORK // max(1, letters))
 
     def fill(self, names: Mapping[str, Any]) -> str:
         """Render with `names`; raises LiquidError, and whatever a filter trips over."""
@@ -108,7 +108,7 @@ class Template(BoundTemplate):
 
 class _Environment(Environment):
     template_class = Template
-    local_namespace_limit = 4 * LARGEST_OUTPUT
+    local_namespace_limit = 4 * MAX_OUTPUT_BYTES
     block_nesting_limit = 30
 
 
@@ -139,7 +139,7 @@ def _bounded(function: Filter, *, of_what_is_missing: bool = False) -> Filter:
             raise FilterError(str(exc), token=None) from None
         except (ValueError, OverflowError) as exc:
             raise FilterError(f"{exc}", token=None) from None
-        if _weight(made) > _LARGEST_STEP:
+        if _weight(made) > _MAX_FILTER_RESULT:
             raise FilterError("what a filter makes becomes too large", token=None)
         return made
 
@@ -156,7 +156,7 @@ def _weight(value: Any) -> int:
     weight = 1
     for member in value.values() if isinstance(value, dict) else value:
         weight += _weight(member)
-        if weight > _LARGEST_STEP:
+        if weight > _MAX_FILTER_RESULT:
             break
     return weight
 
@@ -164,7 +164,7 @@ def _weight(value: Any) -> int:
 def _replace(value: object, old: object, new: object = "") -> str:
     """Liquid's replace; what it would make is measured first."""
     text, old, new = _text(value), _text(old), _text(new)
-    if len(text) + text.count(old) * len(new) > _LARGEST_STEP:
+    if len(text) + text.count(old) * len(new) > _MAX_FILTER_RESULT:
         raise FilterError("what a filter makes becomes too large", token=None)
     return text.replace(old, new)
 
@@ -172,7 +172,7 @@ def _replace(value: object, old: object, new: object = "") -> str:
 def _join(value: object, separator: object = " ") -> str:
     """Liquid's join; what it would make is measured first."""
     parts = list(_flat(value if isinstance(value, list | tuple | range) else [value]))
-    if sum(map(_weight, parts)) + len(parts) * len(_text(separator)) > _LARGEST_STEP:
+    if sum(map(_weight, parts)) + len(parts) * len(_text(separator)) > _MAX_FILTER_RESULT:
         raise FilterError("what a filter makes becomes too large", token=None)
     return _text(separator).join(map(_text, parts))
 

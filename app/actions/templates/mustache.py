@@ -21,16 +21,16 @@ from typing import Any
 import mstache
 
 from app.actions.templates.decimals import Number
-from app.actions.templates.liquid import LARGEST_OUTPUT, write_json
+from app.actions.templates.liquid import MAX_OUTPUT_BYTES, write_json
 
-LONGEST_TEMPLATE = 64 * 1024
-DEEPEST = 30
-_MOST_ROUNDS = 10_000
-_MOST_SECONDS = 0.5
+MAX_TEMPLATE_CHARS = 64 * 1024
+MAX_DEPTH = 30
+_MAX_ROUNDS = 10_000
+_MAX_SECONDS = 0.5
 # Section tags times letters: each section keeps its text once more while a template is read.
-_MOST_WORK = 64_000_000
+_MAX_WORK = 64_000_000
 # Beyond this an int is too large for a float, which the library makes of what a section stands on.
-_MOST_BITS = 1_000
+_MAX_BITS = 1_000
 
 Tokens = Sequence[tuple[bool, bool, bool, bytes, bytes, int]]
 
@@ -55,10 +55,10 @@ def source_of(value: Any) -> str | None:
 
 def parse(source: str) -> Tokens:
     """A template, read; raises MustacheError."""
-    if len(source) > LONGEST_TEMPLATE:
-        raise MustacheError(f"the template has {len(source)} characters; {LONGEST_TEMPLATE} are allowed")
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise MustacheError(f"the template has {len(source)} characters; {MAX_TEMPLATE_CHARS} are allowed")
     begin = "" if "{{=" in source else "{{"
-    if (source.count(f"{begin}#") + source.count(f"{begin}^")) * len(source) > _MOST_WORK:
+    if (source.count(f"{begin}#") + source.count(f"{begin}^")) * len(source) > _MAX_WORK:
         raise MustacheError("there are too many sections")
     try:
         # Comments are asked for, so that names are found where they stand and not in a comment before.
@@ -76,8 +76,8 @@ def parse(source: str) -> Tokens:
         if label.startswith(_SIGNS) and kind != "delimiters":
             raise MustacheError(f"{label[0]} has to stand right behind the braces, and before a name", index)
         depth += {"open": 1, "close": -1}.get(kind, 0)
-        if depth > DEEPEST:
-            raise MustacheError(f"sections are nested deeper than {DEEPEST}", index)
+        if depth > MAX_DEPTH:
+            raise MustacheError(f"sections are nested deeper than {MAX_DEPTH}", index)
     return tokens
 
 
@@ -129,7 +129,7 @@ def _misread(wrong: mstache.TokenException, source: str) -> MustacheError:
     return MustacheError(told, len(raw[:at].decode(errors="ignore")))
 
 
-def members_named(tokens: Tokens, root: str) -> frozenset[str]:
+def members_read(tokens: Tokens, root: str) -> frozenset[str]:
     """What a template reads of a name: of `steps`, `nudge` in `{{steps.nudge.body}}`."""
     labels = (
         label.decode().split(".") for first, second, third, label, _, _ in tokens if (second, third) != (True, True)
@@ -159,8 +159,8 @@ def render(source: str, tokens: Tokens, names: Mapping[str, Any], *, strict: boo
     for part in parts:
         made += part
         scopes.check_time()
-        if len(made) > LARGEST_OUTPUT:
-            raise MustacheError(f"the text becomes larger than {LARGEST_OUTPUT} bytes")
+        if len(made) > MAX_OUTPUT_BYTES:
+            raise MustacheError(f"the text becomes larger than {MAX_OUTPUT_BYTES} bytes")
     return made.decode()
 
 
@@ -181,7 +181,7 @@ class _Scopes:
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self._rounds = 0
-        self._ends = time.thread_time() + _MOST_SECONDS
+        self._ends = time.thread_time() + _MAX_SECONDS
 
     def check_time(self) -> None:
         """Raise once the processor time is used up."""
@@ -199,8 +199,8 @@ class _Scopes:
             return default
         if section and isinstance(found, list):
             self._rounds += len(found)
-            if self._rounds > _MOST_ROUNDS:
-                raise MustacheError(f"sections of more than {_MOST_ROUNDS} rounds")
+            if self._rounds > _MAX_ROUNDS:
+                raise MustacheError(f"sections of more than {_MAX_ROUNDS} rounds")
         return _countable(found) if section and isinstance(found, int | Decimal) else found
 
 
@@ -208,7 +208,7 @@ def _countable(number: int | Decimal) -> Any:
     """A number that a section stands on, such that the library can find out whether it is one."""
     if not number:
         return False
-    return Number(number) if isinstance(number, int) and number.bit_length() > _MOST_BITS else number
+    return Number(number) if isinstance(number, int) and number.bit_length() > _MAX_BITS else number
 
 
 _MISSING = object()

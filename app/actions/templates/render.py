@@ -22,7 +22,7 @@ from liquid.exceptions import LiquidError
 from app.actions.templates.decimals import Number
 from app.actions.templates.liquid import ENVIRONMENT, STRICT, Template, write_json
 from app.actions.templates.mustache import MustacheError, Tokens, source_of
-from app.actions.templates.mustache import members_named as members_named_by_mustache
+from app.actions.templates.mustache import members_read as members_named_by_mustache
 from app.actions.templates.mustache import parse as parse_mustache
 from app.actions.templates.mustache import render as render_mustache
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
@@ -32,16 +32,16 @@ T = TypeVar("T")
 
 NAMES = (*EVENT_NAMES, *RUN_NAMES)
 
-LONGEST_TEMPLATE = 64 * 1024
-LARGEST_VALUE = 256 * 1024
+MAX_TEMPLATE_CHARS = 64 * 1024
+MAX_VALUE_CHARS = 256 * 1024
 _CACHED_LETTERS = 2_000_000
 
 # Liquid's own patterns take quadratic time over these; nobody writes them on purpose.
 _HOSTILE_SPACE = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
 _VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
-_MOST_VERBATIM = 20
+_MAX_VERBATIM = 20
 # Python refuses to print an int of more than 4,300 digits.
-_MOST_BITS = 14_000
+_MAX_BITS = 14_000
 
 # Liquid, or {"mustache": text}.
 Text = str | Mapping[str, Any]
@@ -75,7 +75,7 @@ def prepare(names: Mapping[str, Any], *, strict: bool = False) -> Names:
 
 
 def _prepared(value: Any) -> Any:
-    if isinstance(value, Decimal) or (isinstance(value, int) and value.bit_length() > _MOST_BITS):
+    if isinstance(value, Decimal) or (isinstance(value, int) and value.bit_length() > _MAX_BITS):
         return Number(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -109,11 +109,11 @@ def check(text: Text) -> str | None:
 
 def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
     """What is wrong with the templates in a value, however deep in lists and objects, as (path, message)."""
-    found = ((place, check(text)) for place, text in texts_in(value, path))
+    found = ((place, check(text)) for place, text in find_texts(value, path))
     return [(place, f"in the template: {message}") for place, message in found if message is not None]
 
 
-def texts_in(value: Any, path: str) -> Iterator[tuple[str, Text]]:
+def find_texts(value: Any, path: str) -> Iterator[tuple[str, Text]]:
     """Each text in a value, with its path."""
     if isinstance(value, str):
         yield path, value
@@ -121,13 +121,13 @@ def texts_in(value: Any, path: str) -> Iterator[tuple[str, Text]]:
         yield f"{path}.mustache", value
     elif isinstance(value, Mapping):
         for name, member in value.items():
-            yield from texts_in(member, f"{path}.{name}")
+            yield from find_texts(member, f"{path}.{name}")
     elif isinstance(value, list | tuple):
         for index, member in enumerate(value):
-            yield from texts_in(member, f"{path}[{index}]")
+            yield from find_texts(member, f"{path}[{index}]")
 
 
-def members_named(text: Text, root: str) -> frozenset[str]:
+def members_read(text: Text, root: str) -> frozenset[str]:
     """What a template reads of a name (of `steps`: `nudge` in `steps.nudge.body`); nothing of an unreadable one."""
     try:
         if not isinstance(text, str):
@@ -165,7 +165,7 @@ def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
 
 def render_value(value: Any, names: Mapping[str, Any]) -> Any:
     """`value` with each text in it, however deep in lists and objects, rendered; together at most LARGEST_VALUE."""
-    return _rendered(value, prepare(names), [LARGEST_VALUE])
+    return _rendered(value, prepare(names), [MAX_VALUE_CHARS])
 
 
 def _rendered(value: Any, names: Names, left: list[int]) -> Any:
@@ -173,7 +173,7 @@ def _rendered(value: Any, names: Names, left: list[int]) -> Any:
         text = render(value, names)
         left[0] -= len(text)
         if left[0] < 0:
-            raise TemplateError(f"the texts have more than {LARGEST_VALUE} characters together")
+            raise TemplateError(f"the texts have more than {MAX_VALUE_CHARS} characters together")
         return text
     if isinstance(value, Mapping):
         return {name: _rendered(member, names, left) for name, member in value.items()}
@@ -241,12 +241,12 @@ def _parse_mustache(source: str) -> Tokens:
 
 
 def _parse(text: str, environment: Environment) -> Template:
-    if len(text) > LONGEST_TEMPLATE:
-        raise TemplateError(f"the template has {len(text)} characters; {LONGEST_TEMPLATE} are allowed")
+    if len(text) > MAX_TEMPLATE_CHARS:
+        raise TemplateError(f"the template has {len(text)} characters; {MAX_TEMPLATE_CHARS} are allowed")
     if _HOSTILE_SPACE.search(text):
         raise TemplateError("there are hundreds of spaces inside of a tag")
-    if len(_VERBATIM.findall(text)) > _MOST_VERBATIM:
-        raise TemplateError(f"there are more than {_MOST_VERBATIM} raw blocks")
+    if len(_VERBATIM.findall(text)) > _MAX_VERBATIM:
+        raise TemplateError(f"there are more than {_MAX_VERBATIM} raw blocks")
     for begin, end in (("{{", "}}"), ("{%", "%}")):
         if text.rfind(begin) > text.rfind(end):
             raise TemplateError(f"{_place(text, text.rfind(begin))}: {begin} is never closed with {end}")
@@ -261,7 +261,7 @@ def _parse(text: str, environment: Environment) -> Template:
     if unknown:
         raise TemplateError(f"the filter {unknown[0]} is not known; known are {', '.join(sorted(environment.filters))}")
     assert isinstance(template, Template)
-    template.allow_rounds(len(text))
+    template.limit_rounds(len(text))
     return template
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.actions import ACTIONS
-from app.actions.templates.liquid import LARGEST_OUTPUT
-from app.actions.templates.render import TemplateError, check, check_texts, members_named, prepare, render, render_value
+from app.actions.templates.liquid import MAX_OUTPUT_BYTES
+from app.actions.templates.render import TemplateError, check, check_texts, members_read, prepare, render, render_value
 from app.actions.templates.render import Text as AnyText
 from app.services.workflows import mistakes_in
 from tests.support.action_contexts import perform
@@ -197,7 +197,7 @@ def test_what_would_grow_without_bound_is_cut_off(text: str, message: str) -> No
 
 
 def test_the_largest_output_is_let_through() -> None:
-    assert len(printed("{{a}}", {"data": {"a": "x" * LARGEST_OUTPUT}})) == LARGEST_OUTPUT
+    assert len(printed("{{a}}", {"data": {"a": "x" * MAX_OUTPUT_BYTES}})) == MAX_OUTPUT_BYTES
 
 
 @pytest.mark.parametrize("length", [65_536, 40_000])
@@ -214,8 +214,8 @@ def test_hostile_spaces_and_tags_cost_nothing(length: int) -> None:
 
 def test_the_steps_that_it_reads_are_known() -> None:
     text = "{{steps.a.body}}{{#steps.b}}{{/steps.b}}{{^steps.c.x}}{{/steps.c.x}}{{&steps.d}}{{! steps.e }} steps.f {{steps}}"
-    assert members_named(mustache(text), "steps") == {"a", "b", "c", "d"}
-    assert members_named(mustache("{{#steps.a}}"), "steps") == frozenset()
+    assert members_read(mustache(text), "steps") == {"a", "b", "c", "d"}
+    assert members_read(mustache("{{#steps.a}}"), "steps") == frozenset()
 
 
 def test_a_step_that_comes_later_is_a_mistake() -> None:
@@ -270,7 +270,7 @@ def test_every_text_of_an_action_may_be_mustache(action: str, fields: dict[str, 
 
 def test_a_text_that_has_to_be_there_may_not_be_empty() -> None:
     fields = {"to": mustache("{{phone}}"), "text": mustache(" ")}
-    assert ACTIONS["sms"].check(fields, "sms") == [("sms.text", "is empty: what to write")]
+    assert ACTIONS["sms"].check(fields, "sms") == [("sms.text", "is empty: the text")]
 
 
 def test_lists_and_headers_may_hold_mustache() -> None:

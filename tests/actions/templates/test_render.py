@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from app.actions.templates.liquid import LARGEST_OUTPUT
+from app.actions.templates.liquid import MAX_OUTPUT_BYTES
 from app.actions.templates.render import (
-    LARGEST_VALUE,
-    LONGEST_TEMPLATE,
+    MAX_TEMPLATE_CHARS,
+    MAX_VALUE_CHARS,
     TemplateError,
     check,
     check_texts,
-    members_named,
+    members_read,
     render,
     render_value,
 )
@@ -102,7 +102,7 @@ def test_each_text_in_a_value_is_checked_with_its_path() -> None:
 
 def test_the_steps_that_a_template_reads_are_known() -> None:
     text = "{{ steps.nudge.body }}{% if steps['open'].status == 200 %}{{ steps[event] }}{% endif %}"
-    assert members_named(text, "steps") == {"nudge", "open"}
+    assert members_read(text, "steps") == {"nudge", "open"}
 
 
 def test_texts_are_rendered_however_deep_they_lie() -> None:
@@ -121,7 +121,7 @@ def test_python_is_out_of_reach() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{{ data.long }}", f"larger than {LARGEST_OUTPUT} bytes"),
+        ("{{ data.long }}", f"larger than {MAX_OUTPUT_BYTES} bytes"),
         ("{% for i in (1..100000) %}x{% endfor %}", "rounds"),
         ("{% for i in (1..200) %}{% for j in (1..200) %}{% endfor %}{% endfor %}", "rounds"),
         ("{% assign s = 'x' %}{% for i in (1..99) %}{% assign s = s | append: s %}{% endfor %}", "limit"),
@@ -156,7 +156,7 @@ def test_what_would_grow_without_bound_is_cut_off(text: str, message: str) -> No
         "{% if " + "data and " * 7_000 + "data %}{% endif %}",
         "{{ data" + "[data" * 2_000 + "]" * 2_000 + " }}",
         "{{ '" + "\\" * 60_000 + " }}",
-        "x" * LONGEST_TEMPLATE + "{{ event }}",
+        "x" * MAX_TEMPLATE_CHARS + "{{ event }}",
     ],
 )
 def test_a_hostile_text_is_read_or_refused_quickly(text: str) -> None:
@@ -167,4 +167,4 @@ def test_a_hostile_text_is_read_or_refused_quickly(text: str) -> None:
 
 def test_all_texts_of_a_value_together_are_bounded() -> None:
     with pytest.raises(TemplateError, match="together"):
-        render_value(["x" * 60_000] * (LARGEST_VALUE // 60_000 + 1), NAMES)
+        render_value(["x" * 60_000] * (MAX_VALUE_CHARS // 60_000 + 1), NAMES)

@@ -54,14 +54,14 @@ def test_what_was_read_may_be_put_back(tenant: Tenant, context: AppContext) -> N
 def test_a_mask_alone_is_no_secret(tenant: Tenant) -> None:
     answer = tenant.post("/integrations/twilio", {"account": SID, "password": "***"})
     assert answer.status_code == 400
-    assert "password is missing" in answer.json["error"]
+    assert "password is required" in answer.json["error"]
 
 
 def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Tenant) -> None:
     answer = tenant.post("/integrations/twilio", {"account": "nobody", "password": "hush hush"})
     assert answer.status_code == 400
-    assert "account has to be AC and 32 hexadecimal digits" in answer.json["error"]
-    assert "password has to be" in answer.json["error"]
+    assert "account must be AC and 32 hexadecimal digits" in answer.json["error"]
+    assert "password must be" in answer.json["error"]
     assert "hush" not in answer.json["error"]
 
 
