@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg2
 import sqlalchemy as sa
@@ -98,6 +98,12 @@ def fetch_all(connection: RawConnection, statement: str, values: Values) -> list
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall()
+
+
+def driver_connection(connection: sa.Connection) -> RawConnection:
+    """The psycopg2 connection of a SQLAlchemy connection."""
+    found: RawConnection = cast(Any, connection.connection.driver_connection)
+    return found
 
 
 class NoAnswer(psycopg2.OperationalError):

@@ -16,11 +16,12 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 
 from app.core.ids import timestamp_of
 from app.core.models import Event
+from app.db.connection import driver_connection, fetch_all
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event that came by CxEngage's receiver, as its sender may look at it; `data_json` is exact JSON text."""
+    """An event that came by the CxEngage routes, as its sender may see it; `data_json` is exact JSON text."""
 
     id: UUID
     distinct_id: str
@@ -29,7 +30,7 @@ class Received:
 
 
 def find_latest_received(connection: sa.Connection, account_id: int, limit: int) -> list[Received]:
-    """The last events that came another way than `POST /api/v1/cvf-events`, newest first."""
+    """The latest events that did not come by `POST /api/v1/cvf-events`, newest first."""
     rows = connection.execute(
         sa.text(
             "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
@@ -40,11 +41,10 @@ def find_latest_received(connection: sa.Connection, account_id: int, limit: int)
     return [Received(UUID(str(row[0])), *row[1:]) for row in rows]
 
 
-# So many at once.
+# Rows per query.
 PAGE = 1_000
 
-
-# What workflows see: what augments added lies over what was sent, field by field.
+# What workflows see: the fields that augments added replace those that were sent.
 SEEN_DATA = "coalesce(data || augmented, data)"
 
 
@@ -52,31 +52,30 @@ _EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, receive
 
 
 def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
-    """An event by its id, which tells the partition."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",
-            (account_id, str(event_id), timestamp_of(event_id)),
-        )
-        row = cursor.fetchone()
-    return None if row is None else event_of(row)
+    """An event by its id, which determines the partition."""
+    rows = fetch_all(
+        connection,
+        f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",
+        (account_id, str(event_id), timestamp_of(event_id)),
+    )
+    return event_of(rows[0]) if rows else None
 
 
 def find_events(connection: RawConnection, account_id: int, event_ids: Sequence[str]) -> tuple[Event, ...]:
     """Events by their ids, in the order of acceptance."""
-    moments = [timestamp_of(UUID(event_id)) for event_id in event_ids]
+    timestamps = [timestamp_of(UUID(event_id)) for event_id in event_ids]
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = ANY (%s::uuid[]) "
             "AND received_at BETWEEN %s AND %s ORDER BY id",
-            (account_id, list(event_ids), min(moments), max(moments)),
+            (account_id, list(event_ids), min(timestamps), max(timestamps)),
         )
         return tuple(event_of(row) for row in cursor)
 
 
 def find_events_of_subject_since(connection: RawConnection, since: Event, names: Sequence[str]) -> list[Event]:
-    """What came for the subject of `since` after it, oldest first; only these names (`*`: any). At most 1,000:
-    go on after the last one for more."""
+    """The subject's events after `since` with these names (`*`: any), oldest first. At most PAGE: continue after the last
+    one."""
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {_EVENT} FROM events WHERE account_id = %s AND distinct_id = %s AND id > %s "
@@ -94,17 +93,16 @@ def read_by_subject(
     since: datetime,
     after: str | None,
 ) -> Iterator[tuple[Any, ...]]:
-    """Stored events since a moment, ordered by subject and within it by acceptance; `names` None: of any name.
+    """Stored events since a timestamp, ordered by subject and then by acceptance; `names` None: any.
 
-    Rows are (subject, id, event, distinct_id, phone, data, received_at). Read in pieces through a server-side cursor:
-    memory does not grow with their number. `key` is a column or a path into data such as data.order_id.
+    Rows are (subject, id, event, distinct_id, phone, data, received_at), read in chunks through a server-side cursor. `key`
+    is a column or a path into data such as data.order_id. Only subjects after `after`.
     """
     root, *path = key.split(".")
     subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
     if root not in ("distinct_id", "phone", "data"):
         raise ValueError(f"{key} is no key")
-    raw: Any = connection.connection.driver_connection
-    with raw.cursor(name="read_by_subject") as cursor:
+    with driver_connection(connection).cursor(name="read_by_subject") as cursor:
         cursor.itersize = 5_000
         cursor.execute(
             f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "

@@ -22,8 +22,9 @@ from app.core.durations import RETENTION
 from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
-from app.db import event_history, inspection, partitions
-from app.db.event_bulk import Claim
+from app.db import event_bulk, inspection, partitions
+from app.db.connection import driver_connection
+from app.db.idempotency_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
 from app.ingest.limechat.import_line import read_line
 from app.ingest.replay import replay_event
@@ -147,7 +148,7 @@ class Importer:
             self._months.update(months)
         with self._context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
-            stored = event_history.insert_past(connection, self._account_id, self._fresh(connection, portion))
+            stored = event_bulk.insert_past_events(connection, self._account_id, self._fresh(connection, portion))
         self.counts.stored += stored
         self.counts.known += len(portion) - stored
 
@@ -162,7 +163,7 @@ class Importer:
         if not claims:
             return portion
         stands_for = {key: claim.event_id for key, claim in claims.items()}
-        earlier = event_history.claim_keys_of_past(connection, self._account_id, claims.values())
+        earlier = claim_keys(driver_connection(connection), self._account_id, claims.values())
         stands_for.update({key: known.id for key, known in earlier.items() if known is not None})
         return [event for event in portion if stands_for.get(event.idempotency_key or "", event.id) == event.id]
 

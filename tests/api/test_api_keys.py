@@ -330,7 +330,7 @@ def test_an_event_of_a_known_key_is_one_statement(
     sender = a_sender(own_house, watched_server)
     found = statements(lambda: [sender.post(GOOD) for _ in range(10)])
     assert len(found) == 10
-    assert all(statement.startswith("EXECUTE record_events ") for statement in found)
+    assert all(statement.startswith("EXECUTE insert_events ") for statement in found)
 
 
 def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statement(
@@ -341,7 +341,7 @@ def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statemen
     keys = iter(range(100))
     found = statements(lambda: [sender.post(GOOD, Idempotency_Key=str(next(keys))) for _ in range(10)])
     assert len(found) == 10
-    assert all(statement.startswith("EXECUTE record_event_with_all ") for statement in found)
+    assert all(statement.startswith("EXECUTE insert_event ") for statement in found)
 
 
 def test_refusals_to_a_known_key_ask_postgres_nothing(

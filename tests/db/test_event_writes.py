@@ -16,9 +16,9 @@ from psycopg2.extras import RealDictCursor
 
 from app.core.ids import now, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db import accounts, event_queries, event_writes
+from app.db import accounts, event_group_writes, event_queries, event_writes
 from app.db.connection import Database
-from app.db.event_writes import EventRecord, RecordResult
+from app.db.event_records import EventRecord, RecordResult
 from app.services.context import AppContext
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import Sender
@@ -60,7 +60,7 @@ def test_one_that_cannot_be_written_keeps_no_other_from_it(
     first, wrong, last = records(context, acme)
     wrong = replace(wrong, event=replace(wrong.event, **changes))
     other = records(context, globex)[0]
-    answers = event_writes.record_events(context.database, [first, wrong, last, other])
+    answers = event_group_writes.record_events(context.database, [first, wrong, last, other])
     assert [answers[place] for place in (0, 2, 3)] == [RecordResult()] * 3
     assert isinstance(answers[1], Exception)
     with context.database.autocommit_connection() as connection:
@@ -92,7 +92,7 @@ def test_what_is_written_together_is_written_to_the_letter_and_to_the_last_digit
     )
     told = Decision(None, ODD, None, started=False, contributing=False, reason=ODD)
     assert (
-        event_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[told])])
+        event_group_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[told])])
         == [RecordResult()] * 2
     )
     (kept,) = to_stored_state(context, odd.id)
@@ -124,7 +124,7 @@ def to_stored_state(context: AppContext, event_id: UUID, table: str = "events") 
 def test_events_are_written_alike_together_and_alone(context: AppContext, acme: Sender) -> None:
     one, other, third = (starting(record, runs) for record, runs in zip(records(context, acme), (2, 0, 1), strict=True))
     portion = [one, replace(other, awaited=True), replace(third, awaited=True)]
-    assert event_writes.record_events(context.database, portion) == [RecordResult()] * 3
+    assert event_group_writes.record_events(context.database, portion) == [RecordResult()] * 3
     together = [all_of(context, record) for record in portion]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
     with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
@@ -171,7 +171,7 @@ def test_nothing_is_written_of_those_whose_copy_is_stale(
     nobodys = replace(theirs[2], event=replace(theirs[2].event, account_id=0))
     portion = [mine[0], theirs[0], mine[1], nobodys, theirs[1], mine[2]]
     stale, written = RecordResult(stale=True), RecordResult()
-    assert event_writes.record_events(context.database, portion) == [stale, written, stale, stale, written, stale]
+    assert event_group_writes.record_events(context.database, portion) == [stale, written, stale, stale, written, stale]
     rows = [[len(rows) for rows in all_of(context, record)] for record in portion]
     assert rows == [[0, 0, 0] if record not in theirs else [1, runs, runs] for record in portion]
 
@@ -180,13 +180,13 @@ def test_nothing_is_written_of_those_whose_copy_is_stale(
 def test_an_answer_that_got_lost_is_given_again(context: AppContext, acme: Sender, globex: Sender, runs: int) -> None:
     portion = [starting(record, runs) for sender in (acme, globex) for record in records(context, sender)]
     written, late = portion[:5], portion[5]
-    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
-    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
+    assert event_group_writes.record_events(context.database, written) == [RecordResult()] * 5
+    assert event_group_writes.record_events(context.database, written) == [RecordResult()] * 5
     # The copy has become stale since; that of the others is still the current one.
     with context.database.transaction() as connection:
         accounts.increment_version(connection, acme.account_id)
-    assert event_writes.record_events(context.database, written[:3]) == [RecordResult()] * 3
-    assert event_writes.record_events(context.database, [*written[:3], late]) == [RecordResult()] * 4
+    assert event_group_writes.record_events(context.database, written[:3]) == [RecordResult()] * 3
+    assert event_group_writes.record_events(context.database, [*written[:3], late]) == [RecordResult()] * 4
     assert [len(to_stored_state(context, record.event.id)) for record in portion] == [1] * 6
     assert [len(to_stored_state(context, record.event.id, "runs")) for record in portion] == [runs] * 6
 
@@ -219,7 +219,9 @@ def test_no_event_waits_for_a_large_one(context: AppContext, acme: Sender, globe
 
 
 @pytest.mark.parametrize(
-    "statement", [event_writes._RECORD_MANY, event_writes._RECORD_MANY_STARTING], ids=["plain", "starting"]
+    "statement",
+    [event_group_writes._INSERT_EVENTS, event_group_writes._INSERT_EVENTS_STARTING],
+    ids=["plain", "starting"],
 )
 def test_not_all_accounts_are_read_for_a_few_events(context: AppContext, statement: str) -> None:
     with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
@@ -256,7 +258,7 @@ def test_however_many_connections_were_cut_events_are_written_at_once(
         assert cursor.fetchone() == (True,)
     portion = records(context, acme)
     if together:
-        assert event_writes.record_events(database, portion) == [RecordResult()] * 3
+        assert event_group_writes.record_events(database, portion) == [RecordResult()] * 3
     else:
         assert event_writes.record_event(database, portion[0]) == RecordResult()
     database.close()

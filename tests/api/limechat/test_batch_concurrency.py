@@ -23,7 +23,9 @@ import pytest
 from app.api.limechat.batch import ReceivedBatch
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.models import PLANS
-from app.ingest import accept_batch
+from app.ingest.accept_batch import make_receipt
+from app.ingest.batch_drafts import make_item_ids, read_drafts
+from app.ingest.batch_transaction import BatchTransaction
 from app.services import accounts, workflows
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
@@ -176,11 +178,13 @@ def test_a_commit_whose_answer_got_lost_is_not_done_again(
     account = current_account(context, acme.token)
     texts = [json.dumps(keyed(number) if keys else an_event()).encode() for number in range(5)]
     received = ReceivedBatch(acme.account_id, 5, texts.__getitem__, None, 100_000)
-    taking = accept_batch._Taking(context, account, received)
-    assert taking.take()
-    with context.database.autocommit_connection() as connection:
-        assert taking._record(connection)
-    receipt = taking.receipt()
+    item_ids = make_item_ids(5, context.clock())
+    drafts = read_drafts(account, received, item_ids)
+    transaction = BatchTransaction(account, received, item_ids, drafts)
+    assert context.database.run_with_reconnect(transaction.write)
+    repeated = context.database.run_with_reconnect(transaction.write)
+    assert repeated
+    receipt = make_receipt(received, drafts, repeated)
     assert (receipt.accepted, receipt.duplicates) == (5, 0)
     assert rows("SELECT id FROM events WHERE account_id = %s ORDER BY id", acme.account_id) == [
         (str(event_id),) for event_id in receipt.ids
