@@ -1,24 +1,24 @@
-"""`flask account …`: make accounts, list them, change their plans, switch them off and on."""
+"""`flask account …`: create, list, change, disable and enable accounts."""
 
 from __future__ import annotations
 
 import click
 
-from app.cli.base import command, context, the_account
+from app.cli.base import command, context, get_account
 from app.cli.formatting import visible
 from app.core.models import PLANS
 from app.db.accounts import AccountDetails
 from app.services import accounts
 
-group = click.Group("account", help="Accounts: who owns everything.")
+group = click.Group("account", help="Accounts, which own everything else.")
 
 
-_name = click.option("--name", help="What people call it, beside the slug.")
+_name = click.option("--name", help="A name to display, besides the slug.")
 _key_attribute = click.option(
-    "--key-attribute", metavar="NAME", help="Which attribute of CxEngage events says whom they are about (key)."
+    "--key-attribute", metavar="NAME", help="The attribute of CxEngage events that identifies the subject (key)."
 )
 _event_attribute = click.option(
-    "--event-attribute", metavar="NAME", help="Which attribute of CxEngage events names them (type)."
+    "--event-attribute", metavar="NAME", help="The attribute of CxEngage events that names the event (type)."
 )
 
 
@@ -30,7 +30,7 @@ _event_attribute = click.option(
 @_event_attribute
 @command
 def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
-    """Make an account called SLUG (lower-case letters, digits and -)."""
+    """Create an account called SLUG (lower-case letters, digits and -)."""
     details = AccountDetails(name, key_attribute, event_attribute)
     accounts.check_account_details(details)
     account_id = accounts.create_account(context(), slug, PLANS[plan])
@@ -44,7 +44,7 @@ def create(slug: str, plan: str, name: str | None, key_attribute: str | None, ev
 @group.command("list")
 @command
 def list_() -> None:
-    """All accounts."""
+    """List all accounts."""
     for account in accounts.list_accounts(context()):
         state = f"disabled since {account.disabled_at:%Y-%m-%d %H:%M}Z" if account.disabled_at else "enabled"
         rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
@@ -59,10 +59,10 @@ def list_() -> None:
 @_event_attribute
 @command
 def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
-    """Change what is given about ACCOUNT (slug or id), and tell all of it. Counts for the next event on."""
-    found = the_account(account)
+    """Change the given fields of ACCOUNT (slug or id) from the next event on, and print all of them."""
+    found = get_account(account)
     accounts.update_account_details(context(), found.id, AccountDetails(name, key_attribute, event_attribute))
-    found = the_account(account)
+    found = get_account(account)
     click.echo(f"name={visible(found.name)}")
     click.echo(f"key-attribute={visible(found.key_attribute)}")
     click.echo(f"event-attribute={visible(found.event_attribute)}")
@@ -71,31 +71,31 @@ def change(account: str, name: str | None, key_attribute: str | None, event_attr
 @group.command("plan")
 @click.argument("account")
 @click.argument("plan", type=click.Choice(list(PLANS)))
-@click.option("--events-per-second", type=click.IntRange(1), help="A rate of its own instead of the plan's.")
+@click.option("--events-per-second", type=click.IntRange(1), help="The account's own rate, in place of the plan's.")
 @command
 def plan_(account: str, plan: str, events_per_second: int | None) -> None:
     """Put ACCOUNT (slug or id) on PLAN from now on."""
-    found = the_account(account)
+    found = get_account(account)
     accounts.change_plan(context(), found.id, PLANS[plan], events_per_second)
-    click.echo(f"{found.slug} is on the plan {plan} now")
+    click.echo(f"{found.slug} is on the plan {plan}")
 
 
 @group.command("disable")
 @click.argument("account")
 @command
 def disable(account: str) -> None:
-    """Refuse all events of ACCOUNT (slug or id) from now on."""
-    found = the_account(account)
+    """Refuse all events of ACCOUNT (slug or id)."""
+    found = get_account(account)
     accounts.switch_account(context(), found.id, on=False)
-    click.echo(f"{found.slug} is disabled; `flask account enable {found.slug}` undoes it")
+    click.echo(f"{found.slug} is disabled; `flask account enable {found.slug}` enables it again")
 
 
 @group.command("enable")
 @click.argument("account")
 @command
 def enable(account: str) -> None:
-    """Take events of ACCOUNT (slug or id) again."""
-    found = the_account(account)
+    """Accept events of ACCOUNT (slug or id) again."""
+    found = get_account(account)
     accounts.switch_account(context(), found.id, on=True)
     click.echo(f"{found.slug} is enabled")
 
@@ -104,5 +104,5 @@ def enable(account: str) -> None:
 @click.argument("account")
 @command
 def signing_secret(account: str) -> None:
-    """Print the secret with which receivers verify the calls of ACCOUNT's workflows (Standard Webhooks)."""
-    click.echo(accounts.signing_secret(context(), the_account(account).id))
+    """Print the secret with which receivers verify calls of ACCOUNT's workflows (Standard Webhooks)."""
+    click.echo(accounts.signing_secret(context(), get_account(account).id))

@@ -1,4 +1,4 @@
-"""`flask key …`: make, list and revoke API keys."""
+"""`flask key …`: create, list and revoke API keys."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from datetime import timedelta
 
 import click
 
-from app.cli.base import command, context, the_account
+from app.cli.base import command, context, get_account
 from app.core.durations import read_duration
 from app.core.models import EVENTS_WRITE, SCOPES
 from app.services import api_keys
 
-group = click.Group("key", help="API keys: shown once, kept as a hash.")
+group = click.Group("key", help="API keys, shown once and stored as a hash.")
 
 
 @group.command("create")
 @click.argument("account")
-@click.option("--name", default="", help="What you call it.")
+@click.option("--name", default="", help="A name to recognize it by.")
 @click.option("--scopes", default=EVENTS_WRITE, show_default=True, help="Comma-separated.")
-@click.option("--expires-in", metavar="DURATION", help="Such as 90d; without it the key stays in force.")
+@click.option("--expires-in", metavar="DURATION", help="Such as 90d; by default the key never expires.")
 @command
 def create(account: str, name: str, scopes: str, expires_in: str | None) -> None:
-    """Make a key for ACCOUNT (slug or id). It is printed now and never again."""
-    found = the_account(account)
+    """Create a key for ACCOUNT (slug or id). It is printed now and never again."""
+    found = get_account(account)
     wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", scopes))))
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
         raise click.BadParameter(
-            f"it takes {', '.join(SCOPES)}; {', '.join(unknown) or 'nothing'} is unknown", param_hint="--scopes"
+            f"expected {', '.join(SCOPES)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
         )
     token = api_keys.create_key(context(), found.id, name, wanted, _lifetime(expires_in))
     click.echo(f"account={found.id}")
@@ -38,18 +38,18 @@ def create(account: str, name: str, scopes: str, expires_in: str | None) -> None
 def _lifetime(text: str | None) -> timedelta | None:
     try:
         return None if text is None else read_duration(text)
-    except ValueError as wrong:
-        raise click.BadParameter(str(wrong), param_hint="--expires-in") from None
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="--expires-in") from None
 
 
 @group.command("list")
 @click.argument("account", required=False)
 @command
 def list_(account: str | None) -> None:
-    """The keys of ACCOUNT (slug or id), or of all accounts; never the keys themselves."""
-    for key in api_keys.list_keys(context(), the_account(account).id if account else None):
+    """List the keys of ACCOUNT (slug or id), or of all accounts, without their secret part."""
+    for key in api_keys.list_keys(context(), get_account(account).id if account else None):
         used = f"last used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
-        state = "in force"
+        state = "active"
         if key.revoked_at:
             state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
         elif key.expires_at:
@@ -64,5 +64,5 @@ def revoke(key: str) -> None:
     """Revoke KEY: its prefix (the 8 characters after sb_), sb_PREFIX_…, or the whole key."""
     match = re.fullmatch(r"(?:sb_)?([0-9A-Za-z]{8})(?:_.*)?", key)
     if match is None or not api_keys.revoke_key(context(), match[1]):
-        raise click.ClickException("no key in force has this prefix; `flask key list` shows all")
+        raise click.ClickException("no active key has this prefix; `flask key list` shows all")
     click.echo(f"sb_{match[1]}_… is revoked")

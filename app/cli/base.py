@@ -1,4 +1,4 @@
-"""What all commands share: the house they work on, and how they say that something is wrong."""
+"""What all commands share: the app context, finding an account, reporting errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.cli.formatting import read_moment
+from app.cli.formatting import parse_time
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
 from app.core.errors import NotMigrated, Problem, Unavailable
 from app.db.accounts import AccountRow
@@ -24,79 +24,85 @@ from app.services.context import AppContext
 P = ParamSpec("P")
 R = TypeVar("R")
 
+account_option = click.option("--account", help="Slug or id. Optional while there is only one account.")
+# For commands that take the id of a run or an event.
+owner_option = click.option("--account", help="Slug or id. Optional: the ids determine it.")
+
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Runs `function` inside the application; what people can mend leaves as one line and exit code 1."""
+    """Run `function` inside the application; an expected error becomes one line on standard error and exit code 1."""
 
     @with_appcontext
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except Unavailable as trouble:
-            raise click.ClickException(why_not(trouble)) from None
-        except (Problem, SettingsError) as wrong:
-            raise click.ClickException(str(wrong)) from None
+        except Unavailable as exc:
+            raise click.ClickException(explain_unavailable(exc)) from None
+        except (Problem, SettingsError) as exc:
+            raise click.ClickException(str(exc)) from None
 
     return run
 
 
-def why_not(trouble: Unavailable) -> str:
-    """Why the database could not be asked, and what people can do about it."""
-    if isinstance(trouble, NotMigrated):
-        return f"the database is not up to date, run `flask migrate` ({trouble})"
-    if "connection to server" not in str(trouble):
-        return f"the database cannot be asked: {trouble}"
+def explain_unavailable(exc: Unavailable) -> str:
+    """Why the database is unavailable and what to do about it, in one line."""
+    if isinstance(exc, NotMigrated):
+        return f"the database is not up to date, run `flask migrate` ({exc})"
+    if "connection to server" not in str(exc):
+        return f"the database is unavailable: {exc}"
     if context().settings.database_url == embedded_database_url(DATA_DIRECTORY):
         return (
             "the embedded PostgreSQL of this folder is not running: start it with `make run`, or set DATABASE_URL to "
-            "another one"
+            "another server"
         )
-    return f"the database does not answer: {trouble}"
+    return f"the database does not respond: {exc}"
 
 
 def context() -> AppContext:
-    """The house."""
+    """The app context of the running command."""
     found: AppContext = current_app.extensions["context"]
     return found
 
 
-def the_account(name: str | None) -> AccountRow:
-    """The account called `name` (slug or id); without a name the only one there is."""
+def get_account(name: str | None) -> AccountRow:
+    """The account with this slug or id; without a name, the only account."""
     if name is not None:
         account = accounts.find_account(context(), name)
         if account is None:
-            raise click.ClickException(f"there is no account {name!r}; `flask account list` shows all")
+            raise click.ClickException(f"account {name!r} not found; `flask account list` shows all")
         return account
     all_accounts = accounts.list_accounts(context())
     if len(all_accounts) == 1:
         return all_accounts[0]
     if not all_accounts:
-        raise click.ClickException("there is no account yet; make one with `flask account create SLUG`")
+        raise click.ClickException("no account exists yet; create one with `flask account create SLUG`")
     slugs = ", ".join(account.slug for account in all_accounts)
-    raise click.ClickException(f"there are several accounts ({slugs}); say which with --account")
+    raise click.ClickException(f"several accounts exist ({slugs}); choose one with --account")
 
 
-def the_owner(name: str | None, what: str, identifier: UUID, owners_of: Callable[[AppContext, UUID], list[int]]) -> int:
-    """The id of the account called `name`; without a name the one that has the run or event (`what`) of this id."""
+def get_owner_id(
+    name: str | None, what: str, identifier: UUID, owners_of: Callable[[AppContext, UUID], list[int]]
+) -> int:
+    """The id of the account with this slug or id; without a name, of the account that owns the run or event (`what`)."""
     if name is not None:
-        return the_account(name).id
+        return get_account(name).id
     owners = owners_of(context(), identifier)
     if len(owners) == 1:
         return owners[0]
     if not owners:
-        raise click.ClickException(f"there is no {what} {identifier}")
-    raise click.ClickException(f"several accounts have a {what} {identifier}; say which with --account")
+        raise click.ClickException(f"{what} {identifier} not found")
+    raise click.ClickException(f"several accounts have {what} {identifier}; choose one with --account")
 
 
-def the_moment(option: str, text: str | None) -> datetime | None:
-    """What people gave as `option`: a duration back from now, or a time."""
+def read_time_option(option: str, text: str | None) -> datetime | None:
+    """The value of `option`: a duration back from now, or a time."""
     try:
-        return None if text is None else read_moment(text, context().clock())
-    except ValueError as wrong:
-        raise click.BadParameter(str(wrong), param_hint=option) from None
+        return None if text is None else parse_time(text, context().clock())
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint=option) from None
 
 
 def terminal_width() -> int | None:
-    """How many columns the terminal has; None when the output goes to a file or another program."""
+    """The columns of the terminal; None when the output goes to a file or another program."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

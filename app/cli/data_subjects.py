@@ -1,4 +1,4 @@
-"""`flask subject …`: what is known of one person, and how to forget them; `flask workflow delete`."""
+"""`flask subject …`: show and erase the data of one subject; `flask workflow delete`."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli.base import command, context, the_account
-from app.cli.formatting import exact_moment, visible
+from app.cli.base import account_option, command, context, get_account
+from app.cli.formatting import format_time_ms, visible
 from app.services import data_subjects, workflows
 from app.services.data_subjects import SubjectDetails
 
-group = click.Group("subject", help="Subjects: the people that events are about.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+group = click.Group("subject", help="Subjects: the people whom events are about.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @group.command("show")
 @click.argument("account")
 @click.argument("distinct_id")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="Events and runs at most.")
+@click.option(
+    "--limit",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 1_000),
+    help="How many events and runs to show.",
+)
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
-    """Show the events, the progress in every workflow, and the runs of DISTINCT_ID in ACCOUNT (slug or id)."""
-    story = data_subjects.find_subject_details(context(), the_account(account).id, distinct_id, limit)
-    for line in subject_lines(distinct_id, story):
+    """Show events, runs and progress in workflows of DISTINCT_ID in ACCOUNT (slug or id)."""
+    details = data_subjects.find_subject_details(context(), get_account(account).id, distinct_id, limit)
+    for line in subject_lines(distinct_id, details):
         click.echo(line)
 
 
-def subject_lines(subject: str, story: SubjectDetails) -> Iterator[str]:
-    """A person's story in lines."""
+def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
+    """What is stored about a subject, as lines of text."""
     yield f"subject {visible(subject)}"
     yield ""
-    yield "progress" if story.progress else "progress: none"
-    for row in story.progress:
-        more = f", last started {exact_moment(row.last_started_at)}" if row.last_started_at else ""
-        yield f"  {row.workflow}: {row.description}{more}"
-    yield "runs, newest first" if story.runs else "runs: none"
-    for run in story.runs:
-        place = f" at {run.at}" if run.status == "running" else ""
-        why = f": {visible(run.error)}" if run.error else ""
-        yield f"  {exact_moment(run.created_at)}  {run.workflow}  {run.status}{place}{why}  {run.id}"
-    yield "events, newest first" if story.events else "events: none"
-    for stored in story.events:
-        yield f"  {exact_moment(stored.received_at)}  {visible(stored.event)}  {stored.id}"
+    yield "progress" if details.progress else "progress: none"
+    for row in details.progress:
+        last_start = f", last started {format_time_ms(row.last_started_at)}" if row.last_started_at else ""
+        yield f"  {row.workflow}: {row.description}{last_start}"
+    yield "runs, newest first" if details.runs else "runs: none"
+    for run in details.runs:
+        step = f" at {run.at}" if run.status == "running" else ""
+        reason = f": {visible(run.error)}" if run.error else ""
+        yield f"  {format_time_ms(run.created_at)}  {run.workflow}  {run.status}{step}{reason}  {run.id}"
+    yield "events, newest first" if details.events else "events: none"
+    for stored in details.events:
+        yield f"  {format_time_ms(stored.received_at)}  {visible(stored.event)}  {stored.id}"
 
 
 @group.command("erase")
@@ -51,22 +57,22 @@ def subject_lines(subject: str, story: SubjectDetails) -> Iterator[str]:
 @_yes
 @command
 def erase(account: str, distinct_id: str, yes: bool) -> None:
-    """Delete all that is kept of DISTINCT_ID in ACCOUNT: events, progress, runs."""
-    found = the_account(account)
+    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs."""
+    found = get_account(account)
     if not yes:
-        click.confirm(f"Delete all that is kept of {visible(distinct_id)} in {found.slug}?", abort=True, err=True)
+        click.confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?", abort=True, err=True)
     erased = data_subjects.erase_subject(context(), found.id, distinct_id)
     click.echo(f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress")
 
 
 @click.command("delete")
 @click.argument("name")
-@click.option("--account", help="Slug or id; may be left out while there is only one account.")
+@account_option
 @_yes
 @command
 def delete_workflow(name: str, account: str | None, yes: bool) -> None:
-    """Delete workflow NAME with its versions, progress and runs (also those that still run)."""
-    found = the_account(account)
+    """Delete workflow NAME with its versions, progress and runs, running ones included."""
+    found = get_account(account)
     workflows.find_workflow(context(), found.id, name)
     if not yes:
         click.confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?", abort=True, err=True)

@@ -1,8 +1,4 @@
-"""Sending events over HTTP from a file: what is in the file goes out as it is, one request an event, in order.
-
-Comes in: bytes that are one JSON object, a JSON array, or one JSON object a line. Goes out: for each event whether it was
-stored, had been stored before, or was refused and why. What is not the event's fault is tried again for a while.
-"""
+"""Reads events from a file and posts them unchanged and in order, one request per event, with retries."""
 
 from __future__ import annotations
 
@@ -24,20 +20,19 @@ import msgspec
 from app.core.retry_after import parse_retry_after
 
 PATH = "/api/v1/cvf-events"
-MOST_TRIES = 8
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-_LONGEST_WISH = 60.0
+MAX_ATTEMPTS = 8
+_FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
+_MAX_RETRY_AFTER = 60.0
 _TIMEOUT = 30.0
-_LARGEST_ANSWER = 64 * 1024
-_PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-# Not about this event: the next one would be answered the same.
-_HOPELESS = frozenset((*range(300, 400), 401, 403, 404, 405))
+_MAX_RESPONSE = 64 * 1024
+_RETRYABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
+# Not about the event: every other one would get the same response.
+_FATAL = frozenset((*range(300, 400), 401, 403, 404, 405))
 
 _HINTS = {
-    401: "; the key is what --token or SIGNALBOX_TOKEN says",
-    403: "; the key (--token, SIGNALBOX_TOKEN) has to be one of the account that --account-id names, and may have to be "
-    "given the right to send",
-    404: "; is --url the address of a Signalbox?",
+    401: "; check --token or SIGNALBOX_TOKEN",
+    403: "; the key (--token, SIGNALBOX_TOKEN) must belong to the account of --account-id and have the scope events:write",
+    404: "; check that --url is the address of a Signalbox server",
 }
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -46,34 +41,34 @@ STORED, REPEATED, REFUSED = "stored", "stored before", "refused"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event of a file: its position (from 0), the line on which it begins (from 1), and its text."""
+    """One event of a file: its position (from 0), its first line (from 1) and its JSON text."""
 
     position: int
     line: int
     body: bytes
 
     def idempotency_key(self, source: str = "") -> str:
-        """Made of content, position and `source` (which file it is), so that the same file sent again stores nothing
-        twice, while an event that stands in a file twice, or in two files, is stored twice."""
+        """A hash of content, position and `source` (the file): sending a file again stores nothing twice, while equal
+        events at two positions or in two files are both stored."""
         digest = hashlib.sha256(f"{source}:{self.position}:".encode("utf-8", "surrogateescape") + self.body).hexdigest()
         return f"send-{digest[:48]}"
 
 
 class GaveUp(Exception):
-    """Nothing more can be sent; the text says why."""
+    """No further event can be sent; the text is the reason."""
 
 
 # Reading
 
 
 def read_entries(source: BinaryIO) -> tuple[int | None, Iterator[Entry]]:
-    """The events of a file, and how many they are where that can be told beforehand. Raises ValueError.
+    """The number of events in a file (None when it cannot be known in advance) and the events. Raises ValueError.
 
-    Lines are read one by one; what is one object or an array is read as a whole.
+    JSON lines are streamed; a single object or an array is read as a whole.
     """
     line, first = _first_line(source)
     if not first:
-        raise ValueError("there is nothing in it")
+        raise ValueError("the file is empty")
     if first.lstrip().startswith(b"{") and _is_json(first):
         return _count(source), _by_line(line, first, source)
     text = first + source.read()
@@ -82,15 +77,15 @@ def read_entries(source: BinaryIO) -> tuple[int | None, Iterator[Entry]]:
             parts = [bytes(part) for part in msgspec.json.decode(text, type=list[msgspec.Raw])]
         else:
             parts = [bytes(msgspec.json.decode(text, type=msgspec.Raw))]
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ValueError(
-            f"it is neither a JSON object, nor a JSON array, nor one JSON object a line (from line {line} on: {wrong})"
+            f"expected a JSON object, a JSON array, or one JSON object per line (from line {line}: {exc})"
         ) from None
     return len(parts), _in_text(line, text, parts)
 
 
 def _first_line(source: BinaryIO) -> tuple[int, bytes]:
-    """The first line with something on it, and its number."""
+    """The first line that is not blank, and its number."""
     number = 0
     for number, line in enumerate(source, start=1):
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -108,12 +103,12 @@ def _is_json(text: bytes) -> bool:
 
 
 def _count(source: BinaryIO) -> int | None:
-    """How many lines with something on them there are, with the first; None where one cannot look twice."""
+    """The number of lines that are not blank, the first included; None for a stream that cannot be read twice."""
     if not source.seekable():
         return None
-    here = source.tell()
+    start = source.tell()
     count = 1 + sum(1 for line in source if line.strip())
-    source.seek(here)
+    source.seek(start)
     return count
 
 
@@ -128,38 +123,37 @@ def _by_line(number: int, first: bytes, source: BinaryIO) -> Iterator[Entry]:
 
 
 def _in_text(number: int, text: bytes, parts: list[bytes]) -> Iterator[Entry]:
-    """The parts of a text with the numbers of their lines."""
-    place = 0
+    """The events of a text with the numbers of their lines."""
+    end = 0
     for position, part in enumerate(parts):
-        found = text.find(part, place)
-        number += text.count(b"\n", place, found)
+        start = text.find(part, end)
+        number += text.count(b"\n", end, start)
         yield Entry(position, number, part)
-        place = found
-        number += text.count(b"\n", place, place + len(part))
-        place += len(part)
+        end = start + len(part)
+        number += text.count(b"\n", start, end)
 
 
 # Sending
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the server said: a status, the pause that it wishes for (seconds), and its body."""
+class Reply:
+    """The server's response: status, Retry-After in seconds, and body."""
 
     status: int
     retry_after: float | None
     body: bytes
 
     def detail(self) -> str:
-        """What is wrong, in the server's words where it has any."""
+        """The problem detail of the response, or its status."""
         with suppress(ValueError):
             problem = json.loads(self.body)
-            if isinstance(problem, dict) and (told := problem.get("detail") or problem.get("title")):
-                return f"{told} ({self.status})"
-        return f"answered {self.status}"
+            if isinstance(problem, dict) and (text := problem.get("detail") or problem.get("title")):
+                return f"{text} ({self.status})"
+        return f"status {self.status}"
 
     def is_repeated(self) -> bool:
-        """Whether the event had been stored before."""
+        """Whether the event was stored before."""
         with suppress(ValueError):
             receipt = json.loads(self.body)
             return isinstance(receipt, dict) and receipt.get("duplicate") is True
@@ -167,13 +161,10 @@ class Answer:
 
 
 class Sender:
-    """Sends events of one `source` to one server over one connection that is kept open. `rest` sleeps for so many seconds.
-
-    Raises ValueError for a `url` that is none.
-    """
+    """Sends the events of one `source` to one server over one connection. Raises ValueError for an invalid `url`."""
 
     def __init__(
-        self, url: str, token: str, account_id: int, *, source: str = "", rest: Callable[[float], None] = time.sleep
+        self, url: str, token: str, account_id: int, *, source: str = "", sleep: Callable[[float], None] = time.sleep
     ) -> None:
         host, port, self._path = _read_url(url)
         kind = http.client.HTTPSConnection if url.lower().startswith("https") else http.client.HTTPConnection
@@ -184,38 +175,38 @@ class Sender:
             "x-fb-account-id": str(account_id),
         }
         self._source = source
-        self._rest = rest
+        self._sleep = sleep
 
     def send(self, entry: Entry) -> tuple[str, str]:
-        """What became of an event (STORED, REPEATED or REFUSED), and why. Raises GaveUp."""
-        said = ""
-        for tried in range(1, MOST_TRIES + 1):
-            wish: float | None = None
+        """Post an event. Returns STORED, REPEATED or REFUSED, and the reason for the last one. Raises GaveUp."""
+        reason = ""
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            retry_after: float | None = None
             try:
-                answer = self._post(entry)
-            except (OSError, http.client.HTTPException) as trouble:
+                reply = self._post(entry)
+            except (OSError, http.client.HTTPException) as exc:
                 self._connection.close()
-                said = f"no answer: {str(trouble) or type(trouble).__name__}"
+                reason = f"no response: {str(exc) or type(exc).__name__}"
             else:
-                if answer.status < 300:
-                    return (REPEATED if answer.is_repeated() else STORED), ""
-                if answer.status in _HOPELESS:
-                    raise GaveUp(answer.detail() + _HINTS.get(answer.status, ""))
-                if answer.status not in _PASSING:
-                    return REFUSED, answer.detail()
-                said, wish = answer.detail(), answer.retry_after
-            if tried < MOST_TRIES:
-                self._rest(pause_after(tried, wish))
-        raise GaveUp(f"{said}, {MOST_TRIES} times over")
+                if reply.status < 300:
+                    return (REPEATED if reply.is_repeated() else STORED), ""
+                if reply.status in _FATAL:
+                    raise GaveUp(reply.detail() + _HINTS.get(reply.status, ""))
+                if reply.status not in _RETRYABLE:
+                    return REFUSED, reply.detail()
+                reason, retry_after = reply.detail(), reply.retry_after
+            if attempt < MAX_ATTEMPTS:
+                self._sleep(pause_after(attempt, retry_after))
+        raise GaveUp(f"{reason}, after {MAX_ATTEMPTS} attempts")
 
-    def _post(self, entry: Entry) -> Answer:
+    def _post(self, entry: Entry) -> Reply:
         headers = {**self._headers, "Idempotency-Key": entry.idempotency_key(self._source)}
         self._connection.request("POST", self._path, body=entry.body, headers=headers)
         response = self._connection.getresponse()
-        body = response.read(_LARGEST_ANSWER)
+        body = response.read(_MAX_RESPONSE)
         if response.read(1):
             self._connection.close()
-        return Answer(response.status, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)), body)
+        return Reply(response.status, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)), body)
 
     def close(self) -> None:
         """Close the connection."""
@@ -223,29 +214,27 @@ class Sender:
 
 
 def _read_url(url: str) -> tuple[str, int | None, str]:
-    """Host, port and path of where events are posted; raises ValueError."""
-    wrong = ValueError(
-        f"{url!r} has to begin with http:// or https:// and to name a host, such as https://a.example.com"
-    )
+    """Host, port and path to post events to. Raises ValueError."""
+    error = ValueError(f"{url!r} is not a URL with http:// or https:// and a host, such as https://a.example.com")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise wrong from None
+        raise error from None
     if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[^\s\x00-\x20\x7f]+", host):
-        raise wrong
+        raise error
     path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
     return host, port, path if path.endswith(PATH) else path + PATH
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` can be sent as a key at all."""
+    """Whether `text` can be sent in a header."""
     return _TOKEN.fullmatch(text) is not None
 
 
-def pause_after(tried: int, wish: float | None) -> float:
-    """Seconds until the next try: what the server wishes for, a minute at most; else doubled each time, with jitter."""
-    if wish is not None:
-        return min(wish, _LONGEST_WISH)
-    pause: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (tried - 1))
+def pause_after(attempt: int, retry_after: float | None) -> float:
+    """Seconds until the next attempt: `retry_after`, at most a minute; else exponential backoff with jitter."""
+    if retry_after is not None:
+        return min(retry_after, _MAX_RETRY_AFTER)
+    pause: float = min(_MAX_PAUSE, _FIRST_PAUSE * 2 ** (attempt - 1))
     return pause * random.uniform(0.5, 1.0)

@@ -1,7 +1,7 @@
-"""Following events as they arrive: each is found once, and none is missed.
+"""Finds new events as they arrive: each once, without missing one.
 
-An event's id is made when it arrives, and it is seen when its transaction commits: a later one may be seen earlier. So each
-look goes back for as long as a commit may take, and what was found before is remembered for that long.
+An event gets its id when it arrives and becomes visible when its transaction commits, so a later event may become visible
+first. Each poll therefore reaches back for as long as a commit may take, and skips the events found before.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from uuid import UUID
 from app.core.ids import timestamp_of
 from app.db.inspection import StoredEvent
 
-# Events from a moment on that are not among the known ones, oldest first, at most so many.
-Ask = Callable[[datetime, Collection[UUID], int], list[StoredEvent]]
+# The events since a time, without the known ones, oldest first, at most the given number.
+FindEvents = Callable[[datetime, Collection[UUID], int], list[StoredEvent]]
 
-MOST_AT_ONCE = 1_000
+MAX_EVENTS = 1_000
 
 
-class Follower:
-    """Looks for new events; `look_back` is how long after its arrival an event may become visible."""
+class EventTail:
+    """Polls for new events. `look_back` is the longest time between an event's arrival and its commit."""
 
-    def __init__(self, ask: Ask, clock: Callable[[], datetime], look_back: timedelta) -> None:
-        self._ask = ask
+    def __init__(self, find: FindEvents, clock: Callable[[], datetime], look_back: timedelta) -> None:
+        self._find = find
         self._clock = clock
         self._look_back = look_back
         self._known: set[UUID] = set()
         self._since = clock() - look_back
-        for _ in self.look():
-            """What is visible already is nothing new."""
+        # Skip the events that are visible already.
+        for _ in self.poll():
+            pass
 
-    def look(self) -> Iterator[StoredEvent]:
-        """What has become visible since the last look. A look that breaks off is made up for by the next one."""
-        began = self._clock()
-        while found := self._ask(self._since, self._known, MOST_AT_ONCE):
+    def poll(self) -> Iterator[StoredEvent]:
+        """The events that have become visible since the last poll. The next poll finds what an aborted one missed."""
+        started_at = self._clock()
+        while found := self._find(self._since, self._known, MAX_EVENTS):
             for event in found:
                 self._known.add(event.id)
                 yield event
-        self._since = max(self._since, began - self._look_back)
-        self._known = {known for known in self._known if timestamp_of(known) >= self._since}
+        self._since = max(self._since, started_at - self._look_back)
+        self._known = {event_id for event_id in self._known if timestamp_of(event_id) >= self._since}

@@ -1,4 +1,4 @@
-"""Lines for people: text that is safe to print, moments and durations in words, cells that fit a terminal. Pure."""
+"""Text for terminals: control characters escaped, times and durations formatted, columns aligned and cut."""
 
 from __future__ import annotations
 
@@ -10,31 +10,27 @@ from wcwidth import clip, ljust, width
 
 from app.core.durations import read_duration, write_duration
 
-# Invisible, but part of how words and emoji are written.
+# Not printable, but part of words and emoji.
 _HARMLESS = frozenset("\u00a0\u200c\u200d")
-_SHORTEST_REST = 16
+_MIN_REST = 16
 _GAP = "  "
 
-# A listing's columns: how wide each is on a terminal; what comes after them takes the rest of the line.
+# The widths of a list's first columns on a terminal; the remaining cells take the rest of the line.
 Widths = Sequence[int]
 
 
 def visible(value: object) -> str:
-    """`value` as one line in which nothing can move the cursor or turn the writing around: what would is spelled out."""
-    return "".join(one if one.isprintable() or one in _HARMLESS else _spelled(one) for one in str(value))
-
-
-def _spelled(letter: str) -> str:
-    return repr(letter)[1:-1]
+    """`value` on one line, with characters escaped that could control a terminal or reverse the text."""
+    return "".join(char if char.isprintable() or char in _HARMLESS else repr(char)[1:-1] for char in str(value))
 
 
 def visible_json(text: str) -> str:
-    """JSON text that means the same, with every letter escaped that a terminal could obey."""
-    return "".join(one if one.isprintable() or one in _HARMLESS else _escaped(one) for one in text)
+    """JSON text with the same meaning, with characters escaped that could control a terminal."""
+    return "".join(char if char.isprintable() or char in _HARMLESS else _json_escape(char) for char in text)
 
 
-def _escaped(letter: str) -> str:
-    units = letter.encode("utf-16-be", "surrogatepass")
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[index]:02x}{units[index + 1]:02x}" for index in range(0, len(units), 2))
 
 
@@ -44,7 +40,7 @@ def cut(text: str, columns: int) -> str:
 
 
 def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
-    """One line of a listing: on a terminal of so many columns aligned and cut, elsewhere whole, with tabs between."""
+    """One line of a list: aligned and cut to `terminal` columns; whole and separated by tabs when that is None."""
     shown = [visible(cell) for cell in cells]
     if terminal is None:
         return "\t".join(shown)
@@ -52,21 +48,21 @@ def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
     for cell, columns in zip(shown, widths, strict=False):
         line += ljust(cut(cell, columns), columns) + _GAP
     rest = _GAP.join(shown[len(widths) :])
-    return (line + cut(rest, max(_SHORTEST_REST, terminal - width(line)))).rstrip()
+    return (line + cut(rest, max(_MIN_REST, terminal - width(line)))).rstrip()
 
 
-def moment(at: datetime | None) -> str:
-    """A moment to the second, in UTC; `-` for none."""
+def format_time(at: datetime | None) -> str:
+    """A time to the second, in UTC; `-` for none."""
     return "-" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def exact_moment(at: datetime) -> str:
-    """A moment to the millisecond, in UTC."""
+def format_time_ms(at: datetime) -> str:
+    """A time to the millisecond, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z"
 
 
-def span(duration: timedelta) -> str:
-    """A duration in its two largest units, such as `2h5m`; below ten seconds with fractions."""
+def format_duration(duration: timedelta) -> str:
+    """A duration in its two largest units, such as `2h5m`; with fractions below ten seconds."""
     seconds = duration.total_seconds()
     if seconds < 1:
         return f"{max(0, round(seconds * 1000))} ms"
@@ -75,16 +71,13 @@ def span(duration: timedelta) -> str:
     return "".join(re.findall(r"\d+[a-z]", write_duration(seconds))[:2])
 
 
-def distance(at: datetime, now: datetime) -> str:
-    """How far away a moment is: `in 2h5m`, or `3m ago`."""
-    return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
+def format_relative(at: datetime, now: datetime) -> str:
+    """A time relative to now: `in 2h5m` or `3m ago`."""
+    return f"in {format_duration(at - now)}" if at > now else f"{format_duration(now - at)} ago"
 
 
-def read_moment(text: str, now: datetime) -> datetime:
-    """A moment as people give it: a duration back from now (`1h`), or an ISO date or time, in UTC unless it says else.
-
-    Raises ValueError with what would be right.
-    """
+def parse_time(text: str, now: datetime) -> datetime:
+    """Read a duration back from now (`1h`), or an ISO date or time (in UTC unless it has an offset). Raises ValueError."""
     try:
         return now - read_duration(text)
     except ValueError:

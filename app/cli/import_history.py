@@ -1,4 +1,4 @@
-"""`flask event import`: events of the past, from a file of lines."""
+"""`flask event import`: historical events from a file of JSON lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO, BinaryIO
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, context, the_account
+from app.cli.base import account_option, command, context, get_account
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
 from app.ingest.history_import import Counts, Importer, Line, survey
@@ -31,51 +31,58 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("--time-field", default="received_at", show_default=True, help="When it was, such as data.created_at.")
-@click.option("--start-workflows", is_flag=True, help="Let the events start the workflows that are enabled now.")
-@click.option("--account", help="Slug or id; may be left out while there is only one account.")
+@click.option(
+    "--time-field",
+    default="received_at",
+    show_default=True,
+    help="The event time, such as data.created_at.",
+)
+@click.option("--start-workflows", is_flag=True, help="Let the events start workflows that are enabled now.")
+@account_option
 @command
 def import_(file: str, time_field: str, start_workflows: bool, account: str | None) -> None:
-    """Store the events of the past in FILE (- is standard input): one JSON object a line, gzip or not.
+    """Store the historical events of FILE (- is standard input): one JSON object per line, plain or gzip.
 
-    Each line holds what a request would hold, and when it was. The same file imported again adds nothing, wherever it was
-    interrupted. Lines that are no events go to FILE.rejected.ndjson with the reason, and make exit code 1.
+    A line has the fields of a request, and the time of the event. Importing a file again adds nothing, wherever the import
+    was interrupted. Invalid lines go to FILE.rejected.ndjson with the reason; the exit code is 1 then.
     """
     if not _FIELD.fullmatch(time_field):
-        raise click.ClickException(f"--time-field: {time_field!r} is no field such as received_at or data.created_at")
-    account_id = the_account(account).id
+        raise click.ClickException(
+            f"--time-field: {time_field!r} is not a field such as received_at or data.created_at"
+        )
+    account_id = get_account(account).id
     try:
         with _opened(file) as source:
             counts = _import(source, account_id, time_field, start_workflows, _rejected_path(file))
-    except (OSError, EOFError, zlib.error) as wrong:
-        raise click.ClickException(f"{file} cannot be read: {wrong}") from None
-    told = [f"{counts.stored:,} stored", f"{counts.known:,} stored before", f"{counts.rejected:,} rejected"]
+    except (OSError, EOFError, zlib.error) as exc:
+        raise click.ClickException(f"{file} cannot be read: {exc}") from None
+    results = [f"{counts.stored:,} stored", f"{counts.known:,} stored before", f"{counts.rejected:,} rejected"]
     if start_workflows:
-        told.append(f"{counts.started:,} runs started")
-    click.echo(", ".join(told))
+        results.append(f"{counts.started:,} runs started")
+    click.echo(", ".join(results))
     if counts.rejected:
-        click.echo(f"what is wrong with the rejected lines: {visible(_rejected_path(file))}", err=True)
+        click.echo(f"the rejected lines and the reasons are in {visible(_rejected_path(file))}", err=True)
         sys.exit(1)
 
 
 def _import(source: BinaryIO, account_id: int, time_field: str, start_workflows: bool, rejected: Path) -> Counts:
-    most = context().settings.max_event_bytes
-    total, repeated = survey(_lines(source, most))
-    with _Rejected(rejected) as rejects:
-        importer = Importer(context(), account_id, time_field=time_field, repeated=repeated, reject=rejects.add)
+    max_bytes = context().settings.max_event_bytes
+    total, repeated = survey(_lines(source, max_bytes))
+    with _RejectedLines(rejected) as rejected_lines:
+        importer = Importer(context(), account_id, time_field=time_field, repeated=repeated, reject=rejected_lines.add)
         try:
-            _show("storing", total, importer.run(_lines(source, most)))
+            _show_progress("storing", total, importer.run(_lines(source, max_bytes)))
             if start_workflows:
-                _show("starting workflows", total, importer.start_workflows(_lines(source, most)))
-        except Unavailable as trouble:
+                _show_progress("starting workflows", total, importer.start_workflows(_lines(source, max_bytes)))
+        except Unavailable as exc:
             raise click.ClickException(
-                f"the database does not answer: {trouble}. Import the same again: what is stored is not stored twice"
+                f"the database does not respond: {exc}. Import the same file again: stored events are not stored twice"
             ) from None
     return importer.counts
 
 
-def _show(what: str, total: int, steps: Iterator[int]) -> None:
-    """Go through the steps, with a progress bar on a terminal."""
+def _show_progress(what: str, total: int, steps: Iterator[int]) -> None:
+    """Run the steps with a progress bar on a terminal."""
     with tqdm(total=total, desc=what, unit=" lines", disable=None, file=sys.stderr, leave=False) as bar:
         for done in steps:
             bar.update(done)
@@ -83,7 +90,7 @@ def _show(what: str, total: int, steps: Iterator[int]) -> None:
 
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
-    """A file that can be read over and over, unpacked; standard input goes through a temporary file."""
+    """A seekable, uncompressed stream of the file; standard input is copied to a temporary file."""
     with ExitStack() as stack:
         raw: IO[bytes]
         if file == "-":
@@ -92,51 +99,51 @@ def _opened(file: str) -> Iterator[BinaryIO]:
             raw.seek(0)
         else:
             raw = stack.enter_context(Path(file).open("rb"))
-        packed = raw.read(2) == _GZIP
+        is_gzip = raw.read(2) == _GZIP
         raw.seek(0)
-        yield stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw  # type: ignore[misc]
+        yield stack.enter_context(gzip.GzipFile(fileobj=raw)) if is_gzip else raw  # type: ignore[misc]
 
 
-def _lines(source: BinaryIO, most: int) -> Iterator[Line]:
-    """The lines with something on them, from the beginning; of those that are too long only the number."""
+def _lines(source: BinaryIO, max_bytes: int) -> Iterator[Line]:
+    """The lines that are not blank, from the beginning, with their numbers; None for one that is too long."""
     source.seek(0)
     number = 0
-    while line := source.readline(most + 2):
+    while line := source.readline(max_bytes + 2):
         number += 1
-        whole = line.endswith(b"\n") or len(line) < most + 2
-        while not whole:
+        complete = line.endswith(b"\n") or len(line) < max_bytes + 2
+        while not complete:
             rest = source.readline(1 << 16)
-            whole = not rest or rest.endswith(b"\n")
+            complete = not rest or rest.endswith(b"\n")
             line = b""
         text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-        if not line or len(text) > most:
+        if not line or len(text) > max_bytes:
             yield number, None
         elif text:
             yield number, text
 
 
 def _rejected_path(file: str) -> Path:
-    """`events.ndjson.gz` has its rejected lines in `events.rejected.ndjson` beside it."""
+    """The rejected lines of `events.ndjson.gz` go to `events.rejected.ndjson` in the same folder."""
     if file == "-":
         return Path("stdin.rejected.ndjson")
     path = Path(file)
     return path.with_name(_ENDING.sub("", path.name, count=1) + ".rejected.ndjson")
 
 
-class _Rejected:
-    """The file of rejected lines. It is there only when there are some; that of an earlier import goes."""
+class _RejectedLines:
+    """The file of rejected lines, created for the first one. Removes the file of an earlier import."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None
 
-    def __enter__(self) -> _Rejected:
+    def __enter__(self) -> _RejectedLines:
         with suppress(FileNotFoundError):
             os.remove(self._path)
         return self
 
     def add(self, number: int, text: bytes | None, reason: str) -> None:
-        """Write a line with its number (from 1) and what is wrong with it."""
+        """Write a line with its number (from 1) and the reason."""
         if self._file is None:
             self._file = self._path.open("w", encoding="utf-8")
         shown = None if text is None else text.decode("utf-8", errors="backslashreplace")

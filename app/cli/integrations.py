@@ -1,4 +1,4 @@
-"""`flask integration …`: set up what an account sends with; credentials go in encrypted and are never shown again."""
+"""`flask integration …`: the services that an account sends with. Credentials are stored encrypted and never shown."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from pathlib import Path
 import click
 
 from app.actions.integration_kinds import Kind
-from app.cli.base import command, context, the_account
+from app.cli.base import account_option, command, context, get_account
 from app.services import integrations
 
-group = click.Group("integration", help="Integrations: the WhatsApp, Twilio and SMTP accounts to send with.")
-_account = click.option("--account", help="Slug or id; may be left out while there is only one account.")
+group = click.Group("integration", help="Integrations: the WhatsApp, Twilio, SendGrid and SMTP accounts to send with.")
 
 
 @group.command("set")
 @click.argument("kind")
 @click.argument("values", nargs=-1, metavar="NAME=VALUE...")
-@click.option("--from-stdin", is_flag=True, help="Read NAME=VALUE from standard input, one on each line.")
-@_account
+@click.option("--from-stdin", is_flag=True, help="Read NAME=VALUE from standard input, one per line.")
+@account_option
 @command
 def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | None) -> None:
-    """Set up the integration KIND (whatsapp, twilio, sendgrid or smtp), or change the named fields of the one there is.
+    """Set up the integration KIND (whatsapp, twilio, sendgrid or smtp), or change fields of an existing one.
 
-    NAME=@FILE takes the value from a file, NAME= takes the field away. On a terminal what is missing is asked for;
-    secrets are better typed there, or read by --from-stdin, than written on a command line.
+    NAME=@FILE reads the value from a file, NAME= removes the field. On a terminal, missing fields are prompted for. Type
+    secrets there or use --from-stdin: the command line ends up in the shell's history.
     """
-    found, chosen = the_account(account), integrations.find_kind(kind)
+    found, chosen = get_account(account), integrations.find_kind(kind)
     given = _read(values, files=True)
     _warn(chosen, given, values)
     if from_stdin:
@@ -36,16 +35,16 @@ def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | No
     elif sys.stdin.isatty():
         given |= _ask(chosen, given, integrations.find_field_names(context(), found.id, chosen))
     integrations.set_integration(context(), found.id, chosen, given)
-    click.echo(f"{found.slug}: {chosen.name} is set up; workers use it within seconds")
+    click.echo(f"{found.slug}: {chosen.name} is set up; workers notice within seconds")
 
 
 def _read(lines: Iterable[str], *, files: bool) -> dict[str, str]:
-    """NAME=VALUE as names with their values."""
+    """Lines of NAME=VALUE as a dict."""
     given = {}
     for line in filter(None, (line.strip() for line in lines)):
         name, sign, value = line.partition("=")
         if not sign:
-            raise click.ClickException("expected NAME=VALUE; a part without = is none")
+            raise click.ClickException("expected NAME=VALUE, found a part without =")
         given[name.strip()] = _file(value[1:]) if files and value.startswith("@") else value.strip()
     return given
 
@@ -53,10 +52,8 @@ def _read(lines: Iterable[str], *, files: bool) -> dict[str, str]:
 def _file(name: str) -> str:
     try:
         return Path(name).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as wrong:
-        raise click.ClickException(
-            f"{name} cannot be read: {getattr(wrong, 'strerror', None) or 'not UTF-8'}"
-        ) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise click.ClickException(f"{name} cannot be read: {getattr(exc, 'strerror', None) or 'not UTF-8'}") from None
 
 
 def _warn(kind: Kind, given: dict[str, str], values: tuple[str, ...]) -> None:
@@ -64,32 +61,30 @@ def _warn(kind: Kind, given: dict[str, str], values: tuple[str, ...]) -> None:
     for name in shown:
         field = kind.field(name)
         if field is not None and field.secret and given[name]:
-            click.echo(
-                f"{name} was on the command line, where the shell's history keeps it: better --from-stdin", err=True
-            )
+            click.echo(f"{name} is a secret and is now in the shell's history; use --from-stdin instead", err=True)
 
 
 def _ask(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[str, str]:
-    """What is missing, typed by a person; without any field given, all of them are asked for."""
-    answers = {}
+    """Prompt for missing required fields, and for all fields when none is given or stored."""
+    prompted = {}
     for field in kind.fields:
         wanted = field.required or (not given and not known)
         if wanted and field.name not in {*given, *known}:
             text = f"{field.name} ({field.description})" + ("" if field.required else ", optional")
             default = None if field.required else ""
-            answers[field.name] = click.prompt(
+            prompted[field.name] = click.prompt(
                 text, hide_input=field.secret, default=default, show_default=False, err=True
             )
-    return answers
+    return prompted
 
 
 @group.command("list")
-@_account
+@account_option
 @command
 def list_(account: str | None) -> None:
-    """The integrations of an account; of their fields only what is no secret."""
-    for one in integrations.list_integrations(context(), the_account(account).id):
-        fields = "cannot be opened by ENCRYPTION_KEY"
+    """List the integrations of an account. Secrets are masked."""
+    for one in integrations.list_integrations(context(), get_account(account).id):
+        fields = "cannot be decrypted with ENCRYPTION_KEY"
         if one.fields is not None:
             fields = " ".join(f"{name}={value}" for name, value in sorted(one.fields.items()))
         click.echo(
@@ -99,11 +94,11 @@ def list_(account: str | None) -> None:
 
 @group.command("remove")
 @click.argument("kind")
-@_account
+@account_option
 @command
 def remove(kind: str, account: str | None) -> None:
-    """Forget the integration KIND with its credentials; steps that need it fail from now on."""
-    found, chosen = the_account(account), integrations.find_kind(kind)
+    """Delete the integration KIND with its credentials. Steps that need it fail from now on."""
+    found, chosen = get_account(account), integrations.find_kind(kind)
     integrations.remove_integration(context(), found.id, chosen)
     click.echo(f"{found.slug}: {chosen.name} is removed")
 
@@ -111,10 +106,10 @@ def remove(kind: str, account: str | None) -> None:
 @group.command("rotate")
 @command
 def rotate() -> None:
-    """Encrypt all secrets of all accounts anew, with the first key of ENCRYPTION_KEY; then the others can be dropped."""
+    """Encrypt all secrets of all accounts with the first key of ENCRYPTION_KEY, so that the others can be removed."""
     rotated = integrations.rotate_secrets(context())
-    click.echo(f"{rotated.count} secrets are encrypted with the first key now")
+    click.echo(f"{rotated.count} secrets are encrypted with the first key")
     for name in rotated.undecryptable:
-        click.echo(f"{name} cannot be opened by any key of ENCRYPTION_KEY and stays as it is", err=True)
+        click.echo(f"{name} cannot be decrypted with any key of ENCRYPTION_KEY and is unchanged", err=True)
     if rotated.undecryptable:
         sys.exit(1)

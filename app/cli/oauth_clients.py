@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli.base import command, context, the_account
+from app.cli.base import command, context, get_account
 from app.cli.formatting import visible
 from app.services import oauth_clients
 
@@ -17,7 +17,7 @@ group = click.Group("client", help="OAuth clients. Secrets are shown once and st
 @command
 def create(account: str, name: str) -> None:
     """Create a client for ACCOUNT (slug or id). Its secret is printed only now."""
-    client_id, secret = oauth_clients.create_client(context(), the_account(account).id, name)
+    client_id, secret = oauth_clients.create_client(context(), get_account(account).id, name)
     click.echo(f"client_id={client_id}")
     click.echo(f"client_secret={secret}")
 
@@ -27,7 +27,7 @@ def create(account: str, name: str) -> None:
 @command
 def list_(account: str | None) -> None:
     """List the clients of ACCOUNT (slug or id), or of all accounts, without their secrets."""
-    for client in oauth_clients.list_clients(context(), the_account(account).id if account else None):
+    for client in oauth_clients.list_clients(context(), get_account(account).id if account else None):
         state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
         used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
         click.echo(f"{client.account}\t{client.id}\t{visible(client.name)}\t{state}\t{used}")

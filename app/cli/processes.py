@@ -1,4 +1,4 @@
-"""`flask worker`, `flask migrate`, `flask make-encryption-key`: what deployers run."""
+"""`flask worker`, `flask migrate` and `flask make-encryption-key`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from app.db.migrate import upgrade
 
 
 @click.command("worker")
-@click.option("--concurrency", type=click.IntRange(2, 1000), help="Runs at a time; default: WORKER_CONCURRENCY or 50.")
+@click.option("--concurrency", type=click.IntRange(2, 1000), help="Runs at a time. Default: WORKER_CONCURRENCY, or 50.")
 @command
 def worker(concurrency: int | None) -> None:
-    """Carry out the steps of runs until SIGTERM or Ctrl-C. Start as many workers as you like, on any host."""
-    # Only workers need the way out and its libraries; web processes and other commands do without.
+    """Execute runs until SIGTERM or Ctrl-C. Any number of workers may run, on any host."""
+    # Imported here: only workers need the libraries for actions.
     from app.worker.main import work
 
     asyncio.run(
@@ -41,14 +41,14 @@ async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[None, None, N
 @click.command("migrate")
 @command
 def migrate() -> None:
-    """Bring the database up to date; may run any number of times, and while the previous release is serving."""
+    """Migrate the database. May run any number of times, and while the previous release serves."""
     try:
         upgrade(context().settings.database_url)
-    except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
-        said = error_message(trouble)
-        if "connection to server" in said:
-            raise Unavailable(said) from None
-        raise click.ClickException(f"the database cannot be migrated: {said}") from None
+    except (sa.exc.DBAPIError, psycopg2.Error) as exc:
+        message = error_message(exc)
+        if "connection to server" in message:
+            raise Unavailable(message) from None
+        raise click.ClickException(f"the database cannot be migrated: {message}") from None
     click.echo("the database is up to date")
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app.cli.base import command, context, the_account
+from app.cli.base import account_option, command, context, get_account
 from app.cli.formatting import visible
-from app.cli.workflows import tell_mistakes
+from app.cli.workflows import print_errors
 from app.core.durations import read_duration
 from app.core.timestamps import utc_text
 from app.services import simulation, workflows
@@ -41,7 +41,7 @@ def _compile_file(file: Path) -> simulation.Rule:
     raw = file.read_bytes()
     mistakes = workflows.mistakes_in(raw)
     if mistakes:
-        tell_mistakes((file, mistake) for mistake in mistakes)
+        print_errors((file, mistake) for mistake in mistakes)
         sys.exit(1)
     return simulation.compile_source(raw.decode("utf-8"))
 
@@ -82,7 +82,7 @@ def _as_line(step: simulation.SimulatedStep) -> str:
 @click.command("backtest")
 @click.argument("file", type=_FILE)
 @click.option("--since", required=True, metavar="DURATION", help="How far back, such as 30d.")
-@click.option("--account", help="Slug or id. May be omitted while there is only one account.")
+@account_option
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="A file to continue from.")
 @click.option("--show", default=20, show_default=True, help="The number of starts to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per start, then a summary.")
@@ -98,7 +98,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     if checkpoint:
         # An unwritable file fails now, not after an hour of work.
         tally.write(checkpoint)
-    found = the_account(account)
+    found = get_account(account)
     bar = tqdm(total=None, unit=" subjects", disable=None, file=sys.stderr, leave=False)
     for subject, matches in simulation.backtest(context(), found.id, rule, begin, after=tally.last_subject):
         tally.add(subject, [match.at for match in matches])

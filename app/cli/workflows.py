@@ -1,4 +1,4 @@
-"""`flask workflow …`: check documents, save them, list them, show them, enable and disable them."""
+"""`flask workflow …`: check, save, list, show, enable and disable workflows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.base import command, context, the_account
+from app.cli.base import account_option, command, context, get_account
 from app.cli.formatting import visible
 from app.cli.lazy_group import LazyGroup
 from app.services import simulation, workflows
@@ -20,7 +20,7 @@ from app.workflows.yaml_loader import Mistake
 
 group = LazyGroup(
     "workflow",
-    help="Workflows: what starts them and what they do.",
+    help="Workflows: check, save, enable, simulate and delete them.",
     lazy_commands={
         "backtest": "app.cli.simulate:backtest",
         "delete": "app.cli.data_subjects:delete_workflow",
@@ -28,83 +28,82 @@ group = LazyGroup(
         "simulate": "app.cli.simulate:simulate_",
     },
 )
-_account = click.option("--account", help="Slug or id; may be left out while there is only one account.")
 _files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 
 
 @group.command("check")
 @_files
-@click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}; of several, also file.")
+@click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}, with file for several.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
-    """Tell all mistakes in FILES. Needs no database and no settings; exit code 1 if there are any."""
+    """Print all errors in FILES. Needs no database and no settings. The exit code is 1 if there are errors."""
     found = [(file, mistake) for file in files for mistake in workflows.mistakes_in(file.read_bytes())]
     if as_json:
         named = [({"file": str(file)} if len(files) > 1 else {}) | asdict(mistake) for file, mistake in found]
         click.echo(json.dumps(named, indent=2))
     else:
-        tell_mistakes(found, err=False)
-        wrong = {file for file, _ in found}
+        print_errors(found, err=False)
+        invalid = {file for file, _ in found}
         for file in files:
-            if file not in wrong:
-                click.echo(f"{visible(file)}: no mistakes; {_told_bound(file)}")
+            if file not in invalid:
+                click.echo(f"{visible(file)}: no errors; {_state_bound(file)}")
     sys.exit(1 if found else 0)
 
 
-def _told_bound(file: Path) -> str:
-    """What the pattern of a document without mistakes may have to remember."""
+def _state_bound(file: Path) -> str:
+    """The largest match state of a valid document's pattern."""
     pattern = simulation.compile_source(file.read_text("utf-8")).pattern
     if pattern.bound.references == 0:
-        return "its pattern has nothing to remember"
-    most = pattern.bound.max_bytes(id_length=36)
-    return f"its progress holds at most {pattern.bound.references} events ({most} bytes) a subject"
+        return "its pattern keeps no match state"
+    size = pattern.bound.max_bytes(id_length=36)
+    return f"its match state is at most {pattern.bound.references} events ({size} bytes) per subject"
 
 
-def tell_mistakes(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
-    """Each mistake in a line of its own, as `mistake_line` writes it."""
+def print_errors(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
+    """Print each error on a line of its own, as `error_line` formats it."""
     for file, mistake in found:
-        click.echo(mistake_line(str(file), mistake), err=err)
+        click.echo(error_line(str(file), mistake), err=err)
 
 
-def mistake_line(file: str, mistake: Mistake) -> str:
-    """`cart.yaml:5:10: on.where: what is wrong`, as compilers write it, so that editors find the place."""
-    place = f":{mistake.line}:{mistake.column}" if mistake.line else ""
+def error_line(file: str, mistake: Mistake) -> str:
+    """`cart.yaml:5:10: on.where: …`, the format of compilers, which editors understand."""
+    position = f":{mistake.line}:{mistake.column}" if mistake.line else ""
     path = f"{mistake.path}: " if mistake.path else ""
-    return visible(f"{file}{place}: {path}{mistake.message}")
+    return visible(f"{file}{position}: {path}{mistake.message}")
 
 
 @group.command("schema")
 def schema() -> None:
-    """Print the JSON Schema of workflow documents, for editors; docs/workflow.schema.json holds it."""
+    """Print the JSON Schema of workflow documents, for editors. It is also in docs/workflow.schema.json."""
     click.echo(json.dumps(workflow_schema(), indent=2, ensure_ascii=False))
 
 
 @group.command("apply")
 @_files
-@click.option("--draft", is_flag=True, help="Only save: mistakes are allowed, and nothing is enabled.")
-@_account
+@click.option("--draft", is_flag=True, help="Only save, also with errors; enable nothing.")
+@account_option
 @command
 def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
-    """Save each of FILES as a new workflow, enabled at once, or as a new version of the one that has its name."""
-    found = the_account(account)
+    """Save each of FILES as a new workflow, which is enabled, or as a new version of the workflow with its name."""
+    found = get_account(account)
     save = workflows.save_draft if draft else workflows.apply_workflow
-    wrong = False
+    failed = False
     for file in files:
         try:
             applied = save(context(), found.id, read_source(file))
-        except WrongDocument as document:
-            wrong = True
-            tell_mistakes((file, mistake) for mistake in document.mistakes)
+        except WrongDocument as exc:
+            failed = True
+            print_errors((file, mistake) for mistake in exc.mistakes)
             if draft:
-                click.echo(f"{visible(file)}: not saved; a draft has to be readable and to have a name", err=True)
+                click.echo(f"{visible(file)}: not saved; a draft must be valid YAML and have a name", err=True)
         else:
-            tell_mistakes((file, mistake) for mistake in applied.mistakes)
-            click.echo(_tell_draft(applied) if draft else _tell(applied))
-    if wrong:
+            print_errors((file, mistake) for mistake in applied.mistakes)
+            click.echo(_draft_line(applied) if draft else _applied_line(applied))
+    if failed:
         sys.exit(1)
 
 
 def read_source(file: Path) -> str:
-    """The text of a document; raises WrongDocument when it is none."""
+    """The text of a document. Raises WrongDocument when it is not UTF-8."""
     raw = file.read_bytes()
     try:
         return raw.decode("utf-8")
@@ -112,21 +111,21 @@ def read_source(file: Path) -> str:
         raise WrongDocument(workflows.mistakes_in(raw)) from None
 
 
-def _tell(applied: Applied) -> str:
-    state = "enabled" if applied.enabled_version else f"disabled; `flask workflow enable {applied.name}` switches it on"
+def _applied_line(applied: Applied) -> str:
+    state = "enabled" if applied.enabled_version else f"disabled; `flask workflow enable {applied.name}` enables it"
     if applied.change == "enabled":
-        return f"{applied.name}: unchanged, version {applied.version} is enabled now"
+        return f"{applied.name}: unchanged, version {applied.version} is enabled"
     if applied.change == "unchanged":
         return f"{applied.name}: unchanged at version {applied.version}, {state}"
     return f"{applied.name}: {_change(applied)}, {state}"
 
 
-def _tell_draft(applied: Applied) -> str:
+def _draft_line(applied: Applied) -> str:
     count = len(applied.mistakes)
-    mistakes = f"{count} mistake{'s' if count > 1 else ''}" if count else "no mistakes"
+    errors = f"{count} error{'s' if count > 1 else ''}" if count else "no errors"
     rest = f"version {applied.enabled_version} stays enabled" if applied.enabled_version else "not enabled"
     change = f"unchanged at version {applied.version}" if applied.change == "unchanged" else _change(applied)
-    return f"{applied.name}: draft {change}, {mistakes}, {rest}"
+    return f"{applied.name}: draft {change}, {errors}, {rest}"
 
 
 def _change(applied: Applied) -> str:
@@ -136,13 +135,13 @@ def _change(applied: Applied) -> str:
 
 
 @group.command("list")
-@click.option("--after", default="", help="Only those whose names come after this one.")
+@click.option("--after", default="", help="Only names after this one.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@_account
+@account_option
 @command
 def list_(after: str, limit: int, account: str | None) -> None:
-    """The workflows of an account by name."""
-    found = workflows.list_workflows(context(), the_account(account).id, after=after, limit=limit + 1)
+    """List the workflows of an account by name."""
+    found = workflows.list_workflows(context(), get_account(account).id, after=after, limit=limit + 1)
     for workflow in found[:limit]:
         state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
         count = (
@@ -150,22 +149,22 @@ def list_(after: str, limit: int, account: str | None) -> None:
             if workflow.enabled_version == workflow.latest_version
             else len(workflows.mistakes_in(workflow.source.encode()))
         )
-        draft = f" (a draft with {count} mistake{'s' if count > 1 else ''})" if count else ""
+        draft = f" (a draft with {count} error{'s' if count > 1 else ''})" if count else ""
         click.echo(
             f"{workflow.name}\tversion {workflow.latest_version}{draft}\t{state}\t{workflow.updated_at:%Y-%m-%d %H:%M}Z"
         )
     if len(found) > limit:
-        click.echo(f"There are more: --after {found[limit - 1].name}", err=True)
+        click.echo(f"There are more; continue with --after {found[limit - 1].name}", err=True)
 
 
 @group.command("show")
 @click.argument("name")
 @click.option("--version", type=click.IntRange(1), help="Default: the latest.")
-@_account
+@account_option
 @command
 def show(name: str, version: int | None, account: str | None) -> None:
-    """Print the document of workflow NAME as it was saved; standard error says which version it is."""
-    found = the_account(account)
+    """Print the document of workflow NAME as it was saved, and its version on standard error."""
+    found = get_account(account)
     workflow = workflows.find_workflow(context(), found.id, name)
     state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
     shown = version or workflow.latest_version
@@ -177,23 +176,23 @@ def show(name: str, version: int | None, account: str | None) -> None:
 @group.command("enable")
 @click.argument("name")
 @click.option("--version", type=click.IntRange(1), help="Default: the latest.")
-@_account
+@account_option
 @command
 def enable(name: str, version: int | None, account: str | None) -> None:
-    """Let workflow NAME look at events from now on."""
+    """Enable workflow NAME: it looks at events from now on."""
     try:
-        enabled = workflows.enable_workflow(context(), the_account(account).id, name, version)
-    except WrongDocument as document:
-        tell_mistakes((name, mistake) for mistake in document.mistakes)
-        raise click.ClickException(f"{name} has mistakes and stays as it is") from None
+        enabled = workflows.enable_workflow(context(), get_account(account).id, name, version)
+    except WrongDocument as exc:
+        print_errors((name, mistake) for mistake in exc.mistakes)
+        raise click.ClickException(f"{name} has errors and is unchanged") from None
     click.echo(f"{name}: enabled at version {enabled}")
 
 
 @group.command("disable")
 @click.argument("name")
-@_account
+@account_option
 @command
 def disable(name: str, account: str | None) -> None:
-    """Let workflow NAME look at no further event; its runs go on."""
-    workflows.disable_workflow(context(), the_account(account).id, name)
+    """Disable workflow NAME: it looks at no further event. Its runs continue."""
+    workflows.disable_workflow(context(), get_account(account).id, name)
     click.echo(f"{name}: disabled")

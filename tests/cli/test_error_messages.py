@@ -30,9 +30,9 @@ def test_an_option_that_no_command_has_is_told_with_the_usage(app: Flask, flask:
         (["event", "list", "--until", "soon"], "Error: Invalid value for --until: 'soon' is neither a duration"),
         (["event", "show", "7"], "Error: Invalid value for 'ID': '7' is not a valid UUID."),
         (["key", "create", "ACME", "--expires-in", "soon"], "Error: Invalid value for --expires-in: 'soon' is not"),
-        (["key", "create", "ACME", "--scopes", "all"], "Error: Invalid value for --scopes: it takes events:write"),
+        (["key", "create", "ACME", "--scopes", "all"], "Error: Invalid value for --scopes: expected events:write"),
         (["workflow", "backtest", __file__], "Error: Missing option '--since'."),
-        (["run", "cancel"], "Error: give at least one ID"),
+        (["run", "cancel"], "Error: expected at least one ID"),
     ],
 )
 def test_a_value_that_cannot_be_taken_is_told_with_the_usage(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.event_sender import MOST_TRIES, Entry, GaveUp, Sender, pause_after, read_entries
+from app.cli.event_sender import MAX_ATTEMPTS, Entry, GaveUp, Sender, pause_after, read_entries
 from tests.cli.conftest import CommandLine
 from tests.support.builders import an_event
 from tests.support.http_target import Answer, Destination, a_destination
@@ -46,7 +46,7 @@ def test_a_file_is_an_object_an_array_or_an_object_a_line(text: str, found: list
 
 @pytest.mark.parametrize("text", ["", "\n \n", "nonsense", '{"a": 1', "[1, 2", '{"a": NaN}'])
 def test_what_is_neither_is_told_before_anything_is_sent(text: str) -> None:
-    with pytest.raises(ValueError, match=r"there is nothing in it|neither a JSON object, nor a JSON array, nor one"):
+    with pytest.raises(ValueError, match=r"the file is empty|expected a JSON object, a JSON array, or one"):
         read_entries(io.BytesIO(text.encode()))
 
 
@@ -77,7 +77,7 @@ class Rests(list[float]):
 
 def _send(destination: Destination, body: bytes = b"{}") -> tuple[tuple[str, str], Rests]:
     rests = Rests()
-    sender = Sender(destination.url, "sb_token", 7, rest=rests)
+    sender = Sender(destination.url, "sb_token", 7, sleep=rests)
     try:
         return sender.send(Entry(0, 1, body)), rests
     finally:
@@ -105,7 +105,7 @@ def test_the_url_may_have_the_path_or_not(path: str) -> None:
     "url", ["", "localhost:8000", "ftp://a.example", "http://", "http://a:x", "http://[", "http://a b/"]
 )
 def test_a_url_has_to_be_one(url: str) -> None:
-    with pytest.raises(ValueError, match="has to begin with http"):
+    with pytest.raises(ValueError, match="is not a URL with http"):
         Sender(url, "t", 7)
 
 
@@ -128,22 +128,22 @@ def test_a_refused_event_is_told_in_the_server_s_words() -> None:
 def test_a_server_that_stays_busy_is_given_up() -> None:
     with (
         a_destination(BUSY) as destination,
-        pytest.raises(GaveUp, match=r"cannot be reached right now\. \(503\), 8 times"),
+        pytest.raises(GaveUp, match=r"cannot be reached right now\. \(503\), after 8 attempts"),
     ):
         _send(destination)
-    assert len(destination.calls) == MOST_TRIES
+    assert len(destination.calls) == MAX_ATTEMPTS
 
 
 def test_a_server_that_is_not_there_is_given_up() -> None:
     with a_destination() as destination:
         pass
-    with pytest.raises(GaveUp, match=r"no answer: .*refused, 8 times over"):
+    with pytest.raises(GaveUp, match=r"no response: .*refused, after 8 attempts"):
         _send(destination)
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
 def test_what_all_events_would_be_answered_ends_it_at_once(status: int) -> None:
-    with a_destination(Answer(status, b"{}")) as destination, pytest.raises(GaveUp, match=f"answered {status}"):
+    with a_destination(Answer(status, b"{}")) as destination, pytest.raises(GaveUp, match=f"status {status}"):
         _send(destination)
     assert len(destination.calls) == 1
 
@@ -187,7 +187,7 @@ def test_being_given_up_is_told_with_the_line_and_never_with_the_token(flask: Co
     with a_destination(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as destination:
         result = flask(*_command(destination, three))
     assert (result.exit_code, result.stdout) == (1, "1 sent: 1 stored\n")
-    assert "given up at line 3: The API key is missing or not valid. (401)" in result.stderr
+    assert "gave up at line 3: The API key is missing or not valid. (401)" in result.stderr
     assert "hush" not in result.output
 
 
@@ -204,7 +204,7 @@ def test_what_is_no_file_of_events_is_told_in_one_line(flask: CommandLine, tmp_p
     with a_destination() as destination:
         result = flask(*_command(destination, file))
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {file}: it is neither a JSON object")
+    assert result.stderr.startswith(f"Error: {file}: expected a JSON object")
     assert destination.calls == []
 
 
@@ -236,10 +236,10 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--url", "localhost:8000", "--token", "t"], "Error: Invalid value for --url: 'localhost:8000' has to begin"),
+        (["--url", "localhost:8000", "--token", "t"], "Error: Invalid value for --url: 'localhost:8000' is not a URL"),
         (
             ["--url", "http://localhost", "--token", "t\n"],
-            "Error: Invalid value for --token (or SIGNALBOX_TOKEN): a key",
+            "Error: Invalid value for --token (or SIGNALBOX_TOKEN): an API key",
         ),
         (["--url", "http://localhost"], "Error: Missing option '--token' (env var: 'SIGNALBOX_TOKEN')."),
         (["--token", "t"], "Error: Missing option '--url'."),
@@ -253,13 +253,13 @@ def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, o
 
 @pytest.mark.parametrize(
     ("status", "hint"),
-    [(401, "the key is what --token or SIGNALBOX_TOKEN says"), (403, "the account that --account-id names")],
+    [(401, "check --token or SIGNALBOX_TOKEN"), (403, "the account of --account-id")],
 )
 def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three: Path, status: int, hint: str) -> None:
     with a_destination(Answer(status, b"{}")) as destination:
         result = flask(*_command(destination, three))
     assert result.exit_code == 1
-    assert f"given up at line 1: answered {status}; " in result.stderr
+    assert f"gave up at line 1: status {status}; " in result.stderr
     assert hint in result.stderr
     assert result.stderr.count("\n") == 1
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from app.cli import event_tail
-from app.cli.event_tail import Follower
+from app.cli.event_tail import EventTail
 from app.core.errors import Unavailable
 from app.core.ids import timestamp_of, uuid7
 from app.db.inspection import StoredEvent
@@ -49,46 +49,46 @@ def postgres() -> Postgres:
     return Postgres()
 
 
-def _follow(postgres: Postgres) -> Follower:
-    return Follower(postgres.ask, lambda: postgres.now, LOOK_BACK)
+def _follow(postgres: Postgres) -> EventTail:
+    return EventTail(postgres.ask, lambda: postgres.now, LOOK_BACK)
 
 
 def test_what_was_there_before_is_nothing_new(postgres: Postgres) -> None:
     postgres.commit(NOW - timedelta(seconds=1))
-    assert list(_follow(postgres).look()) == []
+    assert list(_follow(postgres).poll()) == []
 
 
 def test_new_events_are_found_in_order_and_once(postgres: Postgres) -> None:
     follower = _follow(postgres)
     postgres.now += timedelta(seconds=1)
     second, first = postgres.commit(postgres.now), postgres.commit(postgres.now - timedelta(milliseconds=5))
-    assert list(follower.look()) == [first, second]
-    assert list(follower.look()) == []
+    assert list(follower.poll()) == [first, second]
+    assert list(follower.poll()) == []
 
 
 def test_an_event_that_becomes_visible_after_a_later_one_is_found(postgres: Postgres) -> None:
     follower = _follow(postgres)
     postgres.now += timedelta(seconds=1)
     postgres.commit(postgres.now)
-    assert len(list(follower.look())) == 1
+    assert len(list(follower.poll())) == 1
     late = postgres.commit(postgres.now - timedelta(milliseconds=900))
     postgres.now += timedelta(seconds=10)
-    assert list(follower.look()) == [late]
+    assert list(follower.poll()) == [late]
 
 
 def test_an_event_that_arrived_before_the_start_and_is_seen_after_it_is_found(postgres: Postgres) -> None:
     follower = _follow(postgres)
     late = postgres.commit(NOW - timedelta(seconds=2))
-    assert list(follower.look()) == [late]
+    assert list(follower.poll()) == [late]
 
 
 def test_an_event_of_a_clock_that_runs_ahead_is_found_once(postgres: Postgres) -> None:
     follower = _follow(postgres)
     ahead = postgres.commit(NOW + timedelta(seconds=5))
-    found = list(follower.look())
+    found = list(follower.poll())
     for _ in range(60):
         postgres.now += timedelta(seconds=1)
-        found += follower.look()
+        found += follower.poll()
     assert found == [ahead]
 
 
@@ -100,16 +100,16 @@ def test_what_came_during_an_outage_is_found_afterwards(postgres: Postgres) -> N
         postgres.now += timedelta(seconds=1)
         missed.append(postgres.commit(postgres.now))
         with pytest.raises(Unavailable):
-            list(follower.look())
+            list(follower.poll())
     postgres.gone = False
-    assert list(follower.look()) == missed
+    assert list(follower.poll()) == missed
 
 
 def test_many_events_at_once_are_all_found(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_tail, "MOST_AT_ONCE", 3)
+    monkeypatch.setattr(event_tail, "MAX_EVENTS", 3)
     follower = _follow(postgres)
     new = [postgres.commit(NOW + timedelta(milliseconds=number)) for number in range(10)]
-    assert list(follower.look()) == new
+    assert list(follower.poll()) == new
 
 
 def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
@@ -117,7 +117,7 @@ def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
     for _ in range(100):
         postgres.now += timedelta(seconds=1)
         postgres.commit(postgres.now)
-        list(follower.look())
+        list(follower.poll())
     assert len(follower._known) <= LOOK_BACK.total_seconds() + 1
     assert postgres.asked[-1] == postgres.now - timedelta(seconds=1) - LOOK_BACK
 

@@ -21,7 +21,7 @@ import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from app.cli.event_tail import Follower
+from app.cli.event_tail import EventTail
 from app.cli.events import event_row
 from app.core.ids import uuid7
 from app.db.inspection import EventFilter, StoredEvent
@@ -149,7 +149,7 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
 
 def test_an_event_that_nobody_asked_for_is_explained(flask: CommandLine, acme: Sender) -> None:
     told = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
-    assert "decisions: none, no enabled workflow asked for events of this name\n\nruns: none\n" in told
+    assert "decisions: none, no enabled workflow looked at events of this name\n\nruns: none\n" in told
 
 
 def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Sender) -> None:
@@ -175,7 +175,7 @@ def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, a
 @pytest.mark.parametrize("unknown", [uuid4(), uuid7(), "ffffffff-ffff-7fff-bfff-ffffffffffff"])
 def test_an_unknown_event_is_told_in_one_line(flask: CommandLine, acme: Sender, unknown: object) -> None:
     result = flask("event", "show", unknown)
-    assert (result.exit_code, result.stderr) == (1, f"Error: there is no event {unknown}\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: event {unknown} not found\n")
 
 
 def test_another_account_s_events_cannot_be_seen(flask: CommandLine, acme: Sender, globex: Sender) -> None:
@@ -201,11 +201,11 @@ def _insert_late(context: AppContext, account_id: int, before: timedelta) -> Non
         )
 
 
-def _follower(context: AppContext, account_id: int, **wanted: str) -> Follower:
+def _follower(context: AppContext, account_id: int, **wanted: str) -> EventTail:
     def ask(since: Any, known: Any, limit: int) -> list[StoredEvent]:
         return inspection.find_further_events(context, account_id, EventFilter(since=since, **wanted), known, limit)
 
-    return Follower(ask, context.clock, timedelta(seconds=15))
+    return EventTail(ask, context.clock, timedelta(seconds=15))
 
 
 def test_events_are_followed_each_once_and_late_ones_too(context: AppContext, acme: Sender, globex: Sender) -> None:
@@ -213,19 +213,19 @@ def test_events_are_followed_each_once_and_late_ones_too(context: AppContext, ac
     follower = _follower(context, acme.account_id)
     acme.post(an_event(event="one"))
     globex.post(an_event(event="of globex"))
-    found = [event.event for event in follower.look()]
+    found = [event.event for event in follower.poll()]
     _insert_late(context, acme.account_id, timedelta(seconds=5))
     acme.post(an_event(event="two"))
-    found += [event.event for event in follower.look()]
+    found += [event.event for event in follower.poll()]
     assert found == ["one", "late", "two"]
-    assert list(follower.look()) == []
+    assert list(follower.poll()) == []
 
 
 def test_only_wanted_events_are_followed(context: AppContext, acme: Sender) -> None:
     follower = _follower(context, acme.account_id, event="a", subject="1")
     for name, subject in (("a", "1"), ("a", "2"), ("b", "1")):
         acme.post(an_event(event=name, distinct_id=subject))
-    assert [(event.event, event.distinct_id) for event in follower.look()] == [("a", "1")]
+    assert [(event.event, event.distinct_id) for event in follower.poll()] == [("a", "1")]
 
 
 def test_tail_prints_events_as_they_arrive_until_ctrl_c(acme: Sender, database_url: str) -> None:
@@ -255,9 +255,9 @@ def test_tail_prints_events_as_they_arrive_until_ctrl_c(acme: Sender, database_u
             reader.join(10)
         finally:
             program.send_signal(signal.SIGINT)
-        rest = [json.loads(line)["event"] for line in program.stdout]
+        sleep = [json.loads(line)["event"] for line in program.stdout]
         assert program.wait(10) == 0
-    numbers = [int(name[1:]) for name in names + rest]
+    numbers = [int(name[1:]) for name in names + sleep]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
@@ -336,7 +336,7 @@ def test_an_event_that_has_started_a_workflow_does_not_start_it_again(
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
     for options in ([], ["--dry-run"]):
         told = flask("event", "replay", answer["id"], *options).stdout.splitlines()
-        assert told[1] == f"  watch version 2 has had its run {answer['runs'][0]} already, no other one is started"
+        assert told[1] == f"  watch version 2 has had run {answer['runs'][0]}, starts no other"
 
 
 def test_a_replay_twice_starts_one_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -368,14 +368,14 @@ def test_a_replay_tells_why_nothing_starts(flask: CommandLine, context: AppConte
 def test_a_replay_tells_when_nobody_asks(flask: CommandLine, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     told = flask("event", "replay", event).stdout
-    assert told == f"event {event}: no enabled workflow asks for events of this name\n"
+    assert told == f"event {event}: no enabled workflow looks at events of this name\n"
 
 
 def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     workflows.disable_workflow(context, acme.account_id, "watch")
-    assert "no enabled workflow asks" in flask("event", "replay", event).stdout
+    assert "no enabled workflow looks" in flask("event", "replay", event).stdout
 
 
 def test_a_replayed_run_is_told_with_its_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:

@@ -10,12 +10,12 @@ from wcwidth import width
 
 from app.cli.formatting import (
     cut,
-    distance,
-    exact_moment,
-    moment,
-    read_moment,
+    format_duration,
+    format_relative,
+    format_time,
+    format_time_ms,
+    parse_time,
     row,
-    span,
     visible,
     visible_json,
 )
@@ -76,8 +76,8 @@ def test_a_narrow_terminal_still_shows_some_of_the_rest() -> None:
 
 
 def test_moments_are_told_in_utc() -> None:
-    assert (moment(NOW), exact_moment(NOW)) == ("2026-11-22 12:00:00Z", "2026-11-22 12:00:00.123Z")
-    assert moment(None) == "-"
+    assert (format_time(NOW), format_time_ms(NOW)) == ("2026-11-22 12:00:00Z", "2026-11-22 12:00:00.123Z")
+    assert format_time(None) == "-"
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_moments_are_told_in_utc() -> None:
     [(0.0123, "12 ms"), (3.21, "3.2 s"), (59, "59s"), (3_725, "1h2m"), (100_000, "1d3h"), (1_209_600, "2w")],
 )
 def test_a_span_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
-    assert span(timedelta(seconds=seconds)) == told
+    assert format_duration(timedelta(seconds=seconds)) == told
 
 
 def test_a_distance_has_a_direction() -> None:
-    assert distance(NOW + timedelta(hours=2), NOW) == "in 2h"
-    assert distance(NOW - timedelta(minutes=3), NOW) == "3m ago"
+    assert format_relative(NOW + timedelta(hours=2), NOW) == "in 2h"
+    assert format_relative(NOW - timedelta(minutes=3), NOW) == "3m ago"
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def test_a_distance_has_a_direction() -> None:
     ],
 )
 def test_a_moment_is_a_duration_back_or_a_time(text: str, moment_: datetime) -> None:
-    assert read_moment(text, NOW) == moment_
+    assert parse_time(text, NOW) == moment_
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1x", "2026-13-01"])
 def test_what_is_no_moment_is_told_with_what_would_be_one(text: str) -> None:
     with pytest.raises(ValueError, match="is neither a duration back from now such as 90s"):
-        read_moment(text, NOW)
+        parse_time(text, NOW)

@@ -171,7 +171,7 @@ def test_the_moment_may_stand_elsewhere(
 def test_a_field_that_cannot_be_one_is_refused(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     result = flask("event", "import", file, "--time-field", "a..b", "--account", acme.slug)
-    assert (result.exit_code, "is no field" in result.stderr) == (1, True)
+    assert (result.exit_code, "is not a field" in result.stderr) == (1, True)
 
 
 def test_an_idempotency_key_stands_for_one_event(

@@ -30,7 +30,7 @@ def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | N
 def test_fields_are_read_from_standard_input(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     done = flask("integration", "set", "whatsapp", "--from-stdin", "--account", acme.slug, typed=lines_of(WHATSAPP))
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{acme.slug}: whatsapp is set up; workers use it within seconds\n"
+    assert done.stdout == f"{acme.slug}: whatsapp is set up; workers notice within seconds\n"
     assert done.stderr == ""
     assert opened(context, acme, "whatsapp") == WHATSAPP
 
@@ -52,7 +52,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
     values = [f"{name}={value}" for name, value in TWILIO.items()]
     done = flask("integration", "set", "twilio", *values, "--account", acme.slug)
     assert done.exit_code == 0
-    assert "auth_token was on the command line" in done.stderr
+    assert "auth_token is a secret and is now in the shell's history" in done.stderr
     assert AUTH_TOKEN not in done.output
     assert opened(context, acme, "twilio") == TWILIO
 
@@ -90,7 +90,7 @@ def test_what_was_removed_is_not_listed(flask: CommandLine, acme: Sender) -> Non
 def test_rotate_says_how_many_secrets_there_were(flask: CommandLine, acme: Sender) -> None:
     done = flask("integration", "rotate")
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.output.endswith(" secrets are encrypted with the first key now\n")
+    assert done.output.endswith(" secrets are encrypted with the first key\n")
 
 
 def test_a_terminal_is_asked_for_what_is_missing(context: AppContext, acme: Sender) -> None:

@@ -38,7 +38,7 @@ def test_health_asks_for_the_migrations_of_this_release(empty_database: str) -> 
     app = _app(empty_database)
     lacks = (
         503,
-        "The database lacks a migration; who runs this server has to run `flask migrate`. Send the request again.",
+        "The database lacks a migration; the operator has to run `flask migrate`. Retry later.",
     )
     assert _health(app) == lacks
     upgrade(empty_database, target="0002")
@@ -88,7 +88,7 @@ def test_commands_say_that_a_database_does_not_answer(words: list[str]) -> None:
         port = trial.getsockname()[1]
     result = _app(f"postgresql://a:hush@127.0.0.1:{port}/d").test_cli_runner().invoke(args=words)
     assert result.exit_code == 1
-    assert result.stderr.startswith('Error: the database does not answer: connection to server at "127.0.0.1"')
+    assert result.stderr.startswith('Error: the database does not respond: connection to server at "127.0.0.1"')
     assert "hush" not in result.stderr
     assert result.stderr.count("\n") == 1
 

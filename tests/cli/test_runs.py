@@ -147,16 +147,16 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, contex
         "AT  steps[0] wait done after SPAN",
         "AT  steps[1] http tell entered",
         f"AT    attempt 1: POST {destination.url}/hook?token=*** → 503 in SPAN: retry, answered 503",
-        "                              answer: busy",
+        "                              response: busy",
         f"AT    attempt 2: POST {destination.url}/hook?token=*** → 200 in SPAN: done",
-        '                              answer: {"id": 7}',
+        '                              response: {"id": 7}',
         "AT  steps[1] http tell done",
         "AT  steps[2] if done: then",
         "AT  steps[2].then[0] log say entered",
         "AT    attempt 1: in SPAN: done",
         "AT  steps[2].then[0] log say done: told",
         "AT  steps[3] wait_for entered, until AT",
-        f"AT  steps[3] wait_for done: order_placed came (event {event})",
+        f"AT  steps[3] wait_for done: order_placed arrived (event {event})",
         "AT  done after SPAN",
     ]
 
@@ -185,7 +185,7 @@ def test_the_story_of_a_failed_run_says_why(
     told = flask("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", told, re.MULTILINE)
     assert "failed, answered 500\n" in told
-    assert "answer: out of order\n" in told
+    assert "response: out of order\n" in told
 
 
 def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -196,7 +196,7 @@ def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: App
     with context.database.transaction() as connection:
         values = {"run": run, "error": "a.example is left alone"}
         connection.exec_driver_sql("UPDATE steps SET error = %(error)s WHERE run_id = %(run)s", values)
-    assert "  steps[0] http is held back: a.example is left alone\n" in flask("run", "show", run).stdout
+    assert "  steps[0] http is deferred: a.example is left alone\n" in flask("run", "show", run).stdout
 
 
 def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -216,13 +216,13 @@ def test_nothing_that_a_destination_answers_can_move_the_cursor(
         carry(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
     assert all(letter.isprintable() or letter == "\n" for letter in told)
-    assert r"answer: \x1b[2J" in told
+    assert r"response: \x1b[2J" in told
 
 
 def test_an_unknown_run_is_told_in_one_line(flask: CommandLine, acme: Sender) -> None:
     unknown = uuid4()
     result = flask("run", "show", unknown)
-    assert (result.exit_code, result.stderr) == (1, f"Error: there is no run {unknown}\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: run {unknown} not found\n")
 
 
 # retry
@@ -233,7 +233,7 @@ def test_a_retried_run_goes_on_with_the_same_key(
 ) -> None:
     run = _failed(context, acme, broken)
     result = flask("run", "retry", run, "--yes")
-    assert (result.exit_code, result.stdout) == (0, "1 run on the way again\n")
+    assert (result.exit_code, result.stdout) == (0, "1 run scheduled again\n")
     assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
     assert carry(context, acme.account_id, run, job=2)["status"] == "done"
     assert [call.headers["Idempotency-Key"] for call in broken.calls] == [f"{run}-0"] * 2
@@ -301,7 +301,7 @@ def test_all_that_failed_lately_are_retried(flask: CommandLine, context: AppCont
             "UPDATE runs SET finished_at = %(at)s WHERE id = %(run)s", {"at": long_ago, "run": runs[0]}
         )
     result = flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", acme.slug)
-    assert result.stdout == "2 runs on the way again\n"
+    assert result.stdout == "2 runs scheduled again\n"
     assert [the_run(context, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
 
 
@@ -314,8 +314,8 @@ def test_only_failed_runs_are_retried(flask: CommandLine, context: AppContext, a
     run = _started(context, acme, {"wait": "1h"})
     before = the_run(context, acme.account_id, run)
     result = flask("run", "retry", run, "--yes")
-    assert (result.exit_code, result.stdout) == (1, "0 runs on the way again\n")
-    assert result.stderr == f"{run}: has not failed, is a block, or is not of this account; nothing is done\n"
+    assert (result.exit_code, result.stdout) == (1, "0 runs scheduled again\n")
+    assert result.stderr == f"{run}: skipped; it has not failed, is a block, or belongs to another account\n"
     assert the_run(context, acme.account_id, run) == before
 
 
@@ -351,7 +351,7 @@ def test_only_running_runs_are_cancelled(flask: CommandLine, context: AppContext
     before = carry(context, acme.account_id, run)
     result = flask("run", "cancel", run)
     assert result.exit_code == 1
-    assert result.stderr == f"{run}: is not running, or is not of this account; nothing is done\n"
+    assert result.stderr == f"{run}: skipped; it is not running, or belongs to another account\n"
     assert the_run(context, acme.account_id, run) == before
 
 

@@ -230,4 +230,4 @@ def test_a_backtest_changes_nothing(context: AppContext, acme: Sender, globex: S
 
 def test_checking_tells_how_much_a_pattern_may_have_to_remember(runner: FlaskCliRunner, tmp_path: Path) -> None:
     document, _ = _files(tmp_path, {"times": 3, "of": "a"}, [])
-    assert "its progress holds at most 2 events" in runner.invoke(args=["workflow", "check", document]).output
+    assert "its match state is at most 2 events" in runner.invoke(args=["workflow", "check", document]).output

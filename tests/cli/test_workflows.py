@@ -36,7 +36,7 @@ def wrong(tmp_path: Path) -> Path:
 
 def test_check_finds_nothing_in_a_good_document(flask: CommandLine, good: Path) -> None:
     result = flask("workflow", "check", good)
-    assert (result.exit_code, result.output) == (0, f"{good}: no mistakes; its pattern has nothing to remember\n")
+    assert (result.exit_code, result.output) == (0, f"{good}: no errors; its pattern keeps no match state\n")
 
 
 def test_check_tells_each_mistake_with_its_place(flask: CommandLine, wrong: Path) -> None:
@@ -88,7 +88,7 @@ def test_check_needs_no_database_and_no_settings(good: Path, tmp_path: Path) -> 
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        f"{good}: no mistakes; its pattern has nothing to remember\n",
+        f"{good}: no errors; its pattern keeps no match state\n",
         "",
     )
 
@@ -104,20 +104,20 @@ def _apply(flask: CommandLine, sender: Sender, file: Path, *options: str) -> str
 
 def test_a_draft_is_kept_with_its_mistakes_and_looks_at_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
     result = flask("workflow", "apply", wrong, "--draft", "--account", acme.slug)
-    assert (result.exit_code, result.stdout) == (0, "watch: draft created as version 1, 2 mistakes, not enabled\n")
+    assert (result.exit_code, result.stdout) == (0, "watch: draft created as version 1, 2 errors, not enabled\n")
     assert f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration" in result.stderr
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
 def test_a_draft_without_mistakes_is_not_enabled_either(flask: CommandLine, acme: Sender, good: Path) -> None:
-    assert _apply(flask, acme, good, "--draft") == "watch: draft created as version 1, no mistakes, not enabled\n"
+    assert _apply(flask, acme, good, "--draft") == "watch: draft created as version 1, no errors, not enabled\n"
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
 def test_a_draft_leaves_the_enabled_version_alone(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
     _apply(flask, acme, good)
     told = _apply(flask, acme, wrong, "--draft")
-    assert told.endswith("2 mistakes, version 1 stays enabled\n")
+    assert told.endswith("2 errors, version 1 stays enabled\n")
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
 
 
@@ -148,7 +148,7 @@ def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, context: A
 
 def test_the_same_draft_again_changes_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
     _apply(flask, acme, wrong, "--draft")
-    assert _apply(flask, acme, wrong, "--draft") == "watch: draft unchanged at version 1, 2 mistakes, not enabled\n"
+    assert _apply(flask, acme, wrong, "--draft") == "watch: draft unchanged at version 1, 2 errors, not enabled\n"
 
 
 def test_applying_the_newest_draft_enables_that_version(
@@ -158,7 +158,7 @@ def test_applying_the_newest_draft_enables_that_version(
     better = tmp_path / "better.yaml"
     better.write_text(GOOD.replace("seen", "seen well"))
     assert _apply(flask, acme, better, "--draft").endswith("version 1 stays enabled\n")
-    assert _apply(flask, acme, better) == "watch: unchanged, version 2 is enabled now\n"
+    assert _apply(flask, acme, better) == "watch: unchanged, version 2 is enabled\n"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_draft_has_to_be_readable_and_to_have_a_name(
     result = flask("workflow", "apply", file, "--draft", "--account", acme.slug)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"{file}{told}")
-    assert f"{file}: not saved; a draft has to be readable and to have a name\n" in result.stderr
+    assert f"{file}: not saved; a draft must be valid YAML and have a name\n" in result.stderr
     assert flask("workflow", "list", "--account", acme.slug).stdout == ""
 
 
@@ -187,7 +187,7 @@ def test_the_list_tells_of_drafts_with_mistakes(flask: CommandLine, acme: Sender
     _apply(flask, acme, wrong, "--draft")
     assert flask("workflow", "list", "--account", acme.slug).stdout.split("\t")[:3] == [
         "watch",
-        "version 2 (a draft with 2 mistakes)",
+        "version 2 (a draft with 2 errors)",
         "enabled at version 1",
     ]
 
@@ -197,7 +197,7 @@ def test_a_long_list_comes_in_pages(flask: CommandLine, context: AppContext, acm
         workflows.apply_workflow(context, acme.account_id, a_workflow(name=name))
     first = flask("workflow", "list", "--limit", 2, "--account", acme.slug)
     assert [line.split("\t")[0] for line in first.stdout.splitlines()] == ["a", "b"]
-    assert first.stderr == "There are more: --after b\n"
+    assert first.stderr == "There are more; continue with --after b\n"
     second = flask("workflow", "list", "--limit", 2, "--after", "b", "--account", acme.slug)
     assert (second.stdout.split("\t")[0], second.stderr) == ("c", "")
 

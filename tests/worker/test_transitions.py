@@ -485,7 +485,7 @@ def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> No
     assert f"    block 1 started (run {second})" in told
     assert any(line.startswith("    steps[0].par[1][0] wait done after") for line in told)
     assert "  steps[1] repeat done: round 1 begins" in told
-    assert "  steps[1] repeat done: over after 1 round, that is the most that may be" in told
+    assert "  steps[1] repeat done: ended after 1 round, the limit is reached" in told
     assert f"block of   {run}" in _story(context, acme, first)
 
 
