@@ -1,4 +1,4 @@
-"""`flask workflow import-cxengage`: patterns from files become documents on the screen, mistakes are told with their places."""
+"""`flask workflow import-cxengage` prints patterns from files as documents, and errors with their positions."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def a_file(folder: Path, name: str, content: Any) -> Path:
     return file
 
 
-def test_a_resource_of_4_1_is_printed_as_yaml(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_4_1_resource_is_printed_as_yaml(flask: CommandLine, tmp_path: Path) -> None:
     file = a_file(tmp_path, "pattern.json", {"name": "Two checks!", "when": WHEN, "then": THEN, "status": True})
     result = flask("workflow", "import-cxengage", file)
     assert (result.exit_code, result.stdout) == (0, AS_YAML)
 
 
-def test_a_resource_of_4_2_brings_its_key(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_4_2_resource_includes_its_key(flask: CommandLine, tmp_path: Path) -> None:
     file = a_file(tmp_path, "pattern.json", {"name": "hello", "code": CODE, "key": "id"})
     template = a_file(tmp_path, "hello.mustache", "Hello {{first-name}}\n")
     result = flask("workflow", "import-cxengage", file, "--template", f"TM1={template}")
@@ -54,7 +54,7 @@ def test_a_resource_of_4_2_brings_its_key(flask: CommandLine, tmp_path: Path) ->
     }
 
 
-def test_plain_texts_are_read_too(flask: CommandLine, tmp_path: Path) -> None:
+def test_plain_text_files_are_accepted(flask: CommandLine, tmp_path: Path) -> None:
     when, then = a_file(tmp_path, "checks.clj", WHEN), a_file(tmp_path, "then.clj", THEN)
     script = a_file(tmp_path, "script.clj", CODE)
     template = a_file(tmp_path, "hello.mustache", "Hello")
@@ -71,19 +71,19 @@ def test_plain_texts_are_read_too(flask: CommandLine, tmp_path: Path) -> None:
     }
 
 
-def test_a_mistake_is_one_line_with_its_place(flask: CommandLine, tmp_path: Path) -> None:
-    wrong = WHEN.replace("hours", "hour5")
-    told = 'expected one of seconds, minutes, hours, days, found "hour5"'
-    resource = a_file(tmp_path, "pattern.json", {"name": "x", "when": wrong, "then": THEN})
+def test_an_error_is_one_line_with_the_position(flask: CommandLine, tmp_path: Path) -> None:
+    invalid = WHEN.replace("hours", "hour5")
+    message = 'expected one of seconds, minutes, hours, days, found "hour5"'
+    resource = a_file(tmp_path, "pattern.json", {"name": "x", "when": invalid, "then": THEN})
     result = flask("workflow", "import-cxengage", resource)
-    assert (result.exit_code, result.stderr) == (1, f"Error: {resource}: when:1:11: {told}\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {resource}: when:1:11: {message}\n")
     when, then = a_file(tmp_path, "when.clj", WHEN), a_file(tmp_path, "then.clj", "(seq\n  (delay 1 hour5))")
     result = flask("workflow", "import-cxengage", when, "--then", then)
-    assert (result.exit_code, result.stderr) == (1, f"Error: {then}:2:12: {told}\n")
+    assert (result.exit_code, result.stderr) == (1, f"Error: {then}:2:12: {message}\n")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{oops", "not JSON: Expecting property name enclosed in double quotes"),
         ({"name": "x"}, "a pattern needs either when and then, or code"),
@@ -97,21 +97,23 @@ def test_a_mistake_is_one_line_with_its_place(flask: CommandLine, tmp_path: Path
         ({"code": CODE}, "code:2:43: expected a text: there are no templates"),
     ],
 )
-def test_what_is_no_pattern_is_refused(flask: CommandLine, tmp_path: Path, content: Any, told: str) -> None:
+def test_a_file_that_is_not_a_pattern_is_refused(
+    flask: CommandLine, tmp_path: Path, content: Any, message: str
+) -> None:
     result = flask("workflow", "import-cxengage", a_file(tmp_path, "pattern.json", content))
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_a_message_without_words_has_the_name_as_people_wrote_it(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_message_without_a_text_uses_the_title(flask: CommandLine, tmp_path: Path) -> None:
     code = '(event {:type "a"}) (create sendgrid email {:to "jane@example.com"})'
     result = flask("workflow", "import-cxengage", a_file(tmp_path, "p.json", {"name": "Café 1", "code": code}))
     assert "name: Caf-1\n" in result.stdout
     assert "subject: Café 1\n" in result.stdout
 
 
-def test_a_template_that_is_not_there_is_told(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_missing_template_is_an_error(flask: CommandLine, tmp_path: Path) -> None:
     result = flask("workflow", "import-cxengage", a_file(tmp_path, "script.clj", CODE), "--template", "TM1=nowhere")
     assert (result.exit_code, result.stderr) == (
         1,

@@ -1,4 +1,4 @@
-"""`flask client …`, what `flask account` tells about CxEngage's attributes, and ids as CxEngage's clients know them."""
+"""`flask client …`, the CxEngage attributes of `flask account`, and ids in CxEngage's format."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_new_client_gets_a_token(flask: CommandLine, context: AppContext, acme
     assert oauth_clients.issue_token(context, client_id, secret) is not None
 
 
-def test_the_list_shows_clients_and_never_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
+def test_the_list_shows_clients_without_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
     created(flask, globex.slug)
     output = flask("client", "list", acme.slug).stdout
@@ -44,7 +44,7 @@ def test_the_list_shows_clients_and_never_secrets(flask: CommandLine, acme: Send
     assert secret not in everybody
 
 
-def test_a_revoked_client_is_listed_as_such(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_revoked_client_is_listed_as_revoked(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
     assert client_id in flask("client", "revoke", client_id).stdout
     assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
@@ -53,7 +53,7 @@ def test_a_revoked_client_is_listed_as_such(flask: CommandLine, context: AppCont
     assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
 
 
-def test_an_account_may_be_made_with_its_attributes(flask: CommandLine, context: AppContext) -> None:
+def test_an_account_can_be_created_with_attributes(flask: CommandLine, context: AppContext) -> None:
     slug = f"shop-{uuid7().hex[-12:]}"
     words = ("--name", "The Shop", "--key-attribute", "user", "--event-attribute", "what")
     assert flask("account", "create", slug, *words).exit_code == 0
@@ -62,7 +62,7 @@ def test_an_account_may_be_made_with_its_attributes(flask: CommandLine, context:
     assert (found.name, found.key_attribute, found.event_attribute) == ("The Shop", "user", "what")
 
 
-def test_what_is_not_given_stays_as_it_is(flask: CommandLine, acme: Sender) -> None:
+def test_options_that_are_not_given_change_nothing(flask: CommandLine, acme: Sender) -> None:
     assert flask("account", "change", acme.slug, "--key-attribute", "user").stdout == (
         f"name={acme.slug}\nkey-attribute=user\nevent-attribute=type\n"
     )
@@ -73,7 +73,7 @@ def test_what_is_not_given_stays_as_it_is(flask: CommandLine, acme: Sender) -> N
 
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\nb"])
 @pytest.mark.parametrize("option", ["--name", "--key-attribute", "--event-attribute"])
-def test_a_text_that_cannot_be_used_changes_and_makes_nothing(
+def test_an_invalid_text_changes_and_creates_nothing(
     flask: CommandLine, context: AppContext, acme: Sender, option: str, text: str
 ) -> None:
     changed = flask("account", "change", acme.slug, option, text)
@@ -82,20 +82,20 @@ def test_a_text_that_cannot_be_used_changes_and_makes_nothing(
     assert accounts.find_account(context, "never-made") is None
 
 
-def test_an_event_is_shown_and_replayed_by_the_id_that_its_sender_got(flask: CommandLine, tenant: Tenant) -> None:
+def test_an_event_is_shown_and_replayed_by_its_cxengage_id(flask: CommandLine, tenant: Tenant) -> None:
     identifier = json.loads(tenant.post({"key": "1", "type": "bar"}).data)["id"]
     assert uuid_of(identifier) in flask("event", "show", identifier).stdout
     assert uuid_of(identifier) in flask("event", "replay", identifier, "--dry-run").stdout
 
 
-def test_an_id_with_another_account_in_it_is_nobodys(flask: CommandLine, context: AppContext, tenant: Tenant) -> None:
+def test_an_id_with_another_account_is_not_found(flask: CommandLine, context: AppContext, tenant: Tenant) -> None:
     identifier = json.loads(tenant.post({"key": "1"}).data)["id"]
     other = accounts.create_account(context, f"other-{uuid7().hex[-12:]}", PLANS["trial"])
-    wrong = identifier.replace(f"EV{tenant.account_id}-", f"EV{other}-")
-    assert flask("event", "show", wrong).exit_code == 1
+    foreign = identifier.replace(f"EV{tenant.account_id}-", f"EV{other}-")
+    assert flask("event", "show", foreign).exit_code == 1
 
 
-def test_ids_can_be_turned_back() -> None:
+def test_ids_can_be_converted_back() -> None:
     event_id = uuid7()
     assert read_cxengage_id(cxengage_id(11, event_id)) == (11, event_id)
 
@@ -103,6 +103,6 @@ def test_ids_can_be_turned_back() -> None:
 @pytest.mark.parametrize(
     "text", ["", "EV11", "EV11-", "EV-1", "EV11-x", "EV11-1\n", "EV11-٣", f"EV1-{2**128}", "ev1-1"]
 )
-def test_other_texts_are_no_ids(flask: CommandLine, text: str) -> None:
+def test_other_texts_are_not_ids(flask: CommandLine, text: str) -> None:
     assert read_cxengage_id(text) is None
     assert flask("event", "show", text).exit_code == 2

@@ -1,4 +1,4 @@
-"""Messages of workflows: each is kept once, and a stream delivers each once, whatever is committed when."""
+"""The message stream: each message is stored once and delivered once, in any order of commits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from app.worker.housekeeping import sweep
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import carry, rows_of
 
-TOLD = {
+MESSAGE = {
     "message": {
         "text": "{{ event }} of {{ phone }}",
         "data": {"price": "{{ data.price }}", "n": 1.5, "list": ["{{ event }}"]},
@@ -40,8 +40,8 @@ def started(context: AppContext, sender: Sender, *steps: dict[str, Any], **chang
     return str(run)
 
 
-def kept(context: AppContext, sender: Sender) -> list[Message]:
-    """All that is kept for an account."""
+def stored_messages(context: AppContext, sender: Sender) -> list[Message]:
+    """All messages of an account."""
     with context.database.transaction() as connection:
         return messages.find_messages_after(connection, sender.account_id, 0, 100_000)
 
@@ -51,14 +51,14 @@ def a_message(sender: Sender, text: str = "x", **changes: Any) -> NewMessage:
     return replace(new, **changes)
 
 
-def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
-    """Keep some messages, one after the other; their ids."""
+def insert(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
+    """Insert messages in sequence; returns their ids."""
     with context.database.transaction() as connection:
         return [messages.insert_message(connection, a_message(sender, text), now()) for text in texts]
 
 
 def a_key(context: AppContext, sender: Sender) -> str:
-    """The prefix of a new key that may read."""
+    """The prefix of a new key that may read events."""
     return api_keys.create_key(context, sender.account_id, "reader", (EVENTS_READ,)).split("_")[1]
 
 
@@ -66,23 +66,23 @@ def a_ticket(context: AppContext, sender: Sender) -> str:
     return message_stream.make_ticket(context, sender.account_id, a_key(context, sender)).ticket
 
 
-def at(context: AppContext, moment: datetime) -> Callable[[], datetime]:
-    return lambda: moment
+def at(context: AppContext, timestamp: datetime) -> Callable[[], datetime]:
+    return lambda: timestamp
 
 
-# Keeping
+# Storing
 
 
-def test_a_step_says_what_it_is_told_to(context: AppContext, acme: Sender) -> None:
+def test_a_step_sends_its_message(context: AppContext, acme: Sender) -> None:
     run = started(
         context,
         acme,
-        {"id": "told", **TOLD},
-        {"log": "{{ steps.told.text }} {{ steps.told.id }}"},
+        {"id": "notice", **MESSAGE},
+        {"log": "{{ steps.notice.text }} {{ steps.notice.id }}"},
         data={"price": 1999},
     )
     assert carry(context, acme.account_id, run)["status"] == "done"
-    (one,) = kept(context, acme)
+    (one,) = stored_messages(context, acme)
     assert (one.text, one.data_json) == (
         "product_view of +915673412780",
         '{"n": 1.5, "list": ["product_view"], "price": "1999"}',
@@ -93,12 +93,12 @@ def test_a_step_says_what_it_is_told_to(context: AppContext, acme: Sender) -> No
     assert second["output"] == {"text": f"{one.text} {one.id}"}
 
 
-def test_a_step_that_is_carried_out_again_says_nothing_twice(context: AppContext, acme: Sender) -> None:
-    run = started(context, acme, TOLD, TOLD)
+def test_a_repeated_step_sends_its_message_once(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, MESSAGE, MESSAGE)
     carry(context, acme.account_id, run)
-    first = kept(context, acme)
+    first = stored_messages(context, acme)
     with context.database.transaction() as connection:
-        # As if the worker had died after keeping the messages and before noting so.
+        # As if the worker had died after storing the messages and before recording that.
         connection.exec_driver_sql(
             "UPDATE runs SET status = 'running', at = 'steps[0]', ordinal = 0, turn = turn + 1, finished_at = NULL "
             "WHERE account_id = %(account)s AND id = %(run)s",
@@ -107,13 +107,13 @@ def test_a_step_that_is_carried_out_again_says_nothing_twice(context: AppContext
         for table in ("steps", "attempts"):
             connection.exec_driver_sql(f"DELETE FROM {table} WHERE run_id = %(run)s", {"run": run})
     assert carry(context, acme.account_id, run)["status"] == "done"
-    assert kept(context, acme) == first
+    assert stored_messages(context, acme) == first
     assert [row["output"]["id"] for row in rows_of(context, "steps", acme.account_id, run)] == [
         str(one.id) for one in first
     ]
 
 
-def test_two_workers_that_say_the_same_at_once_say_it_once(context: AppContext, acme: Sender) -> None:
+def test_two_workers_that_send_the_same_message_concurrently_store_it_once(context: AppContext, acme: Sender) -> None:
     one = a_message(acme)
     with context.database.transaction() as connection:
         first = messages.insert_message(connection, one, now())
@@ -122,7 +122,7 @@ def test_two_workers_that_say_the_same_at_once_say_it_once(context: AppContext, 
             _wait_for_a_lock(context)
             connection.commit()
             assert other.result(10) == first
-    assert [row.id for row in kept(context, acme)] == [first]
+    assert [row.id for row in stored_messages(context, acme)] == [first]
 
 
 def _kept_alone(context: AppContext, new: NewMessage) -> UUID:
@@ -131,7 +131,7 @@ def _kept_alone(context: AppContext, new: NewMessage) -> UUID:
 
 
 def _wait_for_a_lock(context: AppContext) -> None:
-    """Until some transaction waits for a row of `streams`."""
+    """Wait until a transaction waits for a row of `streams`."""
     for _ in range(1_000):
         with context.database.transaction() as connection:
             waiting = connection.exec_driver_sql(
@@ -144,75 +144,77 @@ def _wait_for_a_lock(context: AppContext) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "error"),
     [
         ({"text": "{{ data.nothing }}"}, "the message is empty"),
         ({"text": "{{ data.long }}"}, "the text has 20000 characters"),
         ({"text": "x", "data": {"a": "{{ data.long }}"}}, "the data has"),
     ],
 )
-def test_what_cannot_be_kept_fails_the_run(
-    context: AppContext, acme: Sender, fields: dict[str, Any], told: str
+def test_an_unstorable_message_fails_the_run(
+    context: AppContext, acme: Sender, fields: dict[str, Any], error: str
 ) -> None:
     run = started(context, acme, {"message": fields}, data={"long": "x" * 20_000})
     ended = carry(context, acme.account_id, run)
     assert ended["status"] == "failed"
-    assert told in ended["error"]
-    assert kept(context, acme) == []
+    assert error in ended["error"]
+    assert stored_messages(context, acme) == []
 
 
 def test_mustache_is_not_escaped(context: AppContext, acme: Sender) -> None:
-    said = {"text": {"mustache": "{{first-name}}"}, "data": {"who": [{"mustache": "{{first-name}}"}]}}
-    run = started(context, acme, {"message": said}, data={"first-name": "Jane <b>"})
+    message = {"text": {"mustache": "{{first-name}}"}, "data": {"who": [{"mustache": "{{first-name}}"}]}}
+    run = started(context, acme, {"message": message}, data={"first-name": "Jane <b>"})
     carry(context, acme.account_id, run)
-    assert [(one.text, one.data_json) for one in kept(context, acme)] == [("Jane <b>", '{"who": ["Jane <b>"]}')]
+    assert [(one.text, one.data_json) for one in stored_messages(context, acme)] == [
+        ("Jane <b>", '{"who": ["Jane <b>"]}')
+    ]
 
 
 # Delivering
 
 
-def test_a_stream_begins_when_its_ticket_was_made(context: AppContext, acme: Sender) -> None:
-    say(context, acme, "before")
+def test_a_stream_starts_when_its_ticket_was_created(context: AppContext, acme: Sender) -> None:
+    insert(context, acme, "before")
     ticket = a_ticket(context, acme)
     assert message_stream.read_stream(context, acme.slug, ticket, None) == []
-    say(context, acme, "a", "b")
+    insert(context, acme, "a", "b")
     assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, None)] == ["a", "b"]
 
 
-def test_it_goes_on_after_the_last_message(context: AppContext, acme: Sender) -> None:
+def test_a_stream_continues_after_the_last_message(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
-    first, second, _ = say(context, acme, "a", "b", "c")
+    first, second, _ = insert(context, acme, "a", "b", "c")
     assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, first)] == ["b", "c"]
     assert [one.text for one in message_stream.read_stream(context, acme.slug, a_ticket(context, acme), second)] == [
         "c"
     ]
 
 
-def test_so_many_are_delivered_at_once(context: AppContext, acme: Sender) -> None:
+def test_a_maximum_number_of_messages_is_delivered(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
-    ids = say(context, acme, *map(str, range(501)))
+    ids = insert(context, acme, *map(str, range(501)))
     page = message_stream.read_stream(context, acme.slug, ticket, None)
     assert [one.id for one in page] == ids[:500]
     assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, page[-1].id)] == ids[500:]
 
 
 def test_a_message_that_is_committed_late_is_not_missed(context: AppContext, acme: Sender) -> None:
-    """Made first, committed last: whoever has read the other one meanwhile still gets it."""
+    """A message that is created first and committed last is delivered to a reader that has read the other one."""
     ticket = a_ticket(context, acme)
     early = a_message(acme, "made first")
     time.sleep(0.002)
-    (late,) = say(context, acme, "made second")
+    (late,) = insert(context, acme, "made second")
     assert early.id < late
     assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, None)] == [late]
     assert _kept_alone(context, early) == early.id
     assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, late)] == [early.id]
 
 
-def test_nobody_overtakes_a_message_that_is_being_committed(context: AppContext, acme: Sender) -> None:
+def test_no_message_overtakes_one_that_is_being_committed(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
     with ThreadPoolExecutor(1) as threads, context.database.transaction() as connection:
         first = messages.insert_message(connection, a_message(acme), now())
-        other = threads.submit(say, context, acme, "second")
+        other = threads.submit(insert, context, acme, "second")
         _wait_for_a_lock(context)
         assert message_stream.read_stream(context, acme.slug, ticket, None) == []
         connection.commit()
@@ -220,8 +222,8 @@ def test_nobody_overtakes_a_message_that_is_being_committed(context: AppContext,
     assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, None)] == [first, second]
 
 
-def test_who_follows_gets_each_message_once_while_many_write(context: AppContext, acme: Sender) -> None:
-    """Several writers at once, each made before it is committed and some rolled back, and one who reads all the time."""
+def test_a_reader_gets_each_message_once_while_many_write(context: AppContext, acme: Sender) -> None:
+    """Several concurrent writers, some of which roll back, and one reader."""
     ticket = a_ticket(context, acme)
     written: list[UUID] = []
     lock, ended = threading.Lock(), threading.Event()
@@ -261,9 +263,9 @@ def test_who_follows_gets_each_message_once_while_many_write(context: AppContext
     assert sorted(seen) == sorted(written)
 
 
-def test_who_knows_a_message_that_is_gone_loses_nothing(context: AppContext, acme: Sender) -> None:
+def test_a_reader_with_a_deleted_message_misses_nothing(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
-    _, gone, _ = say(context, acme, "a", "b", "c")
+    _, gone, _ = insert(context, acme, "a", "b", "c")
     with context.database.transaction() as connection:
         connection.exec_driver_sql("DELETE FROM messages WHERE id = %(id)s", {"id": str(gone)})
     assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, gone)] == ["a", "c"]
@@ -275,7 +277,7 @@ def test_who_knows_a_message_that_is_gone_loses_nothing(context: AppContext, acm
 # Tickets
 
 
-def test_a_ticket_is_kept_as_a_hash_only(context: AppContext, acme: Sender) -> None:
+def test_only_the_hash_of_a_ticket_is_stored(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql("SELECT t::text FROM tickets AS t").scalars().all()
@@ -284,24 +286,25 @@ def test_a_ticket_is_kept_as_a_hash_only(context: AppContext, acme: Sender) -> N
 
 
 def refused(context: AppContext, slug: str, ticket: str) -> None:
-    with pytest.raises(Problem) as told:
+    with pytest.raises(Problem) as exc:
         message_stream.read_stream(context, slug, ticket, None)
-    assert told.value.status == 401
+    assert exc.value.status == 401
 
 
-def test_a_ticket_opens_its_own_stream_only(context: AppContext, acme: Sender, globex: Sender) -> None:
+def test_a_ticket_is_valid_for_its_own_stream_only(context: AppContext, acme: Sender, globex: Sender) -> None:
     ticket = a_ticket(context, acme)
-    say(context, acme, "secret")
+    insert(context, acme, "secret")
     refused(context, globex.slug, ticket)
     refused(context, "nobody", ticket)
     refused(context, acme.slug, ticket + "x")
     refused(context, acme.slug, "")
     assert (
-        message_stream.read_stream(context, globex.slug, a_ticket(context, globex), say(context, acme, "more")[0]) == []
+        message_stream.read_stream(context, globex.slug, a_ticket(context, globex), insert(context, acme, "more")[0])
+        == []
     )
 
 
-def test_a_ticket_has_to_be_used_soon_and_is_good_for_hours(
+def test_a_ticket_must_be_used_soon_and_is_then_valid_for_hours(
     context: AppContext, acme: Sender, monkeypatch: Any
 ) -> None:
     start = now()
@@ -316,7 +319,7 @@ def test_a_ticket_has_to_be_used_soon_and_is_good_for_hours(
     refused(context, acme.slug, in_time)
 
 
-def test_a_ticket_is_worth_nothing_once_its_key_or_account_is_not(context: AppContext, acme: Sender) -> None:
+def test_a_ticket_is_invalid_when_its_key_or_account_is(context: AppContext, acme: Sender) -> None:
     prefix = a_key(context, acme)
     ticket = message_stream.make_ticket(context, acme.account_id, prefix).ticket
     other = a_ticket(context, acme)
@@ -331,7 +334,7 @@ def test_a_ticket_is_worth_nothing_once_its_key_or_account_is_not(context: AppCo
 # Housekeeping
 
 
-def test_the_sweep_forgets_old_messages_and_tickets(context: AppContext, acme: Sender) -> None:
+def test_the_sweep_deletes_old_messages_and_tickets(context: AppContext, acme: Sender) -> None:
     ticket = a_ticket(context, acme)
     with context.database.transaction() as connection:
         for days in (29, 31):
@@ -343,7 +346,7 @@ def test_the_sweep_forgets_old_messages_and_tickets(context: AppContext, acme: S
             {"id": acme.account_id},
         )
     sweep(context)
-    assert [one.text for one in kept(context, acme)] == ["29"]
+    assert [one.text for one in stored_messages(context, acme)] == ["29"]
     with context.database.transaction() as connection:
         left = connection.exec_driver_sql(
             "SELECT count(*) FROM tickets WHERE account_id = %(id)s", {"id": acme.account_id}
@@ -352,9 +355,9 @@ def test_the_sweep_forgets_old_messages_and_tickets(context: AppContext, acme: S
     assert [one.text for one in message_stream.read_stream(context, acme.slug, ticket, None)] == ["29"]
 
 
-def test_erasing_a_subject_takes_its_messages_along(context: AppContext, acme: Sender) -> None:
-    run = started(context, acme, TOLD)
+def test_erasing_a_subject_deletes_its_messages(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, MESSAGE)
     carry(context, acme.account_id, run)
-    assert len(kept(context, acme)) == 1
+    assert len(stored_messages(context, acme)) == 1
     data_subjects.erase_subject(context, acme.account_id, "915673412780")
-    assert kept(context, acme) == []
+    assert stored_messages(context, acme) == []

@@ -1,4 +1,4 @@
-"""Plays events to a pattern with the matcher and the filters that the house has: what fires, and what contributes."""
+"""Simulates a pattern on a list of events: when it fires, and which events contribute."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.support.timelines import run_pattern
 
 START = datetime(2026, 10, 18, 12, tzinfo=UTC)
 
-# An event: its second, and its data.
+# An event: its second and its data.
 Happened = tuple[int, dict[str, Any]]
 
 
 class Played(NamedTuple):
-    """Places of the events on which it fired with those that were used, seconds at which the clock fired, and for each event
-    whether it contributed."""
+    """The indexes of the events that fired with those of the matched events, the seconds of timer firings, and whether each event
+    contributed."""
 
     fires: list[tuple[int, tuple[int, ...]]]
     by_clock: list[int]
@@ -26,7 +26,7 @@ class Played(NamedTuple):
 
 
 def play(on: Any, events: list[Happened], until: int | None = None) -> Played:
-    """What the pattern of a document makes of one subject's events."""
+    """The result of a document's pattern for one subject's events."""
     rule = compile_rule(UUID(int=1), "played", 1, {"on": on})
     played = Played([], [], [])
     seen = [
@@ -51,6 +51,6 @@ def play(on: Any, events: list[Happened], until: int | None = None) -> Played:
 
 
 def fires_on(on: Any, *events: dict[str, Any] | Happened) -> list[int]:
-    """The places of the events on which a pattern fires; events without a second come one second after the other."""
+    """The indexes of the events on which a pattern fires; events without a second are one second apart."""
     timed = [event if isinstance(event, tuple) else (place, event) for place, event in enumerate(events)]
     return [place for place, _ in play(on, timed).fires]

@@ -1,4 +1,4 @@
-"""Calls the CxEngage routes of a sender's account, over whatever the sender posts through."""
+"""Calls the CxEngage routes of a sender's account, through the sender's client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIXES = ("/1.0", "")
 
 @dataclass(frozen=True)
 class Tenant:
-    """An account with a token that may do all, as a CxEngage client knows it."""
+    """An account with a token that has all scopes, as a CxEngage client sees it."""
 
     sender: Sender
     token: str
@@ -34,11 +34,11 @@ class Tenant:
         return self.sender.slug
 
     def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
-        """One request below the tenant; `headers` with underscores for dashes, an empty one is left out."""
+        """One request below the tenant; `headers` have underscores for dashes, empty ones are left out."""
         return self.ask_at(f"{self.prefix}/tenants/{self.slug}{path}", method, body, **headers)
 
     def ask_at(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
-        """One request to any path. A body that is no bytes is sent as JSON, text as it is."""
+        """One request to any path. Bytes and text are sent unchanged, other bodies as JSON."""
         sent = {"Authorization": f"Bearer {self.token}", **(JSON if body is not None else {})}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -62,20 +62,20 @@ class Tenant:
 
 
 def a_tenant(context: AppContext, client: Any, name: str = "acme", plan: str = "unlimited") -> Tenant:
-    """A new account with a key that may do all."""
+    """A new account with a key that has all scopes."""
     sender = a_sender(context, client, name, plan)
     scopes = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
     return Tenant(sender, api_keys.create_key(context, sender.account_id, "all", scopes))
 
 
 def described(context: AppContext, tenant: Tenant, **changes: str) -> Tenant:
-    """The tenant, its account described differently."""
+    """The tenant after changing the details of its account."""
     accounts.update_account_details(context, tenant.account_id, AccountDetails(**changes))
     return tenant
 
 
 def uuid_of(identifier: str) -> str:
-    """The event's UUID of an id as the receiver gives it."""
+    """The event's UUID in an id of the receiver."""
     found = read_cxengage_id(identifier)
     assert found is not None, identifier
     return str(found[1])

@@ -1,5 +1,5 @@
-"""Patterns in CxEngage's notation, from the event to the message: compiled, applied, matched, carried by a real worker, sent to
-services that take nothing but what their documentation says. Only the waiting is shorter."""
+"""CxEngage patterns from the event to the message: compiled, matched, executed by a real worker, and sent to fake services that
+accept only documented requests. Only the waiting times are shorter."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CAR_SERVICE = """
   (create sendgrid email {:to "dealer@example.com"})
   (when (> total 5000) (create twilio sms {:to "+15552334444"})))
 """
-# The words that the examples leave out.
+# The commands that the examples do not use.
 WORDS = """
 (def company "acme") ; of all
 (event {:type "order" :amount (and (> 10) (< 1000)) :items (contains? "2L_PEPSI")})
@@ -85,7 +85,7 @@ WORDS = """
 
 @dataclass
 class Tenant:
-    """An account whose patterns are on, a worker at work on them, and the services that it sends with."""
+    """An account with its patterns on, a running worker, and the services that it calls."""
 
     context: AppContext
     sender: Sender
@@ -93,18 +93,18 @@ class Tenant:
     sendgrid: SendGridApi
 
     def send(self, subject: str, **data: Any) -> list[str]:
-        """An event of somebody; the runs that it starts."""
+        """Send an event of a person; returns the runs that it starts."""
         answer = self.sender.post(an_event(event="event", distinct_id=subject, data=data))
         assert answer.status_code == 200, answer.get_json()
         runs: list[str] = answer.get_json()["runs"]
         return runs
 
     def ended(self, run: str) -> dict[str, Any]:
-        """The run's row, once it has ended."""
+        """The run's row after its end."""
         return until(lambda: the_run(self.context, self.sender.account_id, run), lambda row: row["status"] != "running")
 
     def outputs(self, subject: str, action: str) -> list[Any]:
-        """What the steps of somebody's runs gave, those of blocks included, in the order of their ends."""
+        """The outputs of the steps of a person's runs, including blocks, in the order of completion."""
         with self.context.database.transaction() as connection:
             found = connection.exec_driver_sql(
                 "SELECT output FROM steps JOIN runs ON runs.account_id = steps.account_id AND runs.id = run_id"
@@ -115,7 +115,7 @@ class Tenant:
             return [row[0] for row in found]
 
     def logged(self, subject: str) -> list[str]:
-        """The lines that somebody's runs have logged."""
+        """The lines that a person's runs logged."""
         return [output["text"] for output in self.outputs(subject, "log")]
 
 
@@ -167,7 +167,7 @@ def platinum(kind: str, **more: Any) -> dict[str, Any]:
     return {"customerSegment": "platinum", "type": kind, **more}
 
 
-def test_the_first_example_greets_waits_and_writes(tenant: Tenant) -> None:
+def test_the_first_example_sends_a_greeting_waits_and_sends_an_sms(tenant: Tenant) -> None:
     assert tenant.send("jane", **platinum("flcheck", **{"first-name": "Jane", "vip": True})) == []
     assert tenant.send("jane", **platinum("cnclticket", **{"phone-number": "+15552334401"})) == []
     (run,) = tenant.send("jane", **platinum("flcheck", custId="C-1"))
@@ -178,7 +178,7 @@ def test_the_first_example_greets_waits_and_writes(tenant: Tenant) -> None:
     assert (hello, sid[:2]) == ("Hello", "SM")
 
 
-def test_the_first_example_tells_when_writing_failed(tenant: Tenant) -> None:
+def test_the_first_example_reports_a_failed_sms(tenant: Tenant) -> None:
     for kind in ("flcheck", "flcheck"):
         tenant.send("joe", **platinum(kind, **{"phone-number": "nowhere"}))
     (run,) = tenant.send("joe", **platinum("cnclticket", custId="C-2"))
@@ -186,7 +186,7 @@ def test_the_first_example_tells_when_writing_failed(tenant: Tenant) -> None:
     assert tenant.logged("joe") == ["Hello", "C-2", ""]
 
 
-def test_the_first_example_tries_again(tenant: Tenant) -> None:
+def test_the_first_example_retries(tenant: Tenant) -> None:
     with tenant.twilio.lock:
         tenant.twilio.instead.append(twilio_error(503, 20503, "Service unavailable"))
     for kind in ("flcheck", "flcheck"):
@@ -201,7 +201,7 @@ def service(owner: str, cost: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("owner", "cost", "texts"), [("o1", 1250, 0), ("o2", 1250.01, 1)])
-def test_the_second_example_adds_up_by_its_key(tenant: Tenant, owner: str, cost: Any, texts: int) -> None:
+def test_the_second_example_sums_up_per_key(tenant: Tenant, owner: str, cost: Any, texts: int) -> None:
     before = len(tenant.sendgrid.accepted), len(tenant.twilio.accepted)
     for driver in ("ann", "bob", "cid"):
         assert tenant.send(driver, **service(owner, cost)) == []
@@ -214,7 +214,7 @@ def test_the_second_example_adds_up_by_its_key(tenant: Tenant, owner: str, cost:
     assert sent == [{"To": "+15552334444", "From": TWILIO["from"], "Body": "car-service"}] * texts
 
 
-def test_all_other_words_do_what_they_say(tenant: Tenant) -> None:
+def test_all_other_commands_work(tenant: Tenant) -> None:
     order = {
         "type": "order",
         "amount": 20.5,

@@ -1,4 +1,4 @@
-"""For the tests of CxEngage's resources: tenants that call the routes with and without the version in front."""
+"""Fixtures for the tests of CxEngage's resources: tenants that call the routes with and without the version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _prefixes = itertools.cycle(["/1.0", ""])
 
 @dataclass(frozen=True)
 class Tenant:
-    """An account and a key that may manage it and send events to it."""
+    """An account with a key that may manage it and send events."""
 
     account_id: int
     slug: str
@@ -28,7 +28,7 @@ class Tenant:
     client: FlaskClient
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """Call a route below `/tenants/…`, in turn by one prefix and the other; a body becomes JSON, bytes go as they are."""
+        """Call a route below `/tenants/…`, with alternating prefixes; a body is sent as JSON, bytes as they are."""
         headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
@@ -50,7 +50,7 @@ class Tenant:
 
 
 def a_tenant(context: AppContext, client: FlaskClient, name: str) -> Tenant:
-    """A new tenant whose slug begins with `name`."""
+    """A new tenant whose slug starts with `name`."""
     sender = a_sender(context, client, name)
     token = api_keys.create_key(context, sender.account_id, "all", (ACCOUNT_MANAGE, EVENTS_WRITE))
     return Tenant(sender.account_id, sender.slug, token, client)
@@ -58,17 +58,17 @@ def a_tenant(context: AppContext, client: FlaskClient, name: str) -> Tenant:
 
 @pytest.fixture
 def tenant(context: AppContext, client: FlaskClient) -> Tenant:
-    """The tenant that a test is about; new for each test."""
+    """The tenant under test; new for each test."""
     return a_tenant(context, client, "acme")
 
 
 @pytest.fixture
 def stranger(context: AppContext, client: FlaskClient) -> Tenant:
-    """Another tenant, which must never see what the first has."""
+    """Another tenant, which must never see data of the first."""
     return a_tenant(context, client, "globex")
 
 
 @pytest.fixture
 def sender(context: AppContext, client: FlaskClient) -> Sender:
-    """An account whose key may send events and nothing else."""
+    """An account whose key may only send events."""
     return a_sender(context, client, "sender")

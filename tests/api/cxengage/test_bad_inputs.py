@@ -1,5 +1,5 @@
-"""Whatever comes in at CxEngage's receiver: the same refusals as at the other format, told in its shape; nothing stored; and
-what is taken comes out as it went in."""
+"""CxEngage's receiver refuses the same invalid inputs as the LimeChat route, with errors in its own format, stores nothing of
+them, and returns accepted events unchanged."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.builders import a_workflow
 from tests.support.cxengage_tenants import Tenant, a_tenant, described, uuid_of
 from tests.support.server import Server
 
-# What is refused before anybody asks which fields an event has.
+# Cases that are refused before the fields of an event are read.
 SAME = [*inputs.NOT_JSON, *inputs.ENCODINGS, *inputs.UNSTORABLE, *inputs.SIZES, *inputs.PACKED]
 
 
 @dataclass(frozen=True)
 class Dressed:
-    """A tenant that writes the heads of `Bad` requests."""
+    """A tenant that writes the request heads of `Bad` cases."""
 
     tenant: Tenant
 
@@ -44,14 +44,16 @@ class Dressed:
 
 @pytest.fixture(scope="module")
 def tenant(context: AppContext, server: Server) -> Tenant:
-    """Its events have a subject as the other format's have."""
+    """A tenant whose events have a subject as in the LimeChat format."""
     found = described(context, a_tenant(context, server, "hostile"), key_attribute="distinct_id")
     workflows.apply_workflow(context, found.account_id, a_workflow(on="*"))
     return found
 
 
 @pytest.mark.parametrize("bad", SAME, ids=[bad.name for bad in SAME])
-def test_a_bad_input_is_refused_as_at_the_other_format(tenant: Tenant, server: Server, rows: Rows, bad: Bad) -> None:
+def test_an_invalid_input_is_refused_as_in_the_limechat_format(
+    tenant: Tenant, server: Server, rows: Rows, bad: Bad
+) -> None:
     answer = server.exchange(Dressed(tenant).request(bad), end=bad.end)
     assert answer.status_code == {422: 400}.get(bad.status, bad.status), answer.text
     assert answer.headers["Content-Type"] == "application/json"
@@ -66,7 +68,7 @@ def test_a_bad_input_is_refused_as_at_the_other_format(tenant: Tenant, server: S
         assert rows(f"SELECT count(*) FROM {table} WHERE account_id = %s", tenant.account_id) == [(0,)]
 
 
-def test_the_good_event_that_all_differ_from_is_taken(context: AppContext, server: Server) -> None:
+def test_the_valid_event_behind_all_cases_is_accepted(context: AppContext, server: Server) -> None:
     tenant = described(context, a_tenant(context, server), key_attribute="distinct_id")
     assert server.exchange(Dressed(tenant).request(Bad("none", 200))).status_code == 200
 
@@ -82,14 +84,14 @@ def test_the_good_event_that_all_differ_from_is_taken(context: AppContext, serve
     ],
     ids=range(5),
 )
-def test_a_bad_header_is_refused_as_well(tenant: Tenant, server: Server, headers: Any, says: str) -> None:
+def test_an_invalid_header_is_refused(tenant: Tenant, server: Server, headers: Any, says: str) -> None:
     answer = server.exchange(Dressed(tenant).request(Bad("none", 400, headers=headers)))
     assert answer.status_code in (400, 415)
     assert says in answer.json["error"]
 
 
 @pytest.mark.parametrize("text", inputs.HOSTILE, ids=range(len(inputs.HOSTILE)))
-def test_hostile_text_is_data_like_any_other(context: AppContext, server: Server, rows: Rows, text: str) -> None:
+def test_hostile_text_is_stored_as_data(context: AppContext, server: Server, rows: Rows, text: str) -> None:
     tenant = a_tenant(context, server)
     sent = {"key": text, "type": text, "x" + text: [text]}
     answer = tenant.post(sent)
@@ -101,7 +103,7 @@ def test_hostile_text_is_data_like_any_other(context: AppContext, server: Server
     assert tenant.history()[0]["event"] == sent
 
 
-# Without a network, for speed
+# Without a network, which is faster
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def quick(context: AppContext, client: FlaskClient) -> Tenant:
 
 @settings(max_examples=60, deadline=None)
 @given(data=objects, escaped=st.booleans())
-def test_an_event_comes_out_as_it_went_in(quick: Tenant, rows: Rows, data: dict[str, Any], escaped: bool) -> None:
+def test_an_event_is_returned_unchanged(quick: Tenant, rows: Rows, data: dict[str, Any], escaped: bool) -> None:
     text = text_of(data | {"key": "1", "type": "x"}, escaped=escaped)
     answer = quick.post(text)
     assert answer.status_code == 200, answer.text
@@ -122,8 +124,8 @@ def test_an_event_comes_out_as_it_went_in(quick: Tenant, rows: Rows, data: dict[
     assert exact(str(written)) == exact(text)
 
 
-def assert_told(answer: Any) -> None:
-    """Taken or refused; in any case not broken by it."""
+def assert_answered(answer: Any) -> None:
+    """The request was accepted or refused, without an internal error."""
     assert answer.status_code in (200, 400, 413, 415), answer.text
     assert answer.headers["Content-Type"] == "application/json"
     assert (list(exact(answer.text)) == ["error"]) == (answer.status_code != 200)
@@ -134,23 +136,21 @@ changes = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 6), st.sampled_
 
 @settings(max_examples=100, deadline=None)
 @given(changes=changes)
-def test_no_event_with_pieces_cut_out_and_pasted_in_breaks_it(
-    quick: Tenant, changes: list[tuple[int, int, bytes]]
-) -> None:
-    assert_told(quick.post(cut_and_paste(b'{"key": "1", "type": "bar", "data": {"a": [1, 2.5]}}', changes)))
+def test_mutated_events_are_accepted_or_refused(quick: Tenant, changes: list[tuple[int, int, bytes]]) -> None:
+    assert_answered(quick.post(cut_and_paste(b'{"key": "1", "type": "bar", "data": {"a": [1, 2.5]}}', changes)))
 
 
 @settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=500), packed=st.booleans())
-def test_no_bytes_break_it(quick: Tenant, body: bytes, packed: bool) -> None:
+def test_random_bytes_are_accepted_or_refused(quick: Tenant, body: bytes, packed: bool) -> None:
     if packed:
-        assert_told(quick.post(gzip.compress(body), Content_Encoding="gzip"))
-    assert_told(quick.post(body))
+        assert_answered(quick.post(gzip.compress(body), Content_Encoding="gzip"))
+    assert_answered(quick.post(body))
 
 
 @settings(max_examples=50, deadline=None)
 @given(found=objects)
-def test_no_values_of_its_attributes_break_it(quick: Tenant, found: dict[str, Any]) -> None:
+def test_random_attribute_values_are_accepted_or_refused(quick: Tenant, found: dict[str, Any]) -> None:
     values = dict(zip(("key", "type", "x"), found.values(), strict=False))
-    assert_told(quick.post(text_of(values, escaped=True)))
-    assert_told(quick.ask("/key-attribute", "POST", text_of(values | {"key": [values.get("key")]}, escaped=True)))
+    assert_answered(quick.post(text_of(values, escaped=True)))
+    assert_answered(quick.ask("/key-attribute", "POST", text_of(values | {"key": [values.get("key")]}, escaped=True)))

@@ -1,4 +1,4 @@
-"""The commands that docs/cxengage.md prints work when they are pasted one after the other, and answer what it prints."""
+"""The commands in docs/cxengage.md work in sequence and answer as printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ END = "-- end of block --"
 
 @pytest.fixture(scope="module")
 def answers(context: AppContext, server: Server) -> list[str]:
-    """What each block answers, with the names of the printed ones."""
+    """The output of each block, with the printed names."""
     sender = a_sender(context, server)
     variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token, "FLASK_APP": "wsgi"}
     script = f"\necho '{END}'\n".join(command for command, _ in STEPS)
@@ -40,21 +40,21 @@ def answers(context: AppContext, server: Server) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     own = [(sender.slug, "demo"), (f"EV{sender.account_id}-", "EV1-"), (f"SV{sender.account_id}.", "SV1.")]
-    told = done.stdout
+    output = done.stdout
     for name, printed in own:
-        told = told.replace(name, printed)
-    return told.split(END)
+        output = output.replace(name, printed)
+    return output.split(END)
 
 
 def in_general(text: str) -> str:
-    """Without what is different each time."""
+    """The text without parts that differ each time."""
     text = re.sub(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", "TOKEN", text.strip())
     text = re.sub(r"cl_[0-9A-Za-z]{16}", "CLIENT", text)
     return re.sub(r"EV1-[0-9]+", "EV1-N", re.sub(r'"ttl":2[0-9]{6}', '"ttl":N', text))
 
 
 @pytest.mark.parametrize(("number", "printed"), list(enumerate(answer for _, answer in STEPS)), ids=range(len(STEPS)))
-def test_a_command_answers_what_is_printed(answers: list[str], number: int, printed: str) -> None:
+def test_a_command_answers_as_printed(answers: list[str], number: int, printed: str) -> None:
     assert in_general(answers[number]) == in_general(printed)
     assert isinstance(json.loads(answers[number]), dict)
 

@@ -1,4 +1,4 @@
-"""CxEngage's receiver as docs/cxengage.md promises it, against a running gunicorn over real sockets."""
+"""CxEngage's receiver as docs/cxengage.md describes it, in a running gunicorn over real sockets."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ ANSWERS = re.findall(r"javascript %}\n(.*?){%", SEED, re.DOTALL)
 
 @pytest.fixture
 def tenant(context: AppContext, server: Server) -> Tenant:
-    """The tenant that sends; new for each test."""
+    """The sending tenant; new for each test."""
     return a_tenant(context, server)
 
 
 @pytest.fixture
 def stranger(context: AppContext, server: Server) -> Tenant:
-    """The tenant that must never see what the other one sent."""
+    """Another tenant, which must never see events of the first."""
     return a_tenant(context, server, "globex")
 
 
 @pytest.fixture(scope="module")
 def shared(context: AppContext, server: Server) -> Tenant:
-    """A tenant for tests that look only at the answer, or at the one row that it names."""
+    """A tenant for tests that check only the response, or the one row that it names."""
     return a_tenant(context, server)
 
 
 def assert_error(answer: Any, status: int) -> str:
-    """The error that an answer tells."""
+    """The error text of a response."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Request-Id"]
@@ -60,11 +60,11 @@ def stored(rows: Rows, identifier: str) -> dict[str, Any]:
     return row
 
 
-# The seed's own examples
+# The documented examples
 
 
 def carried_out(command: str, tenant: Tenant) -> Any:
-    """A curl command as printed, for this tenant, whatever it was printed for."""
+    """Send a printed curl command as this tenant."""
     path = re.search(r"https://events\.cxengage\.net(\S+)", command)[1]  # type: ignore[index]
     headers = dict(re.findall(r"-H '([^:]+): ([^']*)'", command))
     assert headers.pop("Authorization") == "Bearer TOKEN"
@@ -75,7 +75,7 @@ def carried_out(command: str, tenant: Tenant) -> Any:
     return tenant.ask_at(path, method, body[1] if body else None, **headers)
 
 
-def test_the_seeds_event_is_answered_as_printed(context: AppContext, tenant: Tenant) -> None:
+def test_the_documented_event_is_answered_as_printed(context: AppContext, tenant: Tenant) -> None:
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
     answer = carried_out(COMMANDS[0], tenant)
     printed = json.loads(ANSWERS[0])
@@ -86,13 +86,15 @@ def test_the_seeds_event_is_answered_as_printed(context: AppContext, tenant: Ten
     assert list(answer.json) == list(printed)
 
 
-def test_an_answer_has_these_bytes(tenant: Tenant) -> None:
+def test_a_response_has_exactly_these_bytes(tenant: Tenant) -> None:
     answer = carried_out(COMMANDS[0], tenant)
     own = f'"id":"{answer.json["id"]}"'
     assert answer.text == '{"event":{"key" : "1", "type" : "bar"},"key-attr":"1",' + own + ',"contributing?":false}'
 
 
-def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(context: AppContext, tenant: Tenant) -> None:
+def test_the_documented_history_is_answered_as_printed_except_for_its_brackets(
+    context: AppContext, tenant: Tenant
+) -> None:
     described(context, tenant, key_attribute="user")
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on="event"))
     (printed,) = json.loads(ANSWERS[1].replace('"history":', '"history": [') + "]}")["history"]
@@ -103,7 +105,7 @@ def test_the_seeds_history_is_answered_as_printed_but_for_its_brackets(context: 
     assert set(kept) == set(printed)
 
 
-def test_the_seeds_rate_limit_is_answered_as_printed(context: AppContext, server: Server) -> None:
+def test_the_documented_rate_limit_is_answered_as_printed(context: AppContext, server: Server) -> None:
     tenant = a_tenant(context, server, plan="trial")
     accounts.change_plan(context, tenant.account_id, PLANS["trial"], 1)
     answer = next(one for one in iter(lambda: tenant.post({"key": "1"}), None) if one.status_code == 429)
@@ -112,28 +114,28 @@ def test_the_seeds_rate_limit_is_answered_as_printed(context: AppContext, server
     assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset")] == ["1", "0", "1"]
 
 
-def test_a_trial_may_send_100_events_a_second(context: AppContext, server: Server) -> None:
+def test_a_trial_account_may_send_100_events_per_second(context: AppContext, server: Server) -> None:
     answer = a_tenant(context, server, plan="trial").post({"key": "1"})
     assert [answer.headers[f"RateLimit-{name}"] for name in ("Limit", "Remaining")] == ["100", "99"]
 
 
-def test_the_version_is_for_everybody(server: Server) -> None:
+def test_the_version_needs_no_authentication(server: Server) -> None:
     answer = server.open("/version")
     assert (answer.status_code, answer.data, answer.headers["Content-Type"]) == (200, b"1.0", "application/json")
     assert answer.headers["X-Request-Id"]
 
 
-# What becomes of an event
+# The stored event
 
 
-def test_an_event_is_kept_with_its_name_its_subject_and_all_of_it(tenant: Tenant, rows: Rows) -> None:
+def test_an_event_is_stored_with_its_name_subject_and_data(tenant: Tenant, rows: Rows) -> None:
     sent = {"key": "1", "type": "bar", "nested": {"a": [1, None]}}
     row = stored(rows, tenant.post(sent).json["id"])
     names = ("account_id", "event", "distinct_id", "phone", "data", "extra", "warnings", "via")
     assert [row[name] for name in names] == [tenant.account_id, "bar", "1", None, sent, None, None, "receiver"]
 
 
-def test_events_of_the_other_format_come_by_no_other_way(acme: Sender, rows: Rows) -> None:
+def test_limechat_events_have_no_via(acme: Sender, rows: Rows) -> None:
     assert rows("SELECT via FROM events WHERE id = %s", acme.post(an_event()).json["id"]) == [(None,)]
 
 
@@ -180,9 +182,7 @@ def test_the_name_of_an_event_is_its_type(
         ("9" * 255, "9" * 255),
     ],
 )
-def test_the_subject_is_the_key_attribute_as_it_was_written(
-    shared: Tenant, rows: Rows, value: str, subject: str
-) -> None:
+def test_the_subject_is_the_key_attribute_as_written(shared: Tenant, rows: Rows, value: str, subject: str) -> None:
     answer = shared.post(f'{{"key": {value} , "type": "x"}}')
     assert answer.json["key-attr"] == subject
     assert stored(rows, answer.json["id"])["distinct_id"] == subject
@@ -204,18 +204,18 @@ def test_the_subject_is_the_key_attribute_as_it_was_written(
         ('{"key": ' + "9" * 5_000 + "}", "'key' has 5000 characters"),
     ],
 )
-def test_without_a_usable_key_attribute_the_error_names_it(shared: Tenant, body: str, says: str) -> None:
+def test_an_unusable_key_attribute_is_named_in_the_error(shared: Tenant, body: str, says: str) -> None:
     assert says in assert_error(shared.post(body), 400)
 
 
-def test_an_account_may_name_other_attributes(context: AppContext, tenant: Tenant, rows: Rows) -> None:
+def test_an_account_can_set_other_attributes(context: AppContext, tenant: Tenant, rows: Rows) -> None:
     described(context, tenant, key_attribute="user id", event_attribute="what")
     row = stored(rows, tenant.post({"user id": 7, "what": "x", "key": "1", "type": "bar"}).json["id"])
     assert (row["distinct_id"], row["event"]) == ("7", "x")
     assert "'user id' is missing" in assert_error(tenant.post({"key": "1"}), 400)
 
 
-def test_an_event_contributes_when_it_starts_a_workflow_or_brings_one_closer(
+def test_an_event_contributes_when_it_starts_a_workflow_or_advances_a_match(
     context: AppContext, tenant: Tenant
 ) -> None:
     pattern = {"seq": [{"event": "first"}, {"event": "second"}], "within": "1h"}
@@ -235,7 +235,7 @@ def test_workflows_see_the_whole_event_as_data(context: AppContext, tenant: Tena
 BIG = '{"key": 12345678901234567890123, "a" : 0.1234567890123456789, "b": 1e400, "c": [1.0, -0], "d": "\\u00e9"}'
 
 
-def test_every_digit_comes_back(tenant: Tenant, rows: Rows) -> None:
+def test_numbers_keep_every_digit(tenant: Tenant, rows: Rows) -> None:
     answer = tenant.post(BIG)
     assert BIG in answer.text
     written = rows("SELECT data::text FROM events WHERE id = %s", uuid_of(answer.json["id"]))[0][0]
@@ -244,7 +244,7 @@ def test_every_digit_comes_back(tenant: Tenant, rows: Rows) -> None:
     assert f'"event":{written}' in tenant.ask("/event/history").text
 
 
-def test_nothing_in_an_answer_can_be_taken_for_html(tenant: Tenant) -> None:
+def test_html_characters_are_escaped_in_responses(tenant: Tenant) -> None:
     sent = {"key": "<script>&", "<b>": "</b>"}
     answer = tenant.post(sent)
     history = tenant.ask("/event/history")
@@ -253,15 +253,15 @@ def test_nothing_in_an_answer_can_be_taken_for_html(tenant: Tenant) -> None:
     assert answer.json["event"] == history.json["history"][0]["event"] == sent
 
 
-def test_an_event_may_come_packed(shared: Tenant, rows: Rows) -> None:
+def test_an_event_may_be_compressed(shared: Tenant, rows: Rows) -> None:
     answer = shared.post(gzip.compress(b'{"key": "1", "type": "bar"}'), Content_Encoding="gzip")
     assert (answer.status_code, answer.json["event"]) == (200, {"key": "1", "type": "bar"})
 
 
-# Sent again
+# Repeated events
 
 
-def test_a_repeated_idempotency_key_gets_the_first_id_and_stores_nothing(
+def test_a_repeated_idempotency_key_returns_the_first_id_and_stores_nothing(
     context: AppContext, tenant: Tenant, rows: Rows
 ) -> None:
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
@@ -274,7 +274,7 @@ def test_a_repeated_idempotency_key_gets_the_first_id_and_stores_nothing(
     assert rows("SELECT count(*) FROM runs WHERE account_id = %s", tenant.account_id) == [(1,)]
 
 
-def test_the_same_key_of_a_webhook_counts_as_well(tenant: Tenant) -> None:
+def test_webhook_id_is_an_idempotency_key_too(tenant: Tenant) -> None:
     ids = {tenant.post({"key": "1"}, webhook_id="w").json["id"] for _ in range(2)}
     assert len(ids) == 1
 
@@ -282,23 +282,23 @@ def test_the_same_key_of_a_webhook_counts_as_well(tenant: Tenant) -> None:
 # History
 
 
-def test_the_history_has_the_last_ten_newest_first(tenant: Tenant) -> None:
+def test_the_history_has_the_last_ten_events_newest_first(tenant: Tenant) -> None:
     ids = [tenant.post({"key": str(number)}).json["id"] for number in range(12)]
     assert [one["id"] for one in tenant.history()] == ids[:1:-1]
     assert [one["key-attr"] for one in tenant.history()] == [str(number) for number in range(11, 1, -1)]
 
 
-def test_the_history_shows_only_what_came_by_the_receiver(tenant: Tenant) -> None:
+def test_the_history_shows_only_events_of_the_receiver(tenant: Tenant) -> None:
     identifier = tenant.post({"key": "1"}).json["id"]
     assert tenant.sender.post(an_event()).status_code == 200
     assert [one["id"] for one in tenant.history()] == [identifier]
 
 
-def test_the_history_begins_empty(tenant: Tenant) -> None:
+def test_a_new_history_is_empty(tenant: Tenant) -> None:
     assert tenant.ask("/event/history").text == '{"history":[]}'
 
 
-def test_the_history_of_another_tenant_stays_its_own(tenant: Tenant, stranger: Tenant) -> None:
+def test_the_history_shows_no_events_of_another_tenant(tenant: Tenant, stranger: Tenant) -> None:
     tenant.post({"key": "1"})
     assert stranger.history() == []
 
@@ -316,22 +316,20 @@ def test_the_history_is_found_by_its_own_index(tenant: Tenant, rows: Rows) -> No
 
 @pytest.mark.parametrize("path", ["", "/"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_tenant_tells_its_id_and_name(context: AppContext, tenant: Tenant, prefix: str, path: str) -> None:
+def test_a_tenant_has_an_id_and_a_name(context: AppContext, tenant: Tenant, prefix: str, path: str) -> None:
     there = Tenant(tenant.sender, tenant.token, prefix)
     assert there.ask(path).json == {"id": tenant.slug, "name": tenant.slug}
     described(context, tenant, name="Acme & Söhne")
-    assert a_second_look(there, path) == {"id": tenant.slug, "name": "Acme & Söhne"}
+    assert answer_after_an_event(there, path) == {"id": tenant.slug, "name": "Acme & Söhne"}
 
 
-def a_second_look(tenant: Tenant, path: str) -> Any:
-    """What a process that has heard of a change answers; an event is stored by no old copy."""
+def answer_after_an_event(tenant: Tenant, path: str) -> Any:
+    """The answer of a route after an event, which makes the process load the current account snapshot."""
     assert tenant.post({"key": "1"}).status_code == 200
     return tenant.ask(path).json
 
 
-def test_another_event_attribute_counts_for_the_very_next_event(
-    context: AppContext, tenant: Tenant, rows: Rows
-) -> None:
+def test_another_event_attribute_applies_from_the_next_event(context: AppContext, tenant: Tenant, rows: Rows) -> None:
     sent = {"key": "1", "user": "2", "type": "a", "what": "b"}
     for changes, kept in (({}, ("1", "a")), ({"key_attribute": "user", "event_attribute": "what"}, ("2", "b"))):
         described(context, tenant, **changes)
@@ -339,7 +337,7 @@ def test_another_event_attribute_counts_for_the_very_next_event(
         assert (row["distinct_id"], row["event"]) == kept
 
 
-def test_the_key_attribute_is_told_and_changed(tenant: Tenant) -> None:
+def test_the_key_attribute_can_be_read_and_changed(tenant: Tenant) -> None:
     assert tenant.ask("/key-attribute").text == '{"key":"key"}'
     changed = tenant.ask("/key-attribute", "POST", {"key": "username"})
     assert (changed.status_code, changed.text) == (200, '{"key":"username"}')
@@ -351,12 +349,12 @@ def test_the_key_attribute_is_told_and_changed(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     "body", ["{}", '{"key": ""}', '{"key": 1}', '{"key": null}', '{"key": "a", "b": 1}', "[]", "{", '{"key": "a\\tb"}']
 )
-def test_a_key_attribute_that_cannot_be_one_is_refused(shared: Tenant, body: str) -> None:
+def test_an_invalid_key_attribute_is_refused(shared: Tenant, body: str) -> None:
     assert_error(shared.ask("/key-attribute", "POST", body), 400)
     assert shared.ask("/key-attribute").json == {"key": "key"}
 
 
-def test_all_that_is_wrong_with_a_key_attribute_is_told(shared: Tenant) -> None:
+def test_all_faults_of_a_key_attribute_are_reported(shared: Tenant) -> None:
     refused = shared.ask("/key-attribute", "POST", {"key": None, "other": 1})
     assert refused.json == {"error": "key must be text; other is unknown"}
 
@@ -372,7 +370,7 @@ def test_a_key_belongs_to_an_account_of_one_tenant(tenant: Tenant) -> None:
     assert tenant.ask_at("/1.0/account/tenants").json == {"tenants": [{"id": tenant.slug, "name": tenant.slug}]}
 
 
-# Who is let in
+# Authentication and scopes
 
 ROUTES = [
     ("GET", ""),
@@ -385,19 +383,19 @@ ROUTES = [
 BODIES = {"/event": {"key": "1"}, "/key-attribute": {"key": "key"}}
 
 
-def asked(tenant: Tenant, method: str, path: str, **headers: str) -> Any:
+def call(tenant: Tenant, method: str, path: str, **headers: str) -> Any:
     return tenant.ask(path, method, BODIES[path] if method == "POST" else None, **headers)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_every_route_is_there_with_and_without_its_prefix(shared: Tenant, prefix: str, method: str, path: str) -> None:
-    assert asked(Tenant(shared.sender, shared.token, prefix), method, path).status_code == 200
+def test_every_route_is_served_with_and_without_the_prefix(shared: Tenant, prefix: str, method: str, path: str) -> None:
+    assert call(Tenant(shared.sender, shared.token, prefix), method, path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/account", "/account/tenants"])
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_so_is_the_account(shared: Tenant, prefix: str, path: str) -> None:
+def test_the_account_routes_are_served_with_and_without_the_prefix(shared: Tenant, prefix: str, path: str) -> None:
     assert shared.ask_at(prefix + path).status_code == 200
 
 
@@ -407,18 +405,18 @@ NOBODIES += ["Bearer sb_12345678_" + "x" * 43, "Bearer sbt_123456789012_" + "x" 
 
 @pytest.mark.parametrize("authorization", NOBODIES, ids=range(len(NOBODIES)))
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_without_a_valid_token_nobody_is_let_in(shared: Tenant, method: str, path: str, authorization: str) -> None:
-    answer = asked(shared, method, path, Authorization=authorization)
+def test_requests_without_a_valid_token_are_refused(shared: Tenant, method: str, path: str, authorization: str) -> None:
+    answer = call(shared, method, path, Authorization=authorization)
     assert "Bearer" in assert_error(answer, 401)
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="signalbox"'
 
 
-def test_the_word_bearer_may_be_written_in_any_case(shared: Tenant) -> None:
+def test_the_word_bearer_is_case_insensitive(shared: Tenant) -> None:
     assert shared.ask("/", Authorization=f"bearer {shared.token}").status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_another_tenant_and_one_that_is_not_there_are_refused_alike(
+def test_another_tenant_and_a_missing_one_get_the_same_error(
     shared: Tenant, stranger: Tenant, method: str, path: str
 ) -> None:
     answers = []
@@ -429,7 +427,7 @@ def test_another_tenant_and_one_that_is_not_there_are_refused_alike(
     assert set(answers) == {b'{"error":"The token has no access to this tenant."}'}
 
 
-def test_nothing_that_another_tenant_refused_was_stored(shared: Tenant, stranger: Tenant, rows: Rows) -> None:
+def test_an_event_refused_by_another_tenant_is_not_stored(shared: Tenant, stranger: Tenant, rows: Rows) -> None:
     assert_error(shared.ask_at(f"/1.0/tenants/{stranger.slug}/event", "POST", {"key": "1"}), 403)
     assert rows("SELECT count(*) FROM events WHERE account_id = %s", stranger.account_id) == [(0,)]
 
@@ -442,25 +440,25 @@ def test_nothing_that_another_tenant_refused_was_stored(shared: Tenant, stranger
         ((ACCOUNT_MANAGE,), {("POST", "/key-attribute")}),
     ],
 )
-def test_a_key_does_only_what_its_scopes_say(
+def test_a_key_may_do_only_what_its_scopes_allow(
     context: AppContext, shared: Tenant, scopes: tuple[str, ...], allowed: set[tuple[str, str]]
 ) -> None:
     key = Tenant(shared.sender, api_keys.create_key(context, shared.account_id, "", scopes))
     open_to_all = {("GET", ""), ("GET", "/"), ("GET", "/key-attribute")}
-    let_in = {(method, path) for method, path in ROUTES if asked(key, method, path).status_code == 200}
-    assert let_in == open_to_all | allowed
-    (refused, *_) = set(ROUTES) - let_in
-    assert "scope" in assert_error(asked(key, *refused), 403)
+    succeeded = {(method, path) for method, path in ROUTES if call(key, method, path).status_code == 200}
+    assert succeeded == open_to_all | allowed
+    (refused, *_) = set(ROUTES) - succeeded
+    assert "scope" in assert_error(call(key, *refused), 403)
 
 
-def test_a_disabled_account_takes_no_events_but_shows_what_there_is(context: AppContext, tenant: Tenant) -> None:
+def test_a_disabled_account_refuses_events_but_can_be_read(context: AppContext, tenant: Tenant) -> None:
     tenant.post({"key": "1"})
     accounts.switch_account(context, tenant.account_id, on=False)
     assert "disabled" in assert_error(tenant.post({"key": "1"}), 403)
     assert len(tenant.history()) == 1
 
 
-def test_a_revoked_key_is_refused_at_once(context: AppContext, tenant: Tenant) -> None:
+def test_a_revoked_key_is_refused_immediately(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post({"key": "1"}).status_code == 200
     api_keys.revoke_key(context, tenant.token[3:11])
     assert_error(tenant.post({"key": "1"}), 401)
@@ -470,7 +468,7 @@ def test_a_revoked_key_is_refused_at_once(context: AppContext, tenant: Tenant) -
 # Other errors
 
 
-def test_other_addresses_and_methods_are_errors_of_the_same_shape(shared: Tenant) -> None:
+def test_unknown_urls_and_methods_get_errors_of_the_same_format(shared: Tenant) -> None:
     assert_error(shared.ask("/nothing"), 404)
     assert_error(shared.ask_at("/1.0/nothing"), 404)
     assert_error(shared.ask_at("/1.0"), 404)
@@ -481,12 +479,12 @@ def test_other_addresses_and_methods_are_errors_of_the_same_shape(shared: Tenant
     assert_error(shared.ask_at("/token"), 405)
 
 
-def test_the_senders_request_id_comes_back(shared: Tenant) -> None:
+def test_the_request_id_of_the_sender_is_returned(shared: Tenant) -> None:
     assert shared.post({"key": "1"}, X_Request_Id="mine-1").headers["X-Request-Id"] == "mine-1"
     assert shared.post({}, X_Request_Id="mine-2").headers["X-Request-Id"] == "mine-2"
 
 
-def test_a_workflow_enabled_a_moment_ago_misses_no_event(context: AppContext, tenant: Tenant) -> None:
+def test_a_workflow_that_was_just_enabled_misses_no_event(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is False
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on="bar"))
     assert tenant.post({"key": "1", "type": "bar"}).json["contributing?"] is True

@@ -1,4 +1,4 @@
-"""Integrations by CxEngage's names: the same that workflows send with, and no secret in any answer."""
+"""Integrations with CxEngage's names: workflows send with them, and no response contains a secret."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SID, TOKEN = "AC" + "0a" * 16, "the-twilio-token"
 
 
 def opened(context: AppContext, tenant: Tenant, kind: str) -> Any:
-    """What a worker gets."""
+    """The integration as a worker gets it."""
     return integrations.open_integration(context, integrations.find_outbound_config(context, tenant.account_id), kind)
 
 
-def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:
+def test_two_integrations_always_exist(tenant: Tenant) -> None:
     assert tenant.get("/integrations").json == [{"id": "echo", "type": "echo"}, {"id": "generic", "type": "generic"}]
     assert tenant.get("/integrations/echo").json == {"id": "echo", "type": "echo"}
     assert tenant.post("/integrations/echo", {}).json == {"id": "echo", "type": "echo"}
@@ -26,7 +26,7 @@ def test_two_of_them_need_no_setting_up(tenant: Tenant) -> None:
     assert (refused.status_code, refused.json) == (400, {"error": "account: is unknown; echo has no fields"})
 
 
-def test_twilio_is_what_sms_steps_send_with(tenant: Tenant, context: AppContext) -> None:
+def test_sms_steps_send_with_twilio(tenant: Tenant, context: AppContext) -> None:
     answer = tenant.post("/integrations/twilio", {"id": "twilio", "type": "twilio", "account": SID, "password": TOKEN})
     assert (answer.status_code, answer.json) == (
         200,
@@ -37,13 +37,13 @@ def test_twilio_is_what_sms_steps_send_with(tenant: Tenant, context: AppContext)
     assert tenant.get("/integrations/twilio").json == answer.json
 
 
-def test_fields_that_are_not_named_stay(tenant: Tenant, context: AppContext) -> None:
+def test_fields_that_are_not_named_are_unchanged(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN, "from": "+15005550006"})
     assert tenant.post("/integrations/twilio", {"password": "another"}).json["from"] == "+15005550006"
     assert opened(context, tenant, "twilio")["auth_token"] == "another"
 
 
-def test_what_was_read_may_be_put_back(tenant: Tenant, context: AppContext) -> None:
+def test_a_response_is_a_valid_request(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
     read = tenant.get("/integrations/twilio").json
     answer = tenant.post("/integrations/twilio", {**read, "from": "+15005550006"})
@@ -51,13 +51,13 @@ def test_what_was_read_may_be_put_back(tenant: Tenant, context: AppContext) -> N
     assert opened(context, tenant, "twilio") == {"account_sid": SID, "auth_token": TOKEN, "from": "+15005550006"}
 
 
-def test_a_mask_alone_is_no_secret(tenant: Tenant) -> None:
+def test_a_mask_alone_is_not_a_secret(tenant: Tenant) -> None:
     answer = tenant.post("/integrations/twilio", {"account": SID, "password": "***"})
     assert answer.status_code == 400
     assert "password is required" in answer.json["error"]
 
 
-def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Tenant) -> None:
+def test_errors_use_cxengages_names_and_no_secrets(tenant: Tenant) -> None:
     answer = tenant.post("/integrations/twilio", {"account": "nobody", "password": "hush hush"})
     assert answer.status_code == 400
     assert "account must be AC and 32 hexadecimal digits" in answer.json["error"]
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Ten
 
 
 @pytest.mark.parametrize(
-    ("name", "body", "status", "told"),
+    ("name", "body", "status", "message"),
     [
         ("salesforce", {"username": "x"}, 404, "there is no integration salesforce; known are echo, generic"),
         ("twilio", {"id": "echo", "account": SID, "password": TOKEN}, 400, "id: must be twilio"),
@@ -77,20 +77,20 @@ def test_what_is_wrong_is_told_in_cxengages_words_without_the_secret(tenant: Ten
         ("twilio", {"account": SID, "auth_token": TOKEN}, 400, "auth_token: is unknown; use account, password"),
     ],
 )
-def test_other_mistakes_are_told(tenant: Tenant, name: str, body: dict[str, Any], status: int, told: str) -> None:
+def test_other_errors_are_reported(tenant: Tenant, name: str, body: dict[str, Any], status: int, message: str) -> None:
     answer = tenant.post(f"/integrations/{name}", body)
     assert answer.status_code == status
-    assert told in answer.json["error"]
+    assert message in answer.json["error"]
 
 
-def test_another_tenant_has_none_of_it(tenant: Tenant, stranger: Tenant) -> None:
+def test_another_tenant_sees_no_integration(tenant: Tenant, stranger: Tenant) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
     assert [one["id"] for one in stranger.get("/integrations").json] == ["echo", "generic"]
     missing = [stranger.get(f"/integrations/{name}") for name in ("twilio", "nothing")]
     assert [one.status_code for one in missing] == [404, 404]
 
 
-def test_the_database_has_no_secret_in_clear(tenant: Tenant, context: AppContext) -> None:
+def test_secrets_are_encrypted_in_the_database(tenant: Tenant, context: AppContext) -> None:
     tenant.post("/integrations/twilio", {"account": SID, "password": TOKEN})
     with context.database.transaction() as connection:
         stored = connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""Listeners: what third parties post in their own shape goes the way of any event."""
+"""Listeners: posts of third parties in their own format become events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def made(tenant: Tenant) -> Any:
 
 
 def by_query(tenant: Tenant, url: str, body: bytes = BODY, **headers: str) -> Any:
-    """Post as a third party does that cannot set an Authorization header."""
+    """Post as a third party that cannot set an Authorization header."""
     return tenant.client.post(url, data=body, headers={**JSON, **headers})
 
 
@@ -46,7 +46,7 @@ def events(context: AppContext, tenant: Tenant) -> list[Any]:
         )
 
 
-def test_a_third_party_posts_with_the_url_that_was_told(context: AppContext, tenant: Tenant, made: Any) -> None:
+def test_a_third_party_posts_to_the_returned_url(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     answer = by_query(tenant, made["receive"])
     assert answer.status_code == 200
@@ -59,14 +59,14 @@ def test_a_third_party_posts_with_the_url_that_was_told(context: AppContext, ten
 
 
 @pytest.mark.parametrize("prefix", ["/1.0", ""])
-def test_it_starts_workflows(context: AppContext, tenant: Tenant, made: Any, prefix: str) -> None:
+def test_an_event_of_a_listener_starts_workflows(context: AppContext, tenant: Tenant, made: Any, prefix: str) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on={"event": "order", "where": "data.total > 5"}))
     answer = tenant.call("POST", "/listeners/LI1/receive", BODY, prefix=f"{prefix}/tenants/{tenant.slug}")
     assert (answer.status_code, answer.json["contributing?"]) == (200, True)
 
 
-def test_augments_add_to_it(context: AppContext, tenant: Tenant, made: Any) -> None:
+def test_an_event_of_a_listener_is_enriched(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     tenant.post("/augments", {"name": "x", "type": "file"})
     tenant.post("/augments/AU1/file", b"id,segment\n7,gold\n", headers={"Content-Type": "text/csv"})
@@ -77,7 +77,7 @@ def test_augments_add_to_it(context: AppContext, tenant: Tenant, made: Any) -> N
     assert (answer.json["contributing?"], "segment" in answer.json["event"]) == (True, False)
 
 
-def test_the_status_counts_what_was_taken(tenant: Tenant, made: Any) -> None:
+def test_the_status_counts_accepted_events(tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     before = tenant.get("/listeners/LI1/status")
     assert (before.status_code, before.json) == (
@@ -93,7 +93,7 @@ def test_the_status_counts_what_was_taken(tenant: Tenant, made: Any) -> None:
     assert after["message"] == f"2 events, the last at {after['last-received-at']}"
 
 
-def test_a_listener_that_is_switched_off_takes_nothing(context: AppContext, tenant: Tenant, made: Any) -> None:
+def test_a_listener_that_is_off_accepts_nothing(context: AppContext, tenant: Tenant, made: Any) -> None:
     tenant.put("/listeners/LI1", {"status": False})
     answer = by_query(tenant, made["receive"])
     assert (answer.status_code, answer.json) == (
@@ -105,7 +105,7 @@ def test_a_listener_that_is_switched_off_takes_nothing(context: AppContext, tena
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"{", "line 1, column 2"),
         (b'"text"', "neither an object nor an array"),
@@ -113,20 +113,18 @@ def test_a_listener_that_is_switched_off_takes_nothing(context: AppContext, tena
         (b'{"customer": {"id": 7}, "x": 1e999999}', "beyond what can be stored"),
     ],
 )
-def test_what_cannot_become_an_event_is_refused(
-    context: AppContext, tenant: Tenant, made: Any, body: bytes, told: str
-) -> None:
+def test_an_invalid_body_is_refused(context: AppContext, tenant: Tenant, made: Any, body: bytes, message: str) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     answer = by_query(tenant, made["receive"], body)
     assert answer.status_code == 400
-    assert told in answer.json["error"]
+    assert message in answer.json["error"]
     assert events(context, tenant) == []
 
 
 # Tokens
 
 
-def test_the_token_is_told_once_and_kept_as_a_hash(context: AppContext, tenant: Tenant, made: Any) -> None:
+def test_the_token_is_returned_once_and_stored_as_a_hash(context: AppContext, tenant: Tenant, made: Any) -> None:
     assert made["receive"] == f"/1.0/tenants/{tenant.slug}/listeners/LI1/receive?token={made['token']}"
     for path in ("/listeners", "/listeners/LI1"):
         assert made["token"] not in tenant.get(path).text
@@ -136,7 +134,7 @@ def test_the_token_is_told_once_and_kept_as_a_hash(context: AppContext, tenant: 
             assert not [row for row in rows if made["token"] in row]
 
 
-def test_the_token_opens_its_listener_and_nothing_else(tenant: Tenant, made: Any) -> None:
+def test_the_token_is_valid_for_its_listener_only(tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     tenant.post("/listeners", LISTENER)
     bearer = {"Authorization": f"Bearer {made['token']}"}
@@ -148,19 +146,19 @@ def test_the_token_opens_its_listener_and_nothing_else(tenant: Tenant, made: Any
     assert by_query(tenant, made["receive"].replace("LI1", "LI2")).status_code == 403
 
 
-def test_other_keys_do_not_go_into_a_query(tenant: Tenant, made: Any) -> None:
+def test_other_keys_are_not_accepted_in_the_query(tenant: Tenant, made: Any) -> None:
     assert by_query(tenant, made["receive"].replace(made["token"], tenant.token)).status_code == 403
 
 
 @pytest.mark.parametrize(
     "url", ["{path}", "{path}?token=", "{path}?token=nonsense", "{path}?token=sb_12345678_" + "x" * 43]
 )
-def test_without_the_token_nobody_is_let_in(tenant: Tenant, made: Any, url: str) -> None:
+def test_posts_without_the_token_are_refused(tenant: Tenant, made: Any, url: str) -> None:
     answer = by_query(tenant, url.format(path=made["receive"].partition("?")[0]))
     assert (answer.status_code, list(answer.json)) == (401, ["error"])
 
 
-def test_a_new_token_replaces_the_old_one_and_deleting_ends_it(tenant: Tenant, made: Any) -> None:
+def test_a_new_token_replaces_the_old_one_and_deleting_revokes_it(tenant: Tenant, made: Any) -> None:
     tenant.post("/key-attribute", {"key": "id"})
     renewed = tenant.post("/listeners/LI1/token")
     assert renewed.status_code == 201
@@ -171,18 +169,18 @@ def test_a_new_token_replaces_the_old_one_and_deleting_ends_it(tenant: Tenant, m
     assert tenant.post("/listeners/LI1/token").status_code == 404
 
 
-def test_another_tenants_token_opens_nothing_here(tenant: Tenant, stranger: Tenant, made: Any) -> None:
+def test_the_token_of_another_tenant_is_refused(tenant: Tenant, stranger: Tenant, made: Any) -> None:
     stranger.post("/listeners", LISTENER)
     assert by_query(stranger, made["receive"].replace(tenant.slug, stranger.slug)).status_code == 403
 
 
-def test_a_listener_that_is_not_there_takes_nothing(context: AppContext, tenant: Tenant) -> None:
+def test_a_missing_listener_accepts_nothing(context: AppContext, tenant: Tenant) -> None:
     token = api_keys.create_key(context, tenant.account_id, "sends", (EVENTS_WRITE,))
     answer = tenant.call("POST", "/listeners/LI9/receive", BODY, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 404
 
 
-# What is kept as it was given
+# Further members
 
 
 def test_options_and_further_members_keep_every_digit(tenant: Tenant) -> None:
@@ -193,7 +191,7 @@ def test_options_and_further_members_keep_every_digit(tenant: Tenant) -> None:
     assert b'"hash":2.50' in shown
 
 
-def test_a_further_member_is_taken_away_by_null(tenant: Tenant) -> None:
+def test_null_removes_a_further_member(tenant: Tenant) -> None:
     tenant.post("/listeners", {**LISTENER, "hash": "x", "topic": "y"})
     changed = tenant.put("/listeners/LI1", {"hash": None, "topic": "z", "version": "26.0"}).json
     assert {name: changed.get(name) for name in ("hash", "topic", "version")} == {
@@ -204,7 +202,7 @@ def test_a_further_member_is_taken_away_by_null(tenant: Tenant) -> None:
     assert "hash" not in changed
 
 
-def test_the_shape_of_the_original_documentation_is_taken(tenant: Tenant) -> None:
+def test_the_format_of_cxengages_documentation_is_accepted(tenant: Tenant) -> None:
     body = {
         "status": True,
         "topic": "CxDemo",

@@ -1,4 +1,4 @@
-"""Clients get access tokens for their secrets: RFC 6749 (client credentials), 30 days, revocable everywhere."""
+"""OAuth clients get access tokens (RFC 6749, client credentials) that are valid for 30 days and can be revoked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MONTH = 30 * 24 * 3600
 
 @dataclass(frozen=True)
 class Client:
-    """A client of a tenant, and what it asks."""
+    """A client of a tenant, and its requests."""
 
     tenant: Tenant
     id: str
@@ -81,7 +81,7 @@ def assert_refused(answer: Any, status: int, code: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_a_client_gets_a_token_that_lives_30_days(client: Client, prefix: str) -> None:
+def test_a_client_gets_a_token_for_30_days(client: Client, prefix: str) -> None:
     answer = client.ask(path=f"{prefix}/token")
     assert answer.status_code == 200
     assert list(answer.json) == ["access_token", "token_type", "expires_in"]
@@ -90,7 +90,7 @@ def test_a_client_gets_a_token_that_lives_30_days(client: Client, prefix: str) -
     assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_the_token_opens_all_of_its_tenant(client: Client) -> None:
+def test_the_token_has_access_to_all_of_its_tenant(client: Client) -> None:
     there = client.token()
     assert there.post({"key": "1"}).status_code == 200
     assert len(there.history()) == 1
@@ -98,19 +98,19 @@ def test_the_token_opens_all_of_its_tenant(client: Client) -> None:
     assert there.ask("/").status_code == 200
 
 
-def test_the_token_opens_no_other_tenant(context: AppContext, server: Server, client: Client) -> None:
+def test_the_token_has_no_access_to_other_tenants(context: AppContext, server: Server, client: Client) -> None:
     other = a_tenant(context, server, "globex")
     answer = client.token().ask_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
     assert (answer.status_code, answer.json) == (403, {"error": "The token has no access to this tenant."})
 
 
-def test_the_account_tells_the_client_and_the_seconds_that_are_left(client: Client) -> None:
-    told = client.token().ask_at("/1.0/account").json
-    assert (told["client-id"], told["tenants"]) == (client.id, [client.tenant.slug])
-    assert MONTH - 60 <= told["ttl"] <= MONTH
+def test_the_account_shows_the_client_and_the_remaining_seconds(client: Client) -> None:
+    account = client.token().ask_at("/1.0/account").json
+    assert (account["client-id"], account["tenants"]) == (client.id, [client.tenant.slug])
+    assert MONTH - 60 <= account["ttl"] <= MONTH
 
 
-def test_the_secret_may_stand_in_the_form(client: Client) -> None:
+def test_the_secret_may_be_in_the_form(client: Client) -> None:
     form = GRANT | {"client_id": client.id, "client_secret": client.secret}
     assert client.ask(form, Authorization="").json["access_token"] == client.token().token
 
@@ -120,7 +120,7 @@ def test_a_token_works_where_keys_work(client: Client) -> None:
     assert client.tenant.sender.post(an_event(), **headers).status_code == 200
 
 
-def test_several_who_ask_at_once_get_one_token(client: Client) -> None:
+def test_concurrent_requests_get_one_token(client: Client) -> None:
     with ThreadPoolExecutor(6) as threads:
         tokens = set(threads.map(lambda _: client.token().token, range(6)))
     assert len(tokens) == 1
@@ -135,7 +135,7 @@ def test_two_clients_have_two_tokens(context: AppContext, client: Client) -> Non
     assert [one.post({"key": "1"}).status_code for one in (first, second)] == [401, 200]
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_two_clients_have_two_tokens(context: AppContext, client: Client) -> Non
     ],
     ids=range(10),
 )
-def test_who_is_no_client_gets_no_token(client: Client, headers: dict[str, str]) -> None:
+def test_a_request_without_valid_credentials_gets_no_token(client: Client, headers: dict[str, str]) -> None:
     assert_refused(client.ask(**headers), 401, "invalid_client")
 
 
-def test_another_clients_secret_is_none(context: AppContext, server: Server, client: Client) -> None:
+def test_the_secret_of_another_client_is_refused(context: AppContext, server: Server, client: Client) -> None:
     other = a_client(context, server)
     assert_refused(Client(client.tenant, client.id, other.secret).ask(), 401, "invalid_client")
     assert_refused(Client(client.tenant, client.id, "").ask(), 401, "invalid_client")
@@ -185,50 +185,50 @@ def test_a_revoked_client_gets_no_token(context: AppContext, client: Client) -> 
     ],
     ids=range(9),
 )
-def test_a_request_for_something_else_is_refused_in_the_words_of_the_rfc(client: Client, form: Any, code: str) -> None:
+def test_an_invalid_request_is_refused_with_the_code_of_the_rfc(client: Client, form: Any, code: str) -> None:
     assert_refused(client.ask(form), 400, code)
 
 
-def test_a_scope_that_there_is_may_be_asked_for(client: Client) -> None:
+def test_a_valid_scope_may_be_requested(client: Client) -> None:
     assert client.ask(GRANT | {"scope": "events:write"}).status_code == 200
 
 
-def test_a_body_that_is_no_form_has_no_grant(client: Client) -> None:
+def test_a_body_that_is_not_a_form_has_no_grant(client: Client) -> None:
     assert_refused(client.ask(b"{}", Content_Type="application/json"), 400, "invalid_request")
 
 
-def test_a_form_that_is_too_large_is_not_read(client: Client) -> None:
+def test_a_form_that_is_too_large_is_refused(client: Client) -> None:
     answer = client.ask(b"x" * 20_000)
     assert answer.status_code == 413
     assert list(answer.json) == ["error"]
 
 
-# What is kept
+# Storage
 
 
-def test_neither_secret_nor_token_lies_in_the_database_or_in_the_log(
+def test_secrets_and_tokens_are_neither_in_the_database_nor_in_the_log(
     client: Client, server: Server, rows: Rows
 ) -> None:
     there = client.token()
     there.post({"key": "1"})
     (row,) = rows("SELECT to_jsonb(clients)::text, digest, token_digest FROM clients WHERE id = %s", client.id)
-    kept = str(row[0]) + "".join(bytes(part).decode("latin-1") for part in row[1:])  # type: ignore[arg-type]
+    stored = str(row[0]) + "".join(bytes(part).decode("latin-1") for part in row[1:])  # type: ignore[arg-type]
     for secret in (client.secret, there.token, there.token.rpartition("_")[2]):
-        assert secret not in kept
+        assert secret not in stored
         assert secret not in server.output()
 
 
-def test_the_use_of_a_token_is_noted_to_the_minute(client: Client, rows: Rows) -> None:
+def test_the_minute_of_the_last_use_is_recorded(client: Client, rows: Rows) -> None:
     client.token().post({"key": "1"})
     ((used,),) = rows("SELECT last_used_at FROM clients WHERE id = %s", client.id)
     assert isinstance(used, datetime)
     assert datetime.now(UTC) - used < timedelta(minutes=2)
 
 
-# On several processes
+# Several processes
 
 
-def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
+def test_a_token_is_valid_on_every_process_and_its_revocation_within_5_seconds(
     context: AppContext, two_processes: Server
 ) -> None:
     client = a_client(context, two_processes)
@@ -257,12 +257,12 @@ def test_a_token_counts_on_every_process_and_its_revocation_within_5_seconds(
 
 @pytest.fixture(scope="module")
 def with_redis(context: AppContext, redis: Redis) -> Iterator[Server]:
-    """A web process that counts in Redis."""
+    """A web process that uses Redis for its limits."""
     with running_server(**settings_of(context), REDIS_URL=redis.url) as running:
         yield running
 
 
-def test_a_client_that_asks_too_often_is_slowed_down(context: AppContext, server: Server) -> None:
+def test_a_client_with_too_many_requests_is_limited(context: AppContext, server: Server) -> None:
     client = a_client(context, server)
     answers = [client.ask(b"") for _ in range(31)]
     assert {answer.status_code for answer in answers[:30]} == {400}
@@ -270,17 +270,17 @@ def test_a_client_that_asks_too_often_is_slowed_down(context: AppContext, server
     assert answers[30].headers["Retry-After"] == "60"
 
 
-def test_the_wrong_requests_of_an_address_keep_no_right_one_out(context: AppContext) -> None:
-    """Behind a proxy all clients come from its address."""
+def test_failed_requests_of_an_address_do_not_block_a_right_secret(context: AppContext) -> None:
+    """Behind a proxy all clients have its address."""
     with running_server(**settings_of(context)) as server:
         client = a_client(context, server)
-        wrong = {"Content-Type": FORM}
-        statuses = [server.post("/token", data=b"", headers=wrong).status_code for _ in range(301)]
+        headers = {"Content-Type": FORM}
+        statuses = [server.post("/token", data=b"", headers=headers).status_code for _ in range(301)]
         assert statuses == [401] * 300 + [429]
         assert client.ask().status_code == 200
 
 
-def test_all_processes_count_together(context: AppContext, two_processes: Server) -> None:
+def test_all_processes_share_the_limit(context: AppContext, two_processes: Server) -> None:
     client = a_client(context, two_processes)
     headers = client.basic() | {"Content-Type": FORM}
     with two_processes.connected_to_each() as connections:
@@ -310,11 +310,11 @@ def test_without_redis_a_client_is_still_limited(context: AppContext, with_redis
     assert statuses == [400] * 30 + [429]
 
 
-# The passing of time, with a clock that tests turn
+# Expiry, with a clock that tests control
 
 
 class Clock:
-    """Says what time it is: the real one and what is added."""
+    """The real time plus an offset."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -325,7 +325,7 @@ class Clock:
 
 @pytest.fixture
 def aging(context: AppContext) -> Iterator[tuple[Clock, Client]]:
-    """A client of an application whose clock goes as the test says."""
+    """A client of an application with a clock that the test controls."""
     app: Flask = create_app(context.settings)
     clock = Clock()
     app.extensions["context"].clock = clock
@@ -333,7 +333,7 @@ def aging(context: AppContext) -> Iterator[tuple[Clock, Client]]:
         yield clock, a_client(context, app.test_client())
 
 
-def test_asking_again_gives_the_same_token_with_the_seconds_that_are_left(aging: tuple[Clock, Client]) -> None:
+def test_a_repeated_request_returns_the_same_token_with_its_remaining_seconds(aging: tuple[Clock, Client]) -> None:
     clock, client = aging
     token = client.token().token
     clock.ahead = timedelta(days=29, hours=23)
@@ -356,7 +356,7 @@ def test_after_30_days_the_token_is_refused_and_the_client_gets_another(aging: t
     assert old.post({"key": "1"}).status_code == 401
 
 
-def test_ids_secrets_and_tokens_can_be_told_apart(client: Client) -> None:
+def test_ids_secrets_and_tokens_have_different_formats(client: Client) -> None:
     assert re.fullmatch(r"cl_[0-9A-Za-z]{16}", client.id)
     assert re.fullmatch(r"cs_[0-9A-Za-z_-]{43}", client.secret)
     assert re.fullmatch(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", client.token().token)

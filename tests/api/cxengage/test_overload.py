@@ -1,4 +1,4 @@
-"""While Postgres cannot be asked: 403 `Timeout ocurred`, as the original says it, and nothing half stored."""
+"""While Postgres is unavailable the response is 403 `Timeout ocurred`, as of CxEngage, and nothing is partly stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENT = {"key": "1", "type": "late"}
 
 @pytest.fixture(scope="module")
 def hurried(own_house: AppContext) -> Iterator[Server]:
-    """A web process that waits for Postgres no longer than a test wants to, with one connection in its pool."""
+    """A web process with short time-outs and one connection in its pool."""
     limits = {"STATEMENT_TIMEOUT": "0.5", "CONNECT_TIMEOUT": "1", "DATABASE_POOL": "1"}
     with running_server(**settings_of(own_house), **limits) as running:
         yield running
@@ -34,7 +34,7 @@ def hurried(own_house: AppContext) -> Iterator[Server]:
 
 @pytest.fixture
 def tenant(own_house: AppContext, hurried: Server) -> Tenant:
-    """A tenant whom the web process knows, with a workflow that each event starts."""
+    """A tenant in the account cache, with a workflow that each event starts."""
     known = a_tenant(own_house, hurried)
     workflows.apply_workflow(own_house, known.account_id, a_workflow(on="late"))
     assert known.post({"key": "1"}).status_code == 200
@@ -43,7 +43,7 @@ def tenant(own_house: AppContext, hurried: Server) -> Tenant:
 
 @contextmanager
 def locked(postgres: EmbeddedPostgres, table: str) -> Iterator[None]:
-    """Somebody else holds a table."""
+    """Another transaction holds a lock on a table."""
     with closing(psycopg2.connect(postgres.url)) as connection, connection.cursor() as cursor:
         cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield
@@ -62,8 +62,8 @@ def assert_timed_out(answer: Any) -> None:
     assert int(answer.headers["Retry-After"]) > 0
 
 
-def until_taken(post: Callable[[], Any]) -> Any:
-    """Post again until it is taken."""
+def until_accepted(post: Callable[[], Any]) -> Any:
+    """Post again until the event is accepted."""
     deadline = time.monotonic() + RECOVERY
     while (answer := post()).status_code != 200:
         assert time.monotonic() < deadline, answer.text
@@ -72,18 +72,16 @@ def until_taken(post: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("table", ["accounts", "events", "runs", "idempotency_keys"])
-def test_a_statement_that_takes_too_long_stores_nothing(
-    own_postgres: EmbeddedPostgres, tenant: Tenant, table: str
-) -> None:
+def test_a_statement_that_times_out_stores_nothing(own_postgres: EmbeddedPostgres, tenant: Tenant, table: str) -> None:
     with locked(own_postgres, table):
         assert_timed_out(tenant.post(EVENT, Idempotency_Key="late"))
     assert [count(own_postgres, name, tenant) for name in ("events", "runs", "idempotency_keys")] == [(1,), (0,), (0,)]
-    first = until_taken(lambda: tenant.post(EVENT, Idempotency_Key="late"))
+    first = until_accepted(lambda: tenant.post(EVENT, Idempotency_Key="late"))
     assert first.json["contributing?"] is True
     assert [count(own_postgres, name, tenant) for name in ("events", "runs")] == [(2,), (1,)]
 
 
-def test_an_exhausted_pool_is_no_error_of_the_sender(
+def test_an_exhausted_pool_is_not_an_error_of_the_sender(
     own_postgres: EmbeddedPostgres, own_house: AppContext, hurried: Server
 ) -> None:
     strangers = [a_tenant(own_house, hurried) for _ in range(4)]
@@ -93,10 +91,10 @@ def test_an_exhausted_pool_is_no_error_of_the_sender(
         assert_timed_out(answer)
     assert [count(own_postgres, "events", stranger) for stranger in strangers] == [(0,)] * 4
     for stranger in strangers:
-        until_taken(lambda: stranger.post(EVENT))  # noqa: B023
+        until_accepted(lambda: stranger.post(EVENT))  # noqa: B023
 
 
-def test_what_only_reads_times_out_with_the_same_words(
+def test_reading_times_out_with_the_same_text(
     own_postgres: EmbeddedPostgres, own_house: AppContext, tenant: Tenant, hurried: Server
 ) -> None:
     client_id, secret = oauth_clients.create_client(own_house, tenant.account_id, "")
@@ -107,10 +105,10 @@ def test_what_only_reads_times_out_with_the_same_words(
         assert_timed_out(hurried.post("/1.0/token", data=b"", headers={"Authorization": basic}))
     with locked(own_postgres, "accounts"):
         assert_timed_out(tenant.ask("/key-attribute", "POST", {"key": "other"}))
-    assert until_taken(lambda: tenant.ask("/key-attribute")).json == {"key": "key"}
+    assert until_accepted(lambda: tenant.ask("/key-attribute")).json == {"key": "key"}
 
 
-def test_without_postgres_senders_are_told_so_and_later_all_goes_on(
+def test_requests_fail_while_postgres_is_down_and_succeed_afterwards(
     own_postgres: EmbeddedPostgres, tenant: Tenant, hurried: Server
 ) -> None:
     own_postgres.stop()
@@ -120,6 +118,6 @@ def test_without_postgres_senders_are_told_so_and_later_all_goes_on(
         assert tenant.post({"type": "late"}).status_code == 400
     finally:
         own_postgres.start()
-    until_taken(lambda: tenant.post(EVENT))
+    until_accepted(lambda: tenant.post(EVENT))
     assert count(own_postgres, "events", tenant) == (2,)
-    assert "Postgres cannot be asked" in hurried.output()
+    assert "database unavailable" in hurried.output()

@@ -1,4 +1,4 @@
-"""Patterns in CxEngage's notation: kept as they are while off, workflows while on."""
+"""Patterns in CxEngage's notation are stored unchecked while off, and are workflows while on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TWILIO = {"account": "AC" + "0a" * 16, "password": "the-token", "from": "+150055
 
 @pytest.fixture
 def tenant(tenant: Tenant) -> Tenant:
-    """The tenant, whose events are about their `id`."""
+    """The tenant, with the key attribute `id`."""
     assert tenant.post("/key-attribute", {"key": "id"}).status_code == 200
     return tenant
 
@@ -52,7 +52,7 @@ def version_of(context: AppContext, tenant: Tenant, name: str = "PT1") -> Any:
     return found.enabled_version, found.latest_version
 
 
-def told(answer: Any) -> tuple[int, str]:
+def error(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json["error"]
 
 
@@ -60,7 +60,7 @@ def told(answer: Any) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("body", [PATTERN, SCRIPT])
-def test_a_new_pattern_is_off_and_keeps_its_texts(tenant: Tenant, body: dict[str, Any]) -> None:
+def test_a_new_pattern_is_off_and_is_stored_with_its_texts(tenant: Tenant, body: dict[str, Any]) -> None:
     shown = {"id": "PT1", "description": "", "status": False, **body}
     made = tenant.post("/patterns", body)
     assert (made.status_code, made.json) == (201, shown)
@@ -70,13 +70,13 @@ def test_a_new_pattern_is_off_and_keeps_its_texts(tenant: Tenant, body: dict[str
     assert starts_something(tenant) is False
 
 
-def test_a_change_leaves_alone_what_it_does_not_name(tenant: Tenant) -> None:
+def test_a_change_keeps_the_fields_that_it_does_not_name(tenant: Tenant) -> None:
     tenant.post("/patterns", PATTERN)
     changed = tenant.put("/patterns/PT1", {"then": "(seq)"}).json
     assert (changed["then"], changed["when"], changed["name"]) == ("(seq)", WHEN, "Greeting")
 
 
-def test_null_takes_a_text_away(tenant: Tenant) -> None:
+def test_null_removes_a_text(tenant: Tenant) -> None:
     tenant.post("/patterns", PATTERN)
     changed = tenant.put("/patterns/PT1", {"when": None, "then": None, "code": SCRIPT["code"], "key": "id"}).json
     assert changed == {"id": "PT1", "description": "", "status": False, **SCRIPT}
@@ -93,20 +93,20 @@ def test_null_takes_a_text_away(tenant: Tenant) -> None:
         ({"when": WHEN}, "name: is required"),
     ],
 )
-def test_what_is_wrong_is_told(tenant: Tenant, body: dict[str, Any], expected: str) -> None:
-    assert told(tenant.post("/patterns", body)) == (400, expected)
+def test_invalid_fields_are_reported(tenant: Tenant, body: dict[str, Any], expected: str) -> None:
+    assert error(tenant.post("/patterns", body)) == (400, expected)
     assert tenant.get("/patterns").json == []
 
 
-def test_another_tenants_pattern_and_none_at_all_get_the_same_answer(tenant: Tenant, stranger: Tenant) -> None:
+def test_the_pattern_of_another_tenant_and_a_missing_one_get_the_same_error(tenant: Tenant, stranger: Tenant) -> None:
     tenant.post("/patterns", PATTERN)
     for method, body in (("GET", None), ("PUT", {"status": True}), ("DELETE", None)):
         answer = stranger.call(method, "/patterns/PT1", body)
-        assert told(answer) == (404, "there is no pattern PT1")
+        assert error(answer) == (404, "there is no pattern PT1")
     assert tenant.get("/patterns/PT1").json["status"] is False
 
 
-def test_ids_are_never_used_again(tenant: Tenant) -> None:
+def test_ids_are_never_reused(tenant: Tenant) -> None:
     tenant.post("/patterns", PATTERN)
     assert tenant.delete("/patterns/PT1").status_code == 204
     assert tenant.post("/patterns", PATTERN).json["id"] == "PT2"
@@ -132,19 +132,19 @@ def test_from_off_to_on_to_a_run_to_off(context: AppContext, tenant: Tenant, bod
     assert version_of(context, tenant) == (None, 1)
 
 
-def test_a_pattern_may_be_made_switched_on(context: AppContext, tenant: Tenant) -> None:
+def test_a_pattern_can_be_created_switched_on(context: AppContext, tenant: Tenant) -> None:
     assert tenant.post("/patterns", {**PATTERN, "status": True}).json["status"] is True
     assert starts_something(tenant) is True
 
 
-def test_a_change_of_its_text_counts_from_the_next_event(context: AppContext, tenant: Tenant) -> None:
+def test_a_changed_text_applies_from_the_next_event(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     assert tenant.put("/patterns/PT1", {"when": '(event (= type "bye"))'}).status_code == 200
     assert version_of(context, tenant) == (2, 2)
     assert starts_something(tenant) is False
 
 
-def test_a_change_of_its_name_is_no_new_version(context: AppContext, tenant: Tenant) -> None:
+def test_a_changed_name_is_not_a_new_version(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     before = workflows.find_workflow(context, tenant.account_id, "PT1").updated_at
     tenant.put("/patterns/PT1", {"name": "Another", "status": True})
@@ -152,7 +152,7 @@ def test_a_change_of_its_name_is_no_new_version(context: AppContext, tenant: Ten
     assert workflows.find_workflow(context, tenant.account_id, "PT1").updated_at == before
 
 
-def test_its_runs_go_on_when_it_is_switched_off(context: AppContext, tenant: Tenant) -> None:
+def test_runs_continue_when_the_pattern_is_switched_off(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "then": f"(seq (delay 5 minutes) {THEN})", "status": True})
     starts_something(tenant)
     (run,) = runs_of(context, tenant)
@@ -160,7 +160,7 @@ def test_its_runs_go_on_when_it_is_switched_off(context: AppContext, tenant: Ten
     assert carry(context, tenant.account_id, run)["status"] == "running"
 
 
-def test_deleting_it_deletes_its_workflow_and_runs(context: AppContext, tenant: Tenant) -> None:
+def test_deleting_a_pattern_deletes_its_workflow_and_runs(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     starts_something(tenant)
     assert tenant.delete("/patterns/PT1").status_code == 204
@@ -171,7 +171,7 @@ def test_deleting_it_deletes_its_workflow_and_runs(context: AppContext, tenant: 
     assert tenant.get("/patterns/PT1").status_code == 404
 
 
-def test_what_is_done_to_its_workflow_is_seen(context: AppContext, tenant: Tenant) -> None:
+def test_changes_of_its_workflow_change_the_status(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     workflows.disable_workflow(context, tenant.account_id, "PT1")
     assert tenant.get("/patterns/PT1").json["status"] is False
@@ -179,15 +179,15 @@ def test_what_is_done_to_its_workflow_is_seen(context: AppContext, tenant: Tenan
     assert starts_something(tenant) is True
 
 
-def test_a_workflow_of_its_name_that_is_not_its_own_stays(context: AppContext, tenant: Tenant) -> None:
+def test_a_workflow_with_its_name_that_is_not_its_own_is_unchanged(context: AppContext, tenant: Tenant) -> None:
     workflows.apply_workflow(context, tenant.account_id, a_workflow(name="PT1"))
     answer = tenant.post("/patterns", {**PATTERN, "status": True})
-    assert told(answer)[0] == 409
-    assert "the workflow PT1 exists" in told(answer)[1]
+    assert error(answer)[0] == 409
+    assert "the workflow PT1 exists" in error(answer)[1]
     assert tenant.get("/patterns").json == []
 
 
-# What cannot be carried out
+# Errors
 
 BROKEN = [
     ({"when": '(event (= type "hello")'}, "when, line 1, column 1: "),
@@ -200,13 +200,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("change", "expected"), BROKEN)
-def test_a_broken_pattern_may_be_kept_but_not_switched_on(
+def test_an_invalid_pattern_can_be_stored_but_not_switched_on(
     context: AppContext, tenant: Tenant, change: dict[str, Any], expected: str
 ) -> None:
     body = {name: text for name, text in {**PATTERN, **change}.items() if text is not None}
-    status, said = told(tenant.post("/patterns", {**body, "status": True}))
+    status, message = error(tenant.post("/patterns", {**body, "status": True}))
     assert status == 400
-    assert said.startswith(expected)
+    assert message.startswith(expected)
     assert tenant.get("/patterns").json == []
     made = tenant.post("/patterns", body)
     assert (made.status_code, made.json["status"]) == (201, False)
@@ -216,23 +216,23 @@ def test_a_broken_pattern_may_be_kept_but_not_switched_on(
     assert workflows.list_workflows(context, tenant.account_id) == []
 
 
-def test_a_broken_change_leaves_the_pattern_in_force(context: AppContext, tenant: Tenant) -> None:
+def test_an_invalid_change_keeps_the_pattern_on_and_unchanged(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     assert tenant.put("/patterns/PT1", {"when": "(event"}).status_code == 400
     assert tenant.get("/patterns/PT1").json["when"] == WHEN
     assert starts_something(tenant) is True
 
 
-def test_a_script_tells_its_mistakes_too(tenant: Tenant) -> None:
+def test_errors_in_a_script_have_a_position(tenant: Tenant) -> None:
     answer = tenant.post("/patterns", {**SCRIPT, "code": '(event {:type "hello"})\n(perform fax x {})', "status": True})
-    assert told(answer)[0] == 400
-    assert told(answer)[1].startswith("code, line 2, column 10: ")
+    assert error(answer)[0] == 400
+    assert error(answer)[1].startswith("code, line 2, column 10: ")
 
 
-def test_an_integration_that_is_not_set_up_is_told_with_its_place(tenant: Tenant) -> None:
+def test_a_missing_integration_is_reported_with_the_position(tenant: Tenant) -> None:
     then = f'(seq (send echo message {{:message "twilio"}}) ; twilio\n     {SMS})'
     body = {**PATTERN, "then": then, "status": True}
-    assert told(tenant.post("/patterns", body)) == (
+    assert error(tenant.post("/patterns", body)) == (
         400,
         "then, line 2, column 12: twilio is not set up; use POST …/integrations/twilio",
     )
@@ -240,23 +240,23 @@ def test_an_integration_that_is_not_set_up_is_told_with_its_place(tenant: Tenant
     assert tenant.post("/patterns", body).json["status"] is True
 
 
-def test_a_key_that_cannot_be_one_is_told_by_its_field(tenant: Tenant) -> None:
+def test_an_invalid_key_is_reported_with_the_field(tenant: Tenant) -> None:
     answer = tenant.post("/patterns", {**SCRIPT, "key": "a b", "status": True})
-    assert told(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
+    assert error(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
 
 
 @pytest.mark.parametrize(
-    ("title", "said"),
+    ("title", "message"),
     [("Car service", "Car service"), ("{{id}} ü", "{% raw %}{{id}} ü{% endraw %}"), ("{{id}}{%endraw%}", "PT1")],
 )
-def test_a_message_without_words_has_the_patterns_name(
-    context: AppContext, tenant: Tenant, title: str, said: str
+def test_a_message_without_a_text_uses_the_name_of_the_pattern(
+    context: AppContext, tenant: Tenant, title: str, message: str
 ) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     then = '(send twilio sms {:to-phone-number "+15005550006"})'
     assert tenant.post("/patterns", {**PATTERN, "name": title, "then": then, "status": True}).status_code == 201
     (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 1))["steps"]
-    assert step["sms"]["text"] == said
+    assert step["sms"]["text"] == message
     assert tenant.put("/patterns/PT1", {"name": "Another"}).status_code == 200
     (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 2))["steps"]
     assert step["sms"]["text"] == "Another"
@@ -273,7 +273,7 @@ def with_a_template(tenant: Tenant, text: str = "Hi {{id}}") -> None:
     assert answer.status_code == 201, answer.data
 
 
-def test_a_changed_template_counts_from_the_next_run(context: AppContext, tenant: Tenant) -> None:
+def test_a_changed_template_applies_from_the_next_run(context: AppContext, tenant: Tenant) -> None:
     with_a_template(tenant)
     assert tenant.put("/templates/TM1", {"template": "Bye {{id}}"}).status_code == 200
     assert version_of(context, tenant) == (2, 2)
@@ -283,21 +283,21 @@ def test_a_changed_template_counts_from_the_next_run(context: AppContext, tenant
     assert the_run(context, tenant.account_id, run)["version"] == 2
 
 
-def test_a_template_that_only_changes_its_name_changes_no_pattern(context: AppContext, tenant: Tenant) -> None:
+def test_renaming_a_template_changes_no_pattern(context: AppContext, tenant: Tenant) -> None:
     with_a_template(tenant)
     tenant.put("/templates/TM1", {"name": "Another"})
     assert version_of(context, tenant) == (1, 1)
 
 
-def test_a_template_in_use_is_not_deleted(tenant: Tenant) -> None:
+def test_a_template_in_use_cannot_be_deleted(tenant: Tenant) -> None:
     with_a_template(tenant)
-    assert told(tenant.delete("/templates/TM1")) == (409, "TM1 is used by PT1; switch it off first")
+    assert error(tenant.delete("/templates/TM1")) == (409, "TM1 is used by PT1; switch it off first")
     tenant.put("/patterns/PT1", {"status": False})
     assert tenant.delete("/templates/TM1").status_code == 204
     assert tenant.put("/patterns/PT1", {"status": True}).status_code == 400
 
 
-# Patterns as CxEngage's own pages have them
+# Patterns of CxEngage's documentation
 
 JOURNEY = {
     "name": "Platinum customer gives up",
@@ -319,7 +319,7 @@ MAINTENANCE = {
 }
 
 
-def test_a_journey_from_switching_on_to_its_first_step(context: AppContext, tenant: Tenant) -> None:
+def test_a_documented_pattern_runs_from_switching_on_to_its_first_step(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     tenant.post("/templates", {"name": "SMS", "template": "Dear {{first-name}}"})
     tenant.post("/augments", {"name": "Segments", "type": "file"})
@@ -339,8 +339,8 @@ def test_a_journey_from_switching_on_to_its_first_step(context: AppContext, tena
 
 def test_a_script_starts_with_the_fourth_service(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
-    status, said = told(tenant.post("/patterns", MAINTENANCE))
-    assert (status, said) == (
+    status, message = error(tenant.post("/patterns", MAINTENANCE))
+    assert (status, message) == (
         400,
         "code, line 3, column 11: sendgrid is not set up; use POST …/integrations/sendgrid",
     )

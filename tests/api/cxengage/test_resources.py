@@ -1,4 +1,4 @@
-"""What all resources have in common: made, read, changed and deleted by their ids, apart from those of other tenants."""
+"""All kinds of resources are created, read, changed and deleted by id, separately for each tenant."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def shown(body: dict[str, Any], id_: str) -> dict[str, Any]:
 
 
 @each_kind
-def test_what_was_made_can_be_read(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+def test_a_created_resource_can_be_read(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
     made = tenant.post(f"/{kind}", body)
     assert made.status_code == 201
     assert {name: made.json[name] for name in shown(body, "")} == shown(body, f"{prefix}1")
@@ -70,7 +70,7 @@ def test_what_was_made_can_be_read(tenant: Tenant, kind: str, prefix: str, body:
 
 
 @each_kind
-def test_a_change_leaves_alone_what_it_does_not_name(
+def test_a_change_keeps_the_fields_that_it_does_not_name(
     tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]
 ) -> None:
     tenant.post(f"/{kind}", body)
@@ -80,14 +80,14 @@ def test_a_change_leaves_alone_what_it_does_not_name(
 
 
 @each_kind
-def test_what_was_read_may_be_put_back(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+def test_a_response_is_a_valid_request(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
     tenant.post(f"/{kind}", body)
     read = tenant.get(f"/{kind}/{prefix}1").json
     assert tenant.put(f"/{kind}/{prefix}1", read).json == read
 
 
 @each_kind
-def test_ids_are_counted_and_never_used_again(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+def test_ids_are_numbered_and_never_reused(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
     assert [tenant.post(f"/{kind}", body).json["id"] for _ in range(2)] == [f"{prefix}1", f"{prefix}2"]
     gone = tenant.delete(f"/{kind}/{prefix}2")
     assert (gone.status_code, gone.data) == (204, b"")
@@ -96,7 +96,7 @@ def test_ids_are_counted_and_never_used_again(tenant: Tenant, kind: str, prefix:
 
 
 @each_kind
-def test_another_tenants_id_and_none_at_all_get_the_same_answer(
+def test_the_id_of_another_tenant_and_a_missing_one_get_the_same_error(
     tenant: Tenant, stranger: Tenant, kind: str, prefix: str, body: dict[str, Any]
 ) -> None:
     tenant.post(f"/{kind}", body)
@@ -111,13 +111,13 @@ def test_another_tenants_id_and_none_at_all_get_the_same_answer(
 
 @each_kind
 @pytest.mark.parametrize("name", ["1", "XX1", "{}0", "{}01", "{}99", "{}9999999999", "{}1x", "{}"])
-def test_what_is_no_id_is_not_found(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any], name: str) -> None:
+def test_an_invalid_id_is_not_found(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any], name: str) -> None:
     tenant.post(f"/{kind}", body)
     assert tenant.get(f"/{kind}/{name.format(prefix)}").status_code in ((404, 405) if name == "" else (404,))
 
 
 @each_kind
-def test_an_unknown_field_is_refused_by_its_name_or_kept(
+def test_an_unknown_field_is_refused_by_name_or_stored(
     tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]
 ) -> None:
     answer = tenant.post(f"/{kind}", {**body, "topic": "CxDemo"})
@@ -130,16 +130,16 @@ def test_an_unknown_field_is_refused_by_its_name_or_kept(
 
 @each_kind
 def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
-    told = {"error": "id: is assigned by the service and cannot be chosen"}
+    error = {"error": "id: is assigned by the service and cannot be chosen"}
     made = tenant.post(f"/{kind}", {**body, "id": f"{prefix}7"})
-    assert (made.status_code, made.json) == (400, told)
+    assert (made.status_code, made.json) == (400, error)
     tenant.post(f"/{kind}", body)
     changed = tenant.put(f"/{kind}/{prefix}1", {"id": f"{prefix}7"})
-    assert (changed.status_code, changed.json) == (400, told)
+    assert (changed.status_code, changed.json) == (400, error)
 
 
 @pytest.mark.parametrize(
-    ("kind", "body", "told"),
+    ("kind", "body", "message"),
     [
         ("templates", {}, "name: is required"),
         ("templates", {"name": ""}, "name: must have 1 to 255 characters"),
@@ -178,10 +178,10 @@ def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: di
         ("augments", {**FLAT, "attributes": "a"}, "attributes: must be a list of names"),
     ],
 )
-def test_what_is_wrong_is_told(tenant: Tenant, kind: str, body: dict[str, Any], told: str) -> None:
+def test_invalid_fields_are_reported(tenant: Tenant, kind: str, body: dict[str, Any], message: str) -> None:
     answer = tenant.post(f"/{kind}", body)
     assert answer.status_code == 400
-    assert answer.json["error"].startswith(told)
+    assert answer.json["error"].startswith(message)
     assert tenant.get(f"/{kind}").json == []
 
 
@@ -194,7 +194,7 @@ def test_what_is_wrong_is_told(tenant: Tenant, kind: str, body: dict[str, Any], 
         ("{{> part}}", "template, line 1, column "),
     ],
 )
-def test_a_template_that_cannot_be_read_is_refused_with_its_place(tenant: Tenant, text: str, place: str) -> None:
+def test_a_template_with_a_syntax_error_is_refused_with_the_position(tenant: Tenant, text: str, place: str) -> None:
     tenant.post("/templates", TEMPLATE)
     for answer in (
         tenant.post("/templates", {"name": "x", "template": text}),
@@ -206,7 +206,7 @@ def test_a_template_that_cannot_be_read_is_refused_with_its_place(tenant: Tenant
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         (b"{", "line 1, column 2"),
         (b"[]", "The top level is an array"),
@@ -215,10 +215,10 @@ def test_a_template_that_cannot_be_read_is_refused_with_its_place(tenant: Tenant
         (b"\xff", "not UTF-8"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(tenant: Tenant, raw: bytes, told: str) -> None:
+def test_a_malformed_body_is_refused(tenant: Tenant, raw: bytes, message: str) -> None:
     answer = tenant.post("/templates", raw)
     assert answer.status_code == 400
-    assert told in answer.json["error"]
+    assert message in answer.json["error"]
 
 
 def test_another_media_type_is_refused(tenant: Tenant) -> None:
@@ -227,7 +227,7 @@ def test_another_media_type_is_refused(tenant: Tenant) -> None:
     assert list(answer.json) == ["error"]
 
 
-def test_a_key_that_only_sends_events_changes_nothing(sender: Sender) -> None:
+def test_a_key_without_the_scope_is_refused(sender: Sender) -> None:
     answer = sender.client.open(
         f"/1.0/tenants/{sender.slug}/templates", headers={"Authorization": f"Bearer {sender.token}"}
     )
@@ -235,25 +235,27 @@ def test_a_key_that_only_sends_events_changes_nothing(sender: Sender) -> None:
     assert "account:manage" in answer.json["error"]
 
 
-def test_another_tenants_routes_are_closed(tenant: Tenant, stranger: Tenant) -> None:
+def test_the_routes_of_another_tenant_are_refused(tenant: Tenant, stranger: Tenant) -> None:
     answer = tenant.call("GET", "/templates", prefix=f"/1.0/tenants/{stranger.slug}")
     assert answer.status_code == 403
 
 
-def test_ids_stay_apart_when_many_are_made_at_once(tenant: Tenant) -> None:
+def test_concurrently_created_resources_get_different_ids(tenant: Tenant) -> None:
     with ThreadPoolExecutor(8) as threads:
         made = list(threads.map(lambda _: tenant.post("/listeners", LISTENER), range(16)))
     assert {answer.json["id"] for answer in made} == {f"LI{number}" for number in range(1, 17)}
 
 
-def test_there_is_an_end_to_the_requests_of_a_minute(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_per_minute_are_limited(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_PER_MINUTE", 0)
     answer = tenant.get("/templates")
     assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
     assert answer.headers["Retry-After"] == "60"
 
 
-def test_there_is_an_end_to_their_number(tenant: Tenant, context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_resources_is_limited(
+    tenant: Tenant, context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(crud, "MAX_PER_KIND", 2)
     assert [tenant.post("/templates", TEMPLATE).status_code for _ in range(3)] == [201, 201, 400]
     assert len(crud.list_resources(context, tenant.account_id, TEMPLATES)) == 2

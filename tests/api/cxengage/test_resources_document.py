@@ -1,4 +1,4 @@
-"""The commands that docs/cxengage-resources.md prints work when they are pasted one after the other, and answer as printed."""
+"""The commands in docs/cxengage-resources.md work in sequence and answer as printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ END = "-- end of block --"
 
 @pytest.fixture(scope="module")
 def answers(context: AppContext, server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What each block answers, with the names of the printed ones."""
+    """The output of each block, with the printed names."""
     sender = a_sender(context, server)
     token = api_keys.create_key(context, sender.account_id, "all", SCOPES)
     variables = {"url": f"http://127.0.0.1:{server.port}", "tenant": sender.slug, "access_token": token}
@@ -34,19 +34,19 @@ def answers(context: AppContext, server: Server, tmp_path_factory: pytest.TempPa
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    told = done.stdout.replace(sender.slug, "demo").replace(f"EV{sender.account_id}-", "EV1-")
-    return told.split(END)
+    output = done.stdout.replace(sender.slug, "demo").replace(f"EV{sender.account_id}-", "EV1-")
+    return output.split(END)
 
 
 def in_general(text: str) -> str:
-    """Without what is different each time, and without line ends between answers."""
+    """The text without parts that differ each time, and without line ends between answers."""
     text = re.sub(r"sb_[0-9A-Za-z]{8}_[0-9A-Za-z_-]{43}", "TOKEN", text)
-    text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z", "MOMENT", text)
+    text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z", "TIMESTAMP", text)
     return re.sub(r"EV1-[0-9]+", "EV1-N", text).replace("\n", "")
 
 
 @pytest.mark.parametrize(("number", "printed"), list(enumerate(answer for _, answer in STEPS)), ids=range(len(STEPS)))
-def test_a_command_answers_what_is_printed(answers: list[str], number: int, printed: str) -> None:
+def test_a_command_answers_as_printed(answers: list[str], number: int, printed: str) -> None:
     assert in_general(answers[number]) == in_general(printed)
 
 

@@ -1,4 +1,4 @@
-"""The stream of messages as its applications read it: over real sockets, from gunicorn, again and again."""
+"""The message stream as applications read it, from gunicorn over real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass
 class EventSource:
-    """Reads a stream as browsers do: keeps the last id and the pause, and comes again when told to."""
+    """Reads a stream as browsers do: keeps the last id and the retry time, and reconnects."""
 
     server: Server
     tenant: str
@@ -40,7 +40,7 @@ class EventSource:
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def come(self) -> Answer:
-        """One more request; what it brings is added to `seen`."""
+        """One more request, whose messages are added to `seen`."""
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
         path = f"{self.prefix}/tenants/{self.tenant}/stream?ticket={self.ticket}"
         answer = self.server.open(path, headers=headers)
@@ -64,24 +64,24 @@ class EventSource:
 
 @pytest.fixture
 def token(context: AppContext, acme: Sender) -> str:
-    """A key of acme's that may read."""
+    """A key of acme with the scope `events:read`."""
     return api_keys.create_key(context, acme.account_id, "reader", (EVENTS_READ,))
 
 
-def ask_for_ticket(server: Server, tenant: str, token: str, prefix: str = "/1.0") -> Answer:
+def request_ticket(server: Server, tenant: str, token: str, prefix: str = "/1.0") -> Answer:
     headers = {"Authorization": f"Bearer {token}"}
     return server.open(f"{prefix}/tenants/{tenant}/ticket", method="POST", headers=headers)
 
 
 def listening(server: Server, sender: Sender, token: str, prefix: str = "/1.0") -> EventSource:
-    """One who has a ticket and has not read yet."""
-    answer = ask_for_ticket(server, sender.slug, token, prefix)
+    """A reader with an unused ticket."""
+    answer = request_ticket(server, sender.slug, token, prefix)
     assert (answer.status_code, answer.json.keys(), answer.json["ttl"]) == (200, {"ticket", "ttl"}, 60)
     return EventSource(server, sender.slug, answer.json["ticket"], prefix)
 
 
-def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
-    """Keep some messages, each in a transaction of its own."""
+def insert(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
+    """Insert messages, each in its own transaction."""
     ids = []
     for text in texts:
         new = NewMessage(uuid7(now()), sender.account_id, uuid4(), 0, "jane", text, {})
@@ -91,12 +91,12 @@ def say(context: AppContext, sender: Sender, *texts: str) -> list[UUID]:
 
 
 @pytest.mark.parametrize("prefix", ["/1.0", ""])
-def test_what_a_workflow_says_arrives(
+def test_the_message_of_a_workflow_arrives(
     context: AppContext, server: Server, acme: Sender, token: str, prefix: str
 ) -> None:
     source = listening(server, acme, token, prefix)
-    said = {"text": "about {{ data.what }}\nand 🙂", "data": {"price": "{{ data.price }}", "exact": 1.10}}
-    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"message": said}]))
+    message = {"text": "about {{ data.what }}\nand 🙂", "data": {"price": "{{ data.price }}", "exact": 1.10}}
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"message": message}]))
     (run,) = acme.post(an_event(data={"what": "<b>&</b>", "price": 0.1})).json["runs"]
     carry(context, acme.account_id, run)
     answer = source.come()
@@ -108,41 +108,43 @@ def test_what_a_workflow_says_arrives(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", one["created_at"])
 
 
-def test_each_answer_ends_and_says_when_to_come_again(server: Server, acme: Sender, token: str) -> None:
+def test_each_response_ends_and_says_when_to_reconnect(server: Server, acme: Sender, token: str) -> None:
     source = listening(server, acme, token)
     answer = source.come()
     assert (answer.status_code, answer.data, source.pause) == (200, b"retry: 1000\n\n", 1_000)
     assert (answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]) == ("no-store", "*")
 
 
-def test_who_comes_again_gets_the_rest_and_nothing_twice(
+def test_a_reconnecting_client_gets_the_new_messages_only(
     context: AppContext, server: Server, acme: Sender, token: str
 ) -> None:
     source = listening(server, acme, token)
-    say(context, acme, "a", "b")
+    insert(context, acme, "a", "b")
     source.come()
     source.come()
-    say(context, acme, "c")
+    insert(context, acme, "c")
     source.come()
     assert source.texts == ["a", "b", "c"]
 
 
-def test_a_new_reader_goes_on_where_an_old_one_ended(
+def test_a_new_client_can_continue_after_a_message(
     context: AppContext, server: Server, acme: Sender, token: str
 ) -> None:
     old = listening(server, acme, token)
-    say(context, acme, "a", "b")
+    insert(context, acme, "a", "b")
     old.come()
-    say(context, acme, "c")
+    insert(context, acme, "c")
     new = listening(server, acme, token)
     new.ticket += f"&last_event_id={old.last_id}"
     new.come()
-    say(context, acme, "d")
+    insert(context, acme, "d")
     new.come()
     assert new.texts == ["c", "d"]
 
 
-def test_five_hundred_come_at_once(context: AppContext, server: Server, acme: Sender, token: str) -> None:
+def test_a_response_has_at_most_five_hundred_messages(
+    context: AppContext, server: Server, acme: Sender, token: str
+) -> None:
     source = listening(server, acme, token)
     with context.database.transaction() as connection:
         for number in range(501):
@@ -154,7 +156,7 @@ def test_five_hundred_come_at_once(context: AppContext, server: Server, acme: Se
     assert source.texts == list(map(str, range(501)))
 
 
-def test_readers_miss_and_double_nothing_while_workers_write(
+def test_clients_miss_and_repeat_nothing_while_workers_write(
     context: AppContext, server: Server, acme: Sender, token: str
 ) -> None:
     sources = [listening(server, acme, token) for _ in range(2)]
@@ -170,7 +172,7 @@ def test_readers_miss_and_double_nothing_while_workers_write(
     with ThreadPoolExecutor(6) as threads:
         readers = [threads.submit(follow, source) for source in sources]
         texts = [[f"{writer}-{number}" for number in range(20)] for writer in range(4)]
-        for writer in [threads.submit(say, context, acme, *each) for each in texts]:
+        for writer in [threads.submit(insert, context, acme, *each) for each in texts]:
             writer.result(60)
         ended.set()
         seen = [reader.result(60) for reader in readers]
@@ -180,8 +182,8 @@ def test_readers_miss_and_double_nothing_while_workers_write(
         assert [text for text in seen[0] if text.startswith(f"{number}-")] == each
 
 
-def test_a_server_of_one_request_at_a_time_serves_many_readers(context: AppContext, acme: Sender, token: str) -> None:
-    """gunicorn's plain worker: none of the streams occupies it."""
+def test_a_server_of_one_request_at_a_time_serves_many_clients(context: AppContext, acme: Sender, token: str) -> None:
+    """gunicorn's sync worker: no stream occupies it."""
     environment = {
         "DATABASE_URL": context.settings.database_url,
         "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
@@ -189,7 +191,7 @@ def test_a_server_of_one_request_at_a_time_serves_many_readers(context: AppConte
     }
     with running_server(**environment) as plain:
         sources = [listening(plain, acme, token) for _ in range(20)]
-        say(context, acme, "a")
+        insert(context, acme, "a")
         with ThreadPoolExecutor(20) as threads:
             list(threads.map(EventSource.come, sources))
         assert [source.texts for source in sources] == [["a"]] * 20
@@ -197,48 +199,48 @@ def test_a_server_of_one_request_at_a_time_serves_many_readers(context: AppConte
 
 
 @pytest.mark.parametrize("tenant", ["%00", "acme%00", "%ff", "."])
-def test_a_tenant_that_cannot_be_one_has_no_stream(server: Server, tenant: str) -> None:
+def test_an_invalid_tenant_has_no_stream(server: Server, tenant: str) -> None:
     answer = server.open(f"/1.0/tenants/{tenant}/stream?ticket=x")
     assert (answer.status_code, list(answer.json)) == (401, ["error"])
 
 
 @pytest.mark.parametrize("ticket", ["", "nonsense", "x" * 1_000, "%00", "%ff", "a&ticket=b"])
-def test_without_a_good_ticket_there_is_no_stream(server: Server, acme: Sender, ticket: str) -> None:
+def test_a_stream_needs_a_valid_ticket(server: Server, acme: Sender, ticket: str) -> None:
     answer = EventSource(server, acme.slug, ticket).come()
     assert (answer.status_code, list(answer.json)) == (401, ["error"])
 
 
-def test_another_tenants_ticket_opens_nothing(
+def test_the_ticket_of_another_tenant_is_refused(
     context: AppContext, server: Server, acme: Sender, globex: Sender, token: str
 ) -> None:
     source = listening(server, acme, token)
-    say(context, globex, "secret")
+    insert(context, globex, "secret")
     answers = [EventSource(server, tenant, source.ticket).come() for tenant in (globex.slug, "nobody")]
     assert [one.status_code for one in answers] == [401, 401]
     assert answers[0].data == answers[1].data
-    say(context, acme, "a")
+    insert(context, acme, "a")
     source.come()
     assert source.texts == ["a"]
 
 
-def test_a_ticket_takes_a_key_of_the_tenant_that_may_read(
+def test_a_ticket_needs_a_key_of_the_tenant_with_the_scope(
     context: AppContext, server: Server, acme: Sender, globex: Sender, token: str
 ) -> None:
     foreign = api_keys.create_key(context, globex.account_id, "reader", (EVENTS_READ,))
-    asked = [(acme.slug, foreign), (acme.slug, acme.token), (globex.slug, token), ("nobody", token)]
-    assert [ask_for_ticket(server, *each).status_code for each in asked] == [403] * 4
+    requests = [(acme.slug, foreign), (acme.slug, acme.token), (globex.slug, token), ("nobody", token)]
+    assert [request_ticket(server, *each).status_code for each in requests] == [403] * 4
     answer = server.open(f"/1.0/tenants/{acme.slug}/ticket", method="POST")
     assert (answer.status_code, list(answer.json)) == (401, ["error"])
 
 
-def test_an_access_token_makes_tickets_until_its_client_is_revoked(
+def test_an_access_token_creates_tickets_until_its_client_is_revoked(
     context: AppContext, server: Server, acme: Sender
 ) -> None:
     client_id, secret = oauth_clients.create_client(context, acme.account_id, "app")
     issued = oauth_clients.issue_token(context, client_id, secret)
     assert issued is not None
     source = listening(server, acme, issued.text)
-    say(context, acme, "a")
+    insert(context, acme, "a")
     source.come()
     assert source.texts == ["a"]
     oauth_clients.revoke_client(context, client_id)
@@ -246,7 +248,7 @@ def test_an_access_token_makes_tickets_until_its_client_is_revoked(
 
 
 @pytest.mark.parametrize("last", ["nonsense", "01a20154", str(uuid4()), "%20"])
-def test_an_id_that_cannot_be_one_is_refused(server: Server, acme: Sender, token: str, last: str) -> None:
+def test_an_invalid_last_event_id_is_refused(server: Server, acme: Sender, token: str, last: str) -> None:
     source = listening(server, acme, token)
     source.last_id = last
     answer = source.come()
@@ -259,7 +261,7 @@ def test_other_methods_are_refused(server: Server, acme: Sender, method: str) ->
     assert (answer.status_code, list(answer.json), answer.headers["Allow"]) == (405, ["error"], "POST")
 
 
-def test_the_commands_of_the_document_work(context: AppContext, server: Server, acme: Sender, token: str) -> None:
+def test_the_documented_commands_work(context: AppContext, server: Server, acme: Sender, token: str) -> None:
     (commands,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/cxengage-stream.md").read_text("utf-8"), re.DOTALL)
     ticket, stream = commands.strip().splitlines()
     environment = {
@@ -271,16 +273,16 @@ def test_the_commands_of_the_document_work(context: AppContext, server: Server, 
     got = subprocess.run(
         ["sh", "-ec", f'{ticket}; echo "$ticket"'], env=environment, capture_output=True, text=True, check=True
     ).stdout.strip()
-    (said,) = say(context, acme, "a")
+    (message_id,) = insert(context, acme, "a")
     read = subprocess.run(
         ["sh", "-ec", stream], env={**environment, "ticket": got}, capture_output=True, text=True, check=True
     ).stdout
-    assert read.startswith(f"retry: 1000\n\nid: {said}\ndata: {{")
+    assert read.startswith(f"retry: 1000\n\nid: {message_id}\ndata: {{")
     assert read.endswith("}\n\n")
 
 
-def test_what_is_counted_under_a_lock_is_counted_once(context: AppContext, acme: Sender) -> None:
-    """A step that says its message again takes no number."""
+def test_a_repeated_step_takes_no_number(context: AppContext, acme: Sender) -> None:
+    """The number is counted under a lock, once per message."""
     new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", "a", {})
     with context.database.transaction() as connection:
         ids = {messages.insert_message(connection, new, now()) for _ in range(3)}

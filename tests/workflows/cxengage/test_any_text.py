@@ -1,4 +1,4 @@
-"""Whatever text comes: a document without mistakes in its pattern, or NotationError with a place in the text; nothing else."""
+"""Any text compiles to a document with a valid pattern, or raises NotationError with a position in the text."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ TEMPLATES = {"TM1": "Hello {{first-name}}"}
 def compiled(compile_it: Callable[[], dict[str, Any]], text: str, field: str) -> None:
     try:
         document = compile_it()
-    except NotationError as wrong:
-        assert wrong.field == field
-        assert 1 <= wrong.line <= text.count("\n") + 1
-        assert 1 <= wrong.column <= len(text.split("\n")[wrong.line - 1]) + 1
-        assert wrong.message
+    except NotationError as exc:
+        assert exc.field == field
+        assert 1 <= exc.line <= text.count("\n") + 1
+        assert 1 <= exc.column <= len(text.split("\n")[exc.line - 1]) + 1
+        assert exc.message
     else:
         assert check_workflow(Document(document)) == []
 
@@ -96,19 +96,19 @@ unhurried = settings(max_examples=400, deadline=None, suppress_health_check=[Hea
 
 @unhurried
 @given(texts)
-def test_any_when(text: str) -> None:
+def test_any_text_as_when(text: str) -> None:
     compiled(lambda: compile_pattern(when=text, then=ECHO, templates=TEMPLATES, name="any"), text, "when")
 
 
 @unhurried
 @given(texts)
-def test_any_then(text: str) -> None:
+def test_any_text_as_then(text: str) -> None:
     compiled(lambda: compile_pattern(when=EVENT, then=text, templates=TEMPLATES, name="any"), text, "then")
 
 
 @unhurried
 @given(texts, st.booleans())
-def test_any_script(text: str, with_event: bool) -> None:
+def test_any_text_as_script(text: str, with_event: bool) -> None:
     code = f'(event {{:type "a"}})\n{text}' if with_event else text
     compiled(lambda: compile_script(code, key=None, templates=TEMPLATES, name="any"), code, "code")
 
@@ -143,7 +143,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize("text", LARGE, ids=range(len(LARGE)))
-def test_large_texts_and_deep_ones(text: str) -> None:
-    test_any_when.hypothesis.inner_test(text)  # type: ignore[attr-defined]
-    test_any_then.hypothesis.inner_test(text)  # type: ignore[attr-defined]
-    test_any_script.hypothesis.inner_test(text, True)  # type: ignore[attr-defined]
+def test_large_and_deeply_nested_texts(text: str) -> None:
+    test_any_text_as_when.hypothesis.inner_test(text)  # type: ignore[attr-defined]
+    test_any_text_as_then.hypothesis.inner_test(text)  # type: ignore[attr-defined]
+    test_any_text_as_script.hypothesis.inner_test(text, True)  # type: ignore[attr-defined]

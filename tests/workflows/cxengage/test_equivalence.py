@@ -1,7 +1,7 @@
-"""What the notation says and what our own language says is the same: random patterns written both ways, on random stories.
+"""Random patterns in the notation and as documents match the same events of random timelines.
 
-The two ways share nothing: the notation is text that the compilers read; the document is built here, form by form and without any
-simplification, with filters that are written in another way.
+Both share no code: the compilers read the notation; the document is built here form by form, without simplification and with
+other filters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from app.workflows.cxengage import NotationError, compile_pattern, compile_scrip
 from tests.support.cxengage_playback import fires_on, play
 
 KINDS = ("a", "b", "c")
-Written = tuple[str, str, Any]  # by 4.1, by 4.2, and as a document
+Written = tuple[str, str, Any]  # in 4.1, in 4.2, and as a document
 
 
 def leaf(kind: str) -> Written:
@@ -60,7 +60,7 @@ small_patterns = st.recursive(leaves, extended, max_leaves=2)
 timelines = st.lists(st.tuples(st.sampled_from((0, 0, 1, 1, 2, 3)), st.sampled_from((*KINDS, "z"))), max_size=12)
 
 
-def told(pauses: list[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
+def timed(pauses: list[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
     second, found = 0, []
     for pause, kind in pauses:
         second += pause
@@ -69,7 +69,7 @@ def told(pauses: list[tuple[int, str]]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def named(document: Any) -> Any:
-    """The same document over events that all have one name: what they were called becomes a filter."""
+    """The document for events that all have one name; the original names become filters."""
     if isinstance(document, list):
         return [named(member) for member in document]
     if not isinstance(document, dict):
@@ -80,11 +80,11 @@ def named(document: Any) -> Any:
 
 
 def pattern_of(when: str) -> Any:
-    """The pattern of a `when`; one of which a subject might remember too much is not looked at."""
+    """The pattern of a `when`; hypothesis skips patterns with too large a match state."""
     try:
         return compile_pattern(when=when, then=THEN, templates={}, name="same")["on"]
-    except NotationError as wrong:
-        assert "may have to remember more than" in wrong.message
+    except NotationError as exc:
+        assert "may have to remember more than" in exc.message
         assume(False)
 
 
@@ -101,17 +101,17 @@ quick = settings(max_examples=150, deadline=None)
 
 @quick
 @given(patterns, timelines)
-def test_a_when_does_what_the_same_pattern_of_ours_does(written: Written, pauses: list[tuple[int, str]]) -> None:
+def test_a_when_matches_like_the_equivalent_pattern(written: Written, pauses: list[tuple[int, str]]) -> None:
     compiled = pattern_of(written[0])
-    same(compiled, named(written[2]), told(pauses))
+    same(compiled, named(written[2]), timed(pauses))
 
 
 @quick
 @given(patterns, timelines)
-def test_a_script_does_what_the_same_pattern_of_ours_does(written: Written, pauses: list[tuple[int, str]]) -> None:
-    pattern_of(written[0])  # the same one, if it is not too large
+def test_a_script_matches_like_the_equivalent_pattern(written: Written, pauses: list[tuple[int, str]]) -> None:
+    pattern_of(written[0])  # skips patterns that are too large
     compiled = compile_script(f"{written[1]} (perform echo message)", key=None, templates={}, name="same")["on"]
-    same(compiled, named(written[2]), told(pauses))
+    same(compiled, named(written[2]), timed(pauses))
 
 
 @quick
@@ -120,17 +120,17 @@ def test_fail_in_all_is_unless(members: list[Written], absent: list[Written], pa
     fails = " ".join(f"(fail {each[0]})" for each in absent)
     when = f"(all {' '.join(member[0] for member in members)} {fails})"
     ours = {"all": [member[2] for member in members], "unless": {"any": [each[2] for each in absent]}}
-    same(pattern_of(when), named(ours), told(pauses))
+    same(pattern_of(when), named(ours), timed(pauses))
 
 
 @quick
 @given(leaves, leaves, leaves, timelines)
-def test_fail_between_two_of_a_seq_is_unless(
+def test_fail_between_two_events_of_a_seq_is_unless(
     before: Written, absent: Written, after: Written, pauses: list[tuple[int, str]]
 ) -> None:
     when = f"(seq {before[0]} (fail {absent[0]}) {after[0]})"
     ours = {"seq": [before[2], after[2]], "unless": absent[2]}
-    same(pattern_of(when), named(ours), told(pauses))
+    same(pattern_of(when), named(ours), timed(pauses))
 
 
 @quick
@@ -140,10 +140,10 @@ def test_fail_at_the_end_of_a_seq_is_none(
 ) -> None:
     when = f"(seq {before[0]} (within {length} seconds (fail {absent[0]})))"
     ours = {"seq": [before[2], {"none": absent[2], "for": f"{length}s"}]}
-    same(pattern_of(when), named(ours), told(pauses))
+    same(pattern_of(when), named(ours), timed(pauses))
 
 
-# Conditions, against Clojure's rules written down once more in Python.
+# Conditions, compared with Clojure's rules in Python.
 
 Holds = Any  # of a dict of data, whether the condition is true
 Conditioned = tuple[str, Holds]
@@ -245,7 +245,7 @@ records = st.dictionaries(st.sampled_from(("n", "m-m", "o")), st.sampled_from(VA
 
 @settings(max_examples=400, deadline=None)
 @given(conditions, st.lists(records, min_size=1, max_size=5))
-def test_a_condition_holds_as_clojure_has_it(conditioned: Conditioned, facts: list[dict[str, Any]]) -> None:
+def test_a_condition_is_evaluated_as_in_clojure(conditioned: Conditioned, facts: list[dict[str, Any]]) -> None:
     text, holds = conditioned
     pattern = pattern_of(f"(event {text})")
     for data in facts:

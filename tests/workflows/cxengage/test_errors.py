@@ -1,4 +1,4 @@
-"""Broken patterns: each is refused at the right place (marked ‸) with the word that was expected there."""
+"""Each invalid pattern is refused at the right position (marked ‸) with what was expected there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMS_42 = "one of event, times, sequence, and, or, within"
 VERBS_42 = "one of fetch, perform, create, update, delete"
 
 WHEN: list[tuple[str, str]] = [
-    # what cannot be read
+    # syntax
     ("‸", f"expected {FORMS_41}, found the end of the text"),
     ("; nothing but a comment\n‸", f"expected {FORMS_41}, found the end of the text"),
     ('‸(event (= type "a")', 'expected ")" for this "(", found the end of the text'),
@@ -211,7 +211,7 @@ THEN: list[tuple[str, str]] = [
     ("(await (event (= type ‸*kind*)) (within 5 minutes))", 'expected a field or a constant, found "*kind*"'),
 ]
 
-# What is only seen in the finished document.
+# Errors that only the whole document shows.
 THEN += [
     ('‸(send twilio sms {:to "nobody" :message "x"})', "steps[0].sms.to: "),
     (
@@ -350,16 +350,16 @@ def compiled(field: str, text: str) -> object:
     return compile_pattern(**texts, templates=templates, name="broken")
 
 
-@pytest.mark.parametrize(("field", "marked", "told"), BROKEN)
-def test_a_broken_pattern_is_refused_at_its_place(field: str, marked: str, told: str) -> None:
+@pytest.mark.parametrize(("field", "marked", "message"), BROKEN)
+def test_an_invalid_pattern_is_refused_with_the_position(field: str, marked: str, message: str) -> None:
     before = marked[: marked.index("‸")]
-    with pytest.raises(NotationError) as wrong:
+    with pytest.raises(NotationError) as exc:
         compiled(field, marked.replace("‸", ""))
-    found = wrong.value
-    assert found.message.startswith(told)
+    found = exc.value
+    assert found.message.startswith(message)
     assert (found.field, found.line) == (field, before.count("\n") + 1)
     assert found.column == len(before) - (before.rfind("\n") + 1) + 1
 
 
-def test_there_are_more_than_a_hundred_of_them() -> None:
+def test_there_are_more_than_a_hundred_cases() -> None:
     assert len({(field, text) for field, text, _ in BROKEN}) == len(BROKEN) > 100

@@ -1,4 +1,4 @@
-"""The `when` of 4.1: every word gives the pattern that it should, and the pattern does what the word says."""
+"""The `when` of 4.1: every form compiles to the right pattern, and the pattern matches accordingly."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ PATTERNS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("when", "pattern"), PATTERNS)
-def test_a_form_gives_its_pattern(when: str, pattern: Any) -> None:
+def test_a_form_compiles_to_a_pattern(when: str, pattern: Any) -> None:
     assert on(when) == pattern
 
 
@@ -89,7 +89,7 @@ def test_a_form_gives_its_pattern(when: str, pattern: Any) -> None:
         *(("hour", "7h"), ("hours", "7h"), ("day", "7d"), ("days", "7d")),
     ],
 )
-def test_every_unit_is_read_in_singular_and_plural(unit: str, duration: str) -> None:
+def test_units_may_be_singular_or_plural(unit: str, duration: str) -> None:
     assert on(f'(within 7 {unit} (count 2 (event (= type "a"))))')["within"] == duration
 
 
@@ -130,11 +130,11 @@ CONDITIONS = [
 
 
 @pytest.mark.parametrize(("condition", "text"), CONDITIONS)
-def test_a_condition_gives_its_filter(condition: str, text: str) -> None:
+def test_a_condition_compiles_to_a_filter(condition: str, text: str) -> None:
     assert where(condition) == text
 
 
-def test_the_simple_case_can_be_indexed_by_equality() -> None:
+def test_a_simple_condition_can_use_the_predicate_index() -> None:
     found = find_comparisons(where('(and (= customerSegment "platinum") (= type "flcheck") (> amount 5))'))
     assert [(each.path, each.operator, each.constant) for each in found] == [
         ("data.customerSegment", "==", "platinum"),
@@ -207,51 +207,51 @@ TRUTHS: list[tuple[str, dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("condition", "data", "truth"), TRUTHS)
-def test_a_condition_holds_as_clojure_has_it(condition: str, data: dict[str, Any], truth: bool) -> None:
+def test_a_condition_is_evaluated_as_in_clojure(condition: str, data: dict[str, Any], truth: bool) -> None:
     assert holds(condition, data) is truth
 
 
-def test_count_wants_so_many() -> None:
+def test_count_needs_that_many_events() -> None:
     assert fires_on(on('(count 2 (event (= type "a")))'), A, B, A, A, A) == [2, 4]
 
 
-def test_seq_wants_them_in_order() -> None:
+def test_seq_needs_events_in_order() -> None:
     assert fires_on(on('(seq (event (= type "a")) (event (= type "b")))'), B, A, C, B) == [3]
 
 
-def test_all_wants_them_in_any_order_and_uses_no_event_twice() -> None:
+def test_all_needs_different_events_in_any_order() -> None:
     assert fires_on(on('(all (event (= type "a")) (event (= type "b")))'), B, C, A) == [2]
     assert fires_on(on("(all (event (> n 1)) (event (> n 2)))"), {"n": 3}, {"n": 2}) == [1]
 
 
-def test_any_wants_one_of_them() -> None:
+def test_any_needs_one_event() -> None:
     assert fires_on(on('(any (event (= type "a")) (event (= type "b")))'), C, B, A) == [1, 2]
 
 
-def test_within_lets_old_events_go() -> None:
+def test_within_ignores_old_events() -> None:
     pattern = on('(within 10 seconds (count 2 (event (= type "a"))))')
     assert fires_on(pattern, (0, A), (11, A), (21, A)) == [2]
 
 
-def test_fail_in_all_ends_what_was_begun() -> None:
+def test_fail_in_all_ends_a_partial_match() -> None:
     pattern = on('(all (count 2 (event (= type "a"))) (fail (event (= type "b"))))')
     assert fires_on(pattern, A, B, A) == []
     assert fires_on(pattern, A, B, A, A) == [3]
 
 
-def test_fail_in_seq_speaks_of_the_time_between_two_events() -> None:
+def test_fail_in_seq_applies_between_two_events() -> None:
     pattern = on('(seq (event (= type "a")) (fail (event (= type "b"))) (event (= type "c")) (event (= type "a")))')
     assert fires_on(pattern, A, B, C, A) == []
     assert fires_on(pattern, A, C, B, A) == [3]
 
 
-def test_fail_at_the_end_of_seq_waits_for_the_clock() -> None:
+def test_fail_at_the_end_of_seq_fires_after_the_time() -> None:
     pattern = on('(seq (event (= type "a")) (within 30 seconds (fail (event (= type "b")))))')
     assert play(pattern, [(0, A)]).by_clock == [30]
     assert play(pattern, [(0, A), (30, B)]).by_clock == []
 
 
-def test_the_example_of_the_reference_fires_when_its_story_is_told() -> None:
+def test_the_example_of_the_reference_fires() -> None:
     pattern = on("""
         (within 1 hours (all (count 2 (event (and (= customerSegment "platinum") (= type "flcheck"))))
                              (count 1 (event (and (= customerSegment "platinum") (= type "cnclticket"))))))
@@ -263,7 +263,7 @@ def test_the_example_of_the_reference_fires_when_its_story_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("when", "line", "column", "told"),
+    ("when", "line", "column", "message"),
     [
         (
             '(within 1 hour5 (event (= type "a")))',
@@ -286,9 +286,9 @@ def test_the_example_of_the_reference_fires_when_its_story_is_told() -> None:
         ('(event (= a "' + "x" * 3000 + '"))', 1, 1, "on.where: the filter has 3"),
     ],
 )
-def test_a_mistake_has_its_place(when: str, line: int, column: int, told: str) -> None:
-    with pytest.raises(NotationError) as wrong:
+def test_an_error_has_a_position(when: str, line: int, column: int, message: str) -> None:
+    with pytest.raises(NotationError) as exc:
         on(when)
-    found = wrong.value
+    found = exc.value
     assert (found.field, found.line, found.column) == ("when", line, column)
-    assert found.message.startswith(told)
+    assert found.message.startswith(message)

@@ -1,4 +1,4 @@
-"""The `then` of 4.1: every word gives the steps that it should."""
+"""The `then` of 4.1: every form compiles to the right steps."""
 
 from __future__ import annotations
 
@@ -218,18 +218,18 @@ STEPS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("then", "expected"), STEPS)
-def test_a_form_gives_its_steps(then: str, expected: Any) -> None:
+def test_a_form_compiles_to_steps(then: str, expected: Any) -> None:
     assert steps(then) == expected
 
 
-def test_more_than_twenty_members_of_par_are_blocks_of_blocks() -> None:
+def test_more_than_twenty_members_of_par_become_nested_blocks() -> None:
     found = steps(f"(par {' '.join(echo(str(number)) for number in range(45))})")
     blocks = [block[0]["par"] for block in found[0]["par"]]
     assert [len(block) for block in blocks] == [20, 20, 5]
     assert [step["log"] for block in blocks for (step,) in block] == [str(number) for number in range(45)]
 
 
-def test_the_example_of_the_reference() -> None:
+def test_the_example_of_the_reference_compiles() -> None:
     assert steps("""
         (seq (send echo message {:message "Hello"}) (delay 5 minutes)
              (send twilio sms {:to-phone-number *phone-number*} (template {:message +TM1}) (retries 3) (within 30 seconds)
@@ -247,12 +247,12 @@ def test_the_example_of_the_reference() -> None:
     ]
 
 
-def test_what_has_far_too_many_steps_is_refused_on_the_way() -> None:
+def test_far_too_many_steps_are_refused_early() -> None:
     with pytest.raises(NotationError, match=r"then, line 1002, column 1: expected fewer steps, found more than 1000"):
         steps("(seq\n" + "(delay 1 day)\n" * 4_000 + ")")
 
 
-def test_a_mistake_in_then_names_its_field() -> None:
-    with pytest.raises(NotationError) as wrong:
+def test_an_error_in_then_names_the_field() -> None:
+    with pytest.raises(NotationError) as exc:
         steps("(seq\n  (delay 5 hour5))")
-    assert str(wrong.value) == ('then, line 2, column 12: expected one of seconds, minutes, hours, days, found "hour5"')
+    assert str(exc.value) == ('then, line 2, column 12: expected one of seconds, minutes, hours, days, found "hour5"')

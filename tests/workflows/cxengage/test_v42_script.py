@@ -1,4 +1,4 @@
-"""Scripts of 4.2: every word gives the pattern and the steps that it should, and the pattern does what the word says."""
+"""Scripts of 4.2: every form compiles to the right pattern and steps, and the pattern matches accordingly."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ PATTERNS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("events", "pattern"), PATTERNS)
-def test_events_give_their_pattern(events: str, pattern: Any) -> None:
+def test_events_compile_to_a_pattern(events: str, pattern: Any) -> None:
     assert on(events) == pattern
 
 
@@ -90,7 +90,7 @@ FILTERS = [
 
 
 @pytest.mark.parametrize(("described", "where"), FILTERS)
-def test_the_values_of_an_event_give_its_filter(described: str, where: str) -> None:
+def test_the_map_of_an_event_compiles_to_a_filter(described: str, where: str) -> None:
     assert on(f"(event {described})") == {"event": "*", "where": where}
 
 
@@ -121,36 +121,36 @@ TRUTHS: list[tuple[str, dict[str, Any], bool]] = [
 
 
 @pytest.mark.parametrize(("described", "data", "truth"), TRUTHS)
-def test_an_event_is_collected_when_its_values_fit(described: str, data: dict[str, Any], truth: bool) -> None:
+def test_an_event_matches_when_its_values_fit(described: str, data: dict[str, Any], truth: bool) -> None:
     assert (fires_on(on(f"(event {described})"), data) == [0]) is truth
 
 
-def test_each_event_form_consumes_an_event_of_its_own() -> None:
+def test_each_event_form_uses_a_different_event() -> None:
     pattern = on('(and (event {:priority "high" :type "purchase"}) (event {:amount (> 50000)}))')
     purchase = {"priority": "high", "type": "purchase"}
     assert fires_on(pattern, {**purchase, "amount": 100_000}) == []
     assert fires_on(pattern, {"amount": 100_000}, purchase) == [1]
 
 
-def test_times_wants_so_many() -> None:
+def test_times_needs_that_many_events() -> None:
     assert fires_on(on(f"(times 3 {EVENT_A})"), A, B, A, A, A) == [3]
 
 
-def test_sequence_wants_them_in_order() -> None:
+def test_sequence_needs_events_in_order() -> None:
     assert fires_on(on(f"(sequence {EVENT_A} {EVENT_B})"), B, A, C, B) == [3]
     assert fires_on(on(f"{EVENT_A} {EVENT_B}"), B, A, C, B) == [3]
 
 
-def test_or_wants_one_of_them() -> None:
+def test_or_needs_one_event() -> None:
     assert fires_on(on(f"(or {EVENT_A} {EVENT_B})"), C, B) == [1]
 
 
-def test_within_lets_old_events_go() -> None:
+def test_within_ignores_old_events() -> None:
     pattern = on(f"(within 10 seconds (times 2 {EVENT_A}))")
     assert fires_on(pattern, (0, A), (11, A), (21, A)) == [2]
 
 
-def test_the_key_counts_progress_per_value() -> None:
+def test_events_are_matched_per_value_of_the_key() -> None:
     assert script(f"{EVENT_A} {echo('x')}", key="customer-id")["key"] == "data.customer-id"
     assert "key" not in script(f"{EVENT_A} {echo('x')}")
     with pytest.raises(NotationError, match="expected a key of letters, digits, _ and -"):
@@ -200,7 +200,7 @@ STEPS: list[tuple[str, Any]] = [
         f"(perform echo message {{}} (retries 3) (timeout 2 minutes) (catch {echo('no')}))",
         [{"log": "", "retry": {"attempts": 4}, "timeout": "2m", "else": [{"log": "no"}]}],
     ),
-    # side by side, one after the other
+    # parallel, in sequence
     (f"{echo('x')} {echo('y')}", [{"par": [[{"log": "x"}], [{"log": "y"}]]}]),
     (f"{echo('x')} (delay 10 seconds) {echo('y')}", [{"log": "x"}, {"wait": "10s"}, {"log": "y"}]),
     (f"(do {echo('x')} (do {echo('y')}))", [{"par": [[{"log": "x"}], [{"log": "y"}]]}]),
@@ -355,7 +355,7 @@ STEPS: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("interactions", "expected"), STEPS)
-def test_interactions_give_their_steps(interactions: str, expected: Any) -> None:
+def test_interactions_compile_to_steps(interactions: str, expected: Any) -> None:
     assert steps(interactions) == expected
 
 
@@ -408,11 +408,11 @@ EXPRESSIONS = [
 
 
 @pytest.mark.parametrize(("expression", "text"), EXPRESSIONS)
-def test_an_expression_gives_its_cel(expression: str, text: str) -> None:
+def test_an_expression_compiles_to_cel(expression: str, text: str) -> None:
     assert steps(f"(def x {expression})") == [{"set": {"x": text}}]
 
 
-def test_unless_is_asked_between_the_actions_that_may_change_it() -> None:
+def test_unless_is_checked_before_each_action_that_may_follow_a_change() -> None:
     stop = "has(vars.counter) && (type(vars.counter) == int || type(vars.counter) == double) && vars.counter >= 10"
     assert steps("""
         (def counter 0)
@@ -439,7 +439,7 @@ def test_unless_is_asked_between_the_actions_that_may_change_it() -> None:
     ]
 
 
-def test_constants_may_have_names_before_the_events() -> None:
+def test_constants_may_be_named_before_the_events() -> None:
     found = script(f'(def dealer "dealer@example.com") {EVENT_A} (def n 1) (create sendgrid email {{:to dealer}})')
     assert found["on"] == IS_A
     assert found["steps"] == [
@@ -448,13 +448,13 @@ def test_constants_may_have_names_before_the_events() -> None:
     ]
 
 
-def test_large_loops_have_fewer_rounds_in_all() -> None:
+def test_large_loops_get_fewer_rounds() -> None:
     body = " ".join(f"(delay {number} seconds)" for number in range(1, 41))
     (loop,) = steps(f"(until (= $a 1) {body})")
     assert loop["most"] == 475
 
 
-def test_the_example_of_the_reference() -> None:
+def test_the_example_of_the_reference_compiles() -> None:
     found = script("""
         (within 30 days (times 4 (event {:product "car" :type "service"})))
         (let [total (sum (all $maintenance-cost))]
@@ -532,9 +532,9 @@ RESULTS: list[tuple[str, dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize(("expression", "latest", "result"), RESULTS)
-def test_an_expression_has_its_value(expression: str, latest: dict[str, Any], result: Any) -> None:
+def test_an_expression_evaluates_to_its_value(expression: str, latest: dict[str, Any], result: Any) -> None:
     (step,) = steps(f"(def x {expression})")
-    moment = datetime(2026, 10, 18, 12, tzinfo=UTC)
-    matched = [{"event": "event", "received_at": moment, "data": data} for data in MATCHED]
+    received_at = datetime(2026, 10, 18, 12, tzinfo=UTC)
+    matched = [{"event": "event", "received_at": received_at, "data": data} for data in MATCHED]
     found = compile_expression(step["set"]["x"]).value({"latest": latest, "matched": matched, "vars": {}, "last": {}})
     assert found == (result, None)
