@@ -67,6 +67,5 @@ def find_earlier_events(connection: RawConnection, account_id: int, keys: Iterab
         "SELECT key, event_id, digest, received_at FROM idempotency_keys WHERE account_id = %s AND key = ANY (%s)",
         (account_id, list(keys)),
     )
-    return {
-        key: EarlierEvent(UUID(event_id), bytes(digest), received_at) for key, event_id, digest, received_at in rows
-    }
+    # On a SQLAlchemy connection ids are UUIDs, elsewhere text.
+    return {key: EarlierEvent(UUID(str(event_id)), bytes(digest), at) for key, event_id, digest, at in rows}
