@@ -14,7 +14,7 @@ from app.services.context import AppContext
 from app.services.workflows import checked_document
 from app.workflows.matching.match_state import Match
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rule import EventView, Rule, compile_rule
+from app.workflows.matching.rule import EventView, Rule, build_variables, compile_rule
 from app.workflows.matching.simulation import SimulatedStep, simulate_subject
 from app.workflows.matching.simulation import simulate as simulate_sorted
 
@@ -48,27 +48,21 @@ def read_event(line: bytes, number: int) -> EventView:
         if not isinstance(value.get(name), str):
             raise ValueError(f"{name} is missing or not text")
     received_at = _read_timestamp(value["received_at"])
-    variables = {
-        "event": value["event"],
-        "distinct_id": str(value.get("distinct_id") or value.get("phone") or ""),
-        "phone": value.get("phone"),
-        "data": value.get("data") or {},
-        "received_at": received_at,
-    }
+    distinct_id, phone = str(value.get("distinct_id") or value.get("phone") or ""), value.get("phone")
+    variables = build_variables(value["event"], distinct_id, phone, value.get("data") or {}, received_at)
     return EventView(str(UUID(int=number)), value["event"], received_at, variables)
 
 
 def _read_timestamp(text: str) -> datetime:
-    timestamp: datetime | None = None
     try:
         timestamp = datetime.fromisoformat(text)
         timestamp = timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
+        # Windows and deadlines reach years beyond an event; datetime ends in the year 9999.
+        if 1900 < timestamp.year < 9000:
+            return timestamp
     except (ValueError, OverflowError):
         pass
-    # Windows and deadlines reach years beyond an event; datetime ends in the year 9999.
-    if timestamp is None or not 1900 < timestamp.year < 9000:
-        raise ValueError(f"received_at is {text!r}; it must be a timestamp such as 2026-11-22T10:00:00Z")
-    return timestamp
+    raise ValueError(f"received_at is {text!r}; it must be a timestamp such as 2026-11-22T10:00:00Z")
 
 
 def line_number(event_id: UUID | str) -> int:
@@ -94,11 +88,5 @@ def backtest(
 
 def _view_row(row: tuple[Any, ...]) -> EventView:
     _, event_id, name, distinct_id, phone, data, received_at = row
-    variables = {
-        "event": name,
-        "distinct_id": distinct_id,
-        "phone": phone,
-        "data": event_queries.read_lightly(data),
-        "received_at": received_at,
-    }
+    variables = build_variables(name, distinct_id, phone, event_queries.read_lightly(data), received_at)
     return EventView(event_id, name, received_at, variables)

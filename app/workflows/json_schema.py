@@ -13,7 +13,7 @@ from typing import Any
 from app.actions import ACTIONS, retry_policy
 from app.core.durations import SHAPE
 from app.workflows import step_graph, validate
-from app.workflows.matching import pattern_parser, rule, validate_rule
+from app.workflows.matching import pattern_parser, rule
 
 Schema = dict[str, Any]
 
@@ -64,7 +64,7 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
         },
         "key": {
             "type": "string",
-            "pattern": f"^({validate_rule.KEY.pattern})$",
+            "pattern": f"^({validate.KEY.pattern})$",
             "default": rule.DISTINCT_ID,
             "description": "the field whose value is the subject of an event",
         },

@@ -8,18 +8,51 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from app.core.durations import read_duration
 from app.workflows import step_graph, validate_steps
+from app.workflows.matching import pattern_parser
 from app.workflows.matching.pattern_ast import ANY_NAME, Pattern
 from app.workflows.matching.pattern_parser import MAX_REFERENCES, PatternError, compile_pattern
 from app.workflows.matching.progress_bound import find_busiest_name
-from app.workflows.matching.rule import Rule, compile_rule
-from app.workflows.matching.validate_rule import check_again, check_key, check_leaf, check_pattern
+from app.workflows.matching.rule import ALWAYS, ONCE, Rule, compile_rule, compile_test
 from app.workflows.yaml_loader import Document, Mistake
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 # No event has a longer name.
 MAX_EVENT_NAME = 255
+KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
+
+
+def check_pattern(on: Any, path: str = "on") -> list[tuple[str, str]]:
+    """Every mistake in a pattern, as (path, message)."""
+    return pattern_parser.check(on, compile_test, path)
+
+
+def check_leaf(leaf: Any, path: str) -> list[tuple[str, str]]:
+    """Every mistake in a leaf of `wait_for` or `exit_on`: the name of an event, or {event, where}."""
+    if isinstance(leaf, Mapping) and set(leaf) - {"event", "where"}:
+        return [(path, "must be one event: its name, or {event: NAME, where: CEL}")]
+    return check_pattern(leaf, path)
+
+
+def check_key(key: Any, path: str = "key") -> list[tuple[str, str]]:
+    """Every mistake in a workflow's `key`."""
+    if isinstance(key, str) and KEY.fullmatch(key):
+        return []
+    return [(path, "must be distinct_id, phone, or a path into data such as data.order_id")]
+
+
+def check_again(again: Any, path: str = "again") -> list[tuple[str, str]]:
+    """Every mistake in a workflow's `again`."""
+    if again in (ALWAYS, ONCE):
+        return []
+    try:
+        read_duration(again)
+    except ValueError:
+        return [(path, f"{again!r} must be always, once, or a duration such as 1d")]
+    return []
+
 
 # The checks of the optional fields.
 _OPTIONAL: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {

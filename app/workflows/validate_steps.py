@@ -106,8 +106,9 @@ class _StepChecker:
             if any(name == verb or name in allowed_fields(verb) for verb in verbs):
                 self.block(block, f"{path}.{below}", depth + 1)
         self.rounds = rounds
-        if REPEAT in verbs:
-            self._until(step, path)
+        if REPEAT in verbs and "until" in step:
+            # Evaluated between rounds, so that it can use the steps of the round.
+            self._expression(step["until"], f"{path}.until")
 
     def _fields(self, step: Mapping[str, Any], path: str, verbs: list[str]) -> None:
         allowed = {name for verb in verbs for name in allowed_fields(verb)} or set(allowed_fields("log"))
@@ -188,11 +189,6 @@ class _StepChecker:
         if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_ROUNDS:
             self.mistakes.append((f"{path}.most", f"must be a whole number from 1 to {MAX_ROUNDS}"))
 
-    def _until(self, step: Mapping[str, Any], path: str) -> None:
-        """Evaluated between rounds, so that it can use the steps of the round."""
-        if "until" in step:
-            self._expression(step["until"], f"{path}.until")
-
     def _action(self, verb: str, step: Mapping[str, Any], path: str) -> None:
         self.mistakes += ACTIONS[verb].check(step[verb], f"{path}.{verb}")
         for text_path, text in find_texts(step[verb], f"{path}.{verb}"):
@@ -201,7 +197,7 @@ class _StepChecker:
         if "retry" in step:
             self.mistakes += retry_policy.check(step["retry"], f"{path}.retry")
         if "timeout" in step:
-            self.mistakes += _check_timeout(step["timeout"], f"{path}.timeout")
+            self.mistakes += _check_duration(step["timeout"], f"{path}.timeout", maximum=MAX_TIMEOUT)
         if "strict" in step:
             self.mistakes += check_strict(step["strict"], f"{path}.strict")
 
@@ -220,10 +216,12 @@ def _rounds(step: Mapping[str, Any]) -> int:
     return min(max(2, most), MAX_ROUNDS) if isinstance(most, int) else 2
 
 
-def _check_duration(value: Any, path: str) -> Mistakes:
+def _check_duration(value: Any, path: str, maximum: str | None = None) -> Mistakes:
     if value is None:
-        return [(path, "is missing: the maximum time to wait, such as 1d")]
+        return [(path, "is missing: a duration such as 1d")]
     try:
+        if maximum is not None and read_duration(value) > read_duration(maximum):
+            return [(path, f"is longer than {maximum}")]
         read_duration(value)
     except ValueError as exc:
         return [(path, str(exc))]
@@ -233,12 +231,3 @@ def _check_duration(value: Any, path: str) -> Mistakes:
 def check_strict(value: Any, path: str) -> Mistakes:
     """Every mistake in a `strict` of a step or a document."""
     return [] if isinstance(value, bool) else [(path, "must be true or false")]
-
-
-def _check_timeout(value: Any, path: str) -> Mistakes:
-    try:
-        if read_duration(value) > read_duration(MAX_TIMEOUT):
-            return [(path, f"is longer than {MAX_TIMEOUT}")]
-    except ValueError as exc:
-        return [(path, str(exc))]
-    return []

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import cel
 
-from app.workflows.matching.matcher import Advanced, Expired, advance, expire, next_deadline
+from app.workflows.matching.matcher import Advanced, Expired, advance, expire
 from app.workflows.matching.pattern_ast import FilterFailed, MatcherEvent, Pattern
 from app.workflows.matching.pattern_parser import compile_pattern
-from app.workflows.matching.progress_json import Progress
+from app.workflows.matching.progress_json import Progress, next_deadline
 
 START = datetime(2026, 10, 18, 12, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ PUBLISHED = ROOT / "docs" / "workflow.schema.json"
 
 
 def _examples() -> Iterator[tuple[str, str]]:
-    """Every workflow in examples/ and in the documents, with where it stands."""
+    """Every workflow in examples/ and in the documentation, by its file and number."""
     for file in sorted((ROOT / "examples").glob("*.yaml")):
         yield file.name, file.read_text("utf-8")
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]:

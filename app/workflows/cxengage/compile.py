@@ -13,8 +13,7 @@ from app.workflows.cxengage.text_fields import verbatim
 from app.workflows.cxengage.v41_events import EventCompiler
 from app.workflows.cxengage.v41_steps import StepCompiler
 from app.workflows.cxengage.v42_script import ScriptCompiler
-from app.workflows.matching.validate_rule import check_key
-from app.workflows.validate import check_workflow
+from app.workflows.validate import check_key, check_workflow
 from app.workflows.yaml_loader import Document
 
 

@@ -30,7 +30,7 @@ from app.workflows.expressions.cel_analysis import (
     measure,
     to_filter_error,
 )
-from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers
+from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
 
 if TYPE_CHECKING:
     import cel
@@ -144,7 +144,7 @@ class Filter:
             for name in path.split("."):
                 value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
             if value is not _MISSING:
-                types.append(f"{path} is {_describe_type(value)}")
+                types.append(f"{path} is {describe_type(value)}")
         return f": {', '.join(types[:3])}" if types else ""
 
 
@@ -185,7 +185,7 @@ class Expression(Filter):
 def _to_bool(found: Any, reason: str | None) -> tuple[bool, str | None]:
     if reason is not None or isinstance(found, bool):
         return bool(found), reason
-    return False, f"the filter gives {_describe_type(found)}, not true or false"
+    return False, f"the filter gives {describe_type(found)}, not true or false"
 
 
 def _to_json(value: Any) -> Any:
@@ -204,7 +204,7 @@ def _to_json(value: Any) -> Any:
         return utc_text(value)
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
-    raise ValueError(f"the value is {_describe_type(value)}, which cannot be stored")
+    raise ValueError(f"the value is {describe_type(value)}, which cannot be stored")
 
 
 def compile_filter(text: str, *, also: Iterable[str] = ()) -> Filter:
@@ -335,12 +335,3 @@ def _convert(value: Any, size: _Size) -> Any:
 
 def _to_double(value: int | Decimal, size: _Size) -> float:
     return (size.numbers or ExactNumbers()).to_double(value)
-
-
-def _describe_type(value: Any) -> str:
-    if value is None:
-        return "null"
-    for kind, word in ((bool, "true or false"), (str, "text"), (int | float, "a number"), (list, "a list")):
-        if isinstance(value, kind):
-            return word
-    return {dict: "an object", datetime: "a time", timedelta: "a duration"}.get(type(value), type(value).__name__)

@@ -26,7 +26,7 @@ _FRACTION = re.compile(r"\d+(?:\.\d+(?:[eE]\d+)?|[eE]\d+)")
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
 
-class FilterError(Exception):
+class FilterError(ValueError):
     """An invalid filter. `line` and `column` count from 1 and are None if unknown."""
 
     def __init__(self, message: str, line: int | None = None, column: int | None = None) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from functools import reduce
+from types import UnionType
 from typing import Any, TypeAlias
 
 Number: TypeAlias = int | Decimal
@@ -24,6 +25,12 @@ _LIMIT = Decimal(10) ** _MAX_DIGITS
 # Sums and products of numbers that CEL can represent have fewer digits.
 _EXACT = Context(prec=700, Emin=-999_999, Emax=999_999, traps=[InvalidOperation, DivisionByZero, Overflow])
 _ROUNDED = Context(prec=34, Emin=-999_999, Emax=999_999, traps=[InvalidOperation, DivisionByZero, Overflow])
+
+
+_TYPES: tuple[tuple[type | UnionType, str], ...] = (
+    (type(None), "null"), (bool, "true or false"), (str, "text"), (int | float, "a number"), (list, "a list"),
+    (Mapping, "an object"), (datetime, "a time"), (timedelta, "a duration"),
+)  # fmt: skip
 
 
 class ExactNumbers:
@@ -89,7 +96,7 @@ class ExactNumbers:
 def _number(value: Any) -> Number:
     """A number for calculation: an integer unchanged, others as the decimal with the same text."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"{_describe_type(value)} is not a number")
+        raise ValueError(f"{describe_type(value)} is not a number")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("a number is too large")
@@ -97,9 +104,9 @@ def _number(value: Any) -> Number:
     return value
 
 
-def _describe_type(value: Any) -> str:
-    kinds = ((bool, "true or false"), (str, "text"), (list, "a list"), (Mapping, "an object"), (type(None), "null"))
-    return next((word for kind, word in kinds if isinstance(value, kind)), type(value).__name__)
+def describe_type(value: Any) -> str:
+    """The type of a CEL value in words."""
+    return next((text for kind, text in _TYPES if isinstance(value, kind)), type(value).__name__)
 
 
 def _bounded(value: Number) -> Number:

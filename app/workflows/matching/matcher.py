@@ -22,7 +22,7 @@ from typing import NamedTuple
 from app.workflows.matching.node_matcher import advance_node
 from app.workflows.matching.partial_match import EMPTY_PREFIX, EventRef, PartialMatches, Step
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, LeafTest, MatcherEvent, Pattern
-from app.workflows.matching.progress_json import Deadline, Progress, read_deadline, read_progress, write_progress
+from app.workflows.matching.progress_json import Deadline, Progress, next_deadline, read_progress, write_progress
 
 
 class Advanced(NamedTuple):
@@ -87,11 +87,6 @@ def _evaluate_tests(
         except FilterFailed as exc:
             failures.append((f"{test.path}.where", str(exc)))
     return frozenset(kinds), tuple(failures)
-
-
-def next_deadline(progress: Progress) -> datetime | None:
-    """When the progress becomes a match unless an event disarms it before."""
-    return read_deadline(progress)
 
 
 def expire(progress: Progress, at: datetime) -> Expired:

@@ -182,11 +182,9 @@ class _Parser:
         if not isinstance(members, list) or not members:
             self.add_mistake(path, "expected a list with at least one member")
             return None
-        nodes = [
-            self.parse(member, f"{path}[{index}]", ranks_by_start, depth + 1) for index, member in enumerate(members)
-        ]
-        valid = tuple(node for node in nodes if node is not None)
-        return valid if len(valid) == len(nodes) else None
+        parsed = [self.parse(each, f"{path}[{at}]", ranks_by_start, depth + 1) for at, each in enumerate(members)]
+        nodes = tuple(node for node in parsed if node is not None)
+        return nodes if len(nodes) == len(parsed) else None
 
     def parse_none(self, document: dict[Any, Any], path: str) -> TrailingNone | None:
         self.parse_form(document, path, {"none": FIELDS["none"]})

@@ -53,14 +53,17 @@ def read_progress(progress: Progress) -> Stored:
     if not progress:
         return Stored(0, NO_PARTIAL_MATCHES, None)
     reader = _Reader(progress)
-    prefixes = {path: tuple(map(reader.optional_prefix, each)) for path, each in progress.get("open", {}).items()}
+    prefixes = {
+        path: tuple(None if prefix is None else reader.prefix(prefix) for prefix in each)
+        for path, each in progress.get("open", {}).items()
+    }
     assignments = {path: tuple(map(reader.assignment, each)) for path, each in progress.get("tangled", {}).items()}
     partial_matches = PartialMatches(prefixes, assignments) if prefixes or assignments else NO_PARTIAL_MATCHES
     return Stored(len(reader.events), partial_matches, reader.deadline(progress.get("deadline")))
 
 
-def read_deadline(progress: Progress) -> datetime | None:
-    """When an armed `none` completes the match; None: none is armed."""
+def next_deadline(progress: Progress) -> datetime | None:
+    """When an armed `none` completes the match unless an event disarms it before; None: none is armed."""
     return datetime.fromisoformat(progress["deadline"]["at"]) if "deadline" in progress else None
 
 
@@ -71,18 +74,15 @@ def write_progress(partial_matches: PartialMatches, deadline: Deadline | None) -
 
 class _Reader:
     def __init__(self, progress: Progress) -> None:
-        events = progress["events"].items()
         self.events = {
-            int(number): EventRef(int(number), id, datetime.fromisoformat(at)) for number, (id, at) in events
+            int(number): EventRef(int(number), id, datetime.fromisoformat(at))
+            for number, (id, at) in progress["events"].items()
         }
         self.shared = progress.get("shared", {})
         self.shared_prefixes: dict[str, Prefix] = {}
 
     def used(self, numbers: list[int]) -> tuple[EventRef, ...]:
         return tuple([self.events[number] for number in numbers])
-
-    def optional_prefix(self, value: Any) -> Prefix | None:
-        return None if value is None else self.prefix(value)
 
     def prefix(self, value: Any) -> Prefix:
         if isinstance(value, dict):
@@ -153,20 +153,16 @@ class _Writer:
             self.events[event.number] = event
 
     def write(self) -> Progress:
-        prefixes = {
-            path: [prefix and self.prefix(prefix) for prefix in each]
-            for path, each in self.partial_matches.prefixes.items()
+        matches = self.partial_matches
+        prefixes = {path: [each and self.prefix(each) for each in some] for path, some in matches.prefixes.items()}
+        assignments = {path: list(map(self.assignment, some)) for path, some in matches.assignments.items()}
+        events = {
+            str(self.numbers[number]): [event.id, _write_time(event.at)]
+            for number, event in sorted(self.events.items())
         }
-        assignments = {
-            path: list(map(self.assignment, each)) for path, each in self.partial_matches.assignments.items()
-        }
-        events = {str(self.numbers[number]): self.event(self.events[number]) for number in sorted(self.events)}
         armed = self.armed and {"at": _write_time(self.armed.at), "used": self.used(self.armed.used)}
         parts = {"events": events, "open": prefixes, "tangled": assignments, "shared": self.shared, "deadline": armed}
         return {name: part for name, part in parts.items() if part}
-
-    def event(self, event: EventRef) -> list[str]:
-        return [event.id, _write_time(event.at)]
 
     def used(self, used: tuple[EventRef, ...]) -> list[int]:
         return [self.numbers[event.number] for event in used]

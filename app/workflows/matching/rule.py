@@ -21,6 +21,7 @@ from app.workflows.matching.describe import describe
 from app.workflows.matching.match_state import Match, MatchState
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
 from app.workflows.matching.pattern_parser import compile_pattern
+from app.workflows.matching.progress_json import next_deadline
 
 MAX_KEY_LENGTH = 255
 ALWAYS, ONCE = "always", "once"
@@ -39,12 +40,12 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What an event did: the new match state, the matches that start a run, the matcher's own result, and whether this
-    event starts a run (a deadline before it may have started one as well)."""
+    """What an event did: the new match state, the matches that start a run, what the matcher did, and whether this event
+    starts a run (a deadline before it may have started one as well)."""
 
     state: MatchState
     matches: tuple[Match, ...]
-    result: matcher.Advanced
+    advanced: matcher.Advanced
     started: bool
 
 
@@ -91,20 +92,21 @@ class Rule:
     def advance(self, before: MatchState, event: EventView) -> RuleResult:
         """Advance a subject's match state by an event. A deadline before the event expires first."""
         state, matches = self.expire(before, event.received_at - timedelta(microseconds=1))
-        result = matcher.advance(self.pattern, dict(state.progress or {}), event)
+        advanced = matcher.advance(self.pattern, dict(state.progress or {}), event)
         last = state.last_started_at
-        started = result.matched and self.may_start(last, event.received_at)
+        started = advanced.matched and self.may_start(last, event.received_at)
         if started:
             last = event.received_at
-            matches = (*matches, Match(tuple(map(UUID, result.used)), event.received_at))
-        return RuleResult(MatchState(self.enablement, result.progress, result.deadline, last), matches, result, started)
+            matches = (*matches, Match(tuple(map(UUID, advanced.used)), last))
+        state = MatchState(self.enablement, advanced.progress, advanced.deadline, last)
+        return RuleResult(state, matches, advanced, started)
 
     def expire(self, before: MatchState, at: datetime) -> tuple[MatchState, tuple[Match, ...]]:
         """Expire a deadline that was reached by `at`: the new match state, and the match if it may start a run."""
         if before.enablement != self.enablement:
             return MatchState(self.enablement, {}, None, before.last_started_at), ()
         progress = dict(before.progress or {})
-        deadline = matcher.next_deadline(progress)
+        deadline = next_deadline(progress)
         if deadline is None or deadline > at:
             return before, ()
         expired = matcher.expire(progress, deadline)
@@ -121,7 +123,7 @@ class Rule:
 
     def explain(self, before: MatchState, event: EventView, result: RuleResult) -> Decision:
         """The decision that goes with the result of `advance`."""
-        advanced = result.result
+        advanced = result.advanced
         if result.started:
             reason = "matched"
         elif advanced.matched:
@@ -155,14 +157,9 @@ class Rule:
 
 
 def compile_rule(
-    workflow_id: UUID,
-    workflow: str,
-    version: int,
-    document: Mapping[str, Any],
-    enablement: int = 0,
-    triggers: frozenset[str] | None = None,
+    workflow_id: UUID, workflow: str, version: int, document: Mapping[str, Any], enablement: int = 0
 ) -> Rule:
-    """Compile a valid document. `triggers` None: those of the pattern. Raises PatternError or FilterError."""
+    """Compile a valid document. Raises PatternError."""
     on, again = document["on"], document.get("again", ALWAYS)
     where = on.get("where") if isinstance(on, Mapping) else None
     pattern = compile_pattern(on, compile_test)
@@ -175,7 +172,7 @@ def compile_rule(
         key=document.get("key", DISTINCT_ID),
         again=again if again in (ALWAYS, ONCE) else read_duration(again),
         enablement=enablement,
-        triggers=pattern.triggers if triggers is None else triggers,
+        triggers=pattern.triggers,
     )
 
 
@@ -207,14 +204,15 @@ def view_event(event: Event) -> EventView:
 
 def event_variables(event: Event) -> CelVariables:
     """The CEL variables that filters read of an event."""
+    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at)
+
+
+def build_variables(
+    name: str, distinct_id: str, phone: str | None, data: Mapping[str, Any], received_at: datetime
+) -> CelVariables:
+    """The CEL variables of an event."""
     return CelVariables(
-        {
-            "event": event.event,
-            "distinct_id": event.distinct_id,
-            "phone": event.phone,
-            "data": event.data,
-            "received_at": event.received_at,
-        }
+        {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -104,16 +104,8 @@ def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = No
             rules.append(before)
             continue
         try:
-            rules.append(
-                compile_rule(
-                    workflow.id,
-                    workflow.name,
-                    workflow.version,
-                    workflow.document,
-                    workflow.enablement,
-                    workflow.triggers,
-                )
-            )
+            rule = compile_rule(workflow.id, workflow.name, workflow.version, workflow.document, workflow.enablement)
+            rules.append(replace(rule, triggers=workflow.triggers))
         except Exception:
             _log.exception("a workflow cannot be compiled and matches no event", workflow=workflow.name)
     return Rules(rules)

@@ -36,7 +36,7 @@ def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]
     due: list[tuple[datetime, str]] = []
     for event in events:
         yield from _expire_deadlines(rule, states, due, before=event.received_at)
-        subject = rule.find_subject(event.variables) if _reads(rule, event.event) else None
+        subject = rule.find_subject(event.variables) if not rule.triggers.isdisjoint((event.event, ANY_NAME)) else None
         if subject is None:
             yield SimulatedStep(event.received_at, "", event, contributing=False, started=False)
             continue
@@ -45,20 +45,11 @@ def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]
         states[subject] = result.state
         if result.state.deadline is not None and result.state.deadline != before.deadline:
             heapq.heappush(due, (result.state.deadline, subject))
-        yield SimulatedStep(
-            event.received_at,
-            subject,
-            event,
-            contributing=result.result.contributing,
-            started=result.started,
-            suppressed=result.result.matched and not result.started,
-            used=result.matches[-1].used if result.started else (),
-        )
+        advanced, started = result.advanced, result.started
+        used = result.matches[-1].used if started else ()
+        suppressed = advanced.matched and not started
+        yield SimulatedStep(event.received_at, subject, event, advanced.contributing, started, suppressed, used)
     yield from _expire_deadlines(rule, states, due, before=None)
-
-
-def _reads(rule: Rule, name: str) -> bool:
-    return name in rule.pattern.names or ANY_NAME in rule.pattern.names
 
 
 def _expire_deadlines(
@@ -71,15 +62,8 @@ def _expire_deadlines(
         if state.deadline != at:
             continue
         states[subject], matches = rule.expire(state, at)
-        yield SimulatedStep(
-            at,
-            subject,
-            None,
-            contributing=False,
-            started=bool(matches),
-            suppressed=not matches,
-            used=matches[0].used if matches else (),
-        )
+        used = matches[0].used if matches else ()
+        yield SimulatedStep(at, subject, None, False, started=bool(matches), suppressed=not matches, used=used)
 
 
 def simulate_subject(rule: Rule, events: Iterable[EventView], until: datetime) -> Iterator[Match]:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.workflows.matching.matcher import advance, expire, next_deadline
+from app.workflows.matching.matcher import advance, expire
 from app.workflows.matching.pattern_ast import Pattern
 from app.workflows.matching.pattern_parser import check, compile_pattern
-from app.workflows.matching.progress_json import Progress
+from app.workflows.matching.progress_json import Progress, next_deadline
 from tests.support.pattern_strategies import documents
 from tests.support.timelines import START, TimelineEvent, cel_filter, plain_filter, plain_pattern, read_cases
 

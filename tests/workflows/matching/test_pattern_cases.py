@@ -6,8 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from app.workflows.matching.matcher import advance, expire, next_deadline
+from app.workflows.matching.matcher import advance, expire
 from app.workflows.matching.pattern_parser import compile_pattern
+from app.workflows.matching.progress_json import next_deadline
 from app.workflows.matching.rule import EventView, compile_rule
 from app.workflows.matching.simulation import simulate
 from tests.support.exhaustive_search import judge
