@@ -20,10 +20,10 @@ ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
         ("hello", "message", "must be an object"),
         ({}, "message.text", "is required"),
         ({"text": " "}, "message.text", "is empty"),
-        ({"text": "{{ nope }}"}, "message.text", "nope is not known"),
+        ({"text": "{{ nope }}"}, "message.text", "nope is unknown"),
         ({"text": "x", "data": "y"}, "message.data", "must be an object"),
-        ({"text": "x", "data": {"a": [{"b": "{{"}]}}, "message.data.a[0].b", "never closed"),
-        ({"text": "x", "data": {"a": {"mustache": "{{#a}}"}}}, "message.data.a.mustache", "never closed"),
+        ({"text": "x", "data": {"a": [{"b": "{{"}]}}, "message.data.a[0].b", "is not closed"),
+        ({"text": "x", "data": {"a": {"mustache": "{{#a}}"}}}, "message.data.a.mustache", "is not closed"),
         ({"text": "x", "to": "y"}, "message.to", "is unknown"),
     ],
 )

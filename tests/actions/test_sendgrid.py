@@ -208,7 +208,7 @@ def test_the_api_key_is_kept_nowhere(api: SendGridApi) -> None:
         ({"to": ["jane@example.com", "joe"]}, "sendgrid.to[1]", "is not one e-mail address"),
         ({"subject": ""}, "sendgrid.subject", "is empty"),
         ({"text": ...}, "sendgrid.text", "is required"),
-        ({"html": "{{ nope }}"}, "sendgrid.html", "nope is not known"),
+        ({"html": "{{ nope }}"}, "sendgrid.html", "nope is unknown"),
         ({"from": "me"}, "sendgrid.from", "is not one e-mail address"),
         ({"cc": "a@example.com"}, "sendgrid.cc", "is unknown"),
     ],

@@ -136,7 +136,7 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
         ({"to": "0123"}, "sms.to", "not a phone number"),
         ({"text": ""}, "sms.text", "is empty"),
         ({"text": "x" * 1_601}, "sms.text", "1600"),
-        ({"text": "{{ nope }}"}, "sms.text", "nope is not known"),
+        ({"text": "{{ nope }}"}, "sms.text", "nope is unknown"),
         ({"from": "a very long name"}, "sms.from", "11 letters"),
         ({"media": "x"}, "sms.media", "is unknown"),
     ],

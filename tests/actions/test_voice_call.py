@@ -155,7 +155,7 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
         ({"url": "https://example.com"}, "call.url", "cannot be combined"),
         ({"say": ..., "url": "nowhere"}, "call.url", "https://"),
         ({"say": "&" * 1_000}, "call.say", "4000"),
-        ({"say": "{{ nope }}"}, "call.say", "nope is not known"),
+        ({"say": "{{ nope }}"}, "call.say", "nope is unknown"),
         ({"from": "MyShop"}, "call.from", "not a phone number"),
         ({"record": "x"}, "call.record", "is unknown"),
     ],

@@ -1,6 +1,6 @@
-"""Exact numbers for templates: what came in as 0.1234567890123456789 prints, compares and adds up as that.
+"""Exact numbers for templates: 0.1234567890123456789 keeps its digits when it is printed, compared and added.
 
-Plain functions on int and `Number` that take the place of Liquid's own filters, which know binary floats only.
+The functions replace Liquid's own filters, which use binary floats.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _DIVIDING = Context(prec=28, Emax=999_999, Emin=-999_999)
 
 
 class NumberError(ValueError):
-    """A calculation without a result: a division by zero, a number beyond all bounds."""
+    """A calculation without a result: a division by zero, or a number that is too large."""
 
 
 class Number(Decimal):
-    """A decimal that prints without an exponent, and to which a binary float is what its shortest text says."""
+    """A decimal that prints without an exponent, and compares with a float by the float's shortest text."""
 
     __slots__ = ()
 
@@ -31,27 +31,27 @@ class Number(Decimal):
     __hash__ = Decimal.__hash__
 
     def __eq__(self, other: object) -> bool:
-        return Decimal.__eq__(self, _peer(other))
+        return Decimal.__eq__(self, _as_decimal(other))
 
     def __lt__(self, other: Any) -> bool:
-        return Decimal.__lt__(self, _peer(other))
+        return Decimal.__lt__(self, _as_decimal(other))
 
     def __le__(self, other: Any) -> bool:
-        return Decimal.__le__(self, _peer(other))
+        return Decimal.__le__(self, _as_decimal(other))
 
     def __gt__(self, other: Any) -> bool:
-        return Decimal.__gt__(self, _peer(other))
+        return Decimal.__gt__(self, _as_decimal(other))
 
     def __ge__(self, other: Any) -> bool:
-        return Decimal.__ge__(self, _peer(other))
+        return Decimal.__ge__(self, _as_decimal(other))
 
 
-def _peer(other: Any) -> Any:
+def _as_decimal(other: Any) -> Any:
     return Decimal(repr(other)) if isinstance(other, float) else other
 
 
 def read_number(value: object) -> int | Number:
-    """A value as a number the way Liquid sees it: text is read, what is no number counts as 0."""
+    """A value as a number by Liquid's rules: text is parsed, and anything that is not a number is 0."""
     if isinstance(value, bool) or value is None:
         return 0
     if isinstance(value, int):
@@ -62,36 +62,36 @@ def read_number(value: object) -> int | Number:
         return Number(repr(value))
     if isinstance(value, str) and len(value) <= MAX_DIGITS:
         try:
-            read = Number(value.strip())
+            number = Number(value.strip())
         except decimal.InvalidOperation:
             return 0
-        if not read.is_finite():
+        if not number.is_finite():
             return 0
-        return int(read) if value.strip().lstrip("+-").isdigit() else read
+        return int(number) if value.strip().lstrip("+-").isdigit() else number
     return 0
 
 
 Calculation = Callable[[int | Number, int | Number], int | Number]
 
 
-def calculation(work: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., int | Number]:
-    """A filter of two numbers: whole if both are, else exact to MOST_DIGITS digits."""
+def calculation(operation: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., int | Number]:
+    """A filter of two numbers. The result is whole if both are, otherwise exact to MAX_DIGITS digits."""
 
     def calculate(value: object, other: object = 0) -> int | Number:
         left, right = read_number(value), read_number(other)
         try:
-            found = work(Decimal(left), Decimal(right))
+            result = operation(Decimal(left), Decimal(right))
         except ZeroDivisionError:
             raise NumberError("a division by zero") from None
         except ArithmeticError:
             raise NumberError("a number that is too large") from None
-        return whole(found) if isinstance(left, int) and isinstance(right, int) else Number(found)
+        return whole(result) if isinstance(left, int) and isinstance(right, int) else Number(result)
 
     return calculate
 
 
 def whole(value: Decimal) -> int:
-    """A decimal without a fraction as an int; NumberError beyond MOST_DIGITS digits."""
+    """A decimal without a fraction as an int. Raises NumberError beyond MAX_DIGITS digits."""
     if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
         raise NumberError("a number that is too large")
     return int(value)
@@ -102,7 +102,7 @@ def _divide(left: Decimal, right: Decimal) -> Decimal:
 
 
 def divided_by(value: object, other: object = 0) -> int | Number:
-    """`value` divided by `other`; two whole numbers give a whole one, rounded down."""
+    """`value` divided by `other`. The quotient of two whole numbers is rounded down."""
     left, right = read_number(value), read_number(other)
     if isinstance(left, int) and isinstance(right, int):
         if right == 0:
@@ -112,29 +112,29 @@ def divided_by(value: object, other: object = 0) -> int | Number:
 
 
 def _modulo(left: Decimal, right: Decimal) -> Decimal:
-    """The remainder with the sign of the divisor, as for Liquid."""
-    rest = _EXACT.remainder(left, right)
-    return _EXACT.add(rest, right) if rest and (rest < 0) != (right < 0) else rest
+    """The remainder, with the sign of the divisor as in Liquid."""
+    remainder = _EXACT.remainder(left, right)
+    return _EXACT.add(remainder, right) if remainder and (remainder < 0) != (right < 0) else remainder
 
 
 def rounded(value: object, digits: object = 0) -> int | Number:
-    """`value` rounded to `digits` places, halves away from zero; to none: a whole number."""
-    number, places = read_number(value), min(int(read_number(digits)), MAX_DIGITS)
+    """`value` rounded to `digits` decimals, halves away from zero. Without decimals the result is whole."""
+    number, decimals = read_number(value), min(int(read_number(digits)), MAX_DIGITS)
     if isinstance(number, int):
         return number
-    if places <= 0:
+    if decimals <= 0:
         return whole(number.to_integral_value(ROUND_HALF_UP))
-    if number.adjusted() + places >= MAX_DIGITS:
+    if number.adjusted() + decimals >= MAX_DIGITS:
         return number
-    return Number(number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, _EXACT).normalize(_EXACT))
+    return Number(number.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP, _EXACT).normalize(_EXACT))
 
 
 def total(values: list[object]) -> int | Number:
-    """The sum of what is a number among `values`."""
-    found: int | Number = 0
+    """The sum of `values`, each by the rules of `read_number`."""
+    result: int | Number = 0
     for value in values:
-        found = FILTERS["plus"](found, value)
-    return found
+        result = FILTERS["plus"](result, value)
+    return result
 
 
 FILTERS: dict[str, Callable[..., int | Number]] = {

@@ -1,9 +1,6 @@
-"""Templates: Liquid text over the names of a run becomes text. Authors are not trusted, so all is bounded.
+"""Templates: Liquid texts, or `{mustache: TEXT}` (`mustache.py`), over the names of a run and `now`.
 
-Comes in: a text and the names that a run has (and `now`). Goes out: the rendered text, or TemplateError with a line that
-the author understands. What is not there prints as nothing, or, where the author asked for that (`strict`), is an error.
-
-Wherever a text may stand, `{mustache: TEXT}` may stand as well (`mustache.py`).
+Authors are not trusted, so everything is limited. Missing values print as nothing; in strict templates they are an error.
 """
 
 from __future__ import annotations
@@ -21,8 +18,8 @@ from liquid.exceptions import LiquidError
 
 from app.actions.templates.decimals import Number
 from app.actions.templates.liquid import ENVIRONMENT, STRICT, Template, write_json
-from app.actions.templates.mustache import MustacheError, Tokens, source_of
-from app.actions.templates.mustache import members_read as members_named_by_mustache
+from app.actions.templates.mustache import MustacheError, Tokens, mustache_source
+from app.actions.templates.mustache import members_read as mustache_members_read
 from app.actions.templates.mustache import parse as parse_mustache
 from app.actions.templates.mustache import render as render_mustache
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
@@ -34,10 +31,10 @@ NAMES = (*EVENT_NAMES, *RUN_NAMES)
 
 MAX_TEMPLATE_CHARS = 64 * 1024
 MAX_VALUE_CHARS = 256 * 1024
-_CACHED_LETTERS = 2_000_000
+_CACHED_CHARACTERS = 2_000_000
 
-# Liquid's own patterns take quadratic time over these; nobody writes them on purpose.
-_HOSTILE_SPACE = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
+# Liquid's own patterns need quadratic time for these, which no author writes on purpose.
+_MANY_SPACES = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
 _VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
 _MAX_VERBATIM = 20
 # Python refuses to print an int of more than 4,300 digits.
@@ -48,25 +45,24 @@ Text = str | Mapping[str, Any]
 
 
 class TemplateError(Exception):
-    """A template cannot be read or rendered; the text says where and why."""
+    """A template cannot be parsed or rendered; the message says where and why."""
 
 
 class Names(dict[str, Any]):
-    """Names made ready for templates: decimals as `Number`, objects that print as JSON, times as ISO text. `strict`: what
-    is not among them is an error."""
+    """The names that a template can read, as `prepare` makes them. With `strict`, a missing name is an error."""
 
     strict = False
 
 
 class _Object(dict[str, Any]):
-    """An object of the data; printed as a whole it is its JSON."""
+    """An object of the data, which prints as JSON."""
 
     def __str__(self) -> str:
         return write_json(self)
 
 
 def prepare(names: Mapping[str, Any], *, strict: bool = False) -> Names:
-    """`names` ready for templates; worth keeping where several texts are rendered with them."""
+    """`names` with decimals as `Number`, objects that print as JSON, and timestamps as text. Reuse them for several texts."""
     if isinstance(names, Names):
         return names
     prepared = Names((name, _prepared(value)) for name, value in names.items())
@@ -89,32 +85,32 @@ def _prepared(value: Any) -> Any:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text that is rendered: Liquid, or `{mustache: TEXT}`."""
-    return isinstance(value, str) or source_of(value) is not None
+    """Whether a value is a template: a Liquid text, or `{mustache: TEXT}`."""
+    return isinstance(value, str) or mustache_source(value) is not None
 
 
 def check(text: Text) -> str | None:
-    """What is wrong with a template, or None."""
+    """The error of a template, or None."""
     try:
         if not isinstance(text, str):
-            _read_mustache(text)
+            _parsed_mustache(text)
             return None
-        for name, _, index in _mentions(_parsed(text)):
+        for name, _, index in _names_read(_parsed(text)):
             if name not in NAMES and name != "now":
-                return f"{_place(text, index)}: {name} is not known; a template speaks of {', '.join(NAMES)}"
+                return f"{_position(text, index)}: {name} is unknown; a template can read {', '.join(NAMES)}"
     except TemplateError as exc:
         return str(exc)
     return None
 
 
 def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
-    """What is wrong with the templates in a value, however deep in lists and objects, as (path, message)."""
-    found = ((place, check(text)) for place, text in find_texts(value, path))
-    return [(place, f"in the template: {message}") for place, message in found if message is not None]
+    """The errors of all templates in a value of lists and objects, as (path, message)."""
+    errors = ((text_path, check(text)) for text_path, text in find_texts(value, path))
+    return [(text_path, f"in the template: {message}") for text_path, message in errors if message is not None]
 
 
 def find_texts(value: Any, path: str) -> Iterator[tuple[str, Text]]:
-    """Each text in a value, with its path."""
+    """Each template in a value, with its path."""
     if isinstance(value, str):
         yield path, value
     elif is_text(value):
@@ -128,19 +124,19 @@ def find_texts(value: Any, path: str) -> Iterator[tuple[str, Text]]:
 
 
 def members_read(text: Text, root: str) -> frozenset[str]:
-    """What a template reads of a name (of `steps`: `nudge` in `steps.nudge.body`); nothing of an unreadable one."""
+    """The members of `root` that a template reads (of `steps`: `nudge` in `steps.nudge.body`); none for an invalid template."""
     try:
         if not isinstance(text, str):
-            return members_named_by_mustache(_read_mustache(text)[1], root)
-        return frozenset(member for name, member, _ in _mentions(_parsed(text)) if name == root and member)
+            return mustache_members_read(_parsed_mustache(text)[1], root)
+        return frozenset(member for name, member, _ in _names_read(_parsed(text)) if name == root and member)
     except TemplateError:
         return frozenset()
 
 
 def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> str:
-    """The text with its templates filled in, at most LARGEST_OUTPUT bytes; raises TemplateError.
+    """The rendered text, at most MAX_OUTPUT_BYTES; raises TemplateError.
 
-    `as_html`: it is HTML, in which Mustache escapes what comes from data. Liquid never does by itself.
+    With `as_html`, Mustache escapes values for HTML. Liquid does not escape.
     """
     names = prepare(names)
     if not isinstance(text, str):
@@ -159,31 +155,31 @@ def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> st
 
 
 def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
-    """A text rendered, or a number that stands for its text."""
+    """A rendered text, or the text of a number."""
     return render(value if is_text(value) else str(value), names)
 
 
 def render_value(value: Any, names: Mapping[str, Any]) -> Any:
-    """`value` with each text in it, however deep in lists and objects, rendered; together at most LARGEST_VALUE."""
+    """`value` with all texts in its lists and objects rendered; together at most MAX_VALUE_CHARS."""
     return _rendered(value, prepare(names), [MAX_VALUE_CHARS])
 
 
-def _rendered(value: Any, names: Names, left: list[int]) -> Any:
+def _rendered(value: Any, names: Names, remaining: list[int]) -> Any:
     if is_text(value):
         text = render(value, names)
-        left[0] -= len(text)
-        if left[0] < 0:
-            raise TemplateError(f"the texts have more than {MAX_VALUE_CHARS} characters together")
+        remaining[0] -= len(text)
+        if remaining[0] < 0:
+            raise TemplateError(f"all texts together have more than {MAX_VALUE_CHARS} characters")
         return text
     if isinstance(value, Mapping):
-        return {name: _rendered(member, names, left) for name, member in value.items()}
+        return {name: _rendered(member, names, remaining) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_rendered(member, names, left) for member in value]
+        return [_rendered(member, names, remaining) for member in value]
     return value
 
 
 def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
-    source, tokens = _read_mustache(text)
+    source, tokens = _parsed_mustache(text)
     try:
         return render_mustache(source, tokens, names, strict=names.strict, as_html=as_html)
     except MustacheError as exc:
@@ -192,43 +188,43 @@ def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
         raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
 
 
-# Parsing, once for each text
+# Parsing, once per text
 
 
 class _Cache(Generic[T]):
-    """The parsed templates that were used last, as many as have _CACHED_LETTERS together."""
+    """The parsed templates that were used last, as many as have _CACHED_CHARACTERS together."""
 
     def __init__(self, parse: Callable[[str], T]) -> None:
         self._parse = parse
-        self._kept: OrderedDict[str, T] = OrderedDict()
-        self._letters = 0
+        self._templates: OrderedDict[str, T] = OrderedDict()
+        self._characters = 0
         self._lock = threading.Lock()
 
     def get(self, text: str) -> T:
         with self._lock:
-            if (found := self._kept.get(text)) is not None:
-                self._kept.move_to_end(text)
+            if (found := self._templates.get(text)) is not None:
+                self._templates.move_to_end(text)
                 return found
         template = self._parse(text)
         with self._lock:
-            if text not in self._kept:
-                self._kept[text] = template
-                self._letters += len(text)
-            while self._letters > _CACHED_LETTERS:
-                self._letters -= len(self._kept.popitem(last=False)[0])
+            if text not in self._templates:
+                self._templates[text] = template
+                self._characters += len(text)
+            while self._characters > _CACHED_CHARACTERS:
+                self._characters -= len(self._templates.popitem(last=False)[0])
         return template
 
 
 def _parsed(text: str, *, strict: bool = False) -> Template | None:
-    """The template of a text, None for a text without any."""
+    """The parsed template of a text; None for a text without tags."""
     return _caches[strict].get(text) if "{{" in text or "{%" in text else None
 
 
-def _read_mustache(text: Text) -> tuple[str, Tokens]:
-    """A Mustache text and what it is made of; raises TemplateError."""
-    source = source_of(text)
+def _parsed_mustache(text: Text) -> tuple[str, Tokens]:
+    """A Mustache text and its tokens; raises TemplateError."""
+    source = mustache_source(text)
     if source is None:
-        raise TemplateError("has to be text, or {mustache: text}")
+        raise TemplateError("must be text, or {mustache: text}")
     return source, _mustaches.get(source)
 
 
@@ -236,53 +232,55 @@ def _parse_mustache(source: str) -> Tokens:
     try:
         return parse_mustache(source)
     except MustacheError as exc:
-        place = "" if exc.index is None else f"{_place(source, exc.index)}: "
-        raise TemplateError(f"{place}{exc}") from None
+        position = "" if exc.index is None else f"{_position(source, exc.index)}: "
+        raise TemplateError(f"{position}{exc}") from None
 
 
 def _parse(text: str, environment: Environment) -> Template:
     if len(text) > MAX_TEMPLATE_CHARS:
         raise TemplateError(f"the template has {len(text)} characters; {MAX_TEMPLATE_CHARS} are allowed")
-    if _HOSTILE_SPACE.search(text):
-        raise TemplateError("there are hundreds of spaces inside of a tag")
+    if _MANY_SPACES.search(text):
+        raise TemplateError("a tag contains hundreds of spaces")
     if len(_VERBATIM.findall(text)) > _MAX_VERBATIM:
-        raise TemplateError(f"there are more than {_MAX_VERBATIM} raw blocks")
+        raise TemplateError(f"more than {_MAX_VERBATIM} raw blocks")
     for begin, end in (("{{", "}}"), ("{%", "%}")):
         if text.rfind(begin) > text.rfind(end):
-            raise TemplateError(f"{_place(text, text.rfind(begin))}: {begin} is never closed with {end}")
+            raise TemplateError(f"{_position(text, text.rfind(begin))}: {begin} is not closed by {end}")
     try:
         template = environment.from_string(text)
         unknown = [name for name in template.analyze().filters if name not in environment.filters]
     except LiquidError as exc:
-        deep = isinstance(exc.__cause__, RecursionError)
-        raise TemplateError("the template is nested too deep" if deep else _message(exc, text)) from None
+        is_too_deep = isinstance(exc.__cause__, RecursionError)
+        raise TemplateError("the template is nested too deep" if is_too_deep else _message(exc, text)) from None
     except RecursionError:
         raise TemplateError("the template is nested too deep") from None
     if unknown:
-        raise TemplateError(f"the filter {unknown[0]} is not known; known are {', '.join(sorted(environment.filters))}")
+        raise TemplateError(
+            f"the filter {unknown[0]} is unknown; known filters are {', '.join(sorted(environment.filters))}"
+        )
     assert isinstance(template, Template)
     template.limit_rounds(len(text))
     return template
 
 
-def _message(wrong: LiquidError, text: str) -> str:
-    message = str(wrong.args[0]) if wrong.args else type(wrong).__name__
-    token = wrong.token
+def _message(exc: LiquidError, text: str) -> str:
+    message = str(exc.args[0]) if exc.args else type(exc).__name__
+    token = exc.token
     if token is None or token.start_index < 0:
         return message
-    return f"{_place(text, token.start_index)}: {message}"
+    return f"{_position(text, token.start_index)}: {message}"
 
 
-def _place(text: str, index: int) -> str:
+def _position(text: str, index: int) -> str:
     return f"line {text.count(chr(10), 0, index) + 1}, column {index - text.rfind(chr(10), 0, index)}"
 
 
-def _mentions(template: Template | None) -> Iterator[tuple[str, str, int]]:
-    """Each name that a template reads: with its first member where that is written out (else ""), and its place."""
-    for name, places in template.analyze().globals.items() if template else ():
-        for place in places:
-            member = place.segments[1] if len(place.segments) > 1 else None
-            yield name, member if isinstance(member, str) else "", place.span.index
+def _names_read(template: Template | None) -> Iterator[tuple[str, str, int]]:
+    """Each name that a template reads, with its first member if that is literal (else ""), and its index."""
+    for name, uses in template.analyze().globals.items() if template else ():
+        for use in uses:
+            member = use.segments[1] if len(use.segments) > 1 else None
+            yield name, member if isinstance(member, str) else "", use.span.index
 
 
 _caches = {

@@ -136,19 +136,19 @@ def test_a_strict_text_may_ask_about_what_is_missing_but_not_print_it() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{{name", "line 1, column 1: the tag that begins here is never closed"),
-        ("ü {{{name}}", "line 1, column 3: the tag that begins here is never closed"),
-        ("a\nü{{#items}}", "line 2, column 2: the section that begins here is never closed"),
-        ("a\n\n {{/items}}", "line 3, column 2: this tag closes no section"),
-        ("{{#a}}{{#b}}{{/a}}{{/b}}", "line 1, column 13: this tag closes no section"),
-        ("a\n{{> footer}}", "line 2, column 5: {{> footer}}: there are no partials here"),
-        ("{{=<% %>=}}\n<%> footer%>", "line 2, column 5: {{> footer}}: there are no partials here"),
+        ("{{name", "line 1, column 1: this tag is not closed"),
+        ("ü {{{name}}", "line 1, column 3: this tag is not closed"),
+        ("a\nü{{#items}}", "line 2, column 2: this section is not closed"),
+        ("a\n\n {{/items}}", "line 3, column 2: this tag does not close the section"),
+        ("{{#a}}{{#b}}{{/a}}{{/b}}", "line 1, column 13: this tag does not close the section"),
+        ("a\n{{> footer}}", "line 2, column 5: {{> footer}}: partials are not supported"),
+        ("{{=<% %>=}}\n<%> footer%>", "line 2, column 5: {{> footer}}: partials are not supported"),
         ("{{! > footer }}{{> footer}}", "line 1, column 20: {{> footer}}"),
-        ("{{}}", "there is a tag without a name"),
-        ("{{#}}{{/}}", "there is a tag without a name"),
-        ("{{ #items}}", "line 1, column 4: # has to stand right behind the braces"),
-        ("{{=<%=}}", "delimiters are set like {{=<% %>=}}"),
-        ("{{name}}\ud800", "half of a surrogate pair"),
+        ("{{}}", "a tag has no name"),
+        ("{{#}}{{/}}", "a tag has no name"),
+        ("{{ #items}}", "line 1, column 4: # must follow the braces"),
+        ("{{=<%=}}", "delimiters must be set like {{=<% %>=}}"),
+        ("{{name}}\ud800", "a lone surrogate"),
         ("{{#a}}" * 31 + "{{/a}}" * 31, "nested deeper than 30"),
         ("{{#a}}{{/a}}" * 5_000, "too many sections"),
         ("{{=| |=}}" + "|#a||/a|" * 5_000, "too many sections"),
@@ -234,7 +234,7 @@ def test_texts_are_found_and_rendered_however_deep() -> None:
     value = {"a": [mustache("{{name}}"), "{{ data.name }}", {"mustache": 5}, {"mustache": "x", "also": 1}]}
     assert render_value(value, NAMES) == {"a": ["outer", "outer", {"mustache": 5}, {"mustache": "x", "also": 1}]}
     assert check_texts({"a": [1, mustache("{{#x}}")]}, "json") == [
-        ("json.a[1].mustache", "in the template: line 1, column 1: the section that begins here is never closed")
+        ("json.a[1].mustache", "in the template: line 1, column 1: this section is not closed")
     ]
 
 

@@ -75,12 +75,12 @@ def test_it_prints(text: str, printed: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Hello {{ data.name", "line 1, column 7: {{ is never closed with }}"),
-        ("a\n{% if data.x", "line 2, column 1: {% is never closed with %}"),
+        ("Hello {{ data.name", "line 1, column 7: {{ is not closed by }}"),
+        ("a\n{% if data.x", "line 2, column 1: {% is not closed by %}"),
         ("{% if data.x %}", "expected tag endif"),
         ("x {% nonsense %}", "line 1, column 6: unexpected tag 'nonsense'"),
-        ("{{ data.name | shout }}", "the filter shout is not known"),
-        ("{{ dat.name }}", "line 1, column 4: dat is not known; a template speaks of event, distinct_id"),
+        ("{{ data.name | shout }}", "the filter shout is unknown"),
+        ("{{ dat.name }}", "line 1, column 4: dat is unknown; a template can read event, distinct_id"),
         ("{% include 'secrets' %}", "unexpected tag 'include'"),
         ("{% render 'secrets' %}", "unexpected tag 'render'"),
         ("{{ }}", "expected"),
