@@ -1,8 +1,8 @@
-"""The plan's rate holds to the event: over threads in one process, over processes with Redis, and across an outage.
+"""The plan's rate limit is exact: over threads in one process, over processes with Redis, and after an outage of Redis.
 
-A window of one second begins with its first event. A burst to a fresh account that was over within one second fell into
-one window, and then exactly the plan's number of events has to be let in; a burst that took longer, on a busy machine,
-says nothing and is repeated.
+No test depends on how fast the machine is. In Redis the test opens the window itself, with an expiry of ten minutes. In a
+process's memory windows last a second; there the responses tell what was counted: `RateLimit-Remaining` is `rate - 1` for the
+first event of a window, and each value occurs at most once per window.
 """
 
 from __future__ import annotations
@@ -12,63 +12,65 @@ import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain
 
 import pytest
+import redis as redis_client
 
 from app.api.rate_limit import Windows
 from app.core.models import PLANS
 from app.services import accounts
 from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
-from tests.support.server import Redis, Server
+from tests.support.server import Answer, Redis, Server
 
 OUTAGES = "signalbox_rate_limit_outage_total"
 BODY = json.dumps(an_event()).encode()
-# Rate and number of posts: the trial plan as it is, then less and less for machines that are busy.
-BURSTS = [(100, 130)] * 8 + [(30, 40)] * 8 + [(5, 8)] * 8
+RATE, POSTS = 100, 130
 
 
-def burst(server: Server, sender: Sender, connections: Sequence[http.client.HTTPConnection], posts: int) -> list[int]:
-    """The statuses of that many posts, sent from one thread for each connection as fast as they go."""
+def burst(
+    server: Server, sender: Sender, connections: Sequence[http.client.HTTPConnection], posts: int
+) -> list[Answer]:
+    """The responses to that many posts, sent by one thread per connection as fast as possible."""
     headers = {"Content-Type": "application/json", **sender.headers()}
 
-    def send(connection: http.client.HTTPConnection, share: int) -> list[int]:
-        return [
-            server.ask(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers).status_code
-            for _ in range(share)
-        ]
+    def send(connection: http.client.HTTPConnection, share: int) -> list[Answer]:
+        return [server.ask(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers) for _ in range(share)]
 
     shares = [posts // len(connections) + (number < posts % len(connections)) for number in range(len(connections))]
     with ThreadPoolExecutor(len(connections)) as threads:
         return list(chain.from_iterable(threads.map(send, connections, shares)))
 
 
-def assert_exact(context: AppContext, server: Server, connections: Sequence[http.client.HTTPConnection]) -> None:
-    """One burst that fell into one window has to have been cut off exactly at the rate."""
-    for rate, posts in BURSTS:
+def statuses_of(answers: Sequence[Answer]) -> list[int]:
+    return [answer.status_code for answer in answers]
+
+
+def assert_exact_over_processes(
+    context: AppContext, server: Server, redis: Redis, connections: Sequence[http.client.HTTPConnection]
+) -> None:
+    """A window that has room for RATE - 1 more events accepts exactly that many of a burst."""
+    for _ in range(20):
         sender = a_sender(context, server, plan="trial")
-        if rate != PLANS["trial"].events_per_second:
-            accounts.change_plan(context, sender.account_id, PLANS["trial"], rate)
-        _know(server, connections, sender)
-        outages, begun = server.metric(OUTAGES), time.monotonic()
-        statuses = burst(server, sender, connections, posts)
-        took = time.monotonic() - begun
-        assert set(statuses) <= {200, 429}
-        if server.metric(OUTAGES) != outages:
-            continue
-        # Whatever the time: in each window that can have begun, not more than the rate.
-        assert statuses.count(200) <= rate * (int(took) + 1)
-        if took < 1.0:
-            assert statuses.count(200) == rate
+        _load_account(server, connections, sender)
+        outages = server.metric(OUTAGES)
+        with closing(redis_client.Redis.from_url(redis.url)) as client:
+            client.set(f"LIMITS:signalbox:rate:{sender.account_id}", 1, ex=600)
+        statuses = statuses_of(burst(server, sender, connections, POSTS))
+        # On a very busy machine Redis may miss its deadline of 0.25 seconds; then events are accepted uncounted.
+        if server.metric(OUTAGES) == outages:
+            assert sorted(statuses) == [200] * (RATE - 1) + [429] * (POSTS - RATE + 1)
             return
-    pytest.fail("this machine is too busy to post 8 events within a second")
+    pytest.fail("Redis did not respond in time in any of 20 bursts")
 
 
-def _know(server: Server, connections: Sequence[http.client.HTTPConnection], sender: Sender) -> None:
-    """Let every process load the account by a request that counts as nothing: to an account that is not the key's."""
+def _load_account(server: Server, connections: Sequence[http.client.HTTPConnection], sender: Sender) -> None:
+    """Let every process load the account by a request that is not counted: with the id of another account."""
     headers = {"Content-Type": "application/json", **sender.headers(), "x-fb-account-id": "0"}
     for connection in connections:
         assert server.ask(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers).status_code == 403
@@ -81,18 +83,39 @@ def on_both(two_processes: Server) -> Iterator[list[http.client.HTTPConnection]]
         yield connections
 
 
-def test_one_process_lets_in_exactly_the_plans_rate(context: AppContext, server: Server) -> None:
+def test_one_process_accepts_exactly_the_rate_in_each_window(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server, plan="trial")
+    accounts.change_plan(context, sender.account_id, PLANS["trial"], 5)
+    answers: list[Answer] = []
     with server.connected_to_each(6) as connections:
-        assert_exact(context, server, connections)
+        while 429 not in statuses_of(answers):
+            answers += burst(server, sender, connections, 60)
+    remaining = Counter(int(answer.headers["RateLimit-Remaining"]) for answer in answers if answer.status_code == 200)
+    windows = remaining[4]
+    assert [remaining[value] for value in sorted(remaining, reverse=True)] == sorted(remaining.values(), reverse=True)
+    assert set(remaining) == {0, 1, 2, 3, 4}
+    assert max(remaining.values()) == windows
+    assert all(answer.headers["RateLimit-Remaining"] == "0" for answer in answers if answer.status_code == 429)
 
 
-def test_two_processes_together_let_in_exactly_the_plans_rate(
-    context: AppContext, two_processes: Server, on_both: list[http.client.HTTPConnection]
+def test_two_processes_together_accept_exactly_the_rate(
+    context: AppContext, two_processes: Server, redis: Redis, on_both: list[http.client.HTTPConnection]
 ) -> None:
-    assert_exact(context, two_processes, on_both)
+    assert_exact_over_processes(context, two_processes, redis, on_both)
 
 
-def test_the_next_window_lets_in_events_again(context: AppContext, server: Server) -> None:
+def test_an_event_after_the_window_opens_the_next(context: AppContext, two_processes: Server, redis: Redis) -> None:
+    sender = a_sender(context, two_processes, plan="trial")
+    name = f"LIMITS:signalbox:rate:{sender.account_id}"
+    with closing(redis_client.Redis.from_url(redis.url)) as client:
+        client.set(name, RATE, ex=600)
+        assert sender.post(an_event()).status_code == 429
+        client.delete(name)
+        answer = sender.post(an_event())
+        assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (200, str(RATE - 1))
+
+
+def test_the_next_window_accepts_events_again(context: AppContext, server: Server) -> None:
     sender = a_sender(context, server, plan="trial")
     accounts.change_plan(context, sender.account_id, PLANS["trial"], 3)
     begun, statuses = time.monotonic(), []
@@ -112,21 +135,34 @@ def test_one_account_at_its_limit_holds_up_no_other(context: AppContext, server:
     assert 429 in answers
 
 
-def test_a_burst_is_let_in_and_counted_while_redis_is_gone_and_limited_when_it_is_back(
+def test_a_burst_is_accepted_and_counted_while_redis_is_down_and_limited_when_it_is_back(
     context: AppContext, two_processes: Server, redis: Redis, on_both: list[http.client.HTTPConnection]
 ) -> None:
     sender = a_sender(context, two_processes, plan="trial")
-    _know(two_processes, on_both, sender)
+    _load_account(two_processes, on_both, sender)
     before = two_processes.metric(OUTAGES)
     redis.kill()
     try:
-        assert burst(two_processes, sender, on_both, 250) == [200] * 250
+        assert statuses_of(burst(two_processes, sender, on_both, 250)) == [200] * 250
         assert two_processes.metric(OUTAGES) == before + 250
         answer = sender.post(an_event())
-        assert (answer.status_code, answer.headers["RateLimit-Limit"]) == (200, "100")
+        assert (answer.status_code, answer.headers["RateLimit-Limit"]) == (200, str(RATE))
     finally:
         redis.start()
-    assert_exact(context, two_processes, on_both)
+    _wait_until_counted(context, two_processes, on_both)
+    assert_exact_over_processes(context, two_processes, redis, on_both)
+
+
+def _wait_until_counted(context: AppContext, server: Server, connections: Sequence[http.client.HTTPConnection]) -> None:
+    """Processes do not use Redis for a second after it failed."""
+    deadline = time.monotonic() + 60
+    while True:
+        outages = server.metric(OUTAGES)
+        burst(server, a_sender(context, server, plan="trial"), connections, len(connections))
+        if server.metric(OUTAGES) == outages:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_an_event_does_not_wait_for_a_redis_that_hangs(
