@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,11 +16,14 @@ from app.workflows.cxengage.cel_writer import (
     Atom,
     Condition,
     Constant,
+    Not,
+    Or,
     Path,
     all_of,
     is_number,
     literal,
 )
+from app.workflows.cxengage.parser import Form, Node, arguments, at_least_one
 
 OPERATORS = {"=": "==", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
 _NO_CONSTANT: Any = object()
@@ -130,3 +134,13 @@ def is_true(value: Value) -> Condition:
             Atom(f"{_operand(value)} != false", COMPARISON),
         )
     )
+
+
+def logical(form: Form, expected: str, condition: Callable[[Node], Condition]) -> Condition | None:
+    """An `and`, `or` or `not` whose members `condition` compiles; None for another form. Raises Unexpected."""
+    if form.head == "not":
+        return Not(condition(arguments(form, (expected,))[0]))
+    if form.head not in ("and", "or"):
+        return None
+    members = tuple(condition(member) for member in at_least_one(form, expected))
+    return And(members) if form.head == "and" else Or(members)

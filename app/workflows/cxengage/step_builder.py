@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.workflows.cxengage.durations import duration_of
-from app.workflows.cxengage.endpoints import Parameter, find_endpoint, step_of
-from app.workflows.cxengage.parser import Form, Node, arguments, expect_count, expect_list, unexpected
+from app.workflows.cxengage.endpoints import Parameter, TextField, find_endpoint, step_of
+from app.workflows.cxengage.parser import Form, Node, arguments, expect_count, expect_list, read_map, unexpected
 from app.workflows.cxengage.source_map import SourceMap
 from app.workflows.cxengage.text_fields import TextFieldWriter
 from app.workflows.cxengage.variable_names import VariableNames
@@ -110,6 +110,17 @@ def split_interaction(form: Form) -> tuple[Node, Node, tuple[Node, ...]]:
 def is_map(node: Node) -> bool:
     """Whether a node is a map."""
     return isinstance(node, Form) and node.bracket == "{"
+
+
+def parameters_of(node: Node, text_field: Callable[[Node], TextField]) -> list[Parameter]:
+    """The parameters in a map; the value of a vector is a list. Raises Unexpected."""
+    params = []
+    for key, value in read_map(node).values():
+        if isinstance(value, Form) and value.bracket == "[":
+            params.append(Parameter(key, [text_field(member) for member in value.members], value))
+        else:
+            params.append(Parameter(key, text_field(value), value))
+    return params
 
 
 def override(params: list[Parameter], overrides: list[Parameter]) -> list[Parameter]:

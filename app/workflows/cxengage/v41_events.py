@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from app.core.durations import read_duration
-from app.workflows.cxengage.cel_writer import And, Condition, Not, Or, Path, split_name, write
+from app.workflows.cxengage.cel_writer import Condition, Path, split_name, write
 from app.workflows.cxengage.clojure_semantics import (
     OPERATORS,
     Value,
@@ -19,6 +19,7 @@ from app.workflows.cxengage.clojure_semantics import (
     containing,
     equal,
     is_a_number,
+    logical,
     ordered,
     read_from,
 )
@@ -55,11 +56,8 @@ _SYNONYMS = {"allOf": ALL}
 def condition(node: Node) -> Condition:
     """A 4.1 condition on the fields of an event: `(= type "order")`, `(and …)`, …"""
     form = expect_list(node, CONDITIONS)
-    if form.head in ("and", "or"):
-        members = tuple(condition(member) for member in at_least_one(form, one_of(CONDITIONS)))
-        return And(members) if form.head == "and" else Or(members)
-    if form.head == "not":
-        return Not(condition(arguments(form, (one_of(CONDITIONS),))[0]))
+    if (combined := logical(form, one_of(CONDITIONS), condition)) is not None:
+        return combined
     left, right = arguments(form, ("a field or a constant", "a field or a constant"))
     if form.head == "contains":
         field = _value(left)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from app.workflows.cxengage.cel_writer import And, Condition, Not, Or, Path, split_name, write
-from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, read_from
+from app.workflows.cxengage.cel_writer import Condition, Path, split_name, write
+from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, logical, read_from
 from app.workflows.cxengage.durations import duration_of
 from app.workflows.cxengage.endpoints import Parameter, find_endpoint
 from app.workflows.cxengage.errors import one_of
@@ -29,7 +29,7 @@ from app.workflows.cxengage.parser import (
     read_map,
     unexpected,
 )
-from app.workflows.cxengage.step_builder import Options, StepBuilder, Steps, override, split_interaction
+from app.workflows.cxengage.step_builder import Options, StepBuilder, Steps, override, parameters_of, split_interaction
 from app.workflows.cxengage.v41_events import CONSTANTS, compare, event_pattern, read_constant
 from app.workflows.cxengage.v41_events import condition as event_condition
 
@@ -123,32 +123,20 @@ class StepCompiler:
         if not rest:
             raise unexpected(form.end, "a map such as {:message *text*}", 'the end of "(send …)"')
         variables: dict[str, str] = {}
-        params = self._parameters(rest[0], variables)
+        params = parameters_of(rest[0], lambda node: self._parameter(node, variables))
         options = Options.read(rest[1:], OPTIONS, form)
         if (template := options.found.get("template")) is not None:
             params = override(params, self._rendered(template))
         step = self._builder.interaction(form, endpoint, action, params)
         step |= options.limits()
         outer, self._response_names = self._response_names, find_endpoint(endpoint, action).response_names
-        for word, branch in (("success", "then"), ("failure", "else")):
-            if word in options.found:
-                step[branch] = self._branch(options.found[word])
+        self._add_branches(step, options)
         self._response_names = outer
         if self._failed is not None and "else" not in step:
             step["else"] = [self._builder.mark({"set": {self._failed: True}}, form)]
         steps: Steps = []
         self._builder.add_variables(steps, variables, form)
         return [*steps, step]
-
-    def _parameters(self, node: Node, variables: dict[str, str]) -> list[Parameter]:
-        params = []
-        for key, value in read_map(node).values():
-            if isinstance(value, Form) and value.bracket == "[":
-                texts = [self._parameter(member, variables) for member in value.members]
-                params.append(Parameter(key, texts, value))
-            else:
-                params.append(Parameter(key, self._parameter(value, variables), value))
-        return params
 
     def _parameter(self, node: Node, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
@@ -174,12 +162,15 @@ class StepCompiler:
             raise unexpected(form.end, '"(within …)", the maximum time to wait', 'the end of "(await …)"')
         count, unit = arguments(limit, ("a number", "a unit of time"))
         step: dict[str, Any] = {"wait_for": self._builder.mark(event, nodes[0]), "timeout": duration_of(count, unit)}
+        self._add_branches(step, options)
+        return [self._builder.mark(step, form)]
+
+    def _add_branches(self, step: dict[str, Any], options: Options) -> None:
         for word, branch in (("success", "then"), ("failure", "else")):
             if word in options.found:
                 step[branch] = self._branch(options.found[word])
-        return [self._builder.mark(step, form)]
 
-    # The rest
+    # Other commands
 
     def _delay(self, form: Form) -> Steps:
         count, unit = arguments(form, ("a number", "a unit of time"))
@@ -212,11 +203,8 @@ class StepCompiler:
         if not isinstance(node, Form):
             return is_true(self._value(node))
         form = expect_list(node, CONDITIONS)
-        if form.head in ("and", "or"):
-            members = tuple(self._condition(member) for member in at_least_one(form, "a condition"))
-            return And(members) if form.head == "and" else Or(members)
-        if form.head == "not":
-            return Not(self._condition(arguments(form, ("a condition",))[0]))
+        if (combined := logical(form, "a condition", self._condition)) is not None:
+            return combined
         left, right = arguments(form, (_A_VALUE, _A_VALUE))
         return compare(form.head, (left, self._value(left)), (right, self._value(right)))
 

@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.workflows.cxengage.cel_writer import And, Condition, Not, Or, Path, split_name
-from app.workflows.cxengage.clojure_semantics import OPERATORS, Value, among, containing, equal, ordered, read_from
-from app.workflows.cxengage.clojure_semantics import constant_value as constant_value
+from app.workflows.cxengage.cel_writer import And, Condition, Or, Path, split_name
+from app.workflows.cxengage.clojure_semantics import (
+    OPERATORS,
+    Value,
+    among,
+    constant_value,
+    containing,
+    equal,
+    logical,
+    ordered,
+    read_from,
+)
 from app.workflows.cxengage.durations import duration_of
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
@@ -98,11 +107,8 @@ def _filter(field: Value, node: Node) -> Condition:
 
 def _predicate(field: Value, node: Node) -> Condition:
     form = expect_list(node, PREDICATES)
-    if form.head in ("and", "or"):
-        members = tuple(_predicate(field, member) for member in at_least_one(form, one_of(PREDICATES)))
-        return And(members) if form.head == "and" else Or(members)
-    if form.head == "not":
-        return Not(_predicate(field, arguments(form, (one_of(PREDICATES),))[0]))
+    if (combined := logical(form, one_of(PREDICATES), lambda member: _predicate(field, member))) is not None:
+        return combined
     operand = arguments(form, ("a constant",))[0]
     if form.head == "contains?":
         return containing(field, read_constant(operand))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from app.workflows.cxengage.cel_writer import OR, PRIMARY, And, Condition, Not, Or, Path, literal, split_name, write
-from app.workflows.cxengage.clojure_semantics import Value, constant_value, containing, is_true, read_from
+from app.workflows.cxengage.cel_writer import OR, PRIMARY, Condition, Not, Path, literal, split_name, write
+from app.workflows.cxengage.clojure_semantics import Value, constant_value, containing, is_true, logical, read_from
 from app.workflows.cxengage.parser import (
     Dollar,
     Form,
@@ -131,11 +131,8 @@ class Expressions:
     def _predicate(self, value: Value, node: Node) -> Condition:
         """The condition of a predicate whose first operand is `value`."""
         form = expect_list(node, _CONDITIONS)
-        if form.head in ("and", "or"):
-            members = tuple(self._predicate(value, member) for member in at_least_one(form, _PREDICATE))
-            return And(members) if form.head == "and" else Or(members)
-        if form.head == "not":
-            return Not(self._predicate(value, arguments(form, (_PREDICATE,))[0]))
+        if (combined := logical(form, _PREDICATE, lambda member: self._predicate(value, member))) is not None:
+            return combined
         operand = arguments(form, (_A_VALUE,))[0]
         if form.head == "contains?":
             return containing(value, read_constant(operand))
@@ -145,11 +142,8 @@ class Expressions:
         """A comparison, or whether a value is true in Clojure; raises Unexpected."""
         if not isinstance(node, Form) or node.head not in _CONDITIONS:
             return is_true(self.value(node))
-        if node.head in ("and", "or"):
-            members = tuple(self.condition(member) for member in at_least_one(node, "a condition"))
-            return And(members) if node.head == "and" else Or(members)
-        if node.head == "not":
-            return Not(self.condition(arguments(node, ("a condition",))[0]))
+        if (combined := logical(node, "a condition", self.condition)) is not None:
+            return combined
         left, right = arguments(node, (_A_VALUE, _A_VALUE))
         if node.head == "contains?":
             return containing(self.value(left), read_constant(right))

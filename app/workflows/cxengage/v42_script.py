@@ -27,7 +27,6 @@ from app.workflows.cxengage.parser import (
     expect_list,
     expect_word,
     read,
-    read_map,
     unexpected,
 )
 from app.workflows.cxengage.step_builder import (
@@ -38,6 +37,7 @@ from app.workflows.cxengage.step_builder import (
     Steps,
     count_steps,
     is_map,
+    parameters_of,
     split_interaction,
 )
 from app.workflows.cxengage.v42_events import FORMS, compile_events, is_event_form, max_events
@@ -152,10 +152,12 @@ class ScriptCompiler:
         endpoint, action, rest = split_interaction(form)
         if form.head not in (verbs := find_endpoint(endpoint, action).verbs):
             raise unexpected(form.members[0], f'{one_of(verbs)} for "{_word(endpoint)} {_word(action)}"')
-        parameters = rest[0] if rest and is_map(rest[0]) else None
-        options = Options.read(rest[1:] if parameters is not None else rest, OPTIONS, form)
         variables: dict[str, str] = {}
-        params = [] if parameters is None else self._parameters(parameters, scope, variables)
+        params: list[Parameter] = []
+        if rest and is_map(rest[0]):
+            params = parameters_of(rest[0], lambda node: self._parameter(node, scope, variables))
+            rest = rest[1:]
+        options = Options.read(rest, OPTIONS, form)
         step = self._builder.interaction(form, endpoint, action, params)
         step |= options.limits()
         if then:
@@ -170,16 +172,6 @@ class ScriptCompiler:
         steps: Steps = []
         self._builder.add_variables(steps, variables, form)
         return [*steps, step]
-
-    def _parameters(self, node: Node, scope: Scope, variables: dict[str, str]) -> list[Parameter]:
-        params = []
-        for key, value in read_map(node).values():
-            if isinstance(value, Form) and value.bracket == "[":
-                texts = [self._parameter(member, scope, variables) for member in value.members]
-                params.append(Parameter(key, texts, value))
-            else:
-                params.append(Parameter(key, self._parameter(value, scope, variables), value))
-        return params
 
     def _parameter(self, node: Node, scope: Scope, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
