@@ -15,7 +15,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db import tables
+from app.db.tables import cxengage_resources as tables
+from app.db.tables.workflows import workflows
 
 Row = TypeVar("Row")
 _JSON = "_json"
@@ -108,9 +109,9 @@ class ResourceKind(Generic[Row]):
 
 
 _IS_ENABLED = sa.exists().where(
-    tables.workflows.c.account_id == tables.patterns.c.account_id,
-    tables.workflows.c.id == tables.patterns.c.workflow_id,
-    tables.workflows.c.enabled_version.is_not(None),
+    workflows.c.account_id == tables.patterns.c.account_id,
+    workflows.c.id == tables.patterns.c.workflow_id,
+    workflows.c.enabled_version.is_not(None),
 )
 
 PATTERNS = ResourceKind("PT", "pattern", tables.patterns, PatternRow, {"status": _IS_ENABLED})

@@ -1,4 +1,4 @@
-"""The migrations, replayed on an empty database, lead to the model in app/db/tables.py, and everything is commented."""
+"""The migrations, replayed on an empty database, lead to the model in app/db/tables/, and everything is commented."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""Runs with their steps and attempts, and the job queue."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from app.db.tables.columns import NOW, account_id, column, metadata, timestamp
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    account_id(),
+    column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of start"),
+    column("workflow_id", UUID(as_uuid=True), "the workflow"),
+    column("version", sa.Integer, "the version of it that runs"),
+    column(
+        "match_key",
+        sa.Text,
+        "what it was started for, unique per workflow: the id of the last matched event, with its deadline if one fired; "
+        "of a block its parent's, with its place there",
+    ),
+    column("event_id", UUID(as_uuid=True), "the event that started it"),
+    timestamp("event_received_at", "received_at of that event (finds its partition)"),
+    column("matched", ARRAY(UUID(as_uuid=True)), "all events that the pattern used, in order"),
+    column("distinct_id", sa.Text, "the subject"),
+    column("status", sa.Text, "running, done, failed, cancelled (by a person) or exited (by exit_on)"),
+    column("at", sa.Text, "path of the current step such as steps[1]; null: past the last one", null=True),
+    column("ordinal", sa.Integer, "how many steps it has entered before the current one", server_default=sa.text("0")),
+    column("attempt", sa.Integer, "failed attempts of the current step so far", server_default=sa.text("0")),
+    column(
+        "forgiven",
+        sa.Integer,
+        "how many of these do not count, since a person had it retried",
+        server_default=sa.text("0"),
+    ),
+    column(
+        "turn",
+        sa.BigInteger,
+        "grows with every settled change; guards against two workers",
+        server_default=sa.text("0"),
+    ),
+    column("job", sa.Integer, "number of the queue job that may move it", server_default=sa.text("1")),
+    timestamp(
+        "wake_at",
+        "when its job is due: now, the end of a wait, or the next attempt; null: ended, or waiting for its blocks",
+        null=True,
+    ),
+    timestamp("step_started_at", "when the current step was entered; null: not yet", null=True),
+    column("error", sa.Text, "why it failed, or ended early, in one line; null: it did not", null=True),
+    timestamp("created_at", "when it was started"),
+    timestamp("updated_at", "when it last moved"),
+    timestamp("finished_at", "when it ended; null: it has not", null=True),
+    column("root_id", UUID(as_uuid=True), "of a block of par: the run that it belongs to; null: no block", null=True),
+    column("parent_id", UUID(as_uuid=True), "of a block: the run or block that waits for it", null=True),
+    column("parent_ordinal", sa.Integer, "of a block: the parent's step that has it, by its ordinal", null=True),
+    column("blocks_left", sa.Integer, "for how many blocks it waits; null: for none", null=True),
+    column("rounds", sa.Integer, "rounds begun of the repeat in which it stands", server_default=sa.text("0")),
+    column(
+        "subject",
+        sa.Text,
+        "whose events it waits for, where its workflow's key is another field than distinct_id; null: it is not",
+        null=True,
+    ),
+    sa.PrimaryKeyConstraint("account_id", "id"),
+    # The rule: one run per workflow and match, ever.
+    sa.UniqueConstraint("account_id", "workflow_id", "match_key"),
+    sa.CheckConstraint("status IN ('running', 'done', 'failed', 'cancelled', 'exited')", name="status"),
+    # Serves find_runs_of_event.
+    sa.Index("runs_event_idx", "account_id", "event_id"),
+    # Serves find_latest_runs: the runs of a subject, newest first.
+    sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
+    # Serves find_running_runs_of_subject: the runs that an event may wake or end.
+    sa.Index("runs_running_idx", "account_id", "distinct_id", postgresql_where=sa.text("status = 'running'")),
+    # Serves find_latest_runs: those that failed, newest first.
+    sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
+    # Serves enqueue_orphans: runs without a job.
+    sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),
+    # Serves find_running_runs_of_subject, where the workflow's key is another field.
+    sa.Index(
+        "runs_running_by_key_idx",
+        "account_id",
+        "subject",
+        postgresql_where=sa.text("status = 'running' AND subject IS NOT NULL"),
+    ),
+    # Serves find_results, end_run_tree and retry_runs: a run with all its blocks.
+    sa.Index("runs_family_idx", "account_id", "root_id", postgresql_where=sa.text("root_id IS NOT NULL")),
+    # Serves find_failed_blocks and find_results: the blocks of a run.
+    sa.Index(
+        "runs_blocks_idx",
+        "account_id",
+        "parent_id",
+        "parent_ordinal",
+        postgresql_where=sa.text("parent_id IS NOT NULL"),
+    ),
+    comment="one execution of one workflow version for one match, or a block of one that goes on beside others",
+)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    account_id(),
+    column("run_id", UUID(as_uuid=True), "the run"),
+    column("ordinal", sa.Integer, "0, 1, 2 … in the order in which the run entered them"),
+    column("path", sa.Text, "where the step stands in the document, such as steps[1]"),
+    column("name", sa.Text, "its id in the document; null: none given", null=True),
+    column("action", sa.Text, "what it does: http, log, wait …"),
+    column("status", sa.Text, "waiting (for time, an event or the next attempt), done, failed or skipped"),
+    timestamp("started_at", "when the run entered it"),
+    timestamp("finished_at", "when it was settled; null: it is not", null=True),
+    column("output", JSONB, "what later steps see as steps.<id>; null: nothing", null=True),
+    column("error", sa.Text, "what went wrong last, in one line; null: nothing", null=True),
+    sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal"),
+    sa.CheckConstraint("status IN ('waiting', 'done', 'failed', 'skipped')", name="status"),
+    comment="the steps that a run has entered",
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    account_id(),
+    column("run_id", UUID(as_uuid=True), "the run"),
+    column("ordinal", sa.Integer, "the step, by its ordinal in the run"),
+    column("attempt", sa.Integer, "1, 2, 3 … within the step"),
+    column("outcome", sa.Text, "done, retry (tried again later) or failed"),
+    column(
+        "error_class", sa.Text, "one word for what went wrong, such as timeout or http_5xx; null: nothing", null=True
+    ),
+    column("error", sa.Text, "what went wrong, in one line; null: nothing", null=True),
+    column(
+        "request", JSONB, "what was sent, secrets masked, body capped; null: nothing is sent by this action", null=True
+    ),
+    column("response", JSONB, "what came back: status and first bytes; null: nothing did", null=True),
+    timestamp("started_at", "when the attempt began"),
+    timestamp("finished_at", "when it ended"),
+    sa.PrimaryKeyConstraint("account_id", "run_id", "ordinal", "attempt"),
+    sa.CheckConstraint("outcome IN ('done', 'retry', 'failed')", name="outcome"),
+    comment="every try of every action",
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    column("id", sa.BigInteger, "number of the job", sa.Identity(always=True)),
+    column("kind", sa.Text, "what it is for: run, event or deadline"),
+    column("payload", sa.Text, "account:run:number, account:event, or account:workflow:subject (base64url)"),
+    column("dedupe_key", sa.Text, "at most one job has it; null: there may be several such jobs", null=True),
+    timestamp(
+        "due_at",
+        "when a worker may claim it (the timer of waits and retries); of a claimed job, when its lease expires",
+        server_default=NOW,
+    ),
+    column("attempts", sa.Integer, "how often it has failed", server_default=sa.text("0")),
+    column("worker_id", UUID(as_uuid=True), "the worker that has claimed it; null: none", null=True),
+    timestamp("created_at", "when it was enqueued", server_default=NOW),
+    sa.PrimaryKeyConstraint("id"),
+    # The rule: a run's job is enqueued once.
+    sa.UniqueConstraint("dedupe_key"),
+    # Serves exchange_jobs and due_in.
+    sa.Index("jobs_due_at_idx", "due_at", "id"),
+    comment="the job queue: what workers have to do, and when",
+)
