@@ -43,7 +43,7 @@ def test_check_tells_each_mistake_with_its_place(flask: CommandLine, wrong: Path
     result = flask("workflow", "check", wrong)
     assert result.exit_code == 1
     first, second = result.stdout.splitlines()
-    assert first.startswith(f"{wrong}:4:10: steps[0].log: in the template: line 1, column 4: nobody is not known")
+    assert first.startswith(f"{wrong}:4:10: steps[0].log: in the template: line 1, column 4: nobody is unknown")
     assert second.startswith(f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration")
 
 

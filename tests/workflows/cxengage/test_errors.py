@@ -216,11 +216,11 @@ THEN += [
     ('‸(send twilio sms {:to "nobody" :message "x"})', "steps[0].sms.to: "),
     (
         '(seq (delay 1 minute)\n  ‸(send twilio sms {:to *phone* :message ""}))',
-        "steps[1].sms.text: is empty: what to write",
+        "steps[1].sms.text: is empty: the text",
     ),
     (
         "(send echo message {:message ‸+TM3})",
-        "steps[0].log.mustache: in the template: line 1, column 1: the section that begins",
+        "steps[0].log.mustache: in the template: line 1, column 1: this section is not closed",
     ),
     (
         '(send echo message {} (template\n {:message ‸"{{> x}}"}))',
