@@ -88,7 +88,7 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
-def own_house(own_postgres: EmbeddedPostgres, context: AppContext) -> AppContext:
+def own_context(own_postgres: EmbeddedPostgres, context: AppContext) -> AppContext:
     """A house on that Postgres."""
     environment = settings_of(context) | {"DATABASE_URL": own_postgres.url}
     return AppContext(config.from_environment(environment))

@@ -285,10 +285,10 @@ def test_the_use_of_a_key_is_written_once_a_minute(
 
 
 @pytest.fixture(scope="module")
-def watched_server(own_postgres: EmbeddedPostgres, own_house: AppContext) -> Iterator[Server]:
+def watched_server(own_postgres: EmbeddedPostgres, own_context: AppContext) -> Iterator[Server]:
     """One web process, whose every statement Postgres writes down."""
     log_statements(own_postgres, "all")
-    with running_server(**settings_of(own_house)) as running:
+    with running_server(**settings_of(own_context)) as running:
         yield running
     log_statements(own_postgres, "none")
 
@@ -325,19 +325,19 @@ Watch = Callable[[Callable[[], object]], list[str]]
 
 
 def test_an_event_of_a_known_key_is_one_statement(
-    own_house: AppContext, watched_server: Server, statements: Watch
+    own_context: AppContext, watched_server: Server, statements: Watch
 ) -> None:
-    sender = a_sender(own_house, watched_server)
+    sender = a_sender(own_context, watched_server)
     found = statements(lambda: [sender.post(GOOD) for _ in range(10)])
     assert len(found) == 10
     assert all(statement.startswith("EXECUTE insert_events ") for statement in found)
 
 
 def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statement(
-    own_house: AppContext, watched_server: Server, statements: Watch
+    own_context: AppContext, watched_server: Server, statements: Watch
 ) -> None:
-    sender = a_sender(own_house, watched_server)
-    workflows.apply_workflow(own_house, sender.account_id, a_workflow())
+    sender = a_sender(own_context, watched_server)
+    workflows.apply_workflow(own_context, sender.account_id, a_workflow())
     keys = iter(range(100))
     found = statements(lambda: [sender.post(GOOD, Idempotency_Key=str(next(keys))) for _ in range(10)])
     assert len(found) == 10
@@ -345,9 +345,9 @@ def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statemen
 
 
 def test_refusals_to_a_known_key_ask_postgres_nothing(
-    own_house: AppContext, watched_server: Server, statements: Watch
+    own_context: AppContext, watched_server: Server, statements: Watch
 ) -> None:
-    sender = a_sender(own_house, watched_server)
+    sender = a_sender(own_context, watched_server)
 
     def refused() -> None:
         assert sender.post(GOOD).status_code == 200
@@ -358,9 +358,9 @@ def test_refusals_to_a_known_key_ask_postgres_nothing(
 
 
 def test_a_key_that_nobody_has_is_asked_for_once(
-    own_house: AppContext, watched_server: Server, statements: Watch
+    own_context: AppContext, watched_server: Server, statements: Watch
 ) -> None:
-    sender = a_sender(own_house, watched_server)
+    sender = a_sender(own_context, watched_server)
     stranger = replace(sender, token=make_key()[0])
 
     def refused() -> None:

@@ -25,18 +25,18 @@ EVENT = {"key": "1", "type": "late"}
 
 
 @pytest.fixture(scope="module")
-def hurried(own_house: AppContext) -> Iterator[Server]:
+def hurried(own_context: AppContext) -> Iterator[Server]:
     """A web process with short time-outs and one connection in its pool."""
     limits = {"STATEMENT_TIMEOUT": "0.5", "CONNECT_TIMEOUT": "1", "DATABASE_POOL": "1"}
-    with running_server(**settings_of(own_house), **limits) as running:
+    with running_server(**settings_of(own_context), **limits) as running:
         yield running
 
 
 @pytest.fixture
-def tenant(own_house: AppContext, hurried: Server) -> Tenant:
+def tenant(own_context: AppContext, hurried: Server) -> Tenant:
     """A tenant in the account cache, with a workflow that each event starts."""
-    known = a_tenant(own_house, hurried)
-    workflows.apply_workflow(own_house, known.account_id, a_workflow(on="late"))
+    known = a_tenant(own_context, hurried)
+    workflows.apply_workflow(own_context, known.account_id, a_workflow(on="late"))
     assert known.post({"key": "1"}).status_code == 200
     return known
 
@@ -82,9 +82,9 @@ def test_a_statement_that_times_out_stores_nothing(own_postgres: EmbeddedPostgre
 
 
 def test_an_exhausted_pool_is_not_an_error_of_the_sender(
-    own_postgres: EmbeddedPostgres, own_house: AppContext, hurried: Server
+    own_postgres: EmbeddedPostgres, own_context: AppContext, hurried: Server
 ) -> None:
-    strangers = [a_tenant(own_house, hurried) for _ in range(4)]
+    strangers = [a_tenant(own_context, hurried) for _ in range(4)]
     with locked(own_postgres, "keys"), ThreadPoolExecutor(len(strangers)) as threads:
         answers = list(threads.map(lambda stranger: stranger.post(EVENT), strangers))
     for answer in answers:
@@ -95,9 +95,9 @@ def test_an_exhausted_pool_is_not_an_error_of_the_sender(
 
 
 def test_reading_times_out_with_the_same_text(
-    own_postgres: EmbeddedPostgres, own_house: AppContext, tenant: Tenant, hurried: Server
+    own_postgres: EmbeddedPostgres, own_context: AppContext, tenant: Tenant, hurried: Server
 ) -> None:
-    client_id, secret = oauth_clients.create_client(own_house, tenant.account_id, "")
+    client_id, secret = oauth_clients.create_client(own_context, tenant.account_id, "")
     basic = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
     with locked(own_postgres, "events"):
         assert_timed_out(tenant.ask("/event/history"))

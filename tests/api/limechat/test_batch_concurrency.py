@@ -115,9 +115,9 @@ def test_with_redis_a_batch_larger_than_the_rate_takes_its_seconds_on_all_proces
 
 
 @pytest.fixture
-def mortal(own_postgres: EmbeddedPostgres, own_house: AppContext) -> Iterator[Server]:
+def mortal(own_postgres: EmbeddedPostgres, own_context: AppContext) -> Iterator[Server]:
     """A web process that a test may kill."""
-    with running_server(**settings_of(own_house), STATEMENT_TIMEOUT="60") as running:
+    with running_server(**settings_of(own_context), STATEMENT_TIMEOUT="60") as running:
         yield running
 
 
@@ -131,10 +131,10 @@ def _wait_for_lock(cursor: Any) -> None:
 
 @pytest.mark.parametrize("ends", ["web", "connection"])
 def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
-    own_postgres: EmbeddedPostgres, own_house: AppContext, mortal: Server, ends: str
+    own_postgres: EmbeddedPostgres, own_context: AppContext, mortal: Server, ends: str
 ) -> None:
-    sender = a_sender(own_house, mortal)
-    workflows.apply_workflow(own_house, sender.account_id, a_workflow())
+    sender = a_sender(own_context, mortal)
+    workflows.apply_workflow(own_context, sender.account_id, a_workflow())
     items = [keyed(number) for number in range(2_000)]
     answers: list[Answer] = []
 
