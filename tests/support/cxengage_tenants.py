@@ -33,11 +33,11 @@ class Tenant:
     def slug(self) -> str:
         return self.sender.slug
 
-    def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+    def call(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
         """One request below the tenant; `headers` have underscores for dashes, empty ones are left out."""
-        return self.ask_at(f"{self.prefix}/tenants/{self.slug}{path}", method, body, **headers)
+        return self.call_at(f"{self.prefix}/tenants/{self.slug}{path}", method, body, **headers)
 
-    def ask_at(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
+    def call_at(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Any:
         """One request to any path. Bytes and text are sent unchanged, other bodies as JSON."""
         sent = {"Authorization": f"Bearer {self.token}", **(JSON if body is not None else {})}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -51,11 +51,11 @@ class Tenant:
 
     def post(self, body: Any, **headers: str) -> Any:
         """Send an event."""
-        return self.ask("/event", "POST", body, **headers)
+        return self.call("/event", "POST", body, **headers)
 
     def history(self) -> list[dict[str, Any]]:
         """The last events."""
-        answer = self.ask("/event/history")
+        answer = self.call("/event/history")
         assert answer.status_code == 200, answer.text
         found: list[dict[str, Any]] = json.loads(answer.data)["history"]
         return found

@@ -153,4 +153,4 @@ def test_random_bytes_are_accepted_or_refused(quick: Tenant, body: bytes, packed
 def test_random_attribute_values_are_accepted_or_refused(quick: Tenant, found: dict[str, Any]) -> None:
     values = dict(zip(("key", "type", "x"), found.values(), strict=False))
     assert_answered(quick.post(text_of(values, escaped=True)))
-    assert_answered(quick.ask("/key-attribute", "POST", text_of(values | {"key": [values.get("key")]}, escaped=True)))
+    assert_answered(quick.call("/key-attribute", "POST", text_of(values | {"key": [values.get("key")]}, escaped=True)))

@@ -72,7 +72,7 @@ def carried_out(command: str, tenant: Tenant) -> Any:
     method = re.search(r"-i?X ?(\w+)", command)[1]  # type: ignore[index]
     path = re.sub(r"/tenants/[^/]+/", f"/tenants/{tenant.slug}/", path)
     headers = {name.replace("-", "_"): value for name, value in headers.items()}
-    return tenant.ask_at(path, method, body[1] if body else None, **headers)
+    return tenant.call_at(path, method, body[1] if body else None, **headers)
 
 
 def test_the_documented_event_is_answered_as_printed(context: AppContext, tenant: Tenant) -> None:
@@ -241,13 +241,13 @@ def test_numbers_keep_every_digit(tenant: Tenant, rows: Rows) -> None:
     written = rows("SELECT data::text FROM events WHERE id = %s", uuid_of(answer.json["id"]))[0][0]
     assert str(written).count("0.1234567890123456789") == 1
     assert "1" + "0" * 400 in str(written)
-    assert f'"event":{written}' in tenant.ask("/event/history").text
+    assert f'"event":{written}' in tenant.call("/event/history").text
 
 
 def test_html_characters_are_escaped_in_responses(tenant: Tenant) -> None:
     sent = {"key": "<script>&", "<b>": "</b>"}
     answer = tenant.post(sent)
-    history = tenant.ask("/event/history")
+    history = tenant.call("/event/history")
     for text in (answer.text, history.text, tenant.post({"<b>": 1}).text):
         assert not set("<>&") & set(text)
     assert answer.json["event"] == history.json["history"][0]["event"] == sent
@@ -295,7 +295,7 @@ def test_the_history_shows_only_events_of_the_receiver(tenant: Tenant) -> None:
 
 
 def test_a_new_history_is_empty(tenant: Tenant) -> None:
-    assert tenant.ask("/event/history").text == '{"history":[]}'
+    assert tenant.call("/event/history").text == '{"history":[]}'
 
 
 def test_the_history_shows_no_events_of_another_tenant(tenant: Tenant, stranger: Tenant) -> None:
@@ -318,7 +318,7 @@ def test_the_history_is_found_by_its_own_index(tenant: Tenant, rows: Rows) -> No
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_tenant_has_an_id_and_a_name(context: AppContext, tenant: Tenant, prefix: str, path: str) -> None:
     there = Tenant(tenant.sender, tenant.token, prefix)
-    assert there.ask(path).json == {"id": tenant.slug, "name": tenant.slug}
+    assert there.call(path).json == {"id": tenant.slug, "name": tenant.slug}
     described(context, tenant, name="Acme & Söhne")
     assert answer_after_an_event(there, path) == {"id": tenant.slug, "name": "Acme & Söhne"}
 
@@ -326,7 +326,7 @@ def test_a_tenant_has_an_id_and_a_name(context: AppContext, tenant: Tenant, pref
 def answer_after_an_event(tenant: Tenant, path: str) -> Any:
     """The answer of a route after an event, which makes the process load the current account snapshot."""
     assert tenant.post({"key": "1"}).status_code == 200
-    return tenant.ask(path).json
+    return tenant.call(path).json
 
 
 def test_another_event_attribute_applies_from_the_next_event(context: AppContext, tenant: Tenant, rows: Rows) -> None:
@@ -338,11 +338,11 @@ def test_another_event_attribute_applies_from_the_next_event(context: AppContext
 
 
 def test_the_key_attribute_can_be_read_and_changed(tenant: Tenant) -> None:
-    assert tenant.ask("/key-attribute").text == '{"key":"key"}'
-    changed = tenant.ask("/key-attribute", "POST", {"key": "username"})
+    assert tenant.call("/key-attribute").text == '{"key":"key"}'
+    changed = tenant.call("/key-attribute", "POST", {"key": "username"})
     assert (changed.status_code, changed.text) == (200, '{"key":"username"}')
     assert tenant.post({"username": "x"}).json["key-attr"] == "x"
-    assert tenant.ask("/key-attribute").json == {"key": "username"}
+    assert tenant.call("/key-attribute").json == {"key": "username"}
     assert "'username' is missing" in assert_error(tenant.post({"key": "x"}), 400)
 
 
@@ -350,24 +350,24 @@ def test_the_key_attribute_can_be_read_and_changed(tenant: Tenant) -> None:
     "body", ["{}", '{"key": ""}', '{"key": 1}', '{"key": null}', '{"key": "a", "b": 1}', "[]", "{", '{"key": "a\\tb"}']
 )
 def test_an_invalid_key_attribute_is_refused(shared: Tenant, body: str) -> None:
-    assert_error(shared.ask("/key-attribute", "POST", body), 400)
-    assert shared.ask("/key-attribute").json == {"key": "key"}
+    assert_error(shared.call("/key-attribute", "POST", body), 400)
+    assert shared.call("/key-attribute").json == {"key": "key"}
 
 
 def test_all_faults_of_a_key_attribute_are_reported(shared: Tenant) -> None:
-    refused = shared.ask("/key-attribute", "POST", {"key": None, "other": 1})
+    refused = shared.call("/key-attribute", "POST", {"key": None, "other": 1})
     assert refused.json == {"error": "key must be text; other is unknown"}
 
 
 def test_a_key_belongs_to_an_account_of_one_tenant(tenant: Tenant) -> None:
-    assert tenant.ask_at("/1.0/account").json == {
+    assert tenant.call_at("/1.0/account").json == {
         "email": None,
         "name": tenant.slug,
         "client-id": None,
         "ttl": None,
         "tenants": [tenant.slug],
     }
-    assert tenant.ask_at("/1.0/account/tenants").json == {"tenants": [{"id": tenant.slug, "name": tenant.slug}]}
+    assert tenant.call_at("/1.0/account/tenants").json == {"tenants": [{"id": tenant.slug, "name": tenant.slug}]}
 
 
 # Authentication and scopes
@@ -384,7 +384,7 @@ BODIES = {"/event": {"key": "1"}, "/key-attribute": {"key": "key"}}
 
 
 def call(tenant: Tenant, method: str, path: str, **headers: str) -> Any:
-    return tenant.ask(path, method, BODIES[path] if method == "POST" else None, **headers)
+    return tenant.call(path, method, BODIES[path] if method == "POST" else None, **headers)
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -396,7 +396,7 @@ def test_every_route_is_served_with_and_without_the_prefix(shared: Tenant, prefi
 @pytest.mark.parametrize("path", ["/account", "/account/tenants"])
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_the_account_routes_are_served_with_and_without_the_prefix(shared: Tenant, prefix: str, path: str) -> None:
-    assert shared.ask_at(prefix + path).status_code == 200
+    assert shared.call_at(prefix + path).status_code == 200
 
 
 NOBODIES = ["", "Bearer", "Bearer  ", "Bearer x y", "Basic eDp5", "sb_", "Bearer ' OR ''='", "Bearer \xff"]
@@ -412,7 +412,7 @@ def test_requests_without_a_valid_token_are_refused(shared: Tenant, method: str,
 
 
 def test_the_word_bearer_is_case_insensitive(shared: Tenant) -> None:
-    assert shared.ask("/", Authorization=f"bearer {shared.token}").status_code == 200
+    assert shared.call("/", Authorization=f"bearer {shared.token}").status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -421,14 +421,14 @@ def test_another_tenant_and_a_missing_one_get_the_same_error(
 ) -> None:
     answers = []
     for slug in (stranger.slug, "nobody", str(stranger.account_id), str(shared.account_id), shared.slug + "%00"):
-        answer = shared.ask_at(f"/1.0/tenants/{slug}{path}", method, BODIES.get(path) if method == "POST" else None)
+        answer = shared.call_at(f"/1.0/tenants/{slug}{path}", method, BODIES.get(path) if method == "POST" else None)
         assert_error(answer, 403)
         answers.append(answer.data)
     assert set(answers) == {b'{"error":"The token has no access to this tenant."}'}
 
 
 def test_an_event_refused_by_another_tenant_is_not_stored(shared: Tenant, stranger: Tenant, rows: Rows) -> None:
-    assert_error(shared.ask_at(f"/1.0/tenants/{stranger.slug}/event", "POST", {"key": "1"}), 403)
+    assert_error(shared.call_at(f"/1.0/tenants/{stranger.slug}/event", "POST", {"key": "1"}), 403)
     assert rows("SELECT count(*) FROM events WHERE account_id = %s", stranger.account_id) == [(0,)]
 
 
@@ -462,21 +462,21 @@ def test_a_revoked_key_is_refused_immediately(context: AppContext, tenant: Tenan
     assert tenant.post({"key": "1"}).status_code == 200
     api_keys.revoke_key(context, tenant.token[3:11])
     assert_error(tenant.post({"key": "1"}), 401)
-    assert_error(tenant.ask("/event/history"), 401)
+    assert_error(tenant.call("/event/history"), 401)
 
 
 # Other errors
 
 
 def test_unknown_urls_and_methods_get_errors_of_the_same_format(shared: Tenant) -> None:
-    assert_error(shared.ask("/nothing"), 404)
-    assert_error(shared.ask_at("/1.0/nothing"), 404)
-    assert_error(shared.ask_at("/1.0"), 404)
-    assert_error(shared.ask("/event/"), 404)
-    answer = shared.ask("/event", "PUT", {})
+    assert_error(shared.call("/nothing"), 404)
+    assert_error(shared.call_at("/1.0/nothing"), 404)
+    assert_error(shared.call_at("/1.0"), 404)
+    assert_error(shared.call("/event/"), 404)
+    answer = shared.call("/event", "PUT", {})
     assert_error(answer, 405)
     assert answer.headers["Allow"] == "POST"
-    assert_error(shared.ask_at("/token"), 405)
+    assert_error(shared.call_at("/token"), 405)
 
 
 def test_the_request_id_of_the_sender_is_returned(shared: Tenant) -> None:

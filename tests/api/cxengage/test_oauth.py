@@ -41,8 +41,8 @@ class Client:
     def basic(self) -> dict[str, str]:
         return {"Authorization": "Basic " + base64.b64encode(f"{self.id}:{self.secret}".encode()).decode()}
 
-    def ask(self, form: Any = None, path: str = "/1.0/token", **headers: str) -> Any:
-        """Ask for a token with Basic authentication; a header that is empty is left out."""
+    def request_token(self, form: Any = None, path: str = "/1.0/token", **headers: str) -> Any:
+        """Request a token with Basic authentication; empty headers are left out."""
         sent = {
             "Content-Type": FORM,
             **self.basic(),
@@ -53,8 +53,8 @@ class Client:
         return self.tenant.sender.client.post(path, data=body, headers=sent)
 
     def token(self) -> Tenant:
-        """The tenant, opened by the client's token."""
-        answer = self.ask()
+        """The tenant with the client's token."""
+        answer = self.request_token()
         assert answer.status_code == 200, answer.text
         return Tenant(self.tenant.sender, json.loads(answer.data)["access_token"])
 
@@ -82,7 +82,7 @@ def assert_refused(answer: Any, status: int, code: str) -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_client_gets_a_token_for_30_days(client: Client, prefix: str) -> None:
-    answer = client.ask(path=f"{prefix}/token")
+    answer = client.request_token(path=f"{prefix}/token")
     assert answer.status_code == 200
     assert list(answer.json) == ["access_token", "token_type", "expires_in"]
     assert (answer.json["token_type"], answer.json["expires_in"]) == ("bearer", MONTH)
@@ -94,25 +94,25 @@ def test_the_token_has_access_to_all_of_its_tenant(client: Client) -> None:
     there = client.token()
     assert there.post({"key": "1"}).status_code == 200
     assert len(there.history()) == 1
-    assert there.ask("/key-attribute", "POST", {"key": "key"}).status_code == 200
-    assert there.ask("/").status_code == 200
+    assert there.call("/key-attribute", "POST", {"key": "key"}).status_code == 200
+    assert there.call("/").status_code == 200
 
 
 def test_the_token_has_no_access_to_other_tenants(context: AppContext, server: Server, client: Client) -> None:
     other = a_tenant(context, server, "globex")
-    answer = client.token().ask_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
+    answer = client.token().call_at(f"/1.0/tenants/{other.slug}/event", "POST", {"key": "1"})
     assert (answer.status_code, answer.json) == (403, {"error": "The token has no access to this tenant."})
 
 
 def test_the_account_shows_the_client_and_the_remaining_seconds(client: Client) -> None:
-    account = client.token().ask_at("/1.0/account").json
+    account = client.token().call_at("/1.0/account").json
     assert (account["client-id"], account["tenants"]) == (client.id, [client.tenant.slug])
     assert MONTH - 60 <= account["ttl"] <= MONTH
 
 
 def test_the_secret_may_be_in_the_form(client: Client) -> None:
     form = GRANT | {"client_id": client.id, "client_secret": client.secret}
-    assert client.ask(form, Authorization="").json["access_token"] == client.token().token
+    assert client.request_token(form, Authorization="").json["access_token"] == client.token().token
 
 
 def test_a_token_works_where_keys_work(client: Client) -> None:
@@ -155,18 +155,18 @@ def test_two_clients_have_two_tokens(context: AppContext, client: Client) -> Non
     ids=range(10),
 )
 def test_a_request_without_valid_credentials_gets_no_token(client: Client, headers: dict[str, str]) -> None:
-    assert_refused(client.ask(**headers), 401, "invalid_client")
+    assert_refused(client.request_token(**headers), 401, "invalid_client")
 
 
 def test_the_secret_of_another_client_is_refused(context: AppContext, server: Server, client: Client) -> None:
     other = a_client(context, server)
-    assert_refused(Client(client.tenant, client.id, other.secret).ask(), 401, "invalid_client")
-    assert_refused(Client(client.tenant, client.id, "").ask(), 401, "invalid_client")
+    assert_refused(Client(client.tenant, client.id, other.secret).request_token(), 401, "invalid_client")
+    assert_refused(Client(client.tenant, client.id, "").request_token(), 401, "invalid_client")
 
 
 def test_a_revoked_client_gets_no_token(context: AppContext, client: Client) -> None:
     assert oauth_clients.revoke_client(context, client.id)
-    assert_refused(client.ask(), 401, "invalid_client")
+    assert_refused(client.request_token(), 401, "invalid_client")
     assert not oauth_clients.revoke_client(context, client.id)
 
 
@@ -186,19 +186,19 @@ def test_a_revoked_client_gets_no_token(context: AppContext, client: Client) -> 
     ids=range(9),
 )
 def test_an_invalid_request_is_refused_with_the_code_of_the_rfc(client: Client, form: Any, code: str) -> None:
-    assert_refused(client.ask(form), 400, code)
+    assert_refused(client.request_token(form), 400, code)
 
 
 def test_a_valid_scope_may_be_requested(client: Client) -> None:
-    assert client.ask(GRANT | {"scope": "events:write"}).status_code == 200
+    assert client.request_token(GRANT | {"scope": "events:write"}).status_code == 200
 
 
 def test_a_body_that_is_not_a_form_has_no_grant(client: Client) -> None:
-    assert_refused(client.ask(b"{}", Content_Type="application/json"), 400, "invalid_request")
+    assert_refused(client.request_token(b"{}", Content_Type="application/json"), 400, "invalid_request")
 
 
 def test_a_form_that_is_too_large_is_refused(client: Client) -> None:
-    answer = client.ask(b"x" * 20_000)
+    answer = client.request_token(b"x" * 20_000)
     assert answer.status_code == 413
     assert list(answer.json) == ["error"]
 
@@ -236,7 +236,7 @@ def test_a_token_is_valid_on_every_process_and_its_revocation_within_5_seconds(
     path, headers = f"/1.0/tenants/{there.slug}", {"Authorization": f"Bearer {there.token}"}
     with two_processes.connected_to_each() as connections:
 
-        def asked() -> list[int]:
+        def read_statuses() -> list[int]:
             return [two_processes.ask(one, path, headers=headers).status_code for one in connections]
 
         def sent() -> list[int]:
@@ -246,11 +246,11 @@ def test_a_token_is_valid_on_every_process_and_its_revocation_within_5_seconds(
                 for one in connections
             ]
 
-        assert (asked(), sent()) == ([200, 200], [200, 200])
+        assert (read_statuses(), sent()) == ([200, 200], [200, 200])
         oauth_clients.revoke_client(context, client.id)
         assert sent() == [401, 401]
         revoked = time.monotonic()
-        while asked() != [401, 401]:
+        while read_statuses() != [401, 401]:
             assert time.monotonic() - revoked < 5.0
             time.sleep(0.1)
 
@@ -264,7 +264,7 @@ def with_redis(context: AppContext, redis: Redis) -> Iterator[Server]:
 
 def test_a_client_with_too_many_requests_is_limited(context: AppContext, server: Server) -> None:
     client = a_client(context, server)
-    answers = [client.ask(b"") for _ in range(31)]
+    answers = [client.request_token(b"") for _ in range(31)]
     assert {answer.status_code for answer in answers[:30]} == {400}
     assert (answers[30].status_code, answers[30].json) == (429, {"error": "Exceeded rate limit"})
     assert answers[30].headers["Retry-After"] == "60"
@@ -277,7 +277,7 @@ def test_failed_requests_of_an_address_do_not_block_a_right_secret(context: AppC
         headers = {"Content-Type": FORM}
         statuses = [server.post("/token", data=b"", headers=headers).status_code for _ in range(301)]
         assert statuses == [401] * 300 + [429]
-        assert client.ask().status_code == 200
+        assert client.request_token().status_code == 200
 
 
 def test_all_processes_share_the_limit(context: AppContext, two_processes: Server) -> None:
@@ -295,7 +295,7 @@ def test_without_redis_clients_still_get_their_tokens(context: AppContext, with_
     client = a_client(context, with_redis)
     redis.kill()
     try:
-        assert [client.ask().status_code for _ in range(3)] == [200] * 3
+        assert [client.request_token().status_code for _ in range(3)] == [200] * 3
     finally:
         redis.start()
 
@@ -304,7 +304,7 @@ def test_without_redis_a_client_is_still_limited(context: AppContext, with_redis
     client = a_client(context, with_redis)
     redis.kill()
     try:
-        statuses = [client.ask(b"").status_code for _ in range(31)]
+        statuses = [client.request_token(b"").status_code for _ in range(31)]
     finally:
         redis.start()
     assert statuses == [400] * 30 + [429]
@@ -337,7 +337,7 @@ def test_a_repeated_request_returns_the_same_token_with_its_remaining_seconds(ag
     clock, client = aging
     token = client.token().token
     clock.ahead = timedelta(days=29, hours=23)
-    again = client.ask().json
+    again = client.request_token().json
     assert again["access_token"] == token
     assert 3_500 < again["expires_in"] <= 3_600
     assert client.token().post({"key": "1"}).status_code == 200
@@ -348,8 +348,8 @@ def test_after_30_days_the_token_is_refused_and_the_client_gets_another(aging: t
     old = client.token()
     assert old.post({"key": "1"}).status_code == 200
     clock.ahead = timedelta(days=30, seconds=1)
-    assert [old.post({"key": "1"}).status_code, old.ask("/").status_code] == [401, 401]
-    answer = client.ask().json
+    assert [old.post({"key": "1"}).status_code, old.call("/").status_code] == [401, 401]
+    answer = client.request_token().json
     assert answer["access_token"] != old.token
     assert answer["expires_in"] == MONTH
     assert client.token().post({"key": "1"}).status_code == 200

@@ -100,12 +100,12 @@ def test_reading_times_out_with_the_same_text(
     client_id, secret = oauth_clients.create_client(own_context, tenant.account_id, "")
     basic = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
     with locked(own_postgres, "events"):
-        assert_timed_out(tenant.ask("/event/history"))
+        assert_timed_out(tenant.call("/event/history"))
     with locked(own_postgres, "clients"):
         assert_timed_out(hurried.post("/1.0/token", data=b"", headers={"Authorization": basic}))
     with locked(own_postgres, "accounts"):
-        assert_timed_out(tenant.ask("/key-attribute", "POST", {"key": "other"}))
-    assert until_accepted(lambda: tenant.ask("/key-attribute")).json == {"key": "key"}
+        assert_timed_out(tenant.call("/key-attribute", "POST", {"key": "other"}))
+    assert until_accepted(lambda: tenant.call("/key-attribute")).json == {"key": "key"}
 
 
 def test_requests_fail_while_postgres_is_down_and_succeed_afterwards(
