@@ -39,7 +39,7 @@ def simulate_(file: Path, events: Path, as_json: bool) -> None:
 
 def _compile_file(file: Path) -> simulation.Rule:
     raw = file.read_bytes()
-    mistakes = workflows.mistakes_in(raw)
+    mistakes = workflows.find_mistakes(raw)
     if mistakes:
         print_errors((file, mistake) for mistake in mistakes)
         sys.exit(1)

@@ -14,7 +14,7 @@ from app.cli.base import account_option, command, context, get_account
 from app.cli.formatting import visible
 from app.cli.lazy_group import LazyGroup
 from app.services import simulation, workflows
-from app.services.workflows import Applied, WrongDocument
+from app.services.workflows import Applied, InvalidDocument
 from app.workflows.json_schema import workflow_schema
 from app.workflows.yaml_loader import Mistake
 
@@ -36,7 +36,7 @@ _files = click.argument("files", nargs=-1, required=True, type=click.Path(exists
 @click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}, with file for several.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Print all errors in FILES. Needs no database and no settings. The exit code is 1 if there are errors."""
-    found = [(file, mistake) for file in files for mistake in workflows.mistakes_in(file.read_bytes())]
+    found = [(file, mistake) for file in files for mistake in workflows.find_mistakes(file.read_bytes())]
     if as_json:
         named = [({"file": str(file)} if len(files) > 1 else {}) | asdict(mistake) for file, mistake in found]
         click.echo(json.dumps(named, indent=2))
@@ -90,7 +90,7 @@ def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
     for file in files:
         try:
             applied = save(context(), found.id, read_source(file))
-        except WrongDocument as exc:
+        except InvalidDocument as exc:
             failed = True
             print_errors((file, mistake) for mistake in exc.mistakes)
             if draft:
@@ -103,12 +103,12 @@ def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
 
 
 def read_source(file: Path) -> str:
-    """The text of a document. Raises WrongDocument when it is not UTF-8."""
+    """The text of a document. Raises InvalidDocument when it is not UTF-8."""
     raw = file.read_bytes()
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise WrongDocument(workflows.mistakes_in(raw)) from None
+        raise InvalidDocument(workflows.find_mistakes(raw)) from None
 
 
 def _applied_line(applied: Applied) -> str:
@@ -147,7 +147,7 @@ def list_(after: str, limit: int, account: str | None) -> None:
         count = (
             0
             if workflow.enabled_version == workflow.latest_version
-            else len(workflows.mistakes_in(workflow.source.encode()))
+            else len(workflows.find_mistakes(workflow.source.encode()))
         )
         draft = f" (a draft with {count} error{'s' if count > 1 else ''})" if count else ""
         click.echo(
@@ -182,7 +182,7 @@ def enable(name: str, version: int | None, account: str | None) -> None:
     """Enable workflow NAME: it looks at events from now on."""
     try:
         enabled = workflows.enable_workflow(context(), get_account(account).id, name, version)
-    except WrongDocument as exc:
+    except InvalidDocument as exc:
         print_errors((name, mistake) for mistake in exc.mistakes)
         raise click.ClickException(f"{name} has errors and is unchanged") from None
     click.echo(f"{name}: enabled at version {enabled}")

@@ -1,11 +1,8 @@
-"""Events of the past, from a file: stored as they were, with their own moments.
+"""Imports past events from a file, with their own timestamps.
 
-Comes in: numbered lines, which can be read over and over. Goes out: how many were stored, how many had been stored before; each
-line that is no event is told with the reason.
-
-An event's id is made of its account, its moment, and either its idempotency key or the text of its line and how often that
-text has come before in the file. So the same file imported again adds nothing, wherever it was interrupted, and
-lines that are equal are events of their own.
+An event's id is derived from its account, its timestamp, and either its idempotency key or the text of its line with the
+number of equal lines before it. So a second import of the same file adds nothing, wherever the first one was interrupted, and
+equal lines are different events.
 """
 
 from __future__ import annotations
@@ -31,15 +28,15 @@ from app.ingest.replay import replay_event
 from app.services.context import AppContext
 from app.workflows.matching.rules import compile_rules
 
-# A number and the text; None for a line that is longer than an event may be.
+# The number and the text of a line; None: longer than an event may be.
 Line = tuple[int, bytes | None]
-_PORTION = 2_000
+_BATCH = 2_000
 _BITS = 1 << 27
 
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the lines."""
+    """How many lines were stored, known before, rejected, and how many runs were started."""
 
     stored: int = 0
     known: int = 0
@@ -48,30 +45,30 @@ class Counts:
 
 
 def survey(lines: Iterable[Line]) -> tuple[int, set[int]]:
-    """How many lines there are, and the marks of those whose text comes more than once (and perhaps of a few others).
+    """The number of lines, and the hashes of the texts that occur more than once (and possibly of a few others).
 
-    Memory does not grow with the number of lines that come once.
+    A bit set of hashes keeps memory constant for lines that occur once.
     """
     seen, repeated, count = bytearray(_BITS // 8), set(), 0
     for _, text in lines:
         count += 1
         if text is None:
             continue
-        mark = _mark(text)
-        place, bit = (mark % _BITS) >> 3, 1 << (mark & 7)
-        if seen[place] & bit:
-            repeated.add(mark)
-        seen[place] |= bit
+        digest = _hash(text)
+        index, bit = (digest % _BITS) >> 3, 1 << (digest & 7)
+        if seen[index] & bit:
+            repeated.add(digest)
+        seen[index] |= bit
     return count, repeated
 
 
-def _mark(text: bytes) -> int:
+def _hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
 
 
 class Importer:
-    """Imports the lines of one file into one account. `repeated`: what `survey` found. `reject` is told of each line that
-    is no event: its number, its text and why."""
+    """Imports the lines of one file into one account. `repeated`: from `survey`. `reject` is called with the number, the text and
+    the reason for each line that is not an event."""
 
     def __init__(
         self,
@@ -92,19 +89,19 @@ class Importer:
         self._months: set[tuple[int, int]] = set()
 
     def run(self, lines: Iterable[Line]) -> Iterator[int]:
-        """Store all that is not there yet; yields how many lines were done, from time to time. Raises Unavailable: what
-        was stored by then stays."""
-        portion: list[Event] = []
+        """Store the events that are not stored yet; yields the number of lines after each batch. Raises Unavailable; earlier
+        batches stay stored."""
+        batch: list[Event] = []
         waiting = 0
         for event in self._events(lines, self._note_rejected):
             waiting += 1
             if event is not None:
-                portion.append(event)
-            if waiting == _PORTION:
-                self._store(portion)
+                batch.append(event)
+            if waiting == _BATCH:
+                self._store(batch)
                 yield waiting
-                portion, waiting = [], 0
-        self._store(portion)
+                batch, waiting = [], 0
+        self._store(batch)
         yield waiting
 
     def _note_rejected(self, number: int, text: bytes | None, reason: str) -> None:
@@ -114,65 +111,64 @@ class Importer:
     def _events(
         self, lines: Iterable[Line], reject: Callable[[int, bytes | None, str], None]
     ) -> Iterator[Event | None]:
-        """The event of each line; None where there is none."""
-        come: dict[int, int] = {}
+        """The event of each line; None for a rejected line."""
+        seen: dict[int, int] = {}
         for number, text in lines:
             if text is None:
                 reject(number, None, f"is larger than {self._context.settings.max_event_bytes} bytes")
                 yield None
                 continue
-            occurrence, mark = 0, _mark(text)
-            if mark in self._repeated:
-                occurrence = come[mark] = come.get(mark, -1) + 1
+            occurrence, digest = 0, _hash(text)
+            if digest in self._repeated:
+                occurrence = seen[digest] = seen.get(digest, -1) + 1
             try:
                 yield self._read(text, occurrence)
-            except Problem as wrong:
-                reject(number, text, wrong.detail.replace("The body", "The line", 1))
+            except Problem as exc:
+                reject(number, text, exc.detail.replace("The body", "The line", 1))
                 yield None
 
     def _read(self, text: bytes, occurrence: int) -> Event:
-        def identify(moment: datetime, key: str | None) -> UUID:
+        def make_id(received_at: datetime, key: str | None) -> UUID:
             origin = f"line {occurrence}:".encode() + text if key is None else f"key:{key}".encode()
-            told = hashlib.blake2b(f"{self._account_id}:".encode() + origin, digest_size=8)
-            return uuid7(moment, told.digest())
+            digest = hashlib.blake2b(f"{self._account_id}:".encode() + origin, digest_size=8)
+            return uuid7(received_at, digest.digest())
 
         return read_line(
-            text, account_id=self._account_id, time_field=self._time_field, latest=self._latest, identify=identify
+            text, account_id=self._account_id, time_field=self._time_field, latest=self._latest, identify=make_id
         )
 
-    def _store(self, portion: list[Event]) -> None:
-        months = {(event.received_at.year, event.received_at.month): event.received_at for event in portion}
+    def _store(self, batch: list[Event]) -> None:
+        months = {(event.received_at.year, event.received_at.month): event.received_at for event in batch}
         if not self._months.issuperset(months):
             with self._context.database.transaction() as connection:
                 partitions.ensure_partitions_of(connection, months.values())
             self._months.update(months)
         with self._context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
-            stored = event_bulk.insert_past_events(connection, self._account_id, self._fresh(connection, portion))
+            stored = event_bulk.insert_past_events(connection, self._account_id, self._fresh(connection, batch))
         self.counts.stored += stored
-        self.counts.known += len(portion) - stored
+        self.counts.known += len(batch) - stored
 
-    def _fresh(self, connection: sa.Connection, portion: list[Event]) -> list[Event]:
-        """Those whose idempotency key, if it would still be remembered, stands for no other event."""
+    def _fresh(self, connection: sa.Connection, batch: list[Event]) -> list[Event]:
+        """The events without those whose idempotency key is remembered and stands for another event."""
         claims: dict[str, Claim] = {}
-        for event in portion:
+        for event in batch:
             key = event.idempotency_key
             if key is not None and event.received_at > self._latest - RETENTION:
                 digest = hashlib.sha256(event.data_json.encode()).digest()
                 claims.setdefault(key, Claim(key, digest, event.id, event.received_at))
         if not claims:
-            return portion
+            return batch
         stands_for = {key: claim.event_id for key, claim in claims.items()}
         earlier = claim_keys(driver_connection(connection), self._account_id, claims.values())
         stands_for.update({key: known.id for key, known in earlier.items() if known is not None})
-        return [event for event in portion if stands_for.get(event.idempotency_key or "", event.id) == event.id]
+        return [event for event in batch if stands_for.get(event.idempotency_key or "", event.id) == event.id]
 
     def start_workflows(self, lines: Iterable[Line]) -> Iterator[int]:
-        """Let the events of the lines meet the workflows that are enabled now, as a replay does: a match that has had its
-        run gets no other one. Yields as `run` does."""
+        """Replay the events of the lines with the workflows that are enabled now. Yields 1 per line."""
         with self._context.database.transaction() as connection:
-            copy = read_snapshot(connection, self._account_id)
-        rules = compile_rules(copy.workflows if copy is not None else ())
+            snapshot = read_snapshot(connection, self._account_id)
+        rules = compile_rules(snapshot.workflows if snapshot is not None else ())
         for event in self._events(lines, lambda number, text, reason: None):
             if event is not None and rules.find_by_event(event.event):
                 self._replay(event)

@@ -1,9 +1,8 @@
-"""Replaying an event: what was stored long ago meets the workflows that are enabled now.
+"""Replays a stored event: matches it with the workflows that are enabled now.
 
-A match that has had its run gets no other one. Where a pattern takes several events, or `again` counts starts, the event is
-matched with what was stored before it of the same subject, as if the workflow had been enabled all the time. Live
-progress is not touched; but `again` forbids starts, and counts from them, as ever. A trailing `none` fires with the
-clock, not with an event, and so not here.
+A match that has had its run gets no second one. A stateful workflow is matched with the stored events of the same subject
+up to this one, as if it had always been enabled. Match state is not changed, except that `again` prevents starts and counts
+them as usual. A trailing `none` is completed by a deadline and not by an event, so a replay never completes it.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rule import ALWAYS, Rule, event_variables, view_event
 from app.workflows.matching.rules import compile_rules
 
-_LONGEST_HISTORY = 1_000
+_MAX_HISTORY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What one enabled workflow concludes about an event of the past; `decision.run_id` is the run that was started for
-    it now, `earlier` the one that this match has had before."""
+    """The decision of one enabled workflow about a stored event. `decision.run_id`: the run that was started now. `earlier`:
+    the run that this match has had before."""
 
     decision: Decision
     earlier: UUID | None = None
 
 
 def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
-    """Match a stored event with each workflow that is enabled now, and start a run where it matches.
+    """Match a stored event with each enabled workflow, and start a run where it matches.
 
-    One transaction for each workflow, so that no two subjects are ever locked at once. With `dry_run` nothing changes.
-    Raises Problem 404.
+    One transaction per workflow, so that it never holds the locks of two subjects. With `dry_run` nothing changes. Raises
+    Problem 404.
     """
     with context.database.transaction() as connection:
         stored = inspection.find_stored_event(connection, account_id, event_id)
-        copy = read_snapshot(connection, account_id)
-    if stored is None or copy is None:
+        snapshot = read_snapshot(connection, account_id)
+    if stored is None or snapshot is None:
         raise Problem(ProblemType.NOT_FOUND, f"the account has no event {event_id}")
     replayed = []
-    for rule in compile_rules(copy.workflows).find_by_event(stored.event):
+    for rule in compile_rules(snapshot.workflows).find_by_event(stored.event):
         with context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
             replayed.append(_replay(context, connection, rule, stored, dry_run=dry_run))
@@ -80,7 +79,7 @@ def _replay(
 def _decide(
     context: AppContext, connection: sa.Connection, rule: Rule, stored: StoredEvent
 ) -> tuple[Decision, NewRun | None]:
-    """What the workflow concludes, and the run that this would start."""
+    """The decision of the workflow, and the run that it starts."""
     event = _as_event(stored)
     variables = event_variables(event)
     matched: tuple[UUID, ...] = (event.id,)
@@ -107,9 +106,9 @@ def _decide(
 def _decide_by_history(
     connection: sa.Connection, rule: Rule, stored: StoredEvent, subject: str
 ) -> tuple[Decision, tuple[UUID, ...]]:
-    """The decision about an event after all that led to it, and the events that it matched."""
+    """The decision about an event after the stored events before it, and the ids of the matched events."""
     names = None if ANY_NAME in rule.pattern.names else rule.pattern.names
-    *before, last = inspection.find_events_leading_to(connection, stored, rule.key, subject, names, _LONGEST_HISTORY)
+    *before, last = inspection.find_events_leading_to(connection, stored, rule.key, subject, names, _MAX_HISTORY)
     state = NO_MATCH_STATE
     for past in before:
         state = rule.advance(state, view_event(_as_event(past))).state

@@ -18,7 +18,7 @@ _MAX_LENGTH = 255
 
 
 def create_account(context: AppContext, slug: str, plan: Plan) -> int:
-    """Make an account; its id. A slug is unique, and no number, so that it is never taken for an id."""
+    """Create an account; its id. A slug is unique and not a number, which would look like an id. Raises Problem."""
     if not _SLUG.fullmatch(slug) or slug.isdigit():
         raise Problem(
             ProblemType.VALIDATION_FAILED, f"{slug!r} has to be 1 to 63 of a-z, 0-9 and -, and more than a number"

@@ -14,22 +14,22 @@ from app.services.context import AppContext
 def create_key(
     context: AppContext, account_id: int, name: str, scopes: tuple[str, ...], lifetime: timedelta | None = None
 ) -> str:
-    """Make a key; the key itself, which nobody can be told again."""
-    moment = context.clock()
+    """Create a key; the key itself, which cannot be shown again."""
+    now = context.clock()
     text, prefix, digest = make_key()
-    key = Key(prefix, digest, scopes, None if lifetime is None else moment + lifetime, None)
+    key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime, None)
     with context.database.transaction() as connection:
-        api_keys.insert_key(connection, account_id, key, name, moment)
+        api_keys.insert_key(connection, account_id, key, name, now)
     return text
 
 
 def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...]) -> str:
-    """Revoke all keys called `name` and make a new one; the key itself."""
-    moment = context.clock()
+    """Revoke all keys with this name and create a new one; the key itself."""
+    now = context.clock()
     text, prefix, digest = make_key()
     with context.database.transaction() as connection:
-        api_keys.revoke_keys_named(connection, account_id, name, moment)
-        api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, moment)
+        api_keys.revoke_keys_named(connection, account_id, name, now)
+        api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, now)
     return text
 
 
@@ -40,6 +40,6 @@ def list_keys(context: AppContext, account_id: int | None) -> list[KeyRow]:
 
 
 def revoke_key(context: AppContext, prefix: str) -> bool:
-    """Revoke a key; False when there is none in force with this prefix."""
+    """Revoke a key; False when there is no unrevoked key with this prefix."""
     with context.database.transaction() as connection:
         return api_keys.revoke_key(connection, prefix, context.clock()) is not None

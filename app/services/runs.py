@@ -10,14 +10,14 @@ from app.services.context import AppContext
 
 
 def retry_runs(context: AppContext, account_id: int, run_ids: Collection[UUID]) -> set[UUID]:
-    """Let failed runs go on where they failed, with the same idempotency keys; those that had not failed are left out."""
+    """Retry failed runs at the failed step, with the same idempotency keys; returns the ids of those that had failed."""
     with context.database.transaction() as connection:
         return run_admin.retry_runs(connection, account_id, run_ids, context.clock())
 
 
 def cancel_run(context: AppContext, account_id: int, run_id: UUID) -> bool:
-    """End a running run where it stands, with all its blocks; False when it has ended already (or there is none). The id
-    of a block stands for the run that it belongs to."""
+    """Cancel a running run with all its blocks; False when it has ended or does not exist. A block's id cancels the run that it
+    belongs to."""
     with context.database.transaction() as connection:
         run = inspection.find_run(connection, account_id, run_id)
         if run is None:

@@ -22,7 +22,7 @@ __all__ = ["EventView", "Rule", "SimulatedStep", "backtest", "compile_source", "
 
 
 def compile_source(source: str) -> Rule:
-    """Compile the text of a workflow. Raises WrongDocument."""
+    """Compile the text of a workflow. Raises InvalidDocument."""
     document = checked_document(source).value
     return compile_rule(UUID(int=0), document["name"], 1, document)
 

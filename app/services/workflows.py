@@ -1,8 +1,4 @@
-"""What people change and look up beside events: accounts, keys, workflows, and what becomes of runs. Each function is
-one transaction.
-
-Comes in: the house and plain values. Goes out: rows as frozen values. A mistake is a Problem whose text is for people.
-"""
+"""Use cases for workflows: apply, save as a draft, list, enable, disable. One transaction each."""
 
 from __future__ import annotations
 
@@ -27,22 +23,12 @@ from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_docume
 _ABSENT = object()
 
 
-# Accounts
-
-
-# Keys
-
-
-# Workflows
-
-
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What applying a document did.
 
-    `change`: "created", "changed" (a new version), "enabled" (the newest version, which was there already) or
-    "unchanged"; `differences` are changed paths; `enabled_version` is the one that looks at events now (None: none);
-    `mistakes` are those of a draft.
+    `change`: "created", "changed" (a new version), "enabled" (the newest version, which existed) or "unchanged".
+    `differences`: the changed paths. `mistakes`: those of a draft.
     """
 
     name: str
@@ -53,33 +39,33 @@ class Applied:
     mistakes: tuple[Mistake, ...] = ()
 
 
-class WrongDocument(Exception):
-    """A document with mistakes."""
+class InvalidDocument(Exception):
+    """A document with `mistakes`."""
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         super().__init__("; ".join(map(str, mistakes)))
         self.mistakes = mistakes
 
 
-def mistakes_in(raw: bytes) -> list[Mistake]:
-    """All that is wrong with a document as it lies in a file; asks nobody, needs no settings."""
+def find_mistakes(raw: bytes) -> list[Mistake]:
+    """All mistakes of a document in a file. Needs neither the database nor settings."""
     return check_workflow(read_bytes(raw))
 
 
 def checked_document(source: str) -> Document:
-    """Read and check a workflow's text; raises WrongDocument with all mistakes."""
+    """Read and check the text of a workflow. Raises InvalidDocument with all mistakes."""
     document = read_document(source)
     mistakes = check_workflow(document)
     if mistakes:
-        raise WrongDocument(mistakes)
+        raise InvalidDocument(mistakes)
     return document
 
 
 def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied:
-    """Save a document as a new workflow (enabled at once) or as the next version of one.
+    """Save a document as a new workflow, which is enabled, or as the next version of a workflow.
 
-    A workflow that is enabled goes on with the new version, a disabled one stays disabled; runs stay on the version
-    that started them. The same document again changes nothing. Raises WrongDocument.
+    The new version of an enabled workflow is enabled; a disabled workflow stays disabled. Runs stay on the version that
+    started them. An unchanged document changes nothing. Raises InvalidDocument.
     """
     document = checked_document(source)
     with context.database.transaction() as connection:
@@ -93,28 +79,28 @@ def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied
     return Applied(new.name, new.version, change, enabled_version, differences)
 
 
-def put_into_force(connection: sa.Connection, account_id: int, source: str, moment: datetime) -> UUID:
-    """Save a document, in a transaction of the caller's, as a new workflow or the next version of one, and let it look at
-    events; the workflow's id. Where that very document is in force already nothing changes. Raises WrongDocument."""
+def apply_in_transaction(connection: sa.Connection, account_id: int, source: str, now: datetime) -> UUID:
+    """Save and enable a document, as a new workflow or the next version of one, in the caller's transaction; the workflow's id.
+    Changes nothing when that document is enabled. Raises InvalidDocument."""
     document = checked_document(source)
     known = _known_workflow(connection, account_id, document)
-    new, _, _ = _save(connection, known, account_id, document, source, moment)
+    new, _, _ = _save(connection, known, account_id, document, source, now)
     if known is None or known.enabled_version != new.version:
-        _enable(connection, account_id, new.workflow_id, new.version, document, moment)
+        _enable(connection, account_id, new.workflow_id, new.version, document, now)
     return new.workflow_id
 
 
 def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
-    """Save a document as a new version that looks at no event, with whatever mistakes it has.
+    """Save a document as a new version that is not enabled, even with mistakes.
 
-    Raises WrongDocument when it is too wrong to be kept: not readable, or without a name to keep it under.
+    Raises InvalidDocument when it cannot be read or has no valid name.
     """
     document = read_document(source)
     mistakes = check_workflow(document)
     if not isinstance(document.value, dict):
-        raise WrongDocument(mistakes)
-    if nameless := [mistake for mistake in mistakes if mistake.path == "name"]:
-        raise WrongDocument(nameless)
+        raise InvalidDocument(mistakes)
+    if about_name := [mistake for mistake in mistakes if mistake.path == "name"]:
+        raise InvalidDocument(about_name)
     with context.database.transaction() as connection:
         known = _known_workflow(connection, account_id, document)
         new, change, differences = _save(connection, known, account_id, document, source, context.clock())
@@ -124,7 +110,7 @@ def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
 
 
 def _known_workflow(connection: sa.Connection, account_id: int, document: Document) -> WorkflowRow | None:
-    """The workflow that the document belongs to; until the end of the transaction nobody else changes it."""
+    """The workflow with the document's name. Locks the account until the transaction ends."""
     accounts.increment_version(connection, account_id)
     return workflows.find_workflow(connection, account_id, document.value["name"])
 
@@ -135,35 +121,35 @@ def _save(
     account_id: int,
     document: Document,
     source: str,
-    moment: datetime,
+    now: datetime,
 ) -> tuple[NewVersion, str, tuple[str, ...]]:
-    """Keep the document as the next version, unless it is the newest already: (version, change, differences)."""
-    kept = to_stored(document.value)
-    differences = tuple(sorted(_differences(known.document, kept))) if known else ()
+    """Save the document as the next version unless it is the newest: (version, change, differences)."""
+    stored = to_stored(document.value)
+    differences = tuple(sorted(_differences(known.document, stored))) if known else ()
     is_newest = known is not None and not differences
     version = NewVersion(
-        workflow_id=known.id if known else uuid7(moment),
+        workflow_id=known.id if known else uuid7(now),
         name=document.value["name"],
         version=(known.latest_version if is_newest else known.latest_version + 1) if known else 1,
         source=source,
-        document=kept,
+        document=stored,
     )
     if is_newest:
         return version, "unchanged", ()
-    workflows.save_version(connection, account_id, version, moment)
+    workflows.save_version(connection, account_id, version, now)
     return version, "changed" if known else "created", differences
 
 
 def _enable(
-    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, document: Document, moment: datetime
+    connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, document: Document, now: datetime
 ) -> None:
-    """Let a version without mistakes look at events. Whom its runs may wait for is found out now: a draft may have
-    been saved by a release that could not read all of it. Raises WrongDocument when it is too much beside the others."""
+    """Enable a version without mistakes. The events that its runs may wait for are stored now, since an earlier release may
+    have saved the draft. Raises InvalidDocument when all enabled patterns together exceed a bound."""
     mistakes = check_together(document, lambda: workflows.find_enabled_patterns(connection, account_id, workflow_id))
     if mistakes:
-        raise WrongDocument(mistakes)
+        raise InvalidDocument(mistakes)
     workflows.write_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
-    workflows.enable_version(connection, account_id, workflow_id, version, trigger_names(document.value), moment)
+    workflows.enable_version(connection, account_id, workflow_id, version, trigger_names(document.value), now)
 
 
 def write_missing_triggers(connection: sa.Connection, account_id: int, enabled: Iterable[EnabledWorkflow]) -> None:
@@ -193,13 +179,13 @@ def _differences(old: object, new: object, path: str = "") -> set[str]:
 def list_workflows(
     context: AppContext, account_id: int, *, after: str = "", limit: int | None = None
 ) -> list[WorkflowRow]:
-    """Workflows of an account by name: those after one, `limit` at most (None: all)."""
+    """Workflows of an account by name: those after `after`, at most `limit` (None: all)."""
     with context.database.transaction() as connection:
         return workflows.list_workflows(connection, account_id, after, limit)
 
 
 def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRow:
-    """A workflow by its name; raises Problem 404."""
+    """A workflow by its name. Raises Problem 404."""
     with context.database.transaction() as connection:
         found = workflows.find_workflow(connection, account_id, name)
     if found is None:
@@ -208,7 +194,7 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
 
 
 def find_version(context: AppContext, account_id: int, name: str, version: int) -> str:
-    """The source of one version of a workflow; raises Problem 404."""
+    """The source of one version of a workflow. Raises Problem 404."""
     workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
         found = workflows.find_version(connection, account_id, workflow.id, version)
@@ -219,7 +205,7 @@ def find_version(context: AppContext, account_id: int, name: str, version: int) 
 
 
 def enable_workflow(context: AppContext, account_id: int, name: str, version: int | None = None) -> int:
-    """Let a workflow look at events with `version` (default: its latest); that version. Raises WrongDocument."""
+    """Enable a version of a workflow (default: the latest); returns it. Raises InvalidDocument."""
     workflow = find_workflow(context, account_id, name)
     version = version or workflow.latest_version
     document = checked_document(find_version(context, account_id, name, version))
@@ -229,10 +215,7 @@ def enable_workflow(context: AppContext, account_id: int, name: str, version: in
 
 
 def disable_workflow(context: AppContext, account_id: int, name: str) -> None:
-    """Let a workflow look at no further event; its runs go on."""
+    """Disable a workflow. Its runs go on."""
     workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
         workflows.disable_workflow(connection, account_id, workflow.id, context.clock())
-
-
-# Runs

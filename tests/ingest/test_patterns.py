@@ -353,14 +353,14 @@ def test_heavy_patterns_on_one_event_are_bounded_together(context: AppContext, a
     apply(context, acme, name="alone", on="looked")
     apply(context, globex, name="heavy", on=heavy)
     for on, of in ((heavy, "'looked' together 20,999"), ({"times": 2, "of": "*"}, "'looked' together 20,001")):
-        with pytest.raises(workflows.WrongDocument) as wrong:
+        with pytest.raises(workflows.InvalidDocument) as wrong:
             apply(context, acme, name="one-more", on=on)
         assert of in str(wrong.value)
         assert "lower the counts, or disable one" in str(wrong.value)
         assert wrong.value.mistakes[0].path == "on"
     assert "one-more" not in [row.name for row in workflows.list_workflows(context, acme.account_id)]
     workflows.save_draft(context, acme.account_id, a_workflow(name="one-more", on=heavy))
-    with pytest.raises(workflows.WrongDocument):
+    with pytest.raises(workflows.InvalidDocument):
         workflows.enable_workflow(context, acme.account_id, "one-more")
     workflows.disable_workflow(context, acme.account_id, "heavy-1")
     assert workflows.enable_workflow(context, acme.account_id, "one-more") == 1
@@ -369,7 +369,7 @@ def test_heavy_patterns_on_one_event_are_bounded_together(context: AppContext, a
 def test_what_looks_at_all_events_counts_with_each(context: AppContext, acme: Sender) -> None:
     for number in range(20):
         apply(context, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
-    with pytest.raises(workflows.WrongDocument, match="'looked' together 20,979"):
+    with pytest.raises(workflows.InvalidDocument, match="'looked' together 20,979"):
         apply(context, acme, on={"times": 1_000, "of": "looked"})
-    with pytest.raises(workflows.WrongDocument, match="all events together 20,979"):
+    with pytest.raises(workflows.InvalidDocument, match="all events together 20,979"):
         apply(context, acme, on={"times": 1_000, "of": "*"})

@@ -280,7 +280,7 @@ LOG = {"log": "x"}
     ],
 )
 def test_a_mistake_in_a_form_has_its_path(steps: list[Any], path: str, message: str) -> None:
-    with pytest.raises(workflows.WrongDocument) as wrong:
+    with pytest.raises(workflows.InvalidDocument) as wrong:
         workflows.checked_document(a_workflow(steps=steps))
     (mistake,) = wrong.value.mistakes
     assert mistake.path == path

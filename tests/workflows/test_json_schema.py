@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from app.actions import ACTIONS
-from app.services.workflows import mistakes_in
+from app.services.workflows import find_mistakes
 from app.workflows.json_schema import workflow_schema
 from app.workflows.yaml_loader import read_document
 
@@ -177,7 +177,7 @@ def test_the_examples_are_found() -> None:
 @pytest.mark.parametrize("text", EXAMPLES.values(), ids=EXAMPLES.keys())
 def test_an_example_passes_schema_and_checks(text: str, validator: Draft7Validator) -> None:
     assert [error.message for error in validator.iter_errors(read_document(text).value)] == []
-    assert list(map(str, mistakes_in(text.encode()))) == []
+    assert list(map(str, find_mistakes(text.encode()))) == []
 
 
 def test_the_steps_in_the_documentation_are_valid() -> None:
@@ -186,20 +186,20 @@ def test_the_steps_in_the_documentation_are_valid() -> None:
     assert len(snippets) >= 6
     for snippet in snippets:
         document = _document({"steps": read_document(snippet).value})
-        assert list(map(str, mistakes_in(json.dumps(document).encode()))) == []
+        assert list(map(str, find_mistakes(json.dumps(document).encode()))) == []
 
 
 @pytest.mark.parametrize("changes", GOOD, ids=json.dumps)
 def test_a_valid_document_matches_the_schema(changes: dict[str, Any], validator: Draft7Validator) -> None:
     document = _document(changes)
-    assert list(map(str, mistakes_in(json.dumps(document).encode()))) == []
+    assert list(map(str, find_mistakes(json.dumps(document).encode()))) == []
     assert [error.message for error in validator.iter_errors(document)] == []
 
 
 @pytest.mark.parametrize("changes", BAD, ids=str)
 def test_an_invalid_document_does_not_match_the_schema(changes: dict[str, Any], validator: Draft7Validator) -> None:
     document = _document(changes)
-    assert mistakes_in(json.dumps(document).encode()) != []
+    assert find_mistakes(json.dumps(document).encode()) != []
     assert not validator.is_valid(document)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.workflows import mistakes_in
+from app.services.workflows import find_mistakes
 from app.workflows.yaml_loader import read_bytes, read_document, write_document
 
 TEN_MISTAKES = """\
@@ -46,7 +46,7 @@ POSITIONS = [
 
 
 def _positions(text: str) -> list[tuple[str, int | None, int | None]]:
-    return [(mistake.path, mistake.line, mistake.column) for mistake in mistakes_in(text.encode())]
+    return [(mistake.path, mistake.line, mistake.column) for mistake in find_mistakes(text.encode())]
 
 
 def test_ten_mistakes_are_found_at_once_with_their_positions() -> None:
@@ -54,7 +54,7 @@ def test_ten_mistakes_are_found_at_once_with_their_positions() -> None:
 
 
 def test_a_document_without_mistakes_has_none() -> None:
-    assert mistakes_in(b"name: a\non: b\nsteps:\n  - log: c\n") == []
+    assert find_mistakes(b"name: a\non: b\nsteps:\n  - log: c\n") == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_json_escapes_are_read() -> None:
     ],
 )
 def test_an_unreadable_document_is_one_mistake(raw: bytes, message: str, line: int | None, column: int | None) -> None:
-    (mistake,) = mistakes_in(raw)
+    (mistake,) = find_mistakes(raw)
     assert (mistake.path, mistake.message[: len(message)], mistake.line, mistake.column) == ("", message, line, column)
 
 

@@ -104,8 +104,8 @@ def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, now:
     _check_integrations(connection, account_id, row, document)
     source = json.dumps(document, ensure_ascii=False, indent=2)
     try:
-        workflow_id = workflows.put_into_force(connection, account_id, source, now)
-    except workflows.WrongDocument as exc:
+        workflow_id = workflows.apply_in_transaction(connection, account_id, source, now)
+    except workflows.InvalidDocument as exc:
         # Line numbers would be those of the compiled document, which the author does not see.
         errors = "; ".join(f"{mistake.path}: {mistake.message}" for mistake in exc.mistakes)
         raise Problem(ProblemType.VALIDATION_FAILED, f"the compiled pattern is invalid: {errors}") from None

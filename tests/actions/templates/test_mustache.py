@@ -13,7 +13,7 @@ from app.actions import ACTIONS
 from app.actions.templates.liquid import MAX_OUTPUT_BYTES
 from app.actions.templates.render import TemplateError, check, check_texts, members_read, prepare, render, render_value
 from app.actions.templates.render import Text as AnyText
-from app.services.workflows import mistakes_in
+from app.services.workflows import find_mistakes
 from tests.support.action_contexts import perform
 from tests.support.http_target import a_destination
 
@@ -224,7 +224,7 @@ def test_a_step_that_comes_later_is_a_mistake() -> None:
         "sms": {"to": mustache("{{phone}}"), "text": mustache("{{steps.told.body}}{{#steps.nope.x}}{{/steps.nope.x}}")},
     }
     document = {"name": "a", "on": "b", "steps": [told]}
-    assert [(one.path, one.message.split(":")[0]) for one in mistakes_in(json.dumps(document).encode())] == [
+    assert [(one.path, one.message.split(":")[0]) for one in find_mistakes(json.dumps(document).encode())] == [
         ("steps[0].sms.text.mustache", "steps.nope is not known"),
         ("steps[0].sms.text.mustache", "steps.told is not known"),
     ]

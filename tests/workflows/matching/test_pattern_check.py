@@ -12,7 +12,7 @@ from tests.support.timelines import plain_filter, plain_pattern
 A_NONE = {"none": "a", "for": "1h"}
 
 
-def mistakes_in(document: Any) -> list[tuple[str, str]]:
+def find_mistakes(document: Any) -> list[tuple[str, str]]:
     return check(document, plain_filter)
 
 
@@ -63,7 +63,7 @@ def mistakes_in(document: Any) -> list[tuple[str, str]]:
     ids=str,
 )
 def test_a_mistake_is_found_at_its_path(document: Any, path: str) -> None:
-    assert [found for found, _ in mistakes_in(document)] == [path]
+    assert [found for found, _ in find_mistakes(document)] == [path]
 
 
 def test_all_mistakes_are_found_at_once() -> None:
@@ -73,7 +73,7 @@ def test_all_mistakes_are_found_at_once() -> None:
         "unless": 1,
         "y": 2,
     }
-    assert sorted(path for path, _ in mistakes_in(document)) == [
+    assert sorted(path for path, _ in find_mistakes(document)) == [
         "on.seq[0].of.event",
         "on.seq[0].times",
         "on.seq[1].any",
@@ -112,7 +112,7 @@ def test_the_message_of_an_invalid_filter_is_the_one_of_its_compiler() -> None:
     ids=["thirty thousands", "two counts of one event", "thirty of anything", "a million"],
 )
 def test_a_pattern_that_may_remember_too_many_events_is_refused(document: Any) -> None:
-    assert mistakes_in(document) == [("on", TOO_LARGE)]
+    assert find_mistakes(document) == [("on", TOO_LARGE)]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_pattern_that_may_remember_too_many_events_is_refused(document: Any) -
     ],
 )
 def test_a_realistic_pattern_is_not_refused(document: Any) -> None:
-    assert mistakes_in(document) == []
+    assert find_mistakes(document) == []
     assert plain_pattern(document).bound.references <= MAX_REFERENCES
 
 
@@ -143,13 +143,13 @@ def test_a_pattern_nested_too_deeply_is_refused() -> None:
     document: Any = "a"
     for _ in range(3000):
         document = {"seq": [document]}
-    [(path, message)] = mistakes_in(document)
+    [(path, message)] = find_mistakes(document)
     assert path == "on" + ".seq[0]" * 20
     assert message == "nested deeper than 20"
 
 
 def test_a_pattern_of_too_many_events_has_one_mistake() -> None:
-    assert [path for path, _ in mistakes_in({"any": ["a"] * 300})] == ["on.any[200]"]
+    assert [path for path, _ in find_mistakes({"any": ["a"] * 300})] == ["on.any[200]"]
 
 
 @pytest.mark.parametrize(
