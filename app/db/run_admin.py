@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from app.core.models import NewRun
 from app.db.job_queue import enqueue_runs
 from app.db.match_state import StateKey, lock_number
+from app.db.runs import START_RUN, start_run_values
 
 # The run continues at the step that failed, with the same idempotency key. Earlier attempts and the time that the step has
 # taken no longer count. The new job number fences off the failed job, which may still be queued. Failed blocks continue, and
@@ -43,21 +44,6 @@ WITH root AS (
 SELECT id FROM run WHERE parent_id IS NULL
 """
 
-_START = f"""
-WITH run AS (
-    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
-                      status, at, wake_at, created_at, updated_at)
-    SELECT account_id, :id, :workflow, :version, :match_key, id, received_at, CAST(:matched AS uuid[]), distinct_id,
-           'running', 'steps[0]', :now, :now, :now
-    FROM events WHERE account_id = :account AND id = :event AND received_at = :event_at
-    ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
-    RETURNING account_id, id
-), job AS (
-    {enqueue_runs("run")}
-)
-SELECT count(*) FROM run
-"""
-
 
 def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
     """Retry failed runs where they or their blocks failed, at once. Returns the runs that were failed; others are unchanged."""
@@ -69,18 +55,7 @@ def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUI
 
 def start_past_run(connection: sa.Connection, account_id: int, new: NewRun, now: datetime) -> bool:
     """Start a run for a past event; False when the match already has a run."""
-    values = {
-        "account": account_id,
-        "id": new.id,
-        "workflow": new.workflow_id,
-        "version": new.version,
-        "match_key": new.match_key,
-        "matched": [str(event) for event in new.matched],
-        "event": new.event_id,
-        "event_at": new.event_received_at,
-        "now": now,
-    }
-    return bool(connection.execute(sa.text(_START), values).scalar())
+    return bool(connection.exec_driver_sql(START_RUN, start_run_values(account_id, new, now)).scalar())
 
 
 def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: UUID, match_key: str) -> UUID | None:
@@ -94,22 +69,22 @@ def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: U
     return found
 
 
-def lock_match_state(connection: sa.Connection, account_id: int, place: StateKey) -> datetime | None:
+def lock_match_state(connection: sa.Connection, account_id: int, key: StateKey) -> datetime | None:
     """Lock the match state of a subject of a workflow until the transaction ends. Returns when the subject last started the
     workflow; None if no start is recorded."""
-    number = lock_number(account_id, place)
+    number = lock_number(account_id, key)
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
     last: datetime | None = connection.execute(
         sa.text(
             "SELECT last_started_at FROM progress "
             "WHERE account_id = :account AND workflow_id = :workflow AND subject = :subject"
         ),
-        {"account": account_id, "workflow": place[0], "subject": place[1]},
+        {"account": account_id, "workflow": key[0], "subject": key[1]},
     ).scalar()
     return last
 
 
-def record_start(connection: sa.Connection, account_id: int, place: StateKey, enablement: int, now: datetime) -> None:
+def record_start(connection: sa.Connection, account_id: int, key: StateKey, enablement: int, now: datetime) -> None:
     """Record that a subject has started a workflow, for `again`; its match state is unchanged."""
     connection.execute(
         sa.text(
@@ -117,5 +92,5 @@ def record_start(connection: sa.Connection, account_id: int, place: StateKey, en
             "VALUES (:account, :workflow, :subject, :enablement, '{}', :now, :now) "
             "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET last_started_at = :now"
         ),
-        {"account": account_id, "workflow": place[0], "subject": place[1], "enablement": enablement, "now": now},
+        {"account": account_id, "workflow": key[0], "subject": key[1], "enablement": enablement, "now": now},
     )

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
-from app.db.connection import Database, PgConnection, fetch_all, prepare
+from app.db.connection import Database, PgConnection, execute, fetch_all, prepare
 from app.db.job_queue import enqueue_runs
 
 # Everything that the next step needs. The condition on received_at selects the partition of the event.
@@ -145,8 +145,8 @@ def _run(row: Sequence[Any]) -> Run:
     )
 
 
-# Of a deadline: the event and its subject come from a past event.
-_START = f"""
+# Starts a run for a past event, unless the match already has a run; the subject is the event's.
+START_RUN = f"""
 WITH run AS (
     INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
                       status, at, wake_at, created_at, updated_at)
@@ -155,25 +155,28 @@ WITH run AS (
     FROM events WHERE account_id = %(account_id)s AND id = %(event_id)s AND received_at = %(event_at)s
     ON CONFLICT (account_id, workflow_id, match_key) DO NOTHING
     RETURNING account_id, id
+), job AS (
+    {enqueue_runs("run")}
 )
-{enqueue_runs("run")}
+SELECT count(*) FROM run
 """
+
+
+def start_run_values(account_id: int, new: NewRun, now: datetime) -> dict[str, Any]:
+    """The values of START_RUN."""
+    return {
+        "account_id": account_id,
+        "id": str(new.id),
+        "workflow_id": str(new.workflow_id),
+        "version": new.version,
+        "match_key": new.match_key,
+        "matched": [str(event_id) for event_id in new.matched],
+        "event_id": str(new.event_id),
+        "event_at": new.event_received_at,
+        "now": now,
+    }
 
 
 def start_run(connection: RawConnection, account_id: int, new: NewRun, now: datetime) -> None:
     """Start a run for a deadline, inside a transaction, unless its match already has a run."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _START,
-            {
-                "account_id": account_id,
-                "id": str(new.id),
-                "workflow_id": str(new.workflow_id),
-                "version": new.version,
-                "match_key": new.match_key,
-                "matched": [str(event_id) for event_id in new.matched],
-                "event_id": str(new.event_id),
-                "event_at": new.event_received_at,
-                "now": now,
-            },
-        )
+    execute(connection, START_RUN, start_run_values(account_id, new, now))
