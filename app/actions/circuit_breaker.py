@@ -173,20 +173,49 @@ class CircuitBreakers:
             finally:
                 circuit.pool.release()
 
+    def acquire(self, account_id: int, destination: str) -> Permit:
+        """`permit` without an event loop, hence without waiting: a permit that is passed to `release`. Raises Deferred."""
+        circuit, account = self._find((account_id, destination)), self._account(account_id)
+        self._check_circuit(circuit, destination)
+        if account.in_use >= account.size:
+            raise self._deferred_by_account(account)
+        if circuit.pool.in_use >= circuit.pool.size:
+            raise self._deferred_by_load(circuit, destination)
+        account.in_use += 1
+        circuit.pool.in_use += 1
+        return self._begin(circuit, account)
+
+    def release(self, account_id: int, destination: str, permit: Permit) -> None:
+        """The call of a permit of `acquire` has ended."""
+        circuit, account = self._find((account_id, destination)), self._account(account_id)
+        self._end(circuit, account, permit)
+        circuit.pool.release()
+        account.release()
+        self._forget_idle(account_id)
+
     @asynccontextmanager
     async def _account_permit(self, account_id: int) -> AsyncIterator[_PermitPool]:
-        pool = self._accounts.setdefault(account_id, _PermitPool(self._per_account, self._clock))
+        pool = self._account(account_id)
         try:
             if not await pool.acquire():
-                reason = f"the account has reached its limit of {pool.size} calls at a time"
-                raise Deferred("busy", reason, self._rng.uniform(0.5, 1.5))
+                raise self._deferred_by_account(pool)
             try:
                 yield pool
             finally:
                 pool.release()
         finally:
-            if pool.is_idle():
-                self._accounts.pop(account_id, None)
+            self._forget_idle(account_id)
+
+    def _account(self, account_id: int) -> _PermitPool:
+        return self._accounts.setdefault(account_id, _PermitPool(self._per_account, self._clock))
+
+    def _forget_idle(self, account_id: int) -> None:
+        if self._account(account_id).is_idle():
+            del self._accounts[account_id]
+
+    def _deferred_by_account(self, pool: _PermitPool) -> Deferred:
+        reason = f"the account has reached its limit of {pool.size} calls at a time"
+        return Deferred("busy", reason, self._rng.uniform(0.5, 1.5))
 
     def _find(self, key: Key) -> _Circuit:
         if len(self._circuits) >= _MAX_CIRCUITS and key not in self._circuits:

@@ -191,7 +191,7 @@ def _line(text: str) -> str:
 
 
 async def _send(envelope: _Envelope, context: ActionContext, integration: Mapping[str, str], host: str) -> Outcome:
-    from app.actions.http_session import RefusedTarget
+    from app.actions.address_guard import RefusedTarget
 
     connection = _Connection()
     try:

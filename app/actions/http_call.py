@@ -101,7 +101,7 @@ def _failure(exc: Exception, request: Request, timeout: float) -> Outcome:
     """The outcome of a call without a complete response."""
     import aiohttp
 
-    from app.actions.http_session import RefusedTarget
+    from app.actions.address_guard import RefusedTarget
 
     host = _host_of(request)
     refused = getattr(exc, "os_error", exc)

@@ -24,7 +24,7 @@ from app.ingest.account_cache import Account
 from app.services.context import AppContext
 
 if TYPE_CHECKING:
-    from app.ingest.enrichment_api import Asker
+    from app.ingest.enrichment_api import ApiClient
 
 # Bytes up to which a file is cached in memory, and bytes of the cache.
 SMALL_FILE = 256 * 1024
@@ -44,7 +44,7 @@ class Enricher:
             _MAX_CACHED, getsizeof=lambda file: file[0]
         )
         self._lock = threading.Lock()
-        self._client: Asker | None = None
+        self._client: ApiClient | None = None
 
     def enrich(self, account: Account, event: Event, key: str) -> Event:
         """The event with the fields that the account's augments add; `key` is the attribute that names its subject.
@@ -70,8 +70,10 @@ class Enricher:
 
     def close(self) -> None:
         """Stop the client that calls APIs."""
-        if self._client is not None:
-            self._client.close()
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _look_up(
         self, account_id: int, augment: AugmentSnapshot, data: Mapping[str, Any], event: Event, key: str
@@ -89,13 +91,13 @@ class Enricher:
 
     def _call_api(self, account_id: int, url: str, key: str, value: str) -> Mapping[str, tuple[Any, str]]:
         # Loads the HTTP client only for accounts that use it.
-        from app.ingest.enrichment_api import Asker, NoAnswer, Question
+        from app.ingest.enrichment_api import ApiClient, ApiError, ApiQuery
 
         with self._lock:
-            client = self._client = self._client or Asker(self._context.settings)
+            client = self._client = self._client or ApiClient(self._context.settings)
         try:
-            answer = client.ask(Question(account_id, url, key, value))
-        except NoAnswer as exc:
+            answer = client.query(ApiQuery(account_id, url, key, value))
+        except ApiError as exc:
             _log.warning("an augment's API did not answer", account=account_id, reason=str(exc))
             raise LookupError(str(exc)) from None
         return {name: (value, answer.raw[name]) for name, value in answer.value.items()}

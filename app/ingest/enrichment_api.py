@@ -1,49 +1,51 @@
-"""Augments of the type `api` are asked here: a URL, a name and a value in; a JSON object out, or the reason why there is none.
+"""Calls the APIs behind augments of the type `api`, while an event is accepted.
 
-A web process has one thread with an event loop for this, started by the first question; so the way out is the same as that
-of the workers: `app/actions/http_session.py` looks at the address that is dialled, and no name server talks its way around it. A
-question may take half a second in all. After five failures in a row a server is left alone for a while, and one account
-holds some of the places only. Answers are kept for a minute.
+A call takes at most half a second in total: waiting for a permit, name resolution, connecting, and the whole response. It runs
+in a thread (a greenlet under gevent) that is abandoned when the time is over. Only allowed addresses are called. Circuit
+breakers limit the concurrent calls per account and server, and pause calls to a server that fails. Answers are cached for a
+minute.
 """
 
 from __future__ import annotations
 
-import asyncio
-import atexit
+import http.client
+import ssl
 import threading
+import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from cachetools import TTLCache
 from yarl import URL
 
-from app.actions import http_session
-from app.actions.circuit_breaker import CircuitBreakers, Deferred
+from app.actions.address_guard import RefusedTarget
+from app.actions.circuit_breaker import CircuitBreakers, Deferred, Permit
+from app.actions.guarded_connection import GuardedConnection
 from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
 
-LONGEST = 0.5
-KEPT_FOR = 60.0
-# Bytes of answers that are kept.
-_MOST_KEPT = 16 * 1024 * 1024
-# Questions under way at a time: sixteen of them to one server, forty-eight for one account.
-_PLACES = 64
-_NOTHING_KNOWN = ExactObject({}, {})
+# Seconds.
+TIMEOUT = 0.5
+CACHE_TTL = 60.0
+_MAX_PERMIT_WAIT = 0.25
+_MAX_CACHED_BYTES = 16 * 1024 * 1024
+# Concurrent calls: at most 16 to one server and 48 of one account.
+_MAX_CALLS = 64
+_EMPTY = ExactObject({}, {})
 _HEADERS = {"Accept": "application/json", "User-Agent": "signalbox"}
 
 
-class NoAnswer(Exception):
-    """Why a server said nothing that could be used, in words that repeat nothing of the URL but host and port."""
+class ApiError(Exception):
+    """Why there is no usable answer; of the URL the message repeats only host and port."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What one account asks: the `value` of the attribute `name`, of the server behind `url`."""
+class ApiQuery:
+    """A query of one account: the `value` of the attribute `name`, sent to the server at `url`."""
 
     account_id: int
     url: str
@@ -51,90 +53,114 @@ class Question:
     value: str
 
 
-class Asker:
-    """Asks the servers behind augments, for one process."""
+class ApiClient:
+    """The API calls of one process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._kept: TTLCache[Question, ExactObject] = TTLCache(_MOST_KEPT, KEPT_FOR, getsizeof=_size)
-        self._circuit_breakers = CircuitBreakers(_PLACES)
+        self._allowed = settings.allowed_private_targets
+        self._tls = ssl.create_default_context()
+        self._cache: TTLCache[ApiQuery, ExactObject] = TTLCache(_MAX_CACHED_BYTES, CACHE_TTL, getsizeof=_size)
+        self._circuit_breakers = CircuitBreakers(_MAX_CALLS)
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._released = threading.Condition(self._lock)
+        self._threads = ThreadPoolExecutor(_MAX_CALLS, thread_name_prefix="augments")
+        # Those that end their idle time first come first.
+        self._idle: list[GuardedConnection] = []
 
-    def ask(self, question: Question) -> ExactObject:
-        """What the server knows; nothing at all after a 404. Raises NoAnswer, at the latest after half a second."""
+    def query(self, query: ApiQuery) -> ExactObject:
+        """The server's answer, an empty object for a 404. Raises ApiError, after half a second at the latest."""
         with self._lock:
-            known = self._kept.get(question)
-            loop = self._loop or self._start()
-        if known is not None:
-            return known
-        asked: Future[ExactObject] = asyncio.run_coroutine_threadsafe(self._ask(question), loop)
-        answer = asked.result()
+            cached = self._cache.get(query)
+        if cached is not None:
+            return cached
+        answer = self._query(query)
         with self._lock:
-            self._kept[question] = answer
+            self._cache[query] = answer
         return answer
 
     def close(self) -> None:
-        """End the thread and its connections; the next question starts them anew."""
+        """Close idle connections and end the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
-    def _start(self) -> asyncio.AbstractEventLoop:
-        self._loop = loop = asyncio.new_event_loop()
-        threading.Thread(target=_run, args=(loop,), name="augments", daemon=True).start()
-        atexit.register(self.close)
-        return loop
-
-    async def _end(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    async def _ask(self, question: Question) -> ExactObject:
-        url = URL(question.url).update_query({question.name: question.value})
-        place = f"{url.host}:{url.port}"
+    def _query(self, query: ApiQuery) -> ExactObject:
+        deadline = time.monotonic() + TIMEOUT
+        url = URL(query.url).update_query({query.name: query.value})
+        server = f"{url.host}:{url.port}"
+        permit = self._acquire(query.account_id, server)
+        permit.succeeded = False
         try:
-            async with asyncio.timeout(LONGEST), self._circuit_breakers.permit(question.account_id, place) as permit:
-                permit.succeeded = False
-                status, body = await self._get(url)
-                permit.succeeded = status < 500
+            status, body = self._get(url, deadline)
+            permit.succeeded = status < 500
         except TimeoutError:
-            raise NoAnswer(f"{place} did not answer within {LONGEST:g} seconds") from None
-        except Deferred as held:
-            raise NoAnswer(str(held)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as wrong:
-            cause = getattr(wrong, "os_error", wrong)
-            told = str(cause) if isinstance(cause, http_session.RefusedTarget) else "cannot be reached, or broke off"
-            raise NoAnswer(told if isinstance(cause, http_session.RefusedTarget) else f"{place} {told}") from None
-        return _read(place, status, body)
+            raise ApiError(f"{server} did not answer within {TIMEOUT:g} seconds") from None
+        except RefusedTarget as exc:
+            raise ApiError(str(exc)) from None
+        except (OSError, http.client.HTTPException, ValueError):
+            raise ApiError(f"{server} cannot be reached, or closed the connection") from None
+        finally:
+            with self._released:
+                self._circuit_breakers.release(query.account_id, server, permit)
+                self._released.notify_all()
+        return _parse(server, status, body)
 
-    async def _get(self, url: URL) -> tuple[int, bytes]:
-        if self._session is None:
-            self._session = http_session.open_session(self._settings)
-        async with self._session.get(url, headers=_HEADERS, allow_redirects=False) as response:
-            return response.status, await http_session.read_body(response)
+    def _acquire(self, account_id: int, server: str) -> Permit:
+        deadline = time.monotonic() + _MAX_PERMIT_WAIT
+        with self._released:
+            while True:
+                try:
+                    return self._circuit_breakers.acquire(account_id, server)
+                except Deferred as exc:
+                    if exc.error_class != "busy" or not self._released.wait(deadline - time.monotonic()):
+                        raise ApiError(str(exc)) from None
+
+    def _get(self, url: URL, deadline: float) -> tuple[int, bytes]:
+        connection = self._take_idle(url) or GuardedConnection(url, TIMEOUT, self._allowed, self._tls)
+        call = self._threads.submit(self._call, connection, url)
+        try:
+            return call.result(deadline - time.monotonic())
+        except TimeoutError:
+            call.cancel()
+            connection.abort()
+            raise
+
+    def _call(self, connection: GuardedConnection, url: URL) -> tuple[int, bytes]:
+        try:
+            response = connection.get(url, _HEADERS, MAX_BODY_BYTES)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_reusable():
+            with self._lock:
+                self._idle.append(connection)
+        return response
+
+    def _take_idle(self, url: URL) -> GuardedConnection | None:
+        with self._lock:
+            while self._idle and not self._idle[0].is_reusable():
+                self._idle.pop(0).close()
+            found = next(
+                (each for each in reversed(self._idle) if each.origin == url.origin() and each.is_reusable()), None
+            )
+            if found is not None:
+                self._idle.remove(found)
+            return found
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()
-
-
-def _read(place: str, status: int, body: bytes) -> ExactObject:
+def _parse(server: str, status: int, body: bytes) -> ExactObject:
     if status == 404:
-        return _NOTHING_KNOWN
+        return _EMPTY
     if status != 200:
-        raise NoAnswer(f"{place} answered {status}")
+        raise ApiError(f"{server} answered {status}")
     if len(body) >= MAX_BODY_BYTES:
-        raise NoAnswer(f"{place} answered with {MAX_BODY_BYTES} bytes or more")
+        raise ApiError(f"{server} answered with {MAX_BODY_BYTES} bytes or more")
     try:
         return read_object(body)
     except Problem:
-        raise NoAnswer(f"{place} did not answer with a JSON object that can be stored") from None
+        raise ApiError(f"{server} did not answer with a JSON object that can be stored") from None
 
 
 def _size(answer: ExactObject) -> int:

@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import ClientConnectorError, ClientSession
 
+from app.actions.address_guard import RefusedTarget, refusal_reason
 from app.actions.http_response import MAX_BODY_BYTES
-from app.actions.http_session import RefusedTarget, read_body, refusal_reason
+from app.actions.http_session import read_body
 from tests.support.action_contexts import a_secure_destination, in_a_session
 from tests.support.http_target import Answer, a_destination
 
