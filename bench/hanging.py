@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from app import create_app
-from app.cli.devserver.child_process import Program, end_all, spawn
+from app.cli.devserver.child_process import Program, end_all, start_program
 from app.core.models import EVENTS_WRITE, PLANS
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
@@ -124,7 +124,7 @@ def _delays(send: _Sender, fast: Listener, worker: Program, queued: int) -> list
 @contextmanager
 def _worker(base: Ground) -> Iterator[Program]:
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
-    program = spawn(command, death_signal=signal.SIGKILL, cwd=ROOT, env=base.environment)
+    program = start_program(command, death_signal=signal.SIGKILL, cwd=ROOT, env=base.environment)
     try:
         yield program
     finally:

@@ -23,7 +23,7 @@ from typing import Any
 import psycopg2
 from cryptography.fernet import Fernet
 
-from app.cli.devserver.child_process import Program, end_all, spawn
+from app.cli.devserver.child_process import Program, end_all, start_program
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.core.config import Settings
@@ -110,7 +110,7 @@ def _redis(folder: Path) -> tuple[Program, str]:
         "--dir",
         str(folder),
     ]
-    redis = spawn(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL)
+    redis = start_program(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL)
     _until(binary.exists, "Redis")
     return redis, f"unix://{binary}"
 
@@ -123,7 +123,7 @@ def gunicorn(
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *arguments, application]
     environment = {**environment, "PYTHONPATH": str(ROOT)}
-    program = spawn(command, death_signal=signal.SIGTERM, cwd=folder, env=environment)
+    program = start_program(command, death_signal=signal.SIGTERM, cwd=folder, env=environment)
     try:
         _until(lambda: _answers(port), "gunicorn")
         yield f"http://127.0.0.1:{port}", program.pid
@@ -163,7 +163,7 @@ def nginx(base: Ground, web_port: int) -> Iterator[int]:
         text = text.replace(there, here)
     (folder / "nginx.conf").write_text("daemon off;\n" + text)
     command = [program, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    running = spawn(command, death_signal=signal.SIGTERM)
+    running = start_program(command, death_signal=signal.SIGTERM)
     try:
         _until(lambda: _answers(port), "nginx")
         yield port

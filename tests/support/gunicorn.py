@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from app.cli.devserver.child_process import Program, spawn
+from app.cli.devserver.child_process import Program, start_program
 from tests.support.server import ROOT, START_PATIENCE, clean_environment
 
 ECHO = """
@@ -85,7 +85,7 @@ def running_gunicorn(folder: Path, app: str = ECHO, settings: str = "", **enviro
     (folder / "conf.py").write_text((ROOT / "deploy/gunicorn.conf.py").read_text("utf-8") + settings)
     output = folder / "output"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, output.open("wb") as written:
-        program = spawn(
+        program = start_program(
             [sys.executable, "-m", "gunicorn", "-c", "conf.py", "served:app"],
             death_signal=signal.SIGKILL,
             cwd=folder,

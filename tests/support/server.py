@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from app.cli.devserver.child_process import Program, end_all, how_it_ended, spawn
+from app.cli.devserver.child_process import Program, end_all, exit_reason, start_program
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "wsgi:app"]
@@ -206,7 +206,7 @@ def running_server(*, healthy: bool = True, **settings: str) -> Iterator[Server]
 def _started(log: Path, settings: Mapping[str, str]) -> Server:
     """gunicorn inherits the socket, so that nobody can take the port in between and requests wait until it is up."""
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, log.open("wb") as output:
-        program = spawn(
+        program = start_program(
             COMMAND,
             death_signal=signal.SIGKILL,
             cwd=ROOT,
@@ -221,7 +221,7 @@ def _started(log: Path, settings: Mapping[str, str]) -> Server:
 def _wait_for_health(server: Server, statuses: tuple[int, ...]) -> None:
     deadline = time.monotonic() + START_PATIENCE
     while True:
-        why = how_it_ended(server.program) if server.program.poll() is not None else "no answer in time"
+        why = exit_reason(server.program) if server.program.poll() is not None else "no answer in time"
         if server.program.poll() is None:
             with suppress(OSError, http.client.HTTPException):
                 if server.open("/health").status_code in statuses:
@@ -260,7 +260,7 @@ class Redis:
         if binary is None:
             raise AssertionError("redis-server is not installed; these tests need it (apt install redis-server)")
         with self._log.open("ab") as output:
-            self._program = spawn(
+            self._program = start_program(
                 [binary, "--port", "0", "--unixsocket", str(self._socket), "--save", "", "--appendonly", "no"],
                 death_signal=signal.SIGKILL,
                 cwd=self._socket.parent,

@@ -1,7 +1,4 @@
-"""Programs that we start: tied to our life, each in a group of its own, ended with everything that they started.
-
-Comes in: a command line. Goes out: a running `Popen`, and in words how it ended.
-"""
+"""Child processes: each in a session of its own, ended together with everything that they started."""
 
 from __future__ import annotations
 
@@ -24,67 +21,67 @@ _PR_SET_PDEATHSIG = 1
 
 
 class StartError(Exception):
-    """Something could not be started; the text is the line that people read."""
+    """Something could not be started. The text is printed as one line."""
 
 
-def spawn(command: Sequence[str], *, death_signal: signal.Signals, **options: Any) -> Program:
-    """Start `command` in a session of its own, so that the terminal's Ctrl-C reaches only us.
+def start_program(command: Sequence[str], *, death_signal: signal.Signals, **options: Any) -> Program:
+    """Start `command` in a session of its own, so that Ctrl-C in the terminal reaches only this process.
 
-    On Linux the kernel sends it `death_signal` when the thread that called this ends, however it ends: call it from
-    the main thread. `options` are those of Popen; standard input is empty.
+    On Linux the kernel sends it `death_signal` when the calling thread ends: call this from the main thread. `options` are
+    those of Popen; standard input is empty.
     """
     options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.Popen(
         list(command),
         start_new_session=True,
-        preexec_fn=_tied_to_us(death_signal),
+        preexec_fn=_child_setup(death_signal),
         **options,
     )
 
 
-def _tied_to_us(death_signal: signal.Signals) -> Callable[[], None]:
-    """What the new process does before it becomes the program; after the change of user, which would undo it."""
-    us = os.getpid()
+def _child_setup(death_signal: signal.Signals) -> Callable[[], None]:
+    """Runs in the new process before the program. A change of user, which resets the death signal, comes before it."""
+    parent = os.getpid()
 
-    def before_the_program_runs() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+    def set_up() -> None:
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signal_number, signal.SIG_DFL)
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != us:
+        if os.getppid() != parent:
             os._exit(1)
 
-    return before_the_program_runs
+    return set_up
 
 
-def how_it_ended(program: Program) -> str:
+def exit_reason(program: Program) -> str:
     """`exit code 3` or `signal 9`."""
     code = program.returncode
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def end_all(programs: Sequence[Program], number: signal.Signals, patience: float) -> None:
+def end_all(programs: Sequence[Program], signal_number: signal.Signals, timeout: float) -> None:
     """Send `number` to all at once, give them `patience` seconds together, kill what is left and their groups."""
     for program in programs:
         if program.poll() is None:
-            program.send_signal(number)
-    deadline = time.monotonic() + patience
+            program.send_signal(signal_number)
+    deadline = time.monotonic() + timeout
     for program in programs:
         with suppress(subprocess.TimeoutExpired):
             program.wait(max(0.0, deadline - time.monotonic()))
         if program.poll() is None:
             program.kill()
             program.wait()
-        clear_group(program.pid, patience=0.0 if number == signal.SIGKILL else 3.0)
+        end_group(program.pid, timeout=0.0 if signal_number == signal.SIGKILL else 3.0)
 
 
-def clear_group(leader: int, *, patience: float = 3.0) -> None:
-    """End what a program that is gone has left running in its group, such as gunicorn's workers."""
-    end_processes(lambda: _members(leader), (signal.SIGTERM, patience), (signal.SIGKILL, 3.0))
+def end_group(leader: int, *, timeout: float = 3.0) -> None:
+    """End the processes that an ended program left in its group, such as gunicorn's workers."""
+    end_processes(lambda: _members(leader), (signal.SIGTERM, timeout), (signal.SIGKILL, 3.0))
 
 
 def _members(leader: int) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter() if _is_alive(one) and _group_of(one.pid) == leader]
+    return [found for found in psutil.process_iter() if _is_alive(found) and _group_of(found.pid) == leader]
 
 
 def _group_of(pid: int) -> int | None:
@@ -95,7 +92,7 @@ def _group_of(pid: int) -> int | None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; what only waits for its parent to look at it (a zombie) does not."""
+    """Whether the process runs and is not a zombie."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -103,14 +100,14 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def end_processes(find: Callable[[], Iterable[psutil.Process]], *steps: tuple[signal.Signals | None, float]) -> bool:
-    """Send each signal (None: only wait) in turn until `find` finds nothing within its seconds; True: all are gone."""
-    for number, patience in steps:
+    """Send each signal (None: only wait) and wait its seconds, until `find` finds no process. Returns whether that happened."""
+    for signal_number, timeout in steps:
         found = list(find())
         for process in found:
             with suppress(psutil.Error):
-                if number is not None:
-                    process.send_signal(number)
-        deadline = time.monotonic() + patience
+                if signal_number is not None:
+                    process.send_signal(signal_number)
+        deadline = time.monotonic() + timeout
         while found and time.monotonic() < deadline:
             time.sleep(0.05)
             found = list(find())

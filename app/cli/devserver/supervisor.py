@@ -1,7 +1,4 @@
-"""Keeping things running: what ends is started again, until somebody asks to stop.
-
-Comes in: things that can be started. Goes out: one line whenever one of them ended.
-"""
+"""Starts programs and restarts those that end, until a signal asks to stop."""
 
 from __future__ import annotations
 
@@ -12,45 +9,45 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
-from app.cli.devserver.child_process import Program, StartError, clear_group, end_all, how_it_ended, spawn
+from app.cli.devserver.child_process import Program, StartError, end_all, end_group, exit_reason, start_program
 
-# What lived shorter than this is not started again at once, but after a pause that grows with each time.
-SHORT_LIFE = 10.0
-LONGEST_PAUSE = 10.0
+# A program that ran for less than this many seconds is restarted after a pause that doubles each time.
+SHORT_RUN = 10.0
+MAX_PAUSE = 10.0
 
 
-class Keepable(Protocol):
-    """What can be kept running."""
+class Supervised(Protocol):
+    """A program that can be started again."""
 
     def start(self) -> None:
-        """Start it, also after it ended; raises StartError when that does not work now."""
+        """Start it, also after it has ended. Raises StartError."""
 
     def running(self) -> bool:
-        """Whether it lives."""
+        """Whether it runs."""
 
-    def how_it_ended(self) -> str:
-        """In words, for what lives no more."""
+    def exit_reason(self) -> str:
+        """Why it ended, in words."""
 
 
 class StopRequest:
-    """Becomes `asked` by Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C raises KeyboardInterrupt: wait for nothing."""
+    """`requested` is set by Ctrl-C, SIGTERM or SIGHUP. A second Ctrl-C raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
-    def listen(self) -> None:
-        """From now on signals come here."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._hear)
+    def install(self) -> None:
+        """Install the signal handlers."""
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signal_number, self._handle)
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+    def _handle(self, signal_number: int, _frame: FrameType | None) -> None:
+        if self.requested and signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 class Command:
-    """A program of ours that ends in good order on SIGTERM."""
+    """A program that shuts down cleanly on SIGTERM."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._command = list(command)
@@ -58,87 +55,89 @@ class Command:
         self.program: Program | None = None
 
     def start(self) -> None:
-        """Start it; what an earlier one left in its group is ended first."""
+        """Start it, after ending what an earlier process left in its group."""
         if self.program is not None:
-            clear_group(self.program.pid)
+            end_group(self.program.pid)
         try:
-            self.program = spawn(self._command, death_signal=signal.SIGTERM, env=self._environment)
-        except OSError as failure:
-            raise StartError(f"{self._command[0]} cannot be run: {failure.strerror}") from None
+            self.program = start_program(self._command, death_signal=signal.SIGTERM, env=self._environment)
+        except OSError as exc:
+            raise StartError(f"{self._command[0]} cannot be run: {exc.strerror}") from None
 
     def running(self) -> bool:
-        """Whether it lives."""
+        """Whether it runs."""
         return self.program is not None and self.program.poll() is None
 
-    def how_it_ended(self) -> str:
+    def exit_reason(self) -> str:
         """`exit code 1` or `signal 9`."""
-        return how_it_ended(self.program) if self.program is not None else "not started"
+        return exit_reason(self.program) if self.program is not None else "not started"
 
 
-def stop_together(commands: Sequence[Command], patience: float, *, number: signal.Signals = signal.SIGTERM) -> None:
+def stop_together(
+    commands: Sequence[Command], timeout: float, *, signal_number: signal.Signals = signal.SIGTERM
+) -> None:
     """Send `number` to all of them at the same time; kill what has not ended after `patience` seconds."""
-    end_all([one.program for one in commands if one.program is not None], number, patience)
+    end_all([command.program for command in commands if command.program is not None], signal_number, timeout)
 
 
 @dataclass(slots=True)
-class _Watched:
-    """`short_lives`: how often in a row it ended soon after its start; `due`: when to start it again, once it ended."""
+class _Entry:
+    """`short_runs`: how often in a row it ended soon after its start. `due_at`: when to restart it, once it has ended."""
 
     name: str
-    thing: Keepable
+    program: Supervised
     started_at: float
-    short_lives: int = 0
-    due: float | None = None
+    short_runs: int = 0
+    due_at: float | None = None
 
     def pause(self) -> float:
-        """None after the first end in a row, then 1, 2, 4, 8, 10, 10 … seconds."""
-        return 0.0 if self.short_lives < 2 else min(LONGEST_PAUSE, 2.0 ** (self.short_lives - 2))
+        """Seconds to wait before the restart: 0, then 1, 2, 4, 8, 10, 10, …"""
+        return 0.0 if self.short_runs < 2 else min(MAX_PAUSE, 2.0 ** (self.short_runs - 2))
 
 
-class Supervision:
-    """Watches over things and starts them again."""
+class Supervisor:
+    """Starts programs and restarts those that end."""
 
     def __init__(self, stop: StopRequest, say: Callable[[str], None]) -> None:
         self._stop = stop
         self._say = say
-        self._watched: list[_Watched] = []
+        self._entries: list[_Entry] = []
 
-    def keep(self, name: str, thing: Keepable) -> None:
-        """Start it now, and again whenever it ends while `watch` runs; raises StartError."""
-        thing.start()
-        self._watched.append(_Watched(name, thing, time.monotonic()))
+    def supervise(self, name: str, program: Supervised) -> None:
+        """Start a program now, and restart it while `watch` runs. Raises StartError."""
+        program.start()
+        self._entries.append(_Entry(name, program, time.monotonic()))
 
     def watch(self) -> None:
-        """Until somebody asks to stop."""
-        while not self._stop.asked:
-            for one in self._watched:
-                if not self._stop.asked and not one.thing.running():
-                    self._revive(one)
+        """Restart programs until a stop is requested."""
+        while not self._stop.requested:
+            for entry in self._entries:
+                if not self._stop.requested and not entry.program.running():
+                    self._restart(entry)
             time.sleep(0.1)
 
-    def _revive(self, one: _Watched) -> None:
-        if one.due is not None:
-            if time.monotonic() >= one.due:
-                self._start(one)
+    def _restart(self, entry: _Entry) -> None:
+        if entry.due_at is not None:
+            if time.monotonic() >= entry.due_at:
+                self._start(entry)
             return
-        how = one.thing.how_it_ended()
-        one.short_lives = one.short_lives + 1 if time.monotonic() - one.started_at < SHORT_LIFE else 0
-        pause = one.pause()
-        one.due = time.monotonic() + pause
+        reason = entry.program.exit_reason()
+        entry.short_runs = entry.short_runs + 1 if time.monotonic() - entry.started_at < SHORT_RUN else 0
+        pause = entry.pause()
+        entry.due_at = time.monotonic() + pause
         if pause:
-            self._say(f"{one.name} ended ({how}) soon after its start, starting it again in {pause:.0f} s")
-        elif self._start(one):
-            self._say(f"{one.name} ended ({how}), started again")
+            self._say(f"{entry.name} ended ({reason}) soon after its start, restarting it in {pause:.0f} s")
+        elif self._start(entry):
+            self._say(f"{entry.name} ended ({reason}), restarted")
 
-    def _start(self, one: _Watched) -> bool:
-        one.started_at = time.monotonic()
+    def _start(self, entry: _Entry) -> bool:
+        entry.started_at = time.monotonic()
         try:
-            one.thing.start()
-        except StartError as failure:
-            one.short_lives = max(2, one.short_lives + 1)
-            one.due = time.monotonic() + one.pause()
-            if not self._stop.asked:
-                self._say(f"{one.name} does not start, next try in {one.pause():.0f} s: {failure}")
+            entry.program.start()
+        except StartError as exc:
+            entry.short_runs = max(2, entry.short_runs + 1)
+            entry.due_at = time.monotonic() + entry.pause()
+            if not self._stop.requested:
+                self._say(f"{entry.name} does not start, next attempt in {entry.pause():.0f} s: {exc}")
             return False
-        one.due = None
+        entry.due_at = None
         return True

@@ -1,7 +1,6 @@
-"""`make run`: everything on one machine with one command, watched over until Ctrl-C.
+"""`make run`: starts database, web process and worker on one machine, and supervises them until Ctrl-C.
 
-Comes in: the environment and the folder it is started in, which keeps the data under `.data`. Goes out: a banner with
-what a newcomer needs, then one line whenever something ended and was started again, or a call of the example arrived.
+The data are in `.data` of the current folder.
 """
 
 from __future__ import annotations
@@ -12,39 +11,43 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import psycopg2
 import sqlalchemy as sa
 
 from app.cli.devserver import preflight
-from app.cli.devserver.banner import banner
 from app.cli.devserver.child_process import StartError
-from app.cli.devserver.echo_server import listen
+from app.cli.devserver.echo_server import start_echo_server
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres, make_data_folder
 from app.cli.devserver.preflight import ROOT, Address
-from app.cli.devserver.supervisor import Command, StopRequest, Supervision, stop_together
-from app.core.config import DATA_DIRECTORY, SettingsError, from_environment
+from app.cli.devserver.start_message import start_message
+from app.cli.devserver.supervisor import Command, StopRequest, Supervisor, stop_together
+from app.core.config import DATA_DIRECTORY, Settings, SettingsError, from_environment
 from app.core.errors import Problem, Unavailable
+
+if TYPE_CHECKING:
+    from app.cli.devserver.demo import Demo
 
 WEB = ("gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "wsgi:app")
 WORKER = ("flask", "--app", "wsgi", "worker")
-# gunicorn gives requests that are on their way BODY_TIMEOUT + 5 s.
-STOP_PATIENCE = 30.0
-HEALTH_PATIENCE = 60.0
+# gunicorn waits BODY_TIMEOUT + 5 s for requests in progress.
+STOP_TIMEOUT = 30.0
+HEALTH_TIMEOUT = 60.0
 
 
 class Stopped(Exception):
-    """Somebody asked to stop while things were being started."""
+    """A stop was requested during the start."""
 
 
 def main() -> int:
-    """Run until somebody asks to stop; the exit code is 0 then, and 1 when something could not be started."""
+    """Run until a stop is requested. Returns the exit code: 0, or 1 when something could not be started."""
     stop = StopRequest()
-    stop.listen()
+    stop.install()
     try:
         Up(stop).run()
-    except (StartError, SettingsError) as wrong:
-        print(f"signalbox: {wrong}", file=sys.stderr, flush=True)
+    except (StartError, SettingsError) as exc:
+        print(f"signalbox: {exc}", file=sys.stderr, flush=True)
         return 1
     except (Stopped, KeyboardInterrupt):
         pass
@@ -52,41 +55,41 @@ def main() -> int:
 
 
 def say(line: str) -> None:
-    """One line for people; that nobody reads any more is no reason to stop."""
+    """Print a line. A closed standard output is not an error."""
     with suppress(OSError):
-        # In one piece: several threads have something to say.
+        # One write: several threads print.
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
 
 class Up:
-    """One run of everything."""
+    """One run of `make run`."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
-        self._supervision = Supervision(stop, say)
+        self._supervisor = Supervisor(stop, say)
         self._postgres: EmbeddedPostgres | None = None
         self._commands: list[Command] = []
 
     def run(self) -> None:
-        """Start everything, watch over it, stop it; raises StartError, SettingsError, Stopped."""
+        """Start everything, supervise it, stop it. Raises StartError, SettingsError and Stopped."""
         preflight.check_python()
         address = preflight.listening_address(os.environ)
         _make_data_folder()
-        with preflight.only_one(DATA_DIRECTORY / "lock"):
+        with preflight.exclusive_lock(DATA_DIRECTORY / "lock"):
             preflight.check_port(address)
             try:
                 self._start(address)
-                self._supervision.watch()
+                self._supervisor.watch()
             except StartError:
-                if self._stop.asked:
+                if self._stop.requested:
                     raise Stopped from None
                 raise
             finally:
                 self._end()
 
     def _start(self, address: Address) -> None:
-        """Environment and keys, the database and its tables, web process and worker, the demo, the banner."""
+        """Prepare the environment; start web process, database and worker; migrate; create the demo; print the message."""
         embedded = not os.environ.get("DATABASE_URL", "").strip()
         notes = preflight.prepare_environment(address, embedded=embedded)
         if not os.environ.get("ENCRYPTION_KEY", "").strip():
@@ -94,27 +97,25 @@ class Up:
         settings = from_environment()
         if not embedded:
             preflight.check_database(settings.database_url)
-        # The web process takes longest to load, and asks for the database only when it is asked itself.
+        say("Starting the web process, the worker and the database …")
+        # The web process takes longest to start, and connects to the database only for a request.
         self._start_command("web process", *WEB)
         if embedded:
-            self._postgres = EmbeddedPostgres(DATA_DIRECTORY, say=say, give_up=lambda: self._stop.asked)
-            self._supervision.keep("postgres", self._postgres)
-        self._go_on()
+            self._postgres = EmbeddedPostgres(DATA_DIRECTORY, say=say, should_stop=lambda: self._stop.requested)
+            self._supervisor.supervise("postgres", self._postgres)
+        self._check_start()
         _migrate(settings.database_url)
-        self._go_on()
+        self._check_start()
         self._start_command("worker", *WORKER)
-        from app.cli.devserver.demo import provide
-
-        try:
-            demo = provide(settings)
-        except (Problem, Unavailable) as trouble:
-            raise StartError(f"the account for the demo cannot be made: {trouble}") from None
-        if demo.listener_url and not listen(demo.listener_url, say):
+        demo = _create_demo(settings)
+        if demo.key_replaced:
+            notes.append("The API key of the previous start was revoked; the token above replaces it.")
+        if demo.echo_url and not start_echo_server(demo.echo_url, say):
             notes.append(
-                f"The port of {demo.listener_url} is taken: calls of the example go to whatever listens there."
+                f"The port of {demo.echo_url} is in use: the example workflow calls the program that listens there."
             )
         self._wait_for_health(address)
-        for line in banner(
+        for line in start_message(
             url=address.url(),
             account_id=demo.account_id,
             token=demo.token,
@@ -127,33 +128,33 @@ class Up:
     def _start_command(self, name: str, *arguments: str) -> None:
         command = Command([sys.executable, "-m", *arguments], os.environ)
         self._commands.append(command)
-        self._supervision.keep(name, command)
+        self._supervisor.supervise(name, command)
 
     def _wait_for_health(self, address: Address) -> None:
-        deadline = time.monotonic() + HEALTH_PATIENCE
-        while not is_healthy(address.from_here()):
-            self._go_on()
+        deadline = time.monotonic() + HEALTH_TIMEOUT
+        while not is_healthy(address.local()):
+            self._check_start()
             if time.monotonic() > deadline:
-                raise StartError(f"{address.url()}/health does not answer with 200; the log above may say why")
+                raise StartError(f"{address.url()}/health does not respond with 200; see the log above")
             time.sleep(0.05)
 
-    def _go_on(self) -> None:
-        """Between two steps of the start: raises Stopped when asked to stop, StartError when all is in vain."""
-        if self._stop.asked:
+    def _check_start(self) -> None:
+        """Raises Stopped when a stop is requested, and StartError when the web process has ended."""
+        if self._stop.requested:
             raise Stopped
         for web in self._commands[:1]:
             if not web.running():
-                raise StartError(f"the web process ended at once ({web.how_it_ended()}); it says why above")
+                raise StartError(f"the web process ended at once ({web.exit_reason()}); see the log above")
 
     def _end(self) -> None:
-        """Web process and worker first, since they need the database; a second Ctrl-C ends all at once."""
-        self._stop.asked = True
+        """Stop web process and worker, then the database that they need. A second Ctrl-C kills all of them."""
+        self._stop.requested = True
         try:
-            stop_together(self._commands, STOP_PATIENCE)
+            stop_together(self._commands, STOP_TIMEOUT)
             if self._postgres is not None:
                 self._postgres.stop()
         except KeyboardInterrupt:
-            stop_together(self._commands, 1, number=signal.SIGKILL)
+            stop_together(self._commands, 1, signal_number=signal.SIGKILL)
             if self._postgres is not None:
                 self._postgres.stop(at_once=True)
 
@@ -161,8 +162,17 @@ class Up:
 def _make_data_folder() -> None:
     try:
         make_data_folder(DATA_DIRECTORY)
-    except OSError as failure:
-        raise StartError(f"cannot make {DATA_DIRECTORY.absolute()}: {failure.strerror}") from None
+    except OSError as exc:
+        raise StartError(f"cannot create {DATA_DIRECTORY.absolute()}: {exc.strerror}") from None
+
+
+def _create_demo(settings: Settings) -> Demo:
+    from app.cli.devserver.demo import create_demo
+
+    try:
+        return create_demo(settings)
+    except (Problem, Unavailable) as exc:
+        raise StartError(f"the demo account cannot be created: {exc}") from None
 
 
 def _migrate(url: str) -> None:
@@ -171,12 +181,12 @@ def _migrate(url: str) -> None:
 
     try:
         upgrade(url)
-    except (sa.exc.DBAPIError, psycopg2.Error) as trouble:
-        raise StartError(f"the database cannot be migrated: {error_message(trouble)}") from None
+    except (sa.exc.DBAPIError, psycopg2.Error) as exc:
+        raise StartError(f"the database cannot be migrated: {error_message(exc)}") from None
 
 
 def is_healthy(address: Address) -> bool:
-    """Whether `GET /health` there answers with 200."""
+    """Whether `GET /health` responds with 200."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=2)
     try:
         connection.request("GET", "/health")

@@ -1,4 +1,4 @@
-"""The listener that shows a newcomer the calls of the example workflow."""
+"""The server that prints the calls of the example workflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from app.cli.devserver.echo_server import describe_call, listen, visible
+from app.cli.devserver.echo_server import describe_call, short, start_echo_server
 
 
 @pytest.mark.parametrize(
@@ -31,21 +31,21 @@ def test_a_call_is_one_line(body: bytes, line: str) -> None:
 
 
 def test_long_values_are_cut() -> None:
-    assert visible("x" * 80) == "x" * 80
-    assert visible("x" * 81) == "x" * 80 + "…"
+    assert short("x" * 80) == "x" * 80
+    assert short("x" * 81) == "x" * 79 + "…"
 
 
-def test_it_answers_and_tells() -> None:
+def test_a_call_is_printed_and_gets_a_response() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as trial:
         port = trial.getsockname()[1]
-    said: list[str] = []
+    lines: list[str] = []
     url = f"http://127.0.0.1:{port}/hello"
-    assert listen(url, said.append)
+    assert start_echo_server(url, lines.append)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with closing(connection):
         connection.request("POST", "/hello?x=1", b'{"event": "x"}')
-        answer = connection.getresponse()
-        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-        assert answer.read() == b'{"received": true}\n'
-    assert said == ["call arrived: POST /hello?x=1 event=x"]
-    assert not listen(url, said.append)
+        response = connection.getresponse()
+        assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
+        assert response.read() == b'{"received": true}\n'
+    assert lines == ["call arrived: POST /hello?x=1 event=x"]
+    assert not start_echo_server(url, lines.append)

@@ -86,7 +86,7 @@ def test_killed_while_it_works_it_starts_again_with_all_that_was_committed(folde
         deadline = time.monotonic() + 10
         while postgres.running() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert postgres.how_it_ended() == "signal 9"
+        assert postgres.exit_reason() == "signal 9"
         postgres.start()
     assert _ask(postgres.url, "select count(*) from kept") == 0
     postgres.stop()
@@ -137,7 +137,7 @@ def test_a_socket_folder_that_somebody_else_made_is_refused(folder: Path) -> Non
     data = folder / "data"
     data.mkdir()
     (data / "socket").symlink_to("/tmp")
-    with pytest.raises(EmbeddedPostgresError, match="is not ours"):
+    with pytest.raises(EmbeddedPostgresError, match="belongs to another user"):
         EmbeddedPostgres(data, say=_quiet).start()
 
 

@@ -14,9 +14,9 @@ from app.cli.devserver.child_process import StartError
 from app.cli.devserver.preflight import (
     Address,
     check_port,
+    exclusive_lock,
     listening_address,
     make_encryption_key,
-    only_one,
     without_password,
 )
 
@@ -55,16 +55,16 @@ def test_listening_everywhere_is_reached_at_loopback() -> None:
 def test_a_busy_port_is_named_with_a_way_out() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
-        with pytest.raises(StartError, match=f"port {port} is taken .* make run PORT="):
+        with pytest.raises(StartError, match=f"port {port} is in use .* make run PORT="):
             check_port(Address("127.0.0.1", port))
     check_port(Address("127.0.0.1", port))
 
 
 def test_one_folder_has_one_run(tmp_path: Path) -> None:
     refusal = pytest.raises(StartError, match=rf"already running in this folder \(process {os.getpid()}\)")
-    with only_one(tmp_path / "lock"), refusal, only_one(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"), refusal, exclusive_lock(tmp_path / "lock"):
         pass
-    with only_one(tmp_path / "lock"):
+    with exclusive_lock(tmp_path / "lock"):
         pass
 
 

@@ -231,7 +231,7 @@ def test_what_is_killed_is_started_again_in_one_line(running: Run, word: str, na
     before = running.said().count("\n")
     killed = running.child(word)
     killed.kill()
-    running.until(rf"^{name} ended \(signal 9\), started again$")
+    running.until(rf"^{name} ended \(signal 9\), restarted$")
     assert _eventually(lambda: running.health() == 200, running.said)
     assert running.child(word).pid != killed.pid
     ours = [line for line in running.said().splitlines()[before:] if line.startswith(("postgres", "web", "worker"))]
@@ -253,6 +253,8 @@ def test_ctrl_c_leaves_nothing_behind_and_the_next_start_keeps_the_data(start: C
     assert second.stored() == 2
     assert second.told("account") == first.told("account")
     assert second.told("token") != first.told("token")
+    assert "The API key of the previous start was revoked" in second.said()
+    assert "The API key of the previous start was revoked" not in first.said()
 
 
 def test_the_example_workflow_calls_the_listener(running: Run) -> None:
@@ -295,7 +297,7 @@ def test_a_busy_port_is_one_line(start: Callable[..., Run]) -> None:
         port = other.getsockname()[1]
         run = start(PORT=str(port))
         assert run.program.wait(PATIENCE) == 1
-    assert run.said().startswith(f"signalbox: port {port} is taken by another program: ")
+    assert run.said().startswith(f"signalbox: port {port} is in use by another program: ")
     assert run.said().count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""What `make run` says when all is up: where it is, and two commands ready to paste."""
+"""The message that `make run` prints once everything runs: the addresses, and two commands to paste."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ EXAMPLE_EVENT = (
 LAST_EVENTS = "select received_at, event, distinct_id, phone, data from events order by received_at desc limit 5"
 
 
-def banner(*, url: str, account_id: int, token: str, database_url: str, embedded: bool, notes: list[str]) -> list[str]:
-    """The lines; those with `=` are for machines as well."""
+def start_message(
+    *, url: str, account_id: int, token: str, database_url: str, embedded: bool, notes: list[str]
+) -> list[str]:
+    """The lines of the message. Lines with `=` can be parsed."""
     return [
         "",
         f"url={url}",
@@ -33,13 +35,15 @@ def banner(*, url: str, account_id: int, token: str, database_url: str, embedded
         psql_command(database_url, embedded=embedded),
         "",
         *notes,
-        "Ctrl-C stops everything; the data stay in .data." if embedded else "Ctrl-C stops everything but the database.",
+        "Ctrl-C stops everything; .data keeps the data."
+        if embedded
+        else "Ctrl-C stops everything except the database.",
         "",
     ]
 
 
 def curl(url: str, account_id: int, token: str) -> str:
-    """One command for a shell that posts the example event."""
+    """A shell command that posts the example event."""
     return (
         f"curl -i '{url}/api/v1/cvf-events' -H 'Content-Type: application/json' -H 'x-limechat-uat: {token}' "
         f"-H 'x-fb-account-id: {account_id}' -d '{EXAMPLE_EVENT}'"
@@ -47,7 +51,7 @@ def curl(url: str, account_id: int, token: str) -> str:
 
 
 def psql_command(database_url: str, *, embedded: bool) -> str:
-    """One command for a shell that shows the last events; with the wheel's psql where the machine has none."""
+    """A shell command that shows the latest events. Uses the psql of the wheel when none is installed."""
     if not embedded:
         return f'psql "$DATABASE_URL" -c {shlex.quote(LAST_EVENTS)}'
     program = "psql" if shutil.which("psql") else _short(psql())
@@ -55,5 +59,5 @@ def psql_command(database_url: str, *, embedded: bool) -> str:
 
 
 def _short(program: Path) -> str:
-    """Relative to the current folder when it lies below."""
+    """The path relative to the current folder, if it is below it."""
     return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)

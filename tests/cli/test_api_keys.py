@@ -1,0 +1,40 @@
+"""`flask key …`: keys are created, listed and revoked; a key itself is printed once."""
+
+from __future__ import annotations
+
+import re
+
+from tests.cli.conftest import CommandLine
+from tests.support.builders import Sender
+
+
+def _create(flask: CommandLine, account: Sender, *options: str) -> str:
+    """The text of a new key."""
+    created = flask("key", "create", account.slug, *options)
+    match = re.fullmatch(rf"account={account.account_id}\ntoken=(sb_\w{{8}}_[\w-]{{43}})\n", created.output)
+    assert match is not None, created.output
+    return match[1]
+
+
+def test_a_list_shows_keys_without_their_secret(flask: CommandLine, acme: Sender) -> None:
+    key = _create(flask, acme, "--name", "shop", "--scopes", "events:write,events:read", "--expires-in", "90d")
+    listed = flask("key", "list", acme.slug)
+    line = next(line for line in listed.output.splitlines() if key[3:11] in line).split("\t")
+    assert line[:4] == [acme.slug, f"sb_{key[3:11]}_…", "shop", "events:write events:read"]
+    assert line[4].startswith("expires ")
+    assert line[5] == "never used"
+    assert key not in listed.output
+
+
+def test_a_list_of_all_accounts_has_the_keys_of_each(flask: CommandLine, acme: Sender, globex: Sender) -> None:
+    accounts = {line.split("\t")[0] for line in flask("key", "list").output.splitlines()}
+    assert {acme.slug, globex.slug} <= accounts
+    assert {line.split("\t")[0] for line in flask("key", "list", acme.slug).output.splitlines()} == {acme.slug}
+
+
+def test_a_key_is_revoked_once(flask: CommandLine, acme: Sender) -> None:
+    key = _create(flask, acme)
+    assert flask("key", "revoke", key).output == f"sb_{key[3:11]}_… is revoked\n"
+    again = flask("key", "revoke", key)
+    assert (again.exit_code, again.stderr) == (1, "Error: no active key has this prefix; `flask key list` shows all\n")
+    assert f"sb_{key[3:11]}_…\t\tevents:write\trevoked " in flask("key", "list", acme.slug).output
