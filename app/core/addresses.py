@@ -14,7 +14,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])")
-_LONGEST_EMAIL, _LONGEST_LOCAL, _LONGEST_NAME = 254, 64, 200
+_MAX_EMAIL, _MAX_LOCAL, _MAX_NAME = 254, 64, 200
 
 
 def read_phone(text: str) -> str:
@@ -36,9 +36,9 @@ def read_email(text: str) -> Address:
     domain = _in_ascii(domain)
     if (
         not at
-        or len(local) > _LONGEST_LOCAL
-        or len(local) + len(domain) >= _LONGEST_EMAIL
-        or len(name) > _LONGEST_NAME
+        or len(local) > _MAX_LOCAL
+        or len(local) + len(domain) >= _MAX_EMAIL
+        or len(name) > _MAX_NAME
         or not _LOCAL.fullmatch(local)
         or not _DOMAIN.fullmatch(domain)
     ):

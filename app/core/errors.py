@@ -31,7 +31,7 @@ class ProblemType(Enum):
     LISTENER_DISABLED = ("listener-disabled", 403, "Listener disabled")
     MISSING_SCOPE = ("missing-scope", 403, "Missing scope")
     PLAN_ENDED = ("plan-ended", 403, "Plan ended")
-    WRONG_ACCOUNT = ("wrong-account", 403, "Wrong account")
+    ACCOUNT_MISMATCH = ("account-mismatch", 403, "Account mismatch")
     NOT_FOUND = ("not-found", 404, "Not found")
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "Method not allowed")
     REQUEST_TIMEOUT = ("request-timeout", 408, "Request timeout")

@@ -15,7 +15,7 @@ forbidden 403
 listener-disabled 403
 missing-scope 403
 plan-ended 403
-wrong-account 403
+account-mismatch 403
 not-found 404
 method-not-allowed 405
 request-timeout 408

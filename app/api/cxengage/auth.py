@@ -72,7 +72,7 @@ def check_caller(account: Account, token: str, tenant: str | None, scope: str | 
     if key is None:
         raise unauthorized()
     if tenant not in (None, account.snapshot.slug):
-        raise Problem(ProblemType.WRONG_ACCOUNT, "The token has no access to this tenant.")
+        raise Problem(ProblemType.ACCOUNT_MISMATCH, "The token has no access to this tenant.")
     if scope is not None and scope not in key.scopes:
         raise Problem(ProblemType.MISSING_SCOPE, f"The token lacks the scope {scope}.")
     return key

@@ -90,7 +90,9 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
             raise unauthorized()
         # A missing account id is reported later, with the other faults of the headers.
         if headers.account_id not in (None, str(snapshot.id)):
-            raise Problem(ProblemType.WRONG_ACCOUNT, "The key does not belong to the account named in x-fb-account-id.")
+            raise Problem(
+                ProblemType.ACCOUNT_MISMATCH, "The key does not belong to the account named in x-fb-account-id."
+            )
         if models.EVENTS_WRITE not in key.scopes:
             raise Problem(ProblemType.MISSING_SCOPE, f"The key lacks the scope {models.EVENTS_WRITE}.")
         check_open(account, now)
