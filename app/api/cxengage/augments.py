@@ -9,11 +9,11 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
-from app.api.cxengage.auth import answer
 from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import AugmentSchema
 from app.api.request_body import read_body
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
@@ -31,7 +31,7 @@ _FORM_BYTES = 8 * 1024
 def list_augments(tenant: str) -> Response:
     """All augments."""
     rows = crud.list_resources(app_context(), authorize(tenant), AUGMENTS)
-    return answer([_to_json(row) for row in rows])
+    return json_response([_to_json(row) for row in rows])
 
 
 @blueprint.post("/tenants/<tenant>/augments")
@@ -39,14 +39,16 @@ def list_augments(tenant: str) -> Response:
 def create_augment(tenant: str) -> Response:
     """Create an augment."""
     account_id = authorize(tenant)
-    return answer(_to_json(augments.create_augment(app_context(), account_id, _values(load_fields(_schema)))), 201)
+    return json_response(
+        _to_json(augments.create_augment(app_context(), account_id, _values(load_fields(_schema)))), 201
+    )
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>")
 @management_limit
 def show_augment(tenant: str, name: str) -> Response:
     """One augment."""
-    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), AUGMENTS, name)))
+    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), AUGMENTS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/augments/<name>")
@@ -55,7 +57,7 @@ def change_augment(tenant: str, name: str) -> Response:
     """Change an augment."""
     account_id = authorize(tenant)
     changes = _values(load_fields(_schema, name))
-    return answer(_to_json(augments.change_augment(app_context(), account_id, name, changes)))
+    return json_response(_to_json(augments.change_augment(app_context(), account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/augments/<name>")
@@ -72,7 +74,7 @@ def put_file(tenant: str, name: str) -> Response:
     """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
     account_id = authorize(tenant)
     row = augments.put_file(app_context(), account_id, name, _read_file())
-    return answer({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows})
+    return json_response({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows})
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>/file")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
 
@@ -87,11 +86,6 @@ def unauthorized() -> Problem:
     )
 
 
-def answer(value: Any, status: int = 200) -> Response:
-    """A JSON response."""
-    return json_response(value, status)
-
-
 def error_response(problem: Problem) -> Response:
     """A Problem in CxEngage's format. CxEngage answers 400 to invalid requests and 403 to overload, with exactly these texts."""
     status, text = problem.status, problem.detail
@@ -102,7 +96,7 @@ def error_response(problem: Problem) -> Response:
     elif status == 503:
         status, text = 403, "Timeout ocurred"
     metrics.refusals.labels(str(status)).inc()
-    response = answer({"error": text}, status)
+    response = json_response({"error": text}, status)
     response.headers.update(problem.headers)
     return response
 

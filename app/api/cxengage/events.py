@@ -11,6 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from app.api.cxengage import auth
 from app.api.cxengage.limits import management_limit
 from app.api.request_body import read_body
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.api.sender import Sender, accept_event, check_open, receive, recheck
 from app.core import models
@@ -118,7 +119,7 @@ def _attributes(account: Account) -> tuple[str, str]:
 
 def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:
     sent = origin.body.strip() if origin.via == RECEIVER else object_text(exact.raw).encode()
-    return auth.answer(
+    return json_response(
         {
             "event": msgspec.Raw(sent),
             "key-attr": receipt.distinct_id,
@@ -144,4 +145,4 @@ def show_history(tenant: str) -> Response:
         }
         for received in inspection.latest_received(context, account.snapshot.id, _HISTORY)
     ]
-    return auth.answer({"history": history})
+    return json_response({"history": history})

@@ -7,9 +7,9 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.cxengage import schemas
-from app.api.cxengage.auth import answer
 from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, read_fields
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
 from app.services.cxengage import integrations
@@ -24,14 +24,14 @@ _schema = schemas.IntegrationSchema()
 @management_limit
 def list_integrations(tenant: str) -> Response:
     """All integrations."""
-    return answer([_to_json(each) for each in integrations.list_integrations(app_context(), authorize(tenant))])
+    return json_response([_to_json(each) for each in integrations.list_integrations(app_context(), authorize(tenant))])
 
 
 @blueprint.get("/tenants/<tenant>/integrations/<name>")
 @management_limit
 def show_integration(tenant: str, name: str) -> Response:
     """One integration."""
-    return answer(_to_json(integrations.find_integration(app_context(), authorize(tenant), name)))
+    return json_response(_to_json(integrations.find_integration(app_context(), authorize(tenant), name)))
 
 
 @blueprint.post("/tenants/<tenant>/integrations/<name>")
@@ -48,7 +48,7 @@ def set_integration(tenant: str, name: str) -> Response:
     for key, text in fields.items():
         if not isinstance(text, str):
             raise Problem(ProblemType.VALIDATION_FAILED, f"{key[:80]}: must be text")
-    return answer(_to_json(integrations.set_integration(app_context(), account_id, name, fields)))
+    return json_response(_to_json(integrations.set_integration(app_context(), account_id, name, fields)))
 
 
 def _to_json(integration: MaskedIntegration) -> dict[str, Any]:

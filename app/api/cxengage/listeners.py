@@ -12,11 +12,11 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from app.api.cxengage import auth, schemas
-from app.api.cxengage.auth import answer
 from app.api.cxengage.events import read_idempotency_key, receive_object
 from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, read_fields
 from app.api.request_body import read_body
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.api.sender import Sender, check_open
 from app.core.api_keys import prefix_of
@@ -45,7 +45,7 @@ _NAMED = frozenset((*_schema.fields, *_RETURNED_ONCE))
 def list_listeners(tenant: str) -> Response:
     """All listeners."""
     rows = crud.list_resources(app_context(), authorize(tenant), LISTENERS)
-    return answer([_to_json(row) for row in rows])
+    return json_response([_to_json(row) for row in rows])
 
 
 @blueprint.post("/tenants/<tenant>/listeners")
@@ -54,14 +54,14 @@ def create_listener(tenant: str) -> Response:
     """Create a listener; only this response and that of `POST …/token` contain its token."""
     account_id = authorize(tenant)
     values, more = _load(None)
-    return answer(_new_to_json(tenant, listeners.create_listener(app_context(), account_id, values, more)), 201)
+    return json_response(_new_to_json(tenant, listeners.create_listener(app_context(), account_id, values, more)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>")
 @management_limit
 def show_listener(tenant: str, name: str) -> Response:
     """One listener."""
-    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)))
+    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/listeners/<name>")
@@ -70,7 +70,7 @@ def change_listener(tenant: str, name: str) -> Response:
     """Change a listener."""
     account_id = authorize(tenant)
     values, more = _load(name)
-    return answer(_to_json(listeners.change_listener(app_context(), account_id, name, values, more)))
+    return json_response(_to_json(listeners.change_listener(app_context(), account_id, name, values, more)))
 
 
 @blueprint.delete("/tenants/<tenant>/listeners/<name>")
@@ -85,7 +85,7 @@ def delete_listener(tenant: str, name: str) -> Response:
 @management_limit
 def renew_token(tenant: str, name: str) -> Response:
     """Replace the token of a listener."""
-    return answer(_new_to_json(tenant, listeners.renew_token(app_context(), authorize(tenant), name)), 201)
+    return json_response(_new_to_json(tenant, listeners.renew_token(app_context(), authorize(tenant), name)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>/status")
@@ -95,7 +95,7 @@ def show_listener_status(tenant: str, name: str) -> Response:
     row = crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)
     last = None if row.last_received_at is None else utc_text(row.last_received_at)
     count = "1 event" if row.received == 1 else f"{row.received} events"
-    return answer(
+    return json_response(
         {
             "id": f"LI{row.number}",
             "status": "started" if row.status else "stopped",

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from flask import Blueprint, Response, current_app, g, request
 
-from app.api.cxengage import auth
 from app.api.request_body import read_body
+from app.api.responses import json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core import metrics, models
 from app.core.config import Settings
@@ -84,7 +84,7 @@ def issue_token() -> Response:
     except TokenError as exc:
         response = _error_response(exc)
     else:
-        response = auth.answer({"access_token": token.text, "token_type": "bearer", "expires_in": token.seconds_left})
+        response = json_response({"access_token": token.text, "token_type": "bearer", "expires_in": token.seconds_left})
     response.headers.update({"Cache-Control": "no-store", "Pragma": "no-cache"})
     return response
 
@@ -134,7 +134,7 @@ def _credentials(form: Mapping[str, str]) -> Credentials | None:
 def _error_response(error: TokenError) -> Response:
     status = 401 if error.code == "invalid_client" else 400
     metrics.refusals.labels(str(status)).inc()
-    response = auth.answer({"error": error.code, "error_description": error.description}, status)
+    response = json_response({"error": error.code, "error_description": error.description}, status)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="signalbox"'
     return response

@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.auth import answer
 from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import PatternSchema
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.db.cxengage_resources import PATTERNS, PatternRow
 from app.services.cxengage import crud, patterns
@@ -24,7 +24,7 @@ _schema = PatternSchema()
 def list_patterns(tenant: str) -> Response:
     """All patterns."""
     rows = crud.list_resources(app_context(), authorize(tenant), PATTERNS)
-    return answer([_to_json(row) for row in rows])
+    return json_response([_to_json(row) for row in rows])
 
 
 @blueprint.post("/tenants/<tenant>/patterns")
@@ -32,14 +32,14 @@ def list_patterns(tenant: str) -> Response:
 def create_pattern(tenant: str) -> Response:
     """Create a pattern; it must compile if its status is true."""
     account_id = authorize(tenant)
-    return answer(_to_json(patterns.create_pattern(app_context(), account_id, load_fields(_schema))), 201)
+    return json_response(_to_json(patterns.create_pattern(app_context(), account_id, load_fields(_schema))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/patterns/<name>")
 @management_limit
 def show_pattern(tenant: str, name: str) -> Response:
     """One pattern."""
-    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), PATTERNS, name)))
+    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), PATTERNS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/patterns/<name>")
@@ -48,7 +48,7 @@ def change_pattern(tenant: str, name: str) -> Response:
     """Change a pattern, switch it on or off."""
     account_id = authorize(tenant)
     changes = load_fields(_schema, name)
-    return answer(_to_json(patterns.change_pattern(app_context(), account_id, name, changes)))
+    return json_response(_to_json(patterns.change_pattern(app_context(), account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/patterns/<name>")

@@ -13,9 +13,9 @@ import msgspec
 import structlog
 from flask import Blueprint, Response, current_app, request
 
-from app.api.cxengage.auth import answer, authenticate
+from app.api.cxengage.auth import authenticate
 from app.api.cxengage.limits import management_limit
-from app.api.responses import json_bytes
+from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import EVENTS_READ, Message
@@ -40,7 +40,7 @@ def make_ticket(tenant: str) -> Response:
     context: AppContext = current_app.extensions["context"]
     caller = authenticate(tenant, EVENTS_READ)
     made = message_stream.make_ticket(context, caller.account.snapshot.id, caller.key.prefix)
-    response = answer({"ticket": made.ticket, "ttl": made.ttl})
+    response = json_response({"ticket": made.ticket, "ttl": made.ttl})
     response.headers["Cache-Control"] = "no-store"
     return response
 

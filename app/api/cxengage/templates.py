@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.auth import answer
 from app.api.cxengage.limits import management_limit
 from app.api.cxengage.resources import app_context, authorize, load_fields
 from app.api.cxengage.schemas import TemplateSchema
+from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
 from app.services.cxengage import crud, templates
@@ -24,7 +24,7 @@ _schema = TemplateSchema()
 def list_templates(tenant: str) -> Response:
     """All templates."""
     rows = crud.list_resources(app_context(), authorize(tenant), TEMPLATES)
-    return answer([_to_json(row) for row in rows])
+    return json_response([_to_json(row) for row in rows])
 
 
 @blueprint.post("/tenants/<tenant>/templates")
@@ -32,14 +32,14 @@ def list_templates(tenant: str) -> Response:
 def create_template(tenant: str) -> Response:
     """Create a template."""
     account_id = authorize(tenant)
-    return answer(_to_json(templates.create_template(app_context(), account_id, load_fields(_schema))), 201)
+    return json_response(_to_json(templates.create_template(app_context(), account_id, load_fields(_schema))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/templates/<name>")
 @management_limit
 def show_template(tenant: str, name: str) -> Response:
     """One template."""
-    return answer(_to_json(crud.find_resource(app_context(), authorize(tenant), TEMPLATES, name)))
+    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), TEMPLATES, name)))
 
 
 @blueprint.put("/tenants/<tenant>/templates/<name>")
@@ -48,7 +48,7 @@ def change_template(tenant: str, name: str) -> Response:
     """Change a template, and recompile the patterns that are on and use it."""
     account_id = authorize(tenant)
     changes = load_fields(_schema, name)
-    return answer(_to_json(templates.change_template(app_context(), account_id, name, changes)))
+    return json_response(_to_json(templates.change_template(app_context(), account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/templates/<name>")

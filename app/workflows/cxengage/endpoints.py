@@ -32,54 +32,29 @@ class Endpoint:
     response_names: Mapping[str, str] = field(default_factory=dict)
 
 
+_PHONES = {"to-phone-number": "to", "to": "to", "from-phone-number": "from", "from": "from"}
+_TO_PHONE = {"to": ":to-phone-number"}
 _TWILIO_RESPONSE = {"call-id": "sid", "call-status": "status"}
+_EMAIL = {name: name for name in ("to", "from", "subject", "text", "html")} | {"message": "text", "body": "text"}
 ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
     ("echo", "message"): Endpoint(
         "log", {"message": "text"}, {}, verbs=("fetch", "perform", "create", "update", "delete")
     ),
     ("twilio", "sms"): Endpoint(
         "sms",
-        {
-            "to-phone-number": "to",
-            "to": "to",
-            "from-phone-number": "from",
-            "from": "from",
-            "message": "text",
-            "body": "text",
-        },
-        {"to": ":to-phone-number"},
+        {**_PHONES, "message": "text", "body": "text"},
+        _TO_PHONE,
         ("text",),
         response_names=_TWILIO_RESPONSE,
     ),
     ("twilio", "call"): Endpoint(
         "call",
-        {
-            "to-phone-number": "to",
-            "to": "to",
-            "from-phone-number": "from",
-            "from": "from",
-            "message": "say",
-            "url": "url",
-        },
-        {"to": ":to-phone-number"},
+        {**_PHONES, "message": "say", "url": "url"},
+        _TO_PHONE,
         ("say", "url"),
         response_names=_TWILIO_RESPONSE,
     ),
-    ("sendgrid", "email"): Endpoint(
-        "sendgrid",
-        {
-            "to": "to",
-            "from": "from",
-            "subject": "subject",
-            "message": "text",
-            "body": "text",
-            "text": "text",
-            "html": "html",
-        },
-        {"to": ":to"},
-        ("text", "html"),
-        list_field="to",
-    ),
+    ("sendgrid", "email"): Endpoint("sendgrid", _EMAIL, {"to": ":to"}, ("text", "html"), list_field="to"),
     ("generic", "message"): Endpoint("message", {"body": "text", "message": "text"}, {"text": ":body"}),
 }
 

@@ -20,26 +20,7 @@ _BRACKETED = re.compile(r"[^\"'{}%\\\n\r]+")
 # Properties that Liquid computes itself.
 _LIQUID_PROPERTIES = frozenset(("first", "last", "size"))
 # Words that Liquid does not accept after a dot.
-_RESERVED = frozenset(
-    (
-        "in",
-        "true",
-        "false",
-        "nil",
-        "null",
-        "and",
-        "or",
-        "not",
-        "contains",
-        "empty",
-        "blank",
-        "if",
-        "else",
-        "with",
-        "for",
-        "as",
-    )
-)
+_RESERVED = re.compile("in|true|false|nil|null|and|or|not|contains|empty|blank|if|else|with|for|as")
 _VERBATIM = re.compile(r"\{%-?\s*(?:end)?raw\b")
 
 
@@ -93,6 +74,6 @@ def _as_liquid(path: Path) -> str | None:
     for name in path.names:
         if name in _LIQUID_PROPERTIES or not _BRACKETED.fullmatch(name):
             return None
-        plain = IDENTIFIER.fullmatch(name) is not None and name not in _RESERVED
+        plain = IDENTIFIER.fullmatch(name) is not None and not _RESERVED.fullmatch(name)
         parts.append(f".{name}" if plain else f'["{name}"]')
     return f"{{{{ {path.root}{''.join(parts)} }}}}"
