@@ -19,45 +19,45 @@ class Erased:
     progress: int
 
 
-_RUN_PARTS = """
-WITH gone AS (
+_DELETE_RUNS = """
+WITH deleted AS (
     DELETE FROM runs WHERE account_id = :account AND {which} RETURNING id, parent_id
-), steps_gone AS (
-    DELETE FROM steps USING gone WHERE account_id = :account AND run_id = gone.id
-), attempts_gone AS (
-    DELETE FROM attempts USING gone WHERE account_id = :account AND run_id = gone.id
-), messages_gone AS (
-    DELETE FROM messages USING gone WHERE account_id = :account AND run_id = gone.id
+), deleted_steps AS (
+    DELETE FROM steps USING deleted WHERE account_id = :account AND run_id = deleted.id
+), deleted_attempts AS (
+    DELETE FROM attempts USING deleted WHERE account_id = :account AND run_id = deleted.id
+), deleted_messages AS (
+    DELETE FROM messages USING deleted WHERE account_id = :account AND run_id = deleted.id
 )
-SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM gone
+SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM deleted
 """
 
 # The subject's events may have advanced other keys than its distinct_id: the value under the key of any version of a workflow.
-_PROGRESS = """
+_DELETE_PROGRESS = """
 WITH workflow_keys AS (
     SELECT DISTINCT workflow_id, document ->> 'key' AS key FROM workflow_versions
     WHERE account_id = :account AND document ->> 'key' <> 'distinct_id'
-), places AS (
+), states AS (
     SELECT workflow_id, CASE WHEN key = 'phone' THEN phone ELSE data #>> (string_to_array(key, '.'))[2:] END AS subject
     FROM workflow_keys, events WHERE events.account_id = :account AND distinct_id = :subject
     UNION
     SELECT workflow_id, subject FROM progress WHERE account_id = :account AND subject = :subject
-), gone AS (
-    DELETE FROM progress USING places WHERE account_id = :account
-    AND progress.workflow_id = places.workflow_id AND progress.subject = places.subject
+), deleted AS (
+    DELETE FROM progress USING states WHERE account_id = :account
+    AND progress.workflow_id = states.workflow_id AND progress.subject = states.subject
     RETURNING 1
-), named AS (
+), encoded AS (
     SELECT translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_') AS text
-    FROM (SELECT subject FROM places UNION SELECT :subject) AS named_by (subject) WHERE subject IS NOT NULL
+    FROM (SELECT subject FROM states UNION SELECT :subject) AS found (subject) WHERE subject IS NOT NULL
 ), jobs AS (
-    DELETE FROM jobs USING named WHERE kind = 'deadline' AND worker_id IS NULL
-    AND split_part(payload, ':', 1) = CAST(:account AS text) AND split_part(payload, ':', 3) = named.text
+    DELETE FROM jobs USING encoded WHERE kind = 'deadline' AND worker_id IS NULL
+    AND split_part(payload, ':', 1) = CAST(:account AS text) AND split_part(payload, ':', 3) = encoded.text
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 # The URL of a disabled target may name the person whose run disabled it. A target that other runs call is disabled again.
-_TARGETS = """
+_DELETE_TARGETS = """
 DELETE FROM disabled_targets AS target USING runs
 WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = target.run_id AND distinct_id = :subject
 """
@@ -67,8 +67,8 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     """Delete a subject's events, idempotency keys, progress with its deadlines, and runs with the targets that they
     disabled."""
     values = {"account": account_id, "subject": subject}
-    connection.execute(sa.text(_TARGETS), values)
-    progress = connection.execute(sa.text(_PROGRESS), values).scalar_one()
+    connection.execute(sa.text(_DELETE_TARGETS), values)
+    progress = connection.execute(sa.text(_DELETE_PROGRESS), values).scalar_one()
     runs = _erase_runs(connection, "distinct_id = :subject", values)
     connection.execute(
         sa.text(
@@ -107,7 +107,7 @@ def _erase_runs(connection: sa.Connection, which: str, values: Mapping[str, Any]
     its parent is deleted."""
     erased = 0
     while True:
-        rows, runs = connection.execute(sa.text(_RUN_PARTS.format(which=which)), values).one()
+        rows, runs = connection.execute(sa.text(_DELETE_RUNS.format(which=which)), values).one()
         if not rows:
             return erased
         erased += runs

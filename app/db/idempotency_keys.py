@@ -24,7 +24,7 @@ class EarlierEvent:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An idempotency key that is to stand for an event, with the SHA-256 digest of the body."""
+    """A new idempotency key and its event, with the SHA-256 digest of the body."""
 
     key: str
     digest: bytes

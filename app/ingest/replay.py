@@ -61,10 +61,10 @@ def _replay(
     decision, run = _decide(context, connection, rule, stored)
     if run is None:
         return Replayed(decision)
-    account_id, place = stored.account_id, (rule.workflow_id, _subject_of(rule, stored))
+    account_id, key = stored.account_id, (rule.workflow_id, _subject_of(rule, stored))
     earlier = run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
     if earlier is None and rule.again != ALWAYS:
-        last = run_admin.lock_match_state(connection, account_id, place)
+        last = run_admin.lock_match_state(connection, account_id, key)
         if not rule.may_start(last, context.clock()):
             return Replayed(replace(decision, started=False, reason="suppressed: again"))
     if earlier is not None or dry_run:
@@ -72,7 +72,7 @@ def _replay(
     if not run_admin.start_past_run(connection, account_id, run, context.clock()):
         return Replayed(decision, run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key))
     if rule.again != ALWAYS:
-        run_admin.record_start(connection, account_id, place, rule.enablement, context.clock())
+        run_admin.record_start(connection, account_id, key, rule.enablement, context.clock())
     return Replayed(replace(decision, run_id=run.id))
 
 

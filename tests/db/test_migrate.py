@@ -37,16 +37,16 @@ def test_the_migrations_lead_to_the_model(database_url: str) -> None:
         assert compare_metadata(context, metadata) == []
 
 
-def test_every_table_and_column_says_what_it_holds(database_url: str) -> None:
+def test_every_table_and_column_has_a_comment(database_url: str) -> None:
     with _engine(database_url).connect() as connection:
-        silent = connection.execute(
+        uncommented = connection.execute(
             sa.text(
                 "SELECT relname, attname FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 "
                 "AND NOT attisdropped WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace "
                 "AND (obj_description(pg_class.oid, 'pg_class') IS NULL OR col_description(pg_class.oid, attnum) IS NULL)"
             )
         ).all()
-    assert silent == []
+    assert uncommented == []
 
 
 def test_migrating_twice_changes_nothing(database_url: str) -> None:
@@ -56,8 +56,8 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
 
 
 @pytest.fixture
-def before_the_look_ups(empty_database: str) -> str:
-    """A database as it was before the index for look-ups, with partitions."""
+def database_before_0007(empty_database: str) -> str:
+    """A database before migration 0007, with partitions."""
     upgrade(empty_database, target="0006")
     with _engine(empty_database).begin() as connection:
         ensure_partitions(connection, datetime.now(UTC))
@@ -65,14 +65,14 @@ def before_the_look_ups(empty_database: str) -> str:
 
 
 def _alone(url: str, statement: str) -> None:
-    """One statement outside of any transaction."""
+    """Execute one statement outside of a transaction."""
     with closing(psycopg2.connect(url)) as connection:
         connection.autocommit = True
         connection.cursor().execute(statement)
 
 
 def _indexes(url: str) -> dict[str, bool]:
-    """The indexes of `events` and its partitions, and whether each is whole."""
+    """The indexes of `events` and its partitions, and whether each is valid."""
     with _engine(url).connect() as connection:
         found = connection.execute(
             sa.text(
@@ -84,24 +84,24 @@ def _indexes(url: str) -> dict[str, bool]:
         return {row.relname: row.indisvalid for row in found}
 
 
-def test_partitions_that_are_there_get_indexes_while_they_are_written_to(before_the_look_ups: str) -> None:
-    upgrade(before_the_look_ups)
-    found = _indexes(before_the_look_ups)
+def test_existing_partitions_get_indexes_while_they_are_written_to(database_before_0007: str) -> None:
+    upgrade(database_before_0007)
+    found = _indexes(database_before_0007)
     assert all(found.values())
     # Of `events` and its five partitions.
     assert len([name for name in found if name.endswith("name_idx")]) == 6
 
 
-def test_a_migration_that_broke_off_between_two_indexes_goes_on(before_the_look_ups: str) -> None:
+def test_a_migration_that_stopped_between_two_indexes_can_be_repeated(database_before_0007: str) -> None:
     month = f"events_{datetime.now(UTC):%Y_%m}"
-    _alone(before_the_look_ups, "CREATE INDEX events_name_idx ON ONLY events (account_id, event, id)")
-    _alone(before_the_look_ups, f"CREATE INDEX {month}_name_idx ON {month} (account_id, event, id)")
+    _alone(database_before_0007, "CREATE INDEX events_name_idx ON ONLY events (account_id, event, id)")
+    _alone(database_before_0007, f"CREATE INDEX {month}_name_idx ON {month} (account_id, event, id)")
     _alone(
-        before_the_look_ups,
+        database_before_0007,
         f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{month}_name_idx'::regclass",
     )
-    upgrade(before_the_look_ups)
-    assert all(_indexes(before_the_look_ups).values())
+    upgrade(database_before_0007)
+    assert all(_indexes(database_before_0007).values())
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
@@ -109,7 +109,7 @@ def test_migrations_are_numbered_without_gaps() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_each_migration_tells_its_locks_and_its_safety() -> None:
+def test_each_migration_documents_its_locks_and_its_safety() -> None:
     for file in (Path(DIRECTORY) / "versions").glob("*.py"):
         text = file.read_text()
         assert "\nLocks: " in text, file.name
@@ -128,7 +128,7 @@ def test_the_coming_months_have_partitions(database_url: str) -> None:
     assert partitions == 5  # this month, three more, and the default one
 
 
-def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does_no_harm(empty_database: str) -> None:
+def test_the_index_on_via_reaches_partitions_with_events_and_can_be_created_again(empty_database: str) -> None:
     upgrade(empty_database, target="0003")
     with closing(psycopg2.connect(empty_database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
@@ -137,7 +137,7 @@ def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does
             "VALUES (1, gen_random_uuid(), 'e', 'd', '{}', '2020-01-01')"
         )
         upgrade(empty_database, target="0004")
-        # As if it had been given up before its end was noted, with one index half-way.
+        # As if it had stopped before its version was stored, with one index half built.
         cursor.execute("UPDATE alembic_version SET version_num = '0003'")
         cursor.execute("DROP INDEX events_via_idx")
         cursor.execute("CREATE INDEX events_default_via_idx ON events_default (event)")
@@ -150,7 +150,7 @@ def test_the_index_of_ways_comes_to_partitions_with_events_and_a_second_try_does
         assert cursor.fetchone() == (1,)
 
 
-def test_nobody_who_records_events_waits_in_a_circle_with_the_columns_of_two_tables(empty_database: str) -> None:
+def test_adding_columns_to_two_tables_does_not_deadlock_with_events(empty_database: str) -> None:
     upgrade(empty_database, target="0003")
     held = (
         "SELECT count(*) FILTER (WHERE NOT granted AND relation = 'events'::regclass), "

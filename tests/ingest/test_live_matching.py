@@ -1,6 +1,6 @@
-"""Eight threads post for twenty subjects to a running server: what is stored equals the simulator's word for it.
+"""Eight threads post for twenty subjects to a running server: what is stored equals the result of the simulator.
 
-The order of acceptance is the order of ids. Deadlines come through the queue: a real worker runs.
+The order of acceptance is the order of ids. Deadlines are jobs: a real worker runs.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def test_what_is_stored_equals_the_simulation_in_the_order_of_acceptance(context
     answers: list[dict[str, Any]] = []
 
     def post_many(seed: int) -> None:
-        chance = random.Random(seed)
+        rng = random.Random(seed)
         for _ in range(POSTS):
             event = an_event(
-                event=chance.choice(["view", "view", "add", "buy", "chat"]),
-                distinct_id=f"subject {chance.randrange(SUBJECTS)}",
-                data={"n": chance.randrange(8)},
+                event=rng.choice(["view", "view", "add", "buy", "chat"]),
+                distinct_id=f"subject {rng.randrange(SUBJECTS)}",
+                data={"n": rng.randrange(8)},
             )
             answer = sender.post(event)
             assert answer.status_code == 200, answer.text

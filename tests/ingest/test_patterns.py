@@ -1,4 +1,4 @@
-"""Patterns through the whole house: events are posted, progress lies in Postgres, deadlines come with the clock."""
+"""Patterns end to end: events are posted, match state is in Postgres, deadlines are due by the clock."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tests.support.builders import Sender, a_workflow, an_event
 
 
 class Clock:
-    """The present moment, which the test moves."""
+    """The current time, which the test moves."""
 
     def __init__(self) -> None:
-        self.moment = datetime.now(UTC).replace(microsecond=0)
+        self.now = datetime.now(UTC).replace(microsecond=0)
 
     def __call__(self) -> datetime:
-        return self.moment
+        return self.now
 
     def forward(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
+        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_three_of_three_start_a_run_with_the_events_that_it_used(context: AppCon
     assert [str(used) for used in run["matched"]] == [answer["id"] for answer in answers]
 
 
-def test_the_decision_tells_where_the_subject_stands(context: AppContext, acme: Sender) -> None:
+def test_the_decision_says_how_far_the_subject_has_come(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"times": 3, "of": "failed", "within": "1h"})
     post(acme, "failed")
     decision = decision_of(context, post(acme, "failed"))
@@ -87,7 +87,7 @@ def test_the_decision_tells_where_the_subject_stands(context: AppContext, acme: 
     assert "2 of 3" in decision["reason"]
 
 
-def test_each_person_has_progress_of_their_own(context: AppContext, acme: Sender) -> None:
+def test_each_subject_has_its_own_progress(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"times": 2, "of": "failed"})
     assert post(acme, "failed", distinct_id="one")["runs"] == []
     assert post(acme, "failed", distinct_id="two")["runs"] == []
@@ -102,7 +102,7 @@ def test_a_key_says_whose_progress_is_counted(context: AppContext, acme: Sender)
     assert "data.order_id" in decision_of(context, post(acme, "sent", data={}))["reason"]
 
 
-def test_windows_count_from_the_moment_of_acceptance(context: AppContext, acme: Sender, clock: Clock) -> None:
+def test_windows_count_from_the_time_of_acceptance(context: AppContext, acme: Sender, clock: Clock) -> None:
     apply(context, acme, on={"seq": ["a", "b"], "within": "10m"})
     post(acme, "a")
     clock.forward(601)
@@ -112,7 +112,7 @@ def test_windows_count_from_the_moment_of_acceptance(context: AppContext, acme: 
     assert len(post(acme, "b")["runs"]) == 1
 
 
-def test_a_repeated_idempotency_key_moves_nothing(context: AppContext, acme: Sender) -> None:
+def test_a_repeated_idempotency_key_advances_nothing(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"times": 2, "of": "failed"})
     body = an_event(event="failed")
     first, second = (acme.post(body, Idempotency_Key="once").get_json() for _ in range(2))
@@ -137,7 +137,7 @@ def test_a_deadline_is_a_delayed_job_and_starts_a_run(context: AppContext, acme:
     )
     (job,) = jobs
     assert subject_of_payload(job["payload"].split(":")[2]) == "915673412780"
-    assert timedelta(0) < job["due_at"] - clock.moment - timedelta(minutes=30) < timedelta(seconds=1)
+    assert timedelta(0) < job["due_at"] - clock.now - timedelta(minutes=30) < timedelta(seconds=1)
     clock.forward(1801)
     fire(context, acme, workflow)
     (run,) = runs_of(context, acme)
@@ -194,7 +194,7 @@ def test_a_new_version_begins_with_empty_progress(context: AppContext, acme: Sen
     assert len(post(acme, "failed")["runs"]) == 1
 
 
-def test_several_workflows_move_by_one_event(context: AppContext, acme: Sender) -> None:
+def test_one_event_advances_several_workflows(context: AppContext, acme: Sender) -> None:
     apply(context, acme, name="alone")
     apply(context, acme, name="pair", on={"times": 2, "of": "product_view"})
     apply(context, acme, name="any", on={"event": "*", "where": "data.product_id == '65432'"})
@@ -202,7 +202,7 @@ def test_several_workflows_move_by_one_event(context: AppContext, acme: Sender) 
     assert len(post(acme, "product_view")["runs"]) == 3
 
 
-def test_concurrent_posts_of_one_person_count_each_once(context: AppContext, acme: Sender) -> None:
+def test_concurrent_posts_of_one_subject_count_each_once(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"times": 5, "of": "failed"})
     answers: list[dict[str, Any]] = []
 
@@ -220,7 +220,9 @@ def test_concurrent_posts_of_one_person_count_each_once(context: AppContext, acm
     assert len(used) == len(set(used)) == 40
 
 
-def test_events_of_one_person_lie_in_the_order_of_acceptance(context: AppContext, acme: Sender, clock: Clock) -> None:
+def test_events_of_one_subject_are_stored_in_the_order_of_acceptance(
+    context: AppContext, acme: Sender, clock: Clock
+) -> None:
     apply(context, acme, on={"times": 9, "of": "failed"})
     ids = [post(acme, "failed")["id"] for _ in range(3)]
     found = rows(
@@ -253,12 +255,12 @@ def test_progress_from_before_a_workflow_was_disabled_does_not_count(
     assert len(runs_of(context, acme)) == 1
 
 
-def test_an_event_called_by_the_sign_for_any_starts_a_workflow_once(context: AppContext, acme: Sender) -> None:
+def test_an_event_named_with_the_wildcard_starts_a_workflow_once(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"event": "*"})
     assert len(post(acme, "*")["runs"]) == 1
 
 
-def test_a_filter_that_names_a_nul_refuses_no_event(context: AppContext, acme: Sender) -> None:
+def test_a_filter_with_a_nul_refuses_no_event(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"event": "product_view", "where": 'data["a\\u0000b"] > 3'})
     assert decision_of(context, post(acme, "product_view"))["started"] is False
 
@@ -277,26 +279,26 @@ def test_a_deadline_whose_job_is_lost_gets_another(context: AppContext, acme: Se
     assert rows(context, f"SELECT payload {jobs}", **like) == [before]
 
 
-def test_an_event_whose_commit_was_not_heard_of_is_stored_once(
+def test_an_event_is_stored_once_when_the_response_of_its_commit_is_lost(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply(context, acme, on={"times": 2, "of": "failed"})
     write = match_state.write_and_commit
 
-    def lose_the_answer(connection: Any, *arguments: Any) -> None:
+    def lose_the_response(connection: Any, *arguments: Any) -> None:
         write(connection, *arguments)
         monkeypatch.undo()
         connection.close()
         raise psycopg2.OperationalError("the connection is gone")
 
-    monkeypatch.setattr(match_state, "write_and_commit", lose_the_answer)
+    monkeypatch.setattr(match_state, "write_and_commit", lose_the_response)
     answer = post(acme, "failed")
     found = rows(context, "SELECT id::text FROM events WHERE account_id = %(account)s", account=acme.account_id)
     assert [row["id"] for row in found] == [answer["id"]]
     assert len(post(acme, "failed")["runs"]) == 1
 
 
-def test_a_decision_says_what_dropped_or_disarmed_it(context: AppContext, acme: Sender) -> None:
+def test_a_decision_says_which_event_dropped_or_disarmed_it(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"seq": ["cart_updated", "checkout"], "unless": "cart_emptied"})
     post(acme, "cart_updated")
     assert decision_of(context, post(acme, "cart_emptied"))["reason"].startswith("dropped by cart_emptied")
@@ -305,7 +307,7 @@ def test_a_decision_says_what_dropped_or_disarmed_it(context: AppContext, acme: 
     assert decision_of(context, post(acme, "order_placed"))["reason"] == "disarmed by order_placed"
 
 
-def test_progress_whose_windows_are_over_is_swept(context: AppContext, acme: Sender, clock: Clock) -> None:
+def test_progress_is_deleted_when_its_windows_are_over(context: AppContext, acme: Sender, clock: Clock) -> None:
     apply(context, acme, on={"seq": ["a", "b"], "within": "1h"})
     apply(context, acme, name="endless", on={"seq": ["a", "b"]})
     post(acme, "a")
@@ -342,7 +344,7 @@ def test_every_run_that_is_started_is_counted(context: AppContext, acme: Sender,
     assert counted() - before == len(runs_of(context, acme)) == 5
 
 
-def test_heavy_patterns_on_one_event_are_bounded_together(context: AppContext, acme: Sender, globex: Sender) -> None:
+def test_large_patterns_on_one_event_are_bounded_together(context: AppContext, acme: Sender, globex: Sender) -> None:
     heavy = {"times": 1_000, "of": "looked", "within": "30d"}
     for number in range(20):
         apply(context, acme, name=f"heavy-{number}", on=heavy)
@@ -366,7 +368,7 @@ def test_heavy_patterns_on_one_event_are_bounded_together(context: AppContext, a
     assert workflows.enable_workflow(context, acme.account_id, "one-more") == 1
 
 
-def test_what_looks_at_all_events_counts_with_each(context: AppContext, acme: Sender) -> None:
+def test_a_pattern_on_all_events_counts_with_each_name(context: AppContext, acme: Sender) -> None:
     for number in range(20):
         apply(context, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
     with pytest.raises(workflows.InvalidDocument, match="'looked' together 20,979"):
