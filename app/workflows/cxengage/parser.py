@@ -162,8 +162,8 @@ def _close(token: str, start: Node, opened: list[_Open], outermost: list[Node]) 
         raise unexpected(start, "the end", f'"{token}"')
     closed = opened.pop()
     if token != _CLOSING[closed.bracket]:
-        wanted = f'"{_CLOSING[closed.bracket]}" for the "{closed.bracket}" of line {closed.start.line}'
-        raise unexpected(start, wanted, f'"{token}"')
+        expected = f'"{_CLOSING[closed.bracket]}" for the "{closed.bracket}" of line {closed.start.line}'
+        raise unexpected(start, expected, f'"{token}"')
     form = Form(closed.start.line, closed.start.column, closed.bracket, tuple(closed.members), start)
     (opened[-1].members if opened else outermost).append(form)
 

@@ -177,11 +177,11 @@ class EventCompiler:
 
     def _all(self, form: Form) -> dict[str, Any]:
         found = [self._form(member) for member in at_least_one(form, one_of(FORMS))]
-        happening = [member for member in found if not isinstance(member, _Absence)]
+        patterns = [member for member in found if not isinstance(member, _Absence)]
         absences = [member for member in found if isinstance(member, _Absence)]
-        if not happening:
+        if not patterns:
             raise unexpected(absences[0].node, 'another pattern beside "fail"')
-        whole = happening[0] if len(happening) == 1 else {"all": happening}
+        whole = patterns[0] if len(patterns) == 1 else {"all": patterns}
         for absence in absences:
             if absence.duration is not None:
                 raise unexpected(absence.node, '"fail" with a duration only as the last of a "seq"')
@@ -198,8 +198,8 @@ class EventCompiler:
             elif index == len(found) - 1 and members and member.duration is not None:
                 members.append(self._source_map.mark({"none": member.of, "for": member.duration}, member.node))
             elif index == len(found) - 1 or not members or member.duration is not None:
-                wanted = 'events before and after "fail", or "(within … (fail …))" at the end of the outermost "seq"'
-                raise unexpected(member.node, wanted)
+                expected = 'events before and after "fail", or "(within … (fail …))" at the end of the outermost "seq"'
+                raise unexpected(member.node, expected)
         joined = self._joined_around_fail(found, members)
         return {"seq": joined} if len(joined) > 1 else joined[0]
 

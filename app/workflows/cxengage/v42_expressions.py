@@ -22,24 +22,14 @@ from app.workflows.cxengage.v41_events import CONSTANTS, compare, read_constant
 from app.workflows.cxengage.v41_steps import variable
 
 _ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
-_UNARY = {"-": "sub(0, {})", "/": "div(1, {})", "+": "{}", "*": "{}"}
-_WITH_ONE_ARGUMENT = ("inc", "dec", "abs", "floor", "ceil", "sqrt")
-_WITH_TWO_ARGUMENTS = ("mod", "quot", "rem", "pow")
-_OF_LISTS = ("sum", "min", "max", "avg", "stdev", "count", "first", "last")
+_ONE_OPERAND = {"-": "sub(0, {})", "/": "div(1, {})", "+": "{}", "*": "{}"}
+_UNARY = ("inc", "dec", "abs", "floor", "ceil", "sqrt")
+_BINARY = ("mod", "quot", "rem", "pow")
+_LIST = ("sum", "min", "max", "avg", "stdev", "count", "first", "last")
 _FILTERS = ("filter", "remove")
 _COMPARISONS = ("=", ">", "<", ">=", "<=")
 _CONDITIONS = (*_COMPARISONS, "not", "and", "or", "contains?")
-FUNCTIONS = (
-    *_ARITHMETIC,
-    *_WITH_TWO_ARGUMENTS,
-    *_WITH_ONE_ARGUMENT,
-    *_OF_LISTS,
-    "nth",
-    *_FILTERS,
-    "all",
-    "if",
-    *_CONDITIONS,
-)
+FUNCTIONS = (*_ARITHMETIC, *_BINARY, *_UNARY, *_LIST, "nth", *_FILTERS, "all", "if", *_CONDITIONS)
 _A_VALUE = "a value"
 # Events that steps of a run can read.
 MAX_MATCHED = 100
@@ -81,11 +71,11 @@ class Expressions:
         if word in _ARITHMETIC:
             values = [self.value(node) for node in at_least_one(form, _A_VALUE)]
             return _arithmetic(word, values)
-        if word in _WITH_ONE_ARGUMENT:
+        if word in _UNARY:
             return _call(word + "({})", [self.value(arguments(form, (_A_VALUE,))[0])])
-        if word in _WITH_TWO_ARGUMENTS:
+        if word in _BINARY:
             return _call(word + "({})", [self.value(node) for node in arguments(form, (_A_VALUE, _A_VALUE))])
-        if word in _OF_LISTS:
+        if word in _LIST:
             return self._list_function(form)
         if word == "nth":
             return _call("nth({})", [self.value(node) for node in arguments(form, ("a list", "a place in it"))])
@@ -189,5 +179,5 @@ def _call(template: str, values: list[Value]) -> Value:
 
 def _arithmetic(word: str, values: list[Value]) -> Value:
     if len(values) == 1:
-        return _call(_UNARY[word], values)
+        return _call(_ONE_OPERAND[word], values)
     return _call(_ARITHMETIC[word] + "({})", values)
