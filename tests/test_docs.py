@@ -18,7 +18,7 @@ from app.services import workflows
 from app.services.context import AppContext
 from app.workflows.json_schema import workflow_schema
 from tests.support.builders import a_sender, a_workflow, an_event
-from tests.support.run_execution import carry
+from tests.support.run_execution import execute_run
 
 
 def permutations(rows: list[Any]) -> list[list[Any]]:
@@ -46,7 +46,7 @@ def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
     answer = sender.post(an_event()).get_json()
     broken, waiting = answer["runs"]
     for run in (broken, waiting):
-        carry(context, account, run)
+        execute_run(context, account, run)
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE jobs SET due_at = due_at - interval '100 days' WHERE payload = %(job)s",

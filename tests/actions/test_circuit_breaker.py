@@ -18,7 +18,7 @@ from app.actions.circuit_breaker import (
     Deferred,
 )
 from tests.support.action_contexts import an_action_context, in_a_session, perform
-from tests.support.http_target import Answer, a_destination
+from tests.support.http_target import Answer, an_http_target
 
 HERE, THERE = "here.example:443", "there.example:443"
 
@@ -300,7 +300,7 @@ def test_a_deferred_step_makes_no_attempt() -> None:
         assert (outcome.kind, outcome.error_class) == ("later", "circuit_open")
         assert outcome.retry_after is not None and outcome.retry_after > 0
 
-    with a_destination(Answer(503)) as server:
+    with an_http_target(Answer(503)) as server:
         in_a_session(scenario)
     assert len(server.calls) == FAILURE_THRESHOLD
 
@@ -314,7 +314,7 @@ def test_any_answer_below_500_counts_as_success(status: int) -> None:
         for _ in range(FAILURE_THRESHOLD * 2):
             assert (await actions.perform({"http": {"url": server.url}}, context)).kind != "later"
 
-    with a_destination(Answer(status)) as server:
+    with an_http_target(Answer(status)) as server:
         in_a_session(scenario)
 
 
@@ -324,7 +324,7 @@ def test_a_refused_address_does_not_open_the_circuit() -> None:
 
 
 def test_a_disabled_target_is_not_called() -> None:
-    with a_destination() as server:
+    with an_http_target() as server:
         target = server.url + "/hook"
         step = {"http": {"url": target + "?to={{ phone | url_encode }}"}}
         outcome = perform(step, disabled={target: "answered 410: the target is gone for good"})
@@ -335,7 +335,7 @@ def test_a_disabled_target_is_not_called() -> None:
 
 
 def test_a_410_names_the_target_that_is_gone() -> None:
-    with a_destination(Answer(410)) as server:
+    with an_http_target(Answer(410)) as server:
         outcome = perform({"http": {"url": server.url + "/hook?x=1"}})
     assert (outcome.kind, outcome.gone) == ("failed", server.url + "/hook")
 

@@ -56,18 +56,18 @@ def test_the_message_arrives_as_it_was_written(server: MailServer) -> None:
     assert message.get_content() == "They saw something for 1999 €\r\n"
 
 
-def test_it_goes_over_tls_with_a_log_in(server: MailServer) -> None:
+def test_the_message_is_sent_over_tls_after_a_login(server: MailServer) -> None:
     letter = sent(server)
     assert (letter.over_tls, letter.login) == (True, "shop")
 
 
-def test_a_server_may_speak_tls_from_the_beginning(tmp_path: Path) -> None:
+def test_a_server_may_use_tls_from_the_start(tmp_path: Path) -> None:
     with MailServer(tmp_path, security="tls").running() as server:
         letter = sent(server)
     assert (letter.over_tls, letter.login) == (True, "shop")
 
 
-def test_a_server_may_speak_no_tls_at_all(tmp_path: Path) -> None:
+def test_a_server_may_use_no_tls(tmp_path: Path) -> None:
     with MailServer(tmp_path, security="none").running() as server:
         letter = sent(server)
     assert (letter.over_tls, letter.login) == (False, None)
@@ -83,16 +83,16 @@ def test_text_and_html_go_out_as_alternatives(server: MailServer) -> None:
     assert "<p>Grüße für +915673412780</p>" in html.get_content()
 
 
-def test_html_may_stand_alone(server: MailServer) -> None:
+def test_html_needs_no_plain_text(server: MailServer) -> None:
     assert sent(server, {"text": None, "html": "<p>hello</p>"}).message.get_content_type() == "text/html"
 
 
-def test_lines_that_begin_with_a_dot_stay_whole(server: MailServer) -> None:
+def test_lines_that_begin_with_a_dot_are_unchanged(server: MailServer) -> None:
     text = sent(server, {"text": "one\n.two\n..\n.\nend"}).message.get_content()
     assert text.split("\r\n") == ["one", ".two", "..", ".", "end", ""]
 
 
-def test_letters_beyond_ascii_travel_in_seven_bits(server: MailServer) -> None:
+def test_non_ascii_characters_are_sent_as_7_bit_text(server: MailServer) -> None:
     letter = sent(server, {"subject": "Grüße", "text": "Grüße", "html": "<b>Grüße</b>"})
     assert letter.raw.isascii()
     assert letter.message["Subject"] == "Grüße"
@@ -116,7 +116,7 @@ def test_all_attempts_have_the_same_message_id(server: MailServer) -> None:
     assert ids == {f"<{KEY}.signalbox@example.com>"}
 
 
-def test_no_out_of_office_answers_it(server: MailServer) -> None:
+def test_the_message_is_marked_as_automatic(server: MailServer) -> None:
     message = sent(server).message
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Date"].datetime == NOW
@@ -155,14 +155,14 @@ def test_the_output_says_who_was_accepted(server: MailServer) -> None:
     }
 
 
-def test_a_refusal_for_good_fails(server: MailServer) -> None:
+def test_a_permanent_refusal_fails(server: MailServer) -> None:
     server.answers["sales@example.com"] = "550 5.1.1 no such user"
     outcome = send(server)
     assert (outcome.kind, outcome.error_class) == ("failed", "smtp_5xx")
     assert "550 (sales@example.com): 5.1.1 no such user" in str(outcome.error)
 
 
-def test_a_refusal_for_now_is_tried_again(server: MailServer) -> None:
+def test_a_temporary_refusal_is_retried(server: MailServer) -> None:
     server.answers["sales@example.com"] = "451 4.7.1 come back later"
     outcome = send(server)
     assert (outcome.kind, outcome.error_class) == ("retry", "smtp_4xx")
@@ -174,7 +174,7 @@ def test_the_message_may_be_refused_as_a_whole(server: MailServer, answer: str, 
     assert send(server).kind == kind
 
 
-def test_those_who_are_accepted_get_it_though_another_is_not(server: MailServer) -> None:
+def test_accepted_recipients_get_the_message_when_another_is_refused(server: MailServer) -> None:
     server.answers["b@example.com"] = "550 5.1.1 no such user"
     outcome = send(server, {"to": ["a@example.com", "b@example.com"]})
     assert outcome.kind == "done"
@@ -183,20 +183,20 @@ def test_those_who_are_accepted_get_it_though_another_is_not(server: MailServer)
     assert server.letters[0].recipients == ["a@example.com"]
 
 
-def test_nobody_gets_it_while_one_is_refused_for_now(server: MailServer) -> None:
+def test_no_recipient_gets_the_message_while_one_is_refused_temporarily(server: MailServer) -> None:
     server.answers["b@example.com"] = "450 4.2.0 greylisted"
     outcome = send(server, {"to": ["a@example.com", "b@example.com"]})
     assert outcome.kind == "retry"
     assert server.letters == []
 
 
-def test_a_wrong_password_fails_and_is_kept_nowhere(server: MailServer) -> None:
+def test_a_wrong_password_fails_and_is_not_stored(server: MailServer) -> None:
     outcome = send(server, integration={"smtp": server.fields(password="wrong-one")}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "smtp_login")
     assert "wrong-one" not in repr(outcome)
 
 
-def test_a_server_that_offers_no_starttls_gets_nothing(tmp_path: Path) -> None:
+def test_a_server_without_starttls_receives_no_message(tmp_path: Path) -> None:
     with MailServer(tmp_path, security="none").running() as server:
         fields = server.fields(security="starttls", username="shop", password=PASSWORD)
         outcome = send(server, integration={"smtp": fields}.get)
@@ -206,7 +206,7 @@ def test_a_server_that_offers_no_starttls_gets_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(tmp_path: Path, security: str) -> None:
+def test_an_untrusted_certificate_is_refused(tmp_path: Path, security: str) -> None:
     with MailServer(tmp_path, security=security).running() as server:
         outcome = send(server, integration={"smtp": server.fields(ca="")}.get)
     assert (outcome.kind, outcome.error_class) == ("retry", "tls")
@@ -214,7 +214,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_trusted(tmp_path: Path, se
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])
-def test_a_certificate_has_to_be_for_the_host(tmp_path: Path, security: str) -> None:
+def test_a_certificate_must_be_for_the_host(tmp_path: Path, security: str) -> None:
     with MailServer(tmp_path, security=security, name="mail.example.com").running() as server:
         outcome = send(server)
     assert (outcome.kind, outcome.error_class) == ("retry", "tls")
@@ -227,19 +227,19 @@ def test_a_private_server_is_refused_unless_allowed(server: MailServer) -> None:
     assert "ALLOWED_PRIVATE_TARGETS" in str(outcome.error)
 
 
-def test_a_name_is_judged_by_the_address_it_has(server: MailServer) -> None:
+def test_a_host_name_is_checked_by_its_address(server: MailServer) -> None:
     outcome = send(server, None, "10.0.0.0/8", integration={"smtp": server.fields(host="localhost")}.get)
     assert outcome.error_class == "refused_target"
 
 
-def test_nobody_at_home_is_tried_again(server: MailServer) -> None:
+def test_a_refused_connection_is_retried(server: MailServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     outcome = send(server, integration={"smtp": server.fields(port=str(port))}.get)
     assert (outcome.kind, outcome.error_class) == ("retry", "connection")
 
 
-def test_a_server_that_says_nothing_times_out(server: MailServer) -> None:
+def test_a_server_that_does_not_respond_times_out(server: MailServer) -> None:
     with _silent() as port:
         outcome = send(server, timeout=0.3, integration={"smtp": server.fields(port=str(port))}.get)
     assert (outcome.kind, outcome.error_class) == ("retry", "timeout")
@@ -251,13 +251,13 @@ def _silent() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_without_an_integration_the_step_says_how_to_get_one(server: MailServer) -> None:
+def test_without_an_integration_the_error_says_how_to_create_one(server: MailServer) -> None:
     outcome = send(server, integration={}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "not_set_up")
     assert "`flask integration set smtp`" in str(outcome.error)
 
 
-def test_the_message_is_kept_with_the_attempt(server: MailServer) -> None:
+def test_the_message_is_stored_with_the_attempt(server: MailServer) -> None:
     outcome = send(server, {"text": "x" * 10_000})
     assert outcome.request is not None and outcome.response is not None
     assert outcome.request["url"] == f"smtp://127.0.0.1:{server.port}"
@@ -287,7 +287,7 @@ def test_the_message_is_kept_with_the_attempt(server: MailServer) -> None:
         ({"bcc": "a@example.com"}, "email.bcc", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = fields
     if isinstance(fields, dict):
         given = {name: value for name, value in {**CALL, **fields}.items() if value is not None}
@@ -296,6 +296,6 @@ def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
     assert message in said
 
 
-def test_good_fields_have_no_mistakes() -> None:
+def test_valid_fields_have_no_errors() -> None:
     assert email.check(CALL, "email") == []
     assert email.check({**CALL, "to": ["{{ data.email }}", "b@example.com"], "html": "<p>"}, "email") == []

@@ -17,32 +17,32 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.actions import http
-from tests.support.action_contexts import DATA_JSON, KEY, NOW, SECRET, a_secure_destination, perform
-from tests.support.http_target import Answer, Call, a_destination
+from tests.support.action_contexts import DATA_JSON, KEY, NOW, SECRET, a_tls_target, perform
+from tests.support.http_target import Answer, Call, an_http_target
 
 JSON = ("Content-Type", "application/json")
 
 
 def sent(fields: dict[str, Any], **changes: Any) -> Call:
     """What arrives when a step with these fields is performed."""
-    with a_destination() as destination:
+    with an_http_target() as server:
         path = fields.pop("path", "/hook")
-        outcome = perform({"http": {"url": destination.url + path, **fields}}, **changes)
+        outcome = perform({"http": {"url": server.url + path, **fields}}, **changes)
         assert outcome.kind == "done", outcome
-        (call,) = destination.calls
+        (call,) = server.calls
         return call
 
 
 def answered(answer: Answer, **fields: Any) -> Any:
     """The outcome of a call that is answered so."""
-    with a_destination(answer) as destination:
-        return perform({"http": {"url": destination.url, **fields}})
+    with an_http_target(answer) as server:
+        return perform({"http": {"url": server.url, **fields}})
 
 
 # What goes out
 
 
-def test_the_event_goes_out_with_its_data_untouched() -> None:
+def test_the_event_is_sent_with_unchanged_data() -> None:
     call = sent({})
     assert f'"data":{DATA_JSON}' in call.body.decode()
     assert {name: value for name, value in call.json.items() if name != "data"} == {
@@ -54,19 +54,19 @@ def test_the_event_goes_out_with_its_data_untouched() -> None:
     }
 
 
-def test_the_method_is_post_unless_said_otherwise() -> None:
+def test_the_default_method_is_post() -> None:
     assert sent({}).method == "POST"
     assert sent({"method": "PUT"}).method == "PUT"
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_a_call_that_carries_nothing_has_no_body(method: str) -> None:
+def test_a_call_without_content_has_no_body(method: str) -> None:
     call = sent({"method": method})
     assert call.body == b""
     assert "Content-Type" not in call.headers
 
 
-def test_json_is_filled_in_however_deep() -> None:
+def test_json_is_rendered_at_any_depth() -> None:
     call = sent({"json": {"to": "{{ phone }}", "lines": [{"price": "{{ data.price }}", "vip": True, "n": 1.5}]}})
     assert call.json == {"to": "+915673412780", "lines": [{"price": "1999", "vip": True, "n": 1.5}]}
     assert call.headers["Content-Type"] == "application/json"
@@ -76,18 +76,18 @@ def test_a_json_of_null_is_a_body() -> None:
     assert sent({"json": None}).body == b"null"
 
 
-def test_a_body_is_filled_in() -> None:
+def test_a_body_is_rendered() -> None:
     call = sent({"body": "price={{ data.price }}"})
     assert call.body == b"price=1999"
     assert call.headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
-def test_a_body_may_have_a_type_of_its_own() -> None:
+def test_a_body_may_have_another_content_type() -> None:
     call = sent({"body": "a=b", "headers": {"content-type": "application/x-www-form-urlencoded"}})
     assert call.headers["Content-Type"] == "application/x-www-form-urlencoded"
 
 
-def test_headers_and_url_are_filled_in() -> None:
+def test_headers_and_url_are_rendered() -> None:
     call = sent(
         {"path": "/{{ event }}?to={{ phone | url_encode }}", "headers": {"X-Price": "{{ data.price }}", "N": 7}}
     )
@@ -95,7 +95,7 @@ def test_headers_and_url_are_filled_in() -> None:
     assert (call.headers["X-Price"], call.headers["N"]) == ("1999", "7")
 
 
-def test_the_idempotency_key_goes_along() -> None:
+def test_the_idempotency_key_is_sent() -> None:
     call = sent({})
     assert call.headers["Idempotency-Key"] == KEY
     assert call.headers["webhook-id"] == f"msg_{KEY}"
@@ -109,7 +109,7 @@ def test_each_call_is_signed_by_standard_webhooks(fields: dict[str, Any]) -> Non
     assert Webhook(SECRET).sign(f"msg_{KEY}", NOW, call.body.decode()) == call.headers["webhook-signature"]
 
 
-def test_it_says_who_calls() -> None:
+def test_the_user_agent_is_signalbox() -> None:
     assert re.fullmatch(r"Signalbox/\S+", sent({}).headers["User-Agent"])
 
 
@@ -146,15 +146,15 @@ def test_the_output_is_status_headers_and_the_parsed_body() -> None:
         (b"\xff\x00", "\ufffd\ufffd"),
     ],
 )
-def test_a_body_that_is_no_json_stays_text(body: bytes, expected: Any) -> None:
+def test_a_body_that_is_not_json_is_text(body: bytes, expected: Any) -> None:
     assert answered(Answer(200, body, ())).output["body"] == expected
 
 
-def test_cookies_do_not_get_into_the_output() -> None:
+def test_cookies_are_not_in_the_output() -> None:
     assert "set-cookie" not in answered(Answer(headers=(("Set-Cookie", "a=b"),))).output["headers"]
 
 
-def test_an_endless_body_is_cut() -> None:
+def test_an_endless_body_is_truncated() -> None:
     outcome = answered(Answer(200, b'["' + b"x" * 3_000_000))
     assert outcome.kind == "done"
     assert len(outcome.output["body"]) == 64 * 1024
@@ -170,13 +170,13 @@ def test_an_endless_body_is_cut() -> None:
         (500, "retry", "http_5xx"),
     ],
 )
-def test_the_status_decides(status: int, kind: str, error_class: str | None) -> None:
+def test_the_status_decides_the_outcome(status: int, kind: str, error_class: str | None) -> None:
     outcome = answered(Answer(status))
     assert (outcome.kind, outcome.error_class) == (kind, error_class)
 
 
 def test_a_redirect_is_not_followed() -> None:
-    with a_destination() as elsewhere:
+    with an_http_target() as elsewhere:
         outcome = answered(Answer(302, headers=(("Location", elsewhere.url),)))
     assert outcome.kind == "failed"
     assert elsewhere.url in str(outcome.error)
@@ -189,36 +189,36 @@ def test_retry_after_is_honoured() -> None:
     assert answered(Answer(429, headers=in_a_minute)).retry_after == 60
 
 
-def test_a_private_target_is_failed_for_good_and_names_the_setting() -> None:
-    with a_destination() as destination:
-        outcome = perform({"http": {"url": destination.url}}, "10.0.0.0/8")
+def test_a_private_target_fails_and_the_error_names_the_setting() -> None:
+    with an_http_target() as server:
+        outcome = perform({"http": {"url": server.url}}, "10.0.0.0/8")
     assert (outcome.kind, outcome.error_class) == ("failed", "refused_target")
     assert "127.0.0.1 is a loopback address" in str(outcome.error)
     assert "ALLOWED_PRIVATE_TARGETS" in str(outcome.error)
-    assert destination.calls == []
+    assert server.calls == []
 
 
-def test_nobody_at_home_is_tried_again() -> None:
-    with a_destination() as destination:
-        url = destination.url
+def test_a_refused_connection_is_retried() -> None:
+    with an_http_target() as server:
+        url = server.url
     outcome = perform({"http": {"url": url}})
     assert (outcome.kind, outcome.error_class) == ("retry", "connection")
     assert "cannot connect to 127.0.0.1:" in str(outcome.error)
 
 
-def test_a_name_that_nobody_has_is_tried_again() -> None:
+def test_an_unknown_host_name_is_retried() -> None:
     outcome = perform({"http": {"url": "http://nobody.invalid/"}})
     assert (outcome.kind, outcome.error_class) == ("retry", "dns")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_trusted(tmp_path: Path) -> None:
-    with a_secure_destination(tmp_path) as destination:
-        outcome = perform({"http": {"url": destination.url.replace("http://", "https://")}})
+def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
+    with a_tls_target(tmp_path) as server:
+        outcome = perform({"http": {"url": server.url.replace("http://", "https://")}})
     assert (outcome.kind, outcome.error_class) == ("retry", "tls")
-    assert destination.calls == []
+    assert server.calls == []
 
 
-def test_a_destination_that_says_nothing_times_out() -> None:
+def test_a_target_that_does_not_respond_times_out() -> None:
     with _speaking(b"", stay=True) as url:
         began = time.monotonic()
         outcome = perform({"http": {"url": url}}, timeout=0.3)
@@ -227,7 +227,7 @@ def test_a_destination_that_says_nothing_times_out() -> None:
     assert outcome.request is not None
 
 
-def test_the_time_out_bounds_the_body_too() -> None:
+def test_the_time_out_includes_the_body() -> None:
     with _speaking(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nslow", stay=True) as url:
         outcome = perform({"http": {"url": url}}, timeout=0.3)
     assert (outcome.kind, outcome.error_class, outcome.response) == ("retry", "timeout", {"status": 200})
@@ -237,7 +237,7 @@ def test_the_time_out_bounds_the_body_too() -> None:
     "words",
     [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off", b"HTTP/1.1 OK\r\n\r\n"],
 )
-def test_an_answer_that_breaks_off_is_tried_again(words: bytes) -> None:
+def test_an_incomplete_response_is_retried(words: bytes) -> None:
     with _speaking(words) as url:
         outcome = perform({"http": {"url": url}})
     assert (outcome.kind, outcome.error_class) == ("retry", "connection")
@@ -291,44 +291,44 @@ def _speaking(words: bytes, *, stay: bool = False) -> Iterator[str]:
         ("{{ data.x | divided_by: 0 }}", "template"),
     ],
 )
-def test_a_url_that_cannot_be_called_is_failed_for_good(url: str, error_class: str) -> None:
+def test_a_url_that_cannot_be_called_fails(url: str, error_class: str) -> None:
     outcome = perform({"http": {"url": url}})
     assert (outcome.kind, outcome.error_class) == ("failed", error_class)
 
 
-def test_a_header_cannot_bring_another_one_along() -> None:
+def test_a_header_cannot_add_another_one() -> None:
     names = {"data": {"evil": "x\r\nX-Evil: 1"}}
-    with a_destination() as destination:
-        outcome = perform({"http": {"url": destination.url, "headers": {"X": "{{ data.evil }}"}}}, names=names)
+    with an_http_target() as server:
+        outcome = perform({"http": {"url": server.url, "headers": {"X": "{{ data.evil }}"}}}, names=names)
     assert (outcome.kind, outcome.error_class) == ("failed", "bad_header")
-    assert destination.calls == []
+    assert server.calls == []
 
 
 # What is kept
 
 
-def test_the_request_is_kept_with_its_secrets_masked() -> None:
-    with a_destination() as destination:
+def test_the_request_is_stored_with_masked_secrets() -> None:
+    with an_http_target() as server:
         fields = {
-            "url": destination.url + "/hook?api_key=hush&to=me&Token=hush",
+            "url": server.url + "/hook?api_key=hush&to=me&Token=hush",
             "headers": {"Authorization": "Bearer hush", "X-Api-Key": "hush", "Cookie": "hush", "X-Trace": "t-1"},
         }
         kept = perform({"http": fields}).request
     assert kept is not None
     assert "hush" not in json.dumps(kept)
     assert kept["method"] == "POST"
-    assert kept["url"] == destination.url + "/hook?api_key=***&to=me&Token=***"
+    assert kept["url"] == server.url + "/hook?api_key=***&to=me&Token=***"
     assert kept["headers"]["X-Trace"] == "t-1"
     assert kept["headers"]["Idempotency-Key"] == KEY
 
 
-def test_what_is_kept_is_cut() -> None:
+def test_the_stored_request_and_response_are_truncated() -> None:
     outcome = answered(Answer(500, b"y" * 10_000), body="x" * 10_000)
     assert outcome.request["body"] == "x" * 4_096
     assert outcome.response["body"] == "y" * 2_048
 
 
-def test_the_answer_is_kept_with_the_time_it_took() -> None:
+def test_the_response_is_stored_with_its_duration() -> None:
     kept = answered(Answer(422, b'{"error": "no"}')).response
     assert kept["status"] == 422
     assert kept["body"] == '{"error": "no"}'
@@ -347,7 +347,7 @@ def test_the_answer_is_kept_with_the_time_it_took() -> None:
         {"url": "https://example.com", "body": "<x/>", "headers": {"Content-Type": "text/xml"}},
     ],
 )
-def test_good_fields_have_no_mistakes(fields: dict[str, Any]) -> None:
+def test_valid_fields_have_no_errors(fields: dict[str, Any]) -> None:
     assert http.check(fields, "http") == []
 
 
@@ -373,7 +373,7 @@ def test_good_fields_have_no_mistakes(fields: dict[str, Any]) -> None:
         ({"url": "https://example.com", "headers": {"a b": "x"}}, "http.headers.a b", "is not a header name"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     ((place, said),) = http.check(fields, "http")
     assert place == path
     assert message in said
@@ -386,6 +386,6 @@ def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
         *("User-Agent", "Proxy-Authorization", "TE", "Upgrade", "Expect", "Accept-Encoding", "Content-Type"),
     ],
 )
-def test_headers_that_are_ours_cannot_be_set(name: str) -> None:
+def test_reserved_headers_cannot_be_set(name: str) -> None:
     ((place, _),) = http.check({"url": "https://example.com", "headers": {name: "x"}}, "http")
     assert place == f"http.headers.{name}"

@@ -13,8 +13,8 @@ from aiohttp import ClientConnectorError, ClientSession
 from app.actions.address_guard import RefusedTarget, refusal_reason
 from app.actions.http_response import MAX_BODY_BYTES
 from app.actions.http_session import read_body
-from tests.support.action_contexts import a_secure_destination, in_a_session
-from tests.support.http_target import Answer, a_destination
+from tests.support.action_contexts import a_tls_target, in_a_session
+from tests.support.http_target import Answer, an_http_target
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def refused(url: str, *allowed: str) -> RefusedTarget:
     ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0x7f.1", "0.0.0.0", "169.254.169.254"],
 )
 def test_no_spelling_of_a_private_address_is_connected_to(host: str) -> None:
-    with a_destination() as destination:
-        assert "ALLOWED_PRIVATE_TARGETS" in str(refused(f"http://{host}:{destination.server_port}/"))
-    assert destination.calls == []
+    with an_http_target() as server:
+        assert "ALLOWED_PRIVATE_TARGETS" in str(refused(f"http://{host}:{server.server_port}/"))
+    assert server.calls == []
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "017700000001", "127.0.0.1."])
-def test_numbers_for_addresses_are_no_hosts(host: str) -> None:
+def test_numbers_are_not_host_names(host: str) -> None:
     async def call(session: ClientSession) -> None:
         with pytest.raises((aiohttp.InvalidURL, ClientConnectorError)):
             await session.get(f"http://{host}/", timeout=aiohttp.ClientTimeout(total=5))
@@ -110,16 +110,16 @@ def test_numbers_for_addresses_are_no_hosts(host: str) -> None:
     in_a_session(call, "203.0.113.0/24")
 
 
-def test_a_name_is_judged_by_the_address_it_has() -> None:
+def test_a_host_name_is_checked_by_its_address() -> None:
     async def call(session: ClientSession) -> int:
-        async with session.get(f"http://localhost:{destination.server_port}/") as response:
+        async with session.get(f"http://localhost:{server.server_port}/") as response:
             return response.status
 
-    with a_destination() as destination:
+    with an_http_target() as server:
         assert in_a_session(call, "127.0.0.0/8") == 200
 
 
-def test_a_redirect_is_not_a_way_around() -> None:
+def test_a_redirect_does_not_bypass_the_check() -> None:
     """Even a session that is told to follow redirects checks each address that it connects to."""
 
     async def call(session: ClientSession) -> None:
@@ -128,49 +128,49 @@ def test_a_redirect_is_not_a_way_around() -> None:
         assert isinstance(caught.value.os_error, RefusedTarget)
 
     elsewhere = Answer(302, headers=(("Location", "http://127.0.0.2:9/"),))
-    with a_destination(elsewhere) as first:
+    with an_http_target(elsewhere) as first:
         in_a_session(call, "127.0.0.1/32")
 
 
 def test_the_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call(session: ClientSession) -> int:
-        async with session.get(destination.url) as response:
+        async with session.get(server.url) as response:
             return response.status
 
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    with a_destination() as destination:
+    with an_http_target() as server:
         assert in_a_session(call) == 200
 
 
-def test_cookies_are_not_kept() -> None:
+def test_cookies_are_not_stored() -> None:
     async def call(session: ClientSession) -> None:
         for _ in range(2):
-            async with session.get(destination.url) as response:
+            async with session.get(server.url) as response:
                 assert response.status == 200
 
-    with a_destination(Answer(headers=(("Set-Cookie", "a=b"),))) as destination:
+    with an_http_target(Answer(headers=(("Set-Cookie", "a=b"),))) as server:
         in_a_session(call)
-    assert [call.headers.get("Cookie") for call in destination.calls] == [None, None]
+    assert [call.headers.get("Cookie") for call in server.calls] == [None, None]
 
 
 def test_a_body_is_read_up_to_a_limit() -> None:
     async def call(session: ClientSession) -> bytes:
-        async with session.get(destination.url) as response:
+        async with session.get(server.url) as response:
             return await read_body(response)
 
-    with a_destination(Answer(body=b"x" * 5_000_000)) as destination:
+    with an_http_target(Answer(body=b"x" * 5_000_000)) as server:
         assert in_a_session(call) == b"x" * MAX_BODY_BYTES
 
 
-def test_a_packed_body_is_not_unpacked() -> None:
+def test_a_compressed_body_is_not_decompressed() -> None:
     packed = gzip.compress(b"x" * 10_000_000)
 
     async def call(session: ClientSession) -> bytes:
-        async with session.get(destination.url, auto_decompress=False) as response:
+        async with session.get(server.url, auto_decompress=False) as response:
             return await read_body(response)
 
-    with a_destination(Answer(body=packed, headers=(("Content-Encoding", "gzip"),))) as destination:
+    with an_http_target(Answer(body=packed, headers=(("Content-Encoding", "gzip"),))) as server:
         assert in_a_session(call) == packed
 
 
@@ -178,9 +178,9 @@ def test_a_packed_body_is_not_unpacked() -> None:
 def test_headers_are_limited(headers: tuple[tuple[str, str], ...]) -> None:
     async def call(session: ClientSession) -> None:
         with pytest.raises(aiohttp.ClientError):
-            await session.get(destination.url)
+            await session.get(server.url)
 
-    with a_destination(Answer(headers=headers)) as destination:
+    with an_http_target(Answer(headers=headers)) as server:
         in_a_session(call)
 
 
@@ -196,8 +196,8 @@ async def _limit(session: ClientSession) -> int:
 def test_a_certificate_is_verified(tmp_path: Path) -> None:
     async def call(session: ClientSession) -> None:
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await session.get(destination.url.replace("http://", "https://"))
+            await session.get(server.url.replace("http://", "https://"))
 
-    with a_secure_destination(tmp_path) as destination:
+    with a_tls_target(tmp_path) as server:
         in_a_session(call)
-    assert destination.calls == []
+    assert server.calls == []

@@ -27,13 +27,13 @@ ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
         ({"text": "x", "to": "y"}, "message.to", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, told: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, told: str) -> None:
     ((place, said),) = message.check(fields, "message")
     assert place == path
     assert told in said
 
 
-def test_a_member_called_mustache_is_one_of_the_data() -> None:
+def test_a_member_named_mustache_is_data() -> None:
     said: list[tuple[str, Mapping[str, Any]]] = []
 
     async def keep(text: str, data: Mapping[str, Any]) -> UUID:

@@ -1,4 +1,4 @@
-"""What stands between a step and the outside: integrations, disabled targets, and paused destinations."""
+"""Outbound configuration in runs: integrations, disabled targets, deferred calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from app.services import integrations, workflows
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, a_destination
+from tests.support.http_target import Answer, an_http_target
 from tests.support.providers import WHATSAPP, WhatsAppApi, running
-from tests.support.run_execution import carry, rows_of, the_run, with_an_executor
+from tests.support.run_execution import execute_run, rows_of, the_run, with_executor
 
 NUDGE = {"whatsapp": {"to": "{{ phone }}", "template": "nudge", "language": "en"}, "retry": {"first": "1s"}}
 
@@ -30,9 +30,9 @@ def started(context: AppContext, sender: Sender, step: dict[str, Any], count: in
 # Deferred runs
 
 
-def defer_run(context: AppContext, sender: Sender, destination: Any, before: str | None = None) -> str:
-    """A run that is deferred since its destination failed for others. `before`: SQL to run on its row first."""
-    runs = started(context, sender, {"http": {"url": destination.url}}, FAILURE_THRESHOLD + 1)
+def defer_run(context: AppContext, sender: Sender, server: Any, before: str | None = None) -> str:
+    """A run that is deferred since its target failed for others. `before`: SQL to run on its row first."""
+    runs = started(context, sender, {"http": {"url": server.url}}, FAILURE_THRESHOLD + 1)
     if before is not None:
         with context.database.transaction() as connection:
             connection.exec_driver_sql(f"UPDATE runs SET {before} WHERE id = %(id)s", {"id": runs[-1]})
@@ -41,32 +41,32 @@ def defer_run(context: AppContext, sender: Sender, destination: Any, before: str
         for run in runs:
             await executor.advance(sender.account_id, UUID(run), 1)
 
-    with_an_executor(context, in_sequence)
+    with_executor(context, in_sequence)
     return runs[-1]
 
 
 def test_a_deferred_run_uses_up_no_attempt(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503)) as destination:
-        run = defer_run(context, acme, destination)
+    with an_http_target(Answer(503)) as server:
+        run = defer_run(context, acme, server)
     after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"], after["job"]) == ("running", 0, 2)
     assert after["wake_at"] > after["created_at"]
     assert rows_of(context, "attempts", acme.account_id, run) == []
-    assert len(destination.calls) == FAILURE_THRESHOLD
+    assert len(server.calls) == FAILURE_THRESHOLD
 
 
 def test_the_step_of_a_deferred_run_says_why_it_waits(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503)) as destination:
-        run = defer_run(context, acme, destination)
+    with an_http_target(Answer(503)) as server:
+        run = defer_run(context, acme, server)
     (step,) = rows_of(context, "steps", acme.account_id, run)
     assert step["status"] == "waiting"
     assert "failed 5 times in a row; calls are paused" in step["error"]
 
 
-def test_a_deferred_run_continues_when_the_destination_works_again(context: AppContext, acme: Sender) -> None:
-    with a_destination(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as destination:
-        run = defer_run(context, acme, destination)
-        after = carry(context, acme.account_id, run, job=2)
+def test_a_deferred_run_continues_when_its_target_works_again(context: AppContext, acme: Sender) -> None:
+    with an_http_target(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as server:
+        run = defer_run(context, acme, server)
+        after = execute_run(context, acme.account_id, run, job=2)
     assert after["status"] == "done"
     assert [row["attempt"] for row in rows_of(context, "attempts", acme.account_id, run)] == [1]
     (step,) = rows_of(context, "steps", acme.account_id, run)
@@ -74,8 +74,8 @@ def test_a_deferred_run_continues_when_the_destination_works_again(context: AppC
 
 
 def test_after_a_day_a_deferral_counts_as_an_attempt(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503)) as destination:
-        run = defer_run(context, acme, destination, "step_started_at = now() - interval '25 hours'")
+    with an_http_target(Answer(503)) as server:
+        run = defer_run(context, acme, server, "step_started_at = now() - interval '25 hours'")
     after = the_run(context, acme.account_id, run)
     assert (after["status"], after["attempt"]) == ("running", 1)
     (attempt,) = rows_of(context, "attempts", acme.account_id, run)
@@ -83,16 +83,16 @@ def test_after_a_day_a_deferral_counts_as_an_attempt(context: AppContext, acme: 
 
 
 def test_another_account_is_not_deferred(context: AppContext, acme: Sender, globex: Sender) -> None:
-    with a_destination(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as destination:
-        runs = started(context, acme, {"http": {"url": destination.url}}, FAILURE_THRESHOLD)
-        (other,) = started(context, globex, {"http": {"url": destination.url}})
+    with an_http_target(*[Answer(503)] * FAILURE_THRESHOLD, Answer(200)) as server:
+        runs = started(context, acme, {"http": {"url": server.url}}, FAILURE_THRESHOLD)
+        (other,) = started(context, globex, {"http": {"url": server.url}})
 
         async def in_sequence(executor: RunExecutor) -> None:
             for run in runs:
                 await executor.advance(acme.account_id, UUID(run), 1)
             await executor.advance(globex.account_id, UUID(other), 1)
 
-        with_an_executor(context, in_sequence)
+        with_executor(context, in_sequence)
     assert the_run(context, globex.account_id, other)["status"] == "done"
 
 
@@ -100,33 +100,33 @@ def test_another_account_is_not_deferred(context: AppContext, acme: Sender, glob
 
 
 def test_a_410_disables_the_target_until_a_person_enables_it(context: AppContext, acme: Sender, globex: Sender) -> None:
-    with a_destination(Answer(410), Answer(200)) as destination:
-        step = {"http": {"url": destination.url + "/hook?to={{ distinct_id }}"}}
+    with an_http_target(Answer(410), Answer(200)) as server:
+        step = {"http": {"url": server.url + "/hook?to={{ distinct_id }}"}}
         first, second, third = started(context, acme, step, 3)
         (other,) = started(context, globex, step)
-        gone = carry(context, acme.account_id, first)
+        gone = execute_run(context, acme.account_id, first)
         assert gone["status"] == "failed"
-        assert f"the target is gone for good; {destination.url}/hook is disabled until" in gone["error"]
-        failed = carry(context, acme.account_id, second)
+        assert f"the target is gone for good; {server.url}/hook is disabled until" in gone["error"]
+        failed = execute_run(context, acme.account_id, second)
         assert failed["status"] == "failed"
         assert failed["error"] == (
-            f"steps[0] (http): {destination.url}/hook is disabled (answered 410: the target is gone for good); "
+            f"steps[0] (http): {server.url}/hook is disabled (answered 410: the target is gone for good); "
             "`flask target enable` enables it"
         )
-        assert carry(context, globex.account_id, other)["status"] == "done"
+        assert execute_run(context, globex.account_id, other)["status"] == "done"
         (target,) = integrations.list_disabled_targets(context, acme.account_id)
-        assert (target.target, target.run_id) == (destination.url + "/hook", UUID(first))
+        assert (target.target, target.run_id) == (server.url + "/hook", UUID(first))
         integrations.enable_target(context, acme.account_id, target.target)
-        assert carry(context, acme.account_id, third)["status"] == "done"
-    assert len(destination.calls) == 3
+        assert execute_run(context, acme.account_id, third)["status"] == "done"
+    assert len(server.calls) == 3
 
 
 # Integrations
 
 
-def test_a_missing_integration_fails_the_run_with_a_clear_sentence(context: AppContext, acme: Sender) -> None:
+def test_a_missing_integration_fails_the_run_with_a_clear_message(context: AppContext, acme: Sender) -> None:
     (run,) = started(context, acme, NUDGE)
-    after = carry(context, acme.account_id, run)
+    after = execute_run(context, acme.account_id, run)
     assert after["status"] == "failed"
     assert after["error"] == (
         "steps[0] (whatsapp): the account has no whatsapp integration; `flask integration set whatsapp` creates it"
@@ -146,13 +146,13 @@ def test_a_worker_sees_a_change_within_seconds(context: AppContext, acme: Sender
 
     with running(WhatsAppApi()) as api:
         there = AppContext(replace(context.settings, whatsapp_base_url=api.url))
-        with_an_executor(there, change_between)
+        with_executor(there, change_between)
         there.database.close()
     assert the_run(context, acme.account_id, before)["status"] == "failed"
     assert the_run(context, acme.account_id, after)["status"] == "done"
 
 
-def test_an_integration_that_no_key_opens_is_tried_again(context: AppContext, acme: Sender) -> None:
+def test_an_integration_that_cannot_be_decrypted_is_retried(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -160,7 +160,7 @@ def test_an_integration_that_no_key_opens_is_tried_again(context: AppContext, ac
             {"id": acme.account_id},
         )
     (run,) = started(context, acme, NUDGE)
-    after = carry(context, acme.account_id, run)
+    after = execute_run(context, acme.account_id, run)
     # Tests of rotation look at all accounts.
     integrations.remove_integration(context, acme.account_id, KINDS["whatsapp"])
     assert (after["status"], after["attempt"]) == ("running", 1)

@@ -13,7 +13,7 @@ from app import actions
 from app.actions import log
 from app.core.models import Outcome
 from tests.support.action_contexts import an_action_context, in_a_session, perform
-from tests.support.http_target import a_destination
+from tests.support.http_target import an_http_target
 
 
 class Odd:
@@ -47,7 +47,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         structlog.configure(**before)
 
 
-def test_a_log_step_says_its_text(lines: list[Any]) -> None:
+def test_a_log_step_writes_its_text(lines: list[Any]) -> None:
     outcome = perform({"log": "price {{ data.price }} on {{ 'now' | date: '%Y-%m-%d' }}"})
     assert outcome == Outcome("done", output={"text": "price 1999 on 2026-11-22"})
     assert lines[0]["event"] == "workflow log"
@@ -61,17 +61,17 @@ def test_a_log_step_writes_no_control_characters(lines: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(("fields", "path"), [(["a"], "log"), (7, "log"), ("{{ nope }}", "log"), ("{{", "log")])
-def test_a_mistake_in_a_log_step_has_its_path(fields: Any, path: str) -> None:
+def test_an_error_in_a_log_step_has_its_path(fields: Any, path: str) -> None:
     assert [place for place, _ in log.check(fields, "log")] == [path]
 
 
-def test_a_template_that_cannot_be_rendered_is_failed_for_good() -> None:
+def test_a_template_that_cannot_be_rendered_fails() -> None:
     outcome = perform({"log": "{{ 1 | divided_by: 0 }}"})
     assert (outcome.kind, outcome.error_class) == ("failed", "template")
     assert "a division by zero" in str(outcome.error)
 
 
-def test_a_bug_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Outcome:
         raise LookupError("no such thing")
 
@@ -91,13 +91,13 @@ def test_an_error_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.error == "a\ufffdb\ufffd"
 
 
-def test_cancelling_goes_through() -> None:
+def test_cancellation_is_not_caught() -> None:
     async def cancelled(session: Any) -> None:
-        task = asyncio.create_task(actions.perform({"http": {"url": destination.url}}, an_action_context(session)))
+        task = asyncio.create_task(actions.perform({"http": {"url": server.url}}, an_action_context(session)))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    with a_destination() as destination:
+    with an_http_target() as server:
         in_a_session(cancelled)

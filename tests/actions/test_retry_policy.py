@@ -31,22 +31,22 @@ def test_2xx_is_done(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_what_speaks_of_the_moment_is_tried_again(status: int) -> None:
+def test_transient_statuses_are_retried(status: int) -> None:
     assert classify_status(status, {}, NOW).kind == "retry"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 422, 451, 499])
-def test_what_speaks_of_the_request_is_failed(status: int) -> None:
+def test_permanent_client_errors_fail(status: int) -> None:
     assert classify_status(status, {}, NOW).kind == "failed"
 
 
-def test_a_redirect_is_failed_and_says_where_it_pointed() -> None:
+def test_a_redirect_fails_and_the_error_names_its_location() -> None:
     outcome = classify_status(307, {"Location": "https://example.com/new"}, NOW)
     assert (outcome.kind, outcome.error_class) == ("failed", "http_3xx")
     assert "https://example.com/new" in str(outcome.error)
 
 
-def test_gone_has_a_reason_of_its_own() -> None:
+def test_410_has_its_own_error() -> None:
     outcome = classify_status(410, {}, NOW)
     assert (outcome.error_class, outcome.error) == ("http_410", "answered 410: the target is gone for good")
 
@@ -75,16 +75,16 @@ def test_retry_after_is_read_and_bounded(value: str | None, seconds: float | Non
     assert retry_after(headers, NOW) == seconds
 
 
-def test_a_503_carries_what_it_asks_for() -> None:
+def test_a_503_has_the_seconds_of_retry_after() -> None:
     assert classify_status(503, {"Retry-After": "30"}, NOW).retry_after == 30
 
 
-def test_the_pause_doubles_and_ends_at_the_longest() -> None:
+def test_the_pause_doubles_up_to_the_maximum() -> None:
     policy = {"attempts": 20, "first": "5s", "max": "1m"}
     assert [pause(policy, attempt, Fixed(1.0)) for attempt in range(1, 7)] == [5, 10, 20, 40, 60, 60]
 
 
-def test_chance_takes_away_up_to_half_of_the_pause() -> None:
+def test_jitter_removes_up_to_half_of_the_pause() -> None:
     assert pause({}, 1, Fixed(0.0)) == 2.5
     assert pause({}, 1, Fixed(0.5)) == 3.75
 
@@ -96,7 +96,7 @@ def test_the_default_is_six_attempts_from_five_seconds_to_an_hour() -> None:
 
 
 @pytest.mark.parametrize("policy", [{}, {"attempts": 1}, {"first": "1s", "max": "1s"}, {"max": "2d"}])
-def test_a_good_policy_has_no_mistakes(policy: dict[str, Any]) -> None:
+def test_a_valid_policy_has_no_errors(policy: dict[str, Any]) -> None:
     assert retry_policy.check(policy, "retry") == []
 
 
@@ -116,5 +116,5 @@ def test_a_good_policy_has_no_mistakes(policy: dict[str, Any]) -> None:
         ({"tries": 3}, "retry.tries"),
     ],
 )
-def test_a_mistake_in_a_policy_has_its_path(policy: Any, path: str) -> None:
+def test_an_error_in_a_policy_has_its_path(policy: Any, path: str) -> None:
     assert [place for place, _ in retry_policy.check(policy, "retry")] == [path]

@@ -31,7 +31,7 @@ def send(api: SendGridApi, fields: dict[str, Any] | None = None, **changes: Any)
     return perform({"sendgrid": {name: value for name, value in given.items() if value is not ...}}, **changes)
 
 
-def test_the_message_is_the_one_of_the_documentation(api: SendGridApi) -> None:
+def test_the_request_is_the_one_of_the_documentation(api: SendGridApi) -> None:
     send(api)
     assert api.complaints == []
     assert api.accepted == [
@@ -45,29 +45,29 @@ def test_the_message_is_the_one_of_the_documentation(api: SendGridApi) -> None:
     ]
 
 
-def test_later_steps_see_the_message_s_id(api: SendGridApi) -> None:
+def test_later_steps_can_read_the_message_id(api: SendGridApi) -> None:
     outcome = send(api)
     assert (outcome.kind, outcome.output["status"], outcome.output["body"]) == ("done", 202, "")
     assert outcome.output["message_id"] == "LrbnHvJfRBuDdVwzBQBZ0A"
 
 
-def test_plain_text_stands_before_html(api: SendGridApi) -> None:
+def test_plain_text_comes_before_html(api: SendGridApi) -> None:
     send(api, {"html": "<p>{{ event }}</p>"})
     kinds = [(part["type"], part["value"]) for part in api.accepted[0]["content"]]
     assert kinds == [("text/plain", "Hello +915673412780, ü"), ("text/html", "<p>order_placed</p>")]
 
 
-def test_html_may_stand_alone(api: SendGridApi) -> None:
+def test_html_needs_no_plain_text(api: SendGridApi) -> None:
     send(api, {"text": ..., "html": "<p>{{ event }}</p>"})
     assert api.accepted[0]["content"] == [{"type": "text/html", "value": "<p>order_placed</p>"}]
 
 
-def test_a_part_that_is_empty_stays_away(api: SendGridApi) -> None:
+def test_an_empty_part_is_left_out(api: SendGridApi) -> None:
     send(api, {"text": "{{ data.nothing }}", "html": "<p>x</p>"})
     assert [part["type"] for part in api.accepted[0]["content"]] == ["text/html"]
 
 
-def test_each_recipient_is_named_once(api: SendGridApi) -> None:
+def test_each_recipient_occurs_once(api: SendGridApi) -> None:
     send(api, {"to": ["jane@example.com", "Joe <joe@example.com>", "JANE@example.com"]})
     (personalization,) = api.accepted[0]["personalizations"]
     assert personalization["to"] == [{"email": "jane@example.com"}, {"email": "joe@example.com", "name": "Joe"}]
@@ -78,7 +78,7 @@ def test_the_step_may_name_another_sender(api: SendGridApi) -> None:
     assert api.accepted[0]["from"] == {"email": "sales@example.com"}
 
 
-def test_without_any_sender_nothing_is_sent(api: SendGridApi) -> None:
+def test_without_a_sender_nothing_is_sent(api: SendGridApi) -> None:
     integration = {"api_key": API_KEY, "account": "apikey"}
     outcome = send(api, integration={"sendgrid": integration}.get)
     assert (outcome.kind, outcome.error_class, api.calls) == ("failed", "bad_address", 0)
@@ -101,7 +101,7 @@ def test_no_data_can_add_a_line_or_a_recipient(api: SendGridApi) -> None:
 @pytest.mark.parametrize(
     ("region", "base"), [(None, "https://api.sendgrid.com"), ("eu", "https://api.eu.sendgrid.com")]
 )
-def test_the_region_says_whom_to_call(region: str | None, base: str) -> None:
+def test_the_region_selects_the_host(region: str | None, base: str) -> None:
     integration = {**SENDGRID, **({"region": region} if region else {})}
 
     async def make(session: Any) -> Any:
@@ -126,13 +126,13 @@ def test_what_cannot_be_sent_fails_without_a_call(api: SendGridApi, fields: Any,
     assert api.calls == 0
 
 
-def test_without_an_integration_the_step_says_how_to_get_one(api: SendGridApi) -> None:
+def test_without_an_integration_the_error_says_how_to_create_one(api: SendGridApi) -> None:
     outcome = send(api, integration={}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "not_set_up")
     assert "`flask integration set sendgrid`" in str(outcome.error)
 
 
-def test_a_rate_limit_says_when_it_is_lifted(api: SendGridApi) -> None:
+def test_a_rate_limit_says_when_to_retry(api: SendGridApi) -> None:
     api.instead.append(sendgrid_error(429, "too many requests"))
     api.headers = {
         "X-RateLimit-Limit": "150",
@@ -144,28 +144,28 @@ def test_a_rate_limit_says_when_it_is_lifted(api: SendGridApi) -> None:
 
 
 @pytest.mark.parametrize("reset", ["", "soon", "1392815263", "-5"])
-def test_without_a_moment_to_come_the_policy_s_pause_holds(api: SendGridApi, reset: str) -> None:
+def test_without_a_future_reset_the_pause_of_the_policy_holds(api: SendGridApi, reset: str) -> None:
     api.instead.append(sendgrid_error(429, "too many requests"))
     api.headers = {"X-RateLimit-Reset": reset}
     outcome = send(api)
     assert (outcome.kind, outcome.retry_after) == ("retry", None)
 
 
-def test_nobody_is_kept_waiting_for_more_than_a_day(api: SendGridApi) -> None:
+def test_the_pause_is_at_most_a_day(api: SendGridApi) -> None:
     api.instead.append(sendgrid_error(429, "too many requests"))
     api.headers = {"X-RateLimit-Reset": "999999999999999"}
     assert send(api).retry_after == 86_400
 
 
 @pytest.mark.parametrize("status", [500, 503])
-def test_errors_that_pass_are_tried_again(api: SendGridApi, status: int) -> None:
+def test_transient_errors_are_retried(api: SendGridApi, status: int) -> None:
     api.instead.append(sendgrid_error(status, "An internal error occurred."))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("retry", f"sendgrid_{status}")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 406, 413, 415])
-def test_errors_that_stay_are_failed_for_good(api: SendGridApi, status: int) -> None:
+def test_permanent_errors_fail(api: SendGridApi, status: int) -> None:
     api.instead.append(sendgrid_error(status, "No"))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("failed", f"sendgrid_{status}")
@@ -179,18 +179,18 @@ def test_the_error_says_what_sendgrid_said(api: SendGridApi) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"errors": None}, {"errors": ["x", {"message": None}]}, {"errors": {"a": 1}}])
-def test_an_answer_that_says_nothing_of_use_breaks_nothing(api: SendGridApi, body: dict[str, Any]) -> None:
+def test_a_response_without_an_error_message_is_accepted(api: SendGridApi, body: dict[str, Any]) -> None:
     api.instead.append((400, body))
     assert send(api).error_class == "sendgrid_400"
 
 
-def test_a_message_that_was_only_looked_at_is_not_sent(api: SendGridApi) -> None:
+def test_a_message_that_was_only_validated_is_not_sent(api: SendGridApi) -> None:
     api.instead.append((200, {}))
     outcome = send(api)
     assert (outcome.kind, str(outcome.error)) == ("failed", "SendGrid answered 200: the message was not queued")
 
 
-def test_the_api_key_is_kept_nowhere(api: SendGridApi) -> None:
+def test_the_api_key_is_not_stored(api: SendGridApi) -> None:
     outcome = send(api, integration={"sendgrid": {**SENDGRID, "api_key": "SG.wrong-and-secret"}}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "sendgrid_401")
     assert "SG.wrong-and-secret" not in json.dumps([outcome.request, outcome.response, outcome.error])
@@ -213,7 +213,7 @@ def test_the_api_key_is_kept_nowhere(api: SendGridApi) -> None:
         ({"cc": "a@example.com"}, "sendgrid.cc", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**LETTER, **fields} if isinstance(fields, dict) else fields
     if isinstance(given, dict):
         given = {name: value for name, value in given.items() if value is not ...}
@@ -222,5 +222,5 @@ def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
     assert message in said
 
 
-def test_good_fields_have_no_mistakes() -> None:
+def test_valid_fields_have_no_errors() -> None:
     assert sendgrid.check({**LETTER, "to": ["{{ data.email }}", "joe@example.com"], "html": "x"}, "sendgrid") == []

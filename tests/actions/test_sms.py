@@ -12,7 +12,7 @@ import pytest
 from app.actions import sms
 from app.core.models import Outcome
 from tests.support.action_contexts import perform, the_settings
-from tests.support.http_target import Answer, a_destination
+from tests.support.http_target import Answer, an_http_target
 from tests.support.providers import AUTH_TOKEN, SID, TWILIO, TwilioApi, running, twilio_error
 
 TOLD = {"to": "{{ phone }}", "text": "{{ event }} & co: ü"}
@@ -38,13 +38,13 @@ def test_the_form_is_the_one_of_the_documentation(api: TwilioApi) -> None:
     assert api.accepted == [{"To": "+915673412780", "From": "+15017122661", "Body": "order_placed & co: ü"}]
 
 
-def test_later_steps_see_the_sid(api: TwilioApi) -> None:
+def test_later_steps_can_read_the_sid(api: TwilioApi) -> None:
     outcome = send(api)
     assert (outcome.kind, outcome.output["status"]) == ("done", 201)
     assert outcome.output["body"]["sid"].startswith("SM")
 
 
-def test_the_number_goes_out_with_a_plus_sign(api: TwilioApi) -> None:
+def test_the_number_is_sent_with_a_plus_sign(api: TwilioApi) -> None:
     send(api, {"to": "91 5673 412780"})
     assert api.accepted[0]["To"] == "+915673412780"
 
@@ -84,21 +84,21 @@ def test_what_cannot_be_sent_fails_without_a_call(api: TwilioApi, fields: Any, e
     assert api.calls == 0
 
 
-def test_without_an_integration_the_step_says_how_to_get_one(api: TwilioApi) -> None:
+def test_without_an_integration_the_error_says_how_to_create_one(api: TwilioApi) -> None:
     outcome = send(api, integration={}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "not_set_up")
     assert "`flask integration set twilio`" in str(outcome.error)
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, 20429), (500, 20500), (503, 20503), (400, 21611), (400, 14107)])
-def test_errors_that_pass_are_tried_again(api: TwilioApi, status: int, code: int) -> None:
+def test_transient_errors_are_retried(api: TwilioApi, status: int, code: int) -> None:
     api.instead.append(twilio_error(status, code, "Too Many Requests"))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("retry", f"twilio_{code}")
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 20003), (400, 21211), (400, 21610), (403, 21612), (404, 20404)])
-def test_errors_that_stay_are_failed_for_good(api: TwilioApi, status: int, code: int) -> None:
+def test_permanent_errors_fail(api: TwilioApi, status: int, code: int) -> None:
     api.instead.append(twilio_error(status, code, "No"))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("failed", f"twilio_{code}")
@@ -112,15 +112,15 @@ def test_the_error_says_what_twilio_said(api: TwilioApi) -> None:
     )
 
 
-def test_twilio_may_say_when_to_try_again() -> None:
+def test_twilio_may_say_when_to_retry() -> None:
     body = json.dumps(twilio_error(429, 20429, "Too Many Requests")[1]).encode()
-    with a_destination(Answer(429, body, (("Content-Type", "application/json"), ("Retry-After", "7")))) as destination:
-        changed = replace(the_settings(), twilio_base_url=destination.url)
+    with an_http_target(Answer(429, body, (("Content-Type", "application/json"), ("Retry-After", "7")))) as server:
+        changed = replace(the_settings(), twilio_base_url=server.url)
         outcome = perform({"sms": TOLD}, settings=changed, integration={"twilio": TWILIO}.get)
     assert outcome.retry_after == 7
 
 
-def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
+def test_the_auth_token_is_not_stored(api: TwilioApi) -> None:
     api.instead.append(twilio_error(401, 20003, f"Authenticate with something else than {AUTH_TOKEN}"))
     outcome = send(api)
     assert AUTH_TOKEN not in json.dumps([outcome.request, outcome.response, outcome.error])
@@ -141,13 +141,13 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
         ({"media": "x"}, "sms.media", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**TOLD, **fields} if isinstance(fields, dict) else fields
     ((place, said),) = sms.check(given, "sms")
     assert place == path
     assert message in said
 
 
-def test_good_fields_have_no_mistakes() -> None:
+def test_valid_fields_have_no_errors() -> None:
     assert sms.check(TOLD, "sms") == []
     assert sms.check({**TOLD, "from": "{{ data.sender }}"}, "sms") == []

@@ -13,7 +13,7 @@ import pytest
 from app.actions import voice_call
 from app.core.models import Outcome
 from tests.support.action_contexts import perform, the_settings
-from tests.support.http_target import Answer, a_destination
+from tests.support.http_target import Answer, an_http_target
 from tests.support.providers import AUTH_TOKEN, SID, TWILIO, TwilioApi, running, twilio_error
 
 RUNG = {"to": "{{ phone }}", "say": "{{ event }} for <you> & me: ü"}
@@ -54,7 +54,7 @@ def test_the_form_is_the_one_of_the_documentation(api: TwilioApi) -> None:
     ]
 
 
-def test_later_steps_see_sid_and_status(api: TwilioApi) -> None:
+def test_later_steps_can_read_sid_and_status(api: TwilioApi) -> None:
     outcome = ring(api)
     assert (outcome.kind, outcome.output["status"], outcome.output["body"]["status"]) == ("done", 201, "queued")
     assert outcome.output["body"]["sid"].startswith("CA")
@@ -72,12 +72,12 @@ def test_the_step_may_name_another_caller(api: TwilioApi) -> None:
 
 
 @pytest.mark.parametrize("text", ["</Say></Response>", "<Hangup/>", "&amp;", "]]>", "a\nb\tc", "🙂 \ufffd"])
-def test_what_data_bring_is_spoken_and_not_obeyed(api: TwilioApi, text: str) -> None:
+def test_markup_in_data_is_spoken_as_text(api: TwilioApi, text: str) -> None:
     ring(api, {"say": "{{ data.said }}"}, names={"phone": "+915673412780", "data": {"said": text}})
     assert spoken(api) == text
 
 
-def test_characters_that_xml_does_not_have_become_spaces(api: TwilioApi) -> None:
+def test_characters_that_xml_does_not_allow_become_spaces(api: TwilioApi) -> None:
     ring(api, {"say": "{{ data.said }}"}, names={"phone": "+915673412780", "data": {"said": "a\x00\x0b\ufffeb"}})
     assert spoken(api) == "a   b"
 
@@ -87,7 +87,7 @@ def test_characters_that_xml_does_not_have_become_spaces(api: TwilioApi) -> None
     [{"from": "MyShop"}, {"from": "54321"}, {"messaging_service_sid": "MG" + "0" * 32}],
     ids=["name", "short code", "service"],
 )
-def test_who_cannot_call_is_asked_for_a_number(api: TwilioApi, fields: dict[str, str]) -> None:
+def test_a_sender_that_is_not_a_phone_number_cannot_call(api: TwilioApi, fields: dict[str, str]) -> None:
     integration = {"account_sid": SID, "auth_token": AUTH_TOKEN, **fields}
     outcome = ring(api, integration={"twilio": integration}.get)
     assert (outcome.kind, outcome.error_class, api.calls) == ("failed", "bad_address", 0)
@@ -111,35 +111,35 @@ def test_what_cannot_be_called_fails_without_a_call(api: TwilioApi, fields: Any,
     assert api.calls == 0
 
 
-def test_without_an_integration_the_step_says_how_to_get_one(api: TwilioApi) -> None:
+def test_without_an_integration_the_error_says_how_to_create_one(api: TwilioApi) -> None:
     outcome = ring(api, integration={}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "not_set_up")
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, 20429), (500, 20500), (503, 20503), (400, 10004)])
-def test_errors_that_pass_are_tried_again(api: TwilioApi, status: int, code: int) -> None:
+def test_transient_errors_are_retried(api: TwilioApi, status: int, code: int) -> None:
     api.instead.append(twilio_error(status, code, "Too Many Requests"))
     outcome = ring(api)
     assert (outcome.kind, outcome.error_class) == ("retry", f"twilio_{code}")
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 20003), (400, 21205), (400, 21212), (403, 21215), (404, 20404)])
-def test_errors_that_stay_are_failed_for_good(api: TwilioApi, status: int, code: int) -> None:
+def test_permanent_errors_fail(api: TwilioApi, status: int, code: int) -> None:
     api.instead.append(twilio_error(status, code, "No"))
     outcome = ring(api)
     assert (outcome.kind, outcome.error_class) == ("failed", f"twilio_{code}")
     assert f"Twilio answered {status}, code {code}: No" in str(outcome.error)
 
 
-def test_twilio_may_say_when_to_try_again() -> None:
+def test_twilio_may_say_when_to_retry() -> None:
     body = json.dumps(twilio_error(429, 20429, "Too Many Requests")[1]).encode()
-    with a_destination(Answer(429, body, (("Content-Type", "application/json"), ("Retry-After", "7")))) as destination:
-        changed = replace(the_settings(), twilio_base_url=destination.url)
+    with an_http_target(Answer(429, body, (("Content-Type", "application/json"), ("Retry-After", "7")))) as server:
+        changed = replace(the_settings(), twilio_base_url=server.url)
         outcome = perform({"call": RUNG}, settings=changed, integration={"twilio": TWILIO}.get)
     assert outcome.retry_after == 7
 
 
-def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
+def test_the_auth_token_is_not_stored(api: TwilioApi) -> None:
     api.instead.append(twilio_error(401, 20003, f"Authenticate with something else than {AUTH_TOKEN}"))
     outcome = ring(api)
     assert AUTH_TOKEN not in json.dumps([outcome.request, outcome.response, outcome.error])
@@ -160,7 +160,7 @@ def test_the_auth_token_is_kept_nowhere(api: TwilioApi) -> None:
         ({"record": "x"}, "call.record", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**RUNG, **fields} if isinstance(fields, dict) else fields
     if isinstance(given, dict):
         given = {name: value for name, value in given.items() if value is not ...}
@@ -169,6 +169,6 @@ def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
     assert message in said
 
 
-def test_good_fields_have_no_mistakes() -> None:
+def test_valid_fields_have_no_errors() -> None:
     assert voice_call.check(RUNG, "call") == []
     assert voice_call.check({"to": "+915673412780", "url": "https://example.com/{{ event }}"}, "call") == []

@@ -42,7 +42,7 @@ def components_of(api: WhatsAppApi, **fields: Any) -> Any:
     return api.accepted[-1]["template"].get("components")
 
 
-def test_the_message_is_the_one_of_the_documentation(api: WhatsAppApi) -> None:
+def test_the_request_is_the_one_of_the_documentation(api: WhatsAppApi) -> None:
     send(api)
     assert api.complaints == []
     assert api.accepted == [
@@ -65,7 +65,7 @@ def test_the_message_is_the_one_of_the_documentation(api: WhatsAppApi) -> None:
     ]
 
 
-def test_later_steps_see_the_id_of_the_message(api: WhatsAppApi) -> None:
+def test_later_steps_can_read_the_id_of_the_message(api: WhatsAppApi) -> None:
     outcome = send(api)
     assert outcome.output["status"] == 200
     assert outcome.output["body"]["messages"][0]["id"].startswith("wamid.")
@@ -101,7 +101,7 @@ def test_buttons_are_counted_from_zero(api: WhatsAppApi) -> None:
 
 
 @pytest.mark.parametrize("phone", ["+915673412780", "915673412780", "+91 56734-12780", " (91) 5673412780 "])
-def test_the_number_goes_out_as_digits(api: WhatsAppApi, phone: str) -> None:
+def test_the_number_is_sent_as_digits(api: WhatsAppApi, phone: str) -> None:
     send(api, {"to": phone})
     assert api.accepted[0]["to"] == "915673412780"
 
@@ -127,7 +127,7 @@ def test_the_version_of_the_api_may_be_chosen(api: WhatsAppApi) -> None:
     assert outcome.request["url"] == f"{api.url}/v25.0/{PHONE_NUMBER_ID}/messages"
 
 
-def test_without_an_integration_the_step_says_how_to_get_one(api: WhatsAppApi) -> None:
+def test_without_an_integration_the_error_says_how_to_create_one(api: WhatsAppApi) -> None:
     outcome = send(api, integration={}.get)
     assert (outcome.kind, outcome.error_class) == ("failed", "not_set_up")
     assert "`flask integration set whatsapp`" in str(outcome.error)
@@ -141,7 +141,7 @@ def test_without_an_integration_the_step_says_how_to_get_one(api: WhatsAppApi) -
         *((500, code) for code in (1, 2, 131000, 131016, 131057, 133004)),
     ],
 )
-def test_errors_that_pass_are_tried_again(api: WhatsAppApi, status: int, code: int) -> None:
+def test_transient_errors_are_retried(api: WhatsAppApi, status: int, code: int) -> None:
     api.instead.append(meta_error(status, code, "Rate limit hit"))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("retry", f"whatsapp_{code}")
@@ -151,19 +151,19 @@ def test_errors_that_pass_are_tried_again(api: WhatsAppApi, status: int, code: i
     ("status", "code"),
     [(401, 0), (500, 3), (403, 10), (401, 190), (400, 100), (403, 368), (400, 131026), (404, 132001), (400, 132012)],
 )
-def test_errors_that_stay_are_failed_for_good(api: WhatsAppApi, status: int, code: int) -> None:
+def test_permanent_errors_fail(api: WhatsAppApi, status: int, code: int) -> None:
     api.instead.append(meta_error(status, code, "No"))
     outcome = send(api)
     assert (outcome.kind, outcome.error_class) == ("failed", f"whatsapp_{code}")
 
 
-def test_an_error_that_calls_itself_transient_is_tried_again(api: WhatsAppApi) -> None:
+def test_an_error_that_is_marked_as_transient_is_retried(api: WhatsAppApi) -> None:
     api.instead.append(meta_error(400, 131999, "New", is_transient=True))
     assert send(api).kind == "retry"
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, "retry"), (429, "retry"), (404, "failed")])
-def test_an_answer_without_a_code_is_judged_by_its_status(api: WhatsAppApi, status: int, kind: str) -> None:
+def test_a_response_without_a_code_is_classified_by_its_status(api: WhatsAppApi, status: int, kind: str) -> None:
     api.instead.append((status, {"oops": 1}))
     assert send(api).kind == kind
 
@@ -178,7 +178,7 @@ def test_the_error_says_what_meta_said(api: WhatsAppApi) -> None:
     )
 
 
-def test_the_token_is_kept_nowhere_even_if_meta_repeats_it(api: WhatsAppApi) -> None:
+def test_the_token_is_not_stored_even_if_meta_repeats_it(api: WhatsAppApi) -> None:
     api.instead.append(meta_error(401, 190, f"Malformed access token {TOKEN}"))
     outcome = send(api)
     assert TOKEN not in json.dumps([outcome.request, outcome.response, outcome.error])
@@ -206,7 +206,7 @@ def test_the_token_is_kept_nowhere_even_if_meta_repeats_it(api: WhatsAppApi) -> 
         ({"text": "x"}, "whatsapp.text", "is unknown"),
     ],
 )
-def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
+def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**NUDGE, **fields} if isinstance(fields, dict) else fields
     ((place, said),) = whatsapp.check(given, "whatsapp")
     assert place == path
@@ -214,5 +214,5 @@ def test_a_mistake_has_its_path(fields: Any, path: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"params": {"name": "{{ phone }}"}}, {"language": "pt_BR"}, {"buttons": [None]}])
-def test_good_fields_have_no_mistakes(more: dict[str, Any]) -> None:
+def test_valid_fields_have_no_errors(more: dict[str, Any]) -> None:
     assert whatsapp.check({**NUDGE, **more}, "whatsapp") == []

@@ -11,8 +11,8 @@ from flask.testing import FlaskCliRunner
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, a_destination
-from tests.support.run_execution import carry
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_no_table_holds_anything_of_a_person_who_was_erased(
     runner: FlaskCliRunner, context: AppContext, acme: Sender
 ) -> None:
     person, phone, order = "person-4711-of-acme", "+4915112345678", "order-of-4711"
-    with a_destination(Answer(410), Answer(200, b'{"whom": "person-4711-of-acme"}')) as gone:
+    with an_http_target(Answer(410), Answer(200, b'{"whom": "person-4711-of-acme"}')) as gone:
         url = gone.url
         steps: list[dict[str, object]] = [
             {"id": "tell", "http": {"url": url, "json": {"text": "{{ phone }} {{ data.order }}"}}},
@@ -124,7 +124,7 @@ def test_no_table_holds_anything_of_a_person_who_was_erased(
         event = an_event(event="looked", distinct_id=person, phone=phone, data={"order": order})
         answer = acme.post(event, Idempotency_Key=f"key of {person}").get_json()
         for run in answer["runs"]:
-            carry(context, acme.account_id, run)
+            execute_run(context, acme.account_id, run)
     for text in (person, phone, order):
         assert {"jobs", "progress"} <= set(_tables_that_hold(context, text)), text
     held = _tables_that_hold(context, person)

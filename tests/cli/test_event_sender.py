@@ -11,7 +11,7 @@ import pytest
 from app.cli.event_sender import MAX_ATTEMPTS, Entry, GaveUp, Sender, pause_after, read_entries
 from tests.cli.conftest import CommandLine
 from tests.support.builders import an_event
-from tests.support.http_target import Answer, Destination, a_destination
+from tests.support.http_target import Answer, HttpTarget, an_http_target
 
 STORED = Answer(200, b'{"duplicate": false}')
 REPEATED = Answer(200, b'{"duplicate": true}')
@@ -75,9 +75,9 @@ class Rests(list[float]):
         self.append(seconds)
 
 
-def _send(destination: Destination, body: bytes = b"{}") -> tuple[tuple[str, str], Rests]:
+def _send(server: HttpTarget, body: bytes = b"{}") -> tuple[tuple[str, str], Rests]:
     rests = Rests()
-    sender = Sender(destination.url, "sb_token", 7, sleep=rests)
+    sender = Sender(server.url, "sb_token", 7, sleep=rests)
     try:
         return sender.send(Entry(0, 1, body)), rests
     finally:
@@ -85,9 +85,9 @@ def _send(destination: Destination, body: bytes = b"{}") -> tuple[tuple[str, str
 
 
 def test_an_event_is_posted_as_it_stands() -> None:
-    with a_destination(STORED) as destination:
-        assert _send(destination, b'{"price" : 1.10}')[0] == ("stored", "")
-    (call,) = destination.calls
+    with an_http_target(STORED) as server:
+        assert _send(server, b'{"price" : 1.10}')[0] == ("stored", "")
+    (call,) = server.calls
     assert (call.method, call.path, call.body) == ("POST", "/api/v1/cvf-events", b'{"price" : 1.10}')
     assert call.headers["x-limechat-uat"] == "sb_token"
     assert call.headers["x-fb-account-id"] == "7"
@@ -96,9 +96,9 @@ def test_an_event_is_posted_as_it_stands() -> None:
 
 @pytest.mark.parametrize("path", ["", "/", "/api/v1/cvf-events", "/api/v1/cvf-events/"])
 def test_the_url_may_have_the_path_or_not(path: str) -> None:
-    with a_destination(STORED) as destination:
-        Sender(destination.url + path, "t", 7).send(Entry(0, 1, b"{}"))
-    assert destination.calls[0].path == "/api/v1/cvf-events"
+    with an_http_target(STORED) as server:
+        Sender(server.url + path, "t", 7).send(Entry(0, 1, b"{}"))
+    assert server.calls[0].path == "/api/v1/cvf-events"
 
 
 @pytest.mark.parametrize(
@@ -110,42 +110,42 @@ def test_a_url_has_to_be_one(url: str) -> None:
 
 
 def test_what_had_been_stored_before_is_told() -> None:
-    with a_destination(REPEATED) as destination:
-        assert _send(destination)[0] == ("stored before", "")
+    with an_http_target(REPEATED) as server:
+        assert _send(server)[0] == ("stored before", "")
 
 
 def test_a_busy_server_is_asked_again_when_it_wishes_with_the_same_key() -> None:
-    with a_destination(BUSY, Answer(429, b"", (("Retry-After", "1"),)), STORED) as destination:
-        assert _send(destination) == (("stored", ""), [7.0, 1.0])
-    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 1
+    with an_http_target(BUSY, Answer(429, b"", (("Retry-After", "1"),)), STORED) as server:
+        assert _send(server) == (("stored", ""), [7.0, 1.0])
+    assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 1
 
 
 def test_a_refused_event_is_told_in_the_server_s_words() -> None:
-    with a_destination(WRONG) as destination:
-        assert _send(destination) == (("refused", "event is missing (422)"), [])
+    with an_http_target(WRONG) as server:
+        assert _send(server) == (("refused", "event is missing (422)"), [])
 
 
 def test_a_server_that_stays_busy_is_given_up() -> None:
     with (
-        a_destination(BUSY) as destination,
+        an_http_target(BUSY) as server,
         pytest.raises(GaveUp, match=r"cannot be reached right now\. \(503\), after 8 attempts"),
     ):
-        _send(destination)
-    assert len(destination.calls) == MAX_ATTEMPTS
+        _send(server)
+    assert len(server.calls) == MAX_ATTEMPTS
 
 
 def test_a_server_that_is_not_there_is_given_up() -> None:
-    with a_destination() as destination:
+    with an_http_target() as server:
         pass
     with pytest.raises(GaveUp, match=r"no response: .*refused, after 8 attempts"):
-        _send(destination)
+        _send(server)
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
 def test_what_all_events_would_be_answered_ends_it_at_once(status: int) -> None:
-    with a_destination(Answer(status, b"{}")) as destination, pytest.raises(GaveUp, match=f"status {status}"):
-        _send(destination)
-    assert len(destination.calls) == 1
+    with an_http_target(Answer(status, b"{}")) as server, pytest.raises(GaveUp, match=f"status {status}"):
+        _send(server)
+    assert len(server.calls) == 1
 
 
 def test_pauses_grow_and_end() -> None:
@@ -158,8 +158,8 @@ def test_pauses_grow_and_end() -> None:
 # The command
 
 
-def _command(destination: Destination, file: Path) -> tuple[object, ...]:
-    return ("event", "send", file, "--url", destination.url, "--token", "sb_hush", "--account-id", 7)
+def _command(server: HttpTarget, file: Path) -> tuple[object, ...]:
+    return ("event", "send", file, "--url", server.url, "--token", "sb_hush", "--account-id", 7)
 
 
 @pytest.fixture
@@ -171,41 +171,41 @@ def three(tmp_path: Path) -> Path:
 
 
 def test_a_summary_says_what_became_of_the_events(flask: CommandLine, three: Path) -> None:
-    with a_destination(STORED, REPEATED, STORED) as destination:
-        result = flask(*_command(destination, three))
+    with an_http_target(STORED, REPEATED, STORED) as server:
+        result = flask(*_command(server, three))
     assert (result.exit_code, result.output) == (0, "3 sent: 2 stored, 1 stored before\n")
 
 
 def test_what_is_refused_is_told_with_its_line_and_makes_exit_code_1(flask: CommandLine, three: Path) -> None:
-    with a_destination(STORED, WRONG, STORED) as destination:
-        result = flask(*_command(destination, three))
+    with an_http_target(STORED, WRONG, STORED) as server:
+        result = flask(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "3 sent: 2 stored, 1 refused\n")
     assert result.stderr == "line 3: event is missing (422)\n"
 
 
 def test_being_given_up_is_told_with_the_line_and_never_with_the_token(flask: CommandLine, three: Path) -> None:
-    with a_destination(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as destination:
-        result = flask(*_command(destination, three))
+    with an_http_target(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as server:
+        result = flask(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "1 sent: 1 stored\n")
     assert "gave up at line 3: The API key is missing or not valid. (401)" in result.stderr
     assert "hush" not in result.output
 
 
 def test_standard_input_can_be_sent(flask: CommandLine) -> None:
-    with a_destination(STORED) as destination:
-        result = flask(*_command(destination, Path("-")), typed=json.dumps([an_event(), an_event()]))
+    with an_http_target(STORED) as server:
+        result = flask(*_command(server, Path("-")), typed=json.dumps([an_event(), an_event()]))
     assert result.stdout == "2 sent: 2 stored\n"
-    assert len(destination.calls) == 2
+    assert len(server.calls) == 2
 
 
 def test_what_is_no_file_of_events_is_told_in_one_line(flask: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     file.write_text("event,distinct_id\n")
-    with a_destination() as destination:
-        result = flask(*_command(destination, file))
+    with an_http_target() as server:
+        result = flask(*_command(server, file))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {file}: expected a JSON object")
-    assert destination.calls == []
+    assert server.calls == []
 
 
 def test_equal_events_of_two_files_are_two_events_and_a_file_sent_again_is_none(
@@ -214,10 +214,10 @@ def test_equal_events_of_two_files_are_two_events_and_a_file_sent_again_is_none(
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for file in files:
         file.write_text('{"event": "x"}\n\n{"event": "x"}\n')
-    with a_destination(STORED) as destination:
+    with an_http_target(STORED) as server:
         for file in (*files, *files):
-            flask(*_command(destination, file))
-    keys = [call.headers["Idempotency-Key"] for call in destination.calls]
+            flask(*_command(server, file))
+    keys = [call.headers["Idempotency-Key"] for call in server.calls]
     assert len(set(keys[:4])) == 4
     assert keys[:4] == keys[4:]
 
@@ -227,10 +227,10 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
 ) -> None:
     (tmp_path / "link").symlink_to(three)
     monkeypatch.chdir(tmp_path)
-    with a_destination(STORED) as destination:
+    with an_http_target(STORED) as server:
         for name in (three, Path(three.name), Path("link")):
-            flask(*_command(destination, name))
-    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 3
+            flask(*_command(server, name))
+    assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 3
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, o
     [(401, "check --token or SIGNALBOX_TOKEN"), (403, "the account of --account-id")],
 )
 def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three: Path, status: int, hint: str) -> None:
-    with a_destination(Answer(status, b"{}")) as destination:
-        result = flask(*_command(destination, three))
+    with an_http_target(Answer(status, b"{}")) as server:
+        result = flask(*_command(server, three))
     assert result.exit_code == 1
     assert f"gave up at line 1: status {status}; " in result.stderr
     assert hint in result.stderr
@@ -265,7 +265,7 @@ def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three
 
 
 def test_an_odd_path_is_sent_as_one(flask: CommandLine, three: Path) -> None:
-    with a_destination(STORED) as destination:
-        words = ("event", "send", three, "--url", f"{destination.url}/ü", "--token", "t", "--account-id", 7)
+    with an_http_target(STORED) as server:
+        words = ("event", "send", three, "--url", f"{server.url}/ü", "--token", "t", "--account-id", 7)
         assert flask(*words).exit_code == 0
-    assert destination.calls[0].path == "/%C3%BC/api/v1/cvf-events"
+    assert server.calls[0].path == "/%C3%BC/api/v1/cvf-events"

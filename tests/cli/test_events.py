@@ -28,7 +28,7 @@ from app.services import inspection, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.run_execution import carry, jobs_of, rows_of, the_run
+from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,7 +119,7 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
     workflows.apply_workflow(context, acme.account_id, a_workflow(name="rich", on=on))
     answer = acme.post('{"event":"product_view","distinct_id":"1","data":{"n":1.10},"more":true}').get_json()
     run = answer["runs"][0]
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     told = flask("event", "show", answer["id"]).stdout
     told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
     assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", told).splitlines() == [
@@ -330,7 +330,7 @@ def test_a_replay_starts_the_workflow_that_is_enabled_now(
     assert told[0] == f"event {event}"
     run = told[1].removeprefix("  watch version 1 started run ")
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
 
 

@@ -20,8 +20,8 @@ from app.services.context import AppContext
 from app.worker import transitions
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, Destination, a_destination
-from tests.support.run_execution import carry, jobs_of, rows_of, the_run, wake
+from tests.support.http_target import Answer, HttpTarget, an_http_target
+from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run, wake
 
 
 def _started(context: AppContext, sender: Sender, *steps: object, **changes: object) -> str:
@@ -30,18 +30,18 @@ def _started(context: AppContext, sender: Sender, *steps: object, **changes: obj
     return run
 
 
-def _failed(context: AppContext, sender: Sender, destination: Destination, **changes: object) -> str:
+def _failed(context: AppContext, sender: Sender, server: HttpTarget, **changes: object) -> str:
     """A run that has failed with its first and only attempt."""
-    run = _started(context, sender, {"http": {"url": destination.url}, "retry": {"attempts": 1}}, **changes)
-    assert carry(context, sender.account_id, run)["status"] == "failed"
+    run = _started(context, sender, {"http": {"url": server.url}, "retry": {"attempts": 1}}, **changes)
+    assert execute_run(context, sender.account_id, run)["status"] == "failed"
     return run
 
 
 @pytest.fixture
-def broken() -> Iterator[Destination]:
-    """A destination that answers 500 once and is well from then on."""
-    with a_destination(Answer(500, b"out of order"), Answer(200)) as destination:
-        yield destination
+def broken() -> Iterator[HttpTarget]:
+    """A target that answers 500 once and 200 afterwards."""
+    with an_http_target(Answer(500, b"out of order"), Answer(200)) as server:
+        yield server
 
 
 # list
@@ -60,12 +60,12 @@ def test_runs_are_listed_newest_first(flask: CommandLine, context: AppContext, a
 def test_the_list_tells_where_a_run_stands(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     assert flask("run", "list", "--account", acme.slug).stdout.endswith("\tat steps[0], due\n")
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert re.search(r"\tat steps\[0\], in (1h|59m\d+s)\n$", flask("run", "list", "--account", acme.slug).stdout)
 
 
 def test_the_list_tells_why_a_run_failed(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     line = flask("run", "list", "--failed", "--account", acme.slug).stdout
@@ -118,20 +118,20 @@ def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
 
 
 def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503, b"busy"), Answer(200, b'{"id": 7}')) as destination:
+    with an_http_target(Answer(503, b"busy"), Answer(200, b'{"id": 7}')) as server:
         run = _started(
             context,
             acme,
             {"wait": "1h"},
-            {"id": "tell", "http": {"url": destination.url + "/hook?token=hush"}},
+            {"id": "tell", "http": {"url": server.url + "/hook?token=hush"}},
             {"if": "steps.tell.body.id == 7", "then": [{"id": "say", "log": "told"}]},
             {"wait_for": "order_placed", "timeout": "1d"},
         )
         for job in (1, 2, 3):
-            carry(context, acme.account_id, run, job=job)
+            execute_run(context, acme.account_id, run, job=job)
         event = acme.post(an_event(event="order_placed")).get_json()["id"]
         wake(context, acme.account_id, event)
-        carry(context, acme.account_id, run, job=5)
+        execute_run(context, acme.account_id, run, job=5)
     told = flask("run", "show", run).stdout
     first = the_run(context, acme.account_id, run)["event_id"]
     told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
@@ -146,9 +146,9 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, contex
         "AT  steps[0] wait entered, until AT",
         "AT  steps[0] wait done after SPAN",
         "AT  steps[1] http tell entered",
-        f"AT    attempt 1: POST {destination.url}/hook?token=*** → 503 in SPAN: retry, answered 503",
+        f"AT    attempt 1: POST {server.url}/hook?token=*** → 503 in SPAN: retry, answered 503",
         "                              response: busy",
-        f"AT    attempt 2: POST {destination.url}/hook?token=*** → 200 in SPAN: done",
+        f"AT    attempt 2: POST {server.url}/hook?token=*** → 200 in SPAN: done",
         '                              response: {"id": 7}',
         "AT  steps[1] http tell done",
         "AT  steps[2] if done: then",
@@ -163,7 +163,7 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, contex
 
 def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
     assert re.search(
         r"^status     running at steps\[0\] \(wait\), next wake-up .+Z \(in (1h|59m\d+s)\)$", told, re.MULTILINE
@@ -180,7 +180,7 @@ def test_the_story_of_a_run_that_no_worker_has_seen_says_that_it_is_due(
 
 
 def test_the_story_of_a_failed_run_says_why(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     told = flask("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", told, re.MULTILINE)
@@ -189,9 +189,9 @@ def test_the_story_of_a_failed_run_says_why(
 
 
 def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503)) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}})
-        carry(context, acme.account_id, run)
+    with an_http_target(Answer(503)) as server:
+        run = _started(context, acme, {"http": {"url": server.url}})
+        execute_run(context, acme.account_id, run)
     assert "held back" not in flask("run", "show", run).stdout
     with context.database.transaction() as connection:
         values = {"run": run, "error": "a.example is left alone"}
@@ -201,19 +201,17 @@ def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: App
 
 def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, exit_on="order_placed")
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
     told = flask("run", "show", run).stdout
     assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in told
 
 
-def test_nothing_that_a_destination_answers_can_move_the_cursor(
-    flask: CommandLine, context: AppContext, acme: Sender
-) -> None:
-    with a_destination(Answer(404, b"\x1b[2J\x9b31m" + "\u202e".encode())) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}})
-        carry(context, acme.account_id, run)
+def test_no_response_of_a_target_can_move_the_cursor(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    with an_http_target(Answer(404, b"\x1b[2J\x9b31m" + "\u202e".encode())) as server:
+        run = _started(context, acme, {"http": {"url": server.url}})
+        execute_run(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
     assert all(letter.isprintable() or letter == "\n" for letter in told)
     assert r"response: \x1b[2J" in told
@@ -229,32 +227,32 @@ def test_an_unknown_run_is_told_in_one_line(flask: CommandLine, acme: Sender) ->
 
 
 def test_a_retried_run_goes_on_with_the_same_key(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     result = flask("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (0, "1 run scheduled again\n")
     assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
     assert [call.headers["Idempotency-Key"] for call in broken.calls] == [f"{run}-0"] * 2
 
 
 def test_attempts_go_on_counting_and_the_policy_counts_anew(
     flask: CommandLine, context: AppContext, acme: Sender
 ) -> None:
-    with a_destination(Answer(500)) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}})
+    with an_http_target(Answer(500)) as server:
+        run = _started(context, acme, {"http": {"url": server.url}, "retry": {"attempts": 2, "first": "1s"}})
         for job in (1, 2):
-            carry(context, acme.account_id, run, job=job)
+            execute_run(context, acme.account_id, run, job=job)
         flask("run", "retry", run, "--yes")
-        again = carry(context, acme.account_id, run, job=3)
+        again = execute_run(context, acme.account_id, run, job=3)
         assert (again["status"], again["attempt"], again["forgiven"]) == ("running", 3, 2)
-        assert carry(context, acme.account_id, run, job=again["job"])["status"] == "failed"
+        assert execute_run(context, acme.account_id, run, job=again["job"])["status"] == "failed"
     assert [row["attempt"] for row in rows_of(context, "attempts", acme.account_id, run)] == [1, 2, 3, 4]
 
 
 def test_a_retried_run_is_not_failed_any_more(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     before = the_run(context, acme.account_id, run)
@@ -267,18 +265,18 @@ def test_a_retried_run_is_not_failed_any_more(
 
 
 def test_an_event_that_ends_a_run_counts_although_it_came_while_it_had_failed(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken, exit_on="order_placed")
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
     flask("run", "retry", run, "--yes")
-    assert carry(context, acme.account_id, run, job=2)["status"] == "exited"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "exited"
     assert len(broken.calls) == 1
 
 
 def test_retry_asks_first_with_the_count(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     result = flask("run", "retry", run, typed="n\n")
@@ -290,11 +288,11 @@ def test_retry_asks_first_with_the_count(
 
 
 def test_all_that_failed_lately_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        _started(context, acme, {"http": {"url": destination.url}})
+    with an_http_target(Answer(404)) as server:
+        _started(context, acme, {"http": {"url": server.url}})
         runs = [acme.post(an_event()).get_json()["runs"][0] for _ in range(3)]
         for run in runs:
-            carry(context, acme.account_id, run)
+            execute_run(context, acme.account_id, run)
     long_ago = context.clock() - timedelta(hours=2)
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -338,9 +336,9 @@ def test_retry_wants_to_know_which(flask: CommandLine, options: list[str]) -> No
 
 def test_a_cancelled_run_goes_no_further(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "never"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert flask("run", "cancel", run).stdout == f"{run}: cancelled\n"
-    after = carry(context, acme.account_id, run, job=2)
+    after = execute_run(context, acme.account_id, run, job=2)
     assert (after["status"], after["wake_at"], after["error"]) == ("cancelled", None, "cancelled by hand")
     (step,) = rows_of(context, "steps", acme.account_id, run)
     assert (step["status"], step["error"]) == ("skipped", "cancelled by hand")
@@ -348,7 +346,7 @@ def test_a_cancelled_run_goes_no_further(flask: CommandLine, context: AppContext
 
 def test_only_running_runs_are_cancelled(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"log": "x"})
-    before = carry(context, acme.account_id, run)
+    before = execute_run(context, acme.account_id, run)
     result = flask("run", "cancel", run)
     assert result.exit_code == 1
     assert result.stderr == f"{run}: skipped; it is not running, or belongs to another account\n"
@@ -378,7 +376,7 @@ def test_another_account_s_runs_are_not_listed(
 
 @pytest.mark.parametrize("words", [("show",), ("retry", "--yes"), ("cancel",)])
 def test_another_account_s_run_cannot_be_seen_or_touched(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: Destination, words: tuple[str, ...]
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: HttpTarget, words: tuple[str, ...]
 ) -> None:
     run = _failed(context, acme, broken) if words[0] == "retry" else _started(context, acme, {"wait": "1h"})
     before = the_run(context, acme.account_id, run)
@@ -389,7 +387,7 @@ def test_another_account_s_run_cannot_be_seen_or_touched(
 
 
 def test_another_account_s_failed_runs_are_not_retried(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: Destination
+    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", globex.slug)

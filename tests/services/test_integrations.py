@@ -41,7 +41,7 @@ SERVICE = "MG" + "0" * 32
         ("smtp", {"host": "10.1.2.3", "from": "Shop <shop@example.com>", "security": "none", "port": "2525"}),
     ],
 )
-def test_good_fields_have_no_mistakes(kind: str, fields: Mapping[str, str]) -> None:
+def test_valid_fields_have_no_errors(kind: str, fields: Mapping[str, str]) -> None:
     assert KINDS[kind].errors(fields) == []
 
 
@@ -66,16 +66,16 @@ def test_good_fields_have_no_mistakes(kind: str, fields: Mapping[str, str]) -> N
         ("smtp", {"host": "mail.example.com", "from": "a@example.com", "username": "me"}, "are required together"),
     ],
 )
-def test_a_mistake_is_told(kind: str, fields: Mapping[str, str], told: str) -> None:
+def test_an_invalid_field_has_an_error(kind: str, fields: Mapping[str, str], told: str) -> None:
     (mistake,) = KINDS[kind].errors(fields)
     assert told in mistake
 
 
-def test_a_mistake_repeats_no_secret() -> None:
+def test_an_error_contains_no_secret() -> None:
     assert "hush hush" not in str(KINDS["whatsapp"].errors({**WHATSAPP, "access_token": "hush hush"}))
 
 
-def test_secrets_are_masked_and_long_texts_are_counted(tmp_path: Path) -> None:
+def test_secrets_are_masked_and_long_texts_shown_by_size(tmp_path: Path) -> None:
     ca = certificate_of(a_certificate(tmp_path))
     shown = KINDS["smtp"].masked({**SMTP, "ca": ca})
     assert shown["password"] == "***"
@@ -84,7 +84,7 @@ def test_secrets_are_masked_and_long_texts_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("more", "port"), [({}, 587), ({"security": "tls"}, 465), ({"security": "none"}, 25)])
-def test_the_port_follows_from_the_security(more: dict[str, str], port: int) -> None:
+def test_the_default_port_depends_on_the_security(more: dict[str, str], port: int) -> None:
     assert smtp_port(more) == port
     assert smtp_port({**more, "port": "2525"}) == 2525
 
@@ -105,24 +105,24 @@ def stored(context: AppContext, sender: Sender) -> bytes:
     return bytes(found)
 
 
-def test_what_was_set_is_what_a_worker_gets(context: AppContext, acme: Sender) -> None:
+def test_a_worker_reads_the_fields_that_were_set(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     assert opened(context, acme, "whatsapp") == WHATSAPP
     assert opened(context, acme, "twilio") is None
 
 
-def test_another_account_has_none_of_it(context: AppContext, acme: Sender, globex: Sender) -> None:
+def test_another_account_does_not_have_the_integration(context: AppContext, acme: Sender, globex: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     assert opened(context, globex, "whatsapp") is None
     assert integrations.list_integrations(context, globex.account_id) == []
 
 
-def test_the_database_holds_no_secret_in_clear(context: AppContext, acme: Sender) -> None:
+def test_the_database_contains_no_unencrypted_secret(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     assert TOKEN.encode() not in stored(context, acme)
 
 
-def test_naming_some_fields_changes_only_these(context: AppContext, acme: Sender) -> None:
+def test_setting_some_fields_changes_only_these(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], {**WHATSAPP, "api_version": "v25.0"})
     integrations.set_integration(
         context, acme.account_id, KINDS["whatsapp"], {"access_token": "another", "api_version": ""}
@@ -130,14 +130,14 @@ def test_naming_some_fields_changes_only_these(context: AppContext, acme: Sender
     assert opened(context, acme, "whatsapp") == {**WHATSAPP, "access_token": "another"}
 
 
-def test_fields_that_cannot_be_used_change_nothing(context: AppContext, acme: Sender) -> None:
+def test_invalid_fields_change_nothing(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     with pytest.raises(Problem, match="access_token is required"):
         integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], {"access_token": ""})
     assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
-def test_what_was_removed_is_gone(context: AppContext, acme: Sender) -> None:
+def test_a_removed_integration_is_deleted(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     integrations.remove_integration(context, acme.account_id, KINDS["whatsapp"])
     assert opened(context, acme, "whatsapp") is None
@@ -150,7 +150,7 @@ def with_keys(context: AppContext, *keys: str) -> AppContext:
     return AppContext(replace(context.settings, encryption_keys=keys))
 
 
-def test_rotation_leaves_everything_readable_by_the_new_key_alone(context: AppContext, acme: Sender) -> None:
+def test_after_rotation_the_new_key_decrypts_everything_alone(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     (old,), new = context.settings.encryption_keys, Fernet.generate_key().decode()
     signing = accounts.signing_secret(context, acme.account_id)
@@ -165,7 +165,7 @@ def test_rotation_leaves_everything_readable_by_the_new_key_alone(context: AppCo
         integrations.rotate_secrets(with_keys(context, old, new))
 
 
-def test_what_no_key_opens_is_told_and_left_alone(context: AppContext, acme: Sender) -> None:
+def test_rotation_reports_what_no_key_decrypts_and_leaves_it_unchanged(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     before = stored(context, acme)
     stranger = with_keys(context, Fernet.generate_key().decode())
@@ -177,7 +177,7 @@ def test_what_no_key_opens_is_told_and_left_alone(context: AppContext, acme: Sen
     assert shown.fields is None
 
 
-def test_what_is_listed_has_its_secrets_masked(context: AppContext, acme: Sender) -> None:
+def test_listed_integrations_have_masked_secrets(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["twilio"], TWILIO)
     (shown,) = integrations.list_integrations(context, acme.account_id)
     assert shown.fields == {**TWILIO, "auth_token": "***"}
@@ -187,7 +187,7 @@ def test_what_is_listed_has_its_secrets_masked(context: AppContext, acme: Sender
 # Targets
 
 
-def test_a_disabled_target_is_known_until_it_is_enabled(context: AppContext, acme: Sender, globex: Sender) -> None:
+def test_a_disabled_target_is_listed_until_it_is_enabled(context: AppContext, acme: Sender, globex: Sender) -> None:
     target = "https://example.com/hook"
     integrations.disable_target(context, acme.account_id, target, "answered 410", uuid4())
     integrations.disable_target(context, acme.account_id, target, "again", uuid4())

@@ -23,7 +23,7 @@ from app.services import accounts, api_keys, data_subjects, message_stream, work
 from app.services.context import AppContext
 from app.worker.housekeeping import sweep
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.run_execution import carry, rows_of
+from tests.support.run_execution import execute_run, rows_of
 
 MESSAGE = {
     "message": {
@@ -81,7 +81,7 @@ def test_a_step_sends_its_message(context: AppContext, acme: Sender) -> None:
         {"log": "{{ steps.notice.text }} {{ steps.notice.id }}"},
         data={"price": 1999},
     )
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     (one,) = stored_messages(context, acme)
     assert (one.text, one.data_json) == (
         "product_view of +915673412780",
@@ -95,7 +95,7 @@ def test_a_step_sends_its_message(context: AppContext, acme: Sender) -> None:
 
 def test_a_repeated_step_sends_its_message_once(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, MESSAGE, MESSAGE)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     first = stored_messages(context, acme)
     with context.database.transaction() as connection:
         # As if the worker had died after storing the messages and before recording that.
@@ -106,7 +106,7 @@ def test_a_repeated_step_sends_its_message_once(context: AppContext, acme: Sende
         )
         for table in ("steps", "attempts"):
             connection.exec_driver_sql(f"DELETE FROM {table} WHERE run_id = %(run)s", {"run": run})
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert stored_messages(context, acme) == first
     assert [row["output"]["id"] for row in rows_of(context, "steps", acme.account_id, run)] == [
         str(one.id) for one in first
@@ -155,7 +155,7 @@ def test_an_unstorable_message_fails_the_run(
     context: AppContext, acme: Sender, fields: dict[str, Any], error: str
 ) -> None:
     run = started(context, acme, {"message": fields}, data={"long": "x" * 20_000})
-    ended = carry(context, acme.account_id, run)
+    ended = execute_run(context, acme.account_id, run)
     assert ended["status"] == "failed"
     assert error in ended["error"]
     assert stored_messages(context, acme) == []
@@ -164,7 +164,7 @@ def test_an_unstorable_message_fails_the_run(
 def test_mustache_is_not_escaped(context: AppContext, acme: Sender) -> None:
     message = {"text": {"mustache": "{{first-name}}"}, "data": {"who": [{"mustache": "{{first-name}}"}]}}
     run = started(context, acme, {"message": message}, data={"first-name": "Jane <b>"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert [(one.text, one.data_json) for one in stored_messages(context, acme)] == [
         ("Jane <b>", '{"who": ["Jane <b>"]}')
     ]
@@ -357,7 +357,7 @@ def test_the_sweep_deletes_old_messages_and_tickets(context: AppContext, acme: S
 
 def test_erasing_a_subject_deletes_its_messages(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, MESSAGE)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert len(stored_messages(context, acme)) == 1
     data_subjects.erase_subject(context, acme.account_id, "915673412780")
     assert stored_messages(context, acme) == []

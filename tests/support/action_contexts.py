@@ -1,4 +1,4 @@
-"""Makes what an action is given: a run on an event, and a session to servers on this machine."""
+"""Makes action contexts: a run of an event, and a session to servers on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.core import config
 from app.core.config import Settings
 from app.core.models import Event, Outcome, Run
 from tests.support.certificates import a_certificate
-from tests.support.http_target import Destination
+from tests.support.http_target import HttpTarget
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ DATA_JSON = '{"price": 1999, "exact": 0.1234567890123456789, "big": 123456789012
 
 
 def the_settings(*allowed: str) -> Settings:
-    """Settings under which only the networks `allowed` are exceptions."""
+    """Settings that allow only the private networks `allowed`."""
     chosen = config.from_environment({"DATABASE_URL": "postgresql:///nowhere", "ENCRYPTION_KEY": ""})
     return replace(chosen, allowed_private_targets=tuple(map(ip_network, allowed)))
 
@@ -89,17 +89,17 @@ def an_action_context(session: aiohttp.ClientSession, **changes: Any) -> actions
         settings=the_settings(),
         integration={}.get,
         disabled={},
-        save_message=_nowhere,
+        save_message=_save_no_message,
     )
     return replace(context, **changes)
 
 
-async def _nowhere(text: str, data: Mapping[str, Any]) -> UUID:
-    raise AssertionError("this step keeps no message")
+async def _save_no_message(text: str, data: Mapping[str, Any]) -> UUID:
+    raise AssertionError("this step sends no message")
 
 
 def in_a_session(use: Callable[[aiohttp.ClientSession], Awaitable[T]], *allowed: str) -> T:
-    """What `use` returns, given a session that may call the networks `allowed` (default: this machine)."""
+    """The result of `use` with a session that may call the networks `allowed` (default: this machine)."""
 
     async def run() -> T:
         async with http_session.open_session(the_settings(*(allowed or ("127.0.0.0/8", "::1/128")))) as session:
@@ -114,18 +114,18 @@ def perform(step: dict[str, Any], *allowed: str, **changes: Any) -> Outcome:
 
 
 @contextmanager
-def a_secure_destination(folder: Path) -> Iterator[Destination]:
-    """A destination that speaks TLS with a certificate that nobody vouches for."""
+def a_tls_target(folder: Path) -> Iterator[HttpTarget]:
+    """A TLS target with a certificate that is not trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(a_certificate(folder))
-    destination = Destination()
-    destination.socket = context.wrap_socket(destination.socket, server_side=True)
-    destination.handle_error = lambda *_: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=destination.serve_forever, kwargs={"poll_interval": 0.02})
+    server = HttpTarget()
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield destination
+        yield server
     finally:
-        destination.shutdown()
+        server.shutdown()
         thread.join()
-        destination.server_close()
+        server.server_close()

@@ -1,4 +1,4 @@
-"""A destination on 127.0.0.1 that keeps what arrives and answers what it is told to."""
+"""An HTTP server on 127.0.0.1 that records calls and sends prepared responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """One call that arrived."""
+    """A received call."""
 
     method: str
     path: str
@@ -27,15 +27,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered."""
+    """A response to send."""
 
     status: int = 200
     body: bytes = b"{}"
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
 
 
-class Destination(ThreadingHTTPServer):
-    """`calls` holds what arrived; `answers` what to say next, the last of them for ever."""
+class HttpTarget(ThreadingHTTPServer):
+    """`calls` are the received calls, `answers` the next responses; the last one is repeated."""
 
     daemon_threads = True
 
@@ -52,12 +52,12 @@ class Destination(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def _receive(self) -> None:
-        destination = self.server
-        assert isinstance(destination, Destination)
+        server = self.server
+        assert isinstance(server, HttpTarget)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        with destination.lock:
-            destination.calls.append(Call(self.command, self.path, dict(self.headers), body))
-            answer = destination.answers.pop(0) if len(destination.answers) > 1 else destination.answers[0]
+        with server.lock:
+            server.calls.append(Call(self.command, self.path, dict(self.headers), body))
+            answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
         self.send_response(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)
@@ -72,14 +72,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def a_destination(*answers: Answer) -> Iterator[Destination]:
-    """A destination that is up while the block runs."""
-    destination = Destination(*answers)
-    thread = threading.Thread(target=destination.serve_forever, kwargs={"poll_interval": 0.02})
+def an_http_target(*answers: Answer) -> Iterator[HttpTarget]:
+    """A target that runs during the block."""
+    server = HttpTarget(*answers)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
-        yield destination
+        yield server
     finally:
-        destination.shutdown()
+        server.shutdown()
         thread.join()
-        destination.server_close()
+        server.server_close()

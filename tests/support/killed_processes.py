@@ -2,8 +2,8 @@
 
 Run as `python -m tests.support.killed_processes`, with orders on standard input.
 
-Each order is a JSON line `{"account", "run", "job", "point", "ordinal"}`; it is carried out in a fork of this process, and
-how the fork ended is answered: the signal's number, or 0. `point` null: it lives.
+Each order is a JSON line `{"account", "run", "job", "point", "ordinal"}`. It is executed in a fork of this process, which
+then prints the number of the signal that ended the fork, or 0. With `point` null the fork is not killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POINTS = ("before step", "after step", "before write", "after write")
 
 
 class DyingExecutor(RunExecutor):
-    """Ends the whole process at its point."""
+    """Kills the whole process at its point."""
 
     order: dict[str, Any]
 
@@ -49,7 +49,7 @@ class DyingExecutor(RunExecutor):
         return written_at
 
 
-async def _carry_out(order: dict[str, Any]) -> None:
+async def _execute(order: dict[str, Any]) -> None:
     context = AppContext(config.from_environment())
     with ThreadPoolExecutor(1) as threads:
         async with http_session.open_session(context.settings) as session:
@@ -59,11 +59,11 @@ async def _carry_out(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Carry out orders until there are no more."""
+    """Execute orders until there are no more."""
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            asyncio.run(_carry_out(json.loads(line)))
+            asyncio.run(_execute(json.loads(line)))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) * -1, flush=True)

@@ -1,4 +1,4 @@
-"""Carries runs without a queue: what a worker would do, called by the test, in the order that the test wants."""
+"""Executes runs without a queue: tests call what a worker would do, in the order that they need."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 
 
-def carry(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
-    """Let one job move a run as far as it may; the run's row afterwards."""
-    with_an_executor(context, lambda executor: executor.advance(account_id, UUID(run_id), job))
+def execute_run(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
+    """Advance a run by one job; returns the run's row afterwards."""
+    with_executor(context, lambda executor: executor.advance(account_id, UUID(run_id), job))
     return the_run(context, account_id, run_id)
 
 
 def wake(context: AppContext, account_id: int, event_id: str) -> None:
-    """Let an event's job wake and end the runs that it concerns."""
-    with_an_executor(context, lambda executor: executor.wake(account_id, UUID(event_id)))
+    """Do an event's job: advance and end the runs that it concerns."""
+    with_executor(context, lambda executor: executor.wake(account_id, UUID(event_id)))
 
 
-def with_an_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine[Any, Any, None]]) -> None:
-    """Let one worker do `job`: what it learns of destinations it knows until the end of that."""
+def with_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine[Any, Any, None]]) -> None:
+    """Run `job` with one executor, whose circuit breakers last until it ends."""
 
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
@@ -36,7 +36,7 @@ def with_an_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine
 
 
 def the_run(context: AppContext, account_id: int, run_id: str) -> dict[str, Any]:
-    """A run's row."""
+    """The row of a run."""
     with context.database.transaction() as connection:
         row = connection.exec_driver_sql(
             "SELECT * FROM runs WHERE account_id = %(account)s AND id = %(run)s", {"account": account_id, "run": run_id}

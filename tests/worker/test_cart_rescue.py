@@ -265,7 +265,7 @@ def test_a_text_message_goes_out_by_twilio(shop: Shop) -> None:
     assert shop.output(run, "steps[1]") == {"text": f"told as {shop.output(run, 'steps[0]')['body']['sid']}"}
 
 
-def test_a_destination_that_hangs_holds_up_nobody_else(shop: Shop) -> None:
+def test_a_target_that_hangs_delays_no_other_run(shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         document = HANGING.replace("PORT", str(listener.getsockname()[1]))
         workflows.apply_workflow(shop.context, shop.sender.account_id, document)

@@ -11,7 +11,7 @@ from app.db import correlation_keys
 from app.services import data_subjects, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.run_execution import carry, rows_of, the_run, wake
+from tests.support.run_execution import execute_run, rows_of, the_run, wake
 
 PAID = {"wait_for": "paid", "timeout": "1h", "then": [{"log": "paid"}], "else": [{"log": "not paid"}]}
 
@@ -38,15 +38,15 @@ def last_text(context: AppContext, sender: Sender, run: str) -> object:
 
 def test_an_event_of_somebody_else_about_the_same_order_arrives(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, PAID)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     happens(context, acme, "paid", 17)
-    assert carry(context, acme.account_id, run, job=3)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=3)["status"] == "done"
     assert last_text(context, acme, run) == "paid"
 
 
 def test_an_event_of_the_same_person_about_another_order_does_not(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, PAID)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     happens(context, acme, "paid", 18, who="915673412780")
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
 
@@ -55,9 +55,9 @@ def test_an_event_that_came_before_the_wait_arrives(context: AppContext, acme: S
     run = started(context, acme, {"wait": "1h"}, PAID)
     happens(context, acme, "paid", 17)
     happens(context, acme, "paid", 18, who="915673412780")
-    carry(context, acme.account_id, run)
-    carry(context, acme.account_id, run, job=2)
-    assert carry(context, acme.account_id, run, job=4)["status"] == "done"
+    execute_run(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run, job=2)
+    assert execute_run(context, acme.account_id, run, job=4)["status"] == "done"
     assert last_text(context, acme, run) == "paid"
 
 
@@ -65,38 +65,38 @@ def test_an_event_that_came_before_the_wait_arrives(context: AppContext, acme: S
 def test_exit_on_goes_by_the_key_as_well(context: AppContext, acme: Sender, claimed: bool) -> None:
     run = started(context, acme, {"wait": "1h"}, exit_on="cancelled")
     if claimed:
-        carry(context, acme.account_id, run)
+        execute_run(context, acme.account_id, run)
     happens(context, acme, "cancelled", 18, who="915673412780")
     event = happens(context, acme, "cancelled", 17)
-    after = carry(context, acme.account_id, run)
+    after = execute_run(context, acme.account_id, run)
     assert (after["status"], after["error"]) == ("exited", f"exit_on: cancelled (event {event})")
 
 
 def test_an_event_without_the_key_starts_a_run_that_no_event_wakes(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, PAID, data={})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     wake(context, acme.account_id, acme.post(an_event(event="paid", data={})).get_json()["id"])
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, run, job=2)
     assert last_text(context, acme, run) == "not paid"
 
 
 def test_blocks_go_by_the_key_of_their_run(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[PAID], [PAID]]}, {"log": "end"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     with context.database.transaction() as connection:
         found = connection.exec_driver_sql("SELECT id, subject FROM runs WHERE parent_id = %(run)s", {"run": run}).all()
     assert [row.subject for row in found] == ["17", "17"]
     for block in found:
-        carry(context, acme.account_id, str(block.id))
+        execute_run(context, acme.account_id, str(block.id))
     happens(context, acme, "paid", 17)
     for block in found:
-        assert carry(context, acme.account_id, str(block.id), job=3)["status"] == "done"
+        assert execute_run(context, acme.account_id, str(block.id), job=3)["status"] == "done"
 
 
 def test_another_account_s_event_does_not_arrive(context: AppContext, acme: Sender, globex: Sender) -> None:
     run = started(context, acme, PAID)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     started(context, globex, PAID)
     happens(context, globex, "paid", 17)
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
@@ -112,10 +112,10 @@ def _kept(context: AppContext, sender: Sender) -> int:
 
 def test_what_nobody_waits_for_any_more_is_forgotten_after_a_month(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, PAID)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     happens(context, acme, "paid", 18)
     happens(context, acme, "paid", 17, who="915673412780")
-    carry(context, acme.account_id, run, job=3)
+    execute_run(context, acme.account_id, run, job=3)
     assert _kept(context, acme) == 2
     for days, left in ((29, 2), (31, 0)):
         with context.database.transaction() as connection:
@@ -125,7 +125,7 @@ def test_what_nobody_waits_for_any_more_is_forgotten_after_a_month(context: AppC
 
 def test_what_a_run_may_still_wait_for_is_kept(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"wait": "60d"}, PAID)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     happens(context, acme, "paid", 17)
     with context.database.transaction() as connection:
         correlation_keys.delete_old_keys(connection, context.clock() + timedelta(days=31))

@@ -18,7 +18,7 @@ import pytest
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Destination, a_destination
+from tests.support.http_target import HttpTarget, an_http_target
 from tests.support.killed_processes import POINTS
 from tests.support.run_execution import jobs_of, rows_of, the_run
 
@@ -56,22 +56,20 @@ def test_no_effect_is_lost_and_no_settled_one_repeated(
     context: AppContext, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(11)
-    with a_destination() as destination:
-        steps = [{"http": {"url": f"{destination.url}/{number}"}} for number in range(STEPS)]
+    with an_http_target() as server:
+        steps = [{"http": {"url": f"{server.url}/{number}"}} for number in range(STEPS)]
         workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
         deaths: Counter[str] = Counter()
         while sum(deaths.values()) < KILLS:
             run = acme.post(an_event()).get_json()["runs"][0]
-            deaths += _kill_on_the_way(context, acme, worker, run, chance, destination)
+            deaths += _kill_on_the_way(context, acme, worker, run, chance, server)
             assert _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0) == 0
             assert the_run(context, acme.account_id, run)["status"] == "done"
             assert len(rows_of(context, "attempts", acme.account_id, run)) == STEPS
-            keys = {
-                call.headers["Idempotency-Key"] for call in destination.calls if run in call.headers["Idempotency-Key"]
-            }
+            keys = {call.headers["Idempotency-Key"] for call in server.calls if run in call.headers["Idempotency-Key"]}
             assert keys == {f"{run}-{number}" for number in range(STEPS)}
     with capsys.disabled():
-        print(f"\nkilled: {dict(deaths)}; calls: {len(destination.calls)}")
+        print(f"\nkilled: {dict(deaths)}; calls: {len(server.calls)}")
     assert set(deaths) == set(POINTS)
 
 
@@ -81,7 +79,7 @@ def _kill_on_the_way(
     worker: subprocess.Popen[str],
     run: str,
     chance: random.Random,
-    destination: Destination,
+    server: HttpTarget,
 ) -> Counter[str]:
     """Kill the worker at several points of each step; a settled step's calls never grow after that."""
     deaths: Counter[str] = Counter()
@@ -89,7 +87,7 @@ def _kill_on_the_way(
         for point in chance.sample(POINTS, k=3):
             died = _order(worker, account=acme.account_id, run=run, job=1, point=point, ordinal=ordinal)
             settled = the_run(context, acme.account_id, run)["ordinal"]
-            frozen = _calls(destination, run, settled)
+            frozen = _calls(server, run, settled)
             assert died == 9
             deaths[point] += 1
             assert all(frozen[number] >= 1 for number in range(settled)), "a settled step was never acted"
@@ -98,15 +96,15 @@ def _kill_on_the_way(
                 0,
             )
             deaths["before step"] += settled < STEPS
-            assert _calls(destination, run, settled) == frozen, "a settled step was acted again"
+            assert _calls(server, run, settled) == frozen, "a settled step was acted again"
             if settled > ordinal:
                 break
     return deaths
 
 
-def _calls(destination: Destination, run: str, settled: int) -> dict[int, int]:
+def _calls(server: HttpTarget, run: str, settled: int) -> dict[int, int]:
     """How many calls each settled step of a run has made."""
-    made = Counter(call.headers["Idempotency-Key"] for call in destination.calls)
+    made = Counter(call.headers["Idempotency-Key"] for call in server.calls)
     return {number: made[f"{run}-{number}"] for number in range(settled)}
 
 

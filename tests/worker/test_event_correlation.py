@@ -10,8 +10,8 @@ import pytest
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, a_destination
-from tests.support.run_execution import carry, rows_of, wake
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run, rows_of, wake
 
 EXACT = '{"big": 12345678901234567890123, "long": 0.1234567890123456789, "price": 19.99}'
 
@@ -43,7 +43,7 @@ def test_what_is_set_is_seen_by_later_values_and_steps(context: AppContext, acme
             "then": [{"log": "{{ vars.double }} {{ vars.more }} {{ vars.fixed }} {{ vars.yes }}"}],
         },
     )
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert texts(context, acme, run) == ["3998 3999 7 true"]
 
 
@@ -67,14 +67,14 @@ def test_what_is_set_outlives_the_job_that_set_it(context: AppContext, acme: Sen
         {"set": {"b": "2"}},
         {"log": "{{ vars.a }}{{ vars.b }}"},
     )
-    carry(context, acme.account_id, run)
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run, job=2)
     assert texts(context, acme, run) == ["12"]
 
 
 def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"set": {"x": 'latest["\\u0000no"]'}}, {"log": "{{ last.text }}"})
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     step = rows_of(context, "steps", acme.account_id, run)[0]
     assert (step["status"], step["output"]) == ("done", {"x": None})
     assert "\ufffdno" in step["error"]
@@ -84,7 +84,7 @@ def test_a_value_that_cannot_be_told_is_null_and_the_step_says_why(context: AppC
     run = started(
         context, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
     )
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     step = rows_of(context, "steps", acme.account_id, run)[0]
     assert step["output"] == {"x": None, "y": None, "z": 1}
     assert step["error"] == "x: data.nothing is missing; y: div: a division by zero"
@@ -100,15 +100,15 @@ def test_every_digit_of_a_number_survives_being_set(context: AppContext, acme: S
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     body = '{"event": "product_view", "distinct_id": "1", "data": ' + EXACT + "}"
     run = acme.post(body).get_json()["runs"][0]
-    carry(context, acme.account_id, run)
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run, job=2)
     assert texts(context, acme, run) == ["12345678901234567890123 12345678901234567890124 0.1234567890123456789 20.00"]
 
 
 def test_variables_do_not_grow_without_bound(context: AppContext, acme: Sender) -> None:
     double = {"repeat": [{"set": {"x": "vars.x + vars.x"}}], "until": "false", "most": 40}
     run = started(context, acme, {"set": {"x": "'0123456789'"}}, double)
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     errors = [row["error"] for row in rows_of(context, "steps", acme.account_id, run) if row["error"]]
     assert errors[0] == "x: the value is larger than 65536 bytes"
 
@@ -122,15 +122,15 @@ def test_latest_is_each_field_as_the_last_event_that_had_it(context: AppContext,
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=run_on, steps=steps))
     acme.post(an_event(event="a", data={"x": 1, "y": 1, "n": 0.1}))
     run = acme.post(an_event(event="b", data={"y": 2, "n": 0.2})).get_json()["runs"][0]
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert texts(context, acme, run) == ["12 0.3"]
 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, waits: bool) -> None:
     wait = [{"wait": "1h"}] if waits else []
-    with a_destination(Answer(body=b'{"ticket": "T-17"}'), Answer(body=b"plain"), Answer(404)) as destination:
-        call = {"http": {"url": destination.url}}
+    with an_http_target(Answer(body=b'{"ticket": "T-17"}'), Answer(body=b"plain"), Answer(404)) as server:
+        call = {"http": {"url": server.url}}
         run = started(
             context,
             acme,
@@ -145,7 +145,7 @@ def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, wai
         )
         jobs = (1, 2, 3) if waits else (1,)
         for job in jobs:
-            carry(context, acme.account_id, run, job=job)
+            execute_run(context, acme.account_id, run, job=job)
     assert texts(context, acme, run) == ["T-17 plain answered 404"]
 
 
@@ -154,22 +154,22 @@ def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, wai
 
 def test_an_action_that_succeeds_goes_on_into_then(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"log": "a", "then": [{"log": "b"}], "else": [{"log": "c"}]}, {"log": "d"})
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert texts(context, acme, run) == ["a", "b", "d"]
 
 
 def test_an_action_that_failed_for_good_goes_on_into_else(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(500)) as destination:
-        call = {"id": "call", "http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}}
+    with an_http_target(Answer(500)) as server:
+        call = {"id": "call", "http": {"url": server.url}, "retry": {"attempts": 2, "first": "1s"}}
         run = started(
             context,
             acme,
             {**call, "then": [{"log": "no"}], "else": [{"log": "{{ steps.call.error }}"}, {"wait": "1h"}]},
             {"log": "{{ steps.call.error }} {{ last.text }}"},
         )
-        carry(context, acme.account_id, run)
-        assert carry(context, acme.account_id, run, job=2)["status"] == "running"
-        after = carry(context, acme.account_id, run, job=3)
+        execute_run(context, acme.account_id, run)
+        assert execute_run(context, acme.account_id, run, job=2)["status"] == "running"
+        after = execute_run(context, acme.account_id, run, job=3)
     assert (after["status"], after["error"]) == ("done", None)
     assert texts(context, acme, run) == ["answered 500", "answered 500 answered 500"]
     rows = rows_of(context, "steps", acme.account_id, run)
@@ -178,9 +178,9 @@ def test_an_action_that_failed_for_good_goes_on_into_else(context: AppContext, a
 
 
 def test_an_empty_else_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        run = started(context, acme, {"http": {"url": destination.url}, "else": []}, {"log": "on"})
-        assert carry(context, acme.account_id, run)["status"] == "done"
+    with an_http_target(Answer(404)) as server:
+        run = started(context, acme, {"http": {"url": server.url}, "else": []}, {"log": "on"})
+        assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert texts(context, acme, run) == ["on"]
 
 
@@ -195,7 +195,7 @@ def test_a_repeat_goes_round_until_its_condition_is_true(context: AppContext, ac
         {"id": "loop", "repeat": [{"set": {"n": "vars.n + 1"}}, {"log": "{{ vars.n }}"}], "until": "vars.n >= 3"},
         {"log": "over after {{ steps.loop.rounds }}"},
     )
-    after = carry(context, acme.account_id, run)
+    after = execute_run(context, acme.account_id, run)
     assert (after["status"], after["rounds"]) == ("done", 0)
     assert texts(context, acme, run) == ["1", "2", "3", "over after 3"]
     last = [row for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
@@ -204,25 +204,25 @@ def test_a_repeat_goes_round_until_its_condition_is_true(context: AppContext, ac
 
 def test_a_repeat_whose_condition_is_true_from_the_start_makes_no_round(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"repeat": [{"log": "never"}], "until": "true"}, {"log": "on"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert texts(context, acme, run) == ["on"]
 
 
 def test_a_repeat_ends_after_its_most_rounds_and_says_so(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"repeat": [{"log": "x"}], "until": "vars.n > 1", "most": 3}, {"set": {"n": "1"}})
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     last = [row for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
     assert last["output"] == {"rounds": 3, "ended": "most", "why": "vars.n is missing"}
 
 
 def test_each_round_has_rows_and_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
-    with a_destination() as destination:
-        body = [{"http": {"url": destination.url}}, {"wait": "1h"}]
+    with an_http_target() as server:
+        body = [{"http": {"url": server.url}}, {"wait": "1h"}]
         run = started(context, acme, {"repeat": body, "until": "false", "most": 3}, {"log": "on"})
         for job in (1, 2, 3, 4):
-            after = carry(context, acme.account_id, run, job=job)
+            after = execute_run(context, acme.account_id, run, job=job)
     assert after["status"] == "done"
-    keys = [call.headers["Idempotency-Key"] for call in destination.calls]
+    keys = [call.headers["Idempotency-Key"] for call in server.calls]
     assert keys == [f"{run}-1", f"{run}-4", f"{run}-7"]
     ordinals = [row["ordinal"] for row in rows_of(context, "steps", acme.account_id, run)]
     assert ordinals == list(range(len(ordinals)))
@@ -231,10 +231,10 @@ def test_each_round_has_rows_and_idempotency_keys_of_its_own(context: AppContext
 def test_one_event_ends_one_round_of_waiting(context: AppContext, acme: Sender) -> None:
     reply = {"id": "reply", "wait_for": "reply", "timeout": "1h"}
     run = started(context, acme, {"repeat": [reply, {"log": "{{ steps.reply.data.n }}"}], "until": "false", "most": 2})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     for number, job in ((1, 3), (2, 5)):
         wake(context, acme.account_id, acme.post(an_event(event="reply", data={"n": number})).get_json()["id"])
-        after = carry(context, acme.account_id, run, job=job)
+        after = execute_run(context, acme.account_id, run, job=job)
     assert after["status"] == "done"
     assert texts(context, acme, run) == ["1", "2"]
 

@@ -13,8 +13,8 @@ from app.services import accounts, workflows
 from app.services.context import AppContext
 from app.worker import transitions
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, a_destination
-from tests.support.run_execution import carry, jobs_of, rows_of, the_run, wake
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run, wake
 
 
 def _started(context: AppContext, sender: Sender, *steps: object) -> str:
@@ -25,7 +25,7 @@ def _started(context: AppContext, sender: Sender, *steps: object) -> str:
 
 def test_a_run_ends_done_when_its_last_step_is_done(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"log": "one"}, {"log": "two"})
-    after = carry(context, acme.account_id, run)
+    after = execute_run(context, acme.account_id, run)
     assert (after["status"], after["at"], after["ordinal"]) == ("done", None, 2)
     assert [(step["path"], step["status"]) for step in rows_of(context, "steps", acme.account_id, run)] == [
         ("steps[0]", "done"),
@@ -34,10 +34,10 @@ def test_a_run_ends_done_when_its_last_step_is_done(context: AppContext, acme: S
 
 
 def test_an_http_step_posts_the_event_signed_and_with_an_idempotency_key(context: AppContext, acme: Sender) -> None:
-    with a_destination() as destination:
-        run = _started(context, acme, {"http": {"url": destination.url + "/hook"}})
-        carry(context, acme.account_id, run)
-    (call,) = destination.calls
+    with an_http_target() as server:
+        run = _started(context, acme, {"http": {"url": server.url + "/hook"}})
+        execute_run(context, acme.account_id, run)
+    (call,) = server.calls
     assert (call.method, call.path) == ("POST", "/hook")
     assert call.json["data"] == {"price": 1999, "exact": 0.5}
     assert call.headers["Idempotency-Key"] == f"{run}-0"
@@ -46,52 +46,52 @@ def test_an_http_step_posts_the_event_signed_and_with_an_idempotency_key(context
 
 def test_every_digit_of_data_arrives(context: AppContext, acme: Sender) -> None:
     exact = '{"big":12345678901234567890123,"long":0.1234567890123456789}'
-    with a_destination() as destination:
-        workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": destination.url}}]))
+    with an_http_target() as server:
+        workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": server.url}}]))
         body = '{"event": "product_view", "distinct_id": "1", "data": ' + exact + "}"
         run = acme.post(body).get_json()["runs"][0]
-        carry(context, acme.account_id, run)
-    body = destination.calls[0].body.decode()
+        execute_run(context, acme.account_id, run)
+    body = server.calls[0].body.decode()
     assert "12345678901234567890123" in body
     assert "0.1234567890123456789" in body
 
 
 def test_later_steps_see_what_earlier_ones_got(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(body=b'{"ticket": "T-17"}')) as destination:
+    with an_http_target(Answer(body=b'{"ticket": "T-17"}')) as server:
         run = _started(
             context,
             acme,
-            {"id": "open", "http": {"url": destination.url}},
+            {"id": "open", "http": {"url": server.url}},
             {"id": "say", "log": "{{ steps.open.body.ticket }}"},
         )
-        carry(context, acme.account_id, run)
+        execute_run(context, acme.account_id, run)
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "T-17"}
 
 
 def test_a_wait_is_entered_once_and_over_with_its_job(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
-    waiting = carry(context, acme.account_id, run)
+    waiting = execute_run(context, acme.account_id, run)
     assert (waiting["status"], waiting["at"], waiting["job"]) == ("running", "steps[0]", 2)
     assert timedelta(minutes=59) < waiting["wake_at"] - waiting["created_at"] < timedelta(minutes=61)
     assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
 def test_a_job_that_was_overtaken_moves_nothing(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     before = the_run(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=1) == before
+    assert execute_run(context, acme.account_id, run, job=1) == before
 
 
 def test_a_passing_failure_is_tried_again_with_the_same_key(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(503), Answer(200)) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}, "retry": {"attempts": 3, "first": "10s"}})
-        first = carry(context, acme.account_id, run)
+    with an_http_target(Answer(503), Answer(200)) as server:
+        run = _started(context, acme, {"http": {"url": server.url}, "retry": {"attempts": 3, "first": "10s"}})
+        first = execute_run(context, acme.account_id, run)
         assert (first["status"], first["attempt"], first["job"]) == ("running", 1, 2)
         assert timedelta(seconds=4) < first["wake_at"] - first["updated_at"] < timedelta(seconds=11)
-        assert carry(context, acme.account_id, run, job=2)["status"] == "done"
-    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 1
+        assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
+    assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 1
     attempts = rows_of(context, "attempts", acme.account_id, run)
     assert [(row["attempt"], row["outcome"], row["error_class"]) for row in attempts] == [
         (1, "retry", "http_5xx"),
@@ -99,66 +99,66 @@ def test_a_passing_failure_is_tried_again_with_the_same_key(context: AppContext,
     ]
 
 
-def test_the_destination_may_say_when_to_try_again(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(429, headers=(("Retry-After", "600"),))) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}})
-        after = carry(context, acme.account_id, run)
+def test_the_target_may_say_when_to_retry(context: AppContext, acme: Sender) -> None:
+    with an_http_target(Answer(429, headers=(("Retry-After", "600"),))) as server:
+        run = _started(context, acme, {"http": {"url": server.url}})
+        after = execute_run(context, acme.account_id, run)
     assert timedelta(seconds=595) < after["wake_at"] - after["updated_at"] < timedelta(seconds=605)
 
 
 def test_a_run_fails_visibly_when_its_attempts_are_used_up(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(500)) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}, "retry": {"attempts": 2, "first": "1s"}})
-        carry(context, acme.account_id, run)
-        after = carry(context, acme.account_id, run, job=2)
+    with an_http_target(Answer(500)) as server:
+        run = _started(context, acme, {"http": {"url": server.url}, "retry": {"attempts": 2, "first": "1s"}})
+        execute_run(context, acme.account_id, run)
+        after = execute_run(context, acme.account_id, run, job=2)
     assert after["status"] == "failed"
     assert after["error"] == "steps[0] (http): answered 500 after 2 attempts"
     assert rows_of(context, "steps", acme.account_id, run)[0]["status"] == "failed"
 
 
 def test_an_answer_that_will_not_change_fails_the_run_at_once(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}})
-        after = carry(context, acme.account_id, run)
+    with an_http_target(Answer(404)) as server:
+        run = _started(context, acme, {"http": {"url": server.url}})
+        after = execute_run(context, acme.account_id, run)
     assert (after["status"], after["error"]) == ("failed", "steps[0] (http): answered 404")
-    assert len(destination.calls) == 1
+    assert len(server.calls) == 1
 
 
 def test_what_was_settled_is_not_acted_again(context: AppContext, acme: Sender) -> None:
-    with a_destination() as destination:
-        run = _started(context, acme, {"http": {"url": destination.url}})
-        carry(context, acme.account_id, run)
-        carry(context, acme.account_id, run)
-    assert len(destination.calls) == 1
+    with an_http_target() as server:
+        run = _started(context, acme, {"http": {"url": server.url}})
+        execute_run(context, acme.account_id, run)
+        execute_run(context, acme.account_id, run)
+    assert len(server.calls) == 1
 
 
 def test_an_answer_that_jsonb_cannot_hold_settles_the_step(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(body=b'{"a": "\\u0000", "n": 1e999999, "s": "\\ud800"}')) as destination:
-        run = _started(context, acme, {"id": "odd", "http": {"url": destination.url}})
-        assert carry(context, acme.account_id, run)["status"] == "done"
+    with an_http_target(Answer(body=b'{"a": "\\u0000", "n": 1e999999, "s": "\\ud800"}')) as server:
+        run = _started(context, acme, {"id": "odd", "http": {"url": server.url}})
+        assert execute_run(context, acme.account_id, run)["status"] == "done"
 
 
 def test_a_run_stays_on_the_version_that_started_it(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"id": "say", "log": "old"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}, {"id": "say", "log": "new"}]))
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, run, job=2)
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "old"}
 
 
 def test_a_disabled_workflow_starts_nothing_and_its_runs_go_on(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     workflows.disable_workflow(context, acme.account_id, "watch")
     assert acme.post(an_event()).get_json()["runs"] == []
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
 def test_nothing_is_kept_of_secrets_in_requests(context: AppContext, acme: Sender) -> None:
-    with a_destination() as destination:
-        url = destination.url + "/?api_key=hush"
+    with an_http_target() as server:
+        url = server.url + "/?api_key=hush"
         run = _started(context, acme, {"http": {"url": url, "headers": {"Authorization": "Bearer hush"}}})
-        carry(context, acme.account_id, run)
+        execute_run(context, acme.account_id, run)
     assert "hush" not in json.dumps(rows_of(context, "attempts", acme.account_id, run)[0]["request"])
 
 
@@ -170,21 +170,21 @@ def test_an_if_takes_the_branch_that_its_condition_says(context: AppContext, acm
         {"if": "data.price > 5000", "then": [{"log": "very rich"}]},
         {"log": "after"},
     )
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     paths = [step["path"] for step in rows_of(context, "steps", acme.account_id, run)]
     assert paths == ["steps[0]", "steps[0].then[0]", "steps[1]", "steps[2]"]
 
 
 def test_a_condition_that_cannot_be_evaluated_is_false_and_says_why(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"if": "data.nothing > 1", "then": [{"log": "yes"}]})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     output = rows_of(context, "steps", acme.account_id, run)[0]["output"]
     assert output == {"taken": "else", "why": "data.nothing is missing"}
 
 
 def test_a_condition_sees_what_earlier_steps_got(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"id": "say", "log": "x"}, {"if": "steps.say.text == 'x'", "then": [{"log": "yes"}]})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert rows_of(context, "steps", acme.account_id, run)[-1]["path"] == "steps[1].then[0]"
 
 
@@ -199,11 +199,11 @@ WAIT_FOR = {
 
 def test_an_awaited_event_lets_the_run_go_on(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
-    assert carry(context, acme.account_id, run)["at"] == "steps[0]"
+    assert execute_run(context, acme.account_id, run)["at"] == "steps[0]"
     for total in (5, 17):
         event = acme.post(an_event(event="order_placed", data={"total": total})).get_json()
         wake(context, acme.account_id, event["id"])
-    after = carry(context, acme.account_id, run, job=3)
+    after = execute_run(context, acme.account_id, run, job=3)
     assert after["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "sold 17"}
 
@@ -222,8 +222,8 @@ def test_an_awaited_event_enqueues_a_job_and_others_do_not(context: AppContext, 
 def test_an_event_that_came_before_the_wait_was_written_counts(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
     acme.post(an_event(event="order_placed", data={"total": 17}))
-    carry(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=3)["status"] == "done"
+    execute_run(context, acme.account_id, run)
+    assert execute_run(context, acme.account_id, run, job=3)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[1]["path"] == "steps[0].then[0]"
 
 
@@ -236,20 +236,20 @@ def test_a_worker_that_died_before_it_looked_back_is_made_up_for(context: AppCon
     assert run_updates.update_run(
         context.database, claimed, transitions.begin_wait(claimed, now, now + timedelta(hours=1)), now
     )
-    carry(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=3)["status"] == "done"
+    execute_run(context, acme.account_id, run)
+    assert execute_run(context, acme.account_id, run, job=3)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "sold 17"}
 
 
 def test_an_event_before_the_start_does_not_count(context: AppContext, acme: Sender) -> None:
     acme.post(an_event(event="order_placed", data={"total": 17}))
     run = _started(context, acme, WAIT_FOR)
-    assert carry(context, acme.account_id, run)["at"] == "steps[0]"
+    assert execute_run(context, acme.account_id, run)["at"] == "steps[0]"
 
 
 def test_another_person_s_event_does_not_count(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed", distinct_id="somebody else", data={"total": 17})).get_json()
     wake(context, acme.account_id, event["id"])
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
@@ -257,8 +257,8 @@ def test_another_person_s_event_does_not_count(context: AppContext, acme: Sender
 
 def test_an_event_that_does_not_come_leads_into_else(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
-    carry(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    execute_run(context, acme.account_id, run)
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[1]["path"] == "steps[0].else[0]"
 
 
@@ -271,10 +271,10 @@ def _started_with_exit(context: AppContext, sender: Sender) -> str:
 
 def test_exit_on_ends_a_run_wherever_it_stands(context: AppContext, acme: Sender) -> None:
     run = _started_with_exit(context, acme)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()
     wake(context, acme.account_id, event["id"])
-    after = carry(context, acme.account_id, run, job=2)
+    after = execute_run(context, acme.account_id, run, job=2)
     assert (after["status"], after["error"]) == ("exited", f"exit_on: order_placed (event {event['id']})")
 
 
@@ -282,12 +282,12 @@ def test_an_awaited_event_does_not_end_the_run_as_well(context: AppContext, acme
     steps = [{**WAIT_FOR, "then": [{"wait": "1h"}, {"log": "sold"}]}]
     workflows.apply_workflow(context, acme.account_id, a_workflow(exit_on="order_placed", steps=steps))
     run: str = acme.post(an_event()).get_json()["runs"][0]
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"]
     # The second time as after a crash of the worker that has just let the run go on.
     wake(context, acme.account_id, event)
     wake(context, acme.account_id, event)
-    carry(context, acme.account_id, run, job=3)
+    execute_run(context, acme.account_id, run, job=3)
     assert the_run(context, acme.account_id, run)["at"] == "steps[0].then[0]"
     another = acme.post(an_event(event="order_placed", data={"total": 18})).get_json()["id"]
     wake(context, acme.account_id, another)
@@ -297,14 +297,14 @@ def test_an_awaited_event_does_not_end_the_run_as_well(context: AppContext, acme
 def test_exit_on_counts_before_the_first_step(context: AppContext, acme: Sender) -> None:
     run = _started_with_exit(context, acme)
     acme.post(an_event(event="order_placed"))
-    assert carry(context, acme.account_id, run)["status"] == "exited"
+    assert execute_run(context, acme.account_id, run)["status"] == "exited"
 
 
 def test_an_integer_of_many_digits_does_not_stop_a_run(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     body = '{"event": "product_view", "distinct_id": "1", "data": {"n": ' + "7" * 9_000 + "}}"
     run = acme.post(body).get_json()["runs"][0]
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
 
 
 def test_texts_see_all_events_that_the_pattern_used(context: AppContext, acme: Sender) -> None:
@@ -317,16 +317,16 @@ def test_texts_see_all_events_that_the_pattern_used(context: AppContext, acme: S
     )
     acme.post(an_event(event="a"))
     run = acme.post(an_event(event="b")).get_json()["runs"][0]
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "a 2 b"}
 
 
 def test_an_event_that_one_wait_for_took_is_not_there_for_the_next(context: AppContext, acme: Sender) -> None:
     reply = {"wait_for": "reply", "timeout": "1h", "then": [{"log": "yes"}]}
     run = _started(context, acme, reply, reply)
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
-    after = carry(context, acme.account_id, run, job=3)
+    after = execute_run(context, acme.account_id, run, job=3)
     assert (after["status"], after["at"]) == ("running", "steps[1]")
 
 
@@ -341,5 +341,5 @@ def test_an_awaited_event_is_found_behind_a_thousand_others(context: AppContext,
             {"account": acme.account_id},
         )
     acme.post(an_event(event="tick", data={"n": 7}))
-    carry(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=3)["status"] == "done"
+    execute_run(context, acme.account_id, run)
+    assert execute_run(context, acme.account_id, run, job=3)["status"] == "done"

@@ -45,7 +45,7 @@ PATIENCE = 240.0
 
 
 class Listener(ThreadingHTTPServer):
-    """Counts the calls that arrive, by their idempotency key; fails now and then, as destinations do."""
+    """Counts the calls that arrive, by their idempotency key; fails now and then."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -19,8 +19,8 @@ from app.services.context import AppContext
 from app.worker import transitions
 from app.worker.housekeeping import sweep
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import Answer, a_destination
-from tests.support.run_execution import carry, jobs_of, rows_of, the_run, wake
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run, wake
 
 WAIT = {"wait": "1h"}
 REPLY = {"id": "reply", "wait_for": "reply", "timeout": "1h", "then": [{"log": "yes"}], "else": [{"log": "no"}]}
@@ -47,7 +47,7 @@ def carry_all(context: AppContext, sender: Sender, run: str) -> dict[str, Any]:
     while jobs := due(context, sender):
         for job in jobs:
             _, run_id, number = job.split(":")
-            carry(context, sender.account_id, run_id, job=int(number))
+            execute_run(context, sender.account_id, run_id, job=int(number))
             forget(context, job)
     return the_run(context, sender.account_id, run)
 
@@ -79,7 +79,7 @@ def paths(context: AppContext, sender: Sender, run: str) -> list[str]:
 
 def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}, {"log": "b"}], [{"log": "c"}], []]}, {"log": "after"})
-    waiting = carry(context, acme.account_id, run)
+    waiting = execute_run(context, acme.account_id, run)
     assert (waiting["status"], waiting["at"], waiting["wake_at"], waiting["blocks_left"]) == (
         "running",
         "steps[0]",
@@ -87,11 +87,11 @@ def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppCo
         2,
     )
     one, two = parallel_blocks(context, acme, run)
-    assert carry(context, acme.account_id, one)["status"] == "done"
+    assert execute_run(context, acme.account_id, one)["status"] == "done"
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
-    assert carry(context, acme.account_id, two)["status"] == "done"
+    assert execute_run(context, acme.account_id, two)["status"] == "done"
     assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
     assert texts(context, acme, run) == ["after"]
     assert paths(context, acme, one) == ["steps[0].par[0][0]", "steps[0].par[0][1]"]
     assert paths(context, acme, two) == ["steps[0].par[1][0]"]
@@ -99,18 +99,18 @@ def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppCo
 
 def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT, {"log": "late"}], [{"log": "soon"}]]}, {"log": "after"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     late, soon = parallel_blocks(context, acme, run)
-    carry(context, acme.account_id, late)
-    assert carry(context, acme.account_id, soon)["status"] == "done"
+    execute_run(context, acme.account_id, late)
+    assert execute_run(context, acme.account_id, soon)["status"] == "done"
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
-    carry(context, acme.account_id, late, job=2)
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    execute_run(context, acme.account_id, late, job=2)
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
 def test_a_par_of_empty_blocks_is_over_at_once(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[], []]}, {"log": "after"})
-    assert carry(context, acme.account_id, run)["status"] == "done"
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert parallel_blocks(context, acme, run) == []
 
 
@@ -143,8 +143,8 @@ def test_what_blocks_got_and_set_is_seen_after_them_and_from_one_to_the_other(
     other = [WAIT, {"log": "{{ vars.x }} {{ steps.say.text }}"}]
     run = started(context, acme, {"par": [one, other]}, {"log": "{{ vars.x }} {{ steps.say.text }}"})
     carry_all(context, acme, run)
-    carry(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
+    execute_run(context, acme.account_id, run, job=2)
     assert texts(context, acme, parallel_blocks(context, acme, run)[1]) == ["one hello"]
     assert texts(context, acme, run) == ["one hello"]
 
@@ -155,18 +155,18 @@ def test_last_in_a_block_is_its_own_and_not_another_block_s(context: AppContext,
     run = started(context, acme, {"log": "before"}, {"par": blocks}, tell)
     carry_all(context, acme, run)
     mine = parallel_blocks(context, acme, run)[0]
-    carry(context, acme.account_id, mine, job=2)
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, mine, job=2)
+    execute_run(context, acme.account_id, run, job=2)
     assert texts(context, acme, mine) == ["before", "mine", "mine"]
     assert texts(context, acme, run)[-1] == "mine"
 
 
 def test_each_block_has_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
-    with a_destination() as destination:
-        call = {"http": {"url": destination.url}}
+    with an_http_target() as server:
+        call = {"http": {"url": server.url}}
         run = started(context, acme, {"par": [[call], [call]]}, call)
         carry_all(context, acme, run)
-    keys = [call.headers["Idempotency-Key"] for call in destination.calls]
+    keys = [call.headers["Idempotency-Key"] for call in server.calls]
     assert keys == [*(f"{block}-0" for block in parallel_blocks(context, acme, run)), f"{run}-1"]
 
 
@@ -174,30 +174,30 @@ def test_each_block_has_idempotency_keys_of_its_own(context: AppContext, acme: S
 
 
 def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        call = {"http": {"url": destination.url}}
+    with an_http_target(Answer(404)) as server:
+        call = {"http": {"url": server.url}}
         run = started(context, acme, {"par": [[call, {"log": "never"}], [WAIT, {"log": "x"}]]}, {"log": "never"})
-        carry(context, acme.account_id, run)
+        execute_run(context, acme.account_id, run)
         failing, waiting = parallel_blocks(context, acme, run)
-        assert carry(context, acme.account_id, failing)["status"] == "failed"
-        carry(context, acme.account_id, waiting)
+        assert execute_run(context, acme.account_id, failing)["status"] == "failed"
+        execute_run(context, acme.account_id, waiting)
         assert the_run(context, acme.account_id, run)["status"] == "running"
-        assert carry(context, acme.account_id, waiting, job=2)["status"] == "done"
-    after = carry(context, acme.account_id, run, job=2)
+        assert execute_run(context, acme.account_id, waiting, job=2)["status"] == "done"
+    after = execute_run(context, acme.account_id, run, job=2)
     assert (after["status"], after["error"]) == ("failed", "steps[0].par[0][0] (http): answered 404")
     assert rows_of(context, "steps", acme.account_id, run)[0]["status"] == "failed"
 
 
 def test_an_else_in_a_block_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        call = {"http": {"url": destination.url}, "else": []}
+    with an_http_target(Answer(404)) as server:
+        call = {"http": {"url": server.url}, "else": []}
         run = started(context, acme, {"par": [[call], [{"log": "x"}]]})
         assert carry_all(context, acme, run)["status"] == "done"
 
 
 def test_a_retried_run_goes_on_in_the_blocks_that_failed(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404), Answer(404), Answer(200)) as destination:
-        call = {"http": {"url": destination.url}}
+    with an_http_target(Answer(404), Answer(404), Answer(200)) as server:
+        call = {"http": {"url": server.url}}
         run = started(context, acme, {"par": [[{"par": [[call], [call]]}], [{"log": "x"}]]}, {"log": "after"})
         assert carry_all(context, acme, run)["status"] == "failed"
         outer = parallel_blocks(context, acme, run)[0]
@@ -205,16 +205,16 @@ def test_a_retried_run_goes_on_in_the_blocks_that_failed(context: AppContext, ac
         assert [the_run(context, acme.account_id, one)["blocks_left"] for one in (run, outer)] == [1, 2]
         assert len(due(context, acme)) == 2
         assert carry_all(context, acme, run)["status"] == "done"
-    assert len(destination.calls) == 4
-    assert len({call.headers["Idempotency-Key"] for call in destination.calls}) == 2
+    assert len(server.calls) == 4
+    assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 2
 
 
 def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [WAIT]]})
-        carry(context, acme.account_id, run)
+    with an_http_target(Answer(404)) as server:
+        run = started(context, acme, {"par": [[{"http": {"url": server.url}}], [WAIT]]})
+        execute_run(context, acme.account_id, run)
         failing = parallel_blocks(context, acme, run)[0]
-        carry(context, acme.account_id, failing)
+        execute_run(context, acme.account_id, failing)
     assert services_runs.retry_runs(context, acme.account_id, [UUID(failing)]) == set()
     assert the_run(context, acme.account_id, failing)["status"] == "failed"
 
@@ -224,7 +224,7 @@ def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, ac
 
 def _both_at_their_end(context: AppContext, sender: Sender) -> tuple[str, list[str]]:
     run = sender.post(an_event()).get_json()["runs"][0]
-    carry(context, sender.account_id, run)
+    execute_run(context, sender.account_id, run)
     return run, parallel_blocks(context, sender, run)
 
 
@@ -264,15 +264,15 @@ def test_a_job_that_comes_twice_ends_its_block_once(context: AppContext, acme: S
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [WAIT]]}]))
     run, (one, _) = _both_at_their_end(context, acme)
     for _ in range(3):
-        carry(context, acme.account_id, one)
+        execute_run(context, acme.account_id, one)
     assert the_run(context, acme.account_id, run)["blocks_left"] == 1
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
 
 
 def test_a_job_of_a_run_that_waits_for_blocks_moves_nothing(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [WAIT]]}, {"log": "after"})
-    before = carry(context, acme.account_id, run)
-    assert carry(context, acme.account_id, run, job=2) == before
+    before = execute_run(context, acme.account_id, run)
+    assert execute_run(context, acme.account_id, run, job=2) == before
 
 
 # Sweeping
@@ -300,7 +300,7 @@ def test_the_sweep_leaves_a_run_alone_whose_blocks_are_on_their_way(context: App
 
 def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     forget(context, f"{acme.account_id}:{run}:1")
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -311,14 +311,14 @@ def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, ac
     _an_hour_later(context, acme)
     sweep(context)
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:2"]
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
 def test_the_sweep_gives_a_woken_run_its_lost_job(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     for block in parallel_blocks(context, acme, run):
-        carry(context, acme.account_id, block)
+        execute_run(context, acme.account_id, block)
     for job in jobs_of(context, run):
         forget(context, job)
     _an_hour_later(context, acme)
@@ -380,14 +380,14 @@ def test_exit_on_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sen
 
 
 def test_exit_on_that_came_before_the_retry_of_a_block_ends_the_run(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        blocks = [[{"http": {"url": destination.url}}], [{"log": "x"}]]
+    with an_http_target(Answer(404)) as server:
+        blocks = [[{"http": {"url": server.url}}], [{"log": "x"}]]
         run = started(context, acme, {"par": blocks}, exit_on="order_placed")
         assert carry_all(context, acme, run)["status"] == "failed"
         acme.post(an_event(event="order_placed"))
         services_runs.retry_runs(context, acme.account_id, [UUID(run)])
         assert carry_all(context, acme, run)["status"] == "exited"
-        assert len(destination.calls) == 1
+        assert len(server.calls) == 1
 
 
 def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(context: AppContext, acme: Sender) -> None:
@@ -412,9 +412,9 @@ def test_one_event_arrives_in_every_block_that_waits_for_it(context: AppContext,
     wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
     blocks = parallel_blocks(context, acme, run)
     for block in blocks:
-        carry(context, acme.account_id, block, job=3)
+        execute_run(context, acme.account_id, block, job=3)
     assert [texts(context, acme, block) for block in blocks] == [["yes"], ["yes"]]
-    assert carry(context, acme.account_id, run, job=2)["status"] == "done"
+    assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
 def test_a_family_is_ended_by_another_event_only(context: AppContext, acme: Sender) -> None:
@@ -453,8 +453,8 @@ def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext,
 
 
 def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
-        run = started(context, acme, {"par": [[{"http": {"url": destination.url}}], [{"log": "x"}]]})
+    with an_http_target(Answer(404)) as server:
+        run = started(context, acme, {"par": [[{"http": {"url": server.url}}], [{"log": "x"}]]})
         carry_all(context, acme, run)
     for wanted in (RunFilter(), RunFilter(failed=True), RunFilter(workflow="watch")):
         found = inspection.find_latest_runs(context, acme.account_id, wanted, None)
@@ -465,17 +465,17 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
 
 
 def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> None:
-    with a_destination(Answer(404)) as destination:
+    with an_http_target(Answer(404)) as server:
         steps = [
-            {"par": [[{"http": {"url": destination.url}, "else": []}, {"set": {"x": "1", "y": "data.no"}}], [WAIT]]},
+            {"par": [[{"http": {"url": server.url}, "else": []}, {"set": {"x": "1", "y": "data.no"}}], [WAIT]]},
             {"repeat": [{"log": "x"}], "until": "false", "most": 1},
         ]
         run = started(context, acme, *steps)
         carry_all(context, acme, run)
     waiting = _story(context, acme, run)
     assert "status     running at steps[0] (par), next wake-up when its blocks have ended" in waiting
-    carry(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
-    carry(context, acme.account_id, run, job=2)
+    execute_run(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
+    execute_run(context, acme.account_id, run, job=2)
     told = [line[24:] for line in _story(context, acme, run)]
     first, second = parallel_blocks(context, acme, run)
     assert "  steps[0] par entered" in told

@@ -26,7 +26,7 @@ def test_a_number_prints_as_people_write_it(text: str, printed: str) -> None:
     assert str(Number(text)) == printed
 
 
-def test_a_number_equals_nothing_that_is_none() -> None:
+def test_a_number_equals_no_other_value() -> None:
     names = {"data": {"n": Decimal("0.5")}}
     text = "{% if data.n == nil or data.n == blank or data.n == 'x' or data.n == data.none %}wrong{% else %}right{% endif %}"
     assert render(text, names) == "right"
@@ -34,7 +34,7 @@ def test_a_number_equals_nothing_that_is_none() -> None:
         render("{% if data.n > 'x' %}wrong{% endif %}", names)
 
 
-def test_a_number_equals_the_float_that_reads_the_same() -> None:
+def test_a_number_equals_the_float_with_the_same_text() -> None:
     assert Number("0.1") == 0.1
     assert Number("0.1") <= 0.1
     assert not Number("0.1") > 0.1

@@ -15,7 +15,7 @@ from app.actions.templates.render import TemplateError, check, check_texts, memb
 from app.actions.templates.render import Text as AnyText
 from app.services.workflows import find_mistakes
 from tests.support.action_contexts import perform
-from tests.support.http_target import a_destination
+from tests.support.http_target import an_http_target
 
 NAMES: dict[str, Any] = {
     "event": "order_placed",
@@ -115,7 +115,7 @@ def test_only_html_is_escaped() -> None:
     assert printed(text, as_html=True) == f"Jane &amp; &lt;Jo&gt; &quot;x&quot; &#x27;y&#x27; {raw} <b>&</b>"
 
 
-def test_what_the_run_has_set_comes_before_the_latest_data_and_those_before_other_names() -> None:
+def test_variables_come_before_the_latest_data_and_those_before_other_names() -> None:
     names = {
         **NAMES,
         "data": {"a": "data"},
@@ -125,7 +125,7 @@ def test_what_the_run_has_set_comes_before_the_latest_data_and_those_before_othe
     assert printed("{{a}} {{b}} {{phone}} {{distinct_id}} {{data.a}}", names) == "latest var sent jane data"
 
 
-def test_a_strict_text_may_ask_about_what_is_missing_but_not_print_it() -> None:
+def test_a_strict_text_may_test_for_a_missing_value_but_not_print_it() -> None:
     strict = prepare(NAMES, strict=True)
     assert render(mustache("{{#missing}}a{{/missing}}{{^missing}}b{{/missing}}{{nothing}}{{empty}}"), strict) == "b"
     for text in ("{{missing}}", "{{{missing}}}", "{{address.missing}}", "{{#items}}{{colour}}{{/items}}"):
@@ -155,14 +155,14 @@ def test_a_strict_text_may_ask_about_what_is_missing_but_not_print_it() -> None:
         ("x" * 65_537, "65536 are allowed"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(text: str, message: str) -> None:
+def test_an_error_has_its_position(text: str, message: str) -> None:
     assert message in str(check(mustache(text)))
     with pytest.raises(TemplateError):
         printed(text)
 
 
 @pytest.mark.parametrize("text", ["{{anything-at.all}}", "{{#a}}{{b}}{{/a}}", "#fff ^ {{a}}" * 5_000, "{{ name }"])
-def test_any_name_may_be_asked_for(text: str) -> None:
+def test_any_name_may_be_read(text: str) -> None:
     assert (check(mustache(text)) is None) == (text != "{{ name }")
 
 
@@ -188,7 +188,7 @@ HOSTILE = {
     ],
     ids=["rounds", "rounds of inner lists", "value", "output", "time"],
 )
-def test_what_would_grow_without_bound_is_cut_off(text: str, message: str) -> None:
+def test_unbounded_growth_is_stopped(text: str, message: str) -> None:
     assert check(mustache(text)) is None
     began = time.thread_time()
     with pytest.raises(TemplateError, match=message):
@@ -196,12 +196,12 @@ def test_what_would_grow_without_bound_is_cut_off(text: str, message: str) -> No
     assert time.thread_time() - began < 2
 
 
-def test_the_largest_output_is_let_through() -> None:
+def test_the_largest_output_is_accepted() -> None:
     assert len(printed("{{a}}", {"data": {"a": "x" * MAX_OUTPUT_BYTES}})) == MAX_OUTPUT_BYTES
 
 
 @pytest.mark.parametrize("length", [65_536, 40_000])
-def test_hostile_spaces_and_tags_cost_nothing(length: int) -> None:
+def test_hostile_spaces_and_tags_are_parsed_quickly(length: int) -> None:
     began = time.thread_time()
     for text in (
         " " * (length - 5) + "{{a}}",
@@ -212,13 +212,13 @@ def test_hostile_spaces_and_tags_cost_nothing(length: int) -> None:
     assert time.thread_time() - began < 1
 
 
-def test_the_steps_that_it_reads_are_known() -> None:
+def test_the_steps_that_a_mustache_text_reads_are_found() -> None:
     text = "{{steps.a.body}}{{#steps.b}}{{/steps.b}}{{^steps.c.x}}{{/steps.c.x}}{{&steps.d}}{{! steps.e }} steps.f {{steps}}"
     assert members_read(mustache(text), "steps") == {"a", "b", "c", "d"}
     assert members_read(mustache("{{#steps.a}}"), "steps") == frozenset()
 
 
-def test_a_step_that_comes_later_is_a_mistake() -> None:
+def test_reading_a_later_step_is_an_error() -> None:
     told = {
         "id": "told",
         "sms": {"to": mustache("{{phone}}"), "text": mustache("{{steps.told.body}}{{#steps.nope.x}}{{/steps.nope.x}}")},
@@ -230,7 +230,7 @@ def test_a_step_that_comes_later_is_a_mistake() -> None:
     ]
 
 
-def test_texts_are_found_and_rendered_however_deep() -> None:
+def test_texts_are_found_and_rendered_at_any_depth() -> None:
     value = {"a": [mustache("{{name}}"), "{{ data.name }}", {"mustache": 5}, {"mustache": "x", "also": 1}]}
     assert render_value(value, NAMES) == {"a": ["outer", "outer", {"mustache": 5}, {"mustache": "x", "also": 1}]}
     assert check_texts({"a": [1, mustache("{{#x}}")]}, "json") == [
@@ -268,7 +268,7 @@ def test_every_text_of_an_action_may_be_mustache(action: str, fields: dict[str, 
             assert all(path.startswith(f"{action}.{name}") for path, _ in mistakes)
 
 
-def test_a_text_that_has_to_be_there_may_not_be_empty() -> None:
+def test_a_required_text_must_not_be_empty() -> None:
     fields = {"to": mustache("{{phone}}"), "text": mustache(" ")}
     assert ACTIONS["sms"].check(fields, "sms") == [("sms.text", "is empty: the text")]
 
@@ -284,16 +284,16 @@ def test_lists_and_headers_may_hold_mustache() -> None:
     assert ACTIONS["log"].check({"mustache": 5}, "log") != []
 
 
-def test_an_action_sends_what_it_makes() -> None:
-    with a_destination() as destination:
+def test_an_action_sends_the_rendered_text() -> None:
+    with an_http_target() as server:
         fields = {
-            "url": mustache(destination.url + "/{{price}}"),
+            "url": mustache(server.url + "/{{price}}"),
             "headers": {"X-Price": mustache("{{price}}")},
             "json": {"text": mustache("{{event}} <{{phone}}>")},
         }
         outcome = perform({"http": fields})
     assert outcome.kind == "done"
-    (call,) = destination.calls
+    (call,) = server.calls
     assert (call.path, call.headers["X-Price"], call.body) == (
         "/1999",
         "1999",
@@ -301,7 +301,7 @@ def test_an_action_sends_what_it_makes() -> None:
     )
 
 
-def test_a_strict_step_fails_by_what_is_missing() -> None:
+def test_a_strict_step_fails_for_a_missing_value() -> None:
     outcome = perform({"log": mustache("{{missing}}"), "strict": True})
     assert (outcome.kind, outcome.error_class, outcome.error) == ("failed", "template", "missing is missing")
     assert perform({"log": mustache("[{{missing}}]")}).output == {"text": "[]"}

@@ -31,7 +31,7 @@ def strictly(text: str) -> str:
         ("{% assign a = 1 %}{{ a }}", "1"),
     ],
 )
-def test_what_is_there_prints_and_what_is_not_can_be_asked_about(text: str, printed: str) -> None:
+def test_a_strict_template_prints_values_and_may_test_for_missing_ones(text: str, printed: str) -> None:
     assert strictly(text) == printed
 
 
@@ -51,7 +51,7 @@ def test_what_is_there_prints_and_what_is_not_can_be_asked_about(text: str, prin
         "{% assign a = data.nothing %}{{ a }}",
     ],
 )
-def test_what_is_not_there_is_an_error(text: str) -> None:
+def test_a_missing_value_is_an_error_in_a_strict_template(text: str) -> None:
     assert render(text, NAMES) is not None
     with pytest.raises(TemplateError, match="undefined"):
         strictly(text)
@@ -72,5 +72,5 @@ def test_a_document_may_be_strict() -> None:
     assert log({}).kind == "done"
 
 
-def test_a_step_of_a_strict_document_may_be_lax() -> None:
+def test_a_step_of_a_strict_document_may_be_not_strict() -> None:
     assert log({"strict": False}, strict=True).output == {"text": "Hello "}

@@ -26,8 +26,8 @@ from app.services.cxengage.csv_file import read_csv
 from tests.api.cxengage.conftest import Tenant
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import a_workflow
-from tests.support.http_target import Answer, a_destination
-from tests.support.run_execution import carry, rows_of, wake
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run, rows_of, wake
 
 CSV = b"custId,segment,first-name\n101,gold,Ryan\n201,,John\n"
 FILE = {"name": "Segments", "type": "file"}
@@ -255,7 +255,7 @@ def test_workflows_match_and_use_the_added_fields(context: AppContext, tenant: T
         None,
     )
     (run,) = receipt.runs
-    carry(context, tenant.account_id, str(run))
+    execute_run(context, tenant.account_id, str(run))
     (step,) = rows_of(context, "steps", tenant.account_id, str(run))
     assert step["output"] == {"text": "Ryan is gold"}
 
@@ -297,7 +297,7 @@ def test_waiting_runs_see_the_added_fields(
         context, tenant.account_id, a_workflow(**key, on={"event": "order", "where": "data.first"}, steps=[waits])
     )
     (run,) = accepted(context, tenant, enricher, custId=101, first=True).runs
-    assert carry(context, tenant.account_id, str(run))["status"] == "running"
+    assert execute_run(context, tenant.account_id, str(run))["status"] == "running"
     later = accepted(context, tenant, enricher, custId=101, first=False)
     wake(context, tenant.account_id, str(later.id))
     assert rows_of(context, "steps", tenant.account_id, str(run))[0]["output"]["data"]["segment"] == "gold"
@@ -325,7 +325,7 @@ def test_an_api_is_called_with_the_subject_and_its_answer_is_cached(
     context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
     body = b'{"segment": "gold", "balance": 12345678901234567890.10, "tags": ["a"], "custId": 7}'
-    with a_destination(Answer(body=body)) as crm:
+    with an_http_target(Answer(body=body)) as crm:
         an_api(tenant, f"{crm.url}/customer?by=us", attributes=["segment", "balance", "nothing"])
         events = [enriched(context, tenant, enricher, custId="Ä & b") for _ in range(3)]
     assert [call.path for call in crm.calls] == ["/customer?by=us&custId=%C3%84+%26+b"]
@@ -333,7 +333,7 @@ def test_an_api_is_called_with_the_subject_and_its_answer_is_cached(
 
 
 def test_a_404_from_an_api_adds_nothing(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
-    with a_destination(Answer(status=404)) as crm:
+    with an_http_target(Answer(status=404)) as crm:
         an_api(tenant, crm.url)
         event = enriched(context, tenant, enricher, custId="1")
     assert (added(event), event.warnings) == (None, ())
@@ -353,7 +353,7 @@ def test_a_404_from_an_api_adds_nothing(context: AppContext, tenant: Tenant, enr
 def test_an_event_is_accepted_with_a_warning_when_an_api_fails(
     context: AppContext, tenant: Tenant, enricher: Enricher, answer: Answer, message: str
 ) -> None:
-    with a_destination(answer) as crm:
+    with an_http_target(answer) as crm:
         an_api(tenant, crm.url)
         receipt = accepted(context, tenant, enricher, custId="1")
     data, augmented, warnings = stored(context, receipt)
@@ -367,7 +367,7 @@ def test_an_event_is_accepted_with_a_warning_when_an_api_fails(
 def test_private_networks_are_not_called(context: AppContext, tenant: Tenant) -> None:
     strict = AppContext(replace(context.settings, allowed_private_targets=()))
     enricher = Enricher(strict)
-    with a_destination() as crm:
+    with an_http_target() as crm:
         an_api(tenant, f"http://localhost:{crm.server_port}/")
         event = enriched(context, tenant, enricher, custId="1")
         enricher.close()

@@ -15,7 +15,7 @@ from app.services import api_keys
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import Sender, a_sender
-from tests.support.http_target import Answer, Call, Destination, a_destination
+from tests.support.http_target import Answer, Call, HttpTarget, an_http_target
 from tests.support.server import Server, running_server
 
 
@@ -40,7 +40,7 @@ def a_tenant_with_an_api(context: AppContext, server: Server, url: str) -> Sende
 
 
 def test_concurrent_events_are_enriched(context: AppContext, server: Server, rows: Rows) -> None:
-    with a_destination(Answer(body=b'{"segment": "gold"}')) as crm, ThreadPoolExecutor(4) as threads:
+    with an_http_target(Answer(body=b'{"segment": "gold"}')) as crm, ThreadPoolExecutor(4) as threads:
         tenant = a_tenant_with_an_api(context, server, crm.url)
         answers = list(threads.map(lambda number: call(tenant, "/event", {"key": f"k{number}"}), range(40)))
     assert {answer.status_code for answer in answers} == {200}
@@ -53,7 +53,7 @@ def test_concurrent_events_are_enriched(context: AppContext, server: Server, row
     assert ({"segment": "gold"}, None) in found
 
 
-class Hanging(Destination):
+class Hanging(HttpTarget):
     """Does not answer before the test ends."""
 
     over = threading.Event()

@@ -12,7 +12,7 @@ from app.services import workflows
 from app.services.context import AppContext
 from tests.api.cxengage.conftest import Tenant
 from tests.support.builders import a_workflow
-from tests.support.run_execution import carry, rows_of, the_run
+from tests.support.run_execution import execute_run, rows_of, the_run
 
 WHEN = '(event (= type "hello"))'
 THEN = '(send echo message {:message "Hello"})'
@@ -123,7 +123,7 @@ def test_from_off_to_on_to_a_run_to_off(context: AppContext, tenant: Tenant, bod
     assert tenant.get("/patterns/PT1").json["status"] is True
     assert starts_something(tenant) is True
     (run,) = runs_of(context, tenant)
-    assert carry(context, tenant.account_id, run)["status"] == "done"
+    assert execute_run(context, tenant.account_id, run)["status"] == "done"
     (step,) = rows_of(context, "steps", tenant.account_id, run)
     assert step["output"] == {"text": "Hello"}
     assert tenant.put("/patterns/PT1", {"status": False}).json["status"] is False
@@ -157,7 +157,7 @@ def test_runs_continue_when_the_pattern_is_switched_off(context: AppContext, ten
     starts_something(tenant)
     (run,) = runs_of(context, tenant)
     tenant.put("/patterns/PT1", {"status": False})
-    assert carry(context, tenant.account_id, run)["status"] == "running"
+    assert execute_run(context, tenant.account_id, run)["status"] == "running"
 
 
 def test_deleting_a_pattern_deletes_its_workflow_and_runs(context: AppContext, tenant: Tenant) -> None:
@@ -332,7 +332,7 @@ def test_a_documented_pattern_runs_from_switching_on_to_its_first_step(context: 
     ]
     assert sent == [True, True, True]
     (run,) = runs_of(context, tenant)
-    carry(context, tenant.account_id, run)
+    execute_run(context, tenant.account_id, run)
     first, *_ = rows_of(context, "steps", tenant.account_id, run)
     assert (first["action"], first["output"]) == ("log", {"text": "Hello"})
 

@@ -21,7 +21,7 @@ from app.db.messages import NewMessage
 from app.services import api_keys, message_stream, oauth_clients, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.run_execution import carry
+from tests.support.run_execution import execute_run
 from tests.support.server import Answer, Server, running_server
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -98,7 +98,7 @@ def test_the_message_of_a_workflow_arrives(
     message = {"text": "about {{ data.what }}\nand 🙂", "data": {"price": "{{ data.price }}", "exact": 1.10}}
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"message": message}]))
     (run,) = acme.post(an_event(data={"what": "<b>&</b>", "price": 0.1})).json["runs"]
-    carry(context, acme.account_id, run)
+    execute_run(context, acme.account_id, run)
     answer = source.come()
     assert b"<b>" not in answer.data
     (one,) = source.seen
