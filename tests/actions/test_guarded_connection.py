@@ -18,9 +18,9 @@ from yarl import URL
 
 from app.actions.address_guard import RefusedTarget
 from app.actions.guarded_connection import GuardedConnection
-from tests.support.action_contexts import a_secure_destination
+from tests.support.action_contexts import a_tls_target
 from tests.support.certificates import a_certificate
-from tests.support.http_target import Answer, a_destination
+from tests.support.http_target import Answer, an_http_target
 
 HERE = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -75,26 +75,26 @@ def drip(connection: socket.socket) -> None:
 
 
 def test_the_status_and_the_beginning_of_the_body_are_returned() -> None:
-    with a_destination(Answer(status=201, body=b"0123456789")) as destination:
-        assert get(a_connection(destination.url), destination.url, 4) == (201, b"0123")
+    with an_http_target(Answer(status=201, body=b"0123456789")) as server:
+        assert get(a_connection(server.url), server.url, 4) == (201, b"0123")
 
 
 def test_the_request_names_its_host_and_the_query() -> None:
-    with a_destination() as destination:
-        url = f"http://user:secret@127.0.0.1:{destination.server_port}/a?b=c"
+    with an_http_target() as server:
+        url = f"http://user:secret@127.0.0.1:{server.server_port}/a?b=c"
         get(a_connection(url), url)
-    (call,) = destination.calls
-    assert (call.path, call.headers["Host"]) == ("/a?b=c", f"127.0.0.1:{destination.server_port}")
+    (call,) = server.calls
+    assert (call.path, call.headers["Host"]) == ("/a?b=c", f"127.0.0.1:{server.server_port}")
     assert call.headers["Authorization"] == "Basic dXNlcjpzZWNyZXQ="
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])
 def test_a_private_address_is_not_called_whatever_its_name(host: str) -> None:
-    with a_destination() as destination:
-        url = f"http://{host}:{destination.server_port}/"
+    with an_http_target() as server:
+        url = f"http://{host}:{server.server_port}/"
         with pytest.raises(RefusedTarget):
             get(a_connection(url, allowed=()), url)
-    assert destination.calls == []
+    assert server.calls == []
 
 
 def test_the_connected_address_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +107,8 @@ def test_the_connected_address_is_the_checked_one(monkeypatch: pytest.MonkeyPatc
         return real("192.0.2.1" if len(asked) == 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
-    with a_destination() as destination:
-        url = f"http://rebinding.example:{destination.server_port}/"
+    with an_http_target() as server:
+        url = f"http://rebinding.example:{server.server_port}/"
         with pytest.raises(RefusedTarget, match=r"192\.0\.2\.1"):
             get(a_connection(url, allowed=()), url)
     assert asked == ["rebinding.example"]
@@ -120,24 +120,24 @@ def test_an_address_that_refuses_is_followed_by_the_next(monkeypatch: pytest.Mon
     def two(host: Any, port: Any, **options: Any) -> Any:
         return real("127.0.0.2", port, **options) + real("127.0.0.1", port, **options)
 
-    with a_destination() as destination:
+    with an_http_target() as server:
         monkeypatch.setattr(socket, "getaddrinfo", two)
-        url = f"http://two.example:{destination.server_port}/"
+        url = f"http://two.example:{server.server_port}/"
         assert get(a_connection(url), url) == (200, b"{}")
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
-    with a_secure_destination(tmp_path) as destination:
-        url = destination.url.replace("http:", "https:")
+    with a_tls_target(tmp_path) as server:
+        url = server.url.replace("http:", "https:")
         with pytest.raises(ssl.SSLCertVerificationError):
             get(a_connection(url), url)
-    assert destination.calls == []
+    assert server.calls == []
 
 
 def test_a_certificate_has_to_be_for_the_name_that_is_called(tmp_path: Path) -> None:
-    with a_secure_destination(tmp_path) as destination:
+    with a_tls_target(tmp_path) as server:
         trusting = ssl.create_default_context(cafile=str(a_certificate_of(tmp_path)))
-        right = destination.url.replace("http:", "https:")
+        right = server.url.replace("http:", "https:")
         assert get(a_connection(right, tls=trusting), right) == (200, b"{}")
         wrong = right.replace("127.0.0.1", "localhost")
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -169,9 +169,9 @@ def test_a_connection_that_the_server_has_closed_meanwhile_is_opened_again() -> 
 
 
 def test_a_connection_with_an_unread_body_is_not_used_again() -> None:
-    with a_destination(Answer(body=b"x" * 100)) as destination:
-        connection = a_connection(destination.url)
-        assert connection.get(URL(destination.url), {}, 10) == (200, b"x" * 10)
+    with an_http_target(Answer(body=b"x" * 100)) as server:
+        connection = a_connection(server.url)
+        assert connection.get(URL(server.url), {}, 10) == (200, b"x" * 10)
         assert not connection.is_reusable()
 
 
@@ -196,9 +196,9 @@ def test_a_call_to_a_server_that_sends_byte_by_byte_can_be_aborted() -> None:
 
 
 def test_a_call_that_was_aborted_before_it_was_connected_fails() -> None:
-    with a_destination() as destination:
-        connection = a_connection(destination.url)
+    with an_http_target() as server:
+        connection = a_connection(server.url)
         connection.abort()
         with pytest.raises(TimeoutError):
-            get(connection, destination.url)
-    assert destination.calls == []
+            get(connection, server.url)
+    assert server.calls == []
