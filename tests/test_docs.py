@@ -1,4 +1,4 @@
-"""What the documents print works when it is pasted: the questions to Postgres."""
+"""The queries in the documentation work as they are printed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
     }
 
 
-def test_there_are_eleven_questions() -> None:
+def test_there_are_eleven_queries() -> None:
     assert len(QUESTIONS) == 11
 
 
