@@ -23,7 +23,7 @@ def latency() -> list[Row]:
         base = stack.enter_context(ground())
         account, headers = provide(base)
         url, _ = stack.enter_context(ours(base))
-        port = stack.enter_context(nginx(base, int(urlsplit(url).port or 0)))
+        port = stack.enter_context(nginx(base.folder, int(urlsplit(url).port or 0)))
         body = json.dumps(BODY).encode()
         every: list[Sent] = []
 

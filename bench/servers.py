@@ -144,12 +144,12 @@ def empty(base: Ground, arguments: list[str]) -> AbstractContextManager[tuple[st
 
 
 @contextmanager
-def nginx(base: Ground, web_port: int) -> Iterator[int]:
-    """nginx with deploy/nginx.conf in front of a web process; only its addresses are others. Its port."""
+def nginx(parent: Path, web_port: int) -> Iterator[int]:
+    """nginx with deploy/nginx.conf in front of a web process, other addresses apart, in a folder of its own; its port."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
-        sys.exit("This benchmark needs nginx: `apt install nginx-light`.")
-    folder, port = base.folder / "nginx", free_port()
+        sys.exit("nginx is missing: `apt install nginx-light`.")
+    folder, port = parent / "nginx", free_port()
     folder.mkdir(mode=0o755)
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for there, here in {

@@ -52,17 +52,22 @@ class HeaderFields(dict[str, str]):
     Transfer-Encoding is not among them: `chunked` tells whether it was there.
     """
 
-    # What WSGIHandler asks for beside `get` and `del`.
+    # What WSGIHandler reads besides: no error, since an error raises Problem.
     status = ""
-    getheader = dict.get
 
     def __init__(self) -> None:
         super().__init__()
         self.chunked = False
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a field; WSGIHandler asks for some in capitals."""
+        return super().get(name.lower(), default)
+
+    getheader = get
+
     @property
-    def typeheader(self) -> str | None:
-        """The Content-Type."""
+    def typeheader(self) -> Any:
+        """The Content-Type, or None."""
         return self.get("content-type")
 
     @property
