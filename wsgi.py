@@ -5,14 +5,17 @@ import sys
 
 import click
 from flask import Flask
+from flask.cli import FlaskGroup
 
 from app.core.config import SettingsError
 
 
 def _create() -> Flask:
     # Signalbox's own commands need no routes; Flask's commands (`routes`, `shell`) and those of extensions do.
-    command_line = click.get_current_context(silent=True)
-    if command_line is not None and command_line.find_root().invoked_subcommand in (None, "run"):
+    context = click.get_current_context(silent=True)
+    root = context and context.find_root()
+    # Servers such as Granian are click commands, too.
+    if root and isinstance(root.command, FlaskGroup) and root.invoked_subcommand in (None, "run"):
         from app.cli.commands import create_app
     else:
         from app import create_app

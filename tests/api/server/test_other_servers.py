@@ -1,0 +1,66 @@
+"""Signalbox runs under gunicorn's own workers and under Granian as well."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from app.cli.devserver.child_process import end_all, start_program
+from app.services.context import AppContext
+from bench.servers import free_port
+from tests.api.conftest import Rows, settings_of
+from tests.support.builders import a_sender, an_event
+from tests.support.server import ROOT, START_PATIENCE, Server, clean_environment
+
+GUNICORN = ["-m", "gunicorn", "-c", "{folder}/conf.py", "--bind", "127.0.0.1:{port}"]
+COMMANDS = {
+    "gunicorn's sync worker": [*GUNICORN, "--worker-class", "sync"],
+    "gunicorn's gthread worker": [*GUNICORN, "--worker-class", "gthread", "--threads", "4"],
+    "gunicorn's gevent worker": [*GUNICORN, "--worker-class", "gevent"],
+    "Granian": ["-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "--no-ws"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_event_is_stored_under(name: str, context: AppContext, rows: Rows, tmp_path: Path) -> None:
+    # No file of settings: with deploy/gunicorn.conf.py, gevent would have patched the threads.
+    (tmp_path / "conf.py").write_text("control_socket_disable = True\n")
+    port, output = free_port(), tmp_path / "output"
+    command = [part.format(folder=tmp_path, port=port) for part in COMMANDS[name]]
+    with output.open("wb") as written:
+        program = start_program(
+            [sys.executable, *command, "wsgi:app"],
+            death_signal=signal.SIGKILL,
+            cwd=ROOT,
+            env=clean_environment(**settings_of(context)),
+            stdout=written,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        server = Server(port, program, output)
+        wait_for(server)
+        sender = a_sender(context, server)
+        assert sender.post(an_event()).status_code == 200
+        assert sender.post({"event": ""}).status_code == 422
+        assert rows("SELECT count(*) FROM events WHERE account_id = %s", sender.account_id) == [(1,)]
+        server.hang_up(all_threads=True)
+    finally:
+        end_all([program], signal.SIGTERM, 20)
+
+
+def wait_for(server: Server) -> None:
+    """Return once /health is 200."""
+    deadline = time.monotonic() + START_PATIENCE
+    while time.monotonic() < deadline and server.program.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health", timeout=5) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(server.output())
