@@ -144,7 +144,7 @@ _EVENT_FILTER = """
 def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID) -> StoredEvent | None:
     """An event by its id, which determines the partition."""
     where = "AND id = :id AND received_at = :at"
-    values = {"account": account_id, "id": event_id, "at": _moment_of(event_id)}
+    values = {"account": account_id, "id": event_id, "at": _timestamp_of(event_id)}
     row = connection.execute(sa.text(_EVENTS + where), values).one_or_none()
     return None if row is None else StoredEvent(*row)
 
@@ -156,12 +156,12 @@ def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[
             "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
             "WHERE events.id = :id AND received_at = :at ORDER BY accounts.id"
         ),
-        {"id": event_id, "at": _moment_of(event_id)},
+        {"id": event_id, "at": _timestamp_of(event_id)},
     )
     return [row.id for row in found]
 
 
-def _moment_of(event_id: UUID) -> datetime | None:
+def _timestamp_of(event_id: UUID) -> datetime | None:
     """When the event of this id was received; None for an id that Signalbox has not made."""
     try:
         return timestamp_of(event_id)

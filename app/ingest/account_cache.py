@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
-import structlog
 
 from app.core.errors import Unavailable
 from app.db import account_snapshots, api_keys
@@ -29,7 +28,6 @@ _UNKNOWN_KEY_SECONDS = 2.0
 _LOCKS = 64
 # Seconds after which a confirmed snapshot gets a new `checked_at`.
 _CONFIRM_SECONDS = 0.1
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)

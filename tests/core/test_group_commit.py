@@ -75,10 +75,10 @@ def test_an_error_is_raised_to_its_batch_and_to_nobody_else() -> None:
 
 
 def test_a_leader_that_is_stopped_stops_nobody_else() -> None:
-    asked, go = threading.Event(), threading.Event()
+    called, go = threading.Event(), threading.Event()
 
     def stop(items: Sequence[int]) -> list[int]:
-        asked.set()
+        called.set()
         assert go.wait(10)
         if 1 in items:
             raise SystemExit
@@ -87,7 +87,7 @@ def test_a_leader_that_is_stopped_stops_nobody_else() -> None:
     group = GroupCommit(stop, max_batch=1)
     with ThreadPoolExecutor(2) as threads:
         stopped = threads.submit(group.submit, 1)
-        assert asked.wait(10)
+        assert called.wait(10)
         other = threads.submit(group.submit, 2)
         until_waiting(group, 1)
         go.set()
@@ -109,10 +109,10 @@ import gevent
 from gevent.event import Event
 from app.core.group_commit import GroupCommit
 
-asked, go = Event(), Event()
+called, go = Event(), Event()
 
 def process(items):
-    asked.set()
+    called.set()
     go.wait()
     return list(items)
 
@@ -121,7 +121,7 @@ alone = gevent.spawn(group.submit, 0)
 gevent.idle()
 alone.kill()
 first = gevent.spawn(group.submit, 1)
-asked.wait()
+called.wait()
 others = [gevent.spawn(group.submit, number) for number in (2, 3, 4)]
 gevent.idle()
 others[0].kill()

@@ -123,8 +123,8 @@ def _runs(context: AppContext, account_id: int) -> set[tuple[str, tuple[str, ...
 
 
 def _wait_for_deadlines(context: AppContext, account_id: int) -> None:
-    patience = time.monotonic() + 30
-    while time.monotonic() < patience:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         with context.database.transaction() as connection:
             armed = connection.exec_driver_sql(
                 "SELECT count(*) FROM progress WHERE account_id = %(account)s AND deadline IS NOT NULL",

@@ -355,11 +355,11 @@ def test_large_patterns_on_one_event_are_bounded_together(context: AppContext, a
     apply(context, acme, name="alone", on="looked")
     apply(context, globex, name="heavy", on=heavy)
     for on, of in ((heavy, "'looked' together 20,999"), ({"times": 2, "of": "*"}, "'looked' together 20,001")):
-        with pytest.raises(workflows.InvalidDocument) as wrong:
+        with pytest.raises(workflows.InvalidDocument) as refused:
             apply(context, acme, name="one-more", on=on)
-        assert of in str(wrong.value)
-        assert "lower the counts, or disable one" in str(wrong.value)
-        assert wrong.value.mistakes[0].path == "on"
+        assert of in str(refused.value)
+        assert "lower the counts, or disable one" in str(refused.value)
+        assert refused.value.mistakes[0].path == "on"
     assert "one-more" not in [row.name for row in workflows.list_workflows(context, acme.account_id)]
     workflows.save_draft(context, acme.account_id, a_workflow(name="one-more", on=heavy))
     with pytest.raises(workflows.InvalidDocument):
