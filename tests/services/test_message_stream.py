@@ -229,14 +229,14 @@ def test_a_reader_gets_each_message_once_while_many_write(context: AppContext, a
     lock, ended = threading.Lock(), threading.Event()
 
     def write(number: int) -> None:
-        chance = Random(number)
+        rng = Random(number)
         for turn in range(25):
             new = a_message(acme)
-            time.sleep(chance.random() / 500)
+            time.sleep(rng.random() / 500)
             try:
                 with context.database.transaction() as connection:
                     messages.insert_message(connection, new, now())
-                    time.sleep(chance.random() / 500)
+                    time.sleep(rng.random() / 500)
                     if turn % 5 == 0:
                         raise LookupError
             except LookupError:

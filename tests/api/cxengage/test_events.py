@@ -99,10 +99,10 @@ def test_the_documented_history_is_answered_as_printed_except_for_its_brackets(
     workflows.apply_workflow(context, tenant.account_id, a_workflow(on="event"))
     (printed,) = json.loads(ANSWERS[1].replace('"history":', '"history": [') + "]}")["history"]
     sent = tenant.post(printed["event"]).json
-    (kept,) = carried_out(COMMANDS[1], tenant).json["history"]
+    (stored_event,) = carried_out(COMMANDS[1], tenant).json["history"]
     own = {"id": sent["id"], "return-address": f"SV{tenant.account_id}."}
-    assert kept == printed | own
-    assert set(kept) == set(printed)
+    assert stored_event == printed | own
+    assert set(stored_event) == set(printed)
 
 
 def test_the_documented_rate_limit_is_answered_as_printed(context: AppContext, server: Server) -> None:
@@ -331,10 +331,10 @@ def answer_after_an_event(tenant: Tenant, path: str) -> Any:
 
 def test_another_event_attribute_applies_from_the_next_event(context: AppContext, tenant: Tenant, rows: Rows) -> None:
     sent = {"key": "1", "user": "2", "type": "a", "what": "b"}
-    for changes, kept in (({}, ("1", "a")), ({"key_attribute": "user", "event_attribute": "what"}, ("2", "b"))):
+    for changes, expected in (({}, ("1", "a")), ({"key_attribute": "user", "event_attribute": "what"}, ("2", "b"))):
         described(context, tenant, **changes)
         row = stored(rows, tenant.post(sent).json["id"])
-        assert (row["distinct_id"], row["event"]) == kept
+        assert (row["distinct_id"], row["event"]) == expected
 
 
 def test_the_key_attribute_can_be_read_and_changed(tenant: Tenant) -> None:

@@ -39,7 +39,7 @@ class EventSource:
     pause: int = 0
     seen: list[dict[str, Any]] = field(default_factory=list)
 
-    def come(self) -> Answer:
+    def request(self) -> Answer:
         """One more request, whose messages are added to `seen`."""
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": self.last_id} if self.last_id else {})}
         path = f"{self.prefix}/tenants/{self.tenant}/stream?ticket={self.ticket}"
@@ -99,7 +99,7 @@ def test_the_message_of_a_workflow_arrives(
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"message": message}]))
     (run,) = acme.post(an_event(data={"what": "<b>&</b>", "price": 0.1})).json["runs"]
     execute_run(context, acme.account_id, run)
-    answer = source.come()
+    answer = source.request()
     assert b"<b>" not in answer.data
     (one,) = source.seen
     assert one.keys() == {"id", "text", "data", "distinct_id", "run", "created_at"}
@@ -110,7 +110,7 @@ def test_the_message_of_a_workflow_arrives(
 
 def test_each_response_ends_and_says_when_to_reconnect(server: Server, acme: Sender, token: str) -> None:
     source = listening(server, acme, token)
-    answer = source.come()
+    answer = source.request()
     assert (answer.status_code, answer.data, source.pause) == (200, b"retry: 1000\n\n", 1_000)
     assert (answer.headers["Cache-Control"], answer.headers["Access-Control-Allow-Origin"]) == ("no-store", "*")
 
@@ -120,10 +120,10 @@ def test_a_reconnecting_client_gets_the_new_messages_only(
 ) -> None:
     source = listening(server, acme, token)
     insert(context, acme, "a", "b")
-    source.come()
-    source.come()
+    source.request()
+    source.request()
     insert(context, acme, "c")
-    source.come()
+    source.request()
     assert source.texts == ["a", "b", "c"]
 
 
@@ -132,13 +132,13 @@ def test_a_new_client_can_continue_after_a_message(
 ) -> None:
     old = listening(server, acme, token)
     insert(context, acme, "a", "b")
-    old.come()
+    old.request()
     insert(context, acme, "c")
     new = listening(server, acme, token)
     new.ticket += f"&last_event_id={old.last_id}"
-    new.come()
+    new.request()
     insert(context, acme, "d")
-    new.come()
+    new.request()
     assert new.texts == ["c", "d"]
 
 
@@ -150,9 +150,9 @@ def test_a_response_has_at_most_five_hundred_messages(
         for number in range(501):
             new = NewMessage(uuid7(now()), acme.account_id, uuid4(), 0, "jane", str(number), {})
             messages.insert_message(connection, new, now())
-    source.come()
+    source.request()
     assert len(source.seen) == 500
-    source.come()
+    source.request()
     assert source.texts == list(map(str, range(501)))
 
 
@@ -165,7 +165,7 @@ def test_clients_miss_and_repeat_nothing_while_workers_write(
     def follow(source: EventSource) -> list[str]:
         while True:
             over, before = ended.is_set(), len(source.seen)
-            source.come()
+            source.request()
             if over and len(source.seen) == before:
                 return source.texts
 
@@ -193,7 +193,7 @@ def test_a_server_of_one_request_at_a_time_serves_many_clients(context: AppConte
         sources = [listening(plain, acme, token) for _ in range(20)]
         insert(context, acme, "a")
         with ThreadPoolExecutor(20) as threads:
-            list(threads.map(EventSource.come, sources))
+            list(threads.map(EventSource.request, sources))
         assert [source.texts for source in sources] == [["a"]] * 20
         assert plain.open("/health").status_code == 200
 
@@ -206,7 +206,7 @@ def test_an_invalid_tenant_has_no_stream(server: Server, tenant: str) -> None:
 
 @pytest.mark.parametrize("ticket", ["", "nonsense", "x" * 1_000, "%00", "%ff", "a&ticket=b"])
 def test_a_stream_needs_a_valid_ticket(server: Server, acme: Sender, ticket: str) -> None:
-    answer = EventSource(server, acme.slug, ticket).come()
+    answer = EventSource(server, acme.slug, ticket).request()
     assert (answer.status_code, list(answer.json)) == (401, ["error"])
 
 
@@ -215,11 +215,11 @@ def test_the_ticket_of_another_tenant_is_refused(
 ) -> None:
     source = listening(server, acme, token)
     insert(context, globex, "secret")
-    answers = [EventSource(server, tenant, source.ticket).come() for tenant in (globex.slug, "nobody")]
+    answers = [EventSource(server, tenant, source.ticket).request() for tenant in (globex.slug, "nobody")]
     assert [one.status_code for one in answers] == [401, 401]
     assert answers[0].data == answers[1].data
     insert(context, acme, "a")
-    source.come()
+    source.request()
     assert source.texts == ["a"]
 
 
@@ -241,17 +241,17 @@ def test_an_access_token_creates_tickets_until_its_client_is_revoked(
     assert issued is not None
     source = listening(server, acme, issued.text)
     insert(context, acme, "a")
-    source.come()
+    source.request()
     assert source.texts == ["a"]
     oauth_clients.revoke_client(context, client_id)
-    assert source.come().status_code == 401
+    assert source.request().status_code == 401
 
 
 @pytest.mark.parametrize("last", ["nonsense", "01a20154", "2f1e7c1a-6a51-4d0c-9d3b-0c7c1f2f6a10", "%20"])
 def test_an_invalid_last_event_id_is_refused(server: Server, acme: Sender, token: str, last: str) -> None:
     source = listening(server, acme, token)
     source.last_id = last
-    answer = source.come()
+    answer = source.request()
     assert (answer.status_code, list(answer.json)) == (400, ["error"])
 
 

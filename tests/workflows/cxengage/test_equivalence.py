@@ -88,8 +88,8 @@ def pattern_of(when: str) -> Any:
         assume(False)
 
 
-def same(one: Any, other: Any, story: list[tuple[int, dict[str, Any]]]) -> None:
-    first, second = play(one, story, until=1_000), play(other, story, until=1_000)
+def same(one: Any, other: Any, timeline: list[tuple[int, dict[str, Any]]]) -> None:
+    first, second = play(one, timeline, until=1_000), play(other, timeline, until=1_000)
     assert [place for place, _ in first.fires] == [place for place, _ in second.fires]
     assert first.by_clock == second.by_clock
     assert first.contributing == second.contributing
@@ -145,8 +145,8 @@ def test_fail_at_the_end_of_a_seq_is_none(
 
 # Conditions, compared with Clojure's rules in Python.
 
-Holds = Any  # of a dict of data, whether the condition is true
-Conditioned = tuple[str, Holds]
+IsTrue = Any  # from data to whether the condition is true
+ConditionCase = tuple[str, IsTrue]
 FIELDS = ("n", "m-m", "o.p")
 VALUES: tuple[Any, ...] = (
     0,
@@ -196,20 +196,20 @@ def has_part(value: Any, part: Any) -> bool:
     return isinstance(value, str) and isinstance(part, str) and part in value
 
 
-def equals(field: str, constant: tuple[str, Any]) -> Conditioned:
+def equals(field: str, constant: tuple[str, Any]) -> ConditionCase:
     return f"(= {field} {constant[0]})", lambda data: alike(look_up(data, field), constant[1])
 
 
-def orders(sign: str, field: str, number: int) -> Conditioned:
+def orders(sign: str, field: str, number: int) -> ConditionCase:
     return f"({sign} {field} {number})", lambda data: compared(sign, look_up(data, field), number)
 
 
-def compares(sign: str, left: str, right: str) -> Conditioned:
+def compares(sign: str, left: str, right: str) -> ConditionCase:
     judge = alike if sign == "=" else lambda one, other: compared(sign, one, other)
     return f"({sign} {left} {right})", lambda data: judge(look_up(data, left), look_up(data, right))
 
 
-def contains(field: str, constant: tuple[str, Any]) -> Conditioned:
+def contains(field: str, constant: tuple[str, Any]) -> ConditionCase:
     return f"(contains {field} {constant[0]})", lambda data: has_part(look_up(data, field), constant[1])
 
 
@@ -225,13 +225,13 @@ tests = st.one_of(
 )
 
 
-def joined(word: str, members: list[Conditioned]) -> Conditioned:
+def joined(word: str, members: list[ConditionCase]) -> ConditionCase:
     judge = all if word == "and" else any
     text = f"({word} {' '.join(member[0] for member in members)})"
     return text, lambda data: judge([member[1](data) for member in members])
 
 
-def deeper(inner: st.SearchStrategy[Conditioned]) -> st.SearchStrategy[Conditioned]:
+def deeper(inner: st.SearchStrategy[ConditionCase]) -> st.SearchStrategy[ConditionCase]:
     members = st.lists(inner, min_size=1, max_size=3)
     return st.one_of(
         st.builds(joined, st.sampled_from(("and", "or")), members),
@@ -245,8 +245,8 @@ records = st.dictionaries(st.sampled_from(("n", "m-m", "o")), st.sampled_from(VA
 
 @settings(max_examples=400, deadline=None)
 @given(conditions, st.lists(records, min_size=1, max_size=5))
-def test_a_condition_is_evaluated_as_in_clojure(conditioned: Conditioned, facts: list[dict[str, Any]]) -> None:
-    text, holds = conditioned
+def test_a_condition_is_evaluated_as_in_clojure(case: ConditionCase, rows: list[dict[str, Any]]) -> None:
+    text, is_true = case
     pattern = pattern_of(f"(event {text})")
-    for data in facts:
-        assert (fires_on(pattern, data) == [0]) is bool(holds(data)), (text, data)
+    for data in rows:
+        assert (fires_on(pattern, data) == [0]) is bool(is_true(data)), (text, data)
