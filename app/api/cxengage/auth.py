@@ -28,11 +28,10 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The authenticated caller: the account, the verified key or token, and its text."""
+    """The authenticated caller: the account, and the verified key or token."""
 
     account: Account
     key: Key
-    token: str
 
 
 def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
@@ -54,7 +53,7 @@ def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
         raise unauthorized()
     key = check_caller(account, token, tenant, scope)
     accounts.record_key_use(key.prefix)
-    return Caller(account, key, token)
+    return Caller(account, key)
 
 
 def bearer_token() -> str:

@@ -20,11 +20,8 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
     """Create an augment; one of the type `file` adds nothing until its file is uploaded. Raises Problem 422."""
     _check_url(values["type"], values.get("url"))
     with context.database.transaction() as connection:
-        crud.check_limit(connection, account_id, AUGMENTS)
-        number = cxengage_resources.insert(connection, AUGMENTS, account_id, values, context.clock())
+        row = crud.insert(connection, account_id, AUGMENTS, values, context.clock())
         accounts.increment_version(connection, account_id)
-        row = cxengage_resources.find(connection, AUGMENTS, account_id, number)
-        assert row is not None
     return row
 
 

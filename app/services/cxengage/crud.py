@@ -1,4 +1,4 @@
-"""What all CxEngage resources share: they are listed, and found by ids such as `TM1`.
+"""What all CxEngage resources share: they are inserted, listed, and found by ids such as `TM1`.
 
 The error for another account's id is the same as for an id that does not exist.
 """
@@ -6,6 +6,8 @@ The error for another account's id is the same as for an id that does not exist.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -52,9 +54,13 @@ def not_found(kind: ResourceKind[Any], name: str) -> Problem:
     return Problem(ProblemType.NOT_FOUND, f"there is no {kind.name} {name[:40]}")
 
 
-def check_limit(connection: sa.Connection, account_id: int, kind: ResourceKind[Any]) -> None:
-    """Raises Problem 422 when an account has the maximum number of resources of a kind."""
+def insert(
+    connection: sa.Connection, account_id: int, kind: ResourceKind[Row], values: Mapping[str, Any], now: datetime
+) -> Row:
+    """Insert a resource; raises Problem 422 when the account has the maximum number of its kind."""
     if cxengage_resources.count_all(connection, kind, account_id) >= MAX_PER_KIND:
         raise Problem(
             ProblemType.VALIDATION_FAILED, f"there are {MAX_PER_KIND} {kind.name}s, the maximum; delete some first"
         )
+    number = cxengage_resources.insert(connection, kind, account_id, values, now)
+    return find(connection, account_id, kind, f"{kind.prefix}{number}")

@@ -44,13 +44,9 @@ def create_listener(
     """Create a listener and its token; `more` are further members as JSON texts."""
     now = context.clock()
     with context.database.transaction() as connection:
-        crud.check_limit(connection, account_id, LISTENERS)
         values = {**values, "more_json": _merged("{}", more)}
-        number = cxengage_resources.insert(connection, LISTENERS, account_id, values, now)
-        token = _make_token(connection, account_id, number, now)
-        row = cxengage_resources.find(connection, LISTENERS, account_id, number)
-        assert row is not None
-    return NewListener(row, token)
+        row = crud.insert(connection, account_id, LISTENERS, values, now)
+        return NewListener(row, _make_token(connection, account_id, row.number, now))
 
 
 def change_listener(

@@ -37,9 +37,8 @@ def create_pattern(context: AppContext, account_id: int, values: Mapping[str, An
     stored = {name: value for name, value in values.items() if name != "status"}
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        crud.check_limit(connection, account_id, PATTERNS)
-        number = cxengage_resources.insert(connection, PATTERNS, account_id, stored, now)
-        return _update_workflow(connection, account_id, number, now, on=values["status"])
+        row = crud.insert(connection, account_id, PATTERNS, stored, now)
+        return _update_workflow(connection, account_id, row, now, on=values["status"])
 
 
 def change_pattern(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> PatternRow:
@@ -51,7 +50,8 @@ def change_pattern(context: AppContext, account_id: int, name: str, changes: Map
         row = crud.find(connection, account_id, PATTERNS, name)
         if stored:
             cxengage_resources.update(connection, PATTERNS, account_id, row.number, stored, now)
-        return _update_workflow(connection, account_id, row.number, now, on=changes.get("status", row.status))
+            row = crud.find(connection, account_id, PATTERNS, name)
+        return _update_workflow(connection, account_id, row, now, on=changes.get("status", row.status))
 
 
 def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
@@ -80,16 +80,17 @@ def recompile_users(connection: sa.Connection, account_id: int, template: int, n
             raise Problem(exc.type, f"PT{row.number} uses it and is switched on: {exc.detail}") from None
 
 
-def _update_workflow(connection: sa.Connection, account_id: int, number: int, now: datetime, *, on: bool) -> PatternRow:
+def _update_workflow(
+    connection: sa.Connection, account_id: int, row: PatternRow, now: datetime, *, on: bool
+) -> PatternRow:
     """Enable or disable the workflow of a pattern; returns its row afterwards."""
-    row = crud.find(connection, account_id, PATTERNS, f"PT{number}")
     if row.code is not None and (row.when_text is not None or row.then_text is not None):
         raise Problem(ProblemType.VALIDATION_FAILED, "code: cannot be combined with when or then")
     if on:
         _switch_on(connection, account_id, row, now)
     elif row.status and row.workflow_id is not None:
         db_workflows.disable_workflow(connection, account_id, row.workflow_id, now)
-    return crud.find(connection, account_id, PATTERNS, f"PT{number}")
+    return crud.find(connection, account_id, PATTERNS, f"PT{row.number}")
 
 
 def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, now: datetime) -> None:

@@ -20,9 +20,7 @@ def create_template(context: AppContext, account_id: int, values: Mapping[str, A
     _check(values)
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        crud.check_limit(connection, account_id, TEMPLATES)
-        number = cxengage_resources.insert(connection, TEMPLATES, account_id, values, context.clock())
-        return crud.find(connection, account_id, TEMPLATES, f"TM{number}")
+        return crud.insert(connection, account_id, TEMPLATES, values, context.clock())
 
 
 def change_template(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
