@@ -340,17 +340,17 @@ def test_a_410_names_the_target_that_is_gone() -> None:
     assert (outcome.kind, outcome.gone) == ("failed", server.url + "/hook")
 
 
-def test_permits_without_an_event_loop_are_limited_by_destination_and_account() -> None:
+def test_permits_without_an_event_loop_are_limited_by_host_and_account() -> None:
     circuit_breakers = CircuitBreakers(8, rng=Random(7), clock=Clock())
     held = [(HERE, circuit_breakers.acquire(1, HERE)) for _ in range(2)]
     with pytest.raises(Deferred, match="limit of 2 calls"):
         circuit_breakers.acquire(1, HERE)
-    held += [(place, circuit_breakers.acquire(1, place)) for place in (THERE, THERE, "a:1", "a:1")]
+    held += [(host, circuit_breakers.acquire(1, host)) for host in (THERE, THERE, "a:1", "a:1")]
     with pytest.raises(Deferred, match="the account has reached its limit of 6 calls"):
         circuit_breakers.acquire(1, "b:1")
     circuit_breakers.acquire(2, HERE)
-    for place, permit in held:
-        circuit_breakers.release(1, place, permit)
+    for host, permit in held:
+        circuit_breakers.release(1, host, permit)
     circuit_breakers.acquire(1, HERE)
 
 

@@ -1,4 +1,4 @@
-"""The action `email` against a real SMTP server: STARTTLS, TLS, log-in, refusals, and nothing that gets in by a header."""
+"""The action `email` with a real SMTP server: STARTTLS, TLS, login, refusals, and header injection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from app.actions import email
 from app.core.models import Outcome
 from tests.support.action_contexts import KEY, NOW, perform
-from tests.support.providers import PASSWORD, Letter, MailServer
+from tests.support.providers import PASSWORD, MailServer, ReceivedMail
 
 # A TLS handshake that fails leaves asyncio's own transport to the garbage collector, which warns of it on a busy machine.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -36,14 +36,14 @@ def send(server: MailServer, fields: dict[str, Any] | None = None, /, *allowed: 
     return perform({"email": given}, *allowed, **changes)
 
 
-def sent(server: MailServer, fields: dict[str, Any] | None = None, **changes: Any) -> Letter:
-    """What arrived."""
+def sent(server: MailServer, fields: dict[str, Any] | None = None, **changes: Any) -> ReceivedMail:
+    """The received message."""
     outcome = send(server, fields, **changes)
     assert outcome.kind == "done", outcome
     return server.letters[-1]
 
 
-# What goes out
+# Messages
 
 
 def test_the_message_arrives_as_it_was_written(server: MailServer) -> None:
@@ -141,7 +141,7 @@ def test_no_data_can_add_a_recipient(server: MailServer, evil: str) -> None:
     assert server.letters == []
 
 
-# What an answer becomes
+# Responses
 
 
 def test_the_output_says_who_was_accepted(server: MailServer) -> None:
@@ -267,7 +267,7 @@ def test_the_message_is_stored_with_the_attempt(server: MailServer) -> None:
     assert PASSWORD not in json.dumps([outcome.request, outcome.response])
 
 
-# What is checked
+# Validation
 
 
 @pytest.mark.parametrize(
@@ -291,9 +291,9 @@ def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = fields
     if isinstance(fields, dict):
         given = {name: value for name, value in {**CALL, **fields}.items() if value is not None}
-    ((place, said),) = email.check(given, "email")
-    assert place == path
-    assert message in said
+    ((found_path, found_message),) = email.check(given, "email")
+    assert found_path == path
+    assert message in found_message
 
 
 def test_valid_fields_have_no_errors() -> None:

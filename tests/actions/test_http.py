@@ -1,4 +1,4 @@
-"""The action `http`: what goes out, what an answer becomes, what is kept, and what cannot be written."""
+"""The action `http`: requests, outcomes, what is stored, and validation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JSON = ("Content-Type", "application/json")
 
 
 def sent(fields: dict[str, Any], **changes: Any) -> Call:
-    """What arrives when a step with these fields is performed."""
+    """The received call of a step with these fields."""
     with an_http_target() as server:
         path = fields.pop("path", "/hook")
         outcome = perform({"http": {"url": server.url + path, **fields}}, **changes)
@@ -34,12 +34,12 @@ def sent(fields: dict[str, Any], **changes: Any) -> Call:
 
 
 def answered(answer: Answer, **fields: Any) -> Any:
-    """The outcome of a call that is answered so."""
+    """The outcome of a call with this response."""
     with an_http_target(answer) as server:
         return perform({"http": {"url": server.url, **fields}})
 
 
-# What goes out
+# Requests
 
 
 def test_the_event_is_sent_with_unchanged_data() -> None:
@@ -104,8 +104,8 @@ def test_the_idempotency_key_is_sent() -> None:
 @pytest.mark.parametrize("fields", [{}, {"json": {"ü": "{{ phone }}"}}, {"body": "ü"}, {"method": "GET"}])
 def test_each_call_is_signed_by_standard_webhooks(fields: dict[str, Any]) -> None:
     call = sent(dict(fields))
-    moment = call.headers["webhook-timestamp"]
-    assert moment == str(int(NOW.timestamp()))
+    sent_at = call.headers["webhook-timestamp"]
+    assert sent_at == str(int(NOW.timestamp()))
     assert Webhook(SECRET).sign(f"msg_{KEY}", NOW, call.body.decode()) == call.headers["webhook-signature"]
 
 
@@ -117,7 +117,7 @@ def test_lone_surrogates_do_not_break_the_call() -> None:
     assert sent({"json": {"a": "\ud800"}}).json == {"a": "?"}
 
 
-# What an answer becomes
+# Outcomes
 
 
 def test_the_output_is_status_headers_and_the_parsed_body() -> None:
@@ -219,7 +219,7 @@ def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_target_that_does_not_respond_times_out() -> None:
-    with _speaking(b"", stay=True) as url:
+    with _speaking(b"", stays_open=True) as url:
         began = time.monotonic()
         outcome = perform({"http": {"url": url}}, timeout=0.3)
     assert (outcome.kind, outcome.error_class) == ("retry", "timeout")
@@ -228,7 +228,7 @@ def test_a_target_that_does_not_respond_times_out() -> None:
 
 
 def test_the_time_out_includes_the_body() -> None:
-    with _speaking(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nslow", stay=True) as url:
+    with _speaking(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nslow", stays_open=True) as url:
         outcome = perform({"http": {"url": url}}, timeout=0.3)
     assert (outcome.kind, outcome.error_class, outcome.response) == ("retry", "timeout", {"status": 200})
 
@@ -244,8 +244,8 @@ def test_an_incomplete_response_is_retried(words: bytes) -> None:
 
 
 @contextmanager
-def _speaking(words: bytes, *, stay: bool = False) -> Iterator[str]:
-    """A listener that says `words` to whoever calls, and then hangs up, or stays silent."""
+def _speaking(words: bytes, *, stays_open: bool = False) -> Iterator[str]:
+    """A server that sends `words` to each caller, and then closes the connection or stays silent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = threading.Event()
 
@@ -258,7 +258,7 @@ def _speaking(words: bytes, *, stay: bool = False) -> Iterator[str]:
                 with caller:
                     caller.recv(65_536)
                     caller.sendall(words)
-                    if stay:
+                    if stays_open:
                         done.wait(5)
 
         thread = threading.Thread(target=serve)
@@ -271,7 +271,7 @@ def _speaking(words: bytes, *, stay: bool = False) -> Iterator[str]:
             thread.join()
 
 
-# What cannot be called
+# Invalid requests
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_header_cannot_add_another_one() -> None:
     assert server.calls == []
 
 
-# What is kept
+# Stored requests and responses
 
 
 def test_the_request_is_stored_with_masked_secrets() -> None:
@@ -335,7 +335,7 @@ def test_the_response_is_stored_with_its_duration() -> None:
     assert 0 <= kept["ms"] < 5_000
 
 
-# Checking
+# Validation
 
 
 @pytest.mark.parametrize(
@@ -374,9 +374,9 @@ def test_valid_fields_have_no_errors(fields: dict[str, Any]) -> None:
     ],
 )
 def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
-    ((place, said),) = http.check(fields, "http")
-    assert place == path
-    assert message in said
+    ((found_path, found_message),) = http.check(fields, "http")
+    assert found_path == path
+    assert message in found_message
 
 
 @pytest.mark.parametrize(
@@ -387,5 +387,5 @@ def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     ],
 )
 def test_reserved_headers_cannot_be_set(name: str) -> None:
-    ((place, _),) = http.check({"url": "https://example.com", "headers": {name: "x"}}, "http")
-    assert place == f"http.headers.{name}"
+    ((found_path, _),) = http.check({"url": "https://example.com", "headers": {name: "x"}}, "http")
+    assert found_path == f"http.headers.{name}"

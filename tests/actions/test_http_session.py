@@ -1,4 +1,4 @@
-"""Which addresses may be called, checked at the moment of connecting."""
+"""Which addresses may be called, checked when the connection is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The action `message`: what is wrong with its fields. What becomes of a message is in tests/services/test_message_stream.py."""
+"""Validation of the action `message`. tests/services/test_message_stream.py tests the message stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
 
 
 @pytest.mark.parametrize(
-    ("fields", "path", "told"),
+    ("fields", "path", "expected"),
     [
         ("hello", "message", "must be an object"),
         ({}, "message.text", "is required"),
@@ -27,22 +27,22 @@ ID = UUID("01a20154-90e0-75eb-90e3-fa42b2109aca")
         ({"text": "x", "to": "y"}, "message.to", "is unknown"),
     ],
 )
-def test_an_error_has_its_path(fields: Any, path: str, told: str) -> None:
-    ((place, said),) = message.check(fields, "message")
-    assert place == path
-    assert told in said
+def test_an_error_has_its_path(fields: Any, path: str, expected: str) -> None:
+    ((found_path, found_message),) = message.check(fields, "message")
+    assert found_path == path
+    assert expected in found_message
 
 
 def test_a_member_named_mustache_is_data() -> None:
-    said: list[tuple[str, Mapping[str, Any]]] = []
+    sent: list[tuple[str, Mapping[str, Any]]] = []
 
     async def keep(text: str, data: Mapping[str, Any]) -> UUID:
-        said.append((text, data))
+        sent.append((text, data))
         return ID
 
     fields = {"text": "{{ event }}\0", "data": {"mustache": "{{ phone }}", "n": 1, "no": None, "deep": [{"\0": "\0"}]}}
     assert message.check(fields, "message") == []
     outcome = perform({"message": fields}, save_message=keep)
     text, data = "order_placed\ufffd", {"mustache": "+915673412780", "n": 1, "no": None, "deep": [{"\ufffd": "\ufffd"}]}
-    assert said == [(text, data)]
+    assert sent == [(text, data)]
     assert outcome.output == {"id": str(ID), "text": text}

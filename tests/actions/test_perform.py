@@ -1,4 +1,4 @@
-"""Performing a step: whatever happens, an Outcome comes back."""
+"""`perform` returns an Outcome whatever happens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.http_target import an_http_target
 
 
 class Odd:
-    """An action that does what the test says."""
+    """An action that the test defines."""
 
     def __init__(self, does: Callable[[], Any]) -> None:
         self._does = does
@@ -37,7 +37,7 @@ def outcome_of(monkeypatch: pytest.MonkeyPatch, does: Callable[[], Any], **chang
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What `log` steps write, whatever an application has configured before, and at whatever level."""
+    """The log entries of `log` steps, at any level and with any earlier configuration."""
     before = structlog.get_config() if structlog.is_configured() else None
     structlog.reset_defaults()
     monkeypatch.setattr(log, "_log", structlog.get_logger())
@@ -62,7 +62,7 @@ def test_a_log_step_writes_no_control_characters(lines: list[Any]) -> None:
 
 @pytest.mark.parametrize(("fields", "path"), [(["a"], "log"), (7, "log"), ("{{ nope }}", "log"), ("{{", "log")])
 def test_an_error_in_a_log_step_has_its_path(fields: Any, path: str) -> None:
-    assert [place for place, _ in log.check(fields, "log")] == [path]
+    assert [found_path for found_path, _ in log.check(fields, "log")] == [path]
 
 
 def test_a_template_that_cannot_be_rendered_fails() -> None:

@@ -1,4 +1,4 @@
-"""What an answer means, and how long the next attempt waits."""
+"""The outcome of a status, and the pause before the next attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 
 
 class Fixed(Random):
-    """A random number that is always the same."""
+    """A generator of one fixed number."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -117,4 +117,4 @@ def test_a_valid_policy_has_no_errors(policy: dict[str, Any]) -> None:
     ],
 )
 def test_an_error_in_a_policy_has_its_path(policy: Any, path: str) -> None:
-    assert [place for place, _ in retry_policy.check(policy, "retry")] == [path]
+    assert [found_path for found_path, _ in retry_policy.check(policy, "retry")] == [path]

@@ -1,4 +1,4 @@
-"""The action `sendgrid` against an API that is as strict as SendGrid's documentation."""
+"""The action `sendgrid` with an API that accepts only what SendGrid's documentation allows."""
 
 from __future__ import annotations
 
@@ -217,9 +217,9 @@ def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**LETTER, **fields} if isinstance(fields, dict) else fields
     if isinstance(given, dict):
         given = {name: value for name, value in given.items() if value is not ...}
-    ((place, said),) = sendgrid.check(given, "sendgrid")
-    assert place == path
-    assert message in said
+    ((found_path, found_message),) = sendgrid.check(given, "sendgrid")
+    assert found_path == path
+    assert message in found_message
 
 
 def test_valid_fields_have_no_errors() -> None:

@@ -1,4 +1,4 @@
-"""The action `sms` against an API that is as strict as Twilio's documentation."""
+"""The action `sms` with an API that accepts only what Twilio's documentation allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.action_contexts import perform, the_settings
 from tests.support.http_target import Answer, an_http_target
 from tests.support.providers import AUTH_TOKEN, SID, TWILIO, TwilioApi, running, twilio_error
 
-TOLD = {"to": "{{ phone }}", "text": "{{ event }} & co: ü"}
+SMS = {"to": "{{ phone }}", "text": "{{ event }} & co: ü"}
 SERVICE = "MG" + "0123456789abcdef" * 2
 
 
@@ -29,7 +29,7 @@ def send(api: TwilioApi, fields: dict[str, Any] | None = None, **changes: Any) -
     """The outcome of one attempt with these fields."""
     changes.setdefault("settings", replace(the_settings(), twilio_base_url=api.url))
     changes.setdefault("integration", {"twilio": TWILIO}.get)
-    return perform({"sms": {**TOLD, **(fields or {})}}, **changes)
+    return perform({"sms": {**SMS, **(fields or {})}}, **changes)
 
 
 def test_the_form_is_the_one_of_the_documentation(api: TwilioApi) -> None:
@@ -116,7 +116,7 @@ def test_twilio_may_say_when_to_retry() -> None:
     body = json.dumps(twilio_error(429, 20429, "Too Many Requests")[1]).encode()
     with an_http_target(Answer(429, body, (("Content-Type", "application/json"), ("Retry-After", "7")))) as server:
         changed = replace(the_settings(), twilio_base_url=server.url)
-        outcome = perform({"sms": TOLD}, settings=changed, integration={"twilio": TWILIO}.get)
+        outcome = perform({"sms": SMS}, settings=changed, integration={"twilio": TWILIO}.get)
     assert outcome.retry_after == 7
 
 
@@ -142,12 +142,12 @@ def test_the_auth_token_is_not_stored(api: TwilioApi) -> None:
     ],
 )
 def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
-    given = {**TOLD, **fields} if isinstance(fields, dict) else fields
-    ((place, said),) = sms.check(given, "sms")
-    assert place == path
-    assert message in said
+    given = {**SMS, **fields} if isinstance(fields, dict) else fields
+    ((found_path, found_message),) = sms.check(given, "sms")
+    assert found_path == path
+    assert message in found_message
 
 
 def test_valid_fields_have_no_errors() -> None:
-    assert sms.check(TOLD, "sms") == []
-    assert sms.check({**TOLD, "from": "{{ data.sender }}"}, "sms") == []
+    assert sms.check(SMS, "sms") == []
+    assert sms.check({**SMS, "from": "{{ data.sender }}"}, "sms") == []

@@ -1,4 +1,4 @@
-"""The action `call` against an API that is as strict as Twilio's documentation."""
+"""The action `call` with an API that accepts only what Twilio's documentation allows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ring(api: TwilioApi, fields: dict[str, Any] | None = None, **changes: Any) -
 
 
 def spoken(api: TwilioApi) -> str | None:
-    """What the only call that was taken says."""
+    """The text of the only accepted call."""
     (form,) = api.accepted
     response = ElementTree.fromstring(form["Twiml"])
     (say,) = response
@@ -164,9 +164,9 @@ def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**RUNG, **fields} if isinstance(fields, dict) else fields
     if isinstance(given, dict):
         given = {name: value for name, value in given.items() if value is not ...}
-    ((place, said),) = voice_call.check(given, "call")
-    assert place == path
-    assert message in said
+    ((found_path, found_message),) = voice_call.check(given, "call")
+    assert found_path == path
+    assert message in found_message
 
 
 def test_valid_fields_have_no_errors() -> None:

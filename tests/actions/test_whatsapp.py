@@ -1,4 +1,4 @@
-"""The action `whatsapp` against an API that is as strict as its documentation."""
+"""The action `whatsapp` with an API that accepts only what its documentation allows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def send(api: WhatsAppApi, fields: dict[str, Any] | None = None, **changes: Any)
 
 
 def components_of(api: WhatsAppApi, **fields: Any) -> Any:
-    """The components of the template that arrived."""
+    """The components of the received template."""
     outcome = send(api, fields)
     assert outcome.kind == "done", outcome
     return api.accepted[-1]["template"].get("components")
@@ -208,9 +208,9 @@ def test_the_token_is_not_stored_even_if_meta_repeats_it(api: WhatsAppApi) -> No
 )
 def test_an_error_has_its_path(fields: Any, path: str, message: str) -> None:
     given = {**NUDGE, **fields} if isinstance(fields, dict) else fields
-    ((place, said),) = whatsapp.check(given, "whatsapp")
-    assert place == path
-    assert message in said
+    ((found_path, found_message),) = whatsapp.check(given, "whatsapp")
+    assert found_path == path
+    assert message in found_message
 
 
 @pytest.mark.parametrize("more", [{}, {"params": {"name": "{{ phone }}"}}, {"language": "pt_BR"}, {"buttons": [None]}])

@@ -1,4 +1,4 @@
-"""Integrations: what is wrong with their fields, what of them is shown, and how they lie in the database."""
+"""Integrations: validation, masking, and encryption in the database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_valid_fields_have_no_errors(kind: str, fields: Mapping[str, str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields", "told"),
+    ("kind", "fields", "message"),
     [
         ("whatsapp", {"phone_number_id": "106540352242922"}, "access_token is required"),
         ("whatsapp", {**WHATSAPP, "phone_number_id": "+1555"}, "phone_number_id must be"),
@@ -66,9 +66,9 @@ def test_valid_fields_have_no_errors(kind: str, fields: Mapping[str, str]) -> No
         ("smtp", {"host": "mail.example.com", "from": "a@example.com", "username": "me"}, "are required together"),
     ],
 )
-def test_an_invalid_field_has_an_error(kind: str, fields: Mapping[str, str], told: str) -> None:
-    (mistake,) = KINDS[kind].errors(fields)
-    assert told in mistake
+def test_an_invalid_field_has_an_error(kind: str, fields: Mapping[str, str], message: str) -> None:
+    (error,) = KINDS[kind].errors(fields)
+    assert message in error
 
 
 def test_an_error_contains_no_secret() -> None:
@@ -89,11 +89,11 @@ def test_the_default_port_depends_on_the_security(more: dict[str, str], port: in
     assert smtp_port({**more, "port": "2525"}) == 2525
 
 
-# In the database
+# Storage
 
 
 def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | None:
-    """What a worker gets."""
+    """The fields that a worker reads."""
     return integrations.open_integration(context, integrations.find_outbound_config(context, sender.account_id), kind)
 
 
@@ -146,7 +146,7 @@ def test_a_removed_integration_is_deleted(context: AppContext, acme: Sender) -> 
 
 
 def with_keys(context: AppContext, *keys: str) -> AppContext:
-    """The same house with other keys."""
+    """The same app context with other encryption keys."""
     return AppContext(replace(context.settings, encryption_keys=keys))
 
 

@@ -1,6 +1,6 @@
 """WhatsApp's, Twilio's and SendGrid's APIs and a mail server on 127.0.0.1, as strict as their documentation.
 
-What is not exactly what the documentation asks for is answered as the real ones would, and noted in `complaints`.
+A request that differs from the documentation gets the error of the real API, and an entry in `complaints`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TWILIO = {"account_sid": SID, "auth_token": AUTH_TOKEN, "from": "+15017122661"}
 
 
 class Refused(Exception):
-    """The API answers with this status and body."""
+    """An error response with this status and body."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body)
@@ -45,8 +45,8 @@ class Refused(Exception):
 
 
 class Api(ThreadingHTTPServer):
-    """An API: `accepted` holds what it took, `complaints` what was wrong, `instead` answers to give before it looks;
-    `headers` go along with every answer. An answer without anything in it has no body."""
+    """An API. `accepted` are the accepted requests, `complaints` the errors in requests, `instead` the responses to send
+    without a check. `headers` are sent with every response. An empty response has no body."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -65,7 +65,7 @@ class Api(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
-        """What the API says to a request; raises Refused."""
+        """The response to a request; raises Refused."""
         raise NotImplementedError
 
 
@@ -77,14 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
         with api.lock:
             api.calls += 1
             if api.instead:
-                status, said = api.instead.pop(0)
+                status, response = api.instead.pop(0)
             else:
                 try:
-                    status, said = api.answer(self.command, self.path, self.headers, body)
+                    status, response = api.answer(self.command, self.path, self.headers, body)
                 except Refused as refused:
-                    status, said = refused.status, refused.body
-                    api.complaints.append(f"{status} {json.dumps(said)} to {self.path} {body!r}")
-        raw = json.dumps(said).encode() if said else b""
+                    status, response = refused.status, refused.body
+                    api.complaints.append(f"{status} {json.dumps(response)} to {self.path} {body!r}")
+        raw = json.dumps(response).encode() if response else b""
         self.send_response(status)
         for name, value in api.headers.items():
             self.send_header(name, value)
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(api: Api) -> Iterator[Any]:
-    """The API, up while the block runs."""
+    """Runs the API during the block."""
     thread = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -114,7 +114,7 @@ def running(api: Api) -> Iterator[Any]:
 
 
 def meta_error(status: int, code: int, message: str, **more: Any) -> tuple[int, dict[str, Any]]:
-    """An error as the Cloud API gives it."""
+    """An error response of the Cloud API."""
     error = {"message": f"(#{code}) {message}", "type": "OAuthException", "code": code, "fbtrace_id": "Az8or2yhqkZ"}
     return status, {"error": {**error, **more}}
 
@@ -131,7 +131,7 @@ class WhatsAppApi(Api):
         if headers.get("Content-Type") != "application/json":
             raise Refused(*meta_error(400, 100, "Invalid content type"))
         message = json.loads(body)
-        if (mistake := _mistake_in_message(message)) is not None:
+        if (mistake := _error_in_message(message)) is not None:
             data = {"messaging_product": "whatsapp", "details": mistake}
             raise Refused(*meta_error(400, 100, "Invalid parameter", error_data=data))
         self.accepted.append(message)
@@ -143,7 +143,7 @@ class WhatsAppApi(Api):
         }
 
 
-def _mistake_in_message(message: Any) -> str | None:
+def _error_in_message(message: Any) -> str | None:
     if set(message) != {"messaging_product", "recipient_type", "to", "type", "template"}:
         return f"unexpected or missing fields among {sorted(message)}"
     if (message["messaging_product"], message["recipient_type"], message["type"]) != (
@@ -160,12 +160,12 @@ def _mistake_in_message(message: Any) -> str | None:
     if not re.fullmatch(r"[a-z0-9_]{1,512}", template["name"]) or set(template["language"]) != {"code"}:
         return "name or language of the template"
     for component in template.get("components", []):
-        if (mistake := _mistake_in_component(component)) is not None:
+        if (mistake := _error_in_component(component)) is not None:
             return mistake
     return None
 
 
-def _mistake_in_component(component: Any) -> str | None:
+def _error_in_component(component: Any) -> str | None:
     expected = {"header": {"type", "parameters"}, "body": {"type", "parameters"}}
     expected["button"] = {"type", "sub_type", "index", "parameters"}
     if set(component) != expected.get(component.get("type")) or not component["parameters"]:
@@ -185,7 +185,7 @@ def _mistake_in_component(component: Any) -> str | None:
 
 
 def twilio_error(status: int, code: int, message: str) -> tuple[int, dict[str, Any]]:
-    """An error as Twilio gives it."""
+    """An error response of Twilio."""
     more = f"https://www.twilio.com/docs/errors/{code}"
     return status, {"code": code, "message": message, "more_info": more, "status": status}
 
@@ -259,7 +259,7 @@ def _call(form: dict[str, str]) -> dict[str, Any]:
 
 
 def sendgrid_error(status: int, *messages: str, field: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Errors as SendGrid gives them."""
+    """An error response of SendGrid."""
     return status, {"errors": [{"message": message, "field": field, "help": None} for message in messages]}
 
 
@@ -284,14 +284,14 @@ class SendGridApi(Api):
         if headers.get("Content-Type") != "application/json":
             raise Refused(*sendgrid_error(415, "unsupported media type"))
         message = json.loads(body)
-        if (mistake := _mistake_in_mail(message)) is not None:
+        if (mistake := _error_in_mail(message)) is not None:
             raise Refused(*sendgrid_error(400, f"mistake in {mistake}", field=mistake))
         self.accepted.append(message)
         return 202, {}
 
 
-def _mistake_in_mail(message: Any) -> str | None:
-    """The field that is wrong."""
+def _error_in_mail(message: Any) -> str | None:
+    """The invalid field, or None."""
     if set(message) != {"personalizations", "from", "subject", "content", "custom_args"}:
         return f"{sorted(message)}"
     (personalization,) = message["personalizations"]
@@ -315,8 +315,8 @@ def _mistake_in_mail(message: Any) -> str | None:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A message as the server got it."""
+class ReceivedMail:
+    """A received message."""
 
     sender: str
     recipients: list[str]
@@ -332,13 +332,13 @@ class Letter:
 
 
 class MailServer:
-    """A mail server by aiosmtpd, in a thread of its own. `answers` replaces the answer to RCPT (by recipient) or to the
-    whole message (by the key DATA)."""
+    """A mail server (aiosmtpd) in its own thread. `answers` replaces the responses to RCPT (by recipient) and to the message
+    (by the key DATA)."""
 
     def __init__(
         self, folder: Path, *, security: str = "starttls", name: str = "127.0.0.1", login: bool = True
     ) -> None:
-        self.letters: list[Letter] = []
+        self.letters: list[ReceivedMail] = []
         self.answers: dict[str, str] = {}
         self.port = 0
         self._security, self._login = security, login and security != "none"
@@ -349,7 +349,7 @@ class MailServer:
         self._loop = asyncio.new_event_loop()
 
     def fields(self, **changes: str) -> dict[str, str]:
-        """The fields of an integration that sends by this server; an empty text leaves a field out."""
+        """The fields of an integration with this server; an empty text removes a field."""
         fields = {"host": "127.0.0.1", "port": str(self.port), "from": "Shop <shop@example.com>"}
         fields |= {"security": self._security, "ca": self.certificate}
         if self._login:
@@ -358,7 +358,7 @@ class MailServer:
 
     @contextmanager
     def running(self) -> Iterator[MailServer]:
-        """Up while the block runs."""
+        """Runs during the block."""
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
             self._loop.create_server(
@@ -391,7 +391,7 @@ class MailServer:
             hostname="mail.example.com",
             tls_context=self._context if starttls else None,
             require_starttls=starttls,
-            # It does not see that the whole connection is TLS, and would warn.
+            # aiosmtpd does not know that the whole connection is TLS, and would warn.
             auth_required=self._login and starttls,
             auth_require_tls=starttls,
             authenticator=self._authenticate,
@@ -417,7 +417,7 @@ class MailServer:
             return self.answers["DATA"]
         assert isinstance(envelope.content, bytes)
         self.letters.append(
-            Letter(
+            ReceivedMail(
                 str(envelope.mail_from),
                 list(envelope.rcpt_tos),
                 envelope.content,

@@ -1,5 +1,5 @@
-"""The cart rescue of the language page, from the event to the message: a real worker, and WhatsApp, Twilio and a mail server
-that take nothing but what their documentation says. Only the waiting is shorter."""
+"""The cart rescue of docs/workflows.md from the event to the message: a real worker, and APIs and a mail server that accept
+only what their documentation allows. Only the waits are shorter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.run_execution import rows_of, the_run
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 
 CART_RESCUE = """
 name: cart-rescue
@@ -68,7 +68,7 @@ steps:
 
 @dataclass
 class Shop:
-    """An account with both workflows, a worker at work on them, and the services that it sends with."""
+    """An account with both workflows, a running worker, and the providers that it sends with."""
 
     context: AppContext
     sender: Sender
@@ -77,7 +77,7 @@ class Shop:
     mail: MailServer
 
     def view(self, number: int, **data: Any) -> list[str]:
-        """Somebody looks at something; the runs that this starts."""
+        """Post a product view; returns the runs that it starts."""
         data = {"product_name": "Cool Sneakers", **data}
         runs: list[str] = self.send("product_view", number, data)["runs"]
         return runs
@@ -89,7 +89,7 @@ class Shop:
         return answer.get_json()
 
     def ended(self, run: str) -> dict[str, Any]:
-        """The run's row, once it has ended."""
+        """The run's row after it has ended."""
         return until(lambda: self.row(run), lambda row: row["status"] != "running")
 
     def row(self, run: str) -> dict[str, Any]:
@@ -104,11 +104,11 @@ class Shop:
         return next(step["output"] for step in found if step["path"] == path)
 
     def nudges(self, number: int) -> list[Any]:
-        """The messages that somebody got."""
+        """The messages to a recipient."""
         return [message for message in self.whatsapp.accepted if message["to"] == f"9156734127{number:02}"]
 
     def letters(self, number: int) -> list[Any]:
-        """The letters to sales about somebody."""
+        """The mails to sales about a subject."""
         about = f"Call +9156734127{number:02}"
         return [letter for letter in self.mail.letters if letter.message["Subject"] == about]
 
@@ -123,7 +123,7 @@ steps:
 
 
 def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not good(seen := look()):
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)
@@ -163,7 +163,7 @@ def shop() -> Iterator[Shop]:
         yield Shop(context, sender, whatsapp, twilio, mail)
 
 
-def test_who_orders_after_the_nudge_is_noted_as_sold(shop: Shop) -> None:
+def test_an_order_after_the_nudge_is_recorded_as_sold(shop: Shop) -> None:
     (run,) = shop.view(1, price=1999)
     until(lambda: shop.nudges(1), bool)
     until(lambda: shop.row(run), lambda row: row["at"] == "steps[2]")
@@ -199,7 +199,7 @@ def test_the_nudge_is_the_template_message_of_the_documentation(shop: Shop) -> N
     assert shop.whatsapp.complaints == []
 
 
-def test_who_does_not_order_something_very_expensive_is_called_by_sales(shop: Shop) -> None:
+def test_sales_get_a_mail_about_an_expensive_cart_without_an_order(shop: Shop) -> None:
     (run,) = shop.view(3, price=9000)
     assert shop.ended(run)["status"] == "done"
     assert shop.steps(run)[-2:] == [("steps[2].else[0]", "if", "done"), ("steps[2].else[0].then[0]", "email", "done")]
@@ -210,14 +210,14 @@ def test_who_does_not_order_something_very_expensive_is_called_by_sales(shop: Sh
     assert letter.message["Message-ID"] == f"<{run}-4.signalbox@example.com>"
 
 
-def test_who_does_not_order_something_cheaper_is_left_in_peace(shop: Shop) -> None:
+def test_sales_get_no_mail_about_a_cheaper_cart(shop: Shop) -> None:
     (run,) = shop.view(4, price=1999)
     assert shop.ended(run)["status"] == "done"
     assert shop.steps(run)[-1] == ("steps[2].else[0]", "if", "done")
     assert shop.letters(4) == []
 
 
-def test_who_orders_before_the_nudge_gets_none(shop: Shop) -> None:
+def test_an_order_before_the_nudge_prevents_it(shop: Shop) -> None:
     (run,) = shop.view(5, price=1999)
     shop.send("order_placed", 5, {"total": 1999})
     after = shop.ended(run)
@@ -226,18 +226,18 @@ def test_who_orders_before_the_nudge_gets_none(shop: Shop) -> None:
     assert shop.nudges(5) == []
 
 
-def test_who_looks_at_something_cheap_starts_nothing(shop: Shop) -> None:
+def test_a_view_of_a_cheap_product_starts_nothing(shop: Shop) -> None:
     assert shop.view(6, price=1000) == []
 
 
-def test_nobody_is_nudged_twice_a_day(shop: Shop) -> None:
+def test_a_subject_is_nudged_once_a_day(shop: Shop) -> None:
     (run,) = shop.view(7, price=1999)
     assert shop.view(7, price=2999) == []
     shop.ended(run)
     assert len(shop.nudges(7)) == 1
 
 
-def test_a_nudge_that_met_a_rate_limit_comes_later(shop: Shop) -> None:
+def test_a_nudge_is_retried_after_a_rate_limit(shop: Shop) -> None:
     body = {"error": {"message": "(#131056) pair rate limit hit", "type": "OAuthException", "code": 131056}}
     (run,) = shop.view(8, price=1999)
     with shop.whatsapp.lock:
@@ -251,7 +251,7 @@ def test_a_nudge_that_met_a_rate_limit_comes_later(shop: Shop) -> None:
     ]
 
 
-def test_a_text_message_goes_out_by_twilio(shop: Shop) -> None:
+def test_a_text_message_is_sent_by_twilio(shop: Shop) -> None:
     (run,) = shop.send("parcel_sent", 9, {"link": "https://example.com/t/1?a=b&c=d"})["runs"]
     assert shop.ended(run)["status"] == "done"
     assert shop.twilio.complaints == []
@@ -269,7 +269,7 @@ def test_a_target_that_hangs_delays_no_other_run(shop: Shop) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
         document = HANGING.replace("PORT", str(listener.getsockname()[1]))
         workflows.apply_workflow(shop.context, shop.sender.account_id, document)
-        # More than the worker has places.
+        # More runs than the worker executes at a time.
         hanging = [shop.send("hang", 10, {})["runs"][0] for _ in range(80)]
         began = time.monotonic()
         (run,) = shop.send("parcel_sent", 11, {"link": "x"})["runs"]

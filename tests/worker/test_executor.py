@@ -1,4 +1,4 @@
-"""The way out: a run is carried from step to step, and what happened is written down."""
+"""A run is executed from step to step, and its steps and attempts are recorded."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_http_step_posts_the_event_signed_and_with_an_idempotency_key(context
     Webhook(accounts.signing_secret(context, acme.account_id)).verify(call.body, dict(call.headers))
 
 
-def test_every_digit_of_data_arrives(context: AppContext, acme: Sender) -> None:
+def test_every_digit_of_data_is_sent(context: AppContext, acme: Sender) -> None:
     exact = '{"big":12345678901234567890123,"long":0.1234567890123456789}'
     with an_http_target() as server:
         workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": server.url}}]))
@@ -56,7 +56,7 @@ def test_every_digit_of_data_arrives(context: AppContext, acme: Sender) -> None:
     assert "0.1234567890123456789" in body
 
 
-def test_later_steps_see_what_earlier_ones_got(context: AppContext, acme: Sender) -> None:
+def test_later_steps_can_read_earlier_outputs(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(body=b'{"ticket": "T-17"}')) as server:
         run = _started(
             context,
@@ -68,7 +68,7 @@ def test_later_steps_see_what_earlier_ones_got(context: AppContext, acme: Sender
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "T-17"}
 
 
-def test_a_wait_is_entered_once_and_over_with_its_job(context: AppContext, acme: Sender) -> None:
+def test_a_wait_is_entered_once_and_ends_with_its_job(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
     waiting = execute_run(context, acme.account_id, run)
     assert (waiting["status"], waiting["at"], waiting["job"]) == ("running", "steps[0]", 2)
@@ -77,14 +77,14 @@ def test_a_wait_is_entered_once_and_over_with_its_job(context: AppContext, acme:
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_a_job_that_was_overtaken_moves_nothing(context: AppContext, acme: Sender) -> None:
+def test_an_outdated_job_advances_nothing(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
     execute_run(context, acme.account_id, run)
     before = the_run(context, acme.account_id, run)
     assert execute_run(context, acme.account_id, run, job=1) == before
 
 
-def test_a_passing_failure_is_tried_again_with_the_same_key(context: AppContext, acme: Sender) -> None:
+def test_a_transient_failure_is_retried_with_the_same_key(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(503), Answer(200)) as server:
         run = _started(context, acme, {"http": {"url": server.url}, "retry": {"attempts": 3, "first": "10s"}})
         first = execute_run(context, acme.account_id, run)
@@ -116,7 +116,7 @@ def test_a_run_fails_visibly_when_its_attempts_are_used_up(context: AppContext, 
     assert rows_of(context, "steps", acme.account_id, run)[0]["status"] == "failed"
 
 
-def test_an_answer_that_will_not_change_fails_the_run_at_once(context: AppContext, acme: Sender) -> None:
+def test_a_permanent_failure_fails_the_run_at_once(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         after = execute_run(context, acme.account_id, run)
@@ -124,7 +124,7 @@ def test_an_answer_that_will_not_change_fails_the_run_at_once(context: AppContex
     assert len(server.calls) == 1
 
 
-def test_what_was_settled_is_not_acted_again(context: AppContext, acme: Sender) -> None:
+def test_a_recorded_step_is_not_repeated(context: AppContext, acme: Sender) -> None:
     with an_http_target() as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         execute_run(context, acme.account_id, run)
@@ -132,13 +132,13 @@ def test_what_was_settled_is_not_acted_again(context: AppContext, acme: Sender) 
     assert len(server.calls) == 1
 
 
-def test_an_answer_that_jsonb_cannot_hold_settles_the_step(context: AppContext, acme: Sender) -> None:
+def test_a_response_that_jsonb_cannot_store_completes_the_step(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(body=b'{"a": "\\u0000", "n": 1e999999, "s": "\\ud800"}')) as server:
         run = _started(context, acme, {"id": "odd", "http": {"url": server.url}})
         assert execute_run(context, acme.account_id, run)["status"] == "done"
 
 
-def test_a_run_stays_on_the_version_that_started_it(context: AppContext, acme: Sender) -> None:
+def test_a_run_keeps_the_version_that_started_it(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"id": "say", "log": "old"})
     execute_run(context, acme.account_id, run)
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}, {"id": "say", "log": "new"}]))
@@ -146,7 +146,7 @@ def test_a_run_stays_on_the_version_that_started_it(context: AppContext, acme: S
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "old"}
 
 
-def test_a_disabled_workflow_starts_nothing_and_its_runs_go_on(context: AppContext, acme: Sender) -> None:
+def test_a_disabled_workflow_starts_nothing_and_its_runs_continue(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "after"})
     execute_run(context, acme.account_id, run)
     workflows.disable_workflow(context, acme.account_id, "watch")
@@ -154,7 +154,7 @@ def test_a_disabled_workflow_starts_nothing_and_its_runs_go_on(context: AppConte
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_nothing_is_kept_of_secrets_in_requests(context: AppContext, acme: Sender) -> None:
+def test_secrets_in_requests_are_not_stored(context: AppContext, acme: Sender) -> None:
     with an_http_target() as server:
         url = server.url + "/?api_key=hush"
         run = _started(context, acme, {"http": {"url": url, "headers": {"Authorization": "Bearer hush"}}})
@@ -182,7 +182,7 @@ def test_a_condition_that_cannot_be_evaluated_is_false_and_says_why(context: App
     assert output == {"taken": "else", "why": "data.nothing is missing"}
 
 
-def test_a_condition_sees_what_earlier_steps_got(context: AppContext, acme: Sender) -> None:
+def test_a_condition_can_read_earlier_outputs(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"id": "say", "log": "x"}, {"if": "steps.say.text == 'x'", "then": [{"log": "yes"}]})
     execute_run(context, acme.account_id, run)
     assert rows_of(context, "steps", acme.account_id, run)[-1]["path"] == "steps[1].then[0]"
@@ -197,7 +197,7 @@ WAIT_FOR = {
 }
 
 
-def test_an_awaited_event_lets_the_run_go_on(context: AppContext, acme: Sender) -> None:
+def test_an_awaited_event_advances_the_run(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
     assert execute_run(context, acme.account_id, run)["at"] == "steps[0]"
     for total in (5, 17):
@@ -227,7 +227,9 @@ def test_an_event_that_came_before_the_wait_was_written_counts(context: AppConte
     assert rows_of(context, "steps", acme.account_id, run)[1]["path"] == "steps[0].then[0]"
 
 
-def test_a_worker_that_died_before_it_looked_back_is_made_up_for(context: AppContext, acme: Sender) -> None:
+def test_an_event_is_not_missed_when_a_worker_dies_before_it_looks_for_earlier_events(
+    context: AppContext, acme: Sender
+) -> None:
     run = _started(context, acme, WAIT_FOR)
     wake(context, acme.account_id, acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"])
     claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
@@ -255,7 +257,7 @@ def test_another_person_s_event_does_not_count(context: AppContext, acme: Sender
     assert the_run(context, acme.account_id, run)["at"] == "steps[0]"
 
 
-def test_an_event_that_does_not_come_leads_into_else(context: AppContext, acme: Sender) -> None:
+def test_the_run_continues_in_else_when_the_event_does_not_come(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, WAIT_FOR)
     execute_run(context, acme.account_id, run)
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
@@ -269,7 +271,7 @@ def _started_with_exit(context: AppContext, sender: Sender) -> str:
     return run
 
 
-def test_exit_on_ends_a_run_wherever_it_stands(context: AppContext, acme: Sender) -> None:
+def test_exit_on_ends_a_run_at_any_step(context: AppContext, acme: Sender) -> None:
     run = _started_with_exit(context, acme)
     execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()
@@ -284,7 +286,7 @@ def test_an_awaited_event_does_not_end_the_run_as_well(context: AppContext, acme
     run: str = acme.post(an_event()).get_json()["runs"][0]
     execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed", data={"total": 17})).get_json()["id"]
-    # The second time as after a crash of the worker that has just let the run go on.
+    # The second time as after a crash of the worker that has just advanced the run.
     wake(context, acme.account_id, event)
     wake(context, acme.account_id, event)
     execute_run(context, acme.account_id, run, job=3)
@@ -307,7 +309,7 @@ def test_an_integer_of_many_digits_does_not_stop_a_run(context: AppContext, acme
     assert execute_run(context, acme.account_id, run)["status"] == "done"
 
 
-def test_texts_see_all_events_that_the_pattern_used(context: AppContext, acme: Sender) -> None:
+def test_templates_can_read_all_events_of_the_match(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(
         context,
         acme.account_id,
@@ -321,7 +323,7 @@ def test_texts_see_all_events_that_the_pattern_used(context: AppContext, acme: S
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "a 2 b"}
 
 
-def test_an_event_that_one_wait_for_took_is_not_there_for_the_next(context: AppContext, acme: Sender) -> None:
+def test_an_event_is_taken_by_one_wait_for_only(context: AppContext, acme: Sender) -> None:
     reply = {"wait_for": "reply", "timeout": "1h", "then": [{"log": "yes"}]}
     run = _started(context, acme, reply, reply)
     execute_run(context, acme.account_id, run)
@@ -330,7 +332,7 @@ def test_an_event_that_one_wait_for_took_is_not_there_for_the_next(context: AppC
     assert (after["status"], after["at"]) == ("running", "steps[1]")
 
 
-def test_an_awaited_event_is_found_behind_a_thousand_others(context: AppContext, acme: Sender) -> None:
+def test_an_awaited_event_is_found_after_a_thousand_others(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait_for": {"event": "tick", "where": "data.n == 7"}, "timeout": "1h"})
     with context.database.transaction() as connection:
         connection.exec_driver_sql(

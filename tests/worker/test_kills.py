@@ -1,7 +1,7 @@
-"""Everything is killed, again and again, while events stream in: what got a 2xx is there once, and what it started ends.
+"""All processes are killed repeatedly while events are posted: each acknowledged event is stored once, and its runs end.
 
-Real parts: PostgreSQL, gunicorn and a worker of their own, each ended by SIGKILL; senders that retry by status code as
-third-party tools do; a listener that the workflow calls.
+PostgreSQL, gunicorn and a worker are real processes and are ended by SIGKILL. Senders retry by status code as third-party tools
+do, and the workflow calls a listener.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from tests.support.builders import EVENTS_PATH, a_workflow, an_event
 EVENTS = 2_000
 KILLS = 21
 SENDERS = 4
-PATIENCE = 240.0
+TIMEOUT = 240.0
 
 
 class Listener(ThreadingHTTPServer):
-    """Counts the calls that arrive, by their idempotency key; fails now and then."""
+    """Counts the received calls by idempotency key; fails now and then."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -76,7 +76,7 @@ class _Call(BaseHTTPRequestHandler):
 
 
 @dataclass
-class House:
+class Processes:
     """The processes under test, and how to kill and restart each."""
 
     postgres: EmbeddedPostgres
@@ -87,7 +87,7 @@ class House:
     killed: Counter[str] = field(default_factory=Counter)
 
     def kill(self, what: str) -> None:
-        """SIGKILL, a moment of absence, and a new start."""
+        """Kill a process with SIGKILL, and start it again after a pause."""
         self.killed[what] += 1
         if what == "postgres":
             pid_file = self.folder / "postgres" / "postmaster.pid"
@@ -111,7 +111,7 @@ class House:
 
 
 @pytest.fixture
-def under_test() -> Iterator[tuple[House, dict[str, str]]]:
+def under_test() -> Iterator[tuple[Processes, dict[str, str]]]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-kills-"))) / "data"
         postgres = EmbeddedPostgres(folder, durable=True, say=lambda line: None)
@@ -135,7 +135,7 @@ def under_test() -> Iterator[tuple[House, dict[str, str]]]:
         stack.callback(lambda: stop_together([web, worker], 20))
         web.start()
         worker.start()
-        yield House(postgres, folder, web, worker, port), environment
+        yield Processes(postgres, folder, web, worker, port), environment
 
 
 @pytest.fixture
@@ -148,8 +148,8 @@ def listener() -> Iterator[Listener]:
         thread.join()
 
 
-def test_what_was_acknowledged_survives_every_kill(
-    under_test: tuple[House, dict[str, str]], listener: Listener, capsys: pytest.CaptureFixture[str]
+def test_acknowledged_events_survive_every_kill(
+    under_test: tuple[Processes, dict[str, str]], listener: Listener, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, environment = under_test
     owner = AppContext(config.from_environment(environment))
@@ -200,7 +200,7 @@ def test_what_was_acknowledged_survives_every_kill(
         print(
             f"\nkilled: {dict(parts.killed)}; posts: {stream.posts}, acknowledged: {len(acknowledged)}, "
             f"stored: {len(stored)}, runs: {statuses}, calls: {sum(listener.calls.values())} "
-            f"with {len(listener.calls)} keys, settled as sent: {sent}"
+            f"with {len(listener.calls)} keys, recorded as sent: {sent}"
         )
     assert len(acknowledged) >= EVENTS
     assert sum(parts.killed.values()) >= 20
@@ -209,7 +209,7 @@ def test_what_was_acknowledged_survives_every_kill(
     assert [id_ for id_ in acknowledged if runs.get(id_, (0, ""))[0] != 1] == []
     assert {status for _, status in runs.values()} <= {"done", "failed"}
     assert statuses.get("done", 0) >= 0.99 * len(stored)
-    # Nothing starts twice: an event's calls, however often they were repeated, all carry one idempotency key.
+    # No run starts twice: all calls for an event have the same idempotency key, however often they were repeated.
     assert [number for number, keys in listener.keys_of_event.items() if len(keys) != 1] == []
     assert stream.surprises == []
 
@@ -232,7 +232,7 @@ class _Stream:
         self._lock = threading.Lock()
 
     def wait_for(self, count: int) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while len(self.acknowledged) < count:
             assert time.monotonic() < deadline, f"only {len(self.acknowledged)} of {count} events came through in time"
             time.sleep(0.02)
@@ -241,11 +241,11 @@ class _Stream:
         number = 0
         while not self.stop.is_set():
             number += 1
-            keyed = number % 2 == 0
-            name = f"{'keyed' if keyed else 'plain'}-{sender}-{number}"
+            with_key = number % 2 == 0
+            name = f"{'keyed' if with_key else 'plain'}-{sender}-{number}"
             body = json.dumps(an_event(distinct_id=name, data={"number": name}))
-            headers = {**self._headers, "Idempotency-Key": name} if keyed else self._headers
-            while not self._post(body, headers) and keyed and not self.stop.is_set():
+            headers = {**self._headers, "Idempotency-Key": name} if with_key else self._headers
+            while not self._post(body, headers) and with_key and not self.stop.is_set():
                 time.sleep(0.05)
             time.sleep(0.01)
 
@@ -270,7 +270,7 @@ class _Stream:
 
 
 def _wait_for_the_runs(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM runs WHERE status = 'running'")

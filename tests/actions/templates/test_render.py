@@ -1,4 +1,4 @@
-"""Templates: what they print, what is wrong with them, and that no author can make them eat the machine."""
+"""Templates: output, errors, and limits on resources."""
 
 from __future__ import annotations
 

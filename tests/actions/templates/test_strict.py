@@ -1,4 +1,4 @@
-"""Strict templates: where the author asks for it, what is not there is an error and not just empty."""
+"""Strict templates: a missing value is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`par`: blocks of steps that go on side by side, each a run of its own, and the one run that they make together."""
+"""`par`: blocks of steps that run concurrently, each as a run of its own, and their parent run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def started(context: AppContext, sender: Sender, *steps: object, **changes: Any)
 
 
 def parallel_blocks(context: AppContext, sender: Sender, run: str) -> list[str]:
-    """The ids of a run's blocks in the order of their start."""
+    """The ids of a run's blocks, in the order of their start."""
     with context.database.transaction() as connection:
         found = connection.exec_driver_sql(
             "SELECT id FROM runs WHERE account_id = %(account)s AND parent_id = %(run)s ORDER BY id",
@@ -42,13 +42,13 @@ def parallel_blocks(context: AppContext, sender: Sender, run: str) -> list[str]:
         return [str(row[0]) for row in found]
 
 
-def carry_all(context: AppContext, sender: Sender, run: str) -> dict[str, Any]:
-    """Let every job that is due move its run, a run's blocks included, until none is due; the run's row afterwards."""
+def execute_due_jobs(context: AppContext, sender: Sender, run: str) -> dict[str, Any]:
+    """Do the due jobs of a run and its blocks until none is due; returns the run's row."""
     while jobs := due(context, sender):
         for job in jobs:
             _, run_id, number = job.split(":")
             execute_run(context, sender.account_id, run_id, job=int(number))
-            forget(context, job)
+            delete_job(context, job)
     return the_run(context, sender.account_id, run)
 
 
@@ -62,8 +62,8 @@ def due(context: AppContext, sender: Sender) -> list[str]:
         return [row[0] for row in found]
 
 
-def forget(context: AppContext, job: str) -> None:
-    """Take a job from the queue, as the worker does that has carried it out."""
+def delete_job(context: AppContext, job: str) -> None:
+    """Delete a job, as a worker does when it has done it."""
     with context.database.transaction() as connection:
         connection.exec_driver_sql("DELETE FROM jobs WHERE dedupe_key = %(job)s", {"job": job})
 
@@ -77,7 +77,7 @@ def paths(context: AppContext, sender: Sender, run: str) -> list[str]:
     return [row["path"] for row in rows_of(context, "steps", sender.account_id, run)]
 
 
-def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppContext, acme: Sender) -> None:
+def test_blocks_start_together_and_the_run_continues_after_the_last(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}, {"log": "b"}], [{"log": "c"}], []]}, {"log": "after"})
     waiting = execute_run(context, acme.account_id, run)
     assert (waiting["status"], waiting["at"], waiting["wake_at"], waiting["blocks_left"]) == (
@@ -97,7 +97,7 @@ def test_blocks_start_together_and_the_run_goes_on_after_the_last(context: AppCo
     assert paths(context, acme, two) == ["steps[0].par[1][0]"]
 
 
-def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender) -> None:
+def test_a_waiting_block_delays_no_other(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT, {"log": "late"}], [{"log": "soon"}]]}, {"log": "after"})
     execute_run(context, acme.account_id, run)
     late, soon = parallel_blocks(context, acme, run)
@@ -108,7 +108,7 @@ def test_a_block_that_waits_holds_up_no_other(context: AppContext, acme: Sender)
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_a_par_of_empty_blocks_is_over_at_once(context: AppContext, acme: Sender) -> None:
+def test_a_par_of_empty_blocks_ends_at_once(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[], []]}, {"log": "after"})
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert parallel_blocks(context, acme, run) == []
@@ -119,7 +119,7 @@ def test_blocks_may_have_blocks(context: AppContext, acme: Sender) -> None:
     run = started(
         context, acme, {"par": [[inner, {"log": "{{ vars.a }}{{ vars.b }}"}], [{"log": "x"}]]}, {"log": "end"}
     )
-    assert carry_all(context, acme, run)["status"] == "done"
+    assert execute_due_jobs(context, acme, run)["status"] == "done"
     outer = parallel_blocks(context, acme, run)[0]
     assert texts(context, acme, outer) == ["12"]
     grandchild = the_run(context, acme.account_id, parallel_blocks(context, acme, outer)[0])
@@ -131,29 +131,29 @@ def test_a_par_in_a_repeat_starts_new_blocks_each_round(context: AppContext, acm
     count = {"set": {"n": "vars.n + 1"}}
     body = [{"par": [[{"log": "{{ vars.n }}"}], [{"log": "x"}]]}, count]
     run = started(context, acme, {"set": {"n": "0"}}, {"repeat": body, "until": "vars.n == 3"})
-    assert carry_all(context, acme, run)["status"] == "done"
+    assert execute_due_jobs(context, acme, run)["status"] == "done"
     blocks = parallel_blocks(context, acme, run)
     assert [texts(context, acme, block) for block in blocks] == [["0"], ["x"], ["1"], ["x"], ["2"], ["x"]]
 
 
-def test_what_blocks_got_and_set_is_seen_after_them_and_from_one_to_the_other(
+def test_outputs_and_variables_of_blocks_can_be_read_after_them_and_by_each_other(
     context: AppContext, acme: Sender
 ) -> None:
     one = [{"id": "say", "log": "hello"}, {"set": {"x": "'one'"}}]
     other = [WAIT, {"log": "{{ vars.x }} {{ steps.say.text }}"}]
     run = started(context, acme, {"par": [one, other]}, {"log": "{{ vars.x }} {{ steps.say.text }}"})
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     execute_run(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
     execute_run(context, acme.account_id, run, job=2)
     assert texts(context, acme, parallel_blocks(context, acme, run)[1]) == ["one hello"]
     assert texts(context, acme, run) == ["one hello"]
 
 
-def test_last_in_a_block_is_its_own_and_not_another_block_s(context: AppContext, acme: Sender) -> None:
+def test_last_in_a_block_is_not_that_of_another_block(context: AppContext, acme: Sender) -> None:
     tell = {"log": "{{ last.text }}"}
     blocks = [[tell, {"log": "mine"}, WAIT, tell], [{"log": "yours"}]]
     run = started(context, acme, {"log": "before"}, {"par": blocks}, tell)
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     mine = parallel_blocks(context, acme, run)[0]
     execute_run(context, acme.account_id, mine, job=2)
     execute_run(context, acme.account_id, run, job=2)
@@ -161,16 +161,16 @@ def test_last_in_a_block_is_its_own_and_not_another_block_s(context: AppContext,
     assert texts(context, acme, run)[-1] == "mine"
 
 
-def test_each_block_has_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
+def test_each_block_has_its_own_idempotency_keys(context: AppContext, acme: Sender) -> None:
     with an_http_target() as server:
         call = {"http": {"url": server.url}}
         run = started(context, acme, {"par": [[call], [call]]}, call)
-        carry_all(context, acme, run)
+        execute_due_jobs(context, acme, run)
     keys = [call.headers["Idempotency-Key"] for call in server.calls]
     assert keys == [*(f"{block}-0" for block in parallel_blocks(context, acme, run)), f"{run}-1"]
 
 
-# Failing
+# Failures
 
 
 def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(context: AppContext, acme: Sender) -> None:
@@ -188,23 +188,23 @@ def test_a_block_that_fails_fails_the_run_when_the_others_have_ended(context: Ap
     assert rows_of(context, "steps", acme.account_id, run)[0]["status"] == "failed"
 
 
-def test_an_else_in_a_block_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
+def test_an_else_in_a_block_prevents_the_run_from_failing(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         call = {"http": {"url": server.url}, "else": []}
         run = started(context, acme, {"par": [[call], [{"log": "x"}]]})
-        assert carry_all(context, acme, run)["status"] == "done"
+        assert execute_due_jobs(context, acme, run)["status"] == "done"
 
 
-def test_a_retried_run_goes_on_in_the_blocks_that_failed(context: AppContext, acme: Sender) -> None:
+def test_a_retried_run_continues_in_the_failed_blocks(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404), Answer(404), Answer(200)) as server:
         call = {"http": {"url": server.url}}
         run = started(context, acme, {"par": [[{"par": [[call], [call]]}], [{"log": "x"}]]}, {"log": "after"})
-        assert carry_all(context, acme, run)["status"] == "failed"
+        assert execute_due_jobs(context, acme, run)["status"] == "failed"
         outer = parallel_blocks(context, acme, run)[0]
         assert services_runs.retry_runs(context, acme.account_id, [UUID(run)]) == {UUID(run)}
         assert [the_run(context, acme.account_id, one)["blocks_left"] for one in (run, outer)] == [1, 2]
         assert len(due(context, acme)) == 2
-        assert carry_all(context, acme, run)["status"] == "done"
+        assert execute_due_jobs(context, acme, run)["status"] == "done"
     assert len(server.calls) == 4
     assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 2
 
@@ -219,7 +219,7 @@ def test_only_a_run_is_retried_and_not_one_of_its_blocks(context: AppContext, ac
     assert the_run(context, acme.account_id, failing)["status"] == "failed"
 
 
-# The join
+# Join
 
 
 def _both_at_their_end(context: AppContext, sender: Sender) -> tuple[str, list[str]]:
@@ -228,7 +228,7 @@ def _both_at_their_end(context: AppContext, sender: Sender) -> tuple[str, list[s
     return run, parallel_blocks(context, sender, run)
 
 
-def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme: Sender) -> None:
+def test_of_blocks_that_end_together_one_enqueues_the_run(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(
         context, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [{"log": "b"}], [{"log": "c"}]]}])
     )
@@ -245,7 +245,7 @@ def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme:
             with context.database.transaction() as connection:
                 connection.exec_driver_sql("SELECT FROM runs WHERE id = %(run)s FOR UPDATE", {"run": run})
                 ending = [threads.submit(end, block) for block in blocks]
-                # All three have ended their blocks and wait for the run's row, each for the one before.
+                # All three have ended their blocks and wait for the lock of the run's row.
                 while connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one() < 3:
                     assert not any(each.done() for each in ending)
             assert all(each.result() for each in ending)
@@ -255,12 +255,12 @@ def test_of_blocks_that_end_at_once_one_wakes_the_run(context: AppContext, acme:
 
 
 def _setting(run: Any) -> Any:
-    """The run, its only step a `set`: something to settle without a worker."""
+    """The run with a `set` as its only step, which needs no worker."""
     block = [{"set": {"x": "1"}}]
     return replace(run, document={**run.document, "steps": [{"par": [block, block, block]}]})
 
 
-def test_a_job_that_comes_twice_ends_its_block_once(context: AppContext, acme: Sender) -> None:
+def test_a_repeated_job_ends_its_block_once(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[{"log": "a"}], [WAIT]]}]))
     run, (one, _) = _both_at_their_end(context, acme)
     for _ in range(3):
@@ -269,17 +269,17 @@ def test_a_job_that_comes_twice_ends_its_block_once(context: AppContext, acme: S
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
 
 
-def test_a_job_of_a_run_that_waits_for_blocks_moves_nothing(context: AppContext, acme: Sender) -> None:
+def test_a_job_of_a_run_that_waits_for_blocks_advances_nothing(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [WAIT]]}, {"log": "after"})
     before = execute_run(context, acme.account_id, run)
     assert execute_run(context, acme.account_id, run, job=2) == before
 
 
-# Sweeping
+# Housekeeping
 
 
 def _an_hour_later(context: AppContext, sender: Sender) -> None:
-    """All that the account's runs did lies an hour further back."""
+    """Move all timestamps of the account's runs one hour back."""
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE runs SET wake_at = wake_at - interval '1 hour', updated_at = updated_at - interval '1 hour' "
@@ -288,9 +288,9 @@ def _an_hour_later(context: AppContext, sender: Sender) -> None:
         )
 
 
-def test_the_sweep_leaves_a_run_alone_whose_blocks_are_on_their_way(context: AppContext, acme: Sender) -> None:
+def test_the_sweep_does_not_touch_a_run_with_running_blocks(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [{"log": "x"}]]}, {"log": "after"})
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     _an_hour_later(context, acme)
     sweep(context)
     after = the_run(context, acme.account_id, run)
@@ -298,10 +298,10 @@ def test_the_sweep_leaves_a_run_alone_whose_blocks_are_on_their_way(context: App
     assert jobs_of(context, run) == []
 
 
-def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, acme: Sender) -> None:
+def test_the_sweep_enqueues_a_run_whose_blocks_have_all_ended(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
     execute_run(context, acme.account_id, run)
-    forget(context, f"{acme.account_id}:{run}:1")
+    delete_job(context, f"{acme.account_id}:{run}:1")
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
             "UPDATE runs SET status = 'done' WHERE parent_id = %(run)s", {"run": run}
@@ -314,19 +314,19 @@ def test_the_sweep_wakes_a_run_whose_blocks_are_all_gone(context: AppContext, ac
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_the_sweep_gives_a_woken_run_its_lost_job(context: AppContext, acme: Sender) -> None:
+def test_the_sweep_enqueues_the_lost_job_of_a_run(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "a"}], [{"log": "x"}]]}, {"log": "after"})
     execute_run(context, acme.account_id, run)
     for block in parallel_blocks(context, acme, run):
         execute_run(context, acme.account_id, block)
     for job in jobs_of(context, run):
-        forget(context, job)
+        delete_job(context, job)
     _an_hour_later(context, acme)
     sweep(context)
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:2"]
 
 
-# Ending them together
+# Cancel and exit_on
 
 
 def _statuses(context: AppContext, sender: Sender, run: str) -> list[str]:
@@ -341,7 +341,7 @@ def _statuses(context: AppContext, sender: Sender, run: str) -> list[str]:
 @pytest.mark.parametrize("which", ["the run", "a block"])
 def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sender, which: str) -> None:
     run = started(context, acme, {"par": [[{"par": [[WAIT], [WAIT]]}], [WAIT], [{"log": "x"}]]})
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     chosen = run if which == "the run" else parallel_blocks(context, acme, run)[1]
     assert services_runs.cancel_run(context, acme.account_id, UUID(chosen))
     assert _statuses(context, acme, run) == ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "done"]
@@ -349,7 +349,7 @@ def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Se
     assert [(row["status"], row["error"]) for row in waiting] == [("skipped", "cancelled by hand")]
 
 
-def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: AppContext, acme: Sender) -> None:
+def test_blocks_that_start_while_their_run_is_cancelled_are_cancelled(context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"par": [[WAIT], [WAIT]]}]))
 
     def fork(run: str, together: threading.Barrier) -> None:
@@ -372,7 +372,7 @@ def test_blocks_that_start_while_their_run_is_ended_are_ended_as_well(context: A
 
 def test_exit_on_ends_the_run_with_all_its_blocks(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [{"log": "x"}]]}, exit_on="order_placed")
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
     assert _statuses(context, acme, run) == ["exited", "exited", "done"]
@@ -383,16 +383,16 @@ def test_exit_on_that_came_before_the_retry_of_a_block_ends_the_run(context: App
     with an_http_target(Answer(404)) as server:
         blocks = [[{"http": {"url": server.url}}], [{"log": "x"}]]
         run = started(context, acme, {"par": blocks}, exit_on="order_placed")
-        assert carry_all(context, acme, run)["status"] == "failed"
+        assert execute_due_jobs(context, acme, run)["status"] == "failed"
         acme.post(an_event(event="order_placed"))
         services_runs.retry_runs(context, acme.account_id, [UUID(run)])
-        assert carry_all(context, acme, run)["status"] == "exited"
+        assert execute_due_jobs(context, acme, run)["status"] == "exited"
         assert len(server.calls) == 1
 
 
-def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(context: AppContext, acme: Sender) -> None:
+def test_an_event_that_a_block_has_taken_does_not_end_the_run(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[{"log": "x"}, WAIT], [REPLY, WAIT]]}, exit_on="reply")
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     event = acme.post(an_event(event="reply")).get_json()["id"]
     wake(context, acme.account_id, event)
     wake(context, acme.account_id, event)
@@ -404,11 +404,11 @@ def test_an_event_that_a_block_has_waited_for_does_not_end_the_run(context: AppC
     assert set(_statuses(context, acme, run)) == {"exited"}
 
 
-def test_one_event_arrives_in_every_block_that_waits_for_it(context: AppContext, acme: Sender) -> None:
+def test_every_block_that_waits_for_an_event_receives_it(context: AppContext, acme: Sender) -> None:
     run = started(
         context, acme, {"par": [[REPLY], [{key: REPLY[key] for key in REPLY if key != "id"}]]}, {"log": "end"}
     )
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     wake(context, acme.account_id, acme.post(an_event(event="reply")).get_json()["id"])
     blocks = parallel_blocks(context, acme, run)
     for block in blocks:
@@ -417,9 +417,9 @@ def test_one_event_arrives_in_every_block_that_waits_for_it(context: AppContext,
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
 
 
-def test_a_family_is_ended_by_another_event_only(context: AppContext, acme: Sender) -> None:
+def test_a_run_tree_is_ended_by_another_event_only(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[REPLY], [WAIT]]}, exit_on="reply")
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     event = UUID(acme.post(an_event(event="reply")).get_json()["id"])
     wake(context, acme.account_id, str(event))
     with context.database.transaction() as connection:
@@ -429,12 +429,12 @@ def test_a_family_is_ended_by_another_event_only(context: AppContext, acme: Send
     assert ended == 0
 
 
-# Forgetting and telling
+# Erasure and inspection
 
 
 def test_erasing_a_subject_erases_their_blocks(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [WAIT]]})
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     assert data_subjects.erase_subject(context, acme.account_id, "915673412780").runs == 1
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(
@@ -447,7 +447,7 @@ def test_erasing_a_subject_erases_their_blocks(context: AppContext, acme: Sender
 
 def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [WAIT]]})
-    carry_all(context, acme, run)
+    execute_due_jobs(context, acme, run)
     assert data_subjects.delete_workflow(context, acme.account_id, "watch").runs == 1
     assert parallel_blocks(context, acme, run) == []
 
@@ -455,7 +455,7 @@ def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext,
 def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         run = started(context, acme, {"par": [[{"http": {"url": server.url}}], [{"log": "x"}]]})
-        carry_all(context, acme, run)
+        execute_due_jobs(context, acme, run)
     for wanted in (RunFilter(), RunFilter(failed=True), RunFilter(workflow="watch")):
         found = inspection.find_latest_runs(context, acme.account_id, wanted, None)
         assert [str(row.id) for row in found] == [run]
@@ -464,32 +464,32 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
     assert [str(block.run.id) for block in story.blocks] == parallel_blocks(context, acme, run)
 
 
-def test_a_run_s_story_tells_its_blocks(context: AppContext, acme: Sender) -> None:
+def test_the_details_of_a_run_show_its_blocks(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         steps = [
             {"par": [[{"http": {"url": server.url}, "else": []}, {"set": {"x": "1", "y": "data.no"}}], [WAIT]]},
             {"repeat": [{"log": "x"}], "until": "false", "most": 1},
         ]
         run = started(context, acme, *steps)
-        carry_all(context, acme, run)
-    waiting = _story(context, acme, run)
+        execute_due_jobs(context, acme, run)
+    waiting = _run_details(context, acme, run)
     assert "status     running at steps[0] (par), next wake-up when its blocks have ended" in waiting
     execute_run(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
     execute_run(context, acme.account_id, run, job=2)
-    told = [line[24:] for line in _story(context, acme, run)]
+    lines = [line[24:] for line in _run_details(context, acme, run)]
     first, second = parallel_blocks(context, acme, run)
-    assert "  steps[0] par entered" in told
-    assert f"    block 0 started (run {first})" in told
-    assert "    steps[0].par[0][0] http failed: answered 404" in told
-    assert "    steps[0].par[0][1] set done: x = 1, y = null (y: data.no is missing)" in told
-    assert f"    block 1 started (run {second})" in told
-    assert any(line.startswith("    steps[0].par[1][0] wait done after") for line in told)
-    assert "  steps[1] repeat done: round 1 begins" in told
-    assert "  steps[1] repeat done: ended after 1 round, the limit is reached" in told
-    assert f"block of   {run}" in _story(context, acme, first)
+    assert "  steps[0] par entered" in lines
+    assert f"    block 0 started (run {first})" in lines
+    assert "    steps[0].par[0][0] http failed: answered 404" in lines
+    assert "    steps[0].par[0][1] set done: x = 1, y = null (y: data.no is missing)" in lines
+    assert f"    block 1 started (run {second})" in lines
+    assert any(line.startswith("    steps[0].par[1][0] wait done after") for line in lines)
+    assert "  steps[1] repeat done: round 1 begins" in lines
+    assert "  steps[1] repeat done: ended after 1 round, the limit is reached" in lines
+    assert f"block of   {run}" in _run_details(context, acme, first)
 
 
-def _story(context: AppContext, sender: Sender, run: str) -> list[str]:
+def _run_details(context: AppContext, sender: Sender, run: str) -> list[str]:
     story = inspection.find_run_details(context, sender.account_id, UUID(run))
     assert story is not None
     return list(run_lines(story, context.clock()))

@@ -1,5 +1,5 @@
-"""A worker killed before or after steping, before or after settling, again and again: no effect is lost, none is repeated
-once it was settled, and what is repeated carries the same idempotency key."""
+"""Workers that are killed before and after they execute and record steps: no effect is lost, no recorded effect is repeated,
+and a repeated call has the same idempotency key."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def _order(worker: subprocess.Popen[str], **order: Any) -> int:
     return int(worker.stdout.readline())
 
 
-def test_no_effect_is_lost_and_no_settled_one_repeated(
+def test_no_effect_is_lost_and_no_recorded_one_is_repeated(
     context: AppContext, acme: Sender, worker: subprocess.Popen[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chance = random.Random(11)
+    rng = random.Random(11)
     with an_http_target() as server:
         steps = [{"http": {"url": f"{server.url}/{number}"}} for number in range(STEPS)]
         workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
         deaths: Counter[str] = Counter()
         while sum(deaths.values()) < KILLS:
             run = acme.post(an_event()).get_json()["runs"][0]
-            deaths += _kill_on_the_way(context, acme, worker, run, chance, server)
+            deaths += _kill_between_steps(context, acme, worker, run, rng, server)
             assert _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0) == 0
             assert the_run(context, acme.account_id, run)["status"] == "done"
             assert len(rows_of(context, "attempts", acme.account_id, run)) == STEPS
@@ -73,58 +73,58 @@ def test_no_effect_is_lost_and_no_settled_one_repeated(
     assert set(deaths) == set(POINTS)
 
 
-def _kill_on_the_way(
+def _kill_between_steps(
     context: AppContext,
     acme: Sender,
     worker: subprocess.Popen[str],
     run: str,
-    chance: random.Random,
+    rng: random.Random,
     server: HttpTarget,
 ) -> Counter[str]:
-    """Kill the worker at several points of each step; a settled step's calls never grow after that."""
+    """Kill the worker at several points of each step; a recorded step makes no more calls."""
     deaths: Counter[str] = Counter()
     for ordinal in range(STEPS):
-        for point in chance.sample(POINTS, k=3):
+        for point in rng.sample(POINTS, k=3):
             died = _order(worker, account=acme.account_id, run=run, job=1, point=point, ordinal=ordinal)
-            settled = the_run(context, acme.account_id, run)["ordinal"]
-            frozen = _calls(server, run, settled)
+            recorded = the_run(context, acme.account_id, run)["ordinal"]
+            frozen = _calls(server, run, recorded)
             assert died == 9
             deaths[point] += 1
-            assert all(frozen[number] >= 1 for number in range(settled)), "a settled step was never acted"
-            assert _order(worker, account=acme.account_id, run=run, job=1, point="before step", ordinal=settled) in (
+            assert all(frozen[number] >= 1 for number in range(recorded)), "a recorded step made no call"
+            assert _order(worker, account=acme.account_id, run=run, job=1, point="before step", ordinal=recorded) in (
                 9,
                 0,
             )
-            deaths["before step"] += settled < STEPS
-            assert _calls(server, run, settled) == frozen, "a settled step was acted again"
-            if settled > ordinal:
+            deaths["before step"] += recorded < STEPS
+            assert _calls(server, run, recorded) == frozen, "a recorded step was repeated"
+            if recorded > ordinal:
                 break
     return deaths
 
 
-def _calls(server: HttpTarget, run: str, settled: int) -> dict[int, int]:
-    """How many calls each settled step of a run has made."""
+def _calls(server: HttpTarget, run: str, recorded: int) -> dict[int, int]:
+    """The number of calls of each recorded step of a run."""
     made = Counter(call.headers["Idempotency-Key"] for call in server.calls)
-    return {number: made[f"{run}-{number}"] for number in range(settled)}
+    return {number: made[f"{run}-{number}"] for number in range(recorded)}
 
 
-def test_blocks_that_die_at_their_end_wake_their_run_once(
+def test_blocks_that_are_killed_at_their_end_advance_their_run_once(
     context: AppContext, acme: Sender, worker: subprocess.Popen[str]
 ) -> None:
-    chance = random.Random(7)
+    rng = random.Random(7)
     blocks = [[{"set": {"a": "1"}}], [{"set": {"b": "2"}}]]
     steps = [{"par": blocks}, {"set": {"c": "vars.a + vars.b"}}]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     for _ in range(4):
         run = acme.post(an_event()).get_json()["runs"][0]
-        points = chance.sample(POINTS, k=3)
+        points = rng.sample(POINTS, k=3)
         assert _order(worker, account=acme.account_id, run=run, job=1, point=points[0], ordinal=0) == 9
         _order(worker, account=acme.account_id, run=run, job=1, point=None, ordinal=0)
         started = _blocks(context, acme, run)
         assert len(started) == 2
         for block, point in zip(started, points[1:], strict=True):
             assert _order(worker, account=acme.account_id, run=block, job=1, point=point, ordinal=0) == 9
-        for block in chance.sample(started * 2, k=4):
+        for block in rng.sample(started * 2, k=4):
             assert _order(worker, account=acme.account_id, run=block, job=1, point=None, ordinal=0) == 0
         assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1", f"{acme.account_id}:{run}:2"]
         assert _order(worker, account=acme.account_id, run=run, job=2, point=points[0], ordinal=0) == 9

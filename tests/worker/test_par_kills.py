@@ -1,4 +1,4 @@
-"""Runs with blocks and rounds, carried by real workers of which one is killed on the way: each ends once, and none is lost."""
+"""Runs with blocks and rounds, executed by real workers that are killed: each run ends once, and none is lost."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 RUNS = 25
 ROOT = Path(__file__).resolve().parents[2]
-# One event arrives in a block, one block waits for time, one goes round with blocks of its own.
+# One block waits for an event, one waits for a time, and one repeats a `par`.
 STEPS: list[Any] = [
     {
         "par": [
@@ -71,7 +71,7 @@ def _counts(context: AppContext, sender: Sender, question: str) -> list[Any]:
         return [tuple(row) for row in rows]
 
 
-def test_runs_with_blocks_end_once_whoever_dies(database: str) -> None:
+def test_runs_with_blocks_end_once_when_workers_are_killed(database: str) -> None:
     environment = {
         **os.environ,
         "DATABASE_URL": database,
@@ -110,7 +110,7 @@ def test_runs_with_blocks_end_once_whoever_dies(database: str) -> None:
 
 
 def _until(context: AppContext, sender: Sender, question: str, good: Any) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not good(count := _counts(context, sender, question)[0][0]):
         assert time.monotonic() < deadline, count
         time.sleep(0.1)

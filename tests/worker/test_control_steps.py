@@ -1,4 +1,4 @@
-"""The forms of steps beside waits and actions: what they do to runs, and what texts and expressions see."""
+"""The steps `set` and `repeat`, `then` and `else` of actions, and the names that templates and expressions can read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def texts(context: AppContext, sender: Sender, run: str) -> list[str]:
 # set
 
 
-def test_what_is_set_is_seen_by_later_values_and_steps(context: AppContext, acme: Sender) -> None:
+def test_a_variable_can_be_read_by_later_values_and_steps(context: AppContext, acme: Sender) -> None:
     run = started(
         context,
         acme,
@@ -58,7 +58,7 @@ def test_the_same_document_with_its_values_in_another_order_is_another_version(
     assert changes == ["created", "unchanged", "changed"]
 
 
-def test_what_is_set_outlives_the_job_that_set_it(context: AppContext, acme: Sender) -> None:
+def test_a_variable_outlives_the_job_that_set_it(context: AppContext, acme: Sender) -> None:
     run = started(
         context,
         acme,
@@ -72,7 +72,7 @@ def test_what_is_set_outlives_the_job_that_set_it(context: AppContext, acme: Sen
     assert texts(context, acme, run) == ["12"]
 
 
-def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(context: AppContext, acme: Sender) -> None:
+def test_unstorable_characters_of_a_reason_are_replaced(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"set": {"x": 'latest["\\u0000no"]'}}, {"log": "{{ last.text }}"})
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     step = rows_of(context, "steps", acme.account_id, run)[0]
@@ -80,7 +80,7 @@ def test_a_reason_with_what_postgres_cannot_hold_is_told_without_it(context: App
     assert "\ufffdno" in step["error"]
 
 
-def test_a_value_that_cannot_be_told_is_null_and_the_step_says_why(context: AppContext, acme: Sender) -> None:
+def test_a_value_that_cannot_be_evaluated_is_null_and_the_step_says_why(context: AppContext, acme: Sender) -> None:
     run = started(
         context, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
     )
@@ -105,7 +105,7 @@ def test_every_digit_of_a_number_survives_being_set(context: AppContext, acme: S
     assert texts(context, acme, run) == ["12345678901234567890123 12345678901234567890124 0.1234567890123456789 20.00"]
 
 
-def test_variables_do_not_grow_without_bound(context: AppContext, acme: Sender) -> None:
+def test_variables_are_limited(context: AppContext, acme: Sender) -> None:
     double = {"repeat": [{"set": {"x": "vars.x + vars.x"}}], "until": "false", "most": 40}
     run = started(context, acme, {"set": {"x": "'0123456789'"}}, double)
     assert execute_run(context, acme.account_id, run)["status"] == "done"
@@ -116,7 +116,7 @@ def test_variables_do_not_grow_without_bound(context: AppContext, acme: Sender) 
 # Names
 
 
-def test_latest_is_each_field_as_the_last_event_that_had_it(context: AppContext, acme: Sender) -> None:
+def test_latest_has_the_latest_value_of_each_field(context: AppContext, acme: Sender) -> None:
     run_on = {"seq": ["a", "b"]}
     steps = [{"set": {"sum": "sum(values(matched, 'n'))"}}, {"log": "{{ latest.x }}{{ latest.y }} {{ vars.sum }}"}]
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=run_on, steps=steps))
@@ -127,7 +127,7 @@ def test_latest_is_each_field_as_the_last_event_that_had_it(context: AppContext,
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, waits: bool) -> None:
+def test_last_is_the_result_of_the_last_action(context: AppContext, acme: Sender, waits: bool) -> None:
     wait = [{"wait": "1h"}] if waits else []
     with an_http_target(Answer(body=b'{"ticket": "T-17"}'), Answer(body=b"plain"), Answer(404)) as server:
         call = {"http": {"url": server.url}}
@@ -152,13 +152,13 @@ def test_last_is_what_the_last_action_got(context: AppContext, acme: Sender, wai
 # then and else of actions
 
 
-def test_an_action_that_succeeds_goes_on_into_then(context: AppContext, acme: Sender) -> None:
+def test_after_a_successful_action_the_run_continues_in_then(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"log": "a", "then": [{"log": "b"}], "else": [{"log": "c"}]}, {"log": "d"})
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert texts(context, acme, run) == ["a", "b", "d"]
 
 
-def test_an_action_that_failed_for_good_goes_on_into_else(context: AppContext, acme: Sender) -> None:
+def test_after_a_failed_action_the_run_continues_in_else(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(500)) as server:
         call = {"id": "call", "http": {"url": server.url}, "retry": {"attempts": 2, "first": "1s"}}
         run = started(
@@ -177,7 +177,7 @@ def test_an_action_that_failed_for_good_goes_on_into_else(context: AppContext, a
     assert [row["outcome"] for row in rows_of(context, "attempts", acme.account_id, run)][:2] == ["retry", "failed"]
 
 
-def test_an_empty_else_keeps_the_run_from_failing(context: AppContext, acme: Sender) -> None:
+def test_an_empty_else_prevents_the_run_from_failing(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         run = started(context, acme, {"http": {"url": server.url}, "else": []}, {"log": "on"})
         assert execute_run(context, acme.account_id, run)["status"] == "done"
@@ -187,7 +187,7 @@ def test_an_empty_else_keeps_the_run_from_failing(context: AppContext, acme: Sen
 # repeat
 
 
-def test_a_repeat_goes_round_until_its_condition_is_true(context: AppContext, acme: Sender) -> None:
+def test_a_repeat_ends_when_its_condition_is_true(context: AppContext, acme: Sender) -> None:
     run = started(
         context,
         acme,
@@ -202,20 +202,20 @@ def test_a_repeat_goes_round_until_its_condition_is_true(context: AppContext, ac
     assert last["output"] == {"rounds": 3, "ended": "until"}
 
 
-def test_a_repeat_whose_condition_is_true_from_the_start_makes_no_round(context: AppContext, acme: Sender) -> None:
+def test_a_repeat_whose_condition_is_true_at_the_start_has_no_round(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"repeat": [{"log": "never"}], "until": "true"}, {"log": "on"})
     execute_run(context, acme.account_id, run)
     assert texts(context, acme, run) == ["on"]
 
 
-def test_a_repeat_ends_after_its_most_rounds_and_says_so(context: AppContext, acme: Sender) -> None:
+def test_a_repeat_ends_after_its_maximum_of_rounds_and_says_so(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"repeat": [{"log": "x"}], "until": "vars.n > 1", "most": 3}, {"set": {"n": "1"}})
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     last = [row for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "repeat"][-1]
     assert last["output"] == {"rounds": 3, "ended": "most", "why": "vars.n is missing"}
 
 
-def test_each_round_has_rows_and_idempotency_keys_of_its_own(context: AppContext, acme: Sender) -> None:
+def test_each_round_has_its_own_rows_and_idempotency_keys(context: AppContext, acme: Sender) -> None:
     with an_http_target() as server:
         body = [{"http": {"url": server.url}}, {"wait": "1h"}]
         run = started(context, acme, {"repeat": body, "until": "false", "most": 3}, {"log": "on"})
@@ -239,7 +239,7 @@ def test_one_event_ends_one_round_of_waiting(context: AppContext, acme: Sender) 
     assert texts(context, acme, run) == ["1", "2"]
 
 
-# Checks
+# Validation
 
 LOG = {"log": "x"}
 
@@ -279,15 +279,15 @@ LOG = {"log": "x"}
         ([{"log": "x", "until": "true"}], "steps[0].until", "is unknown"),
     ],
 )
-def test_a_mistake_in_a_form_has_its_path(steps: list[Any], path: str, message: str) -> None:
-    with pytest.raises(workflows.InvalidDocument) as wrong:
+def test_an_error_in_a_step_has_its_path(steps: list[Any], path: str, message: str) -> None:
+    with pytest.raises(workflows.InvalidDocument) as caught:
         workflows.checked_document(a_workflow(steps=steps))
-    (mistake,) = wrong.value.mistakes
+    (mistake,) = caught.value.mistakes
     assert mistake.path == path
     assert message in mistake.message
     assert mistake.line == 1
 
 
-def test_the_condition_of_a_repeat_may_speak_of_its_steps(context: AppContext) -> None:
+def test_the_condition_of_a_repeat_may_read_its_steps(context: AppContext) -> None:
     steps = [{"repeat": [{"id": "ask", "log": "x"}], "until": "steps.ask.text == 'x'"}]
     assert json.loads(json.dumps(workflows.checked_document(a_workflow(steps=steps)).value))["steps"] == steps
