@@ -20,12 +20,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     import cel  # noqa: F401
 
     # Imported here: a migration or the supervisor imports `app` without the web application.
-    from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from app.api import errors, health
     from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
     from app.api.cxengage import events as cxengage_events
+    from app.api.flask_app import Application
     from app.api.limechat import batch
     from app.api.limechat import events as limechat_events
     from app.api.rate_limit import RateLimiter
@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from app.ingest.enrichment import Enricher
     from app.services.context import AppContext
 
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__, static_folder=None)
     settings = settings or config.from_environment()
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
