@@ -154,35 +154,26 @@ class Accepted:
 
 def _receipt(accepted: Accepted) -> Receipt:
     event, earlier = accepted.event, accepted.recorded.earlier
-    if earlier is not None:
-        if earlier.digest != event.body_digest:
-            raise Problem(
-                ProblemType.IDEMPOTENCY_KEY_REUSED,
-                f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
-            )
-        metrics.events_repeated.inc()
-        return Receipt(
-            id=earlier.id,
-            account_id=event.account_id,
-            event=event.event,
-            distinct_id=event.distinct_id,
-            received_at=earlier.received_at,
-            duplicate=True,
-            contributing=False,
-            runs=(),
-            warnings=event.warnings,
+    if earlier is not None and earlier.digest != event.body_digest:
+        raise Problem(
+            ProblemType.IDEMPOTENCY_KEY_REUSED,
+            f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
         )
-    metrics.events_accepted.inc()
-    if accepted.started:
-        metrics.runs_started.inc(len(accepted.started))
+    decisions = accepted.decisions if earlier is None else []
+    if earlier is None:
+        metrics.events_accepted.inc()
+        if accepted.started:
+            metrics.runs_started.inc(len(accepted.started))
+    else:
+        metrics.events_repeated.inc()
     return Receipt(
-        id=event.id,
+        id=(earlier or event).id,
         account_id=event.account_id,
         event=event.event,
         distinct_id=event.distinct_id,
-        received_at=event.received_at,
-        duplicate=False,
-        contributing=any(decision.contributing for decision in accepted.decisions),
-        runs=tuple(decision.run_id for decision in accepted.decisions if decision.run_id is not None),
+        received_at=(earlier or event).received_at,
+        duplicate=earlier is not None,
+        contributing=any(decision.contributing for decision in decisions),
+        runs=tuple(decision.run_id for decision in decisions if decision.run_id is not None),
         warnings=event.warnings,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
@@ -53,19 +54,26 @@ def add_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], lis
     decisions, started = [], []
     for decision in decided:
         if decision.started and decision.workflow_id is not None and decision.version is not None:
-            run = NewRun(
-                id=uuid7(event.received_at),
-                workflow_id=decision.workflow_id,
-                version=decision.version,
-                match_key=str(event.id),
-                event_id=event.id,
-                event_received_at=event.received_at,
-                matched=(event.id,),
-            )
+            run = run_of_event(decision.workflow_id, decision.version, event, event.received_at)
             started.append(run)
             decision = replace(decision, run_id=run.id)
         decisions.append(decision)
     return decisions, started
+
+
+def run_of_event(
+    workflow_id: UUID, version: int, event: Event, now: datetime, matched: tuple[UUID, ...] | None = None
+) -> NewRun:
+    """The run that an event starts. `matched`: the ids of the matched events (None: this one alone)."""
+    return NewRun(
+        id=uuid7(now),
+        workflow_id=workflow_id,
+        version=version,
+        match_key=str(event.id),
+        event_id=event.id,
+        event_received_at=event.received_at,
+        matched=matched or (event.id,),
+    )
 
 
 def order_after(event: Event, now: datetime, states: Iterable[StoredState]) -> Event:

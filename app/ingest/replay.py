@@ -13,11 +13,11 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
-from app.core.ids import uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import event_queries, inspection, run_admin
 from app.db.inspection import StoredEvent
 from app.ingest.account_cache import read_snapshot
+from app.ingest.matching_step import run_of_event
 from app.services.context import AppContext
 from app.workflows.matching.match_state import NO_MATCH_STATE
 from app.workflows.matching.pattern_ast import ANY_NAME
@@ -92,15 +92,7 @@ def _decide(
         decision, matched = _decide_by_history(connection, rule, stored, subject)
     if not decision.started:
         return decision, None
-    return decision, NewRun(
-        id=uuid7(context.clock()),
-        workflow_id=rule.workflow_id,
-        version=rule.version,
-        match_key=str(event.id),
-        event_id=event.id,
-        event_received_at=event.received_at,
-        matched=matched,
-    )
+    return decision, run_of_event(rule.workflow_id, rule.version, event, context.clock(), matched)
 
 
 def _decide_by_history(
