@@ -228,7 +228,10 @@ class Database:
         if not self._slots.acquire(timeout=self._pool_timeout):
             raise Unavailable("all connections to Postgres are in use")
         try:
-            connection = self._idle.pop() if self._idle else self._connect(autocommit=True)
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect(autocommit=True)
             try:
                 yield connection
             finally:

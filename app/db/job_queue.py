@@ -157,10 +157,9 @@ class JobListener:
 
 
 def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
-    """Give a job to each run that should have moved a minute ago but has none in the queue; how many there were.
+    """Enqueue a job for each run that is overdue by a minute and has none in the queue; how many.
 
-    It takes a lost queue row to make an orphan, which the code tries never to do; this is the net below. The unique
-    dedupe key sees to it that two sweeps at once enqueue one job.
+    A safety net: statements enqueue a run's job together with the run's change. Of two concurrent sweeps one enqueues it.
     """
     rows = connection.execute(
         sa.text(
@@ -175,15 +174,14 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
     )
     found = len(rows.all())
     if found:
-        _log.warning("runs without a job were given one", runs=found)
+        _log.warning("jobs of overdue runs were missing and are enqueued", runs=found)
     return found
 
 
-def wake_parents_of_nobody(connection: sa.Connection, now: datetime) -> int:
-    """Make due each run that waits for its blocks though none of them runs; how many there were.
+def wake_parents_without_blocks(connection: sa.Connection, now: datetime) -> int:
+    """Make due each run that waits for its blocks although none of them runs; how many. `enqueue_orphans` enqueues its job.
 
-    The statement that ends a block wakes its parent; like `enqueue_orphans` this is the net below it. That one gives them
-    a job.
+    A safety net: the statement that ends the last block enqueues the job of its parent.
     """
     return connection.execute(
         sa.text(
@@ -209,9 +207,9 @@ def cancel_runs_without_workflow(connection: sa.Connection, now: datetime) -> in
 
 
 def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
-    """Give a job to each deadline that should have fired a minute ago and has none; how many there were.
+    """Enqueue a job for each deadline that is overdue by a minute and has none; how many.
 
-    Like `enqueue_orphans` a net below: deadlines of workflows that are disabled, or were since, are not armed any more.
+    A safety net, too. Deadlines of workflows that are disabled, or were since, do not count.
     """
     rows = connection.execute(
         sa.text(
@@ -235,7 +233,7 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
 def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
     """Move a batch of jobs from `pgqueuer`, the table of the previous release, whose processes may still add some; how many.
 
-    Jobs that a worker of the previous release has stay there until it deletes them or is dead.
+    A job that a worker of the previous release runs stays there until its heartbeat is a minute old.
     """
     if not connection.execute(sa.text("SELECT to_regclass('pgqueuer') IS NOT NULL")).scalar():
         return 0

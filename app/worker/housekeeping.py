@@ -15,12 +15,12 @@ def sweep(context: AppContext) -> None:
     """Enqueue the jobs of orphaned runs, create partitions for the coming months, and delete what is past its retention."""
     now = context.clock()
     for task in (
+        job_queue.move_previous_jobs,
         job_queue.cancel_runs_without_workflow,
-        job_queue.wake_parents_of_nobody,
+        job_queue.wake_parents_without_blocks,
         job_queue.enqueue_orphans,
         job_queue.enqueue_overdue_deadlines,
         partitions.ensure_partitions,
-        job_queue.move_previous_jobs,
         job_queue.forget_old_idempotency_keys,
         match_state.forget_stale_progress,
         messages.forget_old_messages,

@@ -33,7 +33,7 @@ Handlers = Mapping[str, tuple[Callable[..., Awaitable[None]], Parsers]]
 _POLL_INTERVAL = 5.0
 _MIN_POLL_INTERVAL = 0.1
 # Between two claims, so that one statement claims and deletes several jobs when there are many.
-_MIN_CLAIM_INTERVAL = 0.01
+_MIN_CLAIM_INTERVAL = 0.005
 _SWEEP_INTERVAL = 10.0
 _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0

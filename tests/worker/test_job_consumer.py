@@ -1,4 +1,4 @@
-"""The worker against a real Postgres: a job leaves the queue when its run was advanced, and in no other way."""
+"""The job consumer against a real Postgres: a job leaves the queue only when its handler has returned."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class Queue:
         """The jobs that are there."""
         return await self.ask("SELECT * FROM jobs WHERE dedupe_key LIKE %(like)s")
 
-    async def empty(self, patience: float = 10.0) -> None:
+    async def empty(self, timeout: float = 10.0) -> None:
         """Wait until no job is there any more."""
-        await until(self.rows, lambda rows: not rows, patience)
+        await until(self.rows, lambda rows: not rows, timeout)
 
     @asynccontextmanager
     async def worked_on(
         self, advance: Advance | None = None, *, stop: asyncio.Event | None = None, **options: Any
     ) -> AsyncIterator[asyncio.Task[None]]:
-        """A worker at work; what other tests left behind is none of its business."""
+        """A worker; it ignores the jobs that other tests have left."""
         chosen = replace(
             the_settings(),
             database_url=self.url,
@@ -97,11 +97,11 @@ class Queue:
             await task
 
 
-async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], patience: float = 10.0) -> Any:
+async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], timeout: float = 10.0) -> Any:
     """What `look` sees, once it is `good`."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while not good(seen := await look()):
-        assert time.monotonic() < deadline, f"still {seen!r} after {patience} s"
+        assert time.monotonic() < deadline, f"still {seen!r} after {timeout} s"
         await asyncio.sleep(0.02)
     return seen
 
@@ -308,7 +308,7 @@ def test_the_job_of_a_dead_worker_is_taken_over(queue: Queue) -> None:
 
 
 def test_the_job_of_a_living_worker_is_left_alone(queue: Queue) -> None:
-    """A job that takes much longer than the heartbeats may be old is not taken by another worker."""
+    """A job that takes much longer than its lease is not claimed by another worker."""
 
     async def slowly(*_: Any) -> None:
         await asyncio.sleep(3)
