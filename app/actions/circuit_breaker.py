@@ -173,21 +173,22 @@ class CircuitBreakers:
             finally:
                 circuit.pool.release()
 
-    def acquire(self, account_id: int, destination: str) -> Permit:
+    def acquire(self, account_id: int, host: str) -> Permit:
         """`permit` without an event loop, hence without waiting: a permit that is passed to `release`. Raises Deferred."""
-        circuit, account = self._find((account_id, destination)), self._account(account_id)
-        self._check_circuit(circuit, destination)
+        circuit = self._find((account_id, host))
+        self._check_circuit(circuit, host)
+        account = self._account(account_id)
         if account.in_use >= account.size:
             raise self._deferred_by_account(account)
         if circuit.pool.in_use >= circuit.pool.size:
-            raise self._deferred_by_load(circuit, destination)
+            raise self._deferred_by_load(circuit, host)
         account.in_use += 1
         circuit.pool.in_use += 1
         return self._begin(circuit, account)
 
-    def release(self, account_id: int, destination: str, permit: Permit) -> None:
+    def release(self, account_id: int, host: str, permit: Permit) -> None:
         """The call of a permit of `acquire` has ended."""
-        circuit, account = self._find((account_id, destination)), self._account(account_id)
+        circuit, account = self._find((account_id, host)), self._account(account_id)
         self._end(circuit, account, permit)
         circuit.pool.release()
         account.release()

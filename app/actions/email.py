@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from typing import Any
@@ -23,39 +22,31 @@ from typing import Any
 import aiosmtplib
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_addresses, check_names, check_text, text_schema
+from app.actions.field_checks import FieldErrors
 from app.actions.http_call import MAX_STORED_RESPONSE, error_detail
-from app.actions.http_request import MAX_STORED_BODY, encodable
+from app.actions.http_request import MAX_STORED_BODY
 from app.actions.integration_kinds import MASK, smtp_port
-from app.actions.templates.render import Text, render
-from app.core.addresses import read_email
+from app.actions.mail_fields import (
+    ADDRESSES,
+    MAIL_FIELDS,
+    MAX_RECIPIENTS,
+    check_mail,
+    mail_schema,
+    render_address,
+    render_addresses,
+    render_parts,
+    render_subject,
+)
 from app.core.durations import write_duration
 from app.core.models import Outcome
 from app.core.unstorable import replace_unstorable
 
-FIELDS = ("to", "subject", "text", "html", "from", "cc", "reply_to")
-MAX_RECIPIENTS = 50
-_ADDRESS = text_schema("one address")
-_ADDRESSES: dict[str, Any] = {
-    "anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS, "minItems": 1, "maxItems": MAX_RECIPIENTS}]
-}
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "to": {**_ADDRESSES, "description": "an address, or a list of them; templates"},
-        "subject": text_schema("the subject; a template"),
-        "text": text_schema("the message as plain text; a template"),
-        "html": text_schema("the message as HTML; a template"),
-        "from": text_schema("the sender; default: the integration's"),
-        "cc": {**_ADDRESSES, "description": "recipients of a copy"},
-        "reply_to": {**_ADDRESSES, "description": "the address for replies"},
-    },
-    "required": ["to", "subject"],
-    "anyOf": [{"required": ["text"]}, {"required": ["html"]}],
-    "additionalProperties": False,
-    "description": "send an e-mail by the account's SMTP server",
-}
-_MAX_SUBJECT = 500
+FIELDS = (*MAIL_FIELDS, "cc", "reply_to")
+SCHEMA = mail_schema(
+    "send an e-mail by the account's SMTP server",
+    cc={**ADDRESSES, "description": "recipients of a copy"},
+    reply_to={**ADDRESSES, "description": "the address for replies"},
+)
 # Seconds to wait for the response to QUIT.
 _QUIT_TIMEOUT = 1.0
 # 7-bit text, which every server accepts.
@@ -64,22 +55,7 @@ _POLICY = SMTP.clone(cte_type="7bit")
 
 def check(fields: Any, path: str) -> FieldErrors:
     """All errors in the fields, as (path, message)."""
-    if not isinstance(fields, Mapping):
-        return [(path, "must be an object such as {to: sales@example.com, subject: Hello, text: Hello}")]
-    errors = check_names(fields, "email", FIELDS, path)
-    errors += check_addresses(fields.get("to"), f"{path}.to", MAX_RECIPIENTS)
-    errors += check_text(fields.get("subject"), f"{path}.subject", "the subject")
-    for name in ("cc", "reply_to"):
-        if name in fields:
-            errors += check_addresses(fields[name], f"{path}.{name}", MAX_RECIPIENTS)
-    if "from" in fields:
-        errors += check_text(fields["from"], f"{path}.from", "the address of the sender", parse=read_email)
-    if "text" not in fields and "html" not in fields:
-        errors.append((f"{path}.text", "is required: the message (text, html or both)"))
-    for name in ("text", "html"):
-        if name in fields:
-            errors += check_text(fields[name], f"{path}.{name}", "the message")
-    return errors
+    return check_mail(fields, path, "email", FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +110,16 @@ def _without_password(outcome: Outcome, password: str | None) -> Outcome:
 def _compose(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> _Envelope:
     """The message; raises ActionError and TemplateError."""
     message = EmailMessage(policy=_POLICY)
-    sender = _render_address(fields.get("from", integration["from"]), "from", context)
+    sender = render_address(fields.get("from", integration["from"]), "from", context)
     message["From"] = sender
-    to = _render_addresses(fields["to"], "to", context)
+    to = render_addresses(fields["to"], "to", context)
     message["To"] = to
-    cc = _render_addresses(fields.get("cc", []), "cc", context)
+    cc = render_addresses(fields.get("cc", []), "cc", context)
     if cc:
         message["Cc"] = cc
     if "reply_to" in fields:
-        message["Reply-To"] = _render_addresses(fields["reply_to"], "reply_to", context)
-    message["Subject"] = _line(render(fields["subject"], context.names))
+        message["Reply-To"] = render_addresses(fields["reply_to"], "reply_to", context)
+    message["Subject"] = render_subject(fields["subject"], context)
     message["Date"] = context.now
     message["Message-ID"] = f"<{context.idempotency_key}.signalbox@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
@@ -155,36 +131,13 @@ def _compose(fields: Mapping[str, Any], context: ActionContext, integration: Map
 
 
 def _set_content(message: EmailMessage, fields: Mapping[str, Any], context: ActionContext) -> None:
-    texts = [
-        (kind, encodable(render(fields[name], context.names, as_html=name == "html")))
-        for name, kind in (("text", "plain"), ("html", "html"))
-        if name in fields
-    ]
+    texts = render_parts(fields, context)
     if not any(text.strip() for _, text in texts):
         raise ActionError("bad_text", "the message is empty")
     (kind, text), *alternatives = texts
     message.set_content(text, subtype=kind)
     for kind, text in alternatives:
         message.add_alternative(text, subtype=kind)
-
-
-def _render_addresses(value: Any, name: str, context: ActionContext) -> list[Address]:
-    if not isinstance(value, list):
-        return [_render_address(value, name, context)]
-    return [_render_address(member, f"{name}[{index}]", context) for index, member in enumerate(value)]
-
-
-def _render_address(template: Text, name: str, context: ActionContext) -> Address:
-    try:
-        return read_email(render(template, context.names))
-    except ValueError as exc:
-        raise ActionError("bad_address", f"{name}: {exc}") from None
-
-
-def _line(text: str) -> str:
-    """One line of printable characters."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in encodable(text))
-    return " ".join(printable.split())[:_MAX_SUBJECT]
 
 
 # Sending

@@ -1,13 +1,15 @@
-"""Checks of the fields of actions: known names, texts, templates, literal values."""
+"""Checks of the fields of actions: known names, texts, templates, literal values. Rendering of checked fields."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from app.actions.templates.render import Text, check_texts, is_text
+from app.actions.context import ActionContext, ActionError
+from app.actions.templates.render import Text, check_texts, is_text, render
 from app.core.addresses import read_email
 
+T = TypeVar("T")
 FieldErrors = list[tuple[str, str]]
 
 
@@ -68,3 +70,11 @@ def has_template(text: str) -> bool:
 def is_scalar(value: Any) -> bool:
     """Whether a value is a text, or a number in its place."""
     return is_text(value) or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def render_parsed(template: Text, name: str, context: ActionContext, parse: Callable[[str], T]) -> T:
+    """What `parse` makes of a rendered text; a ValueError becomes an ActionError with the name of the field."""
+    try:
+        return parse(render(template, context.names))
+    except ValueError as exc:
+        raise ActionError("bad_address", f"{name}: {exc}") from None

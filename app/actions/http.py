@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import is_blank, is_scalar, text_schema
+from app.actions.field_checks import FieldErrors, check_names, is_blank, is_scalar, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import BODYLESS_METHODS, METHODS, header_error, make_request, parse_url, target_of
 from app.actions.retry_policy import classify_status
@@ -39,11 +39,11 @@ SCHEMA: Mapping[str, Any] = {
 }
 
 
-def check(fields: Any, path: str) -> list[tuple[str, str]]:
+def check(fields: Any, path: str) -> FieldErrors:
     """All errors in the fields, as (path, message)."""
     if not isinstance(fields, Mapping):
         return [(path, "must be an object such as {url: https://example.com/hook}")]
-    errors = [(f"{path}.{name}", f"is unknown; http has {', '.join(FIELDS)}") for name in fields if name not in FIELDS]
+    errors = check_names(fields, "http", FIELDS, path)
     errors += _check_url(fields.get("url"), f"{path}.url")
     method = fields.get("method", "POST")
     if method not in METHODS:
@@ -60,7 +60,7 @@ def check(fields: Any, path: str) -> list[tuple[str, str]]:
     return errors + check_texts(fields.get("body"), f"{path}.body")
 
 
-def _check_url(text: Any, path: str) -> list[tuple[str, str]]:
+def _check_url(text: Any, path: str) -> FieldErrors:
     if not is_text(text) or is_blank(text):
         return [(path, "is required: the URL to call" if text is None else "must be a URL (text)")]
     errors = check_texts(text, path)
@@ -72,7 +72,7 @@ def _check_url(text: Any, path: str) -> list[tuple[str, str]]:
     return errors
 
 
-def _check_headers(headers: Any, path: str, *, with_body: bool) -> list[tuple[str, str]]:
+def _check_headers(headers: Any, path: str, *, with_body: bool) -> FieldErrors:
     if not isinstance(headers, Mapping):
         return [(path, "must be an object such as {Authorization: Bearer abc}")]
     errors = []

@@ -23,55 +23,32 @@ from typing import Any
 from yarl import URL
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_addresses, check_names, check_text, text_schema
+from app.actions.field_checks import FieldErrors
 from app.actions.http_call import call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
+from app.actions.mail_fields import (
+    MAIL_FIELDS,
+    check_mail,
+    mail_schema,
+    render_address,
+    render_addresses,
+    render_parts,
+    render_subject,
+)
 from app.actions.retry_policy import MAX_RETRY_AFTER, classify_status, retry_after
-from app.actions.templates.render import Text, render
-from app.core.addresses import read_email
+from app.actions.templates.render import Text
 from app.core.config import Settings
 from app.core.models import Outcome
 
-FIELDS = ("to", "subject", "text", "html", "from")
-MAX_RECIPIENTS = 50
-_ADDRESS = text_schema("one address")
-SCHEMA: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "to": {
-            "anyOf": [_ADDRESS, {"type": "array", "items": _ADDRESS, "minItems": 1, "maxItems": MAX_RECIPIENTS}],
-            "description": "an address, or a list of them; templates",
-        },
-        "subject": text_schema("the subject; a template"),
-        "text": text_schema("the message as plain text; a template"),
-        "html": text_schema("the message as HTML; a template"),
-        "from": text_schema("the sender; default: the integration's"),
-    },
-    "required": ["to", "subject"],
-    "anyOf": [{"required": ["text"]}, {"required": ["html"]}],
-    "additionalProperties": False,
-    "description": "send an e-mail by SendGrid",
-}
+FIELDS = MAIL_FIELDS
+SCHEMA = mail_schema("send an e-mail by SendGrid")
 ORIGINS = {"global": "https://api.sendgrid.com", "eu": "https://api.eu.sendgrid.com"}
 _ACCEPTED = 202
-_MAX_SUBJECT = 500
 
 
 def check(fields: Any, path: str) -> FieldErrors:
     """All errors in the fields, as (path, message)."""
-    if not isinstance(fields, Mapping):
-        return [(path, "must be an object such as {to: sales@example.com, subject: Hello, text: Hello}")]
-    errors = check_names(fields, "sendgrid", FIELDS, path)
-    errors += check_addresses(fields.get("to"), f"{path}.to", MAX_RECIPIENTS)
-    errors += check_text(fields.get("subject"), f"{path}.subject", "the subject")
-    if "from" in fields:
-        errors += check_text(fields["from"], f"{path}.from", "the address of the sender", parse=read_email)
-    if "text" not in fields and "html" not in fields:
-        errors.append((f"{path}.text", "is required: the message (text, html or both)"))
-    for name in ("text", "html"):
-        if name in fields:
-            errors += check_text(fields[name], f"{path}.{name}", "the message")
-    return errors
+    return check_mail(fields, path, "sendgrid", FIELDS)
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
@@ -87,7 +64,7 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     """The API request; raises ActionError and TemplateError."""
     message = {
         "personalizations": [{"to": _recipients(fields["to"], context)}],
-        "from": _named(_address(_sender(fields, integration), "from", context)),
+        "from": _named(render_address(_sender(fields, integration), "from", context)),
         "subject": _subject(fields["subject"], context),
         "content": _content(fields, context),
         "custom_args": {"idempotency_key": context.idempotency_key},
@@ -116,20 +93,10 @@ def _sender(fields: Mapping[str, Any], integration: Mapping[str, str]) -> Text:
 
 def _recipients(value: Any, context: ActionContext) -> list[dict[str, str]]:
     """The recipients for the API, each address once."""
-    templates = value if isinstance(value, list) else [value]
-    names = [f"to[{index}]" for index in range(len(templates))] if isinstance(value, list) else ["to"]
     found: dict[str, Address] = {}
-    for name, template in zip(names, templates, strict=True):
-        address = _address(template, name, context)
+    for address in render_addresses(value, "to", context):
         found.setdefault(address.addr_spec.lower(), address)
     return [_named(address) for address in found.values()]
-
-
-def _address(template: Text, name: str, context: ActionContext) -> Address:
-    try:
-        return read_email(render(template, context.names))
-    except ValueError as exc:
-        raise ActionError("bad_address", f"{name}: {exc}") from None
 
 
 def _named(address: Address) -> dict[str, str]:
@@ -137,25 +104,19 @@ def _named(address: Address) -> dict[str, str]:
 
 
 def _subject(template: Text, context: ActionContext) -> str:
-    """One line of printable characters. SendGrid refuses an empty one."""
-    text = render(template, context.names)
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_MAX_SUBJECT]
-    if not line:
+    """The subject; SendGrid refuses an empty one."""
+    subject = render_subject(template, context)
+    if not subject:
         raise ActionError("bad_text", "the subject is empty")
-    return line
+    return subject
 
 
 def _content(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, str]]:
-    """The parts of the message for the API: plain text first, none empty."""
-    parts = [
-        {"type": kind, "value": render(fields[name], context.names, as_html=name == "html")}
-        for name, kind in (("text", "text/plain"), ("html", "text/html"))
-        if name in fields
-    ]
-    nonempty = [part for part in parts if part["value"].strip()]
-    if not nonempty:
+    """The parts of the message for the API, none empty."""
+    parts = [{"type": f"text/{kind}", "value": text} for kind, text in render_parts(fields, context) if text.strip()]
+    if not parts:
         raise ActionError("bad_text", "the message is empty")
-    return nonempty
+    return parts
 
 
 def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request
 from app.actions.integration_kinds import parse_sender
@@ -81,10 +81,7 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     """The API request; raises ActionError and TemplateError."""
     text = render(fields["text"], context.names)
     sender = render(fields["from"], context.names).strip() if "from" in fields else None
-    try:
-        to = read_phone(render(fields["to"], context.names))
-    except ValueError as exc:
-        raise ActionError("bad_address", f"to: {exc}") from None
+    to = render_parsed(fields["to"], "to", context, read_phone)
     try:
         form = {"To": to, **_sender(sender or integration.get("messaging_service_sid") or integration.get("from", ""))}
     except ValueError as exc:

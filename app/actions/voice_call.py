@@ -18,10 +18,10 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request, parse_url
-from app.actions.templates.render import Text, render
+from app.actions.templates.render import render
 from app.actions.twilio import classify_response, twilio_request
 from app.core.addresses import read_phone
 from app.core.models import Outcome
@@ -87,9 +87,9 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
     """The API request; raises ActionError and TemplateError."""
-    form = {"To": _number(fields["to"], "to", context)}
+    form = {"To": render_parsed(fields["to"], "to", context, read_phone)}
     if "from" in fields:
-        form["From"] = _number(fields["from"], "from", context)
+        form["From"] = render_parsed(fields["from"], "from", context, read_phone)
     else:
         form["From"] = _caller(integration)
     if "url" in fields:
@@ -97,13 +97,6 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     else:
         form["Twiml"] = _spoken(render(fields["say"], context.names))
     return twilio_request("Calls", form, integration, context.settings)
-
-
-def _number(template: Text, name: str, context: ActionContext) -> str:
-    try:
-        return read_phone(render(template, context.names))
-    except ValueError as exc:
-        raise ActionError("bad_address", f"{name}: {exc}") from None
 
 
 def _caller(integration: Mapping[str, str]) -> str:

@@ -21,11 +21,11 @@ from typing import Any
 from yarl import URL
 
 from app.actions.context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, render_parsed, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
 from app.actions.retry_policy import classify_status, retry_after
-from app.actions.templates.render import Text, check_texts, render, render_scalar
+from app.actions.templates.render import check_texts, render, render_scalar
 from app.core.addresses import read_phone
 from app.core.models import Outcome
 
@@ -154,7 +154,7 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     message = {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
-        "to": _number(fields["to"], context),
+        "to": render_parsed(fields["to"], "to", context, read_phone).removeprefix("+"),
         "type": "template",
         "template": template,
     }
@@ -167,14 +167,6 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     }
     url = URL(f"{base}/{version}/{sender}/messages")
     return Request("POST", url, headers, EXACT_JSON.encode(encodable(message)), (integration["access_token"],))
-
-
-def _number(template: Text, context: ActionContext) -> str:
-    """The digits of the phone number, without the plus sign."""
-    try:
-        return read_phone(render(template, context.names)).removeprefix("+")
-    except ValueError as exc:
-        raise ActionError("bad_address", f"to: {exc}") from None
 
 
 def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:
