@@ -1,4 +1,4 @@
-"""What all tests share: a real PostgreSQL, migrated once a session, and nothing of the developer's own settings."""
+"""Fixtures for all tests: a real PostgreSQL, migrated once per session, the application, and two accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from app.ingest.account_cache import AccountCache
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
 
-# Settings of the shell that tests are started in would change what they show.
+# Settings of the developer's shell must not influence the tests.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")
 FOREIGN += ("MAX_BATCH_EVENTS", "MAX_BATCH_BYTES", "MAX_BATCH_UNPACKED_BYTES")
 FOREIGN += ("WHATSAPP_BASE_URL", "TWILIO_BASE_URL", "SENDGRID_BASE_URL")
@@ -36,7 +36,7 @@ for name in [name for name in os.environ if name in FOREIGN or name.startswith((
 
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
-    """A migrated database for the whole session: an embedded one of our own, or the empty one of TEST_DATABASE_URL."""
+    """A migrated database for the session: an embedded one, or the empty one of TEST_DATABASE_URL."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         upgrade(given)
@@ -54,7 +54,7 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture
 def empty_database(database_url: str) -> Iterator[str]:
-    """A database without a table, beside the session's."""
+    """A second database, without tables."""
     name = f"empty_{os.getpid()}"
     with closing(psycopg2.connect(database_url)) as connection:
         connection.autocommit = True
@@ -66,7 +66,7 @@ def empty_database(database_url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def app(database_url: str) -> Flask:
-    """The application on that database; its private targets are the machine's own addresses."""
+    """The application on that database. Loopback addresses are allowed as targets."""
     environment = {
         "DATABASE_URL": database_url,
         "ENCRYPTION_KEY": Fernet.generate_key().decode(),
@@ -78,7 +78,7 @@ def app(database_url: str) -> Flask:
 
 @pytest.fixture(scope="session")
 def context(app: Flask) -> AppContext:
-    """The house that the application lives in."""
+    """The application's context."""
     found: AppContext = app.extensions["context"]
     return found
 
@@ -99,7 +99,7 @@ def acceptor(app: Flask) -> EventAcceptor:
 
 @pytest.fixture(scope="session")
 def client(app: Flask) -> FlaskClient:
-    """Posts without a network."""
+    """Flask's test client."""
     return app.test_client()
 
 

@@ -133,15 +133,15 @@ WORKFLOWS = (ROOT / "docs" / "workflows.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("action", "name"), FIELDS)
-def test_every_field_of_the_language_is_told(action: str, name: str) -> None:
-    told = WORKFLOWS
+def test_every_field_of_the_language_is_documented(action: str, name: str) -> None:
+    documented = WORKFLOWS
     if action:
         rows = re.findall(rf"^\| `{action}: .*$", WORKFLOWS, re.MULTILINE)
         sections = re.findall(rf"^### {action}\n(.*?)(?=^##)", WORKFLOWS, re.MULTILINE | re.DOTALL)
         assert len(rows) == 1
         assert action == "log" or len(sections) == 1
-        told = "\n".join(sections)
-    assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", _code(told)), f"{action} {name} is not told"
+        documented = "\n".join(sections)
+    assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", _code(documented)), f"{action} {name} is not documented"
 
 
 def test_the_language_has_fields_of_actions_and_others() -> None:
@@ -149,7 +149,9 @@ def test_the_language_has_fields_of_actions_and_others() -> None:
     assert {action for action, _ in FIELDS} == {"", *ACTIONS} - {"log"}
 
 
-def test_every_metric_is_told_and_no_other() -> None:
-    told = set(re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE))
+def test_every_metric_is_documented_and_no_other() -> None:
+    documented = set(
+        re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE)
+    )
     counters = [value for value in vars(metrics).values() if isinstance(value, Counter)]
-    assert told == {f"{counter.describe()[0].name}_total" for counter in counters}
+    assert documented == {f"{counter.describe()[0].name}_total" for counter in counters}

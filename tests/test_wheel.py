@@ -23,11 +23,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     source.mkdir()
     for part in PARTS:
-        place = ROOT / part
-        if place.is_dir():
-            shutil.copytree(place, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        path = ROOT / part
+        if path.is_dir():
+            shutil.copytree(path, source / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(place, source)
+            shutil.copy(path, source)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w"]
     subprocess.run([*build, str(folder), str(source)], check=True, timeout=120, capture_output=True)
     (wheel,) = folder.glob("*.whl")

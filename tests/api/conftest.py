@@ -1,4 +1,4 @@
-"""For the tests of receiving: a real gunicorn, and senders that post to it over the network."""
+"""Fixtures for the API tests: a real gunicorn, and senders that post to it over the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(context: AppContext) -> Iterator[Server]:
 
 
 def settings_of(context: AppContext) -> dict[str, str]:
-    """The settings with which another process shares the house's database."""
+    """The settings with which another process shares the context's database."""
     return {"DATABASE_URL": context.settings.database_url, "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys)}
 
 
@@ -89,6 +89,6 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def own_context(own_postgres: EmbeddedPostgres, context: AppContext) -> AppContext:
-    """A house on that Postgres."""
+    """An app context on that Postgres."""
     environment = settings_of(context) | {"DATABASE_URL": own_postgres.url}
     return AppContext(config.from_environment(environment))

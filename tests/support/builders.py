@@ -1,4 +1,4 @@
-"""Makes things for tests: bodies, senders, workflows. Every test has accounts of its own, so nothing has to be undone."""
+"""Builds bodies, senders and workflows for tests. Each test has its own accounts, so nothing has to be undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certificates that nobody vouches for, for servers of tests."""
+"""Self-signed certificates for test servers."""
 
 from __future__ import annotations
 

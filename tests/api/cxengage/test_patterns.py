@@ -299,7 +299,7 @@ def test_a_template_in_use_cannot_be_deleted(tenant: Tenant) -> None:
 
 # Patterns of CxEngage's documentation
 
-JOURNEY = {
+RETENTION_PATTERN = {
     "name": "Platinum customer gives up",
     "when": """(within 1 hours (all (count 2 (event (and (= customerSegment "platinum") (= type "flcheck"))))
                           (count 1 (event (and (= customerSegment "platinum") (= type "cnclticket"))))))""",
@@ -324,7 +324,7 @@ def test_a_documented_pattern_runs_from_switching_on_to_its_first_step(context: 
     tenant.post("/templates", {"name": "SMS", "template": "Dear {{first-name}}"})
     tenant.post("/augments", {"name": "Segments", "type": "file"})
     tenant.post("/augments/AU1/file", b"id,customerSegment\n7,platinum\n", headers={"Content-Type": "text/csv"})
-    made = tenant.post("/patterns", JOURNEY)
+    made = tenant.post("/patterns", RETENTION_PATTERN)
     assert (made.status_code, made.json["status"]) == (201, True), made.data
     sent = [
         tenant.post("/event", {"id": 7, "type": kind, "phone-number": "+15005550006"}).json["contributing?"]
