@@ -1,8 +1,4 @@
-"""Every knob, read from the environment once and checked at start.
-
-Comes in: a mapping such as `os.environ`. Goes out: a frozen `Settings`. A wrong value raises `SettingsError` with a
-sentence that names the variable, what it holds and what would be right.
-"""
+"""Settings, read from environment variables and checked at start."""
 
 from __future__ import annotations
 
@@ -24,12 +20,12 @@ _DATABASE_URL_SHAPE = (
 )
 
 
-# A URL with a password in it.
+# Values that may contain a password.
 _SECRET = frozenset({"REDIS_URL"})
 
 
 class SettingsError(Exception):
-    """A setting is wrong; the text is the line that the deployer reads."""
+    """A setting is invalid. The text names the variable and what is expected; it contains no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,67 +55,67 @@ class Settings:
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read and check all settings; raises SettingsError."""
+    """Read and check all settings. Raises SettingsError."""
     env = os.environ if environment is None else environment
     return Settings(
         database_url=_database_url(env),
-        redis_url=_one(env, "REDIS_URL", None, _redis_url),
-        trusted_proxies=_one(env, "TRUSTED_PROXIES", 0, _whole(0, 10)),
+        redis_url=_read(env, "REDIS_URL", None, _redis_url),
+        trusted_proxies=_read(env, "TRUSTED_PROXIES", 0, _whole(0, 10)),
         encryption_keys=_encryption_keys(env),
-        max_event_bytes=_one(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
-        max_batch_events=_one(env, "MAX_BATCH_EVENTS", 5_000, _whole(1, 100_000)),
-        max_batch_bytes=_one(env, "MAX_BATCH_BYTES", 5 * 1024 * 1024, _whole(1_024, 64 * 1024 * 1024)),
-        max_batch_unpacked_bytes=_one(
+        max_event_bytes=_read(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
+        max_batch_events=_read(env, "MAX_BATCH_EVENTS", 5_000, _whole(1, 100_000)),
+        max_batch_bytes=_read(env, "MAX_BATCH_BYTES", 5 * 1024 * 1024, _whole(1_024, 64 * 1024 * 1024)),
+        max_batch_unpacked_bytes=_read(
             env, "MAX_BATCH_UNPACKED_BYTES", 10 * 1024 * 1024, _whole(1_024, 256 * 1024 * 1024)
         ),
         body_timeout=body_timeout(env),
-        statement_timeout=_one(env, "STATEMENT_TIMEOUT", 5.0, _seconds(0.1, 600)),
-        connect_timeout=_one(env, "CONNECT_TIMEOUT", 3, _whole(1, 60)),
-        database_pool=_one(env, "DATABASE_POOL", 10, _whole(1, 200)),
-        allowed_private_targets=_one(env, "ALLOWED_PRIVATE_TARGETS", (), _networks),
-        worker_concurrency=_one(env, "WORKER_CONCURRENCY", 50, _whole(2, 1_000)),
-        heartbeat_timeout=_one(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
-        whatsapp_base_url=_one(env, "WHATSAPP_BASE_URL", "https://graph.facebook.com", _web_url),
-        twilio_base_url=_one(env, "TWILIO_BASE_URL", "https://api.twilio.com", _web_url),
-        sendgrid_base_url=_one(env, "SENDGRID_BASE_URL", None, _web_url),
-        log_level=_one(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
-        log_format=_one(env, "LOG_FORMAT", "json", _choice("json", "text")),
+        statement_timeout=_read(env, "STATEMENT_TIMEOUT", 5.0, _seconds(0.1, 600)),
+        connect_timeout=_read(env, "CONNECT_TIMEOUT", 3, _whole(1, 60)),
+        database_pool=_read(env, "DATABASE_POOL", 10, _whole(1, 200)),
+        allowed_private_targets=_read(env, "ALLOWED_PRIVATE_TARGETS", (), _networks),
+        worker_concurrency=_read(env, "WORKER_CONCURRENCY", 50, _whole(2, 1_000)),
+        heartbeat_timeout=_read(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
+        whatsapp_base_url=_read(env, "WHATSAPP_BASE_URL", "https://graph.facebook.com", _web_url),
+        twilio_base_url=_read(env, "TWILIO_BASE_URL", "https://api.twilio.com", _web_url),
+        sendgrid_base_url=_read(env, "SENDGRID_BASE_URL", None, _web_url),
+        log_level=_read(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
+        log_format=_read(env, "LOG_FORMAT", "json", _choice("json", "text")),
     )
 
 
 def body_timeout(environment: Mapping[str, str] | None = None) -> float:
     """BODY_TIMEOUT: seconds in which a request has to arrive; raises SettingsError. gunicorn's settings depend on it."""
     env = os.environ if environment is None else environment
-    seconds: float = _one(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600))
+    seconds: float = _read(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600))
     return seconds
 
 
-def _one(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], Any]) -> Any:
+def _read(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], Any]) -> Any:
     text = env.get(name, "").strip()
     if not text:
         return default
     try:
         return read(text)
-    except ValueError as wrong:
+    except ValueError as exc:
         shown = f"={text!r}" if name not in _SECRET else ""
-        raise SettingsError(f"{name}{shown} cannot be used: {wrong}") from None
+        raise SettingsError(f"{name}{shown} cannot be used: {exc}") from None
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    return _within(int, least, most, f"expected a whole number from {least} to {most}")
+def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
+    return _within(int, minimum, maximum, f"expected a whole number from {minimum} to {maximum}")
 
 
-def _seconds(least: float, most: float) -> Callable[[str], float]:
-    return _within(float, least, most, f"expected seconds, {least:g} to {most:g}")
+def _seconds(minimum: float, maximum: float) -> Callable[[str], float]:
+    return _within(float, minimum, maximum, f"expected seconds, {minimum:g} to {maximum:g}")
 
 
-def _within(kind: Callable[[str], N], least: N, most: N, expected: str) -> Callable[[str], N]:
+def _within(kind: Callable[[str], N], minimum: N, maximum: N, expected: str) -> Callable[[str], N]:
     def read(text: str) -> N:
         try:
             value = kind(text)
         except ValueError:
             raise ValueError(expected) from None
-        if not least <= value <= most:
+        if not minimum <= value <= maximum:
             raise ValueError(expected)
         return value
 
@@ -136,9 +132,9 @@ def _choice(*allowed: str) -> Callable[[str], str]:
 
 
 def _networks(text: str) -> tuple[Network, ...]:
-    """`127.0.0.0/8, ::1, 10.1.2.3` as networks; a name is refused, since what counts is the address that is dialled."""
+    """`127.0.0.0/8, ::1, 10.1.2.3` as networks. Host names are refused: the check is on the address of the connection."""
     found = []
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
+    for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             found.append(ipaddress.ip_network(part, strict=False))
         except ValueError:
@@ -147,7 +143,7 @@ def _networks(text: str) -> tuple[Network, ...]:
 
 
 def _web_url(text: str) -> str:
-    """Scheme, host and perhaps a path, without a slash at the end."""
+    """A URL with scheme, host and an optional path, without a trailing slash."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in text:
         raise ValueError("expected a URL such as https://api.example.com")
@@ -169,7 +165,7 @@ def _redis_url(text: str) -> str:
 
 
 def _database_url(env: Mapping[str, str]) -> str:
-    """DATABASE_URL, or the socket of the embedded Postgres under .data/ when it is unset."""
+    """DATABASE_URL, or the socket of the embedded Postgres in .data/ when it is unset."""
     text = env.get("DATABASE_URL", "").strip()
     if not text:
         return embedded_database_url(DATA_DIRECTORY)
@@ -181,50 +177,50 @@ def _database_url(env: Mapping[str, str]) -> str:
 
 
 def _check_database_url(url: str) -> None:
-    """SettingsError for what no server could be asked with; says what is wrong and repeats nothing that may be secret."""
+    """Raises SettingsError for an invalid URL. The message repeats nothing that may be secret."""
     import psycopg2
     from psycopg2.extensions import parse_dsn
 
     try:
         parts = parse_dsn(url)
-    except (psycopg2.Error, ValueError) as wrong:
-        reason = str(wrong).strip().splitlines()[0].removeprefix("invalid dsn: ").partition(': "')[0]
+    except (psycopg2.Error, ValueError) as exc:
+        reason = str(exc).strip().splitlines()[0].removeprefix("invalid dsn: ").partition(': "')[0]
         raise SettingsError(f"DATABASE_URL cannot be used: {reason}; {_DATABASE_URL_SHAPE}") from None
     for port in filter(None, parts.get("port", "").split(",")):
         if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
-            raise SettingsError(f"DATABASE_URL cannot be used: the port has to be 1 to 65535; {_DATABASE_URL_SHAPE}")
+            raise SettingsError(f"DATABASE_URL cannot be used: the port must be 1 to 65535; {_DATABASE_URL_SHAPE}")
 
 
 def embedded_database_url(data_directory: Path) -> str:
-    """The URL of the embedded Postgres whose data lie in `data_directory`; one that psql takes as well."""
+    """The URL of the embedded Postgres with its data in `data_directory`. psql accepts it."""
     folder = quote(os.fsencode(embedded_socket_directory(data_directory)), safe="/")
     return f"postgresql://signalbox@/signalbox?host={folder}"
 
 
 def embedded_socket_directory(data_directory: Path) -> Path:
-    """Where the embedded Postgres puts its socket: beside the data, or, where that path is too long for a Unix
-    socket (107 bytes), a folder in the temporary directory that is named after it."""
+    """The folder of the embedded Postgres' socket: in the data directory, or, when that path is too long for a Unix socket
+    (107 bytes), in the temporary directory."""
     import hashlib
     import tempfile
 
-    beside = data_directory.absolute() / "socket"
-    if len(os.fsencode(beside)) <= 85:
-        return beside
-    digest = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]
+    folder = data_directory.absolute() / "socket"
+    if len(os.fsencode(folder)) <= 85:
+        return folder
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"signalbox-{os.getuid()}-{digest}"
 
 
 def _encryption_keys(env: Mapping[str, str]) -> tuple[str, ...]:
-    """ENCRYPTION_KEY: Fernet keys, comma-separated; the first encrypts, all decrypt. Unset: .data/encryption.key."""
+    """The Fernet keys of ENCRYPTION_KEY, comma-separated, or of .data/encryption.key. The first encrypts, all decrypt."""
     from cryptography.fernet import Fernet
 
     text, name = env.get("ENCRYPTION_KEY", "").strip(), "ENCRYPTION_KEY"
-    advice = "make one with `ENCRYPTION_KEY= flask make-encryption-key`"
-    kept = DATA_DIRECTORY / "encryption.key"
-    if not text and kept.is_file():
-        name, advice = str(kept), "put the right one back; without it secrets in the database are lost"
+    advice = "create one with `ENCRYPTION_KEY= flask make-encryption-key`"
+    key_file = DATA_DIRECTORY / "encryption.key"
+    if not text and key_file.is_file():
+        name, advice = str(key_file), "restore the original file; without it secrets in the database are lost"
         try:
-            text = kept.read_text("utf-8").strip()
+            text = key_file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError):
             text = "-"
     keys = tuple(filter(None, (part.strip() for part in text.split(","))))

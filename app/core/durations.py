@@ -1,4 +1,4 @@
-"""Durations as people write them: text such as `90s`, `30m`, `1h30m`, `7d`, `2w` becomes a timedelta."""
+"""Durations as text, such as `90s`, `30m`, `1h30m`, `7d` or `2w`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from datetime import timedelta
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
-LONGEST = timedelta(days=3_660)
+MAX_DURATION = timedelta(days=3_660)
 # How long idempotency keys, messages and correlation keys are kept.
 RETENTION = timedelta(days=30)
 
 
 def read_duration(value: object) -> timedelta:
-    """`value` as a duration; ValueError with what is wrong and what would be right. More than zero, ten years at most."""
+    """`value` as a duration of 1 second to ten years. Raises ValueError."""
     match = SHAPE.fullmatch(value) if isinstance(value, str) and value else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write it like 90s, 30m, 1h30m, 7d or 2w")
     seconds = sum(int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True))
     if seconds == 0:
-        raise ValueError(f"{value!r} is no time at all; the shortest duration is 1s")
-    if seconds > LONGEST.total_seconds():
-        raise ValueError(f"{value!r} is a duration of more than ten years")
+        raise ValueError(f"{value!r} is zero; the shortest duration is 1s")
+    if seconds > MAX_DURATION.total_seconds():
+        raise ValueError(f"{value!r} is longer than ten years")
     return timedelta(seconds=seconds)
 
 
 def write_duration(seconds: float) -> str:
-    """Whole seconds as the shortest text that `read_duration` takes: 5400 becomes `1h30m`."""
+    """Whole seconds as the shortest text that `read_duration` reads: 5400 becomes `1h30m`."""
     rest, parts = max(0, round(seconds)), []
     for unit, size in _UNITS.items():
         count, rest = divmod(rest, size)

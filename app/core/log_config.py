@@ -1,4 +1,4 @@
-"""Logs: structlog on standard error, one JSON object (or one line of text) an entry."""
+"""Logging: structlog on standard error, one JSON object or one line of text per entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.core.config import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Route structlog and the standard library's loggers to standard error in the wanted format and level."""
+    """Write structlog and the standard library's loggers to standard error in the format and level of the settings."""
     level = getattr(logging, settings.log_level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.core.durations import LONGEST, read_duration
+from app.core.durations import MAX_DURATION, read_duration
 from app.workflows.cxengage.parser import Node, Number, Word, unexpected
 
 UNITS = ("seconds", "minutes", "hours", "days")
@@ -17,7 +17,7 @@ def duration_of(count: Node, unit: Node, *, maximum: str | None = None) -> str:
     if not isinstance(unit, Word) or unit.name not in _LETTERS:
         raise unexpected(unit, f"one of {', '.join(UNITS)}")
     letter = _LETTERS[unit.name]
-    longest = int((LONGEST if maximum is None else read_duration(maximum)).total_seconds())
+    longest = int((MAX_DURATION if maximum is None else read_duration(maximum)).total_seconds())
     if count.value * _SIZES[letter] > longest:
         limit = "ten years" if maximum is None else maximum
         raise unexpected(count, f"at most {limit} here", f"{count.value} {unit.name}")
