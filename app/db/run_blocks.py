@@ -78,17 +78,23 @@ def find_results(database: Database, run: Run, control_steps: Sequence[str]) -> 
     )
 
 
+# A run and its blocks, by the id of the root.
+_TREE = """WITH tree AS (
+    SELECT id FROM runs WHERE account_id = %(account)s AND id = %(root)s
+    UNION ALL SELECT id FROM runs WHERE account_id = %(account)s AND root_id = %(root)s
+)"""
+
+_AWAITED_EVENTS = f"""
+{_TREE}
+SELECT output ->> 'id' FROM tree JOIN steps ON account_id = %(account)s AND run_id = tree.id
+WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' IS NOT NULL
+"""
+
+
 def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
     """The ids of the events that any `wait_for` of the run tree has taken."""
-    values = (run.account_id, str(run.root_id or run.id), run.account_id, str(run.root_id or run.id), run.account_id)
-    rows = database.fetch_all(
-        "WITH tree AS (SELECT id FROM runs WHERE account_id = %s AND id = %s "
-        "UNION ALL SELECT id FROM runs WHERE account_id = %s AND root_id = %s) "
-        "SELECT output ->> 'id' FROM tree JOIN steps ON account_id = %s AND run_id = tree.id "
-        "WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' IS NOT NULL",
-        values,
-    )
-    return frozenset(UUID(row[0]) for row in rows)
+    values = {"account": run.account_id, "root": str(run.root_id or run.id)}
+    return frozenset(UUID(row[0]) for row in database.fetch_all(_AWAITED_EVENTS, values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,35 +116,20 @@ def find_failed_blocks(database: Database, run: Run) -> list[FailedBlock]:
 
 
 # Runs of a tree are locked the latest first, in the order of a block that ends: the block, then its parent.
-_LOCK = """
-WITH tree AS (
-    SELECT id FROM runs WHERE account_id = :account AND id = :root
-    UNION ALL SELECT id FROM runs WHERE account_id = :account AND root_id = :root
-)
-SELECT id FROM runs WHERE account_id = :account AND id IN (SELECT id FROM tree) AND status = 'running'
+_LOCK = f"""
+{_TREE}
+SELECT id FROM runs WHERE account_id = %(account)s AND id IN (SELECT id FROM tree) AND status = 'running'
 ORDER BY id DESC FOR UPDATE
 """
 
-_IS_TAKEN = """
-WITH tree AS (
-    SELECT id FROM runs WHERE account_id = :account AND id = :root
-    UNION ALL SELECT id FROM runs WHERE account_id = :account AND root_id = :root
-)
-SELECT count(*) FROM tree JOIN steps ON account_id = :account AND run_id = tree.id
-WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' = :event
-"""
-
-_END = """
-WITH tree AS (
-    SELECT id FROM runs WHERE account_id = :account AND id = :root
-    UNION ALL SELECT id FROM runs WHERE account_id = :account AND root_id = :root
-), run AS (
-    UPDATE runs SET status = :status, turn = turn + 1, wake_at = NULL, blocks_left = NULL, error = :reason,
-        updated_at = greatest(updated_at, :now), finished_at = :now
-    WHERE account_id = :account AND id IN (SELECT id FROM tree) AND status = 'running'
+_END = f"""
+{_TREE}, run AS (
+    UPDATE runs SET status = %(status)s, turn = turn + 1, wake_at = NULL, blocks_left = NULL, error = %(reason)s,
+        updated_at = greatest(updated_at, %(now)s), finished_at = %(now)s
+    WHERE account_id = %(account)s AND id IN (SELECT id FROM tree) AND status = 'running'
     RETURNING account_id, id, ordinal
 ), step AS (
-    UPDATE steps SET status = 'skipped', finished_at = :now, error = :reason
+    UPDATE steps SET status = 'skipped', finished_at = %(now)s, error = %(reason)s
     FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
         AND steps.status = 'waiting'
 )
@@ -158,15 +149,15 @@ def end_run_tree(
 ) -> int:
     """End the running runs of a tree; how many. None is ended if a `wait_for` of the tree has taken the event
     `unless_taken`."""
-    values = {"account": account_id, "root": root_id, "status": status, "reason": reason, "now": now}
-    connection.execute(sa.text(_LOCK), values)
+    values = {"account": account_id, "root": str(root_id), "status": status, "reason": reason, "now": now}
+    connection.exec_driver_sql(_LOCK, values)
     # A separate statement, which sees what the previous holders of the locks have written.
     if unless_taken is not None:
-        taken = connection.execute(sa.text(_IS_TAKEN), {**values, "event": str(unless_taken)}).scalar()
-        if taken:
+        taken = connection.exec_driver_sql(_AWAITED_EVENTS, values).scalars()
+        if str(unless_taken) in taken:
             return 0
     ended = 0
     # The next statement sees blocks that were started while the first one waited for their parent.
-    while count := connection.execute(sa.text(_END), values).scalar_one():
+    while count := connection.exec_driver_sql(_END, values).scalar_one():
         ended += count
     return ended
