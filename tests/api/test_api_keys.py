@@ -1,4 +1,4 @@
-"""Keys and accounts over time: what was allowed a moment ago is refused within 5 seconds on every web process, without
+"""Keys and accounts over time: a change applies within 5 seconds on every web process, without
 a question to Postgres per event."""
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_a_good_event_is_refused_at_once_on_every_process(
 
 
 @pytest.mark.parametrize(("happens", "status"), ENDS)
-def test_an_event_that_would_be_refused_anyway_gets_this_refusal_within_5_seconds_on_every_process(
+def test_a_refusal_changes_to_that_of_the_key_or_account_within_5_seconds_on_every_process(
     context: AppContext, two_processes: Server, each: Connections, happens: Change, status: int
 ) -> None:
     sender = a_sender(context, two_processes)
@@ -91,9 +91,7 @@ def test_an_event_that_would_be_refused_anyway_gets_this_refusal_within_5_second
         assert seconds_until(status, lambda: post(two_processes, connection, sender, BAD)) < PROMISED  # noqa: B023
 
 
-def test_a_revoked_key_is_told_apart_from_a_plan_at_its_limit_within_5_seconds(
-    context: AppContext, server: Server
-) -> None:
+def test_a_revoked_key_above_its_rate_gets_401_within_5_seconds(context: AppContext, server: Server) -> None:
     sender = a_sender(context, server, plan="trial")
     accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     while sender.post(BAD).status_code != 429:
@@ -107,7 +105,7 @@ def test_a_revoked_key_is_told_apart_from_a_plan_at_its_limit_within_5_seconds(
 
 @pytest.fixture(scope="module")
 def idle(context: AppContext, server: Server) -> dict[tuple[Change, str], Sender]:
-    """Senders that were welcome, by what happened to them while the web process heard nothing of them."""
+    """Senders that were allowed, by what happened to them while the web process had no requests."""
     senders = {(happens, event): a_sender(context, server) for happens, _ in ENDS for event in ("good", "bad")}
     for (happens, _), sender in senders.items():
         assert sender.post(GOOD).status_code == 200
@@ -170,9 +168,7 @@ def test_a_changed_plan_counts_within_5_seconds_on_every_process(
     assert time.monotonic() - begun < PROMISED
 
 
-def test_an_account_at_its_limit_that_gets_a_larger_plan_is_let_in_within_5_seconds(
-    context: AppContext, server: Server
-) -> None:
+def test_a_larger_plan_applies_to_an_account_at_its_limit_within_5_seconds(context: AppContext, server: Server) -> None:
     sender = a_sender(context, server, plan="trial")
     accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     while sender.post(GOOD).status_code != 429:
@@ -185,7 +181,7 @@ def test_an_account_at_its_limit_that_gets_a_larger_plan_is_let_in_within_5_seco
     assert time.monotonic() - begun < PROMISED
 
 
-def test_a_workflow_that_was_enabled_a_moment_ago_misses_no_event_on_any_process(
+def test_a_workflow_that_was_just_enabled_misses_no_event_on_any_process(
     context: AppContext, two_processes: Server, each: Connections
 ) -> None:
     sender = a_sender(context, two_processes)
@@ -194,7 +190,7 @@ def test_a_workflow_that_was_enabled_a_moment_ago_misses_no_event_on_any_process
     assert [len(post(two_processes, connection, sender, GOOD).json["runs"]) for connection in each] == [1, 1]
 
 
-# The passing of time, with a clock that tests turn
+# The passing of time, with a clock that tests set
 
 
 class Clock:
@@ -357,9 +353,7 @@ def test_refusals_to_a_known_key_ask_postgres_nothing(
     assert min(len(statements(refused)) for _ in range(3)) == 1
 
 
-def test_a_key_that_nobody_has_is_asked_for_once(
-    own_context: AppContext, watched_server: Server, statements: Watch
-) -> None:
+def test_an_unknown_key_costs_one_query(own_context: AppContext, watched_server: Server, statements: Watch) -> None:
     sender = a_sender(own_context, watched_server)
     stranger = replace(sender, token=make_key()[0])
 
@@ -367,12 +361,12 @@ def test_a_key_that_nobody_has_is_asked_for_once(
         for _ in range(5):
             assert stranger.post(GOOD).status_code == 401
 
-    # Any only when this took so long that it had to be asked for again.
+    # Only if this took so long that the snapshot had to be confirmed again.
     assert min(len(statements(refused)) for _ in range(3)) == 0
     assert sender.post(GOOD).status_code == 200
 
 
-def test_what_is_remembered_of_unknown_keys_is_bounded(context: AppContext) -> None:
+def test_the_memory_for_unknown_keys_is_bounded(context: AppContext) -> None:
     fresh = AccountCache(context)
     fresh._unknown_keys = dict.fromkeys(map(str, range(10_000)), 0.0)
     assert fresh.find_by_key("nobody00") is None

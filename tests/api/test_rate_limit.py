@@ -125,7 +125,7 @@ def test_the_next_window_accepts_events_again(context: AppContext, server: Serve
     assert 3 < statuses.count(200) <= 3 * (int(time.monotonic() - begun) + 1)
 
 
-def test_one_account_at_its_limit_holds_up_no_other(context: AppContext, server: Server) -> None:
+def test_an_account_at_its_limit_does_not_affect_another(context: AppContext, server: Server) -> None:
     acme, globex = a_sender(context, server, "acme", plan="trial"), a_sender(context, server, "globex", plan="trial")
     accounts.change_plan(context, acme.account_id, PLANS["trial"], 1)
     answers = []

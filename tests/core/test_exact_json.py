@@ -1,4 +1,4 @@
-"""Bodies are read without a loss, or refused with their place."""
+"""Bodies are parsed without a loss, or refused with the position."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "status", "said"), REFUSED, ids=range(len(REFUSED)))
-def test_what_cannot_be_kept_is_refused_with_its_place(body: bytes, status: int, said: str) -> None:
+def test_an_unreadable_or_unstorable_body_is_refused_with_its_position(body: bytes, status: int, said: str) -> None:
     with pytest.raises(Problem) as refused:
         read_object(body)
     assert refused.value.status == status
@@ -63,7 +63,7 @@ def test_nesting_up_to_64_levels_is_read(depth: int) -> None:
     assert read_object(body).value is not None
 
 
-def test_brackets_inside_text_are_no_nesting() -> None:
+def test_brackets_inside_text_do_not_count_as_nesting() -> None:
     assert read_object(json.dumps({"a": "[{" * 500 + '"\\'}).encode()).value["a"].startswith("[{")
 
 
@@ -78,7 +78,7 @@ def test_a_surrogate_pair_is_a_character() -> None:
     assert read_object(b'{"a": "\\ud83d\\ude00"}').value == {"a": "\U0001f600"}
 
 
-def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
+def test_an_escaped_backslash_before_u0000_is_not_nul() -> None:
     assert read_object(b'{"a": "\\\\u0000"}').value == {"a": "\\u0000"}
 
 

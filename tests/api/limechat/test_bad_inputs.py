@@ -1,4 +1,4 @@
-"""Whatever comes in: the right refusal, as a problem document that names the place; nothing stored; the process goes on.
+"""Bad input of any kind gets the right refusal, with its position; nothing is stored, and the process keeps running.
 
 Each input goes over a raw socket to both kinds of gunicorn worker that deploy/gunicorn.conf.py knows.
 """
@@ -403,16 +403,16 @@ def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
     assert watched.good.post(an_event()).status_code == 200
 
 
-def test_no_process_had_to_be_started_again(server: Server, watched: Watched) -> None:
+def test_no_process_was_restarted(server: Server, watched: Watched) -> None:
     assert server.processes() == watched.processes
 
 
-def test_there_are_at_least_60_of_them() -> None:
+def test_at_least_60_bad_inputs_are_tested() -> None:
     assert len(ALL) >= 60
     assert len({bad.name for bad in ALL}) == len(ALL)
 
 
-def test_the_good_event_that_all_differ_from_is_taken(server: Server, context: AppContext) -> None:
+def test_the_valid_event_that_all_differ_from_is_accepted(server: Server, context: AppContext) -> None:
     sender = a_sender(context, server)
     assert server.exchange(Bad("none", 200).request(sender)).status_code == 200
 
@@ -445,7 +445,7 @@ def test_hostile_text_is_data_like_any_other(server: Server, context: AppContext
     assert "<" not in answer.text
 
 
-def test_a_hostile_host_is_nobodys_business(server: Server, context: AppContext) -> None:
+def test_an_unusual_host_header_is_ignored(server: Server, context: AppContext) -> None:
     answer = server.exchange(
         Bad("none", 200, headers={"Host": f"evil.test/{SCRIPT}"}).request(a_sender(context, server))
     )

@@ -68,16 +68,16 @@ def test_all_good_events_are_stored_in_their_order(acme: Sender, rows: Rows) -> 
     assert answer.json["ids"] == sorted(answer.json["ids"])
 
 
-def test_ids_and_moments_grow_from_item_to_item(acme: Sender, rows: Rows) -> None:
+def test_ids_and_timestamps_grow_from_item_to_item(acme: Sender, rows: Rows) -> None:
     ids = acme.post_batch(named(*"abcde")).json["ids"]
     found = rows("SELECT id, received_at FROM events WHERE account_id = %s ORDER BY received_at", acme.account_id)
     assert [row[0] for row in found] == ids
-    moments = [moment for _, moment in found if isinstance(moment, datetime)]
-    assert len(set(moments)) == 5
-    assert moments == [timestamp_of(UUID(event_id)) for event_id in ids]
+    timestamps = [timestamp for _, timestamp in found if isinstance(timestamp, datetime)]
+    assert len(set(timestamps)) == 5
+    assert timestamps == [timestamp_of(UUID(event_id)) for event_id in ids]
 
 
-def test_lines_are_taken_and_blank_ones_do_not_count(acme: Sender, rows: Rows) -> None:
+def test_lines_are_accepted_and_blank_lines_do_not_count(acme: Sender, rows: Rows) -> None:
     one, two = (json.dumps(event).encode() for event in named("one", "two"))
     answer = acme.post_lines(b"\r\n" + one + b"\r\n\n  \n \t" + two + b"  ")
     assert (answer.status_code, answer.json["accepted"]) == (200, 2)
@@ -115,7 +115,7 @@ def test_an_event_of_a_batch_is_stored_as_one_of_its_own(acme: Sender, rows: Row
     "number", ["12345678901234567890123", "0.1234567890123456789", "1e400", "-0.0", "1e-400", "0e5"]
 )
 @pytest.mark.parametrize("field", ["data", "extra"])
-def test_numbers_are_kept_exactly(shared: Sender, rows: Rows, number: str, field: str) -> None:
+def test_numbers_are_stored_exactly(shared: Sender, rows: Rows, number: str, field: str) -> None:
     text = json.dumps([an_event(**{field: {"n": "?"}})]).replace('"?"', number)
     (event_id,) = shared.post_batch(text).json["ids"]
     column = "data" if field == "data" else "extra -> 'extra'"
@@ -244,7 +244,7 @@ def test_a_broken_line_is_refused_alone(local: Sender, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
-def test_an_empty_batch_is_no_mistake(local: Sender, lines: bool) -> None:
+def test_an_empty_batch_is_accepted(local: Sender, lines: bool) -> None:
     answer = local.post_lines(b"\n \n") if lines else local.post_batch([])
     assert answer.status_code == 200
     assert answer.json == {"accepted": 0, "duplicates": 0, "ids": [], "errors": []}
@@ -253,7 +253,7 @@ def test_an_empty_batch_is_no_mistake(local: Sender, lines: bool) -> None:
 # Limits
 
 
-def test_five_thousand_events_are_taken(acme: Sender, rows: Rows) -> None:
+def test_five_thousand_events_are_accepted(acme: Sender, rows: Rows) -> None:
     answer = acme.post_batch([an_event(data={})] * 5_000)
     assert (answer.status_code, answer.json["accepted"], len(set(answer.json["ids"]))) == (200, 5_000, 5_000)
     assert rows("SELECT count(*) FROM events WHERE account_id = %s", acme.account_id) == [(5_000,)]
@@ -267,7 +267,7 @@ def test_one_event_more_is_refused(acme: Sender, rows: Rows, lines: bool) -> Non
     assert stored(rows, acme) == []
 
 
-def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not(small: Sender) -> None:
+def test_a_body_of_the_limit_is_accepted_and_one_byte_more_is_refused(small: Sender) -> None:
     text = json.dumps(named("one")).encode()
     assert small.post_batch(text.ljust(2_000)).status_code == 200
     assert small.post_batch(text.ljust(2_001)).status_code == 413
@@ -297,7 +297,7 @@ def test_other_media_types_are_refused(local: Sender, content_type: str) -> None
     assert local.post_batch([an_event()], Content_Type=content_type).status_code == 415
 
 
-def test_get_is_refused_with_what_is_allowed(local: Sender) -> None:
+def test_get_is_refused_with_the_allowed_method(local: Sender) -> None:
     answer = local.client.get(BATCH_PATH)  # type: ignore[union-attr]
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
@@ -312,7 +312,7 @@ def test_a_key_is_needed_and_has_to_be_the_accounts_own(local: Sender, globex: S
     assert stored(rows, local) == stored(rows, globex) == []
 
 
-def test_a_disabled_account_is_told_so_before_what_is_wrong_with_its_batch(context: AppContext, local: Sender) -> None:
+def test_a_disabled_account_gets_403_before_the_faults_of_its_batch(context: AppContext, local: Sender) -> None:
     assert local.post_batch([an_event()]).status_code == 200
     accounts.switch_account(context, local.account_id, on=False)
     assert local.post_batch([an_event()]).status_code == 403
@@ -336,7 +336,9 @@ def test_each_event_counts(context: AppContext, client: FlaskClient) -> None:
     assert answer.headers["RateLimit-Reset"] == "1"
 
 
-def test_a_batch_above_what_is_left_is_refused_as_a_whole(context: AppContext, client: FlaskClient, rows: Rows) -> None:
+def test_a_batch_larger_than_the_rest_of_the_window_is_refused_as_a_whole(
+    context: AppContext, client: FlaskClient, rows: Rows
+) -> None:
     sender = limited(context, client, 10)
     answers = [sender.post_batch(named("a", "b", "c")) for _ in range(12)]
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -345,7 +347,7 @@ def test_a_batch_above_what_is_left_is_refused_as_a_whole(context: AppContext, c
     assert len(stored(rows, sender)) == 3 * (12 - len(refused))
 
 
-def test_a_batch_larger_than_the_rate_is_let_in_and_takes_its_seconds(
+def test_a_batch_larger_than_the_rate_is_accepted_and_extends_the_window(
     context: AppContext, client: FlaskClient, rows: Rows
 ) -> None:
     sender = limited(context, client, 2)
@@ -362,7 +364,7 @@ def test_a_batch_larger_than_the_rate_is_let_in_and_takes_its_seconds(
     assert len(stored(rows, sender)) == 20
 
 
-def test_a_larger_one_that_comes_after_another_event_has_to_wait(context: AppContext, client: FlaskClient) -> None:
+def test_a_batch_larger_than_the_rate_is_refused_after_another_event(context: AppContext, client: FlaskClient) -> None:
     for rate in (20, 5, 2):
         sender = limited(context, client, rate)
         statuses = [sender.post(an_event()).status_code, sender.post_batch(named(*"a" * (rate + 1))).status_code]
@@ -419,7 +421,7 @@ def test_a_key_used_before_with_another_content_is_refused_alone(acme: Sender, r
     assert len(stored(rows, acme)) == 2
 
 
-def test_a_refused_item_uses_up_no_key(acme: Sender) -> None:
+def test_a_refused_item_does_not_use_up_its_key(acme: Sender) -> None:
     assert acme.post_batch([keyed("k", event=""), keyed("k")]).json["accepted"] == 1
 
 
@@ -437,7 +439,7 @@ def test_a_batchs_own_key_may_not_be_too_long(acme: Sender) -> None:
     assert acme.post_batch([an_event()], Idempotency_Key="k" * 241).status_code == 422
 
 
-def test_keys_of_one_account_are_no_business_of_another(acme: Sender, globex: Sender) -> None:
+def test_idempotency_keys_belong_to_one_account(acme: Sender, globex: Sender) -> None:
     assert [sender.post_batch([keyed("k")]).json["accepted"] for sender in (acme, globex)] == [1, 1]
 
 
@@ -471,14 +473,14 @@ def test_events_that_runs_wait_for_are_announced(context: AppContext, acme: Send
     assert ours == [f"{acme.account_id}:{ids[0]}", f"{acme.account_id}:{ids[2]}"]
 
 
-def test_a_workflow_enabled_a_moment_ago_is_not_missed(context: AppContext, acme: Sender, rows: Rows) -> None:
+def test_a_batch_meets_a_workflow_that_was_just_enabled(context: AppContext, acme: Sender, rows: Rows) -> None:
     acme.post_batch([an_event()])
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     acme.post_batch(named("product_view", "product_view"))
     assert rows("SELECT count(*) FROM runs WHERE account_id = %s", acme.account_id) == [(2,)]
 
 
-def test_a_key_revoked_a_moment_ago_stores_nothing(context: AppContext, acme: Sender, rows: Rows) -> None:
+def test_a_batch_with_a_key_that_was_just_revoked_stores_nothing(context: AppContext, acme: Sender, rows: Rows) -> None:
     acme.post_batch([an_event()])
     api_keys.revoke_key(context, acme.token.split("_")[1])
     assert acme.post_batch([an_event()]).status_code == 401

@@ -1,4 +1,4 @@
-"""Batches at the same moment, in a crash, and of the largest size: nothing twice, nothing by halves, memory bounded."""
+"""Concurrent batches, a crash, and the largest size: nothing is stored twice or in part, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def keyed(number: int) -> dict[str, Any]:
     return an_event(idempotency_key=f"k{number}", distinct_id=f"s{number % 40}", data={"n": number})
 
 
-def test_overlapping_batches_at_one_moment_store_each_key_once(
+def test_concurrent_overlapping_batches_store_each_key_once(
     context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
     sender = a_sender(context, two_processes)
     workflows.apply_workflow(context, sender.account_id, a_workflow(name="each"))
     workflows.apply_workflow(context, sender.account_id, a_workflow(name="second", on=PATTERN))
-    chance = random.Random(7)
-    batches = [[keyed(number) for number in chance.sample(range(KEYS), SIZE)] for _ in range(BATCHES)]
+    rng = random.Random(7)
+    batches = [[keyed(number) for number in rng.sample(range(KEYS), SIZE)] for _ in range(BATCHES)]
     barrier = threading.Barrier(THREADS)
 
     def send(share: int) -> list[tuple[list[dict[str, Any]], Answer]]:
@@ -75,7 +75,7 @@ def test_overlapping_batches_at_one_moment_store_each_key_once(
     assert dict(found) == {"each": len(id_of), "second": pairs}  # type: ignore[arg-type]
 
 
-def test_single_events_and_batches_at_one_moment_do_not_get_in_each_others_way(
+def test_concurrent_single_events_and_batches_are_all_stored(
     context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
     sender = a_sender(context, two_processes)
@@ -172,7 +172,7 @@ def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
 
 
 @pytest.mark.parametrize("keys", [False, True])
-def test_a_commit_whose_answer_got_lost_is_not_done_again(
+def test_a_commit_whose_response_was_lost_is_not_repeated(
     context: AppContext, acme: Sender, rows: Rows, keys: bool
 ) -> None:
     account = current_account(context, acme.token)
@@ -204,7 +204,7 @@ def _settle(cursor: Any) -> None:
 # Of the largest size
 
 
-def test_memory_is_bounded_whatever_is_inside_of_the_events(context: AppContext, server: Server) -> None:
+def test_memory_is_bounded_for_any_content_of_events(context: AppContext, server: Server) -> None:
     sender = a_sender(context, server)
     sender.post_batch([{"event": "x", "distinct_id": "1"}] * 10)
     # As Python values each of these takes twenty times its length: 200 MB if all were held at once.

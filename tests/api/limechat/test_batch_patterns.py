@@ -70,11 +70,11 @@ def test_a_batch_equals_its_events_one_by_one(
 
 
 def story(rows: Rows, sender: Sender, ids: list[str]) -> dict[str, Any]:
-    """All that followed from these events, with their numbers in place of their ids, and without moments."""
+    """Everything that followed from these events, with numbers instead of their ids, and without timestamps."""
     number_of = {event_id: f"event {number}" for number, event_id in enumerate(ids)}
 
     def plain(value: Any) -> Any:
-        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)", "MOMENT", json.dumps(value, default=str))
+        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)", "TIMESTAMP", json.dumps(value, default=str))
         text = re.sub(r'"run": "[^"]+"', '"run": "RUN"', text)
         text = re.sub(r"\b\d+[smh]( \d+[smh])*\b", "DURATION", text)
         for event_id, number in number_of.items():

@@ -1,4 +1,4 @@
-"""Many posts at the same moment: an idempotency key stands for one event, whoever comes first."""
+"""Many concurrent posts: an idempotency key stands for one event."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_all_are_answered_with_the_same_id(all_at_once: tuple[Sender, list[Answe
     assert len({answer.json["id"] for answer in answers}) == 1
 
 
-def test_exactly_one_is_no_duplicate_and_names_the_run(all_at_once: tuple[Sender, list[Answer]]) -> None:
+def test_exactly_one_response_is_no_duplicate_and_names_the_run(all_at_once: tuple[Sender, list[Answer]]) -> None:
     _, answers = all_at_once
     firsts = [answer.json for answer in answers if not answer.json["duplicate"]]
     assert len(firsts) == 1
@@ -62,7 +62,7 @@ def test_one_job_is_queued(all_at_once: tuple[Sender, list[Answer]], rows: Rows)
     assert rows("SELECT count(*) FROM jobs WHERE payload = %s", f"{sender.account_id}:{run}:1") == [(1,)]
 
 
-def test_of_two_bodies_with_one_key_at_one_moment_one_is_stored_and_one_refused(
+def test_of_two_concurrent_bodies_with_one_key_one_is_stored_and_one_refused(
     context: AppContext, two_processes: Server, rows: Rows
 ) -> None:
     sender = a_sender(context, two_processes)
@@ -77,7 +77,7 @@ def test_of_two_bodies_with_one_key_at_one_moment_one_is_stored_and_one_refused(
     assert rows(stored, sender.account_id) == [(25, 25)]
 
 
-def test_different_keys_do_not_get_in_each_others_way(context: AppContext, two_processes: Server) -> None:
+def test_concurrent_events_with_different_keys_are_all_stored(context: AppContext, two_processes: Server) -> None:
     sender = a_sender(context, two_processes)
     answers = at_once(sender, [(an_event(), f"key {number}") for number in range(100)], 10)
     assert len({answer.json["id"] for answer in answers}) == 100

@@ -113,7 +113,7 @@ def test_the_seeds_third_example_is_stored_as_sent(shared: Sender, rows: Rows) -
         "Application/JSON",
     ],
 )
-def test_json_is_taken_with_any_parameters(shared: Sender, content_type: str) -> None:
+def test_json_with_any_parameters_is_accepted(shared: Sender, content_type: str) -> None:
     assert shared.post(an_event(), Content_Type=content_type).status_code == 200
 
 
@@ -147,7 +147,7 @@ def test_gzip_is_unpacked(shared: Sender, rows: Rows, encoding: str) -> None:
     assert stored(rows, answer)["data"] == an_event()["data"]
 
 
-def test_gzip_may_come_in_several_members(shared: Sender) -> None:
+def test_gzip_with_several_members_is_accepted(shared: Sender) -> None:
     body = json.dumps(an_event()).encode()
     assert shared.post(gzip.compress(body[:20]) + gzip.compress(body[20:]), Content_Encoding="gzip").status_code == 200
     each = b"".join(gzip.compress(body[place : place + 1]) for place in range(len(body)))
@@ -163,13 +163,13 @@ def test_the_encoding_identity_is_none(shared: Sender) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "zstd", "gzip, gzip", "aws-chunked"])
-def test_other_encodings_are_refused_with_the_one_that_is_taken(shared: Sender, encoding: str) -> None:
+def test_other_encodings_are_refused_with_the_supported_one(shared: Sender, encoding: str) -> None:
     answer = shared.post(an_event(), Content_Encoding=encoding)
     assert_problem(answer, 415)
     assert answer.headers["Accept-Encoding"] == "gzip"
 
 
-def test_a_chunked_body_is_taken(shared: Sender, server: Server) -> None:
+def test_a_chunked_body_is_accepted(shared: Sender, server: Server) -> None:
     body = json.dumps(an_event()).encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:100], body[100:]))
     fields = {**shared.headers(), "Host": "x", "Content-Type": "application/json", "Transfer-Encoding": "chunked"}
@@ -178,7 +178,7 @@ def test_a_chunked_body_is_taken(shared: Sender, server: Server) -> None:
     assert server.exchange(request).status_code == 200
 
 
-def test_a_sender_that_asks_before_it_sends_is_told_to_go_on(shared: Sender, server: Server) -> None:
+def test_expect_100_continue_is_answered(shared: Sender, server: Server) -> None:
     body = json.dumps(an_event()).encode()
     fields = {**shared.headers(), "Host": "x", "Content-Type": "application/json", "Expect": "100-continue"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -205,7 +205,7 @@ def a_body_of(size: int) -> bytes:
     return body.replace(b'"filler": "', b'"filler": "' + b"x" * (size - len(body)))
 
 
-def test_a_body_of_exactly_the_limit_is_taken(shared: Sender) -> None:
+def test_a_body_of_exactly_the_limit_is_accepted(shared: Sender) -> None:
     assert len(a_body_of(LIMIT)) == LIMIT
     assert shared.post(a_body_of(LIMIT)).status_code == 200
 
@@ -214,7 +214,7 @@ def test_a_body_of_one_byte_more_is_refused(shared: Sender) -> None:
     assert str(LIMIT) in assert_problem(shared.post(a_body_of(LIMIT + 1)), 413)["detail"]
 
 
-def test_a_gzip_body_of_exactly_the_limit_when_unpacked_is_taken(shared: Sender) -> None:
+def test_a_gzip_body_that_unpacks_to_exactly_the_limit_is_accepted(shared: Sender) -> None:
     assert shared.post(gzip.compress(a_body_of(LIMIT)), Content_Encoding="gzip").status_code == 200
 
 
@@ -264,7 +264,7 @@ def test_the_limit_is_a_setting(context: AppContext, small_server: Server) -> No
         (..., "915673412780"),
     ],
 )
-def test_the_subject_is_kept(shared: Sender, rows: Rows, sent: Any, kept: str) -> None:
+def test_the_subject_is_stored(shared: Sender, rows: Rows, sent: Any, kept: str) -> None:
     answer = shared.post(an_event(distinct_id=sent))
     assert stored(rows, answer)["distinct_id"] == kept
     assert answer.json["distinct_id"] == kept
@@ -285,11 +285,11 @@ def test_the_subject_is_kept(shared: Sender, rows: Rows, sent: Any, kept: str) -
         (..., None),
     ],
 )
-def test_the_phone_number_is_kept_as_e164(shared: Sender, rows: Rows, sent: Any, kept: str | None) -> None:
+def test_the_phone_number_is_stored_as_e164(shared: Sender, rows: Rows, sent: Any, kept: str | None) -> None:
     assert stored(rows, shared.post(an_event(phone=sent)))["phone"] == kept
 
 
-def test_an_unassigned_but_possible_number_is_taken(shared: Sender, rows: Rows) -> None:
+def test_an_unassigned_but_possible_number_is_accepted(shared: Sender, rows: Rows) -> None:
     assert stored(rows, shared.post(an_event(phone="+15555555555")))["phone"] == "+15555555555"
 
 
@@ -318,19 +318,19 @@ def test_an_unassigned_but_possible_number_is_taken(shared: Sender, rows: Rows) 
         {"number": "+915673412780"},
     ],
 )
-def test_what_is_no_phone_number_is_refused(shared: Sender, phone: Any) -> None:
+def test_an_invalid_phone_number_is_refused(shared: Sender, phone: Any) -> None:
     problem = assert_problem(shared.post(an_event(phone=phone)), 422)
     assert [error["field"] for error in problem["errors"]] == ["phone"]
 
 
 @pytest.mark.parametrize("distinct_id", [True, False, 1.5, 1e3, [], {}, ["x"], "x" * 256, 10**255])
-def test_what_is_no_identifier_is_refused(shared: Sender, distinct_id: Any) -> None:
+def test_an_invalid_identifier_is_refused(shared: Sender, distinct_id: Any) -> None:
     problem = assert_problem(shared.post(an_event(distinct_id=distinct_id)), 422)
     assert [error["field"] for error in problem["errors"]] == ["distinct_id"]
 
 
 @pytest.mark.parametrize("nobody", [{}, {"distinct_id": None}, {"distinct_id": "", "phone": None}, {"phone": ""}])
-def test_an_event_about_nobody_is_refused(shared: Sender, nobody: dict[str, Any]) -> None:
+def test_an_event_without_a_subject_is_refused(shared: Sender, nobody: dict[str, Any]) -> None:
     problem = assert_problem(shared.post({"event": "product_view", **nobody}), 422)
     assert [error["field"] for error in problem["errors"]] == ["distinct_id"]
     assert "phone" in problem["detail"]
@@ -359,14 +359,14 @@ def test_an_event_about_nobody_is_refused(shared: Sender, nobody: dict[str, Any]
         "null",
     ],
 )
-def test_the_name_of_an_event_is_kept_exactly(shared: Sender, rows: Rows, name: str) -> None:
+def test_the_name_of_an_event_is_stored_exactly(shared: Sender, rows: Rows, name: str) -> None:
     answer = shared.post(an_event(event=name))
     assert stored(rows, answer)["event"] == name
     assert answer.json["event"] == name
 
 
 @pytest.mark.parametrize("name", ["", "x" * 256, None, 1, 1.5, True, [], {}, ["product_view"]])
-def test_what_is_no_name_of_an_event_is_refused(shared: Sender, name: Any) -> None:
+def test_an_invalid_name_of_an_event_is_refused(shared: Sender, name: Any) -> None:
     problem = assert_problem(shared.post(an_event(event=name)), 422)
     assert [error["field"] for error in problem["errors"]] == ["event"]
 
@@ -389,12 +389,12 @@ def test_spaces_in_a_name_are_answered_with_a_warning(shared: Sender, rows: Rows
     ("sent", "kept"),
     [({}, {}), (..., {}), ({"a": None}, {"a": None}), ({"": {"": []}}, {"": {"": []}}), ({"a.b": 1}, {"a.b": 1})],
 )
-def test_data_is_kept(shared: Sender, rows: Rows, sent: Any, kept: Any) -> None:
+def test_data_is_stored(shared: Sender, rows: Rows, sent: Any, kept: Any) -> None:
     assert stored(rows, shared.post(an_event(data=sent)))["data"] == kept
 
 
 @pytest.mark.parametrize("data", [None, [], [1], "text", "{}", 1, 1.5, True, False])
-def test_data_that_is_no_object_is_refused(shared: Sender, data: Any) -> None:
+def test_data_other_than_an_object_is_refused(shared: Sender, data: Any) -> None:
     problem = assert_problem(shared.post(an_event(data=data)), 422)
     assert [error["field"] for error in problem["errors"]] == ["data"]
 
@@ -403,7 +403,7 @@ NUMBERS = ["12345678901234567890123", "0.1234567890123456789", "1.10", "-0.00000
 
 
 @pytest.mark.parametrize("number", [*NUMBERS, "1e400", "1e-400", "9" * 5000, "1E5", "123456789.123456789e-30"])
-def test_a_number_is_kept_exactly(shared: Sender, rows: Rows, number: str) -> None:
+def test_a_number_is_stored_exactly(shared: Sender, rows: Rows, number: str) -> None:
     answer = shared.post(json.dumps(an_event(data={"n": 0})).replace('"n": 0', f'"n": {number}'))
     question = "SELECT (data->>'n')::numeric = %s::numeric, data->>'n' FROM events WHERE id = %s"
     ((equal, text),) = rows(question, number, answer.json["id"])
@@ -424,7 +424,7 @@ def test_a_number_beyond_numeric_is_refused_with_its_path(shared: Sender, number
     assert [error["field"] for error in problem["errors"]] == [place]
 
 
-def test_unknown_fields_are_kept_beside_data_and_named(shared: Sender, rows: Rows) -> None:
+def test_unknown_fields_are_stored_beside_data_and_named(shared: Sender, rows: Rows) -> None:
     answer = shared.post(an_event(source="shop", nested={"price": 1.10, "list": [None]}))
     assert stored(rows, answer)["extra"] == {"source": "shop", "nested": {"price": 1.10, "list": [None]}}
     assert stored(rows, answer)["data"] == an_event()["data"]
@@ -432,7 +432,7 @@ def test_unknown_fields_are_kept_beside_data_and_named(shared: Sender, rows: Row
     assert "nested, source" in answer.json["warnings"][0]
 
 
-def test_numbers_in_unknown_fields_are_kept_exactly(shared: Sender, rows: Rows) -> None:
+def test_numbers_in_unknown_fields_are_stored_exactly(shared: Sender, rows: Rows) -> None:
     answer = shared.post(json.dumps(an_event(other="?")).replace('"?"', "12345678901234567890.10"))
     assert rows("SELECT extra->>'other' FROM events WHERE id = %s", answer.json["id"]) == [("12345678901234567890.10",)]
 
@@ -456,7 +456,7 @@ def test_numbers_in_unknown_fields_are_kept_exactly(shared: Sender, rows: Rows) 
         "x" * 9000,
     ],
 )
-def test_odd_unknown_fields_are_kept_and_change_nothing_else(shared: Sender, rows: Rows, name: str) -> None:
+def test_odd_unknown_fields_are_stored_and_change_nothing_else(shared: Sender, rows: Rows, name: str) -> None:
     answer = shared.post(an_event(**{name: {"x": 1}}))
     row = stored(rows, answer)
     assert row["extra"] == {name: {"x": 1}}
@@ -471,7 +471,7 @@ def test_a_warning_about_unknown_fields_stays_short(shared: Sender) -> None:
     assert len(answer.data) < 4_000
 
 
-def test_several_mistakes_are_told_at_once(shared: Sender) -> None:
+def test_all_faults_are_reported_at_once(shared: Sender) -> None:
     problem = assert_problem(shared.post({"event": "", "phone": 12, "data": [], "distinct_id": True}), 422)
     assert {error["field"] for error in problem["errors"]} == {"event", "phone", "data", "distinct_id"}
 
@@ -503,7 +503,7 @@ def test_the_answer_has_exactly_the_promised_members(shared: Sender) -> None:
     ]
 
 
-def test_the_id_is_a_uuid_of_version_7_and_of_the_moment(shared: Sender) -> None:
+def test_the_id_is_a_uuid_of_version_7_with_the_time_of_acceptance(shared: Sender) -> None:
     answer = shared.post(an_event()).json
     event_id = UUID(answer["id"])
     assert str(event_id) == answer["id"]
@@ -516,15 +516,15 @@ def test_ids_sort_by_the_order_of_arrival(shared: Sender) -> None:
     assert ids == sorted(ids)
 
 
-def test_the_moment_has_microseconds_and_is_the_rows_own(shared: Sender, rows: Rows) -> None:
+def test_received_at_has_microseconds_and_equals_the_column(shared: Sender, rows: Rows) -> None:
     answer = shared.post(an_event())
-    moment = answer.json["received_at"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", moment)
+    timestamp = answer.json["received_at"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", timestamp)
     ((kept,),) = rows("SELECT received_at FROM events WHERE id = %s", answer.json["id"])
-    assert kept == datetime.fromisoformat(moment)
+    assert kept == datetime.fromisoformat(timestamp)
 
 
-def test_the_row_is_there_when_the_answer_is(shared: Sender, rows: Rows) -> None:
+def test_the_row_exists_when_the_response_arrives(shared: Sender, rows: Rows) -> None:
     row = stored(rows, shared.post(an_event()))
     del row["id"], row["received_at"]
     assert row == {
@@ -565,7 +565,7 @@ def test_names_are_matched_exactly(acme: Sender, context: AppContext) -> None:
 
 
 @pytest.mark.parametrize("number", ["12345678901234567890123", "1e400", "-1e400", "9" * 5000, "0.1e-400", "NULL"])
-def test_no_number_is_too_odd_for_a_filter(acme: Sender, context: AppContext, rows: Rows, number: str) -> None:
+def test_filters_work_on_any_number(acme: Sender, context: AppContext, rows: Rows, number: str) -> None:
     where = "data.price > 10 || data.price * 2 + 1 < 5 || string(data.price) == 'x'"
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"event": "product_view", "where": where}))
     body = json.dumps(an_event(data={"price": 0.5})).replace("0.5", number.lower())
@@ -623,7 +623,7 @@ def test_the_same_body_is_the_same_packed_or_not(acme: Sender) -> None:
     assert (again["id"], again["duplicate"]) == (first["id"], True)
 
 
-def test_a_refused_event_uses_up_no_key(acme: Sender) -> None:
+def test_a_refused_event_does_not_use_up_its_key(acme: Sender) -> None:
     assert acme.post(an_event(event=""), Idempotency_Key="k").status_code == 422
     assert acme.post(an_event(), Idempotency_Key="k").json["duplicate"] is False
 
@@ -703,7 +703,7 @@ def test_a_key_with_blanks_around_it_is_the_key(server: Server, acme: Sender) ->
 
 
 @pytest.mark.parametrize("account", ["0", "-1", "999999999", "01", "+1", "1.0", "acme", "1 OR 1=1", "9" * 400, "١"])
-def test_a_key_opens_no_other_account(server: Server, acme: Sender, account: str) -> None:
+def test_a_key_is_refused_for_another_account(server: Server, acme: Sender, account: str) -> None:
     answer = post_with(server, x_limechat_uat=acme.token, x_fb_account_id=account.encode().decode("latin-1"))
     assert_problem(answer, 403)
 
@@ -716,16 +716,16 @@ def test_the_key_of_another_account_tells_nothing_about_that_account(
     assert assert_problem(there, 403) == assert_problem(nowhere, 403)
 
 
-def test_a_missing_account_is_told_to_a_good_key(server: Server, acme: Sender) -> None:
+def test_a_missing_account_id_is_reported_to_a_valid_key(server: Server, acme: Sender) -> None:
     problem = assert_problem(post_with(server, x_limechat_uat=acme.token), 422)
     assert [error["field"] for error in problem["errors"]] == ["x-fb-account-id"]
 
 
-def test_a_missing_account_is_not_told_to_a_wrong_key(server: Server) -> None:
+def test_a_missing_account_id_is_not_reported_to_an_invalid_key(server: Server) -> None:
     assert_problem(post_with(server, x_limechat_uat="sb_12345678_" + "x" * 43), 401)
 
 
-def test_a_wrong_idempotency_key_is_not_told_to_a_wrong_key(server: Server, acme: Sender) -> None:
+def test_an_invalid_idempotency_key_is_not_reported_to_an_invalid_key(server: Server, acme: Sender) -> None:
     token = "sb_12345678_" + "x" * 43
     answer = post_with(server, x_limechat_uat=token, x_fb_account_id=str(acme.account_id), Idempotency_Key="")
     assert_problem(answer, 401)
@@ -791,7 +791,7 @@ def test_a_query_changes_nothing(shared: Sender, server: Server) -> None:
 # Time-outs
 
 
-def test_a_body_that_does_not_come_in_time_gets_408(context: AppContext, small_server: Server, rows: Rows) -> None:
+def test_a_body_that_arrives_late_gets_408(context: AppContext, small_server: Server, rows: Rows) -> None:
     sender = a_sender(context, small_server)
     fields = {**sender.headers(), "Host": "x", "Content-Type": "application/json", "Content-Length": "500"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -801,7 +801,7 @@ def test_a_body_that_does_not_come_in_time_gets_408(context: AppContext, small_s
     assert counts(rows, sender) == (0, 0, 0)
 
 
-def test_a_head_that_does_not_come_in_time_gets_408(small_server: Server) -> None:
+def test_a_head_that_arrives_late_gets_408(small_server: Server) -> None:
     assert_problem(small_server.exchange(f"POST {EVENTS_PATH} HTTP/1.1\r\nHost: x\r\n".encode()), 408)
 
 
@@ -828,7 +828,7 @@ ANSWERS = [
 @pytest.mark.parametrize(
     ("status", "headers", "body"), ANSWERS, ids=[f"{status}-{n}" for n, (status, *_) in enumerate(ANSWERS)]
 )
-def test_each_answer_to_a_limited_sender_says_what_is_left(
+def test_each_response_to_a_limited_sender_has_the_rest_of_the_window(
     limited: Sender, status: int, headers: dict[str, str], body: Any
 ) -> None:
     answer = limited.post(body, **headers)
@@ -839,7 +839,7 @@ def test_each_answer_to_a_limited_sender_says_what_is_left(
     assert answer.headers["Retry-After"] is None
 
 
-def test_a_duplicates_answer_says_what_is_left(limited: Sender) -> None:
+def test_the_response_to_a_duplicate_has_the_rest_of_the_window(limited: Sender) -> None:
     limited.post(an_event(), Idempotency_Key="k")
     assert limited.post(an_event(), Idempotency_Key="k").headers["RateLimit-Limit"] == "1000"
 
@@ -854,7 +854,7 @@ def test_an_accounts_own_rate_is_the_limit(context: AppContext, server: Server) 
     assert sender.post(an_event()).headers["RateLimit-Limit"] == "7"
 
 
-def test_above_the_rate_there_is_429_with_the_time_to_wait(context: AppContext, server: Server, rows: Rows) -> None:
+def test_an_event_above_the_rate_gets_429_with_retry_after(context: AppContext, server: Server, rows: Rows) -> None:
     sender = a_sender(context, server, plan="trial")
     accounts.change_plan(context, sender.account_id, PLANS["trial"], 1)
     answers = [sender.post(an_event()) for _ in range(20)]
@@ -875,7 +875,7 @@ INSANE = ["", "x" * 129, "two words", "-leading", "<script>", "é", '"', "a;b", 
 
 @pytest.mark.parametrize("body", [an_event(), {}, b"{"], ids=["200", "422", "400"])
 @pytest.mark.parametrize("sent", SANE)
-def test_a_sane_request_id_comes_back(shared: Sender, sent: str, body: Any) -> None:
+def test_a_valid_request_id_is_repeated(shared: Sender, sent: str, body: Any) -> None:
     assert shared.post(body, X_Request_Id=sent).headers.get_all("X-Request-Id") == [sent]
 
 

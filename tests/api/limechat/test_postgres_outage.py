@@ -1,4 +1,4 @@
-"""While Postgres cannot be asked: 503 with the time to wait, never a 2xx; afterwards all goes on by itself."""
+"""While Postgres is unavailable: 503 with Retry-After, never a 2xx; afterwards the server continues by itself."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
                 process.resume()
 
 
-def test_without_postgres_senders_are_told_to_come_back_and_later_all_goes_on(
+def test_without_postgres_senders_get_503_until_it_is_back(
     own_postgres: EmbeddedPostgres, sender: Sender, patient: Server
 ) -> None:
     pids = patient.processes()
@@ -118,7 +118,7 @@ def test_without_postgres_senders_are_told_to_come_back_and_later_all_goes_on(
     assert "database unavailable" in patient.output()
 
 
-def test_without_postgres_a_key_that_nobody_knows_yet_is_not_called_wrong(
+def test_without_postgres_an_unknown_key_gets_503_instead_of_401(
     own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server
 ) -> None:
     new = a_sender(own_context, patient)
@@ -135,7 +135,7 @@ def test_without_postgres_a_bad_event_of_a_known_key_is_still_called_bad(
     until(200, lambda: sender.post(an_event()))
 
 
-def test_nothing_that_was_acknowledged_is_missing_or_there_twice(
+def test_each_acknowledged_event_is_stored_once(
     own_postgres: EmbeddedPostgres, own_context: AppContext, sender: Sender
 ) -> None:
     workflows.apply_workflow(own_context, sender.account_id, a_workflow(on="streamed"))
@@ -196,7 +196,7 @@ def test_an_event_that_waits_too_long_is_not_stored_and_can_be_sent_again(
     assert ask(own_postgres, question, sender.account_id) == [(again.json["id"],)]
 
 
-def test_a_key_that_is_being_stored_by_somebody_slow_is_waited_for_and_no_longer(
+def test_a_key_in_an_open_transaction_is_awaited_up_to_the_statement_timeout(
     own_postgres: EmbeddedPostgres, sender: Sender
 ) -> None:
     with session(own_postgres) as other:
@@ -209,9 +209,7 @@ def test_a_key_that_is_being_stored_by_somebody_slow_is_waited_for_and_no_longer
     assert until(200, lambda: sender.post(an_event(), Idempotency_Key="slow")).json["duplicate"] is False
 
 
-def test_an_exhausted_pool_is_no_error_of_the_sender(
-    own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server
-) -> None:
+def test_an_exhausted_pool_gives_503(own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server) -> None:
     """The pool has one connection; the first to ask holds it until its statement is timed out."""
     strangers = [a_sender(own_context, patient) for _ in range(4)]
     with ThreadPoolExecutor(len(strangers)) as threads:
@@ -224,7 +222,7 @@ def test_an_exhausted_pool_is_no_error_of_the_sender(
     assert "QueuePool limit" in patient.output()
 
 
-def test_a_postgres_that_hangs_is_given_up_in_time_and_holds_up_nothing_else(
+def test_a_postgres_that_hangs_gives_503_in_time_and_delays_nothing_else(
     own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server
 ) -> None:
     """Its processes are stopped: connections are open, and nothing answers."""
@@ -239,7 +237,7 @@ def test_a_postgres_that_hangs_is_given_up_in_time_and_holds_up_nothing_else(
     until(200, lambda: sender.post(an_event()))
 
 
-def test_a_postgres_without_a_free_connection_is_no_error_of_the_sender(
+def test_a_postgres_without_a_free_connection_gives_503(
     own_postgres: EmbeddedPostgres, own_context: AppContext
 ) -> None:
     newcomer = a_sender(own_context, None)  # type: ignore[arg-type]
@@ -279,7 +277,7 @@ def change(postgres: EmbeddedPostgres, statement: str) -> None:
             cursor.execute(statement)
 
 
-def test_gunicorn_starts_without_postgres_and_serves_once_it_is_there(
+def test_gunicorn_starts_without_postgres_and_serves_once_it_is_available(
     own_postgres: EmbeddedPostgres, own_context: AppContext
 ) -> None:
     newcomer = a_sender(own_context, None)  # type: ignore[arg-type]
@@ -291,7 +289,7 @@ def test_gunicorn_starts_without_postgres_and_serves_once_it_is_there(
         assert json.loads(until(200, lambda: newcomer.post(an_event())).data)["duplicate"] is False
 
 
-def test_a_stream_says_nothing_and_lets_its_reader_come_again(
+def test_a_stream_without_postgres_is_empty_and_asks_the_client_to_reconnect(
     own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server, sender: Sender
 ) -> None:
     token = api_keys.create_key(own_context, sender.account_id, "reader", (EVENTS_READ,))
