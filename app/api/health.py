@@ -1,4 +1,4 @@
-"""`GET /health` for load balancers, `GET /metrics` for Prometheus. Both open: they tell nothing about any account."""
+"""`GET /health` for load balancers, `GET /metrics` for Prometheus. Both are open: they reveal nothing about accounts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/health")
 def health() -> Response:
-    """200 while events can be stored; 503 (a problem document) while Postgres cannot be asked or lacks a migration."""
+    """200 while events can be stored; 503 (a problem document) while Postgres is unavailable or lacks a migration."""
     context: AppContext = current_app.extensions["context"]
     context.check_database()
     return Response('{"status":"ok"}', content_type="application/json")

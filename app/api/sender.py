@@ -78,8 +78,8 @@ def authenticate(accounts: AccountCache, sender: Sender) -> Account:
 def recheck(
     accounts: AccountCache, account: Account, sender: Sender, *, max_age: float = MAX_SNAPSHOT_AGE
 ) -> Account | None:
-    """Before an event is refused: raises the sender's own Problem if it is no longer welcome by a snapshot that is at most
-    `max_age` seconds old. Returns that snapshot, or None while Postgres is unavailable."""
+    """Check the sender again before a refusal, by a snapshot that is at most `max_age` seconds old; raises the Problem of a
+    sender that is no longer allowed. Returns that snapshot, or None while Postgres is unavailable."""
     try:
         current = accounts.refresh(account, max_age=max_age)
     except Unavailable:
@@ -91,7 +91,7 @@ def recheck(
 
 
 def check_open(account: Account, now: datetime) -> None:
-    """Raises Problem 403 when the account takes no events now, whoever sends them."""
+    """Raises Problem 403 when the account is disabled or its plan has ended."""
     snapshot = account.snapshot
     if snapshot.disabled_at is not None:
         raise Problem(ProblemType.ACCOUNT_DISABLED, "The account is disabled and takes no events.")
