@@ -19,7 +19,7 @@ from psycopg2.extras import execute_values
 from app.core.ids import now, uuid7
 from bench.measuring import Load, Side, alternate, cpu_seconds, median, write_script
 from bench.rows import Row, row
-from bench.servers import ROOT, Ground, ground, ours
+from bench.servers import ROOT, Backends, backends, ours
 from bench.single import BODY, WORKFLOWS, compared, disagreements, fixed, provide
 
 PATH = "/api/v1/cvf-events/batch"
@@ -32,7 +32,7 @@ RATE = 10_000
 def batch() -> list[Row]:
     """Rows a second, and whether they are 10,000 at least; validated and matched against 100 workflows as single events."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         account, headers = provide(base)
         other = provide(base, "reference")[0]
         events = [{**BODY, "distinct_id": str(number)} for number in range(EACH)]
@@ -74,7 +74,7 @@ def batch() -> list[Row]:
 class _Inserts:
     """The reference: WRITERS programs that insert at once. One request is 1,000 rows."""
 
-    def __init__(self, base: Ground, account: int) -> None:
+    def __init__(self, base: Backends, account: int) -> None:
         self._base, self._account = base, account
         self.rows = 0
 

@@ -30,7 +30,7 @@ from app.services import inspection, workflows
 from app.services.context import AppContext
 from bench.measuring import Side, alternate, median, write_script
 from bench.rows import Row, at_most
-from bench.servers import Ground, ground, ours
+from bench.servers import Backends, backends, ours
 from bench.single import PATH, WORKFLOWS, add_workflows, compared, disagreements, provide, varied, warm
 
 EVENTS = 10_000_000
@@ -48,7 +48,7 @@ def grown() -> list[Row]:
     """One account has it all, which is the worst case."""
     count = int(os.environ.get("GROWN_EVENTS", EVENTS))
     with ExitStack() as stack:
-        small, large = stack.enter_context(ground()), stack.enter_context(ground())
+        small, large = stack.enter_context(backends()), stack.enter_context(backends())
         few, headers = provide(small)
         script = write_script(small.folder / "post.lua", headers, varied(SUBJECTS))
         url, pid = stack.enter_context(ours(small))
@@ -66,7 +66,7 @@ def grown() -> list[Row]:
         warm(after, headers)
         turns = alternate(before, after, times=2)
         failures = disagreements(before, small, few) + disagreements(after, large, account, before=here)
-        size = large.ask("SELECT pg_database_size(current_database())") // 2**20
+        size = large.query("SELECT pg_database_size(current_database())") // 2**20
         details = {"events": f"{count:,}", "loaded in s": round(took), "MiB on disk": f"{size:,}"}
         found = compared(
             "grown", turns, target=0.90, against="ours on an empty database", failures=failures, more=details
@@ -74,7 +74,7 @@ def grown() -> list[Row]:
         return [found, *_look_ups(large, account)]
 
 
-def _grow(base: Ground, account: int, count: int) -> None:
+def _grow(base: Backends, account: int, count: int) -> None:
     """Events of the last 60 days, evenly; then workflows, progress and runs. As a deployer's database after two months:
     analysed and vacuumed, its index on subjects made after the load because that takes a tenth of the time."""
     context = AppContext(base.settings)
@@ -102,7 +102,7 @@ def _grow(base: Ground, account: int, count: int) -> None:
     context.database.close()
 
 
-def _execute(base: Ground, *statements: str) -> None:
+def _execute(base: Backends, *statements: str) -> None:
     with closing(psycopg2.connect(base.url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -126,7 +126,7 @@ FROM generate_series(%(first)s::bigint, %(last)s::bigint - 1) AS n,
 """
 
 
-def _load_events(base: Ground, account: int, timestamp: datetime, count: int, first: int, last: int) -> None:
+def _load_events(base: Backends, account: int, timestamp: datetime, count: int, first: int, last: int) -> None:
     start = int((timestamp - timedelta(days=DAYS)).timestamp() * 1e6)
     with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
         cursor.execute(
@@ -145,7 +145,7 @@ def _load_events(base: Ground, account: int, timestamp: datetime, count: int, fi
     connection.close()
 
 
-def _load_progress(base: Ground, context: AppContext, account: int) -> None:
+def _load_progress(base: Backends, context: AppContext, account: int) -> None:
     """One event of one subject in each of 100 workflows, and the same for a thousand subjects."""
     accounts = AccountCache(context)
     acceptor = EventAcceptor(context, accounts)
@@ -161,12 +161,12 @@ def _load_progress(base: Ground, context: AppContext, account: int) -> None:
         "SELECT account_id, workflow_id, 's' || n, enablement, progress, last_event_at, lapses_at "
         f"FROM progress, generate_series(2, {PROGRESS // 100}) AS n",
     )
-    found = base.ask("SELECT count(*) FROM progress")
+    found = base.query("SELECT count(*) FROM progress")
     if found != PROGRESS:
         raise ValueError(f"{found} rows of progress instead of {PROGRESS}")
 
 
-def _load_runs(base: Ground, account: int) -> None:
+def _load_runs(base: Backends, account: int) -> None:
     """Runs that are over, one each for the latest events; every hundredth failed."""
     _execute(
         base,
@@ -181,7 +181,7 @@ def _load_runs(base: Ground, account: int) -> None:
     )
 
 
-def _look_ups(base: Ground, account: int) -> Iterator[Row]:
+def _look_ups(base: Backends, account: int) -> Iterator[Row]:
     """Rows of what people look up through the functions behind the commands, each with other values each time."""
     context = AppContext(base.settings)
     rng = random.Random(1)

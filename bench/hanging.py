@@ -23,7 +23,7 @@ from app.services.context import AppContext
 from bench.measuring import median, p99
 from bench.rows import Row, at_most
 from bench.running import Listener
-from bench.servers import ROOT, Ground, ground
+from bench.servers import ROOT, Backends, backends
 
 QUEUED = 500
 TIMEOUT = "15s"
@@ -36,7 +36,7 @@ MAX_DELAY = 100
 def hanging() -> list[Row]:
     """The median delay with the hanging target may be at most 100 ms more than without."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         fast, slow = Listener(), stack.enter_context(_silent())
         send = _Sender(base, f"http://127.0.0.1:{fast.server_port}/", f"http://127.0.0.1:{slow}/")
         # Circuits and permits are in the worker's memory: each try has its own worker.
@@ -46,7 +46,7 @@ def hanging() -> list[Row]:
                 with _worker(base) as worker:
                     tries.append((queued, _delays(send, fast, worker, queued)))
         send.context.database.close()
-        stored, started = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs")
+        stored, started = base.query("SELECT count(*) FROM events"), base.query("SELECT count(*) FROM runs")
     without, beside = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
     with_them, alone = median(map(median, beside)), median(map(median, without))
     failures = [f"{missing} calls of the stream did not arrive"] if (missing := _missing(tries)) else []
@@ -75,7 +75,7 @@ def _missing(tries: list[tuple[int, list[float]]]) -> int:
 class _Sender:
     """An account with a workflow for each target, and events for them; each try has names of its own."""
 
-    def __init__(self, base: Ground, fast: str, slow: str) -> None:
+    def __init__(self, base: Backends, fast: str, slow: str) -> None:
         app = create_app(base.settings)
         self.context: AppContext = app.extensions["context"]
         self._client = app.test_client()
@@ -122,7 +122,7 @@ def _delays(send: _Sender, fast: Listener, worker: Program, queued: int) -> list
 
 
 @contextmanager
-def _worker(base: Ground) -> Iterator[Program]:
+def _worker(base: Backends) -> Iterator[Program]:
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
     program = start_program(command, death_signal=signal.SIGKILL, cwd=ROOT, env=base.environment)
     try:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from bench.measuring import duration, median, p99, tries, without_steal
 from bench.rows import Row, at_most
 from bench.sending import Sent, post_steadily
-from bench.servers import ground, nginx, ours
+from bench.servers import backends, nginx, ours
 from bench.single import BODY, PATH, provide
 
 RATE = 200
@@ -20,7 +20,7 @@ MAX_P50, MAX_P99 = 5.0, 25.0
 def latency() -> list[Row]:
     """From the time at which a request is due to the end of its response, medians of the tries."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         account, headers = provide(base)
         url, _ = stack.enter_context(ours(base))
         port = stack.enter_context(nginx(base.folder, int(urlsplit(url).port or 0)))

@@ -10,7 +10,7 @@ import psutil
 
 from bench.measuring import Side, write_script
 from bench.rows import Row, at_most
-from bench.servers import ground, ours
+from bench.servers import backends, ours
 from bench.single import PATH, disagreements, provide, varied
 
 REQUESTS = 1_000_000
@@ -24,7 +24,7 @@ def memory() -> list[Row]:
     """MEMORY_REQUESTS (a million) single events of 100,000 subjects; processes are not replaced meanwhile."""
     wanted = int(os.environ.get("MEMORY_REQUESTS", REQUESTS))
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         account, headers = provide(base)
         script = write_script(base.folder / "post.lua", headers, varied(100_000))
         url, pid = stack.enter_context(ours(base, "--max-requests", "0"))

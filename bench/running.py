@@ -28,7 +28,7 @@ from app.services.context import AppContext
 from bench.measuring import median, p99
 from bench.rows import Row, at_most, row
 from bench.sending import post_steadily
-from bench.servers import Ground, ground, ours
+from bench.servers import Backends, backends, ours
 from bench.single import PATH, headers_of
 
 RUNS = 3_000
@@ -67,7 +67,7 @@ class _Call(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _worker(base: Ground) -> Iterator[Command]:
+def _worker(base: Backends) -> Iterator[Command]:
     command = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], base.environment)
     command.start()
     try:
@@ -95,7 +95,7 @@ def _start_runs(context: AppContext, account: int, count: int) -> None:
         acceptor.accept(snapshot, lambda current, event=event: event)
 
 
-def _seconds_until_done(base: Ground, account: int, count: int) -> float:
+def _seconds_until_done(base: Backends, account: int, count: int) -> float:
     began = time.monotonic()
     with psycopg2.connect(base.environment["DATABASE_URL"]) as connection:
         connection.autocommit = True
@@ -108,7 +108,7 @@ def _seconds_until_done(base: Ground, account: int, count: int) -> float:
     raise SystemExit("the runs were not done in time")
 
 
-def _rate(base: Ground, context: AppContext, worker: psutil.Process, step: dict[str, Any]) -> float:
+def _rate(base: Backends, context: AppContext, worker: psutil.Process, step: dict[str, Any]) -> float:
     """Runs a second of a worker that finds RUNS of them in the queue: it is stopped while they are put there."""
     account = _account(context, step)
     worker.suspend()
@@ -127,7 +127,7 @@ def _process(command: Command) -> psutil.Process:
 def runs() -> list[Row]:
     """One worker, with a `log` step and with an `http` step to a local server."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         listener = Listener()
         context = AppContext(base.settings)
         http = {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}}
@@ -142,16 +142,19 @@ def runs() -> list[Row]:
     return found
 
 
-def _unequal(base: Ground, context: AppContext, waiting: int = 0) -> list[str]:
+def _unequal(base: Backends, context: AppContext, waiting: int = 0) -> list[str]:
     """Every run that was started is done, and there is one for each event; but for those whose runs wait."""
-    events, done = base.ask("SELECT count(*) FROM events"), base.ask("SELECT count(*) FROM runs WHERE status = 'done'")
+    events, done = (
+        base.query("SELECT count(*) FROM events"),
+        base.query("SELECT count(*) FROM runs WHERE status = 'done'"),
+    )
     return [] if events - waiting == done else [f"{events:,} events are stored, but {done:,} runs are done"]
 
 
 def first_call() -> list[Row]:
     """From the time at which an event is due to the arrival of the first call, at 100 events per second (open loop)."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         listener = Listener()
         context = AppContext(base.settings)
         account = _account(context, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
@@ -179,7 +182,7 @@ def first_call() -> list[Row]:
 def waiting() -> list[Row]:
     """100,000 runs that wait for tomorrow: throughput of fresh runs, and the worker's memory, against none."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         context = AppContext(base.settings)
         process = _process(stack.enter_context(_worker(base)))
         _rate(base, context, process, {"log": "warm"})
@@ -208,7 +211,7 @@ def waiting() -> list[Row]:
     ]
 
 
-def _fill_with_waits(base: Ground, context: AppContext) -> None:
+def _fill_with_waits(base: Backends, context: AppContext) -> None:
     """As if a worker had entered all these waits: one statement instead of an hour."""
     account = _account(context, {"wait": "1d"})
     _start_runs(context, account, 1)

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Ground:
+class Backends:
     """Postgres and Redis, running: their settings as an environment, their process ids by part."""
 
     environment: Mapping[str, str]
@@ -52,7 +52,7 @@ class Ground:
         """The database's URL."""
         return self.environment["DATABASE_URL"]
 
-    def ask(self, question: str, *values: Any) -> int:
+    def query(self, question: str, *values: Any) -> int:
         """The number that a query answers with."""
         with psycopg2.connect(self.url) as connection, connection.cursor() as cursor:
             cursor.execute(question, values)
@@ -61,11 +61,11 @@ class Ground:
 
     def stored(self, account: int) -> int:
         """How many events of an account are in the table."""
-        return self.ask("SELECT count(*) FROM events WHERE account_id = %s", account)
+        return self.query("SELECT count(*) FROM events WHERE account_id = %s", account)
 
 
 @contextmanager
-def ground() -> Iterator[Ground]:
+def backends() -> Iterator[Backends]:
     """PostgreSQL (durable: fsync and synchronous_commit on), migrated, and Redis."""
     folder = Path(tempfile.mkdtemp(prefix="signalbox-bench-"))
     folder.chmod(0o711)
@@ -84,7 +84,7 @@ def ground() -> Iterator[Ground]:
             "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
         }
         postmaster = int((folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        yield Ground(environment, {"postgres": (postmaster,), "redis": (redis.pid,)}, folder)
+        yield Backends(environment, {"postgres": (postmaster,), "redis": (redis.pid,)}, folder)
     finally:
         if redis is not None:
             end_all([redis], signal.SIGTERM, 5)
@@ -131,13 +131,13 @@ def gunicorn(
         end_all([program], signal.SIGTERM, 30)
 
 
-def ours(base: Ground, *more: str, **environment: str) -> AbstractContextManager[tuple[str, int]]:
+def ours(base: Backends, *more: str, **environment: str) -> AbstractContextManager[tuple[str, int]]:
     """What is measured, as it is deployed: two web processes."""
     arguments = ["-c", "deploy/gunicorn.conf.py", *more]
     return gunicorn("wsgi:app", arguments, {**base.environment, "WEB_CONCURRENCY": "2", **environment})
 
 
-def empty(base: Ground, arguments: list[str]) -> AbstractContextManager[tuple[str, int]]:
+def empty(base: Backends, arguments: list[str]) -> AbstractContextManager[tuple[str, int]]:
     """The reference, in a folder where gunicorn does not find our settings."""
     arguments = ["--log-level", "warning", "--no-control-socket", *arguments]
     return gunicorn("bench.empty:app", arguments, base.environment, base.folder)

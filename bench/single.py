@@ -24,7 +24,7 @@ from app.services import api_keys, workflows
 from app.services.context import AppContext
 from bench.measuring import CONNECTIONS, Load, Side, alternate, cpu_seconds, median, write_script
 from bench.rows import Row, row
-from bench.servers import ROOT, Ground, empty, ground, ours
+from bench.servers import ROOT, Backends, backends, empty, ours
 
 PATH = "/api/v1/cvf-events"
 WORKFLOWS = 100
@@ -58,7 +58,7 @@ def single_starting() -> list[Row]:
 
 def _against_empty(name: str, *, target: float, starting: int = 0) -> Row:
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         account, headers = provide(base, starting=starting)
         script = write_script(base.folder / "post.lua", headers, fixed(BODY))
         empties = {}
@@ -83,7 +83,7 @@ def _against_empty(name: str, *, target: float, starting: int = 0) -> Row:
 def pgbench() -> list[Row]:
     """Postgres alone: the same row by `pgbench`, one insert per transaction."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         account, headers = provide(base)
         other = provide(base, "pgbench")[0]
         url, pid = stack.enter_context(ours(base))
@@ -98,7 +98,7 @@ def pgbench() -> list[Row]:
 class _Pgbench:
     """Single-row inserts by pgbench, prepared, as many clients as connections."""
 
-    def __init__(self, base: Ground, account: int) -> None:
+    def __init__(self, base: Backends, account: int) -> None:
         self._base = base
         self._file = base.folder / "insert.sql"
         decisions = json.dumps([{"workflow": f"{WORKFLOWS} workflows", "started": False, "reason": _NEVER}])
@@ -133,7 +133,7 @@ def _ended() -> float:
 def many_workflows() -> list[Row]:
     """`single` with 10,000 workflows in the account, half of them on any event, none matching; against one workflow."""
     with ExitStack() as stack:
-        base = stack.enter_context(ground())
+        base = stack.enter_context(backends())
         url, pid = stack.enter_context(ours(base))
         sides, failures = [], list[str]()
         for name, count in (("one", 1), ("many", MANY)):
@@ -159,7 +159,7 @@ def warm(side: Side, headers: Mapping[str, str]) -> None:
         quick = quick + 1 if time.monotonic() - began < 0.5 else 0
 
 
-def _provide_many(base: Ground, slug: str, count: int) -> tuple[int, dict[str, str]]:
+def _provide_many(base: Backends, slug: str, count: int) -> tuple[int, dict[str, str]]:
     context = AppContext(base.settings)
     account = open_account(context, slug)
     patterns: list[dict[str, str]] = [
@@ -183,7 +183,7 @@ def add_workflows(context: AppContext, account: int, patterns: Iterable[tuple[st
         accounts.increment_version(connection, account)
 
 
-def provide(base: Ground, slug: str = "bench", *, starting: int = 0) -> tuple[int, dict[str, str]]:
+def provide(base: Backends, slug: str = "bench", *, starting: int = 0) -> tuple[int, dict[str, str]]:
     """An account with 100 workflows on the event, of which `starting` start, and the headers to send with."""
     context = AppContext(base.settings)
     account = open_account(context, slug)
@@ -224,14 +224,14 @@ def varied(subjects: int) -> str:
 
 
 def disagreements(
-    side: Side, base: Ground, account: int, *, runs: int = 0, before: int = 0, each: int = 1
+    side: Side, base: Backends, account: int, *, runs: int = 0, before: int = 0, each: int = 1
 ) -> list[str]:
     """Messages about error responses, and about events (`each` per request) and runs in the tables that differ from the number of
     2xx. `before`: how many events existed."""
     found = [f"{side.errors} requests were answered with an error, or not at all"] if side.errors else []
     stored, started = (
         base.stored(account) - before,
-        base.ask("SELECT count(*) FROM runs WHERE account_id = %s", account),
+        base.query("SELECT count(*) FROM runs WHERE account_id = %s", account),
     )
     if stored != side.answered * each:
         found.append(

@@ -43,7 +43,7 @@ def each(two_processes: Server) -> Iterator[Connections]:
 def post(server: Server, connection: http.client.HTTPConnection, sender: Sender, body: object) -> Answer:
     headers = {"Content-Type": "application/json", **sender.headers()}
     data = json.dumps(body).encode()
-    return server.ask(connection, EVENTS_PATH, method="POST", data=data, headers=headers)
+    return server.request_on(connection, EVENTS_PATH, method="POST", data=data, headers=headers)
 
 
 def seconds_until(status: int, ask: Callable[[], Answer]) -> float:

@@ -40,7 +40,9 @@ def burst(
     headers = {"Content-Type": "application/json", **sender.headers()}
 
     def send(connection: http.client.HTTPConnection, share: int) -> list[Answer]:
-        return [server.ask(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers) for _ in range(share)]
+        return [
+            server.request_on(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers) for _ in range(share)
+        ]
 
     shares = [posts // len(connections) + (number < posts % len(connections)) for number in range(len(connections))]
     with ThreadPoolExecutor(len(connections)) as threads:
@@ -73,7 +75,7 @@ def _load_account(server: Server, connections: Sequence[http.client.HTTPConnecti
     """Let every process load the account by a request that is not counted: with the id of another account."""
     headers = {"Content-Type": "application/json", **sender.headers(), "x-fb-account-id": "0"}
     for connection in connections:
-        assert server.ask(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers).status_code == 403
+        assert server.request_on(connection, EVENTS_PATH, method="POST", data=BODY, headers=headers).status_code == 403
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_an_event_does_not_wait_for_a_redis_that_hangs(
         assert sender.post(an_event()).status_code == 200
         assert time.monotonic() - begun < 3.0
     finally:
-        redis.go_on()
+        redis.resume()
 
 
 def test_counting_in_memory_is_exact_over_threads() -> None:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from app.cli.devserver.child_process import Program, start_program
-from tests.support.server import ROOT, START_PATIENCE, clean_environment
+from tests.support.server import ROOT, START_TIMEOUT, clean_environment
 
 ECHO = """
 import itertools
@@ -105,7 +105,7 @@ def running_gunicorn(folder: Path, app: str = ECHO, settings: str = "", **enviro
 
 
 def _wait_until_it_serves(server: Gunicorn) -> None:
-    deadline = time.monotonic() + START_PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         with suppress(OSError):
             if server.exchange(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):

@@ -1,4 +1,4 @@
-"""Real processes for tests: gunicorn as it is deployed, and Redis. Each listens where nobody else does and is ended by its id.
+"""Real processes for tests: gunicorn as it is deployed, and Redis. Each has a port of its own and is ended by its id.
 
 `running_server(DATABASE_URL=…)` and `running_redis()` are context managers. Requests go over real sockets: `Server.open`
 sends what an HTTP client would, `Server.exchange` sends any bytes at all.
@@ -29,13 +29,13 @@ from app.cli.devserver.child_process import Program, end_all, exit_reason, start
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "wsgi:app"]
-START_PATIENCE = 60.0
-ANSWER_PATIENCE = 30.0
+START_TIMEOUT = 60.0
+ANSWER_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, with the names that Flask's test client uses."""
+    """A response, with the names that Flask's test client uses."""
 
     status_code: int
     headers: http.client.HTTPMessage
@@ -74,7 +74,7 @@ class Server:
         """One request on the connection that the calling thread keeps; on a new one where the server closed it."""
         connection = self._kept_connection()
         try:
-            return self.ask(connection, path, method=method, data=data, headers=headers)
+            return self.request_on(connection, path, method=method, data=data, headers=headers)
         except BaseException:
             self.hang_up()
             raise
@@ -93,10 +93,10 @@ class Server:
         return self.open(path, method="POST", data=data, headers=headers)
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of one's own; it opens with its first request."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_PATIENCE)
+        """A new connection; it opens with its first request."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
 
-    def ask(
+    def request_on(
         self,
         connection: http.client.HTTPConnection,
         path: str,
@@ -111,12 +111,12 @@ class Server:
 
     @contextmanager
     def connected_to_each(self, wanted: int = 1) -> Iterator[list[http.client.HTTPConnection]]:
-        """So many open connections to each of its processes."""
+        """`wanted` open connections to each of its processes."""
         found: dict[int, list[http.client.HTTPConnection]] = {pid: [] for pid in self.processes()}
         with ExitStack() as stack:
             for _ in range(500):
                 connection = stack.enter_context(closing(self.connect()))
-                self.ask(connection, "/health")
+                self.request_on(connection, "/health")
                 found[self._process_of(connection)].append(connection)
                 if all(len(connections) >= wanted for connections in found.values()):
                     break
@@ -150,7 +150,7 @@ class Server:
 
         The answer may come, and the connection end, before all is sent.
         """
-        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_PATIENCE) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_TIMEOUT) as client:
             with suppress(BrokenPipeError, ConnectionResetError):
                 client.sendall(request)
                 if end:
@@ -179,7 +179,7 @@ def _is_closed(connection: http.client.HTTPConnection) -> bool:
     except OSError:
         return True
     finally:
-        client.settimeout(ANSWER_PATIENCE)
+        client.settimeout(ANSWER_TIMEOUT)
 
 
 @contextmanager
@@ -219,7 +219,7 @@ def _started(log: Path, settings: Mapping[str, str]) -> Server:
 
 
 def _wait_for_health(server: Server, statuses: tuple[int, ...]) -> None:
-    deadline = time.monotonic() + START_PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         why = exit_reason(server.program) if server.program.poll() is not None else "no answer in time"
         if server.program.poll() is None:
@@ -233,7 +233,7 @@ def _wait_for_health(server: Server, statuses: tuple[int, ...]) -> None:
 
 
 def _wait_for_processes(server: Server, wanted: int) -> None:
-    deadline = time.monotonic() + START_PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while len(server.processes()) != wanted:
         assert time.monotonic() < deadline, f"{len(server.processes())} web processes:\n{server.output()}"
         time.sleep(0.05)
@@ -268,7 +268,7 @@ class Redis:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             if self._program.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"redis-server did not start:\n{self._log.read_text(errors='replace')}")
@@ -295,7 +295,7 @@ class Redis:
         assert self._program is not None
         self._program.send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let it answer again."""
         assert self._program is not None
         self._program.send_signal(signal.SIGCONT)

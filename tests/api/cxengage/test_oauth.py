@@ -237,12 +237,12 @@ def test_a_token_is_valid_on_every_process_and_its_revocation_within_5_seconds(
     with two_processes.connected_to_each() as connections:
 
         def read_statuses() -> list[int]:
-            return [two_processes.ask(one, path, headers=headers).status_code for one in connections]
+            return [two_processes.request_on(one, path, headers=headers).status_code for one in connections]
 
         def sent() -> list[int]:
             event = {"data": b'{"key": "1"}', "headers": headers | {"Content-Type": "application/json"}}
             return [
-                two_processes.ask(one, f"{path}/event", method="POST", **event).status_code  # type: ignore[arg-type]
+                two_processes.request_on(one, f"{path}/event", method="POST", **event).status_code  # type: ignore[arg-type]
                 for one in connections
             ]
 
@@ -285,7 +285,9 @@ def test_all_processes_share_the_limit(context: AppContext, two_processes: Serve
     headers = client.basic() | {"Content-Type": FORM}
     with two_processes.connected_to_each() as connections:
         statuses = [
-            two_processes.ask(connections[number % 2], "/token", method="POST", data=b"", headers=headers).status_code
+            two_processes.request_on(
+                connections[number % 2], "/token", method="POST", data=b"", headers=headers
+            ).status_code
             for number in range(31)
         ]
     assert statuses == [400] * 30 + [429]

@@ -100,8 +100,8 @@ def test_many_silent_clients_and_clients_that_do_not_hang_up_delay_nobody(server
         for _ in range(40):
             stack.enter_context(closing(server.connect()))
         for _ in range(5):
-            stays = stack.enter_context(closing(server.connect()))
-            stays.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+            kept = stack.enter_context(closing(server.connect()))
+            kept.sendall(b"GET / HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
         began = time.monotonic()
         assert server.exchange(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n").startswith(b"HTTP/1.1 200 OK")
         assert time.monotonic() - began < BODY_TIMEOUT

@@ -18,7 +18,7 @@ from tests.support.server import Server, running_server
 
 
 def sockets(pid: int) -> set[str]:
-    """The sockets that a process has open, each named by its place in the kernel."""
+    """The sockets that a process has open, each by its number in the kernel."""
     opened = (os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink())
     return {target for target in opened if target.startswith("socket:")}
 
@@ -30,7 +30,7 @@ def test_no_connection_is_shared_by_two_processes(context: AppContext, two_proce
     with two_processes.connected_to_each() as each:
         for connection in each:
             # Each process has Postgres (by its pool and by the hot path) and Redis open now.
-            answer = two_processes.ask(connection, EVENTS_PATH, method="POST", data=data, headers=headers)
+            answer = two_processes.request_on(connection, EVENTS_PATH, method="POST", data=data, headers=headers)
             assert answer.status_code == 200
         opened = [sockets(pid) for pid in (two_processes.program.pid, *two_processes.processes())]
     listening = opened[0]
@@ -44,9 +44,9 @@ def test_no_thread_is_started_before_the_fork(context: AppContext) -> None:
     # A thread that a forked process inherits is broken, and gevent says so on standard error.
     with running_server(**settings_of(context)) as running:
         assert a_sender(context, running).post(an_event()).status_code == 200
-        told = running.output()
-    assert "Traceback" not in told
-    assert "failed with" not in told
+        written = running.output()
+    assert "Traceback" not in written
+    assert "failed with" not in written
 
 
 def test_a_process_that_is_killed_is_replaced_and_its_successor_takes_events(
@@ -65,7 +65,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_successor_takes_events(
     data = json.dumps(an_event()).encode()
     with two_processes.connected_to_each() as each:
         statuses = [
-            two_processes.ask(connection, EVENTS_PATH, method="POST", data=data, headers=headers).status_code
+            two_processes.request_on(connection, EVENTS_PATH, method="POST", data=data, headers=headers).status_code
             for connection in each
         ]
     assert statuses == [200, 200]

@@ -17,7 +17,7 @@ from app.services.context import AppContext
 from bench.servers import free_port
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import a_sender, an_event
-from tests.support.server import ROOT, START_PATIENCE, Server, clean_environment
+from tests.support.server import ROOT, START_TIMEOUT, Server, clean_environment
 
 GUNICORN = ["-m", "gunicorn", "-c", "{folder}/conf.py", "--bind", "127.0.0.1:{port}"]
 COMMANDS = {
@@ -57,7 +57,7 @@ def test_an_event_is_stored_under(name: str, context: AppContext, rows: Rows, tm
 
 def wait_for(server: Server) -> None:
     """Return once /health is 200."""
-    deadline = time.monotonic() + START_PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and server.program.poll() is None:
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{server.port}/health", timeout=5) as answer:
             if answer.status == 200:

@@ -86,9 +86,9 @@ def test_a_whole_body_arrives(server: Gunicorn) -> None:
 def test_a_broken_chunk_ends_the_connection(server: Gunicorn, path: bytes) -> None:
     following = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
     answer = server.exchange_all(CHUNKED.replace(b"/", path, 1) + b"zz\r\nhello\r\n0\r\n\r\n" + following)
-    status, told = (b"400 Broken", True) if path == b"/" else (b"401 Unauthorized", False)
+    status, says_so = (b"400 Broken", True) if path == b"/" else (b"401 Unauthorized", False)
     assert re.findall(rb"HTTP/1.1 (.*)\r", answer) == [status]
-    assert (b"Connection: close\r\n" in answer) is told
+    assert (b"Connection: close\r\n" in answer) is says_so
 
 
 @pytest.mark.parametrize(

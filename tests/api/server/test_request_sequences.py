@@ -72,8 +72,8 @@ def send(port: int, packets: list[bytes], *, end: bool = False, pause: float = 0
 
 def in_packets(data: bytes, rng: random.Random) -> list[bytes]:
     """The same in up to four packets."""
-    places = sorted({0, *(rng.randrange(len(data)) for _ in range(rng.choice((0, 0, 1, 3)))), len(data)})
-    return [data[one:other] for one, other in pairwise(places)]
+    positions = sorted({0, *(rng.randrange(len(data)) for _ in range(rng.choice((0, 0, 1, 3)))), len(data)})
+    return [data[one:other] for one, other in pairwise(positions)]
 
 
 def sent_by_many(sequences: list[Sequence], send_one: Callable[[Sequence], bytes]) -> list[bytes]:
@@ -116,10 +116,10 @@ def test_sequences_may_arrive_in_two_parts_or_end_at_every_byte(server: Gunicorn
     sequences: list[Sequence] = []
     packets: dict[int, list[bytes]] = {}
     for one in short:
-        for place in range(1, len(one.sent)):
+        for position in range(1, len(one.sent)):
             whole = one.renumbered(len(sequences) + 1)
-            packets[whole.number] = [whole.sent[:place], whole.sent[place:]]
-            ended = one.renumbered(len(sequences) + 2).cut(place)
+            packets[whole.number] = [whole.sent[:position], whole.sent[position:]]
+            ended = one.renumbered(len(sequences) + 2).cut(position)
             packets[ended.number] = [ended.sent]
             sequences += [whole, ended]
     received = sent_by_many(
@@ -134,8 +134,8 @@ def test_spoilt_sequences_are_answered_one_by_one_or_refused(server: Gunicorn) -
     sequences = [generator.sequence() for _ in range(SPOILT)]
     for one in sequences:
         for _ in range(rng.choice((1, 2, 3))):
-            place = rng.randrange(min(len(one.sent), 300))
-            one.sent = one.sent[:place] + rng.choice(SPOILING) + one.sent[place + rng.choice((0, 1, 3)) :]
+            position = rng.randrange(min(len(one.sent), 300))
+            one.sent = one.sent[:position] + rng.choice(SPOILING) + one.sent[position + rng.choice((0, 1, 3)) :]
     received = sent_by_many(sequences, lambda one: send(server.port, [one.sent], end=True))
     seen, stray = seen_by_app(server)
     assert sum(answer.count(b"X-App: ") for answer in received) == sum(map(len, seen.values())) + len(stray)
