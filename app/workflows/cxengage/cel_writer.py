@@ -61,11 +61,6 @@ class Path:
         """The path as a CEL expression."""
         return self._prefix(len(self.names))
 
-    @property
-    def dotted(self) -> str:
-        """The path without its root."""
-        return ".".join(self.names)
-
     def _prefix(self, count: int) -> str:
         return self.root + "".join(map(_member, self.names[:count]))
 

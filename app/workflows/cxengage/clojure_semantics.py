@@ -23,7 +23,7 @@ from app.workflows.cxengage.cel_writer import (
     is_number,
     literal,
 )
-from app.workflows.cxengage.parser import Form, Node, arguments, at_least_one
+from app.workflows.cxengage.parser import Form, Node, arguments, at_least
 
 OPERATORS = {"=": "==", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
 _NO_CONSTANT: Any = object()
@@ -49,6 +49,11 @@ class Value:
     def is_constant(self) -> bool:
         """Whether the value is a literal."""
         return self.constant is not _NO_CONSTANT
+
+    @property
+    def operand(self) -> str:
+        """The text as an operand of any operator."""
+        return self.text if self.precedence == PRIMARY else f"({self.text})"
 
     @property
     def to_set(self) -> str | int:
@@ -81,7 +86,7 @@ def equal(left: Value, right: Value) -> Condition:
     if left.path is not None and right.path is not None and left.reads and right.reads:
         both_exist = all_of(guards_of(left, right))
         return Atom(f"{both_exist} && {left.text} == {right.text} || {_is_nil(left)} && {_is_nil(right)}", OR)
-    return Atom(f"{_operand(left)} == {_operand(right)}", COMPARISON, guards_of(left, right))
+    return Atom(f"{left.operand} == {right.operand}", COMPARISON, guards_of(left, right))
 
 
 def _is_nil(value: Value) -> str:
@@ -89,14 +94,10 @@ def _is_nil(value: Value) -> str:
     return f"(!({all_of(value.path.present())}) || {value.text} == null)"
 
 
-def _operand(value: Value) -> str:
-    return value.text if value.precedence == PRIMARY else f"({value.text})"
-
-
 def ordered(operator: str, left: Value, right: Value) -> Condition:
     """Whether one number is less or greater than another; false for values that are not numbers."""
     numbers = [is_number(value.text) for value in (left, right) if value.path is not None]
-    text = f"{_operand(left)} {operator} {_operand(right)}"
+    text = f"{left.operand} {operator} {right.operand}"
     if is_a_number(left.constant) or is_a_number(right.constant):
         return Atom(text, COMPARISON, (*guards_of(left, right), *numbers))
     return Atom(all_of([*numbers, text]), AND if numbers else COMPARISON, guards_of(left, right))
@@ -110,7 +111,7 @@ def is_a_number(constant: Any) -> bool:
 def among(value: Value, constants: list[Constant]) -> Condition:
     """Whether a value equals one of several constants."""
     listed = ", ".join(literal(constant) for constant in constants)
-    return Atom(f"{_operand(value)} in [{listed}]", COMPARISON, guards_of(value))
+    return Atom(f"{value.operand} in [{listed}]", COMPARISON, guards_of(value))
 
 
 def containing(value: Value, constant: Constant) -> Condition:
@@ -130,8 +131,8 @@ def is_true(value: Value) -> Condition:
         return Atom("false" if value.constant is None else "true", PRIMARY)
     return And(
         (
-            Atom(f"{_operand(value)} != null", COMPARISON, guards_of(value)),
-            Atom(f"{_operand(value)} != false", COMPARISON),
+            Atom(f"{value.operand} != null", COMPARISON, guards_of(value)),
+            Atom(f"{value.operand} != false", COMPARISON),
         )
     )
 
@@ -142,5 +143,5 @@ def logical(form: Form, expected: str, condition: Callable[[Node], Condition]) -
         return Not(condition(arguments(form, (expected,))[0]))
     if form.head not in ("and", "or"):
         return None
-    members = tuple(condition(member) for member in at_least_one(form, expected))
+    members = tuple(condition(member) for member in at_least(form, expected))
     return And(members) if form.head == "and" else Or(members)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from app.workflows.cxengage.errors import NotationError, Unexpected
-from app.workflows.cxengage.parser import Node
 from app.workflows.cxengage.step_builder import StepBuilder
 from app.workflows.cxengage.text_fields import verbatim
 from app.workflows.cxengage.v41_events import EventCompiler
@@ -22,7 +21,7 @@ def compile_pattern(
 ) -> dict[str, Any]:
     """The document of a 4.1 pattern. `templates` are by name (`TM1`). `title` (None: the name) is used for messages without a
     text. Raises NotationError."""
-    builder = _step_builder(templates, name, title)
+    builder = StepBuilder(templates, (title and verbatim(title)) or name)
     with _errors_in("when"):
         on = EventCompiler(builder.source_map).read(when)
     with _errors_in("then"):
@@ -37,7 +36,7 @@ def compile_script(
 ) -> dict[str, Any]:
     """The document of a 4.2 script, matched per value of the event's field `key` (None: per subject). Other parameters are as
     for `compile_pattern`. Raises NotationError."""
-    builder = _step_builder(templates, name, title)
+    builder = StepBuilder(templates, (title and verbatim(title)) or name)
     with _errors_in("key"):
         if key is not None and check_key(f"data.{key}"):
             raise Unexpected(f'expected a key of letters, digits, _ and -, found "{key[:40]}"', 1, 1)
@@ -46,10 +45,6 @@ def compile_script(
     document = {"name": name, "on": on, **({} if key is None else {"key": f"data.{key}"}), "steps": steps}
     _check(document, builder, {"on": "code", "steps": "code"})
     return document
-
-
-def _step_builder(templates: Mapping[str, str], name: str, title: str | None) -> StepBuilder:
-    return StepBuilder(templates, (title and verbatim(title)) or name)
 
 
 @contextmanager
@@ -69,5 +64,5 @@ def _check(document: dict[str, Any], builder: StepBuilder, fields: Mapping[str, 
     for mistake in check_workflow(Document(document)):
         part = mistake.path.partition(".")[0].partition("[")[0]
         if part in fields:
-            node: Node = builder.source_map.find(document, mistake.path)
+            node = builder.source_map.find(document, mistake.path)
             raise NotationError(f"{mistake.path}: {mistake.message}", node.line, node.column, fields[part])

@@ -32,6 +32,8 @@ class Endpoint:
     response_names: Mapping[str, str] = field(default_factory=dict)
 
 
+# The first arguments of a list that calls an endpoint.
+AN_INTERACTION = ("an endpoint", "an action of the endpoint")
 _PHONES = {"to-phone-number": "to", "to": "to", "from-phone-number": "from", "from": "from"}
 _TO_PHONE = {"to": ":to-phone-number"}
 _TWILIO_RESPONSE = {"call-id": "sid", "call-status": "status"}

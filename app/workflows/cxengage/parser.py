@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from app.core.durations import MAX_DURATION, read_duration
 from app.core.unstorable import UNSTORABLE
 from app.workflows.cxengage.errors import Unexpected, one_of
 
@@ -34,6 +35,11 @@ _NUMBER_START = re.compile(r"[+-]?\d", re.ASCII)
 _NAME = re.compile(r"[^\s,()\[\]{}\"';`~@^\\:$*+#][^\s,()\[\]{}\";`~@^\\]*")
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|[0-3]?[0-7]{1,2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "'": "'"}
+_UNITS = ("seconds", "minutes", "hours", "days")
+_LETTERS = {unit: unit[0] for unit in _UNITS} | {unit[:-1]: unit[0] for unit in _UNITS}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# The arguments of a duration.
+A_DURATION = ("a number", "a unit of time")
 _OPERATORS = frozenset(("+", "-", "*", "/", "=", ">", "<", ">=", "<="))
 
 
@@ -46,10 +52,30 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Word(Node):
-    """A symbol, such as `event` or `within`."""
+class Named(Node):
+    """A node that consists of a name."""
 
     name: str
+
+
+class Word(Named):
+    """A symbol, such as `event` or `within`."""
+
+
+class Keyword(Named):
+    """`:name`, without the colon."""
+
+
+class Field(Named):
+    """`*name*`, without the stars."""
+
+
+class Dollar(Named):
+    """`$name`, without the dollar."""
+
+
+class TemplateName(Named):
+    """`+TM1`, without the plus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +90,6 @@ class Number(Node):
     """An exact number."""
 
     value: int | Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class Keyword(Node):
-    """`:name`, without the colon."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Field(Node):
-    """`*name*`, without the stars."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Dollar(Node):
-    """`$name`, without the dollar."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateName(Node):
-    """`+TM1`, without the plus."""
-
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +258,10 @@ def describe(node: Node) -> str:
         return f"the text {_shown(node.value)}"
     if isinstance(node, Number):
         return f"the number {node.value}"
-    marks = {Keyword: ":{}", Field: "*{}*", Dollar: "${}", TemplateName: "+{}", Word: "{}"}
-    return _shown(marks[type(node)].format(node.name)) if hasattr(node, "name") else "the end"
+    if isinstance(node, Named):
+        marks = {Keyword: ":{}", Field: "*{}*", Dollar: "${}", TemplateName: "+{}"}
+        return _shown(marks.get(type(node), "{}").format(node.name))
+    return "the end"
 
 
 def _shown(text: str) -> str:
@@ -278,13 +278,13 @@ def only(forms: list[Node], end: Node, expected: str) -> Node:
     return forms[0]
 
 
-def arguments(form: Form, expected: tuple[str, ...]) -> tuple[Node, ...]:
-    """The arguments of a list, exactly as many as are `expected`."""
+def arguments(form: Form, expected: tuple[str, ...], optional: int = 0) -> tuple[Node, ...]:
+    """The arguments of a list: as many as are `expected`, and up to `optional` more."""
     found = form.rest
     if len(found) < len(expected):
         raise unexpected(form.end, expected[len(found)], f'the end of "({form.head} …)"')
-    if len(found) > len(expected):
-        raise unexpected(found[len(expected)], f'the end of "({form.head} …)"')
+    if len(found) > len(expected) + optional:
+        raise unexpected(found[len(expected) + optional], f'the end of "({form.head} …)"')
     return found
 
 
@@ -299,11 +299,9 @@ def expect_list(node: Node, heads: Collection[str], also: Collection[str] = ()) 
     return node
 
 
-def at_least_one(form: Form, expected: str) -> tuple[Node, ...]:
-    """The arguments of a list, at least one."""
-    if not form.rest:
-        raise unexpected(form.end, expected, f'the end of "({form.head} …)"')
-    return form.rest
+def at_least(form: Form, *expected: str) -> tuple[Node, ...]:
+    """The arguments of a list: as many as are `expected`, or more."""
+    return arguments(form, expected, optional=len(form.members))
 
 
 def expect_word(node: Node, expected: str) -> Word:
@@ -320,6 +318,19 @@ def expect_count(node: Node, minimum: int, maximum: int, what: str) -> int:
     if not minimum <= node.value <= maximum:
         raise unexpected(node, f"{what} from {minimum} to {maximum}")
     return node.value
+
+
+def duration_of(count: Node, unit: Node, *, maximum: str | None = None) -> str:
+    """A duration for a document (`30m`); raises Unexpected, also when it is longer than `maximum`."""
+    if not isinstance(count, Number) or not isinstance(count.value, int) or count.value < 1:
+        raise unexpected(count, "a whole number of at least 1")
+    if not isinstance(unit, Word) or unit.name not in _LETTERS:
+        raise unexpected(unit, f"one of {', '.join(_UNITS)}")
+    letter = _LETTERS[unit.name]
+    limit = MAX_DURATION if maximum is None else read_duration(maximum)
+    if count.value * _SECONDS[letter] > limit.total_seconds():
+        raise unexpected(count, f"at most {maximum or 'ten years'} here", f"{count.value} {unit.name}")
+    return f"{count.value}{letter}"
 
 
 def read_map(node: Node) -> dict[str, tuple[Keyword, Node]]:

@@ -1,17 +1,31 @@
-"""Builds steps for both versions of the notation: `set` steps, parallel blocks, and interactions with their options."""
+"""Builds steps for both versions of the notation: names of variables, parallel blocks, text fields, and options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.workflows.cxengage.durations import duration_of
-from app.workflows.cxengage.endpoints import Parameter, TextField, find_endpoint, step_of
-from app.workflows.cxengage.parser import Form, Node, arguments, expect_count, expect_list, read_map, unexpected
+from app.workflows.cxengage.cel_writer import RESERVED
+from app.workflows.cxengage.clojure_semantics import Value
+from app.workflows.cxengage.endpoints import Parameter, TextField
+from app.workflows.cxengage.errors import one_of
+from app.workflows.cxengage.parser import (
+    A_DURATION,
+    Form,
+    Node,
+    TemplateName,
+    Text,
+    arguments,
+    duration_of,
+    expect_count,
+    expect_list,
+    read_map,
+    unexpected,
+)
 from app.workflows.cxengage.source_map import SourceMap
-from app.workflows.cxengage.text_fields import TextFieldWriter
-from app.workflows.cxengage.variable_names import VariableNames
+from app.workflows.cxengage.text_fields import as_liquid, as_text, rename_variables, verbatim
 
 Steps = list[dict[str, Any]]
 MAX_RETRIES = 99
@@ -19,23 +33,32 @@ MAX_TIMEOUT = "2m"
 MAX_BLOCKS = 20
 MAX_ROUNDS = 1_000
 _MAX_STEPS = 1_000
+_MAX_NAME_LENGTH = 50
 # Steps that all rounds of loops together may enter; a run may enter 20,000.
 MAX_ENTERED = 19_000
 
 
 @dataclass(slots=True)
 class StepBuilder:
-    """The state of compiling one document. `title` is the pattern's name, as Liquid."""
+    """The state of compiling one document. `templates` are by name (`TM1`). `title` is the pattern's name, as Liquid."""
 
     templates: Mapping[str, str]
     title: str
-    names: VariableNames = field(default_factory=VariableNames)
     source_map: SourceMap = field(default_factory=SourceMap)
-    text_fields: TextFieldWriter = field(init=False)
     count: int = 0
+    _names: set[str] = field(default_factory=lambda: set(RESERVED))
 
-    def __post_init__(self) -> None:
-        self.text_fields = TextFieldWriter(self.templates, self.names, self.source_map)
+    def fresh_name(self, word: str) -> str:
+        """An unused name like `word` for a variable, valid in CEL, Liquid and Mustache: `cust-seg` becomes `cust_seg`, a
+        second one `cust_seg_2`."""
+        plain = re.sub(r"\W", "_", word, flags=re.ASCII)[:_MAX_NAME_LENGTH]
+        plain = f"_{plain}" if plain[:1].isdigit() else plain
+        name, number = plain, 1
+        while name in self._names:
+            number += 1
+            name = f"{plain}_{number}"
+        self._names.add(name)
+        return name
 
     def mark(self, step: dict[str, Any], node: Node) -> dict[str, Any]:
         """Record the position of a step. Raises Unexpected for far more steps than a document may have."""
@@ -43,16 +66,6 @@ class StepBuilder:
         if self.count > _MAX_STEPS:
             raise unexpected(node, "fewer steps", f"more than {_MAX_STEPS}")
         return self.source_map.mark(step, node)
-
-    def add_variables(self, steps: Steps, variables: Mapping[str, str], node: Node) -> None:
-        """Append a `set` step, or extend the last step if it sets only other variables."""
-        if not variables:
-            return
-        last = steps[-1] if steps else {}
-        if set(last) == {"set"} and last["set"].keys().isdisjoint(variables):
-            last["set"].update(variables)
-        else:
-            steps.append(self.mark({"set": dict(variables)}, node))
 
     def parallel(self, blocks: list[Steps], node: Node) -> Steps:
         """Steps that run several blocks in parallel."""
@@ -63,53 +76,48 @@ class StepBuilder:
             blocks = [self.parallel(part, node) for part in parts]
         return [self.mark({"par": blocks}, node)]
 
-    def interaction(self, form: Form, endpoint: Node, action: Node, params: list[Parameter]) -> dict[str, Any]:
-        """The step of an interaction without its options."""
-        return self.mark(step_of(find_endpoint(endpoint, action), params, form, self.title), form)
+    def text_field(self, value: Value, before: dict[str, str]) -> str:
+        """The Liquid text of a value. A value that Liquid cannot express becomes a variable in `before`, CEL by name."""
+        if value.is_constant:
+            if (text := verbatim(as_text(value.constant))) is not None:
+                return text
+        elif value.path is not None and (expression := as_liquid(value.path)) is not None:
+            return expression
+        name = self.fresh_name("value")
+        before[name] = value.text
+        return f"{{{{ vars.{name} }}}}"
+
+    def template(self, node: Node, scope: Mapping[str, str]) -> dict[str, Any]:
+        """`+TM1` or a text as a Mustache template; `scope` maps the variables to their names."""
+        if isinstance(node, Text):
+            return self.source_map.mark({"mustache": rename_variables(node.value, scope)}, node)
+        known = [f"+{name}" for name in self.templates]
+        if not isinstance(node, TemplateName) or node.name not in self.templates:
+            raise unexpected(node, one_of(known) if known else "a text: there are no templates")
+        return self.source_map.mark({"mustache": rename_variables(self.templates[node.name], scope)}, node)
 
 
-@dataclass(slots=True)
-class Options:
-    """The options of an interaction or block, by name."""
-
-    found: dict[str, Form] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, nodes: tuple[Node, ...], allowed: tuple[str, ...], parent: Form) -> Options:
-        """The options in the last members of a list, each at most once; raises Unexpected."""
-        options = cls()
-        for node in nodes:
-            form = expect_list(node, allowed)
-            word = "timeout" if form.head == "within" else form.head
-            if word in options.found:
-                raise unexpected(form, f'"{form.head}" only once in "({parent.head} …)"')
-            options.found[word] = form
-        return options
-
-    def limits(self) -> dict[str, Any]:
-        """The fields `retry` and `timeout` of a step."""
-        limits: dict[str, Any] = {}
-        if (form := self.found.get("retries")) is not None:
-            count = expect_count(arguments(form, ("how many retries",))[0], 0, MAX_RETRIES, "how many retries")
-            limits["retry"] = {"attempts": count + 1}
-        if (form := self.found.get("timeout")) is not None:
-            count_node, unit = arguments(form, ("a number", "a unit of time"))
-            limits["timeout"] = duration_of(count_node, unit, maximum=MAX_TIMEOUT)
-        return limits
+def read_options(nodes: Sequence[Node], allowed: tuple[str, ...], parent: Form) -> dict[str, Form]:
+    """The options in the last members of a list by name, each at most once; raises Unexpected."""
+    options: dict[str, Form] = {}
+    for node in nodes:
+        form = expect_list(node, allowed)
+        word = "timeout" if form.head == "within" else form.head
+        if word in options:
+            raise unexpected(form, f'"{form.head}" only once in "({parent.head} …)"')
+        options[word] = form
+    return options
 
 
-def split_interaction(form: Form) -> tuple[Node, Node, tuple[Node, ...]]:
-    """The endpoint, the action and the other members of `(verb endpoint action …)`."""
-    found = form.rest
-    for index, expected in enumerate(("an endpoint", "an action of the endpoint")):
-        if index >= len(found):
-            raise unexpected(form.end, expected, f'the end of "({form.head} …)"')
-    return found[0], found[1], found[2:]
-
-
-def is_map(node: Node) -> bool:
-    """Whether a node is a map."""
-    return isinstance(node, Form) and node.bracket == "{"
+def limits_of(options: Mapping[str, Form]) -> dict[str, Any]:
+    """The fields `retry` and `timeout` of a step."""
+    limits: dict[str, Any] = {}
+    if (form := options.get("retries")) is not None:
+        count = expect_count(arguments(form, ("how many retries",))[0], 0, MAX_RETRIES, "how many retries")
+        limits["retry"] = {"attempts": count + 1}
+    if (form := options.get("timeout")) is not None:
+        limits["timeout"] = duration_of(*arguments(form, A_DURATION), maximum=MAX_TIMEOUT)
+    return limits
 
 
 def parameters_of(node: Node, text_field: Callable[[Node], TextField]) -> list[Parameter]:

@@ -1,20 +1,13 @@
-"""Writes values as text fields of a step: Liquid, `{mustache: …}`, or a variable that is set just before the step."""
+"""Writes constants and paths as Liquid, and renames variables in Mustache templates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from app.workflows.cxengage.cel_writer import IDENTIFIER, Path
-from app.workflows.cxengage.clojure_semantics import Value
-from app.workflows.cxengage.errors import one_of
-from app.workflows.cxengage.mustache_variables import rename_variables
-from app.workflows.cxengage.parser import Node, TemplateName, Text, unexpected
-from app.workflows.cxengage.source_map import SourceMap
-from app.workflows.cxengage.variable_names import VariableNames
 
 _BRACKETED = re.compile(r"[^\"'{}%\\\n\r]+")
 # Properties that Liquid computes itself.
@@ -24,33 +17,7 @@ _RESERVED = re.compile("in|true|false|nil|null|and|or|not|contains|empty|blank|i
 _VERBATIM = re.compile(r"\{%-?\s*(?:end)?raw\b")
 
 
-@dataclass(slots=True)
-class TextFieldWriter:
-    """Writes the text fields of one document; `templates` are by name (`TM1`)."""
-
-    templates: Mapping[str, str]
-    names: VariableNames
-    source_map: SourceMap
-
-    def field(self, value: Value, before: dict[str, str]) -> str:
-        """The Liquid text of a value. A value that Liquid cannot express becomes a variable in `before`, CEL by name."""
-        if value.is_constant:
-            if (text := verbatim(as_text(value.constant))) is not None:
-                return text
-        elif value.path is not None and (expression := _as_liquid(value.path)) is not None:
-            return expression
-        name = self.names.fresh("value")
-        before[name] = value.text
-        return f"{{{{ vars.{name} }}}}"
-
-    def template(self, node: Node, scope: Mapping[str, str]) -> dict[str, Any]:
-        """`+TM1` or a text as a Mustache template; `scope` maps the variables to their names."""
-        if isinstance(node, Text):
-            return self.source_map.mark({"mustache": rename_variables(node.value, scope)}, node)
-        known = [f"+{name}" for name in self.templates]
-        if not isinstance(node, TemplateName) or node.name not in self.templates:
-            raise unexpected(node, one_of(known) if known else "a text: there are no templates")
-        return self.source_map.mark({"mustache": rename_variables(self.templates[node.name], scope)}, node)
+_TAG = re.compile(r"(?P<open>\{\{\{?[&#^/]?\s*)(?P<name>[^\s{}!>=][^\s{}.]*)(?P<rest>(?:\.[^\s{}]*)?\s*\}\}\}?)")
 
 
 def verbatim(text: str) -> str | None:
@@ -69,7 +36,8 @@ def as_text(constant: Any) -> str:
     return "" if constant is None else str(constant)
 
 
-def _as_liquid(path: Path) -> str | None:
+def as_liquid(path: Path) -> str | None:
+    """Liquid that renders the value at a path; None if Liquid cannot read it."""
     parts = []
     for name in path.names:
         if name in _LIQUID_PROPERTIES or not _BRACKETED.fullmatch(name):
@@ -77,3 +45,8 @@ def _as_liquid(path: Path) -> str | None:
         plain = IDENTIFIER.fullmatch(name) is not None and not _RESERVED.fullmatch(name)
         parts.append(f".{name}" if plain else f'["{name}"]')
     return f"{{{{ {path.root}{''.join(parts)} }}}}"
+
+
+def rename_variables(text: str, names: Mapping[str, str]) -> str:
+    """The template with each of `names` replaced, also as the first part of a dotted name."""
+    return _TAG.sub(lambda tag: f"{tag['open']}{names.get(tag['name'], tag['name'])}{tag['rest']}", text)

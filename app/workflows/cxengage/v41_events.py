@@ -23,16 +23,17 @@ from app.workflows.cxengage.clojure_semantics import (
     ordered,
     read_from,
 )
-from app.workflows.cxengage.durations import duration_of
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
+    A_DURATION,
     Form,
     Node,
     Number,
     Text,
     Word,
     arguments,
-    at_least_one,
+    at_least,
+    duration_of,
     expect_count,
     expect_list,
     only,
@@ -153,11 +154,11 @@ class EventCompiler:
         return inner if count == 1 else {"times": count, "of": inner}
 
     def _any(self, form: Form) -> dict[str, Any]:
-        members = [self._pattern(member) for member in at_least_one(form, one_of(FORMS))]
+        members = [self._pattern(member) for member in at_least(form, one_of(FORMS))]
         return members[0] if len(members) == 1 else {"any": members}
 
     def _within(self, form: Form) -> dict[str, Any] | _Absence:
-        count, unit, of = arguments(form, ("a number", "a unit of time", one_of(FORMS)))
+        count, unit, of = arguments(form, (*A_DURATION, one_of(FORMS)))
         span = duration_of(count, unit)
         inner = self._form(of)
         if isinstance(inner, _Absence):
@@ -176,7 +177,7 @@ class EventCompiler:
         return _Absence(form, found)
 
     def _all(self, form: Form) -> dict[str, Any]:
-        found = [self._form(member) for member in at_least_one(form, one_of(FORMS))]
+        found = [self._form(member) for member in at_least(form, one_of(FORMS))]
         patterns = [member for member in found if not isinstance(member, _Absence)]
         absences = [member for member in found if isinstance(member, _Absence)]
         if not patterns:
@@ -190,7 +191,7 @@ class EventCompiler:
         return with_unless(whole, [absence.of for absence in absences])
 
     def _seq(self, form: Form) -> dict[str, Any]:
-        found = [self._form(member) for member in at_least_one(form, one_of(FORMS))]
+        found = [self._form(member) for member in at_least(form, one_of(FORMS))]
         members: list[dict[str, Any]] = []
         for index, member in enumerate(found):
             if not isinstance(member, _Absence):

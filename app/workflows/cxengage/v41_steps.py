@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from app.workflows.cxengage.cel_writer import Condition, Path, split_name, write
 from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, logical, read_from
-from app.workflows.cxengage.durations import duration_of
-from app.workflows.cxengage.endpoints import Parameter, find_endpoint
+from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
+    A_DURATION,
     Dollar,
     Field,
     Form,
@@ -21,7 +21,8 @@ from app.workflows.cxengage.parser import (
     TemplateName,
     Word,
     arguments,
-    at_least_one,
+    at_least,
+    duration_of,
     expect_list,
     expect_word,
     only,
@@ -29,7 +30,7 @@ from app.workflows.cxengage.parser import (
     read_map,
     unexpected,
 )
-from app.workflows.cxengage.step_builder import Options, StepBuilder, Steps, override, parameters_of, split_interaction
+from app.workflows.cxengage.step_builder import StepBuilder, Steps, limits_of, override, parameters_of, read_options
 from app.workflows.cxengage.v41_events import CONSTANTS, compare, event_pattern, read_constant
 from app.workflows.cxengage.v41_events import condition as event_condition
 
@@ -56,7 +57,7 @@ class StepCompiler:
         """The steps of a text; raises Unexpected."""
         forms, end = read(text)
         form = only(forms, end, one_of(COMMANDS))
-        self._variables = {word: self._builder.names.fresh(word) for word in _set_in(form)}
+        self._variables = {word: self._builder.fresh_name(word) for word in _set_in(form)}
         return self._command(form)
 
     def _command(self, node: Node) -> Steps:
@@ -90,91 +91,79 @@ class StepCompiler:
         """A block with its `success` and `failure` branches. With a `failure` branch, a variable records the failure instead
         of failing the run."""
         members, options = _members_and_options(form)
-        failure, retries = options.found.get("failure"), options.found.get("retries")
+        failure, retries = options.get("failure"), options.get("retries")
         if failure is None:
             if retries is not None:
                 raise unexpected(retries, f'"(failure …)" beside "retries" of a whole "{form.head}"')
-            return compile_members(members) + self._after(options)
-        name = self._builder.names.fresh("failed")
+            return compile_members(members) + self._branch(options.get("success"))
+        name = self._builder.fresh_name("failed")
         outer, self._failed = self._failed, name
         steps = [self._builder.mark({"set": {name: False}}, form), *compile_members(members)]
         self._failed = outer
-        if "retry" in (limits := options.limits()):
+        if "retry" in (limits := limits_of(options)):
             until = f"has(vars.{name}) && !vars.{name}"
             repeated = {"repeat": steps, "until": until, "most": limits["retry"]["attempts"]}
             steps = [self._builder.mark(repeated, form)]
         choice = {"if": f"vars.{name}", "then": self._branch(failure)}
-        if success := self._after(options):
+        if success := self._branch(options.get("success")):
             choice["else"] = success
         return [*steps, self._builder.mark(choice, form)]
 
-    def _after(self, options: Options) -> Steps:
-        """The `success` branch of a block."""
-        success = options.found.get("success")
-        return [] if success is None else self._commands(at_least_one(success, one_of(COMMANDS)))
-
     def _branch(self, form: Form | None) -> Steps:
-        return [] if form is None else self._commands(at_least_one(form, one_of(COMMANDS)))
+        return [] if form is None else self._commands(at_least(form, one_of(COMMANDS)))
 
     # Interactions
 
     def _send(self, form: Form) -> Steps:
-        endpoint, action, rest = split_interaction(form)
-        if not rest:
-            raise unexpected(form.end, "a map such as {:message *text*}", 'the end of "(send …)"')
+        name, action, values, *rest = at_least(form, *AN_INTERACTION, "a map such as {:message *text*}")
         variables: dict[str, str] = {}
-        params = parameters_of(rest[0], lambda node: self._parameter(node, variables))
-        options = Options.read(rest[1:], OPTIONS, form)
-        if (template := options.found.get("template")) is not None:
+        params = parameters_of(values, lambda node: self._parameter(node, variables))
+        options = read_options(rest, OPTIONS, form)
+        if (template := options.get("template")) is not None:
             params = override(params, self._rendered(template))
-        step = self._builder.interaction(form, endpoint, action, params)
-        step |= options.limits()
-        outer, self._response_names = self._response_names, find_endpoint(endpoint, action).response_names
+        endpoint = find_endpoint(name, action)
+        step = self._builder.mark(step_of(endpoint, params, form, self._builder.title), form)
+        step |= limits_of(options)
+        outer, self._response_names = self._response_names, endpoint.response_names
         self._add_branches(step, options)
         self._response_names = outer
         if self._failed is not None and "else" not in step:
             step["else"] = [self._builder.mark({"set": {self._failed: True}}, form)]
-        steps: Steps = []
-        self._builder.add_variables(steps, variables, form)
-        return [*steps, step]
+        return [self._builder.mark({"set": variables}, form), step] if variables else [step]
 
     def _parameter(self, node: Node, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
-            return self._builder.text_fields.template(node, self._variables)
-        return self._builder.text_fields.field(self._value(node), variables)
+            return self._builder.template(node, self._variables)
+        return self._builder.text_field(self._value(node), variables)
 
     def _rendered(self, form: Form) -> list[Parameter]:
-        parameters = read_map(arguments(form, ("a map such as {:message +TM1}",))[0])
-        text_fields = self._builder.text_fields
-        return [
-            Parameter(key, text_fields.template(value, self._variables), value) for key, value in parameters.values()
-        ]
+        parameters = read_map(arguments(form, ("a map such as {:message +TM1}",))[0]).values()
+        return [Parameter(key, self._builder.template(value, self._variables), value) for key, value in parameters]
 
     def _await(self, form: Form) -> Steps:
         expected = '"(event …)" to wait for'
-        nodes = at_least_one(form, expected)
+        nodes = at_least(form, expected)
         if not isinstance(nodes[0], Form) or nodes[0].head != "event":
             raise unexpected(nodes[0], f"{expected}; polling an endpoint is not supported")
         event = event_pattern(event_condition(arguments(nodes[0], ("a condition",))[0]))
-        options = Options.read(nodes[1:], ("within", "timeout", "success", "failure"), form)
-        limit = options.found.get("timeout")
+        options = read_options(nodes[1:], ("within", "timeout", "success", "failure"), form)
+        limit = options.get("timeout")
         if limit is None:
             raise unexpected(form.end, '"(within …)", the maximum time to wait', 'the end of "(await …)"')
-        count, unit = arguments(limit, ("a number", "a unit of time"))
-        step: dict[str, Any] = {"wait_for": self._builder.mark(event, nodes[0]), "timeout": duration_of(count, unit)}
+        timeout = duration_of(*arguments(limit, A_DURATION))
+        step: dict[str, Any] = {"wait_for": self._builder.mark(event, nodes[0]), "timeout": timeout}
         self._add_branches(step, options)
         return [self._builder.mark(step, form)]
 
-    def _add_branches(self, step: dict[str, Any], options: Options) -> None:
+    def _add_branches(self, step: dict[str, Any], options: Mapping[str, Form]) -> None:
         for word, branch in (("success", "then"), ("failure", "else")):
-            if word in options.found:
-                step[branch] = self._branch(options.found[word])
+            if word in options:
+                step[branch] = self._branch(options[word])
 
     # Other commands
 
     def _delay(self, form: Form) -> Steps:
-        count, unit = arguments(form, ("a number", "a unit of time"))
-        return [self._builder.mark({"wait": duration_of(count, unit)}, form)]
+        return [self._builder.mark({"wait": duration_of(*arguments(form, A_DURATION))}, form)]
 
     def _set(self, form: Form) -> Steps:
         word, value = arguments(form, ("the name of a variable", _A_VALUE))
@@ -182,11 +171,7 @@ class StepCompiler:
         return [self._builder.mark({"set": {name: self._value(value).to_set}}, form)]
 
     def _if(self, form: Form) -> Steps:
-        nodes = at_least_one(form, "a condition")
-        if len(nodes) < 2:
-            raise unexpected(form.end, '"(success …)" or "(failure …)"', 'the end of "(if …)"')
-        if len(nodes) > 3:
-            raise unexpected(nodes[3], 'the end of "(if …)"')
+        nodes = arguments(form, ("a condition", '"(success …)" or "(failure …)"'), optional=1)
         branches: dict[str, Steps] = {}
         for node, default in zip(nodes[1:], ("success", "failure"), strict=False):
             branch = expect_list(node, _BRANCHES, COMMANDS)
@@ -228,7 +213,7 @@ class StepCompiler:
     }
 
 
-def variable(word: Word, names: dict[str, str], setter: str) -> Path:
+def variable(word: Word, names: Mapping[str, str], setter: str) -> Path:
     """The path of a variable or of a part of it (`result.sid`); raises Unexpected for an unknown variable."""
     if word.name in names:
         return Path("vars", (names[word.name],))
@@ -239,8 +224,8 @@ def variable(word: Word, names: dict[str, str], setter: str) -> Path:
     raise unexpected(word, expected)
 
 
-def _members_and_options(form: Form) -> tuple[tuple[Node, ...], Options]:
-    nodes = at_least_one(form, one_of(COMMANDS))
+def _members_and_options(form: Form) -> tuple[tuple[Node, ...], dict[str, Form]]:
+    nodes = at_least(form, one_of(COMMANDS))
     count = len(nodes)
     while count and isinstance(option := nodes[count - 1], Form) and option.head in OPTIONS:
         count -= 1
@@ -249,7 +234,7 @@ def _members_and_options(form: Form) -> tuple[tuple[Node, ...], Options]:
             raise unexpected(option, f'"{option.head}" only in a "send", not in a whole "{form.head}"')
     if not count:
         raise unexpected(nodes[0], one_of(COMMANDS))
-    return nodes[:count], Options.read(nodes[count:], _OF_BLOCKS, form)
+    return nodes[:count], read_options(nodes[count:], _OF_BLOCKS, form)
 
 
 def _may_fail(node: Node) -> bool:

@@ -20,14 +20,15 @@ from app.workflows.cxengage.clojure_semantics import (
     ordered,
     read_from,
 )
-from app.workflows.cxengage.durations import duration_of
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
+    A_DURATION,
     Form,
     Node,
     Number,
     arguments,
-    at_least_one,
+    at_least,
+    duration_of,
     expect_count,
     expect_list,
     read_map,
@@ -77,10 +78,10 @@ def _pattern(form: Form, source_map: SourceMap) -> dict[str, Any]:
         inner = compile_events(of, source_map)
         return inner if count == 1 else {"times": count, "of": inner}
     if word == "within":
-        count_node, unit, of = arguments(form, ("a number", "a unit of time", one_of(FORMS)))
+        count_node, unit, of = arguments(form, (*A_DURATION, one_of(FORMS)))
         span = duration_of(count_node, unit)
         return with_window(compile_events(of, source_map), span)
-    members = [compile_events(member, source_map) for member in at_least_one(form, one_of(FORMS))]
+    members = [compile_events(member, source_map) for member in at_least(form, one_of(FORMS))]
     return members[0] if len(members) == 1 else {_LISTS[word]: members}
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections import ChainMap
+from dataclasses import dataclass, replace
 
-from app.workflows.cxengage.cel_writer import OR, PRIMARY, Condition, Not, Path, literal, split_name, write
+from app.workflows.cxengage.cel_writer import OR, Condition, Not, Path, literal, split_name, write
 from app.workflows.cxengage.clojure_semantics import Value, constant_value, containing, is_true, logical, read_from
 from app.workflows.cxengage.parser import (
     Dollar,
@@ -13,7 +13,7 @@ from app.workflows.cxengage.parser import (
     Node,
     Word,
     arguments,
-    at_least_one,
+    at_least,
     expect_list,
     read_map,
     unexpected,
@@ -23,32 +23,47 @@ from app.workflows.cxengage.v41_steps import variable
 
 _ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div"}
 _ONE_OPERAND = {"-": "sub(0, {})", "/": "div(1, {})", "+": "{}", "*": "{}"}
+_A_VALUE = "a value"
 _UNARY = ("inc", "dec", "abs", "floor", "ceil", "sqrt")
 _BINARY = ("mod", "quot", "rem", "pow")
+# The arguments of each function that compiles to a call of the same name.
+_CALLS = {
+    **dict.fromkeys(_BINARY, (_A_VALUE, _A_VALUE)),
+    **dict.fromkeys(_UNARY, (_A_VALUE,)),
+    "nth": ("a list", "a place in it"),
+}
 _LIST = ("sum", "min", "max", "avg", "stdev", "count", "first", "last")
 _FILTERS = ("filter", "remove")
 _COMPARISONS = ("=", ">", "<", ">=", "<=")
 _CONDITIONS = (*_COMPARISONS, "not", "and", "or", "contains?")
 FUNCTIONS = (*_ARITHMETIC, *_BINARY, *_UNARY, *_LIST, "nth", *_FILTERS, "all", "if", *_CONDITIONS)
-_A_VALUE = "a value"
 # Events that steps of a run can read.
 MAX_MATCHED = 100
 _PREDICATE = "a predicate such as (> 5)"
 
 
 @dataclass(frozen=True, slots=True)
-class Expressions:
-    """Compiles expressions. `variables` maps words to names; `matched` is the maximum number of events of a match."""
+class Scope:
+    """Compiles the expressions at one point of a script.
 
-    variables: Mapping[str, str]
+    `variables` maps words to names; local ones hide global ones. `matched`: the maximum number of events of a match.
+    `stops`: the conditions of the enclosing `unless` and `until`.
+    """
+
+    variables: ChainMap[str, str]
     matched: int = 1
+    stops: tuple[Condition, ...] = ()
+
+    def with_variable(self, word: str, name: str) -> Scope:
+        """The scope with one more local variable."""
+        return replace(self, variables=self.variables.new_child({word: name}))
 
     def value(self, node: Node) -> Value:
         """The value of an expression; raises Unexpected."""
         if isinstance(node, Dollar):
             return read_from(Path("latest", split_name(node.name)))
         if isinstance(node, Word) and node.name not in CONSTANTS:
-            return read_from(variable(node, dict(self.variables), "def, set or let"))
+            return read_from(variable(node, self.variables, "def, set or let"))
         if not isinstance(node, Form):
             return constant_value(read_constant(node, "a value: a constant, $field, a variable or a list"))
         if node.bracket == "[":
@@ -69,16 +84,12 @@ class Expressions:
     def _function(self, form: Form) -> Value:
         word = form.head
         if word in _ARITHMETIC:
-            values = [self.value(node) for node in at_least_one(form, _A_VALUE)]
-            return _arithmetic(word, values)
-        if word in _UNARY:
-            return _call(word + "({})", [self.value(arguments(form, (_A_VALUE,))[0])])
-        if word in _BINARY:
-            return _call(word + "({})", [self.value(node) for node in arguments(form, (_A_VALUE, _A_VALUE))])
+            values = [self.value(node) for node in at_least(form, _A_VALUE)]
+            return _call(_ONE_OPERAND[word] if len(values) == 1 else _ARITHMETIC[word] + "({})", values)
+        if word in _CALLS:
+            return _call(word + "({})", [self.value(node) for node in arguments(form, _CALLS[word])])
         if word in _LIST:
             return self._list_function(form)
-        if word == "nth":
-            return _call("nth({})", [self.value(node) for node in arguments(form, ("a list", "a place in it"))])
         if word in _FILTERS:
             return self._filtered(form)
         if word == "all":
@@ -86,12 +97,10 @@ class Expressions:
         predicate, *branches = arguments(form, ("a condition", _A_VALUE, _A_VALUE))
         then, other = (self.value(branch) for branch in branches)
         condition = write(self.condition(predicate), total=True)
-        return Value(
-            f"({condition}) ? {_operand(then)} : {_operand(other)}", reads=_reads([then, other]), precedence=OR
-        )
+        return Value(f"({condition}) ? {then.operand} : {other.operand}", reads=_reads([then, other]), precedence=OR)
 
     def _list_function(self, form: Form) -> Value:
-        values = [self.value(node) for node in at_least_one(form, "a list")]
+        values = [self.value(node) for node in at_least(form, "a list")]
         if len(values) > 1 and form.head in ("min", "max"):
             return _call(form.head + "([{}])", values)
         arguments(form, ("a list",))
@@ -106,7 +115,7 @@ class Expressions:
             condition = Not(condition)
         values = self.value(listed)
         return Value(
-            f"{_operand(values)}.filter({item}, {write(condition, total=True)})", reads=values.reads, is_collection=True
+            f"{values.operand}.filter({item}, {write(condition, total=True)})", reads=values.reads, is_collection=True
         )
 
     def _all_values(self, form: Form) -> Value:
@@ -140,44 +149,9 @@ class Expressions:
         return compare(node.head, (left, self.value(left)), (right, self.value(right)))
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Where a form is compiled: global and `local` variables by word, the maximum number of events of a match (`matched`), and
-    the conditions of the enclosing `unless` and `until` (`stops`)."""
-
-    global_: Mapping[str, str]
-    matched: int = 1
-    local: Mapping[str, str] = field(default_factory=dict)
-    stops: tuple[Condition, ...] = ()
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """All known variables; local ones hide global ones."""
-        return {**self.global_, **self.local}
-
-    @property
-    def expressions(self) -> Expressions:
-        """The compiler of expressions in this scope."""
-        return Expressions(self.variables, self.matched)
-
-    def with_variable(self, word: str, name: str) -> Scope:
-        """The scope with one more local variable."""
-        return replace(self, local={**self.local, word: name})
-
-
 def _reads(values: list[Value]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(path for value in values for path in value.reads))
 
 
-def _operand(value: Value) -> str:
-    return value.text if value.precedence == PRIMARY else f"({value.text})"
-
-
 def _call(template: str, values: list[Value]) -> Value:
     return Value(template.replace("{}", ", ".join(value.text for value in values), 1), reads=_reads(values))
-
-
-def _arithmetic(word: str, values: list[Value]) -> Value:
-    if len(values) == 1:
-        return _call(_ONE_OPERAND[word], values)
-    return _call(_ARITHMETIC[word] + "({})", values)

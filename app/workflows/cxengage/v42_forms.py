@@ -10,6 +10,7 @@ from app.workflows.cxengage.v41_events import CONSTANTS
 VERBS = ("fetch", "perform", "create", "update", "delete")
 BRANCHES = ("if", "when", "cond", "case", "do")
 A_NAME = "the name of a variable"
+BINDINGS = "names and values such as [total (sum (all $amount))]"
 COMMANDS = (*VERBS, "def", "set", "let", "if-let", "when-let", *BRANCHES, "unless", "until", "times", "delay")
 
 
@@ -59,7 +60,7 @@ def bindings_of(form: Form) -> list[tuple[Word, Node]]:
     """The names and values in the vector of a `let`; raises Unexpected."""
     vector = form.members[1] if len(form.members) > 1 else None
     if not isinstance(vector, Form) or vector.bracket != "[":
-        raise unexpected(vector or form.end, "names and values such as [total (sum (all $amount))]")
+        raise unexpected(vector or form.end, BINDINGS)
     bindings = []
     for index in range(0, len(vector.members), 2):
         word = expect_word(vector.members[index], A_NAME)

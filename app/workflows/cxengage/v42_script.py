@@ -6,23 +6,25 @@ parallel. A name bound by `let` is local to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from app.workflows.cxengage.cel_writer import Condition, Not, Or, write
 from app.workflows.cxengage.clojure_semantics import equal, is_true
-from app.workflows.cxengage.durations import duration_of
-from app.workflows.cxengage.endpoints import Parameter, find_endpoint
+from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
 from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
+    A_DURATION,
     Form,
     Keyword,
     Node,
     TemplateName,
     Word,
     arguments,
-    at_least_one,
+    at_least,
+    duration_of,
     expect_count,
     expect_list,
     expect_word,
@@ -32,18 +34,18 @@ from app.workflows.cxengage.parser import (
 from app.workflows.cxengage.step_builder import (
     MAX_ENTERED,
     MAX_ROUNDS,
-    Options,
     StepBuilder,
     Steps,
     count_steps,
-    is_map,
+    limits_of,
     parameters_of,
-    split_interaction,
+    read_options,
 )
 from app.workflows.cxengage.v42_events import FORMS, compile_events, is_event_form, max_events
 from app.workflows.cxengage.v42_expressions import Scope
 from app.workflows.cxengage.v42_forms import (
     A_NAME,
+    BINDINGS,
     COMMANDS,
     VERBS,
     bindings_of,
@@ -68,7 +70,6 @@ class ScriptCompiler:
         self._globals: dict[str, str] = {}
         # The number of `until` loops, which share the maximum of steps that a run may enter.
         self._loops = 1
-        self._matched = 1
 
     def read(self, text: str) -> tuple[dict[str, Any], Steps]:
         """The pattern and the steps of a text; raises Unexpected."""
@@ -81,7 +82,7 @@ class ScriptCompiler:
             if is_event_form(form):
                 events.append(compile_events(form, self._builder.source_map))
             elif isinstance(form, Form) and form.head == "def" and not reads_events(form):
-                steps += self._statement(form, self._scope())
+                steps += self._statement(form, Scope(ChainMap(self._globals)))
             else:
                 break
             count += 1
@@ -89,29 +90,16 @@ class ScriptCompiler:
             node = forms[count] if count < len(forms) else end
             raise unexpected(node, one_of(FORMS), None if count < len(forms) else "the end of the text")
         on = events[0] if len(events) == 1 else {"seq": events}
-        self._matched = max_events(on)
         body: Steps = []
-        self._merge(body, steps)
-        self._merge(body, self._body(tuple(forms[count:]), self._scope()))
+        _merge(body, steps)
+        _merge(body, self._body(forms[count:], Scope(ChainMap(self._globals), max_events(on))))
         if not body:
             raise unexpected(end, f"an interaction: {one_of(VERBS)}", "the end of the text")
         return on, body
 
-    def _merge(self, steps: Steps, more: Steps) -> None:
-        """Append steps; adjacent `set` steps become one."""
-        for step in more:
-            last = steps[-1] if steps else {}
-            if set(step) == {"set"} == set(last) and last["set"].keys().isdisjoint(step["set"]):
-                last["set"].update(step["set"])
-            else:
-                steps.append(step)
-
-    def _scope(self) -> Scope:
-        return Scope(self._globals, self._matched)
-
     # Statements
 
-    def _body(self, nodes: tuple[Node, ...], scope: Scope) -> Steps:
+    def _body(self, nodes: Sequence[Node], scope: Scope) -> Steps:
         """Statements in sequence; adjacent independent ones in parallel."""
         steps: Steps = []
         independent: list[Node] = []
@@ -119,10 +107,10 @@ class ScriptCompiler:
             if not scope.stops and is_independent(node):
                 independent.append(node)
                 continue
-            self._merge(steps, self._parallel(independent, scope))
+            _merge(steps, self._parallel(independent, scope))
             independent = []
-            self._merge(steps, self._statement(node, scope))
-        self._merge(steps, self._parallel(independent, scope))
+            _merge(steps, self._statement(node, scope))
+        _merge(steps, self._parallel(independent, scope))
         return steps
 
     def _parallel(self, nodes: list[Node], scope: Scope) -> Steps:
@@ -149,47 +137,46 @@ class ScriptCompiler:
 
     def _interaction(self, form: Form, scope: Scope, then: Steps | None = None, other: Steps | None = None) -> Steps:
         """An interaction; `then` follows its success, `other` its final failure."""
-        endpoint, action, rest = split_interaction(form)
-        if form.head not in (verbs := find_endpoint(endpoint, action).verbs):
-            raise unexpected(form.members[0], f'{one_of(verbs)} for "{_word(endpoint)} {_word(action)}"')
+        name, action, *rest = at_least(form, *AN_INTERACTION)
+        endpoint = find_endpoint(name, action)
+        if form.head not in endpoint.verbs:
+            words = " ".join(node.name for node in (name, action) if isinstance(node, Word))
+            raise unexpected(form.members[0], f'{one_of(endpoint.verbs)} for "{words}"')
         variables: dict[str, str] = {}
         params: list[Parameter] = []
-        if rest and is_map(rest[0]):
-            params = parameters_of(rest[0], lambda node: self._parameter(node, scope, variables))
-            rest = rest[1:]
-        options = Options.read(rest, OPTIONS, form)
-        step = self._builder.interaction(form, endpoint, action, params)
-        step |= options.limits()
+        if rest and isinstance(rest[0], Form) and rest[0].bracket == "{":
+            params = parameters_of(rest.pop(0), lambda node: self._parameter(node, scope, variables))
+        options = read_options(rest, OPTIONS, form)
+        step = self._builder.mark(step_of(endpoint, params, form, self._builder.title), form)
+        step |= limits_of(options)
         if then:
             step["then"] = then
         failed: Steps = []
-        if (catch := options.found.get("catch")) is not None:
-            self._merge(failed, self._body(at_least_one(catch, one_of(COMMANDS)), scope))
+        if (catch := options.get("catch")) is not None:
+            _merge(failed, self._do(catch, scope))
         if other is not None:
-            self._merge(failed, other)
+            _merge(failed, other)
         if catch is not None or other is not None:
             step["else"] = failed
-        steps: Steps = []
-        self._builder.add_variables(steps, variables, form)
-        return [*steps, step]
+        return [self._builder.mark({"set": variables}, form), step] if variables else [step]
 
     def _parameter(self, node: Node, scope: Scope, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
             raise unexpected(node, f'"(template +{node.name})"')
         if isinstance(node, Form) and node.head == "template":
             of = arguments(node, ("a template such as +TM1 or a text",))[0]
-            return self._builder.text_fields.template(of, scope.variables)
-        value = scope.expressions.value(node)
+            return self._builder.template(of, scope.variables)
+        value = scope.value(node)
         if value.is_collection:
             raise unexpected(node, "one text, number or template", "several values")
-        return self._builder.text_fields.field(value, variables)
+        return self._builder.text_field(value, variables)
 
     # Variables
 
     def _def(self, form: Form, scope: Scope) -> Steps:
         word, value = arguments(form, (A_NAME, _A_VALUE))
         name = expect_word(word, A_NAME).name
-        variable = self._globals.get(name) or self._builder.names.fresh(name)
+        variable = self._globals.get(name) or self._builder.fresh_name(name)
         steps = self._assigned(variable, value, scope, form)
         self._globals[name] = variable
         return self._guarded(steps, scope, form)
@@ -204,7 +191,7 @@ class ScriptCompiler:
     def _assigned(self, name: str, value: Node, scope: Scope, form: Form) -> Steps:
         """Steps that assign a value to a variable; the value of an interaction is its response."""
         if not is_interaction(value):
-            return [self._builder.mark({"set": {name: scope.expressions.value(value).to_set}}, form)]
+            return [self._builder.mark({"set": {name: scope.value(value).to_set}}, form)]
         assert isinstance(value, Form)
         response = self._builder.mark({"set": {name: "last"}}, value)
         if not any(isinstance(option, Form) and option.head == "catch" for option in value.rest):
@@ -215,49 +202,44 @@ class ScriptCompiler:
     def _let(self, form: Form, scope: Scope) -> Steps:
         steps: Steps = []
         for word, value in bindings_of(form):
-            name = self._builder.names.fresh(word.name)
-            self._merge(steps, self._guarded(self._assigned(name, value, scope, form), scope, form))
+            name = self._builder.fresh_name(word.name)
+            _merge(steps, self._guarded(self._assigned(name, value, scope, form), scope, form))
             scope = scope.with_variable(word.name, name)
-        self._merge(steps, self._body(form.members[2:], scope))
+        _merge(steps, self._body(form.members[2:], scope))
         return steps
 
     def _if_let(self, form: Form, scope: Scope) -> Steps:
         pairs = bindings_of(form)
-        branches = form.members[2:]
-        if not branches:
-            raise unexpected(form.end, one_of(COMMANDS), 'the end of "(if-let …)"')
-        if len(branches) > 2:
-            raise unexpected(branches[2], 'the end of "(if-let …)"')
+        _, *branches = arguments(form, (BINDINGS, one_of(COMMANDS)), optional=1)
         return self._bound(form, pairs, branches[:1], branches[1:], scope)
 
     def _when_let(self, form: Form, scope: Scope) -> Steps:
         pairs = bindings_of(form)
-        if len(form.members) < 3:
-            raise unexpected(form.end, one_of(COMMANDS), 'the end of "(when-let …)"')
-        return self._bound(form, pairs, form.members[2:], (), scope)
+        _, *body = at_least(form, BINDINGS, one_of(COMMANDS))
+        return self._bound(form, pairs, body, [], scope)
 
     def _bound(
         self,
         form: Form,
         pairs: list[tuple[Word, Node]],
-        then: tuple[Node, ...],
-        other: tuple[Node, ...],
+        then: list[Node],
+        other: list[Node],
         scope: Scope,
     ) -> Steps:
         if len(pairs) > 1:
             raise unexpected(pairs[1][0], '"]": one name and its value')
         word, value = pairs[0]
-        name = self._builder.names.fresh(word.name)
+        name = self._builder.fresh_name(word.name)
         inner = scope.with_variable(word.name, name)
         if is_interaction(value):
             assert isinstance(value, Form)
             response = self._builder.mark({"set": {name: "last"}}, value)
             on_success: Steps = [response]
-            self._merge(on_success, self._body(then, inner))
+            _merge(on_success, self._body(then, inner))
             steps = self._interaction(value, scope, on_success, self._body(other, scope))
             return self._guarded(steps, scope, form)
         steps = self._guarded(self._assigned(name, value, scope, form), scope, form)
-        condition = is_true(inner.expressions.value(Word(word.line, word.column, word.name)))
+        condition = is_true(inner.value(Word(word.line, word.column, word.name)))
         return [*steps, self._choice(form, condition, self._body(then, inner), self._body(other, scope))]
 
     # Branches
@@ -273,67 +255,53 @@ class ScriptCompiler:
         if is_interaction(test):
             assert isinstance(test, Form)
             return self._guarded(self._interaction(test, scope, then, other), scope, form)
-        return [self._choice(form, scope.expressions.condition(test), then, other)]
+        return [self._choice(form, scope.condition(test), then, other)]
 
     def _if(self, form: Form, scope: Scope) -> Steps:
-        nodes = form.rest
-        for index, expected in enumerate(("a condition", one_of(COMMANDS))):
-            if index >= len(nodes):
-                raise unexpected(form.end, expected, 'the end of "(if …)"')
-        if len(nodes) > 3:
-            raise unexpected(nodes[3], 'the end of "(if …)"')
+        nodes = arguments(form, ("a condition", one_of(COMMANDS)), optional=1)
         return self._chosen(form, nodes[0], self._body(nodes[1:2], scope), self._body(nodes[2:], scope), scope)
 
     def _when(self, form: Form, scope: Scope) -> Steps:
-        if len(form.rest) < 2:
-            expected = one_of(COMMANDS) if form.rest else "a condition"
-            raise unexpected(form.end, expected, 'the end of "(when …)"')
-        return self._chosen(form, form.rest[0], self._body(form.rest[1:], scope), [], scope)
+        test, *body = at_least(form, "a condition", one_of(COMMANDS))
+        return self._chosen(form, test, self._body(body, scope), [], scope)
 
     def _cond(self, form: Form, scope: Scope) -> Steps:
-        nodes = at_least_one(form, "a condition")
+        nodes = at_least(form, "a condition")
         if len(nodes) > 1 and isinstance(nodes[-2], Keyword) and nodes[-2].name == "else" and len(nodes) % 2 == 0:
             nodes = (*nodes[:-2], nodes[-1])
-        tests = [(scope.expressions.condition(nodes[index]), nodes[index + 1]) for index in range(0, len(nodes) - 1, 2)]
+        tests = [(scope.condition(nodes[index]), nodes[index + 1]) for index in range(0, len(nodes) - 1, 2)]
         return self._cascade(form, tests, nodes[-1:] if len(nodes) % 2 else (), scope)
 
     def _case(self, form: Form, scope: Scope) -> Steps:
-        nodes = at_least_one(form, _A_VALUE)[1:]
-        if not nodes:
-            raise unexpected(form.end, "a constant", 'the end of "(case …)"')
-        value = scope.expressions.value(form.rest[0])
+        of, *nodes = at_least(form, _A_VALUE, "a constant")
+        value = scope.value(of)
         tests = []
         for index in range(0, len(nodes) - 1, 2):
-            constant = scope.expressions.value(nodes[index])
+            constant = scope.value(nodes[index])
             if not constant.is_constant:
                 raise unexpected(nodes[index], "a constant")
             tests.append((equal(value, constant), nodes[index + 1]))
         return self._cascade(form, tests, nodes[-1:] if len(nodes) % 2 else (), scope)
 
-    def _cascade(
-        self, form: Form, tests: list[tuple[Condition, Node]], default: tuple[Node, ...], scope: Scope
-    ) -> Steps:
+    def _cascade(self, form: Form, tests: list[tuple[Condition, Node]], default: Sequence[Node], scope: Scope) -> Steps:
         steps = self._body(default, scope)
         for condition, then in reversed(tests):
             steps = [self._choice(form, condition, self._body((then,), scope), steps)]
         return steps
 
     def _do(self, form: Form, scope: Scope) -> Steps:
-        return self._body(at_least_one(form, one_of(COMMANDS)), scope)
+        return self._body(at_least(form, one_of(COMMANDS)), scope)
 
     # Stopping, repeating, waiting
 
-    def _stopping(self, form: Form, scope: Scope) -> tuple[Condition, tuple[Node, ...], Scope]:
+    def _stopping(self, form: Form, scope: Scope) -> tuple[Condition, list[Node], Scope]:
         """The condition of an `unless` or `until`, its body, and the body's scope. If the body may change the condition, it is
         checked before each action."""
-        if len(form.rest) < 2:
-            expected = one_of(COMMANDS) if form.rest else "a condition"
-            raise unexpected(form.end, expected, f'the end of "({form.head} …)"')
-        if is_event_form(form.rest[0]):
-            raise unexpected(form.rest[0], "a condition: stopping at an event is not supported")
-        condition = scope.expressions.condition(form.rest[0])
-        body = form.rest[1:]
-        changes = words_in(form.rest[0]) & words_set(body)
+        test, *body = at_least(form, "a condition", one_of(COMMANDS))
+        if is_event_form(test):
+            raise unexpected(test, "a condition: stopping at an event is not supported")
+        condition = scope.condition(test)
+        changes = words_in(test) & words_set(body)
         return condition, body, replace(scope, stops=(*scope.stops, condition)) if changes else scope
 
     def _unless(self, form: Form, scope: Scope) -> Steps:
@@ -348,11 +316,11 @@ class ScriptCompiler:
         return self._repeated(form, steps, inner, condition, max(1, rounds))
 
     def _times(self, form: Form, scope: Scope) -> Steps:
-        number, *body = at_least_one(form, "how many times")
+        number, *body = at_least(form, "how many times")
         rounds = expect_count(number, 1, MAX_ROUNDS, "how many times")
         if not body:
             raise unexpected(form.end, one_of(COMMANDS), 'the end of "(times …)"')
-        return self._repeated(form, self._body(tuple(body), scope), scope, None, rounds)
+        return self._repeated(form, self._body(body, scope), scope, None, rounds)
 
     def _repeated(self, form: Form, steps: Steps, scope: Scope, until: Condition | None, rounds: int) -> Steps:
         ends = [*scope.stops, *([] if until is None or until in scope.stops else [until])]
@@ -360,8 +328,8 @@ class ScriptCompiler:
         return [self._builder.mark({"repeat": steps, "until": text, "most": rounds}, form)]
 
     def _delay(self, form: Form, scope: Scope) -> Steps:
-        count, unit = arguments(form, ("a number", "a unit of time"))
-        return self._guarded([self._builder.mark({"wait": duration_of(count, unit)}, form)], scope, form)
+        wait = {"wait": duration_of(*arguments(form, A_DURATION))}
+        return self._guarded([self._builder.mark(wait, form)], scope, form)
 
     _compilers: ClassVar[Mapping[str, Callable[[ScriptCompiler, Form, Scope], Steps]]] = {
         "def": _def,
@@ -381,5 +349,11 @@ class ScriptCompiler:
     }
 
 
-def _word(node: Node) -> str:
-    return node.name if isinstance(node, Word) else ""
+def _merge(steps: Steps, more: Steps) -> None:
+    """Append steps; adjacent `set` steps become one."""
+    for step in more:
+        last = steps[-1] if steps else {}
+        if set(step) == {"set"} == set(last) and last["set"].keys().isdisjoint(step["set"]):
+            last["set"].update(step["set"])
+        else:
+            steps.append(step)
