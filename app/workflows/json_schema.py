@@ -51,6 +51,18 @@ def workflow_schema() -> Schema:
     }
 
 
+def _ref(name: str, description: str | None = None) -> Schema:
+    return {"$ref": f"#/definitions/{name}", **({} if description is None else {"description": description})}
+
+
+def _count(maximum: int, description: str) -> Schema:
+    return {"type": "integer", "minimum": 1, "maximum": maximum, "description": description}
+
+
+def _steps(description: str) -> Schema:
+    return {"type": "array", "items": _ref("step"), "minItems": 1, "description": description}
+
+
 _STRICT: Schema = {"type": "boolean", "default": False}
 
 # The schema of each field by what has it. A field that is not listed may have any value.
@@ -58,10 +70,7 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
     "workflow": {
         "name": {"type": "string", "pattern": f"^{validate.NAME.pattern}$", "description": "unique in the account"},
         "description": {"type": "string", "description": "the purpose of the workflow"},
-        "on": {
-            "$ref": "#/definitions/start",
-            "description": "the pattern that starts a run, in the simplest case the name of an event",
-        },
+        "on": _ref("start", "the pattern that starts a run, in the simplest case the name of an event"),
         "key": {
             "type": "string",
             "pattern": f"^({validate.KEY.pattern})$",
@@ -69,36 +78,26 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
             "description": "the field whose value is the subject of an event",
         },
         "again": {
-            "anyOf": [{"enum": [rule.ALWAYS, rule.ONCE]}, {"$ref": "#/definitions/duration"}],
+            "anyOf": [{"enum": [rule.ALWAYS, rule.ONCE]}, _ref("duration")],
             "default": rule.ALWAYS,
             "description": "how soon it may start again for the same subject",
         },
-        "exit_on": {"$ref": "#/definitions/leaf", "description": "the event that ends a run at any step"},
+        "exit_on": _ref("leaf", "the event that ends a run at any step"),
         "strict": {**_STRICT, "description": "a missing value in a template is an error, not an empty text"},
-        "steps": {
-            "type": "array",
-            "items": {"$ref": "#/definitions/step"},
-            "minItems": 1,
-            "description": "the steps of a run, one after the other",
-        },
+        "steps": _steps("the steps of a run, one after the other"),
     },
     "pattern": {
-        "event": {"$ref": "#/definitions/event", "description": "one event with this name; * is any name"},
-        "where": {"$ref": "#/definitions/filter", "description": "CEL: only events for which it is true"},
-        "within": {"$ref": "#/definitions/duration", "description": "its last event at most this long after its first"},
-        "unless": {"$ref": "#/definitions/cancelling", "description": "no such event between its first and its last"},
-        "times": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": pattern_parser.MAX_TIMES,
-            "description": "how many times",
-        },
-        "of": {"$ref": "#/definitions/pattern", "description": "the pattern to repeat"},
+        "event": _ref("event", "one event with this name; * is any name"),
+        "where": _ref("filter", "CEL: only events for which it is true"),
+        "within": _ref("duration", "its last event at most this long after its first"),
+        "unless": _ref("cancelling", "no such event between its first and its last"),
+        "times": _count(pattern_parser.MAX_TIMES, "how many times"),
+        "of": _ref("pattern", "the pattern to repeat"),
         "seq": {"description": "all members, one after the other"},
         "all": {"description": "all members, in any order"},
         "any": {"description": "one of the members"},
-        "none": {"$ref": "#/definitions/cancelling", "description": "no such event after the rest has matched"},
-        "for": {"$ref": "#/definitions/duration", "description": "the duration without such an event"},
+        "none": _ref("cancelling", "no such event after the rest has matched"),
+        "for": _ref("duration", "the duration without such an event"),
     },
     "step": {
         "id": {
@@ -106,62 +105,42 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
             "pattern": f"^{step_graph.ID.pattern}$",
             "description": "later steps read the output of this step as steps.ID",
         },
-        "wait": {"$ref": "#/definitions/duration", "description": "wait for this duration"},
-        "wait_for": {"$ref": "#/definitions/leaf", "description": "wait for an event of the subject"},
-        "if": {"$ref": "#/definitions/filter", "description": "CEL: the condition"},
+        "wait": _ref("duration", "wait for this duration"),
+        "wait_for": _ref("leaf", "wait for an event of the subject"),
+        "if": _ref("filter", "CEL: the condition"),
         "set": {
             "type": "object",
             "propertyNames": {"pattern": f"^{step_graph.ID.pattern}$"},
-            "additionalProperties": {"anyOf": [{"$ref": "#/definitions/filter"}, {"type": ["number", "boolean"]}]},
+            "additionalProperties": {"anyOf": [_ref("filter"), {"type": ["number", "boolean"]}]},
             "minProperties": 1,
             "examples": [{"total": "mul(data.price, data.quantity)"}],
             "description": "CEL by name, in order; later steps read vars.NAME",
         },
         "par": {
             "type": "array",
-            "items": {"$ref": "#/definitions/steps"},
+            "items": _ref("steps"),
             "minItems": step_graph.MIN_BLOCKS,
             "maxItems": step_graph.MAX_BLOCKS,
             "description": "blocks of steps that run in parallel",
         },
-        "repeat": {
-            "type": "array",
-            "items": {"$ref": "#/definitions/step"},
-            "minItems": 1,
-            "description": "the steps of a round",
-        },
-        "until": {"$ref": "#/definitions/filter", "description": "CEL: rounds end when it is true"},
+        "repeat": _steps("the steps of a round"),
+        "until": _ref("filter", "CEL: rounds end when it is true"),
         "most": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": step_graph.MAX_ROUNDS,
+            **_count(step_graph.MAX_ROUNDS, "the maximum number of rounds"),
             "default": step_graph.DEFAULT_ROUNDS,
-            "description": "the maximum number of rounds",
         },
-        "then": {
-            "$ref": "#/definitions/steps",
-            "description": "the steps to run if the condition is true, the event has arrived, or the action has succeeded",
-        },
-        "else": {
-            "$ref": "#/definitions/steps",
-            "description": "the steps to run otherwise; after a failed action, the run then does not fail",
-        },
-        "timeout": {"$ref": "#/definitions/duration", "description": "the maximum time to wait"},
+        "then": _ref(
+            "steps", "the steps to run if the condition is true, the event has arrived, or the action has succeeded"
+        ),
+        "else": _ref("steps", "the steps to run otherwise; after a failed action, the run then does not fail"),
+        "timeout": _ref("duration", "the maximum time to wait"),
         "strict": {**_STRICT, "description": "overrides strict of the workflow for this step"},
         "retry": {
             "type": "object",
             "properties": {
-                "attempts": {
-                    "type": "integer",
-                    "minimum": 1,
-                    "maximum": retry_policy.MAX_ATTEMPTS,
-                    "description": "the maximum number of attempts",
-                },
-                "first": {
-                    "$ref": "#/definitions/duration",
-                    "description": "the first pause; doubled with each attempt",
-                },
-                "max": {"$ref": "#/definitions/duration", "description": "the maximum pause"},
+                "attempts": _count(retry_policy.MAX_ATTEMPTS, "the maximum number of attempts"),
+                "first": _ref("duration", "the first pause; doubled with each attempt"),
+                "max": _ref("duration", "the maximum pause"),
             },
             "additionalProperties": False,
             "default": dict(retry_policy.DEFAULTS),
@@ -172,10 +151,6 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
 
 # The further fields that a form of pattern or a step requires.
 _REQUIRED = {"times": ("of",), "none": ("for",), "wait_for": ("timeout",), "if": ("then",), "repeat": ("until",)}
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/definitions/{name}"}
 
 
 def _object(kind: str, names: Iterable[str], *, required: Iterable[str], **further: Schema) -> Schema:
@@ -224,7 +199,7 @@ def _step(verb: str) -> Schema:
     further = {verb: _action(verb)} if verb in ACTIONS else {}
     if "timeout" in step_graph.allowed_fields(verb) and verb in ACTIONS:
         timeout = f"the maximum duration of an attempt, up to {step_graph.MAX_TIMEOUT}"
-        further["timeout"] = {**_ref("duration"), "default": step_graph.DEFAULT_TIMEOUT, "description": timeout}
+        further["timeout"] = {**_ref("duration", timeout), "default": step_graph.DEFAULT_TIMEOUT}
     return _object(
         "step", (verb, *step_graph.allowed_fields(verb)), required=(verb, *_REQUIRED.get(verb, ())), **further
     )
