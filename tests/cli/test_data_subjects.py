@@ -79,7 +79,7 @@ def test_deleting_a_workflow_takes_its_progress_along(
     assert len(answer.get_json()["runs"]) == 1
 
 
-def test_what_is_not_there_is_told_before_anything_is_asked(runner: FlaskCliRunner, acme: Sender) -> None:
+def test_what_is_missing_is_reported_before_a_confirmation(runner: FlaskCliRunner, acme: Sender) -> None:
     result = runner.invoke(args=["workflow", "delete", "nix", "--account", acme.slug])
     assert (result.exit_code, result.output) == (
         1,

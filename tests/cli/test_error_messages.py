@@ -10,7 +10,7 @@ from tests.support.builders import Sender
 from tests.support.command_lines import every_command
 
 
-def test_an_option_that_no_command_has_is_told_with_the_usage(app: Flask, flask: CommandLine) -> None:
+def test_an_unknown_option_is_reported_with_the_usage(app: Flask, flask: CommandLine) -> None:
     every = list(every_command(app.cli))
     assert len(every) > 30
     for words in every:
@@ -35,7 +35,7 @@ def test_an_option_that_no_command_has_is_told_with_the_usage(app: Flask, flask:
         (["run", "cancel"], "Error: expected at least one ID"),
     ],
 )
-def test_a_value_that_cannot_be_taken_is_told_with_the_usage(
+def test_an_invalid_value_is_reported_with_the_usage(
     flask: CommandLine, acme: Sender, words: list[str], told: str
 ) -> None:
     result = flask(*(acme.slug if word == "ACME" else word for word in words))

@@ -45,7 +45,7 @@ def test_a_file_is_an_object_an_array_or_an_object_a_line(text: str, found: list
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "nonsense", '{"a": 1', "[1, 2", '{"a": NaN}'])
-def test_what_is_neither_is_told_before_anything_is_sent(text: str) -> None:
+def test_an_invalid_file_is_reported_before_anything_is_sent(text: str) -> None:
     with pytest.raises(ValueError, match=r"the file is empty|expected a JSON object, a JSON array, or one"):
         read_entries(io.BytesIO(text.encode()))
 
@@ -84,7 +84,7 @@ def _send(server: HttpTarget, body: bytes = b"{}") -> tuple[tuple[str, str], Res
         sender.close()
 
 
-def test_an_event_is_posted_as_it_stands() -> None:
+def test_an_event_is_posted_unchanged() -> None:
     with an_http_target(STORED) as server:
         assert _send(server, b'{"price" : 1.10}')[0] == ("stored", "")
     (call,) = server.calls
@@ -109,18 +109,18 @@ def test_a_url_has_to_be_one(url: str) -> None:
         Sender(url, "t", 7)
 
 
-def test_what_had_been_stored_before_is_told() -> None:
+def test_an_event_that_was_stored_before_is_counted_as_such() -> None:
     with an_http_target(REPEATED) as server:
         assert _send(server)[0] == ("stored before", "")
 
 
-def test_a_busy_server_is_asked_again_when_it_wishes_with_the_same_key() -> None:
+def test_a_busy_server_gets_the_same_key_again_after_retry_after() -> None:
     with an_http_target(BUSY, Answer(429, b"", (("Retry-After", "1"),)), STORED) as server:
         assert _send(server) == (("stored", ""), [7.0, 1.0])
     assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 1
 
 
-def test_a_refused_event_is_told_in_the_server_s_words() -> None:
+def test_a_refused_event_is_reported_with_the_problem_detail() -> None:
     with an_http_target(WRONG) as server:
         assert _send(server) == (("refused", "event is missing (422)"), [])
 
@@ -176,14 +176,14 @@ def test_a_summary_says_what_became_of_the_events(flask: CommandLine, three: Pat
     assert (result.exit_code, result.output) == (0, "3 sent: 2 stored, 1 stored before\n")
 
 
-def test_what_is_refused_is_told_with_its_line_and_makes_exit_code_1(flask: CommandLine, three: Path) -> None:
+def test_a_refused_event_is_reported_with_its_line_and_exit_code_1(flask: CommandLine, three: Path) -> None:
     with an_http_target(STORED, WRONG, STORED) as server:
         result = flask(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "3 sent: 2 stored, 1 refused\n")
     assert result.stderr == "line 3: event is missing (422)\n"
 
 
-def test_being_given_up_is_told_with_the_line_and_never_with_the_token(flask: CommandLine, three: Path) -> None:
+def test_giving_up_is_reported_with_the_line_and_without_the_token(flask: CommandLine, three: Path) -> None:
     with an_http_target(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as server:
         result = flask(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "1 sent: 1 stored\n")
@@ -198,7 +198,7 @@ def test_standard_input_can_be_sent(flask: CommandLine) -> None:
     assert len(server.calls) == 2
 
 
-def test_what_is_no_file_of_events_is_told_in_one_line(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_file_without_events_is_reported_in_one_line(flask: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     file.write_text("event,distinct_id\n")
     with an_http_target() as server:
@@ -245,7 +245,7 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
         (["--token", "t"], "Error: Missing option '--url'."),
     ],
 )
-def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, options: list[str], told: str) -> None:
+def test_the_error_names_the_invalid_option(flask: CommandLine, options: list[str], told: str) -> None:
     result = flask("event", "send", "-", "--account-id", 7, *options)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith(told)
@@ -255,7 +255,7 @@ def test_the_option_that_is_wrong_is_the_one_that_is_named(flask: CommandLine, o
     ("status", "hint"),
     [(401, "check --token or SIGNALBOX_TOKEN"), (403, "the account of --account-id")],
 )
-def test_a_refused_key_is_told_with_where_it_came_from(flask: CommandLine, three: Path, status: int, hint: str) -> None:
+def test_a_refused_key_is_reported_with_its_source(flask: CommandLine, three: Path, status: int, hint: str) -> None:
     with an_http_target(Answer(status, b"{}")) as server:
         result = flask(*_command(server, three))
     assert result.exit_code == 1

@@ -122,5 +122,5 @@ def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
     assert postgres.asked[-1] == postgres.now - timedelta(seconds=1) - LOOK_BACK
 
 
-def test_the_moment_of_an_id_is_that_of_its_event() -> None:
+def test_the_time_of_an_id_is_that_of_its_event() -> None:
     assert timestamp_of(an_event(NOW + timedelta(microseconds=123_457)).id) == NOW + timedelta(microseconds=123_457)

@@ -51,7 +51,7 @@ def test_events_are_listed_newest_first(flask: CommandLine, acme: Sender) -> Non
     ]
 
 
-def test_a_list_tells_how_many_runs_an_event_started(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_list_shows_how_many_runs_an_event_started(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     acme.post(an_event())
     acme.post(an_event(event="other"))
@@ -146,7 +146,7 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
     ]
 
 
-def test_an_event_that_nobody_asked_for_is_explained(flask: CommandLine, acme: Sender) -> None:
+def test_an_event_without_candidate_workflows_is_explained(flask: CommandLine, acme: Sender) -> None:
     told = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
     assert "decisions: none, no enabled workflow looked at events of this name\n\nruns: none\n" in told
 
@@ -156,7 +156,7 @@ def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Se
     assert "\nkey        order-17\n" in flask("event", "show", event).stdout
 
 
-def test_many_refusals_at_once_are_told_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_many_refusals_at_once_are_reported_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     for number in range(25):
         on = {"event": "product_view", "where": f"data.price == {number}"}
         workflows.apply_workflow(context, acme.account_id, a_workflow(name=f"w{number}", on=on))
@@ -179,7 +179,7 @@ def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, a
         "ffffffff-ffff-7fff-bfff-ffffffffffff",
     ],
 )
-def test_an_unknown_event_is_told_in_one_line(flask: CommandLine, acme: Sender, unknown: object) -> None:
+def test_an_unknown_event_is_reported_in_one_line(flask: CommandLine, acme: Sender, unknown: object) -> None:
     result = flask("event", "show", unknown)
     assert (result.exit_code, result.stderr) == (1, f"Error: event {unknown} not found\n")
 
@@ -303,7 +303,7 @@ def test_the_same_file_sent_again_stores_nothing_twice(
         assert flask(*words, "--anew").stdout == "3 sent: 3 stored\n"
 
 
-def test_a_refused_line_is_told_in_the_server_s_words(
+def test_a_refused_line_is_reported_with_the_problem_detail(
     flask: CommandLine, app: Flask, acme: Sender, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.ndjson"
@@ -362,7 +362,7 @@ def test_a_dry_run_changes_nothing(flask: CommandLine, context: AppContext, acme
     assert flask("run", "list", "--account", acme.slug).stdout == ""
 
 
-def test_a_replay_tells_why_nothing_starts(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_replay_prints_why_nothing_starts(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     on = {"event": "product_view", "where": "data.price > 1000"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
@@ -371,7 +371,7 @@ def test_a_replay_tells_why_nothing_starts(flask: CommandLine, context: AppConte
     )
 
 
-def test_a_replay_tells_when_nobody_asks(flask: CommandLine, acme: Sender) -> None:
+def test_a_replay_prints_when_no_workflow_looks_at_the_event(flask: CommandLine, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     told = flask("event", "replay", event).stdout
     assert told == f"event {event}: no enabled workflow looks at events of this name\n"
@@ -384,7 +384,7 @@ def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, context: AppCon
     assert "no enabled workflow looks" in flask("event", "replay", event).stdout
 
 
-def test_a_replayed_run_is_told_with_its_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_replayed_run_is_explained_with_its_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
     flask("event", "replay", event)

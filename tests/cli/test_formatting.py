@@ -75,7 +75,7 @@ def test_a_narrow_terminal_still_shows_some_of_the_rest() -> None:
     assert row(("a", "b", "x" * 50), (20, 20), 30).endswith("x" * 15 + "…")
 
 
-def test_moments_are_told_in_utc() -> None:
+def test_times_are_formatted_in_utc() -> None:
     assert (format_time(NOW), format_time_ms(NOW)) == ("2026-11-22 12:00:00Z", "2026-11-22 12:00:00.123Z")
     assert format_time(None) == "-"
 
@@ -84,11 +84,11 @@ def test_moments_are_told_in_utc() -> None:
     ("seconds", "told"),
     [(0.0123, "12 ms"), (3.21, "3.2 s"), (59, "59s"), (3_725, "1h2m"), (100_000, "1d3h"), (1_209_600, "2w")],
 )
-def test_a_span_is_told_in_its_two_largest_units(seconds: float, told: str) -> None:
+def test_a_duration_is_formatted_in_its_two_largest_units(seconds: float, told: str) -> None:
     assert format_duration(timedelta(seconds=seconds)) == told
 
 
-def test_a_distance_has_a_direction() -> None:
+def test_a_relative_time_has_a_direction() -> None:
     assert format_relative(NOW + timedelta(hours=2), NOW) == "in 2h"
     assert format_relative(NOW - timedelta(minutes=3), NOW) == "3m ago"
 
@@ -102,11 +102,11 @@ def test_a_distance_has_a_direction() -> None:
         ("2026-11-21", datetime(2026, 11, 21, tzinfo=UTC)),
     ],
 )
-def test_a_moment_is_a_duration_back_or_a_time(text: str, moment_: datetime) -> None:
+def test_a_time_is_a_duration_back_or_an_iso_time(text: str, moment_: datetime) -> None:
     assert parse_time(text, NOW) == moment_
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1x", "2026-13-01"])
-def test_what_is_no_moment_is_told_with_what_would_be_one(text: str) -> None:
+def test_an_invalid_time_is_reported_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="is neither a duration back from now such as 90s"):
         parse_time(text, NOW)

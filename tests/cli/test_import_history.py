@@ -46,7 +46,7 @@ def write(path: Path, lines: list[Any]) -> Path:
     return path
 
 
-def test_events_are_stored_with_their_own_moments_in_the_partitions_of_their_months(
+def test_events_are_stored_at_their_own_time_in_the_partitions_of_their_months(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [past(), past("2023-11-30T23:59:59+00:00"), past("2024-03-05T12:30:00+02:00", event="other")]
@@ -158,7 +158,7 @@ def test_the_file_of_rejected_lines_goes_when_there_are_none_any_more(
         ("ts", an_event(ts=1709632800000000, received_at="kept"), {"received_at": "kept"}),
     ],
 )
-def test_the_moment_may_stand_elsewhere(
+def test_the_time_may_be_in_another_field(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, field: str, line: dict[str, Any], extra: Any
 ) -> None:
     file = write(tmp_path / "old.ndjson", [line])
@@ -193,7 +193,7 @@ def test_an_idempotency_key_stands_for_one_event(
     assert str(stored(context, acme)[-1]["id"]) == posted
 
 
-def test_nothing_is_started_unless_it_is_asked_for_and_then_once(
+def test_runs_start_only_on_request_and_once(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"seq": ["a", "b"]}))
@@ -216,7 +216,7 @@ def runs_of(context: AppContext, sender: Sender) -> list[list[str]]:
         return [row[0] for row in rows]
 
 
-def test_standard_input_is_taken(context: AppContext, acme: Sender, tmp_path: Path) -> None:
+def test_standard_input_can_be_imported(context: AppContext, acme: Sender, tmp_path: Path) -> None:
     text = b"\xef\xbb\xbf" + json.dumps(past()).encode() + b"\n\n" + json.dumps(past(event="second")).encode()
     done = subprocess.run(
         [*COMMAND, "-", "--account", acme.slug], input=gzip.compress(text), cwd=tmp_path, env=_environment(context),
@@ -264,7 +264,7 @@ def test_a_broken_gzip_file_is_one_line(
     assert stored(context, acme) == []
 
 
-def test_an_empty_file_is_no_mistake(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
+def test_an_empty_file_is_not_an_error(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [b"", b" "])
     result = flask("event", "import", file, "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "0 stored, 0 stored before, 0 rejected\n")
@@ -277,7 +277,7 @@ def test_a_survey_finds_all_that_comes_more_than_once() -> None:
     assert 10 <= len(repeated) < 20
 
 
-def test_an_id_can_be_made_of_what_it_stands_for() -> None:
+def test_an_id_can_be_derived_from_time_and_content() -> None:
     moment = datetime(2024, 3, 5, tzinfo=UTC)
     assert uuid7(moment, b"12345678") == uuid7(moment, b"12345678") != uuid7(moment, b"12345679")
     assert timestamp_of(uuid7(moment, b"\xff" * 8)) == moment

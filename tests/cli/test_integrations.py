@@ -67,7 +67,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
         (("remove", "smtp"), "has no smtp integration"),
     ],
 )
-def test_a_mistake_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], told: str) -> None:
+def test_an_error_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], told: str) -> None:
     done = flask("integration", *arguments, "--account", acme.slug)
     assert done.exit_code == 1
     assert told in done.stderr
@@ -93,7 +93,7 @@ def test_rotate_says_how_many_secrets_there_were(flask: CommandLine, acme: Sende
     assert done.output.endswith(" secrets are encrypted with the first key\n")
 
 
-def test_a_terminal_is_asked_for_what_is_missing(context: AppContext, acme: Sender) -> None:
+def test_a_terminal_is_prompted_for_missing_fields(context: AppContext, acme: Sender) -> None:
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,

@@ -57,14 +57,14 @@ def test_runs_are_listed_newest_first(flask: CommandLine, context: AppContext, a
     ]
 
 
-def test_the_list_tells_where_a_run_stands(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_the_list_shows_the_current_step_of_a_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     assert flask("run", "list", "--account", acme.slug).stdout.endswith("\tat steps[0], due\n")
     execute_run(context, acme.account_id, run)
     assert re.search(r"\tat steps\[0\], in (1h|59m\d+s)\n$", flask("run", "list", "--account", acme.slug).stdout)
 
 
-def test_the_list_tells_why_a_run_failed(
+def test_the_list_shows_why_a_run_failed(
     flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
@@ -95,7 +95,7 @@ def test_the_list_can_be_narrowed(
     assert len(flask("run", "list", "--account", acme.slug, *options).stdout.splitlines()) == count
 
 
-def test_a_workflow_that_is_not_there_is_told(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_unknown_workflow_is_reported(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     for words in (["list"], ["retry", "--failed", "--since", "1h"]):
         result = flask("run", *words, "--workflow", "nix", "--account", acme.slug)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -117,7 +117,7 @@ def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
 # show
 
 
-def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(503, b"busy"), Answer(200, b'{"id": 7}')) as server:
         run = _started(
             context,
@@ -161,7 +161,7 @@ def test_the_story_of_a_run_is_told_from_start_to_end(flask: CommandLine, contex
     ]
 
 
-def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_waiting_run_shows_when_it_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     execute_run(context, acme.account_id, run)
     told = flask("run", "show", run).stdout
@@ -171,24 +171,20 @@ def test_the_story_tells_when_a_waiting_run_wakes_up(flask: CommandLine, context
     assert re.search(r"Z  next wake-up, in (1h|59m\d+s), at steps\[0\] \(wait\)\n$", told)
 
 
-def test_the_story_of_a_run_that_no_worker_has_seen_says_that_it_is_due(
-    flask: CommandLine, context: AppContext, acme: Sender
-) -> None:
+def test_a_run_that_no_worker_has_claimed_is_due(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     assert flask("run", "show", _started(context, acme, {"log": "x"})).stdout.endswith(
         "its job is due, at steps[0] (log)\n"
     )
 
 
-def test_the_story_of_a_failed_run_says_why(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
-) -> None:
+def test_a_failed_run_shows_why(flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget) -> None:
     told = flask("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", told, re.MULTILINE)
     assert "failed, answered 500\n" in told
     assert "response: out of order\n" in told
 
 
-def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_deferred_step_shows_why(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(503)) as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         execute_run(context, acme.account_id, run)
@@ -199,7 +195,7 @@ def test_the_story_tells_what_holds_a_step_back(flask: CommandLine, context: App
     assert "  steps[0] http is deferred: a.example is left alone\n" in flask("run", "show", run).stdout
 
 
-def test_the_story_of_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, exit_on="order_placed")
     execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
@@ -217,7 +213,7 @@ def test_no_response_of_a_target_can_move_the_cursor(flask: CommandLine, context
     assert r"response: \x1b[2J" in told
 
 
-def test_an_unknown_run_is_told_in_one_line(flask: CommandLine, acme: Sender) -> None:
+def test_an_unknown_run_is_reported_in_one_line(flask: CommandLine, acme: Sender) -> None:
     unknown = uuid4()
     result = flask("run", "show", unknown)
     assert (result.exit_code, result.stderr) == (1, f"Error: run {unknown} not found\n")

@@ -46,7 +46,7 @@ def _at(second: int) -> str:
     return (datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=second)).isoformat()
 
 
-def test_a_simulation_tells_events_and_deadlines_in_time_order(runner: FlaskCliRunner, tmp_path: Path) -> None:
+def test_a_simulation_prints_events_and_deadlines_in_time_order(runner: FlaskCliRunner, tmp_path: Path) -> None:
     files = _files(tmp_path, {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}, EVENTS)
     result = runner.invoke(args=["workflow", "simulate", *files, "--json"])
     assert result.exit_code == 0, result.output
@@ -95,7 +95,7 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
         (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it must"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_told_with_its_place(
+def test_an_invalid_line_is_reported_with_its_position(
     runner: FlaskCliRunner, tmp_path: Path, line: bytes, told: str
 ) -> None:
     files = _files(tmp_path, {"seq": ["a", {"none": "b", "for": "365d"}]}, [])
@@ -107,7 +107,7 @@ def test_a_line_that_cannot_be_read_is_told_with_its_place(
 
 
 @pytest.mark.parametrize("text", [b"name: a\xff\n", b"name: a\non: [\n", b"name: a\non: b\nsteps: soon\n"])
-def test_mistakes_in_a_document_are_told_as_check_tells_them(
+def test_errors_in_a_document_are_printed_as_by_check(
     runner: FlaskCliRunner, tmp_path: Path, acme: Sender, text: bytes
 ) -> None:
     document, events = _files(tmp_path, "a", [])
@@ -186,7 +186,7 @@ def test_a_backtest_goes_on_where_it_broke_off(runner: FlaskCliRunner, acme: Sen
 
 
 @pytest.mark.parametrize("kept", [b"nonsense", b"\xff", b"[]", b"{}", b'{"last_subject": 1, "subjects": "x"}'])
-def test_a_checkpoint_that_is_none_is_told_in_one_line_and_stays(
+def test_an_invalid_checkpoint_is_reported_in_one_line_and_kept(
     runner: FlaskCliRunner, acme: Sender, tmp_path: Path, kept: bytes
 ) -> None:
     document, _ = _files(tmp_path, "a", [])
@@ -201,7 +201,7 @@ def test_a_checkpoint_that_is_none_is_told_in_one_line_and_stays(
     assert checkpoint.read_bytes() == kept
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_before_the_work(
+def test_a_checkpoint_that_cannot_be_written_is_reported_before_the_work(
     runner: FlaskCliRunner, acme: Sender, tmp_path: Path
 ) -> None:
     acme.post(an_event(event="a"))
@@ -228,6 +228,6 @@ def test_a_backtest_changes_nothing(context: AppContext, acme: Sender, globex: S
         assert count.scalar() == 0
 
 
-def test_checking_tells_how_much_a_pattern_may_have_to_remember(runner: FlaskCliRunner, tmp_path: Path) -> None:
+def test_check_prints_the_maximum_size_of_the_match_state(runner: FlaskCliRunner, tmp_path: Path) -> None:
     document, _ = _files(tmp_path, {"times": 3, "of": "a"}, [])
     assert "its match state is at most 2 events" in runner.invoke(args=["workflow", "check", document]).output

@@ -39,7 +39,7 @@ def test_check_finds_nothing_in_a_good_document(flask: CommandLine, good: Path) 
     assert (result.exit_code, result.output) == (0, f"{good}: no errors; its pattern keeps no match state\n")
 
 
-def test_check_tells_each_mistake_with_its_place(flask: CommandLine, wrong: Path) -> None:
+def test_check_prints_each_error_with_its_position(flask: CommandLine, wrong: Path) -> None:
     result = flask("workflow", "check", wrong)
     assert result.exit_code == 1
     first, second = result.stdout.splitlines()
@@ -68,7 +68,7 @@ def test_json_of_several_files_names_the_file(flask: CommandLine, good: Path, wr
     assert {one["file"] for one in found} == {str(wrong)}
 
 
-def test_a_file_that_is_not_utf_8_is_a_mistake(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error(flask: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes(b"name: a\non: \xfc\n")
     assert flask("workflow", "check", file).stdout == f"{file}:2:5: not UTF-8: byte 13 is invalid\n"
@@ -102,14 +102,14 @@ def _apply(flask: CommandLine, sender: Sender, file: Path, *options: str) -> str
     return flask("workflow", "apply", file, "--account", sender.slug, *options).stdout
 
 
-def test_a_draft_is_kept_with_its_mistakes_and_looks_at_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
+def test_a_draft_is_saved_with_its_errors_and_looks_at_no_event(flask: CommandLine, acme: Sender, wrong: Path) -> None:
     result = flask("workflow", "apply", wrong, "--draft", "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "watch: draft created as version 1, 2 errors, not enabled\n")
     assert f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration" in result.stderr
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
-def test_a_draft_without_mistakes_is_not_enabled_either(flask: CommandLine, acme: Sender, good: Path) -> None:
+def test_a_draft_without_errors_is_not_enabled_either(flask: CommandLine, acme: Sender, good: Path) -> None:
     assert _apply(flask, acme, good, "--draft") == "watch: draft created as version 1, no errors, not enabled\n"
     assert acme.post(an_event()).get_json()["runs"] == []
 
@@ -121,7 +121,7 @@ def test_a_draft_leaves_the_enabled_version_alone(flask: CommandLine, acme: Send
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
 
 
-def test_a_draft_with_mistakes_cannot_be_enabled(flask: CommandLine, acme: Sender, wrong: Path) -> None:
+def test_a_draft_with_errors_cannot_be_enabled(flask: CommandLine, acme: Sender, wrong: Path) -> None:
     _apply(flask, acme, wrong, "--draft")
     result = flask("workflow", "enable", "watch", "--account", acme.slug)
     assert result.exit_code == 1
@@ -130,7 +130,7 @@ def test_a_draft_with_mistakes_cannot_be_enabled(flask: CommandLine, acme: Sende
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
-def test_a_draft_without_mistakes_can_be_enabled(flask: CommandLine, acme: Sender, good: Path) -> None:
+def test_a_draft_without_errors_can_be_enabled(flask: CommandLine, acme: Sender, good: Path) -> None:
     _apply(flask, acme, good, "--draft")
     assert flask("workflow", "enable", "watch", "--account", acme.slug).stdout == "watch: enabled at version 1\n"
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
@@ -170,7 +170,7 @@ def test_applying_the_newest_draft_enables_that_version(
         ("name: a b\n", ":1:7: name: must be 1 to 100 letters"),
     ],
 )
-def test_a_draft_has_to_be_readable_and_to_have_a_name(
+def test_a_draft_must_be_valid_yaml_and_have_a_name(
     flask: CommandLine, acme: Sender, tmp_path: Path, text: str, told: str
 ) -> None:
     file = tmp_path / "draft.yaml"
@@ -182,7 +182,7 @@ def test_a_draft_has_to_be_readable_and_to_have_a_name(
     assert flask("workflow", "list", "--account", acme.slug).stdout == ""
 
 
-def test_the_list_tells_of_drafts_with_mistakes(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
+def test_the_list_shows_drafts_with_errors(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
     _apply(flask, acme, good)
     _apply(flask, acme, wrong, "--draft")
     assert flask("workflow", "list", "--account", acme.slug).stdout.split("\t")[:3] == [
@@ -219,7 +219,7 @@ def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, cont
     assert result.stderr == "watch, version 1 of 2, enabled at version 2\n"
 
 
-def test_a_version_that_is_not_there_is_told_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_unknown_version_is_reported_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     result = flask("workflow", "show", "watch", "--version", 9, "--account", acme.slug)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: watch has the versions 1 to 1\n")

@@ -1,4 +1,4 @@
-"""A setting that cannot be used is one line: for commands, for gunicorn, for `make run`. What may be secret is not in it."""
+"""An invalid setting is reported in one line without secrets, by commands, gunicorn and `make run`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("settings", "told"), WRONG)
-def test_a_wrong_setting_is_told_without_secrets(settings: dict[str, str], told: str) -> None:
+def test_an_invalid_setting_is_reported_without_secrets(settings: dict[str, str], told: str) -> None:
     with pytest.raises(SettingsError) as wrong:
         from_environment(settings)
     assert str(wrong.value).startswith(told)
@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_told_without_secrets(settings: dict[str, str], told:
     assert "\n" not in str(wrong.value)
 
 
-def test_a_kept_key_that_is_broken_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_key_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kept = tmp_path / ".data" / "encryption.key"
     kept.parent.mkdir()
@@ -61,7 +61,7 @@ def test_a_kept_key_that_is_broken_is_told(tmp_path: Path, monkeypatch: pytest.M
         (UP, *WRONG[6]),
     ],
 )
-def test_a_program_with_a_wrong_setting_ends_with_one_line(
+def test_a_program_with_an_invalid_setting_ends_with_one_line(
     program: tuple[str, ...], settings: dict[str, str], told: str, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as trial:
@@ -76,7 +76,7 @@ def test_a_program_with_a_wrong_setting_ends_with_one_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_gunicorn_with_settings_of_one_s_own_gives_up_too() -> None:
+def test_gunicorn_with_its_own_settings_exits_too() -> None:
     command = (sys.executable, "-m", "gunicorn", "-c", "python:string", "-b", "127.0.0.1:0", "--log-level", "error")
     command += ("--no-control-socket", "wsgi:app")
     environment = clean_environment(ENCRYPTION_KEY="hush")

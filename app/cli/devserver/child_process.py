@@ -61,7 +61,7 @@ def exit_reason(program: Program) -> str:
 
 
 def end_all(programs: Sequence[Program], signal_number: signal.Signals, timeout: float) -> None:
-    """Send `number` to all at once, give them `patience` seconds together, kill what is left and their groups."""
+    """Send a signal to all programs, wait `timeout` seconds for all of them, then kill the rest and end their groups."""
     for program in programs:
         if program.poll() is None:
             program.send_signal(signal_number)

@@ -75,7 +75,7 @@ class Command:
 def stop_together(
     commands: Sequence[Command], timeout: float, *, signal_number: signal.Signals = signal.SIGTERM
 ) -> None:
-    """Send `number` to all of them at the same time; kill what has not ended after `patience` seconds."""
+    """Send a signal to all commands, and kill those that have not ended after `timeout` seconds."""
     end_all([command.program for command in commands if command.program is not None], signal_number, timeout)
 
 

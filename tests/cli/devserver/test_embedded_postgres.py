@@ -133,7 +133,7 @@ def test_data_of_another_version_are_left_alone(folder: Path) -> None:
         EmbeddedPostgres(folder / "data", say=_quiet).start()
 
 
-def test_a_socket_folder_that_somebody_else_made_is_refused(folder: Path) -> None:
+def test_a_socket_folder_of_another_user_is_refused(folder: Path) -> None:
     data = folder / "data"
     data.mkdir()
     (data / "socket").symlink_to("/tmp")

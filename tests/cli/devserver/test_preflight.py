@@ -42,7 +42,7 @@ def test_the_address_comes_from_bind_and_port(env: dict[str, str], address: Addr
 @pytest.mark.parametrize(
     "env", [{"PORT": "0"}, {"PORT": "65536"}, {"PORT": "x"}, {"PORT": "١"}, {"BIND": "unix:/x"}, {"BIND": "a:"}]
 )
-def test_an_address_that_makes_no_sense_is_refused(env: dict[str, str]) -> None:
+def test_an_invalid_address_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         listening_address(env)
 
@@ -52,7 +52,7 @@ def test_listening_everywhere_is_reached_at_loopback() -> None:
     assert Address("::", 81).url() == "http://[::1]:81"
 
 
-def test_a_busy_port_is_named_with_a_way_out() -> None:
+def test_a_port_in_use_is_named_with_a_suggestion() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         with pytest.raises(StartError, match=f"port {port} is in use .* make run PORT="):

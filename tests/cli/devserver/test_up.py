@@ -185,7 +185,7 @@ def running() -> Iterator[Run]:
                 run.interrupt()
 
 
-def test_the_banner_says_where_everything_is(running: Run) -> None:
+def test_the_start_message_has_all_addresses(running: Run) -> None:
     assert running.told("url") == f"http://127.0.0.1:{running.port}"
     assert re.fullmatch(r"\d+", running.told("account"))
     assert re.fullmatch(r"sb_\w{8}_[\w-]{43}", running.told("token"))
@@ -257,7 +257,7 @@ def test_ctrl_c_leaves_nothing_behind_and_the_next_start_keeps_the_data(start: C
     assert "The API key of the previous start was revoked" not in first.said()
 
 
-def test_the_example_workflow_calls_the_listener(running: Run) -> None:
+def test_the_example_workflow_calls_the_echo_server(running: Run) -> None:
     before = running.said().count("call arrived:")
     running.post_by_curl()
     running.until(r"^call arrived: POST /\S* event=product_view distinct_id=915673412780$", times=before + 1)
@@ -314,7 +314,7 @@ def test_a_database_that_does_not_answer_is_one_line_without_the_password(start:
 @pytest.mark.parametrize(
     ("name", "value"), [("PORT", "70000"), ("PORT", "web"), ("BIND", "unix:/tmp/x"), ("BIND", "a:b:c")]
 )
-def test_an_address_that_makes_no_sense_is_one_line(start: Callable[..., Run], name: str, value: str) -> None:
+def test_an_invalid_address_is_one_line(start: Callable[..., Run], name: str, value: str) -> None:
     run = start(**{name: value})
     assert run.program.wait(PATIENCE) == 1
     assert run.said().startswith(f"signalbox: {name}='{value}' cannot be used")
