@@ -7,6 +7,9 @@ LOG := $(VENV)/install.log
 # Runs `pip install` with its output in a file; shows the end of that file when pip fails.
 pip_install = @$(IN) -m pip install --disable-pip-version-check $(1) >>$(LOG) 2>&1 || { \
 	  echo "pip failed. The end of $(LOG):" >&2; tail -n 8 $(LOG) >&2; exit 1; }
+# 0 runs all tests in one process. Each of several processes has an embedded PostgreSQL of its own; a database of
+# TEST_DATABASE_URL is for one process.
+TEST_PROCESSES ?= 0
 # A .venv whose Python was removed is created again.
 GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VENV)/made $(VENV)/installed*)
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
@@ -24,8 +27,8 @@ setup: $(VENV)/installed ## Create .venv with all packages (PYTHON=python3.12 ch
 run: setup ## Start everything on this machine; PORT (8000), DATABASE_URL (default: an embedded PostgreSQL in .data)
 	@exec $(IN) -m app.cli.devserver.up
 
-test: $(VENV)/installed-dev ## Run the tests; needs no server, no root, no settings (ARGS="tests/match -x" passes arguments to pytest)
-	@$(IN) -m pytest $(ARGS)
+test: $(VENV)/installed-dev ## Run the tests; needs no server, no root (ARGS="tests/cli -x" goes to pytest; TEST_PROCESSES=2 runs two processes)
+	@$(IN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-dev ## Run what CI runs: lint, format, types and all tests
 	$(IN) -m ruff check .
