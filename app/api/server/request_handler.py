@@ -41,7 +41,7 @@ def problem_bytes(problem: Problem, request_id: str) -> bytes:
 
 
 class ResponseWriter:
-    """Sends the head of a response with the first part of its body: one packet and a tenth less CPU than two of them."""
+    """Sends the head of a response together with the first part of its body, in one system call instead of two."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
