@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.models import SCOPES, EnabledWorkflow, Key
+from app.db.connection import run_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +81,18 @@ def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountSnapsh
         "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
         "SELECT account_id FROM clients WHERE token_prefix = :prefix AND revoked_at IS NULL)"
     )
-    return _snapshot(connection.execute(sa.text(_SNAPSHOT + where), {"prefix": prefix}).one_or_none())
+    return _snapshot(run_sql(connection, _SNAPSHOT + where, {"prefix": prefix}).one_or_none())
 
 
 def find_account_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
     """The current snapshot of an account; None when there is no such account."""
-    return _snapshot(connection.execute(sa.text(_SNAPSHOT + "WHERE id = :id"), {"id": account_id}).one_or_none())
+    return _snapshot(run_sql(connection, _SNAPSHOT + "WHERE id = :id", {"id": account_id}).one_or_none())
 
 
 def find_account_version(connection: sa.Connection, account_id: int) -> int | None:
     """The version of the current snapshot; None when there is no such account."""
-    version: int | None = connection.execute(
-        sa.text("SELECT version FROM accounts WHERE id = :id"), {"id": account_id}
+    version: int | None = run_sql(
+        connection, "SELECT version FROM accounts WHERE id = :id", {"id": account_id}
     ).scalar()
     return version
 

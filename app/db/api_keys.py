@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from app.core.models import Key
 from app.db.accounts import increment_version
+from app.db.connection import run_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,10 @@ class KeyRow:
 
 def insert_key(connection: sa.Connection, account_id: int, key: Key, name: str, now: datetime) -> None:
     """Store a new key."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO keys (account_id, prefix, digest, name, scopes, created_at, expires_at) "
-            "VALUES (:account, :prefix, :digest, :name, :scopes, :now, :expires)"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO keys (account_id, prefix, digest, name, scopes, created_at, expires_at) "
+        "VALUES (:account, :prefix, :digest, :name, :scopes, :now, :expires)",
         {
             "account": account_id,
             "prefix": key.prefix,
@@ -61,8 +61,9 @@ def list_keys(connection: sa.Connection, account_id: int | None) -> list[KeyRow]
 
 def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | None:
     """Revoke the unrevoked key with this prefix; the id of its account, or None when there is no such key."""
-    account_id: int | None = connection.execute(
-        sa.text("UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING account_id"),
+    account_id: int | None = run_sql(
+        connection,
+        "UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING account_id",
         {"prefix": prefix, "now": now},
     ).scalar()
     if account_id is not None:
@@ -72,10 +73,9 @@ def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | N
 
 def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now: datetime) -> None:
     """Revoke all keys of an account with this name."""
-    connection.execute(
-        sa.text(
-            "UPDATE keys SET revoked_at = :now WHERE account_id = :account AND name = :name AND revoked_at IS NULL"
-        ),
+    run_sql(
+        connection,
+        "UPDATE keys SET revoked_at = :now WHERE account_id = :account AND name = :name AND revoked_at IS NULL",
         {"account": account_id, "name": name, "now": now},
     )
     increment_version(connection, account_id)
@@ -83,11 +83,10 @@ def revoke_keys_named(connection: sa.Connection, account_id: int, name: str, now
 
 def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str, now: datetime) -> None:
     """Revoke all keys of an account whose only scope is `scope`."""
-    connection.execute(
-        sa.text(
-            "UPDATE keys SET revoked_at = :now "
-            "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL"
-        ),
+    run_sql(
+        connection,
+        "UPDATE keys SET revoked_at = :now "
+        "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL",
         {"account": account_id, "scopes": [scope], "now": now},
     )
     increment_version(connection, account_id)
@@ -96,10 +95,9 @@ def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str,
 def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
     """Store the minute in which a key, or an OAuth client's access token, was last used."""
     for table, column in (("keys", "prefix"), ("clients", "token_prefix")):
-        connection.execute(
-            sa.text(
-                f"UPDATE {table} SET last_used_at = :minute "
-                f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)"
-            ),
+        run_sql(
+            connection,
+            f"UPDATE {table} SET last_used_at = :minute "
+            f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)",
             {"prefix": prefix, "minute": minute},
         )

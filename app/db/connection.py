@@ -100,6 +100,13 @@ def fetch_all(connection: RawConnection, statement: str, values: Values) -> list
         return cursor.fetchall()
 
 
+def run_sql(
+    connection: sa.Connection, statement: str, values: Mapping[str, Any] | None = None
+) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Execute a statement with parameters such as `:account` on a SQLAlchemy connection."""
+    return connection.execute(sa.text(statement), values)
+
+
 def driver_connection(connection: sa.Connection) -> RawConnection:
     """The psycopg2 connection of a SQLAlchemy connection."""
     found: RawConnection = cast(Any, connection.connection.driver_connection)

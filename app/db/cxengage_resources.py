@@ -15,6 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from app.db.connection import run_sql
 from app.db.tables import cxengage_resources as tables
 from app.db.tables.workflows import workflows
 
@@ -149,11 +150,10 @@ def insert(
     connection: sa.Connection, kind: ResourceKind[Row], account_id: int, values: Mapping[str, Any], now: datetime
 ) -> int:
     """Insert a resource and return its number. Serializes inserts of one kind in an account."""
-    number: int = connection.execute(
-        sa.text(
-            "INSERT INTO resource_numbers AS counter (account_id, prefix, latest) VALUES (:account, :prefix, 1) "
-            "ON CONFLICT (account_id, prefix) DO UPDATE SET latest = counter.latest + 1 RETURNING latest"
-        ),
+    number: int = run_sql(
+        connection,
+        "INSERT INTO resource_numbers AS counter (account_id, prefix, latest) VALUES (:account, :prefix, 1) "
+        "ON CONFLICT (account_id, prefix) DO UPDATE SET latest = counter.latest + 1 RETURNING latest",
         {"account": account_id, "prefix": kind.prefix},
     ).scalar_one()
     columns = {
@@ -195,11 +195,10 @@ def _is(kind: ResourceKind[Row], account_id: int, number: int) -> sa.ColumnEleme
 
 def count_received(connection: sa.Connection, account_id: int, number: int, now: datetime) -> None:
     """Count an event of a listener. Losing one in a crash is OK, so the commit does not wait for the disk."""
-    connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
-    connection.execute(
-        sa.text(
-            "UPDATE listeners SET received = received + 1, last_received_at = greatest(last_received_at, :now) "
-            "WHERE account_id = :account AND number = :number"
-        ),
+    run_sql(connection, "SET LOCAL synchronous_commit = off")
+    run_sql(
+        connection,
+        "UPDATE listeners SET received = received + 1, last_received_at = greatest(last_received_at, :now) "
+        "WHERE account_id = :account AND number = :number",
         {"account": account_id, "number": number, "now": now},
     )

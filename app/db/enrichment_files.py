@@ -7,6 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from app.db.connection import run_sql
+
 # Rows per statement: other greenlets run between two statements.
 _BATCH = 1_000
 
@@ -25,15 +27,14 @@ def replace_file(
 ) -> None:
     """Replace the rows by those of a file of `size` bytes. The caller has locked the augment."""
     key = {"account": account_id, "number": number}
-    connection.execute(sa.text("DELETE FROM augment_rows WHERE account_id = :account AND number = :number"), key)
+    run_sql(connection, "DELETE FROM augment_rows WHERE account_id = :account AND number = :number", key)
     for start in range(0, len(rows), _BATCH):
         batch = rows[start : start + _BATCH]
-        connection.execute(
-            sa.text(
-                "INSERT INTO augment_rows (account_id, number, lookup, position, cells) "
-                "SELECT :account, :number, lookup, :start + nr, CAST(cells AS text[]) "
-                "FROM unnest(CAST(:lookups AS text[]), CAST(:cells AS text[])) WITH ORDINALITY AS new (lookup, cells, nr)"
-            ),
+        run_sql(
+            connection,
+            "INSERT INTO augment_rows (account_id, number, lookup, position, cells) "
+            "SELECT :account, :number, lookup, :start + nr, CAST(cells AS text[]) "
+            "FROM unnest(CAST(:lookups AS text[]), CAST(:cells AS text[])) WITH ORDINALITY AS new (lookup, cells, nr)",
             {
                 **key,
                 "start": start,
@@ -41,11 +42,10 @@ def replace_file(
                 "cells": [_array(cells) for _, cells in batch],
             },
         )
-    connection.execute(
-        sa.text(
-            "UPDATE augments SET columns = :columns, rows = :rows, bytes = :bytes, upload = upload + 1, updated_at = :now "
-            "WHERE account_id = :account AND number = :number"
-        ),
+    run_sql(
+        connection,
+        "UPDATE augments SET columns = :columns, rows = :rows, bytes = :bytes, upload = upload + 1, updated_at = :now "
+        "WHERE account_id = :account AND number = :number",
         {**key, "columns": list(columns), "rows": len(rows), "bytes": size, "now": now},
     )
 
@@ -58,8 +58,9 @@ def _array(cells: Sequence[str]) -> str:
 
 def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str | None:
     """Lock an augment's row and return its type; None when it does not exist."""
-    found: str | None = connection.execute(
-        sa.text("SELECT type FROM augments WHERE account_id = :account AND number = :number FOR UPDATE"),
+    found: str | None = run_sql(
+        connection,
+        "SELECT type FROM augments WHERE account_id = :account AND number = :number FOR UPDATE",
         {"account": account_id, "number": number},
     ).scalar()
     return found
@@ -67,8 +68,9 @@ def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str
 
 def find_augment_row(connection: sa.Connection, account_id: int, number: int, lookup: str) -> list[str] | None:
     """The cells of the row with this lookup value, or None."""
-    cells: list[str] | None = connection.execute(
-        sa.text("SELECT cells FROM augment_rows WHERE account_id = :account AND number = :number AND lookup = :lookup"),
+    cells: list[str] | None = run_sql(
+        connection,
+        "SELECT cells FROM augment_rows WHERE account_id = :account AND number = :number AND lookup = :lookup",
         {"account": account_id, "number": number, "lookup": lookup},
     ).scalar()
     return cells
@@ -76,10 +78,9 @@ def find_augment_row(connection: sa.Connection, account_id: int, number: int, lo
 
 def list_augment_rows(connection: sa.Connection, account_id: int, number: int) -> list[LookupRow]:
     """All rows of a file, in file order."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position"
-        ),
+    rows = run_sql(
+        connection,
+        "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position",
         {"account": account_id, "number": number},
     )
     return [(row.lookup, row.cells) for row in rows]

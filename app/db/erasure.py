@@ -9,6 +9,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.db.connection import run_sql
+
 
 @dataclass(frozen=True, slots=True)
 class Erased:
@@ -67,26 +69,24 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     """Delete a subject's events, idempotency keys, progress with its deadlines, and runs with the targets that they
     disabled."""
     values = {"account": account_id, "subject": subject}
-    connection.execute(sa.text(_DELETE_TARGETS), values)
-    progress = connection.execute(sa.text(_DELETE_PROGRESS), values).scalar_one()
+    run_sql(connection, _DELETE_TARGETS, values)
+    progress = run_sql(connection, _DELETE_PROGRESS, values).scalar_one()
     runs = _erase_runs(connection, "distinct_id = :subject", values)
-    connection.execute(
-        sa.text(
-            "DELETE FROM idempotency_keys AS known USING events WHERE events.account_id = :account "
-            "AND distinct_id = :subject AND known.account_id = :account AND known.key = events.idempotency_key"
-        ),
+    run_sql(
+        connection,
+        "DELETE FROM idempotency_keys AS known USING events WHERE events.account_id = :account "
+        "AND distinct_id = :subject AND known.account_id = :account AND known.key = events.idempotency_key",
         values,
     )
-    connection.execute(
-        sa.text(
-            "DELETE FROM keyed_events AS known USING events WHERE events.account_id = :account "
-            "AND distinct_id = :subject AND known.account_id = :account AND known.event_id = events.id "
-            "AND known.received_at = events.received_at"
-        ),
+    run_sql(
+        connection,
+        "DELETE FROM keyed_events AS known USING events WHERE events.account_id = :account "
+        "AND distinct_id = :subject AND known.account_id = :account AND known.event_id = events.id "
+        "AND known.received_at = events.received_at",
         values,
     )
-    events = connection.execute(
-        sa.text("DELETE FROM events WHERE account_id = :account AND distinct_id = :subject"), values
+    events = run_sql(
+        connection, "DELETE FROM events WHERE account_id = :account AND distinct_id = :subject", values
     ).rowcount
     return Erased(events, runs, progress)
 
@@ -95,10 +95,10 @@ def erase_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID
     """Delete a workflow with its versions, progress and runs."""
     values = {"account": account_id, "workflow": workflow_id}
     runs = _erase_runs(connection, "workflow_id = :workflow", values)
-    progress = connection.execute(
-        sa.text("DELETE FROM progress WHERE account_id = :account AND workflow_id = :workflow"), values
+    progress = run_sql(
+        connection, "DELETE FROM progress WHERE account_id = :account AND workflow_id = :workflow", values
     ).rowcount
-    connection.execute(sa.text("DELETE FROM workflows WHERE account_id = :account AND id = :workflow"), values)
+    run_sql(connection, "DELETE FROM workflows WHERE account_id = :account AND id = :workflow", values)
     return Erased(0, runs, progress)
 
 
@@ -107,7 +107,7 @@ def _erase_runs(connection: sa.Connection, which: str, values: Mapping[str, Any]
     its parent is deleted."""
     erased = 0
     while True:
-        rows, runs = connection.execute(sa.text(_DELETE_RUNS.format(which=which)), values).one()
+        rows, runs = run_sql(connection, _DELETE_RUNS.format(which=which), values).one()
         if not rows:
             return erased
         erased += runs

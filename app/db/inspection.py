@@ -11,6 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.ids import first_id_at, timestamp_of
+from app.db.connection import run_sql
 from app.db.event_queries import SEEN_DATA, read_exactly
 
 
@@ -145,17 +146,16 @@ def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID
     """An event by its id, which determines the partition."""
     where = "AND id = :id AND received_at = :at"
     values = {"account": account_id, "id": event_id, "at": _timestamp_of(event_id)}
-    row = connection.execute(sa.text(_EVENTS + where), values).one_or_none()
+    row = run_sql(connection, _EVENTS + where, values).one_or_none()
     return None if row is None else StoredEvent(*row)
 
 
 def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
     """The ids of the accounts that have an event of this id; almost always none or one."""
-    found = connection.execute(
-        sa.text(
-            "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
-            "WHERE events.id = :id AND received_at = :at ORDER BY accounts.id"
-        ),
+    found = run_sql(
+        connection,
+        "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
+        "WHERE events.id = :id AND received_at = :at ORDER BY accounts.id",
         {"id": event_id, "at": _timestamp_of(event_id)},
     )
     return [row.id for row in found]
@@ -173,8 +173,9 @@ def find_latest_events(
     connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int
 ) -> list[StoredEvent]:
     """The events that pass the filter, newest first."""
-    found = connection.execute(
-        sa.text(_EVENTS + _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"),
+    found = run_sql(
+        connection,
+        _EVENTS + _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "limit": limit, **_values(wanted)},
     )
     return [StoredEvent(*row) for row in found]
@@ -184,13 +185,12 @@ def find_further_events(
     connection: sa.Connection, account_id: int, wanted: EventFilter, known: Iterable[UUID], limit: int
 ) -> list[StoredEvent]:
     """The events that pass the filter and are not among `known`, oldest first."""
-    found = connection.execute(
-        sa.text(
-            _EVENTS
-            + _EVENT_FILTER
-            + "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
-            + "ORDER BY id LIMIT :limit"
-        ),
+    found = run_sql(
+        connection,
+        _EVENTS
+        + _EVENT_FILTER
+        + "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
+        + "ORDER BY id LIMIT :limit",
         {"account": account_id, "limit": limit, "known": [str(one) for one in known], **_values(wanted)},
     )
     return [StoredEvent(*row) for row in found]
@@ -207,13 +207,12 @@ def find_events_leading_to(
         "phone": "AND phone = :subject ",
         "data": f"AND {SEEN_DATA} #>> CAST(:path AS text[]) = :subject ",
     }[root]
-    found = connection.execute(
-        sa.text(
-            _EVENTS
-            + of_subject
-            + "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "
-            + "AND id <= :id AND received_at <= :at ORDER BY id DESC LIMIT :limit"
-        ),
+    found = run_sql(
+        connection,
+        _EVENTS
+        + of_subject
+        + "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "
+        + "AND id <= :id AND received_at <= :at ORDER BY id DESC LIMIT :limit",
         {
             "account": event.account_id,
             "subject": subject,
@@ -262,17 +261,16 @@ _RUN_FILTER = """
 
 def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow | None:
     """A run by its id."""
-    row = connection.execute(sa.text(_RUNS + "AND run.id = :id"), {"account": account_id, "id": run_id}).one_or_none()
+    row = run_sql(connection, _RUNS + "AND run.id = :id", {"account": account_id, "id": run_id}).one_or_none()
     return None if row is None else RunRow(*row)
 
 
 def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
     """The ids of the accounts that have a run of this id; almost always none or one."""
-    found = connection.execute(
-        sa.text(
-            "SELECT accounts.id FROM accounts JOIN runs ON runs.account_id = accounts.id "
-            "WHERE runs.id = :id ORDER BY accounts.id"
-        ),
+    found = run_sql(
+        connection,
+        "SELECT accounts.id FROM accounts JOIN runs ON runs.account_id = accounts.id "
+        "WHERE runs.id = :id ORDER BY accounts.id",
         {"id": run_id},
     )
     return [row.id for row in found]
@@ -280,8 +278,9 @@ def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]
 
 def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:
     """The runs that pass the filter, newest first (`limit` None: all). Blocks are left out."""
-    found = connection.execute(
-        sa.text(_RUNS + _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit"),
+    found = run_sql(
+        connection,
+        _RUNS + _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit",
         {
             "account": account_id,
             "limit": limit,
@@ -296,8 +295,9 @@ def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilt
 
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:
     """The runs that an event started, oldest first."""
-    found = connection.execute(
-        sa.text(_RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id"),
+    found = run_sql(
+        connection,
+        _RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id",
         {"account": account_id, "event": event_id},
     )
     return [RunRow(*row) for row in found]
@@ -305,8 +305,9 @@ def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUI
 
 def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[RunRow]:
     """The blocks that a run or a block started, without those inside them, in the order of their start; the first `limit`."""
-    found = connection.execute(
-        sa.text(_RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"),
+    found = run_sql(
+        connection,
+        _RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit",
         {"account": account_id, "run": run_id, "limit": limit},
     )
     return [RunRow(*row) for row in found]
@@ -314,11 +315,10 @@ def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID,
 
 def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepDetails]:
     """The steps that a run has entered, in order. Numbers are exact."""
-    found = connection.execute(
-        sa.text(
-            "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
-            "WHERE account_id = :account AND run_id = :run ORDER BY ordinal"
-        ),
+    found = run_sql(
+        connection,
+        "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
+        "WHERE account_id = :account AND run_id = :run ORDER BY ordinal",
         {"account": account_id, "run": run_id},
     )
     return [StepDetails(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
@@ -326,11 +326,10 @@ def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) 
 
 def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptDetails]:
     """The attempts of a run, in order. Numbers are exact."""
-    found = connection.execute(
-        sa.text(
-            "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
-            "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal, attempt"
-        ),
+    found = run_sql(
+        connection,
+        "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
+        "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal, attempt",
         {"account": account_id, "run": run_id},
     )
     return [

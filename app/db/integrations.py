@@ -9,6 +9,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.db.connection import run_sql
+
 
 @dataclass(frozen=True, slots=True)
 class IntegrationRow:
@@ -54,7 +56,7 @@ FROM accounts WHERE id = :account
 
 def find_outbound_config(connection: sa.Connection, account_id: int) -> OutboundConfig | None:
     """The account's current outbound configuration."""
-    row = connection.execute(sa.text(_OUTBOUND_CONFIG), {"account": account_id}).one_or_none()
+    row = run_sql(connection, _OUTBOUND_CONFIG, {"account": account_id}).one_or_none()
     if row is None:
         return None
     integrations = {kind: bytes.fromhex(settings) for kind, settings in row.integrations.items()}
@@ -75,8 +77,9 @@ def list_integrations(connection: sa.Connection, account_id: int | None = None) 
 
 def lock_integration(connection: sa.Connection, account_id: int, kind: str) -> bytes | None:
     """The encrypted settings of an integration, locked until the transaction ends."""
-    settings = connection.execute(
-        sa.text("SELECT settings FROM integrations WHERE account_id = :account AND kind = :kind FOR UPDATE"),
+    settings = run_sql(
+        connection,
+        "SELECT settings FROM integrations WHERE account_id = :account AND kind = :kind FOR UPDATE",
         {"account": account_id, "kind": kind},
     ).scalar()
     return None if settings is None else bytes(settings)
@@ -84,20 +87,20 @@ def lock_integration(connection: sa.Connection, account_id: int, kind: str) -> b
 
 def save_integration(connection: sa.Connection, account_id: int, kind: str, settings: bytes, now: datetime) -> None:
     """Insert an integration, or update it."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO integrations (account_id, kind, settings, created_at, updated_at) "
-            "VALUES (:account, :kind, :settings, :now, :now) "
-            "ON CONFLICT (account_id, kind) DO UPDATE SET settings = :settings, updated_at = :now"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO integrations (account_id, kind, settings, created_at, updated_at) "
+        "VALUES (:account, :kind, :settings, :now, :now) "
+        "ON CONFLICT (account_id, kind) DO UPDATE SET settings = :settings, updated_at = :now",
         {"account": account_id, "kind": kind, "settings": settings, "now": now},
     )
 
 
 def remove_integration(connection: sa.Connection, account_id: int, kind: str) -> bool:
     """Delete an integration; False when there is none."""
-    removed = connection.execute(
-        sa.text("DELETE FROM integrations WHERE account_id = :account AND kind = :kind"),
+    removed = run_sql(
+        connection,
+        "DELETE FROM integrations WHERE account_id = :account AND kind = :kind",
         {"account": account_id, "kind": kind},
     )
     return bool(removed.rowcount)
@@ -105,24 +108,24 @@ def remove_integration(connection: sa.Connection, account_id: int, kind: str) ->
 
 def replace_settings(connection: sa.Connection, row: IntegrationRow, settings: bytes) -> None:
     """Replace the settings by the same settings with another encryption, unless they have changed since."""
-    connection.execute(
-        sa.text(
-            "UPDATE integrations SET settings = :new WHERE account_id = :account AND kind = :kind AND settings = :old"
-        ),
+    run_sql(
+        connection,
+        "UPDATE integrations SET settings = :new WHERE account_id = :account AND kind = :kind AND settings = :old",
         {"account": row.account_id, "kind": row.kind, "old": row.settings, "new": settings},
     )
 
 
 def list_signing_secrets(connection: sa.Connection) -> list[tuple[int, str, bytes]]:
     """(id, slug, encrypted signing secret) of all accounts."""
-    rows = connection.execute(sa.text("SELECT id, slug, signing_secret FROM accounts ORDER BY id"))
+    rows = run_sql(connection, "SELECT id, slug, signing_secret FROM accounts ORDER BY id")
     return [(row.id, row.slug, bytes(row.signing_secret)) for row in rows]
 
 
 def replace_signing_secret(connection: sa.Connection, account_id: int, old: bytes, new: bytes) -> None:
     """Replace a signing secret by the same secret with another encryption, unless it has changed since."""
-    connection.execute(
-        sa.text("UPDATE accounts SET signing_secret = :new WHERE id = :id AND signing_secret = :old"),
+    run_sql(
+        connection,
+        "UPDATE accounts SET signing_secret = :new WHERE id = :id AND signing_secret = :old",
         {"id": account_id, "old": old, "new": new},
     )
 
@@ -131,22 +134,20 @@ def disable_target(
     connection: sa.Connection, account_id: int, target: str, reason: str, run: UUID, now: datetime
 ) -> None:
     """Disable a target; one that is disabled already keeps its first reason."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO disabled_targets (account_id, target, reason, run_id, disabled_at) "
-            "VALUES (:account, :target, :reason, :run, :now) ON CONFLICT (account_id, target) DO NOTHING"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO disabled_targets (account_id, target, reason, run_id, disabled_at) "
+        "VALUES (:account, :target, :reason, :run, :now) ON CONFLICT (account_id, target) DO NOTHING",
         {"account": account_id, "target": target, "reason": reason, "run": run, "now": now},
     )
 
 
 def list_disabled_targets(connection: sa.Connection, account_id: int) -> list[TargetRow]:
     """The disabled targets of an account, the latest first."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT target, reason, run_id, disabled_at FROM disabled_targets "
-            "WHERE account_id = :account ORDER BY disabled_at DESC, target"
-        ),
+    rows = run_sql(
+        connection,
+        "SELECT target, reason, run_id, disabled_at FROM disabled_targets "
+        "WHERE account_id = :account ORDER BY disabled_at DESC, target",
         {"account": account_id},
     )
     return [TargetRow(*row) for row in rows]
@@ -154,8 +155,9 @@ def list_disabled_targets(connection: sa.Connection, account_id: int) -> list[Ta
 
 def enable_target(connection: sa.Connection, account_id: int, target: str) -> bool:
     """Enable a target; False when it is not disabled."""
-    removed = connection.execute(
-        sa.text("DELETE FROM disabled_targets WHERE account_id = :account AND target = :target"),
+    removed = run_sql(
+        connection,
+        "DELETE FROM disabled_targets WHERE account_id = :account AND target = :target",
         {"account": account_id, "target": target},
     )
     return bool(removed.rowcount)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import structlog
 
 from app.core.durations import RETENTION
-from app.db.connection import Database, execute, unavailable_on_transient_errors
+from app.db.connection import Database, execute, run_sql, unavailable_on_transient_errors
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
@@ -161,15 +161,14 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
 
     A safety net: statements enqueue a run's job together with the run's change. Of two concurrent sweeps one enqueues it.
     """
-    rows = connection.execute(
-        sa.text(
-            enqueue_runs(
-                "runs WHERE status = 'running' AND wake_at < :before "
-                f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
-                number="job",
-            )
-            + " RETURNING 1"
-        ),
+    rows = run_sql(
+        connection,
+        enqueue_runs(
+            "runs WHERE status = 'running' AND wake_at < :before "
+            f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
+            number="job",
+        )
+        + " RETURNING 1",
         {"before": now - ORPHANED_AFTER},
     )
     found = len(rows.all())
@@ -183,25 +182,23 @@ def wake_parents_without_blocks(connection: sa.Connection, now: datetime) -> int
 
     A safety net: the statement that ends the last block enqueues the job of its parent.
     """
-    return connection.execute(
-        sa.text(
-            "UPDATE runs SET wake_at = :now, blocks_left = NULL WHERE status = 'running' AND wake_at IS NULL "
-            "AND updated_at < :before AND NOT EXISTS (SELECT FROM runs AS block WHERE block.account_id = runs.account_id "
-            "AND block.parent_id = runs.id AND block.status = 'running')"
-        ),
+    return run_sql(
+        connection,
+        "UPDATE runs SET wake_at = :now, blocks_left = NULL WHERE status = 'running' AND wake_at IS NULL "
+        "AND updated_at < :before AND NOT EXISTS (SELECT FROM runs AS block WHERE block.account_id = runs.account_id "
+        "AND block.parent_id = runs.id AND block.status = 'running')",
         {"now": now, "before": now - ORPHANED_AFTER},
     ).rowcount
 
 
 def cancel_runs_without_workflow(connection: sa.Connection, now: datetime) -> int:
     """End the runs that were started while their workflow was being deleted; how many."""
-    return connection.execute(
-        sa.text(
-            "UPDATE runs SET status = 'cancelled', error = 'its workflow was deleted', turn = turn + 1, wake_at = NULL, "
-            "finished_at = :now, updated_at = :now "
-            "WHERE status = 'running' AND (wake_at < :before OR wake_at IS NULL) AND updated_at < :before AND NOT EXISTS ("
-            "SELECT FROM workflows WHERE workflows.account_id = runs.account_id AND workflows.id = runs.workflow_id)"
-        ),
+    return run_sql(
+        connection,
+        "UPDATE runs SET status = 'cancelled', error = 'its workflow was deleted', turn = turn + 1, wake_at = NULL, "
+        "finished_at = :now, updated_at = :now "
+        "WHERE status = 'running' AND (wake_at < :before OR wake_at IS NULL) AND updated_at < :before AND NOT EXISTS ("
+        "SELECT FROM workflows WHERE workflows.account_id = runs.account_id AND workflows.id = runs.workflow_id)",
         {"now": now, "before": now - ORPHANED_AFTER},
     ).rowcount
 
@@ -211,20 +208,19 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
 
     A safety net, too. Deadlines of workflows that are disabled, or were since, do not count.
     """
-    rows = connection.execute(
-        sa.text(
-            enqueue(
-                "deadline",
-                "job.payload",
-                "progress JOIN workflows ON workflows.account_id = progress.account_id "
-                "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
-                "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
-                "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
-                "WHERE deadline < :before LIMIT 1000",
-                dedupe_key="'deadline:' || job.payload",
-            )
-            + " RETURNING 1"
-        ),
+    rows = run_sql(
+        connection,
+        enqueue(
+            "deadline",
+            "job.payload",
+            "progress JOIN workflows ON workflows.account_id = progress.account_id "
+            "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
+            "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
+            "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
+            "WHERE deadline < :before LIMIT 1000",
+            dedupe_key="'deadline:' || job.payload",
+        )
+        + " RETURNING 1",
         {"before": now - ORPHANED_AFTER},
     )
     return len(rows.all())
@@ -235,27 +231,25 @@ def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
 
     A job that a worker of the previous release runs stays there until its heartbeat is a minute old.
     """
-    if not connection.execute(sa.text("SELECT to_regclass('pgqueuer') IS NOT NULL")).scalar():
+    if not run_sql(connection, "SELECT to_regclass('pgqueuer') IS NOT NULL").scalar():
         return 0
-    return connection.execute(
-        sa.text(
-            "WITH moved AS (DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM pgqueuer "
-            "WHERE status = 'queued' OR status = 'picked' AND heartbeat < :before "
-            "ORDER BY execute_after LIMIT :batch FOR UPDATE SKIP LOCKED)) "
-            "RETURNING entrypoint, convert_from(payload, 'UTF8') AS payload, dedupe_key, execute_after, attempts, created) "
-            "INSERT INTO jobs (kind, payload, dedupe_key, due_at, attempts, created_at) SELECT * FROM moved "
-            "ON CONFLICT (dedupe_key) DO NOTHING"
-        ),
+    return run_sql(
+        connection,
+        "WITH moved AS (DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM pgqueuer "
+        "WHERE status = 'queued' OR status = 'picked' AND heartbeat < :before "
+        "ORDER BY execute_after LIMIT :batch FOR UPDATE SKIP LOCKED)) "
+        "RETURNING entrypoint, convert_from(payload, 'UTF8') AS payload, dedupe_key, execute_after, attempts, created) "
+        "INSERT INTO jobs (kind, payload, dedupe_key, due_at, attempts, created_at) SELECT * FROM moved "
+        "ON CONFLICT (dedupe_key) DO NOTHING",
         {"before": now - ORPHANED_AFTER, "batch": _PREVIOUS_BATCH},
     ).rowcount
 
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of idempotency keys that are older than RETENTION; how many."""
-    return connection.execute(
-        sa.text(
-            "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY("
-            "SELECT ctid FROM idempotency_keys WHERE received_at < :before LIMIT 10000))"
-        ),
+    return run_sql(
+        connection,
+        "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY("
+        "SELECT ctid FROM idempotency_keys WHERE received_at < :before LIMIT 10000))",
         {"before": now - RETENTION},
     ).rowcount

@@ -18,7 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
-from app.db.connection import begin_with, commit_with
+from app.db.connection import begin_with, commit_with, run_sql
 from app.db.job_queue import enqueue
 
 # Workflow and subject.
@@ -133,16 +133,15 @@ class ProgressRow:
 
 def find_progress_of_subject(connection: sa.Connection, account_id: int, subject: str) -> list[ProgressRow]:
     """A subject's match state in every workflow, ordered by the workflow's name."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT workflow.name, enabled_version, workflow.enablement, coalesce(document, '{}'), progress.enablement, "
-            "progress, deadline, "
-            "last_event_at, last_started_at FROM progress "
-            "JOIN workflows AS workflow ON workflow.account_id = progress.account_id AND workflow.id = workflow_id "
-            "LEFT JOIN workflow_versions AS version ON version.account_id = workflow.account_id "
-            "AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version "
-            "WHERE progress.account_id = :account AND subject = :subject ORDER BY workflow.name"
-        ),
+    rows = run_sql(
+        connection,
+        "SELECT workflow.name, enabled_version, workflow.enablement, coalesce(document, '{}'), progress.enablement, "
+        "progress, deadline, "
+        "last_event_at, last_started_at FROM progress "
+        "JOIN workflows AS workflow ON workflow.account_id = progress.account_id AND workflow.id = workflow_id "
+        "LEFT JOIN workflow_versions AS version ON version.account_id = workflow.account_id "
+        "AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version "
+        "WHERE progress.account_id = :account AND subject = :subject ORDER BY workflow.name",
         {"account": account_id, "subject": subject},
     )
     return [ProgressRow(row[0], row[1], row[2], row[3], StoredState(*row[4:])) for row in rows]
@@ -151,10 +150,9 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of rows without progress, or whose progress has lapsed, and without a start that `again` counts from;
     how many."""
-    return connection.execute(
-        sa.text(
-            "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE last_started_at IS NULL "
-            "AND (progress = '{}' AND last_event_at < :before OR lapses_at < :before) LIMIT 10000))"
-        ),
+    return run_sql(
+        connection,
+        "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE last_started_at IS NULL "
+        "AND (progress = '{}' AND last_event_at < :before OR lapses_at < :before) LIMIT 10000))",
         {"before": now - timedelta(days=1)},
     ).rowcount

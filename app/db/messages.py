@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from app.core.durations import RETENTION
 from app.core.models import Message
+from app.db.connection import run_sql
 
 # A ticket must first be used within FIRST_USE, and is valid for VALID_FOR from then on.
 FIRST_USE = timedelta(seconds=60)
@@ -91,11 +92,10 @@ def insert_message(connection: sa.Connection, new: NewMessage, now: datetime) ->
 
 def find_messages_after(connection: sa.Connection, account_id: int, number: int, limit: int) -> list[Message]:
     """At most `limit` messages after a number, in stream order."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT id, run_id, distinct_id, text, data::text, created_at FROM messages "
-            "WHERE account_id = :account AND number > :number ORDER BY number LIMIT :limit"
-        ),
+    rows = run_sql(
+        connection,
+        "SELECT id, run_id, distinct_id, text, data::text, created_at FROM messages "
+        "WHERE account_id = :account AND number > :number ORDER BY number LIMIT :limit",
         {"account": account_id, "number": number, "limit": limit},
     )
     return [Message(*row) for row in rows]
@@ -117,11 +117,10 @@ def find_number(connection: sa.Connection, account_id: int, message_id: UUID, ea
 
 def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of messages that are older than RETENTION; returns how many."""
-    return connection.execute(
-        sa.text(
-            "DELETE FROM messages WHERE ctid = ANY (ARRAY("
-            "SELECT ctid FROM messages WHERE created_at < :before LIMIT :batch))"
-        ),
+    return run_sql(
+        connection,
+        "DELETE FROM messages WHERE ctid = ANY (ARRAY("
+        "SELECT ctid FROM messages WHERE created_at < :before LIMIT :batch))",
         {"before": now - RETENTION, "batch": _BATCH},
     ).rowcount
 
@@ -142,17 +141,16 @@ def insert_ticket(connection: sa.Connection, account_id: int, key_prefix: str, d
 
 def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: datetime) -> TicketRow | None:
     """The ticket with this hash, if it and its key are valid for the stream of this account now."""
-    row = connection.execute(
-        sa.text(
-            "SELECT tickets.account_id, position, used_at IS NOT NULL FROM tickets "
-            "JOIN accounts ON accounts.id = tickets.account_id AND slug = :slug AND disabled_at IS NULL "
-            "WHERE (EXISTS (SELECT FROM keys WHERE prefix = key_prefix AND keys.account_id = tickets.account_id "
-            "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :now)) "
-            "OR EXISTS (SELECT FROM clients WHERE token_prefix = key_prefix AND clients.account_id = tickets.account_id "
-            "AND revoked_at IS NULL AND token_expires_at > :now)) "
-            "AND tickets.digest = :digest AND CASE WHEN used_at IS NULL THEN tickets.created_at > :made "
-            "ELSE used_at > :used END"
-        ),
+    row = run_sql(
+        connection,
+        "SELECT tickets.account_id, position, used_at IS NOT NULL FROM tickets "
+        "JOIN accounts ON accounts.id = tickets.account_id AND slug = :slug AND disabled_at IS NULL "
+        "WHERE (EXISTS (SELECT FROM keys WHERE prefix = key_prefix AND keys.account_id = tickets.account_id "
+        "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :now)) "
+        "OR EXISTS (SELECT FROM clients WHERE token_prefix = key_prefix AND clients.account_id = tickets.account_id "
+        "AND revoked_at IS NULL AND token_expires_at > :now)) "
+        "AND tickets.digest = :digest AND CASE WHEN used_at IS NULL THEN tickets.created_at > :made "
+        "ELSE used_at > :used END",
         {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - VALID_FOR},
     ).one_or_none()
     return None if row is None else TicketRow(*row)
@@ -160,19 +158,19 @@ def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: dateti
 
 def record_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> None:
     """Record the first use of a ticket."""
-    connection.execute(
-        sa.text("UPDATE tickets SET used_at = :now WHERE digest = :digest AND used_at IS NULL"),
+    run_sql(
+        connection,
+        "UPDATE tickets SET used_at = :now WHERE digest = :digest AND used_at IS NULL",
         {"digest": digest, "now": now},
     )
 
 
 def forget_old_tickets(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of expired tickets; returns how many."""
-    return connection.execute(
-        sa.text(
-            "DELETE FROM tickets WHERE ctid = ANY (ARRAY("
-            "SELECT ctid FROM tickets WHERE CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END "
-            "LIMIT :batch))"
-        ),
+    return run_sql(
+        connection,
+        "DELETE FROM tickets WHERE ctid = ANY (ARRAY("
+        "SELECT ctid FROM tickets WHERE CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END "
+        "LIMIT :batch))",
         {"made": now - FIRST_USE, "used": now - VALID_FOR, "batch": _BATCH},
     ).rowcount

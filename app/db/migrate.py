@@ -10,6 +10,7 @@ import psycopg2
 import sqlalchemy as sa
 
 from app.core.errors import NotMigrated
+from app.db.connection import run_sql
 from app.db.partitions import ensure_partitions
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "migrations"
@@ -28,8 +29,8 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
     engine = sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(database_url))
     try:
         with engine.connect() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_lock(hashtext('signalbox migrations'))"))
-            connection.execute(sa.text("SET lock_timeout = '5s'"))
+            run_sql(connection, "SELECT pg_advisory_lock(hashtext('signalbox migrations'))")
+            run_sql(connection, "SET lock_timeout = '5s'")
             connection.commit()
             config = Config()
             config.set_main_option("script_location", str(DIRECTORY))

@@ -7,6 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from app.db.connection import run_sql
+
 MONTHS_AHEAD = 3
 
 
@@ -31,7 +33,7 @@ def _ensure_month(connection: sa.Connection, first: datetime) -> str | None:
     name = f"events_{first:%Y_%m}"
     if _exists(connection, name):
         return None
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('signalbox partitions'))"))
+    run_sql(connection, "SELECT pg_advisory_xact_lock(hashtext('signalbox partitions'))")
     if _exists(connection, name):
         return None
     # Identifiers and bounds are made of digits above; DDL takes no parameters.
@@ -58,4 +60,4 @@ def _month(now: datetime, ahead: int) -> datetime:
 
 
 def _exists(connection: sa.Connection, name: str) -> bool:
-    return bool(connection.execute(sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}).scalar())
+    return bool(run_sql(connection, "SELECT to_regclass(:name) IS NOT NULL", {"name": name}).scalar())

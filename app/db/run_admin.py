@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.models import NewRun
+from app.db.connection import run_sql
 from app.db.job_queue import enqueue_runs
 from app.db.match_state import StateKey, lock_number
 from app.db.runs import START_RUN, start_run_values
@@ -47,9 +48,7 @@ SELECT id FROM run WHERE parent_id IS NULL
 
 def retry_runs(connection: sa.Connection, account_id: int, run_ids: Iterable[UUID], now: datetime) -> set[UUID]:
     """Retry failed runs where they or their blocks failed, at once. Returns the runs that were failed; others are unchanged."""
-    found = connection.execute(
-        sa.text(_RETRY), {"account": account_id, "runs": [str(run) for run in run_ids], "now": now}
-    )
+    found = run_sql(connection, _RETRY, {"account": account_id, "runs": [str(run) for run in run_ids], "now": now})
     return {row.id for row in found}
 
 
@@ -60,10 +59,9 @@ def start_past_run(connection: sa.Connection, account_id: int, new: NewRun, now:
 
 def find_run_of_match(connection: sa.Connection, account_id: int, workflow_id: UUID, match_key: str) -> UUID | None:
     """The run of a match."""
-    found: UUID | None = connection.execute(
-        sa.text(
-            "SELECT id FROM runs WHERE account_id = :account AND workflow_id = :workflow AND match_key = :match_key"
-        ),
+    found: UUID | None = run_sql(
+        connection,
+        "SELECT id FROM runs WHERE account_id = :account AND workflow_id = :workflow AND match_key = :match_key",
         {"account": account_id, "workflow": workflow_id, "match_key": match_key},
     ).scalar()
     return found
@@ -73,12 +71,11 @@ def lock_match_state(connection: sa.Connection, account_id: int, key: StateKey) 
     """Lock the match state of a subject of a workflow until the transaction ends. Returns when the subject last started the
     workflow; None if no start is recorded."""
     number = lock_number(account_id, key)
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
-    last: datetime | None = connection.execute(
-        sa.text(
-            "SELECT last_started_at FROM progress "
-            "WHERE account_id = :account AND workflow_id = :workflow AND subject = :subject"
-        ),
+    run_sql(connection, "SELECT pg_advisory_xact_lock(:number)", {"number": number})
+    last: datetime | None = run_sql(
+        connection,
+        "SELECT last_started_at FROM progress "
+        "WHERE account_id = :account AND workflow_id = :workflow AND subject = :subject",
         {"account": account_id, "workflow": key[0], "subject": key[1]},
     ).scalar()
     return last
@@ -86,11 +83,10 @@ def lock_match_state(connection: sa.Connection, account_id: int, key: StateKey) 
 
 def record_start(connection: sa.Connection, account_id: int, key: StateKey, enablement: int, now: datetime) -> None:
     """Record that a subject has started a workflow, for `again`; its match state is unchanged."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, last_started_at) "
-            "VALUES (:account, :workflow, :subject, :enablement, '{}', :now, :now) "
-            "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET last_started_at = :now"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at, last_started_at) "
+        "VALUES (:account, :workflow, :subject, :enablement, '{}', :now, :now) "
+        "ON CONFLICT (account_id, workflow_id, subject) DO UPDATE SET last_started_at = :now",
         {"account": account_id, "workflow": key[0], "subject": key[1], "enablement": enablement, "now": now},
     )

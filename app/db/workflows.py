@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db.accounts import increment_version
+from app.db.connection import run_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,16 @@ def list_workflows(
 
 def find_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow | None:
     """A workflow of an account by its name."""
-    row = connection.execute(sa.text(_ROWS + "AND name = :name"), {"account": account_id, "name": name}).one_or_none()
+    row = run_sql(connection, _ROWS + "AND name = :name", {"account": account_id, "name": name}).one_or_none()
     return None if row is None else WorkflowRow(*row)
 
 
 def find_version(connection: sa.Connection, account_id: int, workflow_id: UUID, version: int) -> Any:
     """(source, document) of one version, or None."""
-    row = connection.execute(
-        sa.text(
-            "SELECT source, document FROM workflow_versions "
-            "WHERE account_id = :account AND workflow_id = :workflow AND version = :version"
-        ),
+    row = run_sql(
+        connection,
+        "SELECT source, document FROM workflow_versions "
+        "WHERE account_id = :account AND workflow_id = :workflow AND version = :version",
         {"account": account_id, "workflow": workflow_id, "version": version},
     ).one_or_none()
     return None if row is None else tuple(row)
@@ -88,19 +88,17 @@ def save_version(connection: sa.Connection, account_id: int, new: NewVersion, no
         "document": json.dumps(new.document, ensure_ascii=False),
         "now": now,
     }
-    connection.execute(
-        sa.text(
-            "INSERT INTO workflows (account_id, id, name, latest_version, created_at, updated_at) "
-            "VALUES (:account, :id, :name, :version, :now, :now) "
-            "ON CONFLICT (account_id, id) DO UPDATE SET latest_version = :version, updated_at = :now"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO workflows (account_id, id, name, latest_version, created_at, updated_at) "
+        "VALUES (:account, :id, :name, :version, :now, :now) "
+        "ON CONFLICT (account_id, id) DO UPDATE SET latest_version = :version, updated_at = :now",
         values,
     )
-    connection.execute(
-        sa.text(
-            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
-            "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)"
-        ),
+    run_sql(
+        connection,
+        "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
+        "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)",
         values,
     )
 
@@ -109,11 +107,10 @@ def write_awaits(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, names: Sequence[str]
 ) -> None:
     """Store the names of the events that runs of a version may wait for or end by."""
-    connection.execute(
-        sa.text(
-            "UPDATE workflow_versions SET awaits = :names "
-            "WHERE account_id = :account AND workflow_id = :workflow AND version = :version"
-        ),
+    run_sql(
+        connection,
+        "UPDATE workflow_versions SET awaits = :names "
+        "WHERE account_id = :account AND workflow_id = :workflow AND version = :version",
         {"account": account_id, "workflow": workflow_id, "version": version, "names": list(names)},
     )
 
@@ -135,14 +132,13 @@ def write_triggers(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, triggers: Sequence[str]
 ) -> None:
     """Store the event names that a workflow's enabled version looks at; nothing if that is another version by now."""
-    connection.execute(
-        sa.text(
-            "WITH workflow AS (SELECT id FROM workflows WHERE account_id = :account AND id = :workflow "
-            "AND enabled_version = :version FOR NO KEY UPDATE) "
-            "INSERT INTO workflow_triggers (account_id, event, workflow_id, version) "
-            "SELECT :account, event, id, :version FROM workflow, unnest(CAST(:triggers AS text[])) AS event "
-            "ON CONFLICT DO NOTHING"
-        ),
+    run_sql(
+        connection,
+        "WITH workflow AS (SELECT id FROM workflows WHERE account_id = :account AND id = :workflow "
+        "AND enabled_version = :version FOR NO KEY UPDATE) "
+        "INSERT INTO workflow_triggers (account_id, event, workflow_id, version) "
+        "SELECT :account, event, id, :version FROM workflow, unnest(CAST(:triggers AS text[])) AS event "
+        "ON CONFLICT DO NOTHING",
         {"account": account_id, "workflow": workflow_id, "version": version, "triggers": list(triggers)},
     )
 
@@ -153,29 +149,25 @@ def _set_enabled_version(
     """Set the enabled version and delete the triggers of the one before. The workflow's row is locked first."""
     increment_version(connection, account_id)
     values = {"account": account_id, "workflow": workflow_id, "version": version, "now": now}
-    connection.execute(
-        sa.text(
-            "UPDATE workflows SET enabled_version = :version, enablement = enablement + 1, updated_at = :now "
-            "WHERE account_id = :account AND id = :workflow"
-        ),
+    run_sql(
+        connection,
+        "UPDATE workflows SET enabled_version = :version, enablement = enablement + 1, updated_at = :now "
+        "WHERE account_id = :account AND id = :workflow",
         values,
     )
-    connection.execute(
-        sa.text("DELETE FROM workflow_triggers WHERE account_id = :account AND workflow_id = :workflow"), values
-    )
+    run_sql(connection, "DELETE FROM workflow_triggers WHERE account_id = :account AND workflow_id = :workflow", values)
 
 
 def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for: UUID) -> list[Any]:
     """The patterns of the account's other enabled workflows, except those of one event."""
     return list(
-        connection.execute(
-            sa.text(
-                "SELECT document -> 'on' FROM workflows AS workflow JOIN workflow_versions AS version "
-                "ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id "
-                "AND version.version = workflow.enabled_version "
-                "WHERE workflow.account_id = :account AND workflow.id <> :id "
-                "AND jsonb_typeof(document -> 'on') = 'object' AND NOT document -> 'on' ? 'event'"
-            ),
+        run_sql(
+            connection,
+            "SELECT document -> 'on' FROM workflows AS workflow JOIN workflow_versions AS version "
+            "ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id "
+            "AND version.version = workflow.enabled_version "
+            "WHERE workflow.account_id = :account AND workflow.id <> :id "
+            "AND jsonb_typeof(document -> 'on') = 'object' AND NOT document -> 'on' ? 'event'",
             {"account": account_id, "id": except_for},
         ).scalars()
     )
