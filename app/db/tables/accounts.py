@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, UUID
 
-from app.db.tables.columns import NOW, account_id, column, metadata, timestamp
+from app.db.tables.columns import NOW, account_table, column, metadata, timestamp
 
 accounts = sa.Table(
     "accounts",
@@ -20,38 +20,28 @@ accounts = sa.Table(
         "version",
         sa.BigInteger,
         "grows with every change that web processes keep in memory (keys, plan, workflows); checked by each event",
-        server_default=sa.text("1"),
+        default="1",
     ),
     column("signing_secret", BYTEA, "secret of the signatures on outbound calls (Standard Webhooks), encrypted"),
-    timestamp("created_at", "when the account was made", server_default=NOW),
+    timestamp("created_at", "when the account was made", default=NOW),
     column("name", sa.Text, "what people call it; null: the slug", null=True),
     column(
-        "key_attribute",
-        sa.Text,
-        "the attribute of its CxEngage events that says whom they are about",
-        server_default=sa.text("'key'"),
+        "key_attribute", sa.Text, "the attribute of its CxEngage events that says whom they are about", default="'key'"
     ),
-    column(
-        "event_attribute",
-        sa.Text,
-        "the attribute of its CxEngage events that names them",
-        server_default=sa.text("'type'"),
-    ),
+    column("event_attribute", sa.Text, "the attribute of its CxEngage events that names them", default="'type'"),
     sa.PrimaryKeyConstraint("id"),
     sa.UniqueConstraint("slug"),
     sa.CheckConstraint("plan IN ('trial', 'standard', 'unlimited')", name="plan"),
     comment="who owns everything",
 )
 
-keys = sa.Table(
+keys = account_table(
     "keys",
-    metadata,
-    account_id(),
     column("prefix", sa.Text, "public part of the key (sb_PREFIX_…), enough to name and find it"),
     column("digest", BYTEA, "SHA-256 of the whole key; the key itself is kept nowhere"),
     column("name", sa.Text, "what its owner calls it"),
     column("scopes", ARRAY(sa.Text), "what it may do, such as events:write"),
-    timestamp("created_at", "when it was made", server_default=NOW),
+    timestamp("created_at", "when it was made", default=NOW),
     timestamp("expires_at", "from when on it is refused; null: never", null=True),
     timestamp("revoked_at", "when it was revoked; null: it is in force", null=True),
     timestamp("last_used_at", "when it was last used, to the minute; null: never", null=True),
@@ -62,17 +52,15 @@ keys = sa.Table(
     comment="API keys: shown once, kept as a hash, scoped, revocable",
 )
 
-clients = sa.Table(
+clients = account_table(
     "clients",
-    metadata,
-    account_id(),
     column("id", sa.Text, "its client_id (cl_…)"),
     column("digest", BYTEA, "SHA-256 of its client_secret; the secret itself is kept nowhere"),
     column("name", sa.Text, "what its owner calls it"),
     column("token_prefix", sa.Text, "public part of its access token (sbt_PREFIX_…); null: it has none", null=True),
     column("token_digest", BYTEA, "SHA-256 of its access token; null: it has none", null=True),
     timestamp("token_expires_at", "when its access token ends; null: it has none", null=True),
-    timestamp("created_at", "when it was made", server_default=NOW),
+    timestamp("created_at", "when it was made", default=NOW),
     timestamp("revoked_at", "when it was revoked; null: it is in force", null=True),
     timestamp("last_used_at", "when its token was last used, to the minute; null: never", null=True),
     sa.PrimaryKeyConstraint("id"),
@@ -84,23 +72,19 @@ clients = sa.Table(
     comment="OAuth clients of the CxEngage routes, each with its access token; secrets are kept as hashes",
 )
 
-integrations = sa.Table(
+integrations = account_table(
     "integrations",
-    metadata,
-    account_id(),
     column("kind", sa.Text, "whatsapp, twilio, sendgrid or smtp"),
     column("settings", BYTEA, "its fields, credentials among them, as JSON encrypted with ENCRYPTION_KEY"),
-    timestamp("created_at", "when it was set up", server_default=NOW),
-    timestamp("updated_at", "when it was last changed", server_default=NOW),
+    timestamp("created_at", "when it was set up", default=NOW),
+    timestamp("updated_at", "when it was last changed", default=NOW),
     sa.PrimaryKeyConstraint("account_id", "kind"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="the services that accounts send with: WhatsApp, Twilio, SendGrid, SMTP",
 )
 
-disabled_targets = sa.Table(
+disabled_targets = account_table(
     "disabled_targets",
-    metadata,
-    account_id(),
     column("target", sa.Text, "the URL without its query"),
     column("reason", sa.Text, "why, in words"),
     column("run_id", UUID(as_uuid=True), "the run that found out"),

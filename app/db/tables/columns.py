@@ -1,4 +1,4 @@
-"""The metadata of all tables, and the columns that they have in common."""
+"""The metadata of all tables, and functions that shorten their definitions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ metadata = sa.MetaData(
         "ck": "%(table_name)s_%(constraint_name)s_check",
     }
 )
-NOW = sa.text("now()")
+NOW = "now()"
 
 
-def column(name: str, type_: Any, comment: str, *arguments: Any, null: bool = False, **options: Any) -> sa.Column[Any]:
-    """A column with a comment; NOT NULL unless `null`."""
-    return sa.Column(name, type_, *arguments, nullable=null, comment=comment, **options)
+def account_table(name: str, *parts: Any, **options: Any) -> sa.Table:
+    """A table that begins with the column `account_id`."""
+    return sa.Table(name, metadata, account_id(), *parts, **options)
+
+
+def column(
+    name: str, type_: Any, comment: str, *arguments: Any, null: bool = False, default: str | None = None
+) -> sa.Column[Any]:
+    """A column with a comment; NOT NULL unless `null`. `default` is SQL."""
+    server_default = None if default is None else sa.text(default)
+    return sa.Column(name, type_, *arguments, nullable=null, comment=comment, server_default=server_default)
 
 
 def timestamp(name: str, comment: str, **options: Any) -> sa.Column[Any]:
@@ -29,5 +37,10 @@ def timestamp(name: str, comment: str, **options: Any) -> sa.Column[Any]:
 
 
 def account_id() -> sa.Column[Any]:
-    """The column that most tables begin with."""
+    """The account that a row belongs to."""
     return column("account_id", sa.BigInteger, "the account that owns the row")
+
+
+def index(name: str, *columns: str, where: str) -> sa.Index:
+    """A partial index."""
+    return sa.Index(name, *columns, postgresql_where=sa.text(where))

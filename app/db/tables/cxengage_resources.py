@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from app.db.tables.columns import account_id, column, metadata, timestamp
+from app.db.tables.columns import account_table, column, timestamp
 
-resource_numbers = sa.Table(
+resource_numbers = account_table(
     "resource_numbers",
-    metadata,
-    account_id(),
     column("prefix", sa.Text, "PT, TM, LI or AU"),
     column("latest", sa.Integer, "the highest number given out; none is given out twice"),
     sa.PrimaryKeyConstraint("account_id", "prefix"),
@@ -18,10 +16,8 @@ resource_numbers = sa.Table(
     comment="how far the ids of CxEngage resources (PT1, TM1 …) have been counted",
 )
 
-patterns = sa.Table(
+patterns = account_table(
     "patterns",
-    metadata,
-    account_id(),
     column("number", sa.Integer, "1 is PT1"),
     column("name", sa.Text, "what its owner calls it"),
     column("description", sa.Text, "what it is for"),
@@ -42,10 +38,8 @@ patterns = sa.Table(
     comment="patterns in CxEngage's notation; those switched on are workflows as well",
 )
 
-templates = sa.Table(
+templates = account_table(
     "templates",
-    metadata,
-    account_id(),
     column("number", sa.Integer, "1 is TM1"),
     column("name", sa.Text, "what its owner calls it"),
     column("description", sa.Text, "what it is for"),
@@ -57,10 +51,8 @@ templates = sa.Table(
     comment="texts that patterns refer to as +TM1",
 )
 
-listeners = sa.Table(
+listeners = account_table(
     "listeners",
-    metadata,
-    account_id(),
     column("number", sa.Integer, "1 is LI1"),
     column("name", sa.Text, "what its owner calls it"),
     column("description", sa.Text, "what it is for"),
@@ -68,10 +60,8 @@ listeners = sa.Table(
     column("status", sa.Boolean, "whether it takes events"),
     column("mapping", JSONB, "field of the event: dotted path in what the third party posts"),
     column("options", JSONB, "the owner's, kept as given"),
-    column(
-        "more", JSONB, "other fields that were given (topic, hash …), kept as given", server_default=sa.text("'{}'")
-    ),
-    column("received", sa.BigInteger, "how many events it has taken", server_default=sa.text("0")),
+    column("more", JSONB, "other fields that were given (topic, hash …), kept as given", default="'{}'"),
+    column("received", sa.BigInteger, "how many events it has taken", default="0"),
     timestamp("last_received_at", "when it took the last one; null: none yet", null=True),
     timestamp("created_at", "when it was made"),
     timestamp("updated_at", "when it was last changed"),
@@ -80,10 +70,8 @@ listeners = sa.Table(
     comment="where third parties post in a shape of their own; what they post with are keys of the scope listener:LI1",
 )
 
-augments = sa.Table(
+augments = account_table(
     "augments",
-    metadata,
-    account_id(),
     column("number", sa.Integer, "1 is AU1; they are asked in this order"),
     column("name", sa.Text, "what its owner calls it"),
     column("description", sa.Text, "what it is for"),
@@ -92,9 +80,9 @@ augments = sa.Table(
     column("attributes", ARRAY(sa.Text), "the attributes that it may add; null: all it knows", null=True),
     column("in_options", sa.Boolean, "whether url and attributes were given, and are answered, inside of options"),
     column("columns", ARRAY(sa.Text), "names of the file's columns; null: no file yet", null=True),
-    column("rows", sa.Integer, "how many rows the file has", server_default=sa.text("0")),
-    column("bytes", sa.Integer, "how large the file was", server_default=sa.text("0")),
-    column("upload", sa.Integer, "grows with each file", server_default=sa.text("0")),
+    column("rows", sa.Integer, "how many rows the file has", default="0"),
+    column("bytes", sa.Integer, "how large the file was", default="0"),
+    column("upload", sa.Integer, "grows with each file", default="0"),
     timestamp("created_at", "when it was made"),
     timestamp("updated_at", "when it was last changed"),
     sa.PrimaryKeyConstraint("account_id", "number"),
@@ -103,10 +91,8 @@ augments = sa.Table(
     comment="what is known beside the events and added to them before workflows look",
 )
 
-augment_rows = sa.Table(
+augment_rows = account_table(
     "augment_rows",
-    metadata,
-    account_id(),
     column("number", sa.Integer, "the augment"),
     column("lookup", sa.Text, "value of the first column"),
     column("position", sa.Integer, "1 is the first row of the file"),

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
-from app.db.tables.columns import account_id, column, metadata, timestamp
+from app.db.tables.columns import account_table, column, index, timestamp
 
-events = sa.Table(
+events = account_table(
     "events",
-    metadata,
-    account_id(),
     column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of acceptance"),
     column("event", sa.Text, "name of the event, exactly as sent"),
     column("distinct_id", sa.Text, "whom the event is about (the subject)"),
@@ -27,7 +25,7 @@ events = sa.Table(
     column("via", sa.Text, "how it came: receiver (CxEngage); null: by POST /api/v1/cvf-events", null=True),
     sa.PrimaryKeyConstraint("account_id", "id", "received_at"),
     # Serves find_latest_received: the latest events that did not come by cvf-events.
-    sa.Index("events_via_idx", "account_id", "id", postgresql_where=sa.text("via IS NOT NULL")),
+    index("events_via_idx", "account_id", "id", where="via IS NOT NULL"),
     # Serves find_latest_events: the events of a subject, newest first.
     sa.Index("events_subject_idx", "account_id", "distinct_id", "id"),
     # Serves find_latest_events: those of one name, newest first.
@@ -36,10 +34,8 @@ events = sa.Table(
     comment="every accepted event, one row each, never updated; partitioned by month of received_at",
 )
 
-idempotency_keys = sa.Table(
+idempotency_keys = account_table(
     "idempotency_keys",
-    metadata,
-    account_id(),
     column("key", sa.Text, "the Idempotency-Key or webhook-id that came with the event"),
     column("digest", BYTEA, "SHA-256 of the request body: the same key with another body is refused"),
     column("event_id", UUID(as_uuid=True), "the event that was stored for it"),
@@ -51,10 +47,8 @@ idempotency_keys = sa.Table(
     comment="which idempotency keys were used in the last 30 days, and for which event",
 )
 
-keyed_events = sa.Table(
+keyed_events = account_table(
     "keyed_events",
-    metadata,
-    account_id(),
     column("key", sa.Text, "the field that some workflow has for its key, such as data.order_id"),
     column("subject", sa.Text, "what the event has there"),
     column("event_id", UUID(as_uuid=True), "the event"),

@@ -1,16 +1,14 @@
-"""Runs with their steps and attempts, and the job queue."""
+"""Runs with their steps and attempts, the job queue, and the message stream of each account."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
-from app.db.tables.columns import NOW, account_id, column, metadata, timestamp
+from app.db.tables.columns import NOW, account_id, account_table, column, index, metadata, timestamp
 
-runs = sa.Table(
+runs = account_table(
     "runs",
-    metadata,
-    account_id(),
     column("id", UUID(as_uuid=True), "UUIDv7: sorts by time of start"),
     column("workflow_id", UUID(as_uuid=True), "the workflow"),
     column("version", sa.Integer, "the version of it that runs"),
@@ -26,21 +24,11 @@ runs = sa.Table(
     column("distinct_id", sa.Text, "the subject"),
     column("status", sa.Text, "running, done, failed, cancelled (by a person) or exited (by exit_on)"),
     column("at", sa.Text, "path of the current step such as steps[1]; null: past the last one", null=True),
-    column("ordinal", sa.Integer, "how many steps it has entered before the current one", server_default=sa.text("0")),
-    column("attempt", sa.Integer, "failed attempts of the current step so far", server_default=sa.text("0")),
-    column(
-        "forgiven",
-        sa.Integer,
-        "how many of these do not count, since a person had it retried",
-        server_default=sa.text("0"),
-    ),
-    column(
-        "turn",
-        sa.BigInteger,
-        "grows with every settled change; guards against two workers",
-        server_default=sa.text("0"),
-    ),
-    column("job", sa.Integer, "number of the queue job that may move it", server_default=sa.text("1")),
+    column("ordinal", sa.Integer, "how many steps it has entered before the current one", default="0"),
+    column("attempt", sa.Integer, "failed attempts of the current step so far", default="0"),
+    column("forgiven", sa.Integer, "how many of these do not count, since a person had it retried", default="0"),
+    column("turn", sa.BigInteger, "grows with every settled change; guards against two workers", default="0"),
+    column("job", sa.Integer, "number of the queue job that may move it", default="1"),
     timestamp(
         "wake_at",
         "when its job is due: now, the end of a wait, or the next attempt; null: ended, or waiting for its blocks",
@@ -55,7 +43,7 @@ runs = sa.Table(
     column("parent_id", UUID(as_uuid=True), "of a block: the run or block that waits for it", null=True),
     column("parent_ordinal", sa.Integer, "of a block: the parent's step that has it, by its ordinal", null=True),
     column("blocks_left", sa.Integer, "for how many blocks it waits; null: for none", null=True),
-    column("rounds", sa.Integer, "rounds begun of the repeat in which it stands", server_default=sa.text("0")),
+    column("rounds", sa.Integer, "rounds begun of the repeat in which it stands", default="0"),
     column(
         "subject",
         sa.Text,
@@ -71,35 +59,22 @@ runs = sa.Table(
     # Serves find_latest_runs: the runs of a subject, newest first.
     sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
     # Serves find_running_runs_of_subject: the runs that an event may wake or end.
-    sa.Index("runs_running_idx", "account_id", "distinct_id", postgresql_where=sa.text("status = 'running'")),
+    index("runs_running_idx", "account_id", "distinct_id", where="status = 'running'"),
     # Serves find_latest_runs: those that failed, newest first.
-    sa.Index("runs_failed_idx", "account_id", "id", postgresql_where=sa.text("status = 'failed'")),
+    index("runs_failed_idx", "account_id", "id", where="status = 'failed'"),
     # Serves enqueue_orphans: runs without a job.
-    sa.Index("runs_wake_at_idx", "wake_at", postgresql_where=sa.text("status = 'running'")),
+    index("runs_wake_at_idx", "wake_at", where="status = 'running'"),
     # Serves find_running_runs_of_subject, where the workflow's key is another field.
-    sa.Index(
-        "runs_running_by_key_idx",
-        "account_id",
-        "subject",
-        postgresql_where=sa.text("status = 'running' AND subject IS NOT NULL"),
-    ),
+    index("runs_running_by_key_idx", "account_id", "subject", where="status = 'running' AND subject IS NOT NULL"),
     # Serves find_results, end_run_tree and retry_runs: a run with all its blocks.
-    sa.Index("runs_family_idx", "account_id", "root_id", postgresql_where=sa.text("root_id IS NOT NULL")),
+    index("runs_family_idx", "account_id", "root_id", where="root_id IS NOT NULL"),
     # Serves find_failed_blocks and find_results: the blocks of a run.
-    sa.Index(
-        "runs_blocks_idx",
-        "account_id",
-        "parent_id",
-        "parent_ordinal",
-        postgresql_where=sa.text("parent_id IS NOT NULL"),
-    ),
+    index("runs_blocks_idx", "account_id", "parent_id", "parent_ordinal", where="parent_id IS NOT NULL"),
     comment="one execution of one workflow version for one match, or a block of one that goes on beside others",
 )
 
-steps = sa.Table(
+steps = account_table(
     "steps",
-    metadata,
-    account_id(),
     column("run_id", UUID(as_uuid=True), "the run"),
     column("ordinal", sa.Integer, "0, 1, 2 … in the order in which the run entered them"),
     column("path", sa.Text, "where the step stands in the document, such as steps[1]"),
@@ -115,10 +90,8 @@ steps = sa.Table(
     comment="the steps that a run has entered",
 )
 
-attempts = sa.Table(
+attempts = account_table(
     "attempts",
-    metadata,
-    account_id(),
     column("run_id", UUID(as_uuid=True), "the run"),
     column("ordinal", sa.Integer, "the step, by its ordinal in the run"),
     column("attempt", sa.Integer, "1, 2, 3 … within the step"),
@@ -148,15 +121,65 @@ jobs = sa.Table(
     timestamp(
         "due_at",
         "when a worker may claim it (the timer of waits and retries); of a claimed job, when its lease expires",
-        server_default=NOW,
+        default=NOW,
     ),
-    column("attempts", sa.Integer, "how often it has failed", server_default=sa.text("0")),
+    column("attempts", sa.Integer, "how often it has failed", default="0"),
     column("worker_id", UUID(as_uuid=True), "the worker that has claimed it; null: none", null=True),
-    timestamp("created_at", "when it was enqueued", server_default=NOW),
+    timestamp("created_at", "when it was enqueued", default=NOW),
     sa.PrimaryKeyConstraint("id"),
     # The rule: a run's job is enqueued once.
     sa.UniqueConstraint("dedupe_key"),
     # Serves exchange_jobs and due_in.
     sa.Index("jobs_due_at_idx", "due_at", "id"),
     comment="the job queue: what workers have to do, and when",
+)
+
+streams = account_table(
+    "streams",
+    column(
+        "latest",
+        sa.BigInteger,
+        "number of its latest message; locked until that is committed, so that numbers are committed in order",
+    ),
+    sa.PrimaryKeyConstraint("account_id"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="how far the messages of each account have been counted",
+)
+
+messages = account_table(
+    "messages",
+    column("id", UUID(as_uuid=True), "UUIDv7; the id of the message in the stream"),
+    column("number", sa.BigInteger, "1, 2, 3 … in the order of commits, with gaps: the order of the stream"),
+    column("run_id", UUID(as_uuid=True), "the run that said it"),
+    column("ordinal", sa.Integer, "the step that said it, by its ordinal in the run"),
+    column("distinct_id", sa.Text, "the subject of the run"),
+    column("text", sa.Text, "what it says"),
+    column("data", JSONB, "what goes along with it"),
+    timestamp("created_at", "when it was made; it is kept for 30 days from then"),
+    sa.PrimaryKeyConstraint("account_id", "id"),
+    # Serves find_messages_after.
+    sa.UniqueConstraint("account_id", "number"),
+    # The rule: a step of a run says its message once, however often it is tried.
+    sa.UniqueConstraint("account_id", "run_id", "ordinal"),
+    # Serves forget_old_messages.
+    sa.Index("messages_created_at_idx", "created_at", postgresql_using="brin"),
+    comment="what message steps said in the last 30 days; delivered by the account's stream",
+)
+
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    column("digest", BYTEA, "SHA-256 of the ticket; the ticket itself is kept nowhere"),
+    account_id(),
+    column(
+        "key_prefix", sa.Text, "the key or access token that it was made with; it is good only while that is in force"
+    ),
+    column(
+        "position", sa.BigInteger, "number of the account's latest message when it was made; the stream begins after it"
+    ),
+    timestamp("created_at", "when it was made; it has to be used within 60 seconds"),
+    timestamp("used_at", "when it was first used; it is good for 12 hours from then; null: not yet", null=True),
+    sa.PrimaryKeyConstraint("digest"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="what opens an account's stream of messages to an application that holds no key",
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from app.db.tables.columns import NOW, account_id, column, metadata, timestamp
+from app.db.tables.columns import NOW, account_table, column, index, timestamp
 
-workflows = sa.Table(
+workflows = account_table(
     "workflows",
-    metadata,
-    account_id(),
     column("id", UUID(as_uuid=True), "id of the workflow"),
     column("name", sa.Text, "unique in the account; letters, digits, - and _"),
     column("enabled_version", sa.Integer, "the version that looks at events; null: disabled", null=True),
@@ -19,10 +17,10 @@ workflows = sa.Table(
         "enablement",
         sa.Integer,
         "grows each time a version is enabled or disabled; progress counts from then",
-        server_default=sa.text("0"),
+        default="0",
     ),
-    timestamp("created_at", "when its first version was saved", server_default=NOW),
-    timestamp("updated_at", "when it was last changed, enabled or disabled", server_default=NOW),
+    timestamp("created_at", "when its first version was saved", default=NOW),
+    timestamp("updated_at", "when it was last changed, enabled or disabled", default=NOW),
     sa.PrimaryKeyConstraint("account_id", "id"),
     # The rule: a name means one workflow of an account.
     sa.UniqueConstraint("account_id", "name"),
@@ -30,10 +28,8 @@ workflows = sa.Table(
     comment="workflows by name; what they say is in workflow_versions",
 )
 
-workflow_versions = sa.Table(
+workflow_versions = account_table(
     "workflow_versions",
-    metadata,
-    account_id(),
     column("workflow_id", UUID(as_uuid=True), "the workflow"),
     column("version", sa.Integer, "1, 2, 3 …; never changed once saved"),
     column("source", sa.Text, "the document as it was given, comments included"),
@@ -42,24 +38,20 @@ workflow_versions = sa.Table(
         "awaits",
         ARRAY(sa.Text),
         "names of the events that its runs may wait for or end by (*: any); others cost them no look-up",
-        server_default=sa.text("'{}'"),
+        default="'{}'",
     ),
-    timestamp("created_at", "when it was saved", server_default=NOW),
+    timestamp("created_at", "when it was saved", default=NOW),
     sa.PrimaryKeyConstraint("account_id", "workflow_id", "version"),
     sa.ForeignKeyConstraint(
         ["account_id", "workflow_id"], ["workflows.account_id", "workflows.id"], ondelete="CASCADE"
     ),
     # Serves find_correlation_keys: by which fields, beside distinct_id, runs wait for events.
-    sa.Index(
-        "workflow_versions_key_idx", "account_id", postgresql_where=sa.text("awaits <> '{}' AND document ? 'key'")
-    ),
+    index("workflow_versions_key_idx", "account_id", where="awaits <> '{}' AND document ? 'key'"),
     comment="every version of every workflow; a run stays on the version that started it",
 )
 
-workflow_triggers = sa.Table(
+workflow_triggers = account_table(
     "workflow_triggers",
-    metadata,
-    account_id(),
     column("event", sa.Text, "name of the event; *: any name"),
     column("workflow_id", UUID(as_uuid=True), "the workflow"),
     column("version", sa.Integer, "its enabled version"),
@@ -75,10 +67,8 @@ workflow_triggers = sa.Table(
     comment="the event names that each enabled workflow looks at; written when a version is enabled or disabled",
 )
 
-progress = sa.Table(
+progress = account_table(
     "progress",
-    metadata,
-    account_id(),
     column("workflow_id", UUID(as_uuid=True), "the workflow"),
     column("subject", sa.Text, "whose progress: distinct_id, or the value that the workflow's key names"),
     column("enablement", sa.Integer, "the workflow's enablement in which it stands; an older one counts as none"),
@@ -94,11 +84,9 @@ progress = sa.Table(
     # Serves find_progress_of_subject.
     sa.Index("progress_subject_idx", "account_id", "subject"),
     # Serves enqueue_overdue_deadlines.
-    sa.Index("progress_deadline_idx", "deadline", postgresql_where=sa.text("deadline IS NOT NULL")),
+    index("progress_deadline_idx", "deadline", where="deadline IS NOT NULL"),
     # Serves forget_stale_progress.
-    sa.Index(
-        "progress_stale_idx", "last_event_at", postgresql_where=sa.text("progress = '{}' AND last_started_at IS NULL")
-    ),
-    sa.Index("progress_lapses_idx", "lapses_at", postgresql_where=sa.text("lapses_at IS NOT NULL")),
+    index("progress_stale_idx", "last_event_at", where="progress = '{}' AND last_started_at IS NULL"),
+    index("progress_lapses_idx", "lapses_at", where="lapses_at IS NOT NULL"),
     comment="how far subjects have come in workflows whose pattern is more than one event, or that say again",
 )
