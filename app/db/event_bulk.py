@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.models import Event, NewRun
 from app.db.connection import driver_connection, execute, fetch_all
-from app.db.event_records import warnings_json
+from app.db.event_writes import warnings_json
 from app.db.job_queue import enqueue_events, enqueue_runs
 
 # Rows, or about so many characters, per statement: memory does not grow with the number of events.

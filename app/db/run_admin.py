@@ -1,4 +1,4 @@
-"""What people do to runs: retry failed ones, and start missed ones. `run_blocks.end_run_tree` cancels runs.
+"""What people do to runs: retry failed ones, and start missed ones. `runs.end_run_tree` cancels runs.
 
 Each is one statement: the run, its step and its job change together or not at all.
 """

@@ -25,9 +25,9 @@ from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.group_commit import GroupCommit
 from app.core.models import Decision, Event, NewRun, Receipt
-from app.db import event_group_writes, event_queries, event_writes, match_state, runs
+from app.db import event_queries, event_writes, match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
-from app.db.event_records import EventRecord, RecordResult
+from app.db.event_writes import EventRecord, RecordResult
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import add_runs, advance_states, is_awaited, match_stateless, order_after
@@ -49,7 +49,7 @@ class EventAcceptor:
     def __init__(self, context: AppContext, accounts: AccountCache) -> None:
         self._context = context
         self._accounts = accounts
-        write = partial(event_group_writes.record_events, context.database)
+        write = partial(event_writes.record_events, context.database)
         self._recorder = GroupCommit(write, max_batch=_MAX_BATCH)
         self._large_recorder = GroupCommit(write, max_batch=1)
 

@@ -12,23 +12,280 @@ Events are accepted in the order of the batch, a microsecond apart.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 import psycopg2
 from psycopg2 import errors
+from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.ids import uuid7
+from app.core.models import Decision, Event, NewRun
+from app.db import event_bulk, event_queries, match_state, runs
+from app.db.connection import roll_back, rollback_on_error
+from app.db.event_bulk import EventColumns, EventInserter, StartedRun, columns_of
+from app.db.event_writes import decisions_json
+from app.db.idempotency_keys import Claim, EarlierEvent, claim_keys
+from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.batch_drafts import Batch, Drafts, make_item_ids, read_drafts
-from app.ingest.batch_transaction import BatchResult, BatchTransaction
+from app.ingest.matching_step import add_runs, advance_states, is_awaited, latest_event_at, match_stateless
 from app.services.context import AppContext
+from app.workflows.matching.rule import event_variables
 
 _MAX_ATTEMPTS = 3
+_MICROSECOND = timedelta(microseconds=1)
+_ITEMS_PER_YIELD = 50
+
+
+class Batch(Protocol):
+    """Items that can be read as events, any number of times."""
+
+    def __len__(self) -> int:
+        """The number of items."""
+
+    def read(self, number: int, event_id: UUID, received_at: datetime) -> Event:
+        """Item `number` (from 0) as an event with this id and timestamp. Raises Problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemIds:
+    """The id and the timestamp of each item, a microsecond apart."""
+
+    ids: list[UUID]
+    timestamps: list[datetime]
+
+
+def make_item_ids(count: int, start: datetime) -> ItemIds:
+    """Ids and timestamps for `count` items from `start` on."""
+    timestamps = [start + number * _MICROSECOND for number in range(count)]
+    random = os.urandom(8 * count)
+    return ItemIds([uuid7(at, random[8 * number : 8 * number + 8]) for number, at in enumerate(timestamps)], timestamps)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
+
+    `digest`: of its body, when it has an idempotency key. `decisions`: JSON text, complete unless the item starts a run or
+    advances match state (`is_matched_later`). `awaited`: a run may be waiting for it.
+    """
+
+    number: int
+    columns: EventColumns
+    key: str | None
+    digest: bytes | None
+    awaited: bool
+    decisions: str | None
+    is_matched_later: bool
+    state_keys: tuple[StateKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """The items of a batch by number: those to write, those refused, and those that repeat the idempotency key of an earlier
+    item (its number)."""
+
+    items: list[Draft] = field(default_factory=list)
+    refused: dict[int, Problem] = field(default_factory=dict)
+    repeats: dict[int, int] = field(default_factory=dict)
+
+
+def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
+    """Read all items of a batch, once each."""
+    reader = _Reader(account)
+    for number in range(len(batch)):
+        yield_to_others(number)
+        try:
+            reader.add(number, batch.read(number, item_ids.ids[number], item_ids.timestamps[number]))
+        except Problem as exc:
+            reader.drafts.refused[number] = exc
+    return reader.drafts
+
+
+class _Reader:
+    def __init__(self, account: Account) -> None:
+        self.drafts = Drafts()
+        self._account = account
+        self._by_key: dict[str, Draft] = {}
+        self._decisions: dict[tuple[tuple[str, str], ...], str | None] = {}
+
+    def add(self, number: int, event: Event) -> None:
+        key = event.idempotency_key
+        first = None if key is None else self._by_key.get(key)
+        if first is not None:
+            if first.digest != event.body_digest:
+                raise key_reused(f"item {first.number} of this batch")
+            self.drafts.repeats[number] = first.number
+            return
+        draft = self._draft(number, event)
+        self.drafts.items.append(draft)
+        if key is not None:
+            self._by_key[key] = draft
+
+    def _draft(self, number: int, event: Event) -> Draft:
+        decisions, stateful = match_stateless(self._account, event_variables(event))
+        is_matched_later = bool(stateful) or any(decision.started for decision in decisions)
+        return Draft(
+            number=number,
+            columns=columns_of(event),
+            key=event.idempotency_key,
+            digest=event.body_digest,
+            awaited=is_awaited(self._account, event),
+            decisions=None if is_matched_later else self._decisions_json(decisions),
+            is_matched_later=is_matched_later,
+            state_keys=tuple(stateful),
+        )
+
+    def _decisions_json(self, decisions: list[Decision]) -> str | None:
+        """Decisions that start nothing, as JSON text: one string in memory for equal decisions."""
+        key = tuple((decision.workflow, decision.reason) for decision in decisions)
+        if key not in self._decisions:
+            self._decisions[key] = decisions_json(decisions)
+        return self._decisions[key]
+
+
+def key_reused(where: str) -> Problem:
+    """The 422 for an idempotency key that came with another body."""
+    message = f"This idempotency key was used with another body ({where}). A new event needs a new key."
+    errors = [{"field": "idempotency_key", "message": message}]
+    return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)
+
+
+def yield_to_others(number: int) -> None:
+    """Every few items, let other threads or greenlets of this process run."""
+    if number % _ITEMS_PER_YIELD == 0:
+        time.sleep(0)
+
+
+States = dict[StateKey, StoredState]
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """What a transaction has written and will write. `ids` and `refused` are keyed by the number of the item."""
+
+    ids: dict[int, UUID] = field(default_factory=dict)
+    refused: dict[int, Problem] = field(default_factory=dict)
+    accepted: list[UUID] = field(default_factory=list)
+    duplicates: int = 0
+    started: list[StartedRun] = field(default_factory=list)
+    by_deadline: list[tuple[NewRun, datetime]] = field(default_factory=list)
+    awaited: list[UUID] = field(default_factory=list)
+    changes: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
+
+
+class BatchTransaction:
+    """The transaction of a batch. `write` may be called again after a lost connection: it recognises an earlier commit."""
+
+    def __init__(self, account: Account, batch: Batch, item_ids: ItemIds, drafts: Drafts) -> None:
+        self._account = account
+        self._batch = batch
+        self._item_ids = item_ids
+        self._drafts = drafts.items
+        self._lock = int.from_bytes(os.urandom(8), "big", signed=True)
+        self._attempted: BatchResult | None = None
+
+    def write(self, connection: RawConnection) -> BatchResult | None:
+        """Write the drafts and commit; None when the account snapshot is stale, and then nothing is written."""
+        account = self._account.snapshot
+        with rollback_on_error(connection):
+            keys = list(dict.fromkeys(key for draft in self._drafts for key in draft.state_keys))
+            states = match_state.begin_and_lock(connection, account.id, keys)
+            is_current = event_bulk.is_current(connection, account.id, account.version, self._lock)
+            if self._is_committed(connection):
+                roll_back(connection)
+                return self._attempted
+            self._order_after(states)
+            earlier = self._claim_keys(connection) if is_current else {}
+            if not is_current or None in earlier.values():
+                roll_back(connection)
+                return None
+            self._attempted = result = BatchResult()
+            self._write_events(connection, result, states, earlier)
+            self._write_runs(connection, result)
+            match_state.write_and_commit(connection, account.id, result.changes)
+        return result
+
+    def _is_committed(self, connection: RawConnection) -> bool:
+        """Whether an earlier attempt was committed and its response was lost."""
+        if self._attempted is None or not self._attempted.accepted:
+            return False
+        event_id = self._attempted.accepted[0]
+        return event_queries.find_event(connection, self._account.snapshot.id, event_id) is not None
+
+    def _order_after(self, states: States) -> None:
+        """Give the items later timestamps, if their match states have seen later events."""
+        latest = latest_event_at(states.values())
+        if latest is not None and latest >= self._item_ids.timestamps[0]:
+            self._item_ids = make_item_ids(len(self._batch), latest + timedelta(microseconds=1))
+
+    def _claim_keys(self, connection: RawConnection) -> dict[str, EarlierEvent | None]:
+        ids, timestamps = self._item_ids.ids, self._item_ids.timestamps
+        claims = [
+            Claim(key, digest, ids[draft.number], timestamps[draft.number])
+            for draft in self._drafts
+            if (key := draft.key) is not None and (digest := draft.digest) is not None
+        ]
+        return claim_keys(connection, self._account.snapshot.id, claims) if claims else {}
+
+    def _write_events(
+        self,
+        connection: RawConnection,
+        result: BatchResult,
+        states: States,
+        earlier: Mapping[str, EarlierEvent | None],
+    ) -> None:
+        inserter = EventInserter(connection, self._account.snapshot.id)
+        for draft in self._drafts:
+            yield_to_others(draft.number)
+            known = earlier.get(draft.key or "")
+            if known is None:
+                self._write_event(inserter, result, draft, states)
+            elif known.digest != draft.digest:
+                result.refused[draft.number] = key_reused(f"event {known.id}")
+            else:
+                result.ids[draft.number] = known.id
+                result.duplicates += 1
+        inserter.flush()
+
+    def _write_event(self, inserter: EventInserter, result: BatchResult, draft: Draft, states: States) -> None:
+        event_id, received_at = self._item_ids.ids[draft.number], self._item_ids.timestamps[draft.number]
+        decisions = self._match(result, draft, states) if draft.is_matched_later else draft.decisions
+        inserter.add(event_id, received_at, decisions, draft.columns)
+        result.ids[draft.number] = event_id
+        result.accepted.append(event_id)
+        if draft.awaited:
+            result.awaited.append(event_id)
+
+    def _match(self, result: BatchResult, draft: Draft, states: States) -> str | None:
+        """Read the item again and match it in its turn, after the events before it; its decisions as JSON text."""
+        number = draft.number
+        event = self._batch.read(number, self._item_ids.ids[number], self._item_ids.timestamps[number])
+        decided, stateful = match_stateless(self._account, event_variables(event))
+        decisions, started = add_runs(event, decided)
+        changes = advance_states(event, stateful, states)
+        for key, (before, after) in changes.states.items():
+            states[key] = after
+            result.changes[key] = (result.changes.get(key, (before, after))[0], after)
+        result.started += [(run, event.distinct_id, event.received_at) for run in (*started, *changes.started)]
+        result.by_deadline += [(run, event.received_at) for run in changes.by_deadline]
+        return decisions_json([*decisions, *changes.decisions])
+
+    def _write_runs(self, connection: RawConnection, result: BatchResult) -> None:
+        account_id = self._account.snapshot.id
+        event_bulk.start_runs(connection, account_id, result.started)
+        for run, started_at in result.by_deadline:
+            runs.start_run(connection, account_id, run, started_at)
+        if result.awaited:
+            event_bulk.enqueue_event_jobs(connection, account_id, result.awaited)
 
 
 @dataclass(frozen=True, slots=True)

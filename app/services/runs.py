@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from app.db import inspection, run_admin, run_blocks
+from app.db import inspection, run_admin, runs
 from app.services.context import AppContext
 
 
@@ -23,6 +23,4 @@ def cancel_run(context: AppContext, account_id: int, run_id: UUID) -> bool:
         if run is None:
             return False
         root = run.root_id or run.id
-        return (
-            run_blocks.end_run_tree(connection, account_id, root, "cancelled", "cancelled by hand", context.clock()) > 0
-        )
+        return runs.end_run_tree(connection, account_id, root, "cancelled", "cancelled by hand", context.clock()) > 0

@@ -35,7 +35,7 @@ from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
-from app.db import run_blocks, run_updates, runs
+from app.db import run_updates, runs
 from app.db.integrations import OutboundConfig
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
@@ -166,7 +166,7 @@ class RunExecutor:
             return transitions.fork(run, now)
         if run.blocks_left:
             return None
-        failed = await self._query(run_blocks.find_failed_blocks, self._context.database, run)
+        failed = await self._query(runs.find_failed_blocks, self._context.database, run)
         return transitions.join(run, failed, now)
 
     async def _load_names(self, run: Run) -> Run:
@@ -175,7 +175,7 @@ class RunExecutor:
         if names_read & {"matched", "latest"}:
             run = replace(run, matched=await self._query(runs.find_matched, self._context.database, run))
         if names_read & {"vars", "last"} or ("steps" in names_read and step_graph.has_parallel_blocks(run.document)):
-            results = await self._query(run_blocks.find_results, self._context.database, run, transitions.CONTROL_STEPS)
+            results = await self._query(runs.find_results, self._context.database, run, transitions.CONTROL_STEPS)
             last = transitions.last_result(**results.last) if results.last else {}
             run = replace(run, outputs=results.outputs, variables=results.variables, last=last)
         return run

@@ -16,9 +16,9 @@ from psycopg2.extras import RealDictCursor
 
 from app.core.ids import now, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db import accounts, event_group_writes, event_queries, event_writes
+from app.db import accounts, event_queries, event_writes
 from app.db.connection import Database
-from app.db.event_records import EventRecord, RecordResult
+from app.db.event_writes import EventRecord, RecordResult
 from app.services.context import AppContext
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import Sender
@@ -60,7 +60,7 @@ def test_an_event_that_cannot_be_written_leaves_the_others_written(
     first, unwritable, last = records(context, acme)
     unwritable = replace(unwritable, event=replace(unwritable.event, **changes))
     other = records(context, globex)[0]
-    results = event_group_writes.record_events(context.database, [first, unwritable, last, other])
+    results = event_writes.record_events(context.database, [first, unwritable, last, other])
     assert [results[index] for index in (0, 2, 3)] == [RecordResult()] * 3
     assert isinstance(results[1], Exception)
     with context.database.autocommit_connection() as connection:
@@ -90,7 +90,7 @@ def test_events_are_written_exactly_to_the_last_character_and_digit(context: App
     )
     decision = Decision(None, ODD, None, started=False, contributing=False, reason=ODD)
     assert (
-        event_group_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[decision])])
+        event_writes.record_events(context.database, [first, replace(second, event=odd, decisions=[decision])])
         == [RecordResult()] * 2
     )
     (row,) = rows_of(context, odd.id)
@@ -122,7 +122,7 @@ def rows_of(context: AppContext, event_id: UUID, table: str = "events") -> list[
 def test_events_are_written_identically_together_and_alone(context: AppContext, acme: Sender) -> None:
     one, other, third = (starting(record, runs) for record, runs in zip(records(context, acme), (2, 0, 1), strict=True))
     batch = [one, replace(other, awaited=True), replace(third, awaited=True)]
-    assert event_group_writes.record_events(context.database, batch) == [RecordResult()] * 3
+    assert event_writes.record_events(context.database, batch) == [RecordResult()] * 3
     together = [all_of(context, record) for record in batch]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
     with context.database.autocommit_connection() as connection, connection.cursor() as cursor:
@@ -169,7 +169,7 @@ def test_events_with_a_stale_snapshot_are_not_written(
     of_no_account = replace(theirs[2], event=replace(theirs[2].event, account_id=0))
     batch = [mine[0], theirs[0], mine[1], of_no_account, theirs[1], mine[2]]
     stale, written = RecordResult(stale=True), RecordResult()
-    assert event_group_writes.record_events(context.database, batch) == [stale, written, stale, stale, written, stale]
+    assert event_writes.record_events(context.database, batch) == [stale, written, stale, stale, written, stale]
     rows = [[len(rows) for rows in all_of(context, record)] for record in batch]
     assert rows == [[0, 0, 0] if record not in theirs else [1, runs, runs] for record in batch]
 
@@ -180,13 +180,13 @@ def test_a_repeated_statement_recognises_what_was_committed(
 ) -> None:
     batch = [starting(record, runs) for sender in (acme, globex) for record in records(context, sender)]
     written, late = batch[:5], batch[5]
-    assert event_group_writes.record_events(context.database, written) == [RecordResult()] * 5
-    assert event_group_writes.record_events(context.database, written) == [RecordResult()] * 5
+    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
+    assert event_writes.record_events(context.database, written) == [RecordResult()] * 5
     # The snapshot of one account has become stale since; the other is current.
     with context.database.transaction() as connection:
         accounts.increment_version(connection, acme.account_id)
-    assert event_group_writes.record_events(context.database, written[:3]) == [RecordResult()] * 3
-    assert event_group_writes.record_events(context.database, [*written[:3], late]) == [RecordResult()] * 4
+    assert event_writes.record_events(context.database, written[:3]) == [RecordResult()] * 3
+    assert event_writes.record_events(context.database, [*written[:3], late]) == [RecordResult()] * 4
     assert [len(rows_of(context, record.event.id)) for record in batch] == [1] * 6
     assert [len(rows_of(context, record.event.id, "runs")) for record in batch] == [runs] * 6
 
@@ -220,7 +220,7 @@ def test_no_event_waits_for_a_large_event(context: AppContext, acme: Sender, glo
 
 @pytest.mark.parametrize(
     "statement",
-    [event_group_writes._INSERT_EVENTS, event_group_writes._INSERT_EVENTS_STARTING],
+    [event_writes._INSERT_EVENTS, event_writes._INSERT_EVENTS_STARTING],
     ids=["plain", "starting"],
 )
 def test_a_few_events_do_not_scan_all_accounts(context: AppContext, statement: str) -> None:
@@ -258,7 +258,7 @@ def test_events_are_written_at_once_after_all_connections_were_lost(
         assert cursor.fetchone() == (True,)
     batch = records(context, acme)
     if together:
-        assert event_group_writes.record_events(database, batch) == [RecordResult()] * 3
+        assert event_writes.record_events(database, batch) == [RecordResult()] * 3
     else:
         assert event_writes.record_event(database, batch[0]) == RecordResult()
     database.close()

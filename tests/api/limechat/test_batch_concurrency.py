@@ -23,9 +23,7 @@ import pytest
 from app.api.limechat.batch import ReceivedBatch
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.models import PLANS
-from app.ingest.accept_batch import make_receipt
-from app.ingest.batch_drafts import make_item_ids, read_drafts
-from app.ingest.batch_transaction import BatchTransaction
+from app.ingest.accept_batch import BatchTransaction, make_item_ids, make_receipt, read_drafts
 from app.services import accounts, workflows
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
