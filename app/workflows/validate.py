@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from app.actions.field_checks import FieldErrors
 from app.core.durations import read_duration
 from app.workflows import step_graph, validate_steps
 from app.workflows.matching import pattern_parser
@@ -24,26 +25,26 @@ MAX_EVENT_NAME = 255
 KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
 
 
-def check_pattern(on: Any, path: str = "on") -> list[tuple[str, str]]:
+def check_pattern(on: Any, path: str = "on") -> FieldErrors:
     """Every mistake in a pattern, as (path, message)."""
     return pattern_parser.check(on, compile_test, path)
 
 
-def check_leaf(leaf: Any, path: str) -> list[tuple[str, str]]:
+def check_leaf(leaf: Any, path: str) -> FieldErrors:
     """Every mistake in a leaf of `wait_for` or `exit_on`: the name of an event, or {event, where}."""
     if isinstance(leaf, Mapping) and set(leaf) - {"event", "where"}:
         return [(path, "must be one event: its name, or {event: NAME, where: CEL}")]
     return check_pattern(leaf, path)
 
 
-def check_key(key: Any, path: str = "key") -> list[tuple[str, str]]:
+def check_key(key: Any, path: str = "key") -> FieldErrors:
     """Every mistake in a workflow's `key`."""
     if isinstance(key, str) and KEY.fullmatch(key):
         return []
     return [(path, "must be distinct_id, phone, or a path into data such as data.order_id")]
 
 
-def check_again(again: Any, path: str = "again") -> list[tuple[str, str]]:
+def check_again(again: Any, path: str = "again") -> FieldErrors:
     """Every mistake in a workflow's `again`."""
     if again in (ALWAYS, ONCE):
         return []
@@ -115,14 +116,14 @@ def check_together(document: Document, find_others: Callable[[], Iterable[Any]])
     own = _pattern(document.value["on"])
     if own.bound.references == 0:
         return []
-    most, name = find_busiest_name([own, *_patterns(find_others())], own.names)
-    if most <= MAX_REFERENCES:
+    total, name = find_busiest_name([own, *_patterns(find_others())], own.names)
+    if total <= MAX_REFERENCES:
         return []
     return [
         document.mistake(
             "on",
             f"may have to remember {own.bound.references:,} events per subject, and all enabled workflows that read "
-            f"{'all events' if name == ANY_NAME else repr(name)} together {most:,}, more than {MAX_REFERENCES:,}: lower "
+            f"{'all events' if name == ANY_NAME else repr(name)} together {total:,}, more than {MAX_REFERENCES:,}: lower "
             "the counts, or disable one",
         )
     ]

@@ -7,47 +7,32 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from app.actions import ACTIONS, retry_policy
+from app.actions.field_checks import FieldErrors
 from app.actions.templates.render import find_texts, members_read
 from app.core.durations import read_duration
+from app.workflows import step_graph
 from app.workflows.expressions.cel import compile_expression
 from app.workflows.expressions.cel_analysis import FilterError
-from app.workflows.step_graph import (
-    DEFAULT_ROUNDS,
-    ID,
-    IF,
-    MAX_BLOCKS,
-    MAX_DEPTH,
-    MAX_ROUNDS,
-    MAX_STEP_ENTRIES,
-    MAX_STEPS,
-    MAX_TIMEOUT,
-    MIN_BLOCKS,
-    PAR,
-    REPEAT,
-    SET,
-    VERBS,
-    WAIT,
-    WAIT_FOR,
-    allowed_fields,
-    blocks_in,
-)
+from app.workflows.step_graph import IF, PAR, REPEAT, SET, VERBS, WAIT, WAIT_FOR, allowed_fields, blocks_in
 
-Mistakes = list[tuple[str, str]]
 # Checks the leaf of a pattern (an event's name, or {event, where}) at a path.
-CheckLeaf = Callable[[Any, str], Mistakes]
+CheckLeaf = Callable[[Any, str], FieldErrors]
 
 _IN_CEL = {name: re.compile(rf"(?<![\w.]){name}\.(\w+)") for name in ("steps", "vars")}
 
 
-def check(steps: Any, check_leaf: CheckLeaf, path: str = "steps") -> Mistakes:
+def check(steps: Any, check_leaf: CheckLeaf, path: str = "steps") -> FieldErrors:
     """Every mistake in the steps of a document, as (path, message)."""
     checker = _StepChecker(check_leaf)
     checker.block(steps, path, 0)
-    if checker.count > MAX_STEPS:
-        checker.mistakes.append((path, f"has {checker.count} steps; at most {MAX_STEPS} are allowed"))
-    if checker.entered > MAX_STEP_ENTRIES:
+    if checker.count > step_graph.MAX_STEPS:
+        checker.mistakes.append((path, f"has {checker.count} steps; at most {step_graph.MAX_STEPS} are allowed"))
+    if checker.entered > step_graph.MAX_STEP_ENTRIES:
         checker.mistakes.append(
-            (path, f"may enter {checker.entered} steps, counting each round; at most {MAX_STEP_ENTRIES} are allowed")
+            (
+                path,
+                f"may enter {checker.entered} steps, counting each round; at most {step_graph.MAX_STEP_ENTRIES} are allowed",
+            )
         )
     if not steps and isinstance(steps, list):
         checker.mistakes.append((path, "is empty; a workflow needs at least one step"))
@@ -67,14 +52,14 @@ class _StepChecker:
         self.count = 0
         self.entered = 0
         self.rounds = 1
-        self.mistakes: Mistakes = []
+        self.mistakes: FieldErrors = []
 
     def block(self, steps: Any, path: str, depth: int) -> None:
         """Check a list of steps."""
         if not isinstance(steps, list):
             self.mistakes.append((path, "must be a list of steps"))
-        elif depth > MAX_DEPTH:
-            self.mistakes.append((path, f"is nested deeper than {MAX_DEPTH} blocks"))
+        elif depth > step_graph.MAX_DEPTH:
+            self.mistakes.append((path, f"is nested deeper than {step_graph.MAX_DEPTH} blocks"))
         else:
             for index, step in enumerate(steps):
                 self._step(step, f"{path}[{index}]", depth)
@@ -126,7 +111,7 @@ class _StepChecker:
         if "id" not in step:
             return
         name = step["id"]
-        if not isinstance(name, str) or not ID.fullmatch(name):
+        if not isinstance(name, str) or not step_graph.ID.fullmatch(name):
             self.mistakes.append((f"{path}.id", "must be up to 63 letters, digits and _, and not begin with a digit"))
         elif name in self.ids:
             self.mistakes.append((f"{path}.id", f"{name} is already the id of {self.ids[name]}"))
@@ -167,7 +152,7 @@ class _StepChecker:
             self.mistakes.append((path, "must be an object such as {total: data.price * 2}"))
             return
         for name, value in fields.items():
-            if not ID.fullmatch(str(name)):
+            if not step_graph.ID.fullmatch(str(name)):
                 message = "must be up to 63 letters, digits and _, and not begin with a digit"
                 self.mistakes.append((f"{path}.{name}", message))
             self._variables.add(str(name))
@@ -175,8 +160,10 @@ class _StepChecker:
                 self._expression(value, f"{path}.{name}")
 
     def _par(self, blocks: Any, path: str) -> None:
-        if not isinstance(blocks, list) or not MIN_BLOCKS <= len(blocks) <= MAX_BLOCKS:
-            self.mistakes.append((path, f"must be a list of {MIN_BLOCKS} to {MAX_BLOCKS} lists of steps"))
+        if not isinstance(blocks, list) or not step_graph.MIN_BLOCKS <= len(blocks) <= step_graph.MAX_BLOCKS:
+            self.mistakes.append(
+                (path, f"must be a list of {step_graph.MIN_BLOCKS} to {step_graph.MAX_BLOCKS} lists of steps")
+            )
 
     def _repeat(self, step: Mapping[str, Any], path: str) -> None:
         if self.rounds > 1:
@@ -185,9 +172,9 @@ class _StepChecker:
             self.mistakes.append((f"{path}.{REPEAT}", "is empty; it needs at least one step"))
         if "until" not in step:
             self.mistakes.append((path, "needs until: the condition that ends it"))
-        most = step.get("most", DEFAULT_ROUNDS)
-        if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_ROUNDS:
-            self.mistakes.append((f"{path}.most", f"must be a whole number from 1 to {MAX_ROUNDS}"))
+        rounds = step.get("most", step_graph.DEFAULT_ROUNDS)
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or not 1 <= rounds <= step_graph.MAX_ROUNDS:
+            self.mistakes.append((f"{path}.most", f"must be a whole number from 1 to {step_graph.MAX_ROUNDS}"))
 
     def _action(self, verb: str, step: Mapping[str, Any], path: str) -> None:
         self.mistakes += ACTIONS[verb].check(step[verb], f"{path}.{verb}")
@@ -197,7 +184,7 @@ class _StepChecker:
         if "retry" in step:
             self.mistakes += retry_policy.check(step["retry"], f"{path}.retry")
         if "timeout" in step:
-            self.mistakes += _check_duration(step["timeout"], f"{path}.timeout", maximum=MAX_TIMEOUT)
+            self.mistakes += _check_duration(step["timeout"], f"{path}.timeout", maximum=step_graph.MAX_TIMEOUT)
         if "strict" in step:
             self.mistakes += check_strict(step["strict"], f"{path}.strict")
 
@@ -212,11 +199,11 @@ def _rounds(step: Mapping[str, Any]) -> int:
     """How often the blocks of a step may be entered. A `repeat` counts as at least two rounds."""
     if REPEAT not in step:
         return 1
-    most = step.get("most", DEFAULT_ROUNDS)
-    return min(max(2, most), MAX_ROUNDS) if isinstance(most, int) else 2
+    rounds = step.get("most", step_graph.DEFAULT_ROUNDS)
+    return min(max(2, rounds), step_graph.MAX_ROUNDS) if isinstance(rounds, int) else 2
 
 
-def _check_duration(value: Any, path: str, maximum: str | None = None) -> Mistakes:
+def _check_duration(value: Any, path: str, maximum: str | None = None) -> FieldErrors:
     if value is None:
         return [(path, "is missing: a duration such as 1d")]
     try:
@@ -228,6 +215,6 @@ def _check_duration(value: Any, path: str, maximum: str | None = None) -> Mistak
     return []
 
 
-def check_strict(value: Any, path: str) -> Mistakes:
+def check_strict(value: Any, path: str) -> FieldErrors:
     """Every mistake in a `strict` of a step or a document."""
     return [] if isinstance(value, bool) else [(path, "must be true or false")]

@@ -223,7 +223,7 @@ class _Reader:
             return self._unread(path, position, "is a number that is too large")
         if not isinstance(value, str):
             return value
-        if UNSTORABLE.search(value := _join_surrogates(value)):
+        if UNSTORABLE.search(value := join_surrogates(value)):
             return self._unread(path, position, "contains a character that cannot be stored (NUL or a lone surrogate)")
         return value
 
@@ -231,7 +231,7 @@ class _Reader:
         members: dict[str, Any] = {}
         for key, member in node.value:
             position = (key.start_mark.line + 1, key.start_mark.column + 1)
-            name = _join_surrogates(key.value) if isinstance(key, yaml.ScalarNode) else "\0"
+            name = join_surrogates(key.value) if isinstance(key, yaml.ScalarNode) else "\0"
             if UNSTORABLE.search(name):
                 self.mistakes.append(Mistake(path, "a name must be text that can be stored", *position))
                 continue
@@ -244,5 +244,6 @@ class _Reader:
         return members
 
 
-def _join_surrogates(text: str) -> str:
+def join_surrogates(text: str) -> str:
+    """The text with each pair of surrogates as the character that it stands for."""
     return _SURROGATES.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from app.core.durations import MAX_DURATION, read_duration
 from app.core.unstorable import UNSTORABLE
 from app.workflows.cxengage.errors import Unexpected, one_of
+from app.workflows.yaml_loader import join_surrogates
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 100
@@ -218,7 +219,7 @@ def _text(token: str, start: Node) -> Text:
             )
     value = _ESCAPE.sub(_unescaped, with_window)
     # Characters beyond U+FFFF may be two escapes.
-    value = re.sub("[\ud800-\udbff][\udc00-\udfff]", _joined, value)
+    value = join_surrogates(value)
     if UNSTORABLE.search(value):
         raise unexpected(start, "a text without NUL and lone surrogates", _shown(token))
     return Text(start.line, start.column, value)
@@ -235,10 +236,6 @@ def _unescaped(match: re.Match[str]) -> str:
     if code[0] == "u":
         return chr(int(code[1:], 16))
     return chr(int(code, 8)) if code[0].isdigit() else _ESCAPED[code]
-
-
-def _joined(pair: re.Match[str]) -> str:
-    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 # Checks of nodes

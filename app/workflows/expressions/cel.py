@@ -93,17 +93,23 @@ class Filter:
                 values[root] = variables.convert(root, size)
             if (reason := self._check_work(size)) is not None:
                 return None, reason
-            return self._program.execute(_with_functions(values, functions) if functions else values), None
+            if not functions:
+                return self._program.execute(values), None
+            from cel import Context
+
+            return self._program.execute(Context(values, dict(functions))), None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # A panic of the Rust engine is a BaseException.
             return None, self._explain(exc, values)
 
     def _check_work(self, size: _Size) -> str | None:
-        if self._shape.work(size.values, size.longest) <= MAX_WORK:
+        if self._shape.work(size.values, size.max_length) <= MAX_WORK:
             return None
         loops = " with loops" if self._shape.loops else ""
-        return f"the event is too large for a filter{loops} ({size.values} values, the longest list has {size.longest})"
+        return (
+            f"the event is too large for a filter{loops} ({size.values} values, the longest list has {size.max_length})"
+        )
 
     def _explain(self, exc: BaseException, values: Mapping[str, Any]) -> str:
         text = str(exc).split("\n")[0]
@@ -218,12 +224,6 @@ def compile_expression(text: str) -> Expression:
     return Expression(text, *parts, find_literals(text))
 
 
-def _with_functions(values: dict[str, Any], functions: Mapping[str, Callable[..., Any]]) -> cel.Context:
-    import cel
-
-    return cel.Context(values, dict(functions))
-
-
 @cache
 def _extra_functions() -> Mapping[str, Callable[..., Any]]:
     # The library takes 0.1 s to import, which commands that compile no filter do without.
@@ -273,13 +273,13 @@ class _Size:
     """The size of what a filter reads: the number of values, where so many `characters` of a text count as one, and the
     length of the longest list."""
 
-    __slots__ = ("characters", "longest", "numbers", "values")
+    __slots__ = ("characters", "max_length", "numbers", "values")
 
     def __init__(self, characters: int, numbers: ExactNumbers | None = None) -> None:
         self.characters = characters
         self.numbers = numbers
         self.values = 0
-        self.longest = 0
+        self.max_length = 0
 
 
 class CelVariables(Mapping[str, Any]):
@@ -297,9 +297,9 @@ class CelVariables(Mapping[str, Any]):
         if converted is None:
             own = _Size(size.characters, self._numbers)
             value = _convert(self._values.get(name), own)
-            converted = self._converted[name, size.characters] = (value, own.values, own.longest)
+            converted = self._converted[name, size.characters] = (value, own.values, own.max_length)
         size.values += converted[1]
-        size.longest = max(size.longest, converted[2])
+        size.max_length = max(size.max_length, converted[2])
         return converted[0]
 
     def __getitem__(self, name: str) -> Any:
@@ -323,10 +323,10 @@ def _convert(value: Any, size: _Size) -> Any:
     if isinstance(value, int):
         return value if _MIN_INTEGER <= value <= _MAX_INTEGER else _to_double(value, size)
     if isinstance(value, Mapping):
-        size.longest = max(size.longest, len(value))
+        size.max_length = max(size.max_length, len(value))
         return {str(name): _convert(member, size) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        size.longest = max(size.longest, len(value))
+        size.max_length = max(size.max_length, len(value))
         return [_convert(member, size) for member in value]
     if isinstance(value, Decimal):
         return _to_double(value, size)

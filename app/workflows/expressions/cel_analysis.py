@@ -40,22 +40,22 @@ class FilterError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What determines the cost of a filter: how often it mentions a variable or uses +, how deep its loops nest, and
-    whether a loop copies a whole list in each round (`copies_in_loop`). `loop_variables` are the names that loops
+    whether a loop duplicates a whole list in each round (`duplicates_list`). `loop_variables` are the names that loops
     introduce, `paths` what the filter reads, such as data.price."""
 
     mentions: int
     additions: int
     commas: int
     loops: int
-    copies_in_loop: bool
+    duplicates_list: bool
     loop_variables: frozenset[str]
     paths: tuple[str, ...]
 
-    def work(self, size: int, longest: int) -> int:
+    def work(self, size: int, max_length: int) -> int:
         """The approximate maximum number of small operations to evaluate the filter over `size` values."""
-        longest = max(longest * (1 + self.additions), self.commas + 1)
-        exponent = self.loops if self.copies_in_loop else max(0, self.loops - 1)
-        return int(size * (self.mentions + self.additions**2) * longest**exponent)
+        max_length = max(max_length * (1 + self.additions), self.commas + 1)
+        exponent = self.loops if self.duplicates_list else max(0, self.loops - 1)
+        return int(size * (self.mentions + self.additions**2) * max_length**exponent)
 
 
 def measure(text: str) -> Shape:
@@ -74,7 +74,7 @@ def measure(text: str) -> Shape:
         additions=words.count("+"),
         commas=words.count(","),
         loops=max(depths, default=0),
-        copies_in_loop=any(depths[index] for index in mentions) or not _COPYING_LOOPS.isdisjoint(words),
+        duplicates_list=any(depths[index] for index in mentions) or not _COPYING_LOOPS.isdisjoint(words),
         loop_variables=loop_variables,
         paths=tuple(dict.fromkeys(_path(words, index) for index in names if words[index + 1 : index + 2] != ["("])),
     )

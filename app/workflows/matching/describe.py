@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import NamedTuple
 
 from app.workflows.matching.partial_match import Assignment, PartialMatches, Prefix
@@ -67,7 +68,7 @@ def _describe_seq(node: Seq, view: _View) -> _Sentence | None:
             return _Sentence(inner.events + (len(prefix.used) if prefix else 0), inner.first, step + inner.text)
         if prefix is not None:
             waits = f"waits for {_label(node.members[index])}{_until(prefix, view.now)}"
-            return _Sentence(len(prefix.used), _start(prefix), step + waits)
+            return _Sentence(len(prefix.used), prefix.start, step + waits)
     return None
 
 
@@ -81,8 +82,8 @@ def _describe_times(node: Times, view: _View) -> _Sentence | None:
     age = _format_duration(view.now - first.used[0].at)
     text = f"{len(repetitions)} of {node.count} {_label(node.of)} in the last {age}"
     if inner is not None and inner.first > repetitions[0].used[-1].number:
-        return _Sentence(events + inner.events, _start(first), f"{text}; {inner.text}")
-    return _Sentence(events, _start(first), text)
+        return _Sentence(events + inner.events, first.start, f"{text}; {inner.text}")
+    return _Sentence(events, first.start, text)
 
 
 def _describe_all(node: AllOf, view: _View) -> _Sentence | None:
@@ -92,17 +93,17 @@ def _describe_all(node: AllOf, view: _View) -> _Sentence | None:
         return inner
     has = " and ".join(_label(node.parts[index]) for index in done)
     missing = " and ".join(_label(part) for index, part in enumerate(node.parts) if index not in done)
-    first = min(done.values(), key=_start)
+    first = min(done.values(), key=attrgetter("start"))
     text = f"has {has}, waits for {missing}{_until(first, view.now)}"
     events = sum(len(prefix.used) for prefix in done.values())
     if inner is None:
-        return _Sentence(events, _start(first), text)
-    return _Sentence(events + inner.events, min(_start(first), inner.first), f"{text}; {inner.text}")
+        return _Sentence(events, first.start, text)
+    return _Sentence(events + inner.events, min(first.start, inner.first), f"{text}; {inner.text}")
 
 
 def _describe_shared_all(node: SharedAll, view: _View) -> _Sentence | None:
     assignments = view.partial_matches.assignments.get(node.path, ())
-    return _furthest(_describe_assignment(node, each, view) for each in assignments if _is_live(each.prefix, view.now))
+    return _furthest(_describe_assignment(node, each, view) for each in assignments if each.prefix.is_live(view.now))
 
 
 def _describe_assignment(node: SharedAll, assignment: Assignment, view: _View) -> _Sentence:
@@ -111,20 +112,12 @@ def _describe_assignment(node: SharedAll, assignment: Assignment, view: _View) -
     missing = " and ".join(_label(member) for member, position in pairs if position is not True)
     has = f"has {' and '.join(done)}" if done else f"has {len(assignment.used)} of the events"
     text = f"{has}, waits for {missing}{_until(assignment.prefix, view.now)}"
-    return _Sentence(len(assignment.used), assignment.used[0].number, text)
-
-
-def _start(prefix: Prefix) -> int:
-    return prefix.used[0].number
+    return _Sentence(len(assignment.used), assignment.start, text)
 
 
 def _live_prefixes(node: Node, view: _View) -> dict[int, Prefix]:
     prefixes = enumerate(view.partial_matches.prefixes.get(node.path, ()))
-    return {index: prefix for index, prefix in prefixes if prefix is not None and _is_live(prefix, view.now)}
-
-
-def _is_live(prefix: Prefix, now: datetime) -> bool:
-    return prefix.expires_at is None or now <= prefix.expires_at
+    return {index: prefix for index, prefix in prefixes if prefix is not None and prefix.is_live(view.now)}
 
 
 def _label(node: Node) -> str:

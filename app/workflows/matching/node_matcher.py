@@ -13,6 +13,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from operator import attrgetter
 
 from app.workflows.matching.partial_match import (
     NO_PARTIAL_MATCHES,
@@ -22,7 +23,6 @@ from app.workflows.matching.partial_match import (
     PartialMatches,
     Prefix,
     Step,
-    sort_events,
 )
 from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
 from app.workflows.matching.shared_all import advance_shared_all
@@ -92,7 +92,7 @@ def _advance_times(node: Times, step: Step, prefix: Prefix | None) -> NodeResult
         repetitions = (repetition, *_live_repetitions(step, match.prefix.earlier))
         if len(repetitions) == node.count:
             completed = _as_match(_join(repetitions))
-        if not known or _start(repetition) > _start(known[0]):
+        if not known or repetition.start > known[0].start:
             known = repetitions[: node.count - 1]
         has_partial |= node.count > 1
     _store(step, node, known)
@@ -123,7 +123,7 @@ def _advance_any(node: AnyOf, step: Step, prefix: Prefix | None) -> NodeResult:
     inner = _enter(node, step, prefix)
     results = [advance_node(member, step, inner) for member in node.members]
     matches = [_leave(node, result.match) for result in results if result.match is not None]
-    completed = _as_match(max(matches, key=_start)) if matches else None
+    completed = _as_match(max(matches, key=attrgetter("start"))) if matches else None
     return NodeResult(completed, any(result.has_partial for result in results))
 
 
@@ -159,8 +159,9 @@ def _join(repetitions: tuple[Prefix, ...]) -> Prefix:
 
 
 def _merge(prefixes: list[Prefix]) -> Prefix:
-    first = min(prefixes, key=_start)
-    return Prefix(sort_events(event for prefix in prefixes for event in prefix.used), first.expires_at, first.parent)
+    first = min(prefixes, key=attrgetter("start"))
+    used = sorted(event for prefix in prefixes for event in prefix.used)
+    return Prefix(tuple(used), first.expires_at, first.parent)
 
 
 def _as_match(prefix: Prefix) -> NodeMatch:
@@ -170,23 +171,19 @@ def _as_match(prefix: Prefix) -> NodeMatch:
 
 def _later(prefix: Prefix, other: Prefix | None) -> Prefix:
     """The one that began later; of two with the same start, the one that was complete first."""
-    return other if other is not None and _start(other) >= _start(prefix) else prefix
-
-
-def _start(prefix: Prefix) -> int:
-    return prefix.used[0].number
+    return other if other is not None and other.start >= prefix.start else prefix
 
 
 def _live_prefixes(step: Step, node: Node, count: int) -> tuple[Prefix | None, ...]:
     prefixes = step.before.prefixes.get(node.path)
     if prefixes is None:
         return (None,) * count
-    return tuple(prefix if prefix is not None and step.is_live(prefix) else None for prefix in prefixes)
+    return tuple(prefix if prefix is not None and prefix.is_live(step.event.at) else None for prefix in prefixes)
 
 
 def _live_repetitions(step: Step, repetitions: tuple[Prefix | None, ...]) -> tuple[Prefix, ...]:
     """Repetitions that began earlier expire earlier, so the live ones are the first of the tuple."""
-    return tuple(each for each in repetitions if each is not None and step.is_live(each))
+    return tuple(each for each in repetitions if each is not None and each.is_live(step.event.at))
 
 
 def _store(step: Step, node: Node, prefixes: list[Prefix | None] | tuple[Prefix, ...]) -> None:

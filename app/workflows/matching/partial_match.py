@@ -1,6 +1,5 @@
 """The partial matches of one subject in one pattern, as frozen values."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -26,6 +25,15 @@ class Prefix:
     expires_at: datetime | None
     parent: "Prefix | None"
     earlier: "tuple[Prefix, ...]" = ()
+
+    @property
+    def start(self) -> int:
+        """The number of its first event."""
+        return self.used[0].number
+
+    def is_live(self, at: datetime) -> bool:
+        """Whether the prefix has not expired at a time."""
+        return self.expires_at is None or at <= self.expires_at
 
 
 EMPTY_PREFIX = Prefix((), None, None)
@@ -55,6 +63,11 @@ class Assignment:
     used: tuple[EventRef, ...]
     prefix: Prefix
 
+    @property
+    def start(self) -> int:
+        """The number of its first event."""
+        return self.used[0].number
+
 
 @dataclass(frozen=True, slots=True)
 class PartialMatches:
@@ -76,10 +89,6 @@ class Step:
     before: PartialMatches
     after: PartialMatches
 
-    def is_live(self, prefix: Prefix) -> bool:
-        """Whether the prefix has not expired at the time of the event."""
-        return prefix.expires_at is None or self.event.at <= prefix.expires_at
-
 
 class NodeMatch(NamedTuple):
     """A complete match of a node, and the prefix that it builds on."""
@@ -97,8 +106,3 @@ class NodeResult(NamedTuple):
 
 
 NO_RESULT = NodeResult(None, False)
-
-
-def sort_events(events: Iterable[EventRef]) -> tuple[EventRef, ...]:
-    """Events in the order of acceptance."""
-    return tuple(sorted(events))

@@ -71,36 +71,35 @@ class Times(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class Seq(Node):
+class Group(Node):
+    """A node with members."""
+
+    members: tuple[Node, ...]
+
+
+class Seq(Group):
     """All members, one after the other."""
 
-    members: tuple[Node, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class AnyOf(Node):
+class AnyOf(Group):
     """One of the members."""
 
-    members: tuple[Node, ...]
-
 
 @dataclass(frozen=True, slots=True)
-class AllOf(Node):
+class AllOf(Group):
     """All members in any order. `parts` are the same members, with those that may match the same event grouped in a
     `SharedAll`."""
 
-    members: tuple[Node, ...]
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class SharedAll(Node):
+class SharedAll(Group):
     """Members of one `all` that may match the same event.
 
     `ranks_by_start`: an enclosing window or repetition makes a later start better.
     """
 
-    members: tuple[Node, ...]
     ranks_by_start: bool
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from app.actions.field_checks import FieldErrors
 from app.core.durations import read_duration
 from app.workflows.matching.pattern_ast import (
     AllOf,
@@ -42,18 +43,16 @@ TOO_LARGE = (
     " names in the members of `all`"
 )
 
-Mistake = tuple[str, str]
-
 
 class PatternError(ValueError):
     """The document is not a pattern. `mistakes` holds (path, message) for each reason."""
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: FieldErrors) -> None:
         super().__init__("; ".join(f"{path}: {message}" for path, message in mistakes))
         self.mistakes = tuple(mistakes)
 
 
-def check(document: object, compile_filter: CompileFilter, path: str = "on") -> list[Mistake]:
+def check(document: object, compile_filter: CompileFilter, path: str = "on") -> FieldErrors:
     """Every mistake in the document as (path, message). An empty list means that it compiles."""
     try:
         compile_pattern(document, compile_filter, path)
@@ -84,7 +83,7 @@ class _Parser:
 
     def __init__(self, compile_filter: CompileFilter) -> None:
         self.compile_filter = compile_filter
-        self.mistakes: list[Mistake] = []
+        self.mistakes: FieldErrors = []
         self.tests: dict[tuple[str, str | None], LeafTest] = {}
         self.leaves = 0
 

@@ -17,6 +17,7 @@ T = TypeVar("T")
 # From here on CEL may compare integers and doubles differently than Python; such comparisons are not indexed.
 _EXACT = 2**53
 _MISSING = object()
+_BISECT = {">": bisect_left, ">=": bisect_right, "<": bisect_right, "<=": bisect_left}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,8 @@ class PredicateIndex(Generic[T]):
         entries, limits = self._ordered[operator], self._limits[operator]
         if abs(value) >= _EXACT or value != value:
             return [entry[2] for entry in entries]
-        if operator == ">":
-            found = entries[: bisect_left(limits, value)]
-        elif operator == ">=":
-            found = entries[: bisect_right(limits, value)]
-        elif operator == "<":
-            found = entries[bisect_right(limits, value) :]
-        else:
-            found = entries[bisect_left(limits, value) :]
-        return [entry[2] for entry in found]
+        at = _BISECT[operator](limits, value)
+        return [entry[2] for entry in (entries[:at] if operator in (">", ">=") else entries[at:])]
 
 
 def is_indexable(comparison: Comparison) -> bool:

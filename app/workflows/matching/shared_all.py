@@ -6,6 +6,7 @@ a Pareto front, depends on the pattern alone (`progress_bound_shared.py` explain
 """
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from app.workflows.matching.partial_match import Assignment, NodeMatch, NodeResult, OpenPosition, Position, Prefix, Step
 from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
@@ -15,7 +16,7 @@ Skeleton = tuple[object, ...]
 
 def advance_shared_all(node: SharedAll, step: Step, prefix: Prefix | None) -> NodeResult:
     """Advance all assignments by one event. A new one may begin on `prefix`."""
-    live = [each for each in step.before.assignments.get(node.path, ()) if step.is_live(each.prefix)]
+    live = [each for each in step.before.assignments.get(node.path, ()) if each.prefix.is_live(step.event.at)]
     new = [] if prefix is None else [Assignment((False,) * len(node.members), (), prefix)]
     extended = [longer for assignment in live + new for longer in _extend(node, assignment, step)]
     complete = [assignment for assignment in extended if _is_complete(assignment.positions)]
@@ -23,7 +24,7 @@ def advance_shared_all(node: SharedAll, step: Step, prefix: Prefix | None) -> No
     unchanged = [assignment for assignment in live if _all_survive(node.members, assignment.positions, step)]
     if unchanged or partial:
         step.after.assignments[node.path] = _drop_dominated(unchanged + partial, node.ranks_by_start)
-    best = max(complete, key=_start, default=None)
+    best = max(complete, key=attrgetter("start"), default=None)
     return NodeResult(None if best is None else NodeMatch(best.used, best.prefix), bool(partial))
 
 
@@ -125,7 +126,7 @@ def _drop_dominated(assignments: list[Assignment], ranks_by_start: bool) -> tupl
     for assignment in assignments:
         skeleton, starts = _split_starts(assignment.positions)
         if ranks_by_start:
-            starts = (*starts, _start(assignment))
+            starts = (*starts, assignment.start)
         front = groups.setdefault(skeleton, [])
         if not any(_dominates(other, starts) for other, _ in front):
             front[:] = [(other, kept) for other, kept in front if not _dominates(starts, other)]
@@ -150,7 +151,3 @@ def _split_starts(positions: tuple[Position, ...]) -> tuple[Skeleton, tuple[int,
         else:
             skeleton.append(position)
     return tuple(skeleton), tuple(starts)
-
-
-def _start(assignment: Assignment) -> int:
-    return assignment.used[0].number
