@@ -10,8 +10,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.workflows.matching.match_state import NO_MATCH_STATE, MatchState
-from app.workflows.matching.rule import EventView, Rule, compile_rule
+from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, compile_rule
 from bench.measuring import median
 from bench.rows import Row, at_most
 

@@ -15,11 +15,10 @@ from app.core.models import Decision, Event, NewRun
 from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
 from app.workflows.expressions.cel import CelVariables
-from app.workflows.matching.match_state import Match, MatchState
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
-from app.workflows.matching.rule import Rule, view_event
+from app.workflows.matching.rule import Match, MatchState, Rule, view_event
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -19,9 +19,8 @@ from app.db.inspection import StoredEvent
 from app.ingest.account_cache import read_snapshot
 from app.ingest.matching_step import run_of_event
 from app.services.context import AppContext
-from app.workflows.matching.match_state import NO_MATCH_STATE
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rule import ALWAYS, Rule, event_variables, view_event
+from app.workflows.matching.rule import ALWAYS, NO_MATCH_STATE, Rule, event_variables, view_event
 from app.workflows.matching.rules import compile_rules
 
 _MAX_HISTORY = 1_000

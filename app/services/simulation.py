@@ -12,9 +12,8 @@ from uuid import UUID
 from app.db import event_queries
 from app.services.context import AppContext
 from app.services.workflows import checked_document
-from app.workflows.matching.match_state import Match
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rule import EventView, Rule, build_variables, compile_rule
+from app.workflows.matching.rule import EventView, Match, Rule, build_variables, compile_rule
 from app.workflows.matching.simulation import SimulatedStep, simulate_subject
 from app.workflows.matching.simulation import simulate as simulate_sorted
 

@@ -18,7 +18,6 @@ from app.core.models import Decision, Event
 from app.workflows.expressions.cel import CelVariables, Filter, compile_filter
 from app.workflows.matching import matcher
 from app.workflows.matching.describe import describe
-from app.workflows.matching.match_state import Match, MatchState
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
 from app.workflows.matching.pattern_parser import compile_pattern
 from app.workflows.matching.progress_json import next_deadline
@@ -26,6 +25,29 @@ from app.workflows.matching.progress_json import next_deadline
 MAX_KEY_LENGTH = 255
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
+
+
+@dataclass(frozen=True, slots=True)
+class MatchState:
+    """The progress of one subject in a workflow's pattern since `enablement`, and when it last started a run."""
+
+    enablement: int | None = None
+    progress: Mapping[str, Any] | None = None
+    deadline: datetime | None = None
+    last_started_at: datetime | None = None
+
+
+NO_MATCH_STATE = MatchState()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A complete match: the events that it used in order, and when it was complete. `by_deadline`: a deadline completed
+    it, not an event."""
+
+    used: tuple[UUID, ...]
+    at: datetime
+    by_deadline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

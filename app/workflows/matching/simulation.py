@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.workflows.matching.match_state import NO_MATCH_STATE, Match, MatchState
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rule import EventView, Rule
+from app.workflows.matching.rule import NO_MATCH_STATE, EventView, Match, MatchState, Rule
 
 
 @dataclass(frozen=True, slots=True)
