@@ -191,40 +191,23 @@ class EventCompiler:
         return with_unless(whole, [absence.of for absence in absences])
 
     def _seq(self, form: Form) -> dict[str, Any]:
+        """A `fail` between two events becomes an `unless` around both."""
         found = [self._form(member) for member in at_least(form, one_of(FORMS))]
         members: list[dict[str, Any]] = []
-        for index, member in enumerate(found):
-            if not isinstance(member, _Absence):
-                members.append(member)
-            elif index == len(found) - 1 and members and member.duration is not None:
-                members.append(self._source_map.mark({"none": member.of, "for": member.duration}, member.node))
-            elif index == len(found) - 1 or not members or member.duration is not None:
-                expected = 'events before and after "fail", or "(within … (fail …))" at the end of the outermost "seq"'
-                raise unexpected(member.node, expected)
-        joined = self._joined_around_fail(found, members)
-        return {"seq": joined} if len(joined) > 1 else joined[0]
-
-    def _joined_around_fail(
-        self, found: list[dict[str, Any] | _Absence], members: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """The members, with the two events around each `fail` joined into one pattern that has an `unless`."""
-        joined: list[dict[str, Any]] = []
         pending: list[_Absence] = []
-        for member in found:
-            if isinstance(member, _Absence):
-                if member.duration is None:
-                    pending.append(member)
-                continue
-            if not pending:
-                joined.append(member)
-                continue
-            before = joined.pop()
-            if not _is_one_event(before) or not _is_one_event(member):
-                raise unexpected(pending[0].node, 'one event before and one after "fail"')
-            pair = {"seq": [before, member]}
-            joined.append(with_unless(pair, [absence.of for absence in pending]))
-            pending = []
-        return [*joined, members[-1]] if "none" in members[-1] else joined
+        for index, member in enumerate(found):
+            is_last = index == len(found) - 1
+            if not isinstance(member, _Absence):
+                members.append(_around_fail(members.pop(), member, pending) if pending else member)
+                pending = []
+            elif is_last and members and member.duration is not None:
+                members.append(self._source_map.mark({"none": member.of, "for": member.duration}, member.node))
+            elif is_last or not members or member.duration is not None:
+                wanted = 'events before and after "fail", or "(within … (fail …))" at the end of the outermost "seq"'
+                raise unexpected(member.node, wanted)
+            else:
+                pending.append(member)
+        return {"seq": members} if len(members) > 1 else members[0]
 
     _compilers: ClassVar[Mapping[str, Callable[[EventCompiler, Form], dict[str, Any] | _Absence]]] = {
         EVENT: _event,
@@ -235,6 +218,12 @@ class EventCompiler:
         COUNT: _count,
         FAIL: _fail,
     }
+
+
+def _around_fail(before: dict[str, Any], after: dict[str, Any], absences: list[_Absence]) -> dict[str, Any]:
+    if not _is_one_event(before) or not _is_one_event(after):
+        raise unexpected(absences[0].node, 'one event before and one after "fail"')
+    return with_unless({"seq": [before, after]}, [absence.of for absence in absences])
 
 
 def _is_one_event(pattern: dict[str, Any]) -> bool:
