@@ -96,13 +96,13 @@ def _redis(folder: Path) -> tuple[Program, str]:
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("The benchmarks need Redis: `apt install redis-server`.")
-    binary = folder / "redis.sock"
+    socket_path = folder / "redis.sock"
     command = [
         program,
         "--port",
         "0",
         "--unixsocket",
-        str(binary),
+        str(socket_path),
         "--save",
         "",
         "--appendonly",
@@ -111,8 +111,8 @@ def _redis(folder: Path) -> tuple[Program, str]:
         str(folder),
     ]
     redis = start_program(command, death_signal=signal.SIGTERM, stdout=subprocess.DEVNULL)
-    _until(binary.exists, "Redis")
-    return redis, f"unix://{binary}"
+    _until(socket_path.exists, "Redis")
+    return redis, f"unix://{socket_path}"
 
 
 @contextmanager
