@@ -25,16 +25,11 @@ MAX_EVENT_NAME = 255
 KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
 
 
-def check_pattern(on: Any, path: str = "on") -> FieldErrors:
-    """Every mistake in a pattern, as (path, message)."""
-    return pattern_parser.check(on, compile_test, path)
-
-
 def check_leaf(leaf: Any, path: str) -> FieldErrors:
     """Every mistake in a leaf of `wait_for` or `exit_on`: the name of an event, or {event, where}."""
     if isinstance(leaf, Mapping) and set(leaf) - {"event", "where"}:
         return [(path, "must be one event: its name, or {event: NAME, where: CEL}")]
-    return check_pattern(leaf, path)
+    return pattern_parser.check(leaf, compile_test, path)
 
 
 def check_key(key: Any, path: str = "key") -> FieldErrors:
@@ -87,7 +82,7 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if not isinstance(document.get("description", ""), str):
         yield "description", "must be text"
     if "on" in document:
-        yield from check_pattern(document["on"])
+        yield from pattern_parser.check(document["on"], compile_test)
     else:
         yield "on", "is missing: the event or pattern that starts the workflow"
     for name, check in _OPTIONAL.items():

@@ -6,13 +6,12 @@ Commas are white space, `;` starts a comment. The parser does not recurse; lengt
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
 from app.core.durations import MAX_DURATION, read_duration
 from app.core.unstorable import UNSTORABLE
-from app.workflows.cxengage.errors import Unexpected, one_of
 from app.workflows.yaml_loader import join_surrogates
 
 MAX_BYTES = 64 * 1024
@@ -42,6 +41,34 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # The arguments of a duration.
 A_DURATION = ("a number", "a unit of time")
 _OPERATORS = frozenset(("+", "-", "*", "/", "=", ">", "<", ">=", "<="))
+
+
+class NotationError(Exception):
+    """A pattern that cannot be compiled: what was expected and found, at `line` and `column` (from 1) of the `field` `when`,
+    `then`, `code` or `key`."""
+
+    def __init__(self, message: str, line: int, column: int, field: str) -> None:
+        super().__init__(f"{field}, line {line}, column {column}: {message}")
+        self.message = message
+        self.line = line
+        self.column = column
+        self.field = field
+
+
+class Unexpected(Exception):
+    """The same error without the field, which only the caller knows."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+        self.column = column
+
+
+def one_of(words: Iterable[str]) -> str:
+    """`one of a, b, c`, or a single word itself."""
+    listed = list(words)
+    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
 
 
 @dataclass(frozen=True, slots=True)

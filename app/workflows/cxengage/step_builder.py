@@ -10,7 +10,6 @@ from typing import Any
 from app.workflows.cxengage.cel_writer import RESERVED
 from app.workflows.cxengage.clojure_semantics import Value
 from app.workflows.cxengage.endpoints import Parameter, TextField
-from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
     A_DURATION,
     Form,
@@ -21,6 +20,7 @@ from app.workflows.cxengage.parser import (
     duration_of,
     expect_count,
     expect_list,
+    one_of,
     read_map,
     unexpected,
 )
@@ -129,12 +129,6 @@ def parameters_of(node: Node, text_field: Callable[[Node], TextField]) -> list[P
         else:
             params.append(Parameter(key, text_field(value), value))
     return params
-
-
-def override(params: list[Parameter], overrides: list[Parameter]) -> list[Parameter]:
-    """The parameters, with `overrides` in place of those with the same key."""
-    keys = {param.key.name for param in overrides}
-    return [param for param in params if param.key.name not in keys] + overrides
 
 
 def count_steps(steps: Steps) -> int:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from app.workflows.cxengage.cel_writer import Condition, Path, split_name, write
 from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, logical, read_from
 from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
-from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
     A_DURATION,
     Dollar,
@@ -25,12 +24,13 @@ from app.workflows.cxengage.parser import (
     duration_of,
     expect_list,
     expect_word,
+    one_of,
     only,
     read,
     read_map,
     unexpected,
 )
-from app.workflows.cxengage.step_builder import StepBuilder, Steps, limits_of, override, parameters_of, read_options
+from app.workflows.cxengage.step_builder import StepBuilder, Steps, limits_of, parameters_of, read_options
 from app.workflows.cxengage.v41_events import CONSTANTS, compare, event_pattern, read_constant
 from app.workflows.cxengage.v41_events import condition as event_condition
 
@@ -120,7 +120,9 @@ class StepCompiler:
         params = parameters_of(values, lambda node: self._parameter(node, variables))
         options = read_options(rest, OPTIONS, form)
         if (template := options.get("template")) is not None:
-            params = override(params, self._rendered(template))
+            rendered = self._rendered(template)
+            replaced = {param.key.name for param in rendered}
+            params = [param for param in params if param.key.name not in replaced] + rendered
         endpoint = find_endpoint(name, action)
         step = self._builder.mark(step_of(endpoint, params, form, self._builder.title), form)
         step |= limits_of(options)

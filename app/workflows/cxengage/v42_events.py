@@ -20,7 +20,6 @@ from app.workflows.cxengage.clojure_semantics import (
     ordered,
     read_from,
 )
-from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
     A_DURATION,
     Form,
@@ -31,6 +30,7 @@ from app.workflows.cxengage.parser import (
     duration_of,
     expect_count,
     expect_list,
+    one_of,
     read_map,
     unexpected,
 )

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from app.workflows.cxengage.cel_writer import Condition, Not, Or, write
 from app.workflows.cxengage.clojure_semantics import equal, is_true
 from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
-from app.workflows.cxengage.errors import one_of
 from app.workflows.cxengage.parser import (
     A_DURATION,
     Form,
@@ -28,6 +27,7 @@ from app.workflows.cxengage.parser import (
     expect_count,
     expect_list,
     expect_word,
+    one_of,
     read,
     unexpected,
 )
