@@ -48,12 +48,11 @@ def insert_key(connection: sa.Connection, account_id: int, key: Key, name: str, 
 
 def list_keys(connection: sa.Connection, account_id: int | None) -> list[KeyRow]:
     """All keys of an account (None: of all accounts), oldest first."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT account_id, slug AS account, prefix, keys.name, scopes, keys.created_at, expires_at, revoked_at, "
-            "last_used_at FROM keys JOIN accounts ON accounts.id = account_id "
-            "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, keys.created_at"
-        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+    rows = run_sql(
+        connection,
+        "SELECT account_id, slug AS account, prefix, keys.name, scopes, keys.created_at, expires_at, revoked_at, "
+        "last_used_at FROM keys JOIN accounts ON accounts.id = account_id "
+        "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, keys.created_at",
         {"account": account_id},
     )
     return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]

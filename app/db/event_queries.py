@@ -12,11 +12,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
-from sqlalchemy.dialects.postgresql import JSONPATH
 
 from app.core.ids import timestamp_of
 from app.core.models import Event
-from app.db.connection import driver_connection, fetch_all
+from app.db.connection import driver_connection, fetch_all, run_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,10 @@ class Received:
 
 def find_latest_received(connection: sa.Connection, account_id: int, limit: int) -> list[Received]:
     """The latest events that did not come by `POST /api/v1/cvf-events`, newest first."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
-            "WHERE account_id = :account AND via IS NOT NULL ORDER BY id DESC LIMIT :limit"
-        ).bindparams(sa.bindparam("contributed", type_=JSONPATH)),
+    rows = run_sql(
+        connection,
+        "SELECT id, distinct_id, data::text, jsonb_path_exists(coalesce(decisions, '[]'), :contributed) FROM events "
+        "WHERE account_id = :account AND via IS NOT NULL ORDER BY id DESC LIMIT :limit",
         {"account": account_id, "limit": limit, "contributed": "$[*] ? (@.started == true || @.contributing == true)"},
     )
     return [Received(UUID(str(row[0])), *row[1:]) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -228,12 +228,8 @@ def find_events_leading_to(
 
 def _values(wanted: EventFilter) -> dict[str, Any]:
     return {
-        "event": wanted.event,
-        "subject": wanted.subject,
-        "phone": wanted.phone,
-        "since": wanted.since,
+        **asdict(wanted),
         "first": None if wanted.since is None else first_id_at(wanted.since),
-        "until": wanted.until,
         "beyond": None if wanted.until is None else first_id_at(wanted.until),
     }
 
@@ -281,14 +277,7 @@ def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilt
     found = run_sql(
         connection,
         _RUNS + _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit",
-        {
-            "account": account_id,
-            "limit": limit,
-            "failed": wanted.failed,
-            "workflow": wanted.workflow,
-            "subject": wanted.subject,
-            "since": wanted.since,
-        },
+        {"account": account_id, "limit": limit, **asdict(wanted)},
     )
     return [RunRow(*row) for row in found]
 

@@ -65,11 +65,10 @@ def find_outbound_config(connection: sa.Connection, account_id: int) -> Outbound
 
 def list_integrations(connection: sa.Connection, account_id: int | None = None) -> list[IntegrationRow]:
     """The integrations of an account, or of all accounts."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT account_id, kind, settings, created_at, updated_at FROM integrations "
-            "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, kind"
-        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+    rows = run_sql(
+        connection,
+        "SELECT account_id, kind, settings, created_at, updated_at FROM integrations "
+        "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, kind",
         {"account": account_id},
     )
     return [IntegrationRow(row.account_id, row.kind, bytes(row.settings), *row[3:]) for row in rows]

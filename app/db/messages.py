@@ -80,14 +80,9 @@ def insert_message(connection: sa.Connection, new: NewMessage, now: datetime) ->
         "data": _EXACT_JSON.encode(new.data).decode(),
         "now": now,
     }
-    query = sa.text(_INSERT).bindparams(
-        sa.bindparam("account", type_=sa.BigInteger),
-        sa.bindparam("id", type_=sa.Uuid),
-        sa.bindparam("run", type_=sa.Uuid),
-    )
     # No row: another worker has just committed the same message. It is visible to a second query.
-    found: UUID | None = connection.execute(query, values).scalar()
-    return found if found is not None else connection.execute(query, values).scalar_one()
+    found: UUID | None = run_sql(connection, _INSERT, values).scalar()
+    return found if found is not None else run_sql(connection, _INSERT, values).scalar_one()
 
 
 def find_messages_after(connection: sa.Connection, account_id: int, number: int, limit: int) -> list[Message]:
@@ -104,12 +99,11 @@ def find_messages_after(connection: sa.Connection, account_id: int, number: int,
 def find_number(connection: sa.Connection, account_id: int, message_id: UUID, earlier: UUID) -> int:
     """The number of a message. For a message that is not stored: the number before the first message whose id is at least
     `earlier`, or the latest number."""
-    number: int = connection.execute(
-        sa.text(
-            "SELECT coalesce((SELECT number FROM messages WHERE account_id = :account AND id = :id), "
-            "(SELECT min(number) - 1 FROM messages WHERE account_id = :account AND id >= :earlier), "
-            "(SELECT latest FROM streams WHERE account_id = :account), 0)"
-        ).bindparams(sa.bindparam("id", type_=sa.Uuid), sa.bindparam("earlier", type_=sa.Uuid)),
+    number: int = run_sql(
+        connection,
+        "SELECT coalesce((SELECT number FROM messages WHERE account_id = :account AND id = :id), "
+        "(SELECT min(number) - 1 FROM messages WHERE account_id = :account AND id >= :earlier), "
+        "(SELECT latest FROM streams WHERE account_id = :account), 0)",
         {"account": account_id, "id": message_id, "earlier": earlier},
     ).scalar_one()
     return number
@@ -130,11 +124,10 @@ def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
 
 def insert_ticket(connection: sa.Connection, account_id: int, key_prefix: str, digest: bytes, now: datetime) -> None:
     """Insert a ticket (its hash) whose stream starts after the account's latest message."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO tickets (digest, account_id, key_prefix, position, created_at) VALUES (:digest, :account, :key, "
-            "coalesce((SELECT latest FROM streams WHERE account_id = :account), 0), :now)"
-        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+    run_sql(
+        connection,
+        "INSERT INTO tickets (digest, account_id, key_prefix, position, created_at) VALUES (:digest, :account, :key, "
+        "coalesce((SELECT latest FROM streams WHERE account_id = :account), 0), :now)",
         {"digest": digest, "account": account_id, "key": key_prefix, "now": now},
     )
 

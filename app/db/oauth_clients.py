@@ -71,12 +71,11 @@ def set_token(
 
 def list_clients(connection: sa.Connection, account_id: int | None) -> list[ClientRow]:
     """The clients of an account, or of all accounts, oldest first."""
-    rows = connection.execute(
-        sa.text(
-            "SELECT account_id, slug, clients.id, clients.name, clients.created_at, revoked_at, last_used_at "
-            "FROM clients JOIN accounts ON accounts.id = account_id "
-            "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, clients.created_at"
-        ).bindparams(sa.bindparam("account", type_=sa.BigInteger)),
+    rows = run_sql(
+        connection,
+        "SELECT account_id, slug, clients.id, clients.name, clients.created_at, revoked_at, last_used_at "
+        "FROM clients JOIN accounts ON accounts.id = account_id "
+        "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, clients.created_at",
         {"account": account_id},
     )
     return [ClientRow(*row) for row in rows]
