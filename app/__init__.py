@@ -22,12 +22,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported here: a migration or the supervisor imports `app` without the web application.
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from app.api import errors, health
-    from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
-    from app.api.cxengage import events as cxengage_events
     from app.api.flask_app import Application
-    from app.api.limechat import batch
-    from app.api.limechat import events as limechat_events
     from app.api.rate_limit import RateLimiter
     from app.core import config, log_config
     from app.ingest.accept import EventAcceptor
@@ -49,13 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["acceptor"] = EventAcceptor(context, accounts)
     app.extensions["enricher"] = Enricher(context)
     app.extensions["rate_limiter"] = RateLimiter(settings)
-    errors.register(app, [auth.ERROR_FORMAT])
-    app.register_blueprint(limechat_events.blueprint)
-    app.register_blueprint(batch.blueprint)
-    cxengage_events.register(app)
-    resources = (patterns, templates, listeners, integrations, augments)
-    auth.register(app, [module.blueprint for module in (oauth, account, stream, *resources)])
-    app.register_blueprint(health.blueprint)
+    _register_routes(app)
     if not os.environ.get("SERVER_SOFTWARE"):
         # gunicorn sets this variable: its processes need no commands.
         from app.api.route_limits import start_limiter
@@ -65,3 +54,19 @@ def create_app(settings: Settings | None = None) -> Flask:
         with app.app_context():
             start_limiter()
     return app
+
+
+def _register_routes(app: Flask) -> None:
+    from app.api import errors, health
+    from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
+    from app.api.cxengage import events as cxengage_events
+    from app.api.limechat import batch
+    from app.api.limechat import events as limechat_events
+
+    errors.register(app, [auth.ERROR_FORMAT])
+    app.register_blueprint(limechat_events.blueprint)
+    app.register_blueprint(batch.blueprint)
+    cxengage_events.register(app)
+    resources = (patterns, templates, listeners, integrations, augments)
+    auth.register(app, [module.blueprint for module in (oauth, account, stream, *resources)])
+    app.register_blueprint(health.blueprint)

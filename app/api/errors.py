@@ -58,6 +58,11 @@ def unavailable(exc: Unavailable) -> Problem:
     )
 
 
+def _rate_limit_problem(exc: RateLimitExceeded) -> Problem:
+    retry_after = {"Retry-After": str(exc.limit.limit.get_expiry())}
+    return Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after)
+
+
 def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
     """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document, and add
     X-Request-Id to every response."""
@@ -78,10 +83,7 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
 
     @app.errorhandler(RateLimitExceeded)
     def handle_rate_limit(exc: RateLimitExceeded) -> Response:
-        if isinstance(exc.response, Response):
-            return exc.response
-        retry_after = {"Retry-After": str(exc.limit.limit.get_expiry())}
-        return respond(Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after))
+        return exc.response if isinstance(exc.response, Response) else respond(_rate_limit_problem(exc))
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(exc: HTTPException) -> Response:

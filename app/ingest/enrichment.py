@@ -18,7 +18,7 @@ import structlog
 from cachetools import LRUCache
 
 from app.core.models import Event
-from app.db import enrichment_files
+from app.db import cxengage_resources
 from app.db.account_snapshots import AugmentSnapshot
 from app.ingest.account_cache import Account
 from app.services.context import AppContext
@@ -105,7 +105,7 @@ class Enricher:
     def _find_row(self, account_id: int, augment: AugmentSnapshot, lookup: str) -> Sequence[str] | None:
         if augment.bytes > SMALL_FILE:
             with self._context.database.transaction() as connection:
-                return enrichment_files.find_augment_row(connection, account_id, augment.number, lookup)
+                return cxengage_resources.find_augment_row(connection, account_id, augment.number, lookup)
         return self._load_file(account_id, augment).get(lookup)
 
     def _load_file(self, account_id: int, augment: AugmentSnapshot) -> Rows:
@@ -117,7 +117,7 @@ class Enricher:
         if cached is not None:
             return cached[1]
         with self._context.database.transaction() as connection:
-            rows = dict(enrichment_files.list_augment_rows(connection, account_id, augment.number))
+            rows = dict(cxengage_resources.list_augment_rows(connection, account_id, augment.number))
         with self._lock:
             self._files[key] = (augment.bytes + 1_000, rows)
         return rows

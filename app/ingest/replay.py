@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
 from app.core.models import Decision, Event, NewRun
-from app.db import event_queries, inspection, run_admin
+from app.db import event_queries, inspection, run_updates
 from app.db.inspection import StoredEvent
 from app.ingest.account_cache import read_snapshot
 from app.ingest.matching_step import run_of_event
@@ -61,17 +61,19 @@ def _replay(
     if run is None:
         return Replayed(decision)
     account_id, key = stored.account_id, (rule.workflow_id, _subject_of(rule, stored))
-    earlier = run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
+    earlier = run_updates.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
     if earlier is None and rule.again != ALWAYS:
-        last = run_admin.lock_match_state(connection, account_id, key)
+        last = run_updates.lock_match_state(connection, account_id, key)
         if not rule.may_start(last, context.clock()):
             return Replayed(replace(decision, started=False, reason="suppressed: again"))
     if earlier is not None or dry_run:
         return Replayed(decision, earlier)
-    if not run_admin.start_past_run(connection, account_id, run, context.clock()):
-        return Replayed(decision, run_admin.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key))
+    if not run_updates.start_past_run(connection, account_id, run, context.clock()):
+        return Replayed(
+            decision, run_updates.find_run_of_match(connection, account_id, rule.workflow_id, run.match_key)
+        )
     if rule.again != ALWAYS:
-        run_admin.record_start(connection, account_id, key, rule.enablement, context.clock())
+        run_updates.record_start(connection, account_id, key, rule.enablement, context.clock())
     return Replayed(replace(decision, run_id=run.id))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from app.db import inspection, run_admin, runs
+from app.db import inspection, run_updates, runs
 from app.services.context import AppContext
 
 
 def retry_runs(context: AppContext, account_id: int, run_ids: Collection[UUID]) -> set[UUID]:
     """Retry failed runs at the failed step, with the same idempotency keys; returns the ids of those that had failed."""
     with context.database.transaction() as connection:
-        return run_admin.retry_runs(connection, account_id, run_ids, context.clock())
+        return run_updates.retry_runs(connection, account_id, run_ids, context.clock())
 
 
 def cancel_run(context: AppContext, account_id: int, run_id: UUID) -> bool:

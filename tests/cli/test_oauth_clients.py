@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from app.core.ids import cxengage_id, read_cxengage_id, uuid7
 from app.core.models import PLANS
-from app.services import accounts, oauth_clients
+from app.services import accounts, api_keys
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
@@ -31,7 +31,7 @@ def created(flask: CommandLine, slug: str) -> tuple[str, str]:
 
 def test_a_new_client_gets_a_token(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
-    assert oauth_clients.issue_token(context, client_id, secret) is not None
+    assert api_keys.issue_token(context, client_id, secret) is not None
 
 
 def test_the_list_shows_clients_without_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
@@ -48,7 +48,7 @@ def test_a_revoked_client_is_listed_as_revoked(flask: CommandLine, context: AppC
     client_id, secret = created(flask, acme.slug)
     assert client_id in flask("client", "revoke", client_id).stdout
     assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
-    assert oauth_clients.issue_token(context, client_id, secret) is None
+    assert api_keys.issue_token(context, client_id, secret) is None
     again = flask("client", "revoke", client_id)
     assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
 

@@ -14,7 +14,7 @@ from app.api.route_limits import client_address, limiter, start_limiter
 from app.core import metrics, models
 from app.core.config import Settings
 from app.core.errors import Problem, Unavailable
-from app.services import oauth_clients
+from app.services import api_keys
 
 _MAX_BYTES = 16 * 1024
 _MAX_FIELDS = 20
@@ -55,9 +55,7 @@ def authenticate_client() -> None:
         credentials = _credentials(g.form)
         if credentials is None:
             return
-        g.token = oauth_clients.issue_token(
-            current_app.extensions["context"], credentials.client_id, credentials.secret
-        )
+        g.token = api_keys.issue_token(current_app.extensions["context"], credentials.client_id, credentials.secret)
         g.client_id = credentials.client_id
     except (TokenError, Problem, Unavailable) as exc:
         g.token_error = exc
@@ -89,10 +87,10 @@ def issue_token() -> Response:
     return response
 
 
-def _issue() -> oauth_clients.Token:
+def _issue() -> api_keys.Token:
     if g.token_error is not None:
         raise g.token_error
-    token: oauth_clients.Token | None = g.token
+    token: api_keys.Token | None = g.token
     if token is None:
         raise TokenError("invalid_client", "The client id or secret is missing or invalid.")
     if "grant_type" not in g.form:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import Problem, ProblemType
-from app.db import accounts, cxengage_resources, enrichment_files
+from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
@@ -67,9 +67,9 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
     except InvalidFile as exc:
         raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
     with context.database.transaction() as connection:
-        if not enrichment_files.lock_augment(connection, account_id, row.number):
+        if not cxengage_resources.lock_augment(connection, account_id, row.number):
             raise crud.not_found(AUGMENTS, name)
-        enrichment_files.replace_file(
+        cxengage_resources.replace_file(
             connection, account_id, row.number, file.columns, file.rows, len(raw), context.clock()
         )
         accounts.increment_version(connection, account_id)
@@ -82,5 +82,5 @@ def read_file(context: AppContext, account_id: int, name: str) -> str:
         row = crud.find(connection, account_id, AUGMENTS, name)
         if row.columns is None:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
-        rows = enrichment_files.list_augment_rows(connection, account_id, row.number)
+        rows = cxengage_resources.list_augment_rows(connection, account_id, row.number)
     return write_csv(CsvFile(row.columns, rows))

@@ -18,7 +18,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.services import oauth_clients
+from app.services import api_keys
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import an_event
@@ -61,7 +61,7 @@ class Client:
 
 def a_client(context: AppContext, server: Any) -> Client:
     tenant = a_tenant(context, server)
-    return Client(tenant, *oauth_clients.create_client(context, tenant.account_id, "test"))
+    return Client(tenant, *api_keys.create_client(context, tenant.account_id, "test"))
 
 
 @pytest.fixture
@@ -127,11 +127,11 @@ def test_concurrent_requests_get_one_token(client: Client) -> None:
 
 
 def test_two_clients_have_two_tokens(context: AppContext, client: Client) -> None:
-    other = Client(client.tenant, *oauth_clients.create_client(context, client.tenant.account_id, "second"))
+    other = Client(client.tenant, *api_keys.create_client(context, client.tenant.account_id, "second"))
     first, second = client.token(), other.token()
     assert first.token != second.token
     assert [one.post({"key": "1"}).status_code for one in (first, second)] == [200, 200]
-    oauth_clients.revoke_client(context, client.id)
+    api_keys.revoke_client(context, client.id)
     assert [one.post({"key": "1"}).status_code for one in (first, second)] == [401, 200]
 
 
@@ -165,9 +165,9 @@ def test_the_secret_of_another_client_is_refused(context: AppContext, server: Se
 
 
 def test_a_revoked_client_gets_no_token(context: AppContext, client: Client) -> None:
-    assert oauth_clients.revoke_client(context, client.id)
+    assert api_keys.revoke_client(context, client.id)
     assert_refused(client.request_token(), 401, "invalid_client")
-    assert not oauth_clients.revoke_client(context, client.id)
+    assert not api_keys.revoke_client(context, client.id)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_token_is_valid_on_every_process_and_its_revocation_within_5_seconds(
             ]
 
         assert (read_statuses(), sent()) == ([200, 200], [200, 200])
-        oauth_clients.revoke_client(context, client.id)
+        api_keys.revoke_client(context, client.id)
         assert sent() == [401, 401]
         revoked = time.monotonic()
         while read_statuses() != [401, 401]:

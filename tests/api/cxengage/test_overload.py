@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
-from app.services import oauth_clients, workflows
+from app.services import api_keys, workflows
 from app.services.context import AppContext
 from tests.api.conftest import settings_of
 from tests.support.builders import a_workflow
@@ -97,7 +97,7 @@ def test_an_exhausted_pool_is_not_an_error_of_the_sender(
 def test_reading_times_out_with_the_same_text(
     own_postgres: EmbeddedPostgres, own_context: AppContext, tenant: Tenant, hurried: Server
 ) -> None:
-    client_id, secret = oauth_clients.create_client(own_context, tenant.account_id, "")
+    client_id, secret = api_keys.create_client(own_context, tenant.account_id, "")
     basic = "Basic " + base64.b64encode(f"{client_id}:{secret}".encode()).decode()
     with locked(own_postgres, "events"):
         assert_timed_out(tenant.call("/event/history"))

@@ -18,7 +18,7 @@ from app.core.ids import now, uuid7
 from app.core.models import EVENTS_READ
 from app.db import messages
 from app.db.messages import NewMessage
-from app.services import api_keys, message_stream, oauth_clients, workflows
+from app.services import api_keys, message_stream, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import execute_run
@@ -236,14 +236,14 @@ def test_a_ticket_needs_a_key_of_the_tenant_with_the_scope(
 def test_an_access_token_creates_tickets_until_its_client_is_revoked(
     context: AppContext, server: Server, acme: Sender
 ) -> None:
-    client_id, secret = oauth_clients.create_client(context, acme.account_id, "app")
-    issued = oauth_clients.issue_token(context, client_id, secret)
+    client_id, secret = api_keys.create_client(context, acme.account_id, "app")
+    issued = api_keys.issue_token(context, client_id, secret)
     assert issued is not None
     source = listening(server, acme, issued.text)
     insert(context, acme, "a")
     source.request()
     assert source.texts == ["a"]
-    oauth_clients.revoke_client(context, client_id)
+    api_keys.revoke_client(context, client_id)
     assert source.request().status_code == 401
 
 
