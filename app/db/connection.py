@@ -107,6 +107,12 @@ def run_sql(
     return connection.execute(sa.text(statement), values)
 
 
+def delete_batch(connection: sa.Connection, table: str, condition: str, values: Mapping[str, Any]) -> int:
+    """Delete at most 10,000 rows of a table that meet a condition; how many."""
+    chosen = f"SELECT ctid FROM {table} WHERE {condition} LIMIT 10000"
+    return run_sql(connection, f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({chosen}))", values).rowcount
+
+
 def driver_connection(connection: sa.Connection) -> RawConnection:
     """The psycopg2 connection of a SQLAlchemy connection."""
     found: RawConnection = cast(Any, connection.connection.driver_connection)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from app.core.durations import RETENTION
 from app.core.models import Event, Run
 from app.db import event_queries
-from app.db.connection import Database, run_sql
+from app.db.connection import Database, delete_batch
 
 
 def find_correlation_keys(database: Database, account_id: int) -> list[str]:
@@ -59,10 +59,8 @@ def find_events_by_key(
 
 def delete_old_keys(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of event keys that are older than RETENTION and that no run waits for; how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM keyed_events WHERE ctid = ANY (ARRAY(SELECT ctid FROM keyed_events AS known "
-        "WHERE received_at < :before AND NOT EXISTS (SELECT FROM runs WHERE runs.account_id = known.account_id "
-        "AND runs.subject = known.subject AND runs.status = 'running') LIMIT 10000))",
-        {"before": now - RETENTION},
-    ).rowcount
+    condition = (
+        "received_at < :before AND NOT EXISTS (SELECT FROM runs WHERE runs.account_id = keyed_events.account_id "
+        "AND runs.subject = keyed_events.subject AND runs.status = 'running')"
+    )
+    return delete_batch(connection, "keyed_events", condition, {"before": now - RETENTION})

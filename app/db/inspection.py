@@ -142,12 +142,17 @@ _EVENT_FILTER = """
 """
 
 
+def _find_events(
+    connection: sa.Connection, account_id: int, conditions: str, values: Mapping[str, Any]
+) -> list[StoredEvent]:
+    rows = run_sql(connection, _EVENTS + conditions, {"account": account_id, **values})
+    return [StoredEvent(*row) for row in rows]
+
+
 def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID) -> StoredEvent | None:
     """An event by its id, which determines the partition."""
-    where = "AND id = :id AND received_at = :at"
-    values = {"account": account_id, "id": event_id, "at": _timestamp_of(event_id)}
-    row = run_sql(connection, _EVENTS + where, values).one_or_none()
-    return None if row is None else StoredEvent(*row)
+    values = {"id": event_id, "at": _timestamp_of(event_id)}
+    return next(iter(_find_events(connection, account_id, "AND id = :id AND received_at = :at", values)), None)
 
 
 def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
@@ -173,27 +178,20 @@ def find_latest_events(
     connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int
 ) -> list[StoredEvent]:
     """The events that pass the filter, newest first."""
-    found = run_sql(
-        connection,
-        _EVENTS + _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit",
-        {"account": account_id, "limit": limit, **_values(wanted)},
-    )
-    return [StoredEvent(*row) for row in found]
+    conditions = _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"
+    return _find_events(connection, account_id, conditions, {"limit": limit, **_values(wanted)})
 
 
 def find_further_events(
     connection: sa.Connection, account_id: int, wanted: EventFilter, known: Iterable[UUID], limit: int
 ) -> list[StoredEvent]:
     """The events that pass the filter and are not among `known`, oldest first."""
-    found = run_sql(
-        connection,
-        _EVENTS
-        + _EVENT_FILTER
-        + "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
-        + "ORDER BY id LIMIT :limit",
-        {"account": account_id, "limit": limit, "known": [str(one) for one in known], **_values(wanted)},
+    conditions = (
+        "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
+        "ORDER BY id LIMIT :limit"
     )
-    return [StoredEvent(*row) for row in found]
+    values = {"limit": limit, "known": [str(one) for one in known], **_values(wanted)}
+    return _find_events(connection, account_id, _EVENT_FILTER + conditions, values)
 
 
 def find_events_leading_to(
@@ -207,23 +205,19 @@ def find_events_leading_to(
         "phone": "AND phone = :subject ",
         "data": f"AND {SEEN_DATA} #>> CAST(:path AS text[]) = :subject ",
     }[root]
-    found = run_sql(
-        connection,
-        _EVENTS
-        + of_subject
-        + "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "
-        + "AND id <= :id AND received_at <= :at ORDER BY id DESC LIMIT :limit",
-        {
-            "account": event.account_id,
-            "subject": subject,
-            "names": None if names is None else list(names),
-            "id": event.id,
-            "at": event.received_at,
-            "limit": limit,
-            **({"path": path} if path else {}),
-        },
+    conditions = (
+        "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "
+        "AND id <= :id AND received_at <= :at ORDER BY id DESC LIMIT :limit"
     )
-    return [StoredEvent(*row) for row in found][::-1]
+    values = {
+        "subject": subject,
+        "names": None if names is None else list(names),
+        "id": event.id,
+        "at": event.received_at,
+        "limit": limit,
+        **({"path": path} if path else {}),
+    }
+    return _find_events(connection, event.account_id, of_subject + conditions, values)[::-1]
 
 
 def _values(wanted: EventFilter) -> dict[str, Any]:
@@ -255,10 +249,14 @@ _RUN_FILTER = """
 """
 
 
+def _find_runs(connection: sa.Connection, account_id: int, conditions: str, values: Mapping[str, Any]) -> list[RunRow]:
+    rows = run_sql(connection, _RUNS + conditions, {"account": account_id, **values})
+    return [RunRow(*row) for row in rows]
+
+
 def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow | None:
     """A run by its id."""
-    row = run_sql(connection, _RUNS + "AND run.id = :id", {"account": account_id, "id": run_id}).one_or_none()
-    return None if row is None else RunRow(*row)
+    return next(iter(_find_runs(connection, account_id, "AND run.id = :id", {"id": run_id})), None)
 
 
 def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
@@ -274,32 +272,20 @@ def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]
 
 def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:
     """The runs that pass the filter, newest first (`limit` None: all). Blocks are left out."""
-    found = run_sql(
-        connection,
-        _RUNS + _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit",
-        {"account": account_id, "limit": limit, **asdict(wanted)},
-    )
-    return [RunRow(*row) for row in found]
+    conditions = _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit"
+    return _find_runs(connection, account_id, conditions, {"limit": limit, **asdict(wanted)})
 
 
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:
     """The runs that an event started, oldest first."""
-    found = run_sql(
-        connection,
-        _RUNS + "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id",
-        {"account": account_id, "event": event_id},
-    )
-    return [RunRow(*row) for row in found]
+    conditions = "AND run.event_id = :event AND run.parent_id IS NULL ORDER BY run.id"
+    return _find_runs(connection, account_id, conditions, {"event": event_id})
 
 
 def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[RunRow]:
     """The blocks that a run or a block started, without those inside them, in the order of their start; the first `limit`."""
-    found = run_sql(
-        connection,
-        _RUNS + "AND run.parent_id = :run ORDER BY run.id LIMIT :limit",
-        {"account": account_id, "run": run_id, "limit": limit},
-    )
-    return [RunRow(*row) for row in found]
+    conditions = "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"
+    return _find_runs(connection, account_id, conditions, {"run": run_id, "limit": limit})
 
 
 def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepDetails]:

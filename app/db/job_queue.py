@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import structlog
 
 from app.core.durations import RETENTION
-from app.db.connection import Database, execute, run_sql, unavailable_on_transient_errors
+from app.db.connection import Database, delete_batch, execute, run_sql, unavailable_on_transient_errors
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
@@ -161,17 +161,12 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
 
     A safety net: statements enqueue a run's job together with the run's change. Of two concurrent sweeps one enqueues it.
     """
-    rows = run_sql(
-        connection,
-        enqueue_runs(
-            "runs WHERE status = 'running' AND wake_at < :before "
-            f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
-            number="job",
-        )
-        + " RETURNING 1",
-        {"before": now - ORPHANED_AFTER},
+    statement = enqueue_runs(
+        "runs WHERE status = 'running' AND wake_at < :before "
+        f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
+        number="job",
     )
-    found = len(rows.all())
+    found = run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
     if found:
         _log.warning("jobs of overdue runs were missing and are enqueued", runs=found)
     return found
@@ -208,22 +203,17 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
 
     A safety net, too. Deadlines of workflows that are disabled, or were since, do not count.
     """
-    rows = run_sql(
-        connection,
-        enqueue(
-            "deadline",
-            "job.payload",
-            "progress JOIN workflows ON workflows.account_id = progress.account_id "
-            "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
-            "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
-            "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
-            "WHERE deadline < :before LIMIT 1000",
-            dedupe_key="'deadline:' || job.payload",
-        )
-        + " RETURNING 1",
-        {"before": now - ORPHANED_AFTER},
+    statement = enqueue(
+        "deadline",
+        "job.payload",
+        "progress JOIN workflows ON workflows.account_id = progress.account_id "
+        "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
+        "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
+        "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
+        "WHERE deadline < :before LIMIT 1000",
+        dedupe_key="'deadline:' || job.payload",
     )
-    return len(rows.all())
+    return run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
 
 
 def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
@@ -247,9 +237,4 @@ def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of idempotency keys that are older than RETENTION; how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY("
-        "SELECT ctid FROM idempotency_keys WHERE received_at < :before LIMIT 10000))",
-        {"before": now - RETENTION},
-    ).rowcount
+    return delete_batch(connection, "idempotency_keys", "received_at < :before", {"before": now - RETENTION})

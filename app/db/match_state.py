@@ -18,7 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
-from app.db.connection import begin_with, commit_with, run_sql
+from app.db.connection import begin_with, commit_with, delete_batch, run_sql
 from app.db.job_queue import enqueue
 
 # Workflow and subject.
@@ -150,9 +150,5 @@ def find_progress_of_subject(connection: sa.Connection, account_id: int, subject
 def forget_stale_progress(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of rows without progress, or whose progress has lapsed, and without a start that `again` counts from;
     how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM progress WHERE ctid = ANY (ARRAY(SELECT ctid FROM progress WHERE last_started_at IS NULL "
-        "AND (progress = '{}' AND last_event_at < :before OR lapses_at < :before) LIMIT 10000))",
-        {"before": now - timedelta(days=1)},
-    ).rowcount
+    condition = "last_started_at IS NULL AND (progress = '{}' AND last_event_at < :before OR lapses_at < :before)"
+    return delete_batch(connection, "progress", condition, {"before": now - timedelta(days=1)})

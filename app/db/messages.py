@@ -17,12 +17,11 @@ import sqlalchemy as sa
 
 from app.core.durations import RETENTION
 from app.core.models import Message
-from app.db.connection import run_sql
+from app.db.connection import delete_batch, run_sql
 
 # A ticket must first be used within FIRST_USE, and is valid for VALID_FOR from then on.
 FIRST_USE = timedelta(seconds=60)
 VALID_FOR = timedelta(hours=12)
-_BATCH = 10_000
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -111,12 +110,7 @@ def find_number(connection: sa.Connection, account_id: int, message_id: UUID, ea
 
 def forget_old_messages(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of messages that are older than RETENTION; returns how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM messages WHERE ctid = ANY (ARRAY("
-        "SELECT ctid FROM messages WHERE created_at < :before LIMIT :batch))",
-        {"before": now - RETENTION, "batch": _BATCH},
-    ).rowcount
+    return delete_batch(connection, "messages", "created_at < :before", {"before": now - RETENTION})
 
 
 # Tickets
@@ -160,10 +154,5 @@ def record_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -
 
 def forget_old_tickets(connection: sa.Connection, now: datetime) -> int:
     """Delete a batch of expired tickets; returns how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM tickets WHERE ctid = ANY (ARRAY("
-        "SELECT ctid FROM tickets WHERE CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END "
-        "LIMIT :batch))",
-        {"made": now - FIRST_USE, "used": now - VALID_FOR, "batch": _BATCH},
-    ).rowcount
+    condition = "CASE WHEN used_at IS NULL THEN created_at <= :made ELSE used_at <= :used END"
+    return delete_batch(connection, "tickets", condition, {"made": now - FIRST_USE, "used": now - VALID_FOR})
