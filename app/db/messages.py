@@ -7,7 +7,7 @@ and a reader that continues after a number misses nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -52,14 +52,14 @@ class TicketRow:
 # A step that is repeated takes no number and no lock.
 _INSERT = """
 WITH existing AS (
-    SELECT id FROM messages WHERE account_id = :account AND run_id = :run AND ordinal = :ordinal
+    SELECT id FROM messages WHERE account_id = :account_id AND run_id = :run_id AND ordinal = :ordinal
 ), counted AS (
-    INSERT INTO streams AS stream (account_id, latest) SELECT :account, 1 WHERE NOT EXISTS (SELECT FROM existing)
+    INSERT INTO streams AS stream (account_id, latest) SELECT :account_id, 1 WHERE NOT EXISTS (SELECT FROM existing)
     ON CONFLICT (account_id) DO UPDATE SET latest = stream.latest + 1
     RETURNING latest
 ), inserted AS (
     INSERT INTO messages (account_id, id, number, run_id, ordinal, distinct_id, text, data, created_at)
-    SELECT :account, :id, latest, :run, :ordinal, :subject, :text, CAST(:data AS jsonb), :now FROM counted
+    SELECT :account_id, :id, latest, :run_id, :ordinal, :distinct_id, :text, CAST(:data AS jsonb), :now FROM counted
     ON CONFLICT (account_id, run_id, ordinal) DO NOTHING
     RETURNING id
 )
@@ -69,16 +69,7 @@ SELECT id FROM existing UNION ALL SELECT id FROM inserted
 
 def insert_message(connection: sa.Connection, new: NewMessage, now: datetime) -> UUID:
     """Insert the message of a step, unless it has one; returns the id of the stored message."""
-    values = {
-        "account": new.account_id,
-        "id": new.id,
-        "run": new.run_id,
-        "ordinal": new.ordinal,
-        "subject": new.distinct_id,
-        "text": new.text,
-        "data": _EXACT_JSON.encode(new.data).decode(),
-        "now": now,
-    }
+    values = {**asdict(new), "data": _EXACT_JSON.encode(new.data).decode(), "now": now}
     # No row: another worker has just committed the same message. It is visible to a second query.
     found: UUID | None = run_sql(connection, _INSERT, values).scalar()
     return found if found is not None else run_sql(connection, _INSERT, values).scalar_one()

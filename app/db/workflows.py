@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -79,26 +79,19 @@ class NewVersion:
 
 def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
     """Save a version; version 1 creates the workflow. Enables nothing."""
-    values = {
-        "account": account_id,
-        "id": new.workflow_id,
-        "name": new.name,
-        "version": new.version,
-        "source": new.source,
-        "document": json.dumps(new.document, ensure_ascii=False),
-        "now": now,
-    }
+    document = json.dumps(new.document, ensure_ascii=False)
+    values = {**asdict(new), "account": account_id, "document": document, "now": now}
     run_sql(
         connection,
         "INSERT INTO workflows (account_id, id, name, latest_version, created_at, updated_at) "
-        "VALUES (:account, :id, :name, :version, :now, :now) "
+        "VALUES (:account, :workflow_id, :name, :version, :now, :now) "
         "ON CONFLICT (account_id, id) DO UPDATE SET latest_version = :version, updated_at = :now",
         values,
     )
     run_sql(
         connection,
         "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
-        "VALUES (:account, :id, :version, :source, CAST(:document AS jsonb), :now)",
+        "VALUES (:account, :workflow_id, :version, :source, CAST(:document AS jsonb), :now)",
         values,
     )
 

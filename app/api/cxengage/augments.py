@@ -17,7 +17,7 @@ from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
-from app.services.cxengage import augments, crud, csv_file
+from app.services.cxengage import augments, crud
 
 blueprint = Blueprint("cxengage_augments", __name__)
 blueprint.before_request(start_limiter)
@@ -87,7 +87,7 @@ def show_file(tenant: str, name: str) -> Response:
 
 def _read_file() -> bytes:
     """The bytes of the posted file; raises Problem."""
-    limit = csv_file.MAX_BYTES + (_FORM_BYTES if request.mimetype == "multipart/form-data" else 0)
+    limit = augments.MAX_BYTES + (_FORM_BYTES if request.mimetype == "multipart/form-data" else 0)
     seconds = app_context().settings.body_timeout
     body = read_body(request, limit=limit, seconds=seconds, media_types=("text/csv", "multipart/form-data"))
     if request.mimetype == "text/csv":
@@ -101,8 +101,8 @@ def _read_file() -> bytes:
     if "file" not in files:
         raise Problem(ProblemType.MALFORMED_BODY, "file: this field of the form, with the CSV file, is required")
     raw: bytes = files["file"].read()
-    if len(raw) > csv_file.MAX_BYTES:
-        raise Problem(ProblemType.BODY_TOO_LARGE, f"The file is larger than {csv_file.MAX_BYTES} bytes.")
+    if len(raw) > augments.MAX_BYTES:
+        raise Problem(ProblemType.BODY_TOO_LARGE, f"The file is larger than {augments.MAX_BYTES} bytes.")
     return raw
 
 

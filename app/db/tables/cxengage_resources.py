@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
@@ -16,11 +18,26 @@ resource_numbers = account_table(
     comment="how far the ids of CxEngage resources (PT1, TM1 …) have been counted",
 )
 
-patterns = account_table(
+
+def _resource_table(name: str, number: str, *parts: Any, comment: str) -> sa.Table:
+    """A table of one kind of resource. `number` is the comment of the column `number`."""
+    return account_table(
+        name,
+        column("number", sa.Integer, number),
+        column("name", sa.Text, "what its owner calls it"),
+        column("description", sa.Text, "what it is for"),
+        *parts,
+        timestamp("created_at", "when it was made"),
+        timestamp("updated_at", "when it was last changed"),
+        sa.PrimaryKeyConstraint("account_id", "number"),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+        comment=comment,
+    )
+
+
+patterns = _resource_table(
     "patterns",
-    column("number", sa.Integer, "1 is PT1"),
-    column("name", sa.Text, "what its owner calls it"),
-    column("description", sa.Text, "what it is for"),
+    "1 is PT1",
     column("when_text", sa.Text, "what has to happen, in the notation of 4.1; null: not given", null=True),
     column("then_text", sa.Text, "what is to be done, in the notation of 4.1; null: not given", null=True),
     column("code", sa.Text, "both as one script, in the notation of 4.2; null: not given", null=True),
@@ -31,31 +48,19 @@ patterns = account_table(
         "the workflow that it was compiled into, named PT1; it is switched on while that is enabled; null: never was",
         null=True,
     ),
-    timestamp("created_at", "when it was made"),
-    timestamp("updated_at", "when it was last changed"),
-    sa.PrimaryKeyConstraint("account_id", "number"),
-    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="patterns in CxEngage's notation; those switched on are workflows as well",
 )
 
-templates = account_table(
+templates = _resource_table(
     "templates",
-    column("number", sa.Integer, "1 is TM1"),
-    column("name", sa.Text, "what its owner calls it"),
-    column("description", sa.Text, "what it is for"),
+    "1 is TM1",
     column("template", sa.Text, "the text, in Mustache"),
-    timestamp("created_at", "when it was made"),
-    timestamp("updated_at", "when it was last changed"),
-    sa.PrimaryKeyConstraint("account_id", "number"),
-    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="texts that patterns refer to as +TM1",
 )
 
-listeners = account_table(
+listeners = _resource_table(
     "listeners",
-    column("number", sa.Integer, "1 is LI1"),
-    column("name", sa.Text, "what its owner calls it"),
-    column("description", sa.Text, "what it is for"),
+    "1 is LI1",
     column("type", sa.Text, "what kind of third party posts to it, in its owner's words"),
     column("status", sa.Boolean, "whether it takes events"),
     column("mapping", JSONB, "field of the event: dotted path in what the third party posts"),
@@ -63,18 +68,12 @@ listeners = account_table(
     column("more", JSONB, "other fields that were given (topic, hash …), kept as given", default="'{}'"),
     column("received", sa.BigInteger, "how many events it has taken", default="0"),
     timestamp("last_received_at", "when it took the last one; null: none yet", null=True),
-    timestamp("created_at", "when it was made"),
-    timestamp("updated_at", "when it was last changed"),
-    sa.PrimaryKeyConstraint("account_id", "number"),
-    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="where third parties post in a shape of their own; what they post with are keys of the scope listener:LI1",
 )
 
-augments = account_table(
+augments = _resource_table(
     "augments",
-    column("number", sa.Integer, "1 is AU1; they are asked in this order"),
-    column("name", sa.Text, "what its owner calls it"),
-    column("description", sa.Text, "what it is for"),
+    "1 is AU1; they are asked in this order",
     column("type", sa.Text, "file or api"),
     column("url", sa.Text, "api: where it is asked; null: of a file", null=True),
     column("attributes", ARRAY(sa.Text), "the attributes that it may add; null: all it knows", null=True),
@@ -83,10 +82,6 @@ augments = account_table(
     column("rows", sa.Integer, "how many rows the file has", default="0"),
     column("bytes", sa.Integer, "how large the file was", default="0"),
     column("upload", sa.Integer, "grows with each file", default="0"),
-    timestamp("created_at", "when it was made"),
-    timestamp("updated_at", "when it was last changed"),
-    sa.PrimaryKeyConstraint("account_id", "number"),
-    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     sa.CheckConstraint("type IN ('file', 'api')", name="type"),
     comment="what is known beside the events and added to them before workflows look",
 )

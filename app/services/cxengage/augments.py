@@ -1,11 +1,15 @@
-"""Augments. Each change applies from the next event, because it raises the account's version.
+"""Augments and their CSV files. Each change applies from the next event, because it raises the account's version.
 
 All functions lock the augment's row first and the account's row last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import Problem, ProblemType
@@ -13,7 +17,15 @@ from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
-from app.services.cxengage.csv_file import CsvFile, InvalidFile, read_csv, write_csv
+
+# Limits of a CSV file.
+MAX_BYTES = 5 * 1024 * 1024
+MAX_ROWS = 100_000
+MAX_COLUMNS = 200
+# Characters of a column's name or a lookup value.
+MAX_LENGTH = 255
+# Rows after which other greenlets run.
+_YIELD_ROWS = 1_000
 
 
 def create_augment(context: AppContext, account_id: int, values: Mapping[str, Any]) -> AugmentRow:
@@ -84,3 +96,107 @@ def read_file(context: AppContext, account_id: int, name: str) -> str:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
         rows = cxengage_resources.list_augment_rows(connection, account_id, row.number)
     return write_csv(CsvFile(row.columns, rows))
+
+
+# The CSV file. The first line names the columns. The first column holds the lookup values; the cells of the others are added
+# to events. Several columns may have one name. Cells are text.
+
+
+class InvalidFile(ValueError):
+    """A file that cannot be used; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile:
+    """The names of the columns; for each row the lookup value and the cells of the other columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+
+
+def read_csv(raw: bytes) -> CsvFile:
+    """Parse a file; raises InvalidFile."""
+    lines = _lines(_text(raw))
+    columns = _columns(next(lines, (1, [])))
+    rows: list[tuple[str, Sequence[str]]] = []
+    seen: dict[str, int] = {}
+    for number, cells in lines:
+        if len(cells) != len(columns):
+            raise InvalidFile(f"line {number}: has {len(cells)} cells for {len(columns)} columns")
+        lookup, *others = cells
+        if not 1 <= len(lookup) <= MAX_LENGTH:
+            raise InvalidFile(
+                f"line {number}: {columns[0]} has {len(lookup)} characters; 1 to {MAX_LENGTH} are allowed"
+            )
+        if lookup in seen:
+            raise InvalidFile(f"line {number}: {columns[0]} {lookup[:80]!r} is already in line {seen[lookup]}")
+        if len(rows) == MAX_ROWS:
+            raise InvalidFile(f"line {number}: more than {MAX_ROWS} rows")
+        seen[lookup] = number
+        rows.append((lookup, others))
+        if len(rows) % _YIELD_ROWS == 0:
+            time.sleep(0)
+    return CsvFile(columns, rows)
+
+
+def write_csv(file: CsvFile) -> str:
+    """The file as text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(file.columns)
+    writer.writerows([lookup, *cells] for lookup, cells in file.rows)
+    return text.getvalue()
+
+
+def _text(raw: bytes) -> str:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = raw.count(b"\n", 0, exc.start) + 1
+        raise InvalidFile(f"line {line}: is not UTF-8: byte 0x{raw[exc.start]:02x}") from None
+    if "\x00" in text:
+        raise InvalidFile(f"line {text.count(chr(10), 0, text.index(chr(0))) + 1}: contains a NUL character")
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of its first line."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    first = 1
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            raise InvalidFile(f"line {first}: {_explained(str(exc))}") from None
+        if cells:
+            yield first, cells
+        first = reader.line_num + 1
+
+
+def _explained(message: str) -> str:
+    """A clearer text for an error message of the `csv` module."""
+    if "unexpected end of data" in message:
+        return "a quote is not closed"
+    if "expected after" in message:
+        return "a closing quote must be followed by a comma or the end of the line"
+    if "field larger" in message:
+        return f"a cell has more than {csv.field_size_limit()} characters"
+    return message
+
+
+def _columns(header: tuple[int, list[str]]) -> list[str]:
+    number, names = header
+    if not names:
+        raise InvalidFile("line 1: the names of the columns are missing")
+    if len(names) == 1:
+        hint = " (columns are separated by commas)" if set(names[0]) & {";", "\t", "|"} else ""
+        raise InvalidFile(f"line {number}: has one column; at least two are required, the first for lookup{hint}")
+    if len(names) > MAX_COLUMNS:
+        raise InvalidFile(f"line {number}: has {len(names)} columns; at most {MAX_COLUMNS} are allowed")
+    for position, name in enumerate(names, 1):
+        if not 1 <= len(name) <= MAX_LENGTH:
+            message = f"the name of column {position} has {len(name)} characters"
+            raise InvalidFile(f"line {number}: {message}; 1 to {MAX_LENGTH} are allowed")
+    return names

@@ -22,7 +22,7 @@ from app.ingest.account_cache import Account
 from app.ingest.enrichment import Enricher
 from app.services import workflows
 from app.services.context import AppContext
-from app.services.cxengage.csv_file import read_csv
+from app.services.cxengage.augments import read_csv
 from tests.api.cxengage.conftest import Tenant
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import a_workflow

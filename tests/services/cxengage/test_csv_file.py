@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.services.cxengage import csv_file
-from app.services.cxengage.csv_file import CsvFile, InvalidFile, read_csv, write_csv
+from app.services.cxengage import augments
+from app.services.cxengage.augments import CsvFile, InvalidFile, read_csv, write_csv
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_an_invalid_file_is_refused_with_the_line(raw: bytes, message: str) -> N
 
 
 def test_a_file_has_a_maximum_number_of_rows() -> None:
-    rows = "".join(f"{number},x\n" for number in range(csv_file.MAX_ROWS))
-    assert len(read_csv(f"id,a\n{rows}".encode()).rows) == csv_file.MAX_ROWS
+    rows = "".join(f"{number},x\n" for number in range(augments.MAX_ROWS))
+    assert len(read_csv(f"id,a\n{rows}".encode()).rows) == augments.MAX_ROWS
     with pytest.raises(InvalidFile, match="line 100002: more than 100000 rows"):
         read_csv(f"id,a\n{rows}last,x\n".encode())
 
