@@ -48,7 +48,7 @@ def read_object(body: bytes) -> ExactObject:
     value = read_value(body)
     if not isinstance(value, dict):
         raise malformed_body(f"The top level is {_kind(value)}; it must be an object.")
-    return ExactObject(value, {name: bytes(text).decode() for name, text in _raw_members.decode(body).items()})
+    return ExactObject(value, {name: str(text, "utf-8") for name, text in _raw_members.decode(body).items()})
 
 
 def read_value(body: bytes) -> Any:

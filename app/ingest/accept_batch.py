@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg2
@@ -70,8 +70,7 @@ def make_item_ids(count: int, start: datetime) -> ItemIds:
     return ItemIds([uuid7(at, random[8 * number : 8 * number + 8]) for number, at in enumerate(timestamps)], timestamps)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
 
     `digest`: of its body, when it has an idempotency key. `decisions`: JSON text, complete unless the item starts a run or

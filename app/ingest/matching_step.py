@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from app.core.ids import timestamp_of, uuid7
@@ -38,6 +39,7 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
     return decisions, stateful
 
 
+@lru_cache(maxsize=4_096)
 def _decide_skipped(skipped: Skipped) -> Decision:
     """One decision for many workflows whose filters cannot be true."""
     return Decision(None, f"{skipped.count} workflows", None, started=False, contributing=False, reason=skipped.reason)

@@ -106,7 +106,7 @@ def _success(receipt: BatchReceipt) -> Response:
     body = {
         "accepted": receipt.accepted,
         "duplicates": receipt.duplicates,
-        "ids": [None if event_id is None else str(event_id) for event_id in receipt.ids],
+        "ids": receipt.ids,
         "errors": [error for number, problem in receipt.refused.items() for error in _errors(number, problem)],
     }
     return json_response(body, 207 if receipt.refused else 200)

@@ -15,7 +15,7 @@ from msgspec import Raw
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, malformed_body, not_utf8, read_object, syntax_error
 from app.core.models import Event
-from app.ingest.limechat.parser import BATCH_ITEM, parse_event
+from app.ingest.limechat.parser import item_schema, parse_event
 
 # msgspec checks the number of items only after it has read all of them.
 _MAX_COMMAS = 250_000
@@ -113,9 +113,10 @@ def read_item(
     """The event of an item; raises Problem as for a single event. `idempotency_key` is for an item that has none itself."""
     if len(item) > max_bytes:
         raise Problem(ProblemType.BODY_TOO_LARGE, f"The event is larger than {max_bytes} bytes.")
+    exact = read_object(item)
     return parse_event(
-        read_object(item),
-        BATCH_ITEM,
+        exact,
+        item_schema(exact.value),
         account_id=account_id,
         event_id=event_id,
         received_at=received_at,

@@ -19,6 +19,11 @@ EVENT = EventSchema()
 BATCH_ITEM = BatchItemSchema()
 
 
+def item_schema(item: Mapping[str, Any]) -> Schema:
+    """The schema of a batch item. Without its one field more, marshmallow spends less time on an item that lacks it."""
+    return BATCH_ITEM if "idempotency_key" in item else EVENT
+
+
 def parse_event(
     exact: ExactObject,
     schema: Schema,

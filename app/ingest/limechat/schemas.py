@@ -75,9 +75,9 @@ class Phone(PlainField[str | None]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
         if value is None or value == "":
             return None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
         if not isinstance(value, str):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
             raise ValidationError('has to be text with the country code, such as "+915673412780"')
         if len(value) > MAX_PHONE_LENGTH:
             raise ValidationError("is longer than any phone number")

@@ -47,6 +47,7 @@ class PredicateIndex(Generic[T]):
             operator: sorted(entries, key=lambda entry: entry[:2]) for operator, entries in ordered.items()
         }
         self._limits = {operator: [entry[0] for entry in entries] for operator, entries in self._ordered.items()}
+        self._all_missing = Skipped(f"{path} is missing", self.count)
 
     def find_candidates(self, variables: Mapping[str, Any]) -> tuple[list[T], Skipped | None]:
         """The members whose comparison holds or may hold, and why the others are skipped."""
@@ -54,7 +55,7 @@ class PredicateIndex(Generic[T]):
         for name in self._names:
             value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
             if value is _MISSING:
-                return [], Skipped(f"{self.path} is missing", self.count)
+                return [], self._all_missing
         candidates = list(self._equal.get(_equality_key(value), ()))
         if isinstance(value, int | float) and not isinstance(value, bool):
             for operator in self._ordered:

@@ -83,6 +83,8 @@ class Rules:
         """The candidate workflows of an event with these CEL variables."""
         by_name = [self._by_event.get(name) for name in dict.fromkeys((variables["event"], ANY_NAME))]
         found = [each.find_candidates(variables) for each in by_name if each is not None]
+        if len(found) == 1:
+            return found[0]
         return Candidates(
             [rule for each in found for rule in each.stateless],
             [rule for each in found for rule in each.stateful],
