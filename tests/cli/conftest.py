@@ -1,4 +1,4 @@
-"""What tests of commands share: a command line."""
+"""The command line that tests of commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One person: what is known of them, and how they are forgotten."""
+"""`flask subject …`: the data of one person are shown and erased."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_erasing_a_subject_leaves_nothing_of_it(
     for sender in (acme, globex):
         _busy(context, sender)
     acme.post(an_event(distinct_id="somebody else"))
-    told = runner.invoke(args=["subject", "erase", acme.slug, "915673412780", "--yes"]).output
-    assert told == "deleted: 2 events, 2 runs, 1 rows of progress\n"
+    output = runner.invoke(args=["subject", "erase", acme.slug, "915673412780", "--yes"]).output
+    assert output == "deleted: 2 events, 2 runs, 1 rows of progress\n"
     assert [_rows(context, table, acme.account_id) for table in ("events", "runs", "progress")] == [1, 1, 1]
     assert [_rows(context, table, globex.account_id) for table in ("events", "runs", "progress")] == [2, 2, 1]
 
@@ -139,7 +139,7 @@ def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, con
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=quiet, key="phone"))
     for person, phone in (("a", "+4915112345601"), ("b", "+4915112345602")):
         acme.post(an_event(event="looked", distinct_id=person, phone=phone))
-    told = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
-    assert told == "deleted: 1 events, 0 runs, 1 rows of progress\n"
+    output = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
+    assert output == "deleted: 1 events, 0 runs, 1 rows of progress\n"
     assert _rows(context, "progress", acme.account_id) == 1
     assert "jobs" in _tables_that_hold(context, "+4915112345602")

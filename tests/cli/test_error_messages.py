@@ -1,4 +1,4 @@
-"""A command line that cannot be understood: the usage, one line that says what is wrong, exit code 2. For all commands."""
+"""An invalid command line prints the usage and one line with the error, and exits with code 2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_unknown_option_is_reported_with_the_usage(app: Flask, flask: Command
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["account", "create", "a", "--plan", "gold"], "Error: Invalid value for '--plan': 'gold' is not one of"),
         (["account", "plan", "acme"], "Error: Missing argument '{trial|standard|unlimited}'"),
@@ -36,9 +36,9 @@ def test_an_unknown_option_is_reported_with_the_usage(app: Flask, flask: Command
     ],
 )
 def test_an_invalid_value_is_reported_with_the_usage(
-    flask: CommandLine, acme: Sender, words: list[str], told: str
+    flask: CommandLine, acme: Sender, words: list[str], message: str
 ) -> None:
     result = flask(*(acme.slug if word == "ACME" else word for word in words))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: ")
-    assert f"\n{told}" in result.stderr
+    assert f"\n{message}" in result.stderr

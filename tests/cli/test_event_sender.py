@@ -1,4 +1,4 @@
-"""Sending events from a file: as they stand there, each once, with patience for a server that is busy."""
+"""Sending events from a file: unchanged, each once, with retries while the server is busy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.http_target import Answer, HttpTarget, an_http_target
 STORED = Answer(200, b'{"duplicate": false}')
 REPEATED = Answer(200, b'{"duplicate": true}')
 BUSY = Answer(503, b'{"detail": "The database cannot be reached right now."}', (("Retry-After", "7"),))
-WRONG = Answer(422, b'{"title": "Validation failed", "detail": "event is missing"}')
+INVALID = Answer(422, b'{"title": "Validation failed", "detail": "event is missing"}')
 
 
 def _read(text: str) -> list[tuple[int, int, str]]:
@@ -69,7 +69,7 @@ def test_a_key_depends_on_content_and_position() -> None:
 
 
 class Rests(list[float]):
-    """The pauses that were made, without making them."""
+    """Records the pauses instead of sleeping."""
 
     def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -104,7 +104,7 @@ def test_the_url_may_have_the_path_or_not(path: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "localhost:8000", "ftp://a.example", "http://", "http://a:x", "http://[", "http://a b/"]
 )
-def test_a_url_has_to_be_one(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="is not a URL with http"):
         Sender(url, "t", 7)
 
@@ -121,11 +121,11 @@ def test_a_busy_server_gets_the_same_key_again_after_retry_after() -> None:
 
 
 def test_a_refused_event_is_reported_with_the_problem_detail() -> None:
-    with an_http_target(WRONG) as server:
+    with an_http_target(INVALID) as server:
         assert _send(server) == (("refused", "event is missing (422)"), [])
 
 
-def test_a_server_that_stays_busy_is_given_up() -> None:
+def test_sending_stops_when_the_server_is_always_busy() -> None:
     with (
         an_http_target(BUSY) as server,
         pytest.raises(GaveUp, match=r"cannot be reached right now\. \(503\), after 8 attempts"),
@@ -134,7 +134,7 @@ def test_a_server_that_stays_busy_is_given_up() -> None:
     assert len(server.calls) == MAX_ATTEMPTS
 
 
-def test_a_server_that_is_not_there_is_given_up() -> None:
+def test_sending_stops_when_the_server_is_unreachable() -> None:
     with an_http_target() as server:
         pass
     with pytest.raises(GaveUp, match=r"no response: .*refused, after 8 attempts"):
@@ -142,7 +142,7 @@ def test_a_server_that_is_not_there_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])
-def test_what_all_events_would_be_answered_ends_it_at_once(status: int) -> None:
+def test_an_error_for_all_events_stops_sending_at_once(status: int) -> None:
     with an_http_target(Answer(status, b"{}")) as server, pytest.raises(GaveUp, match=f"status {status}"):
         _send(server)
     assert len(server.calls) == 1
@@ -170,14 +170,14 @@ def three(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_summary_says_what_became_of_the_events(flask: CommandLine, three: Path) -> None:
+def test_a_summary_counts_the_outcomes_of_the_events(flask: CommandLine, three: Path) -> None:
     with an_http_target(STORED, REPEATED, STORED) as server:
         result = flask(*_command(server, three))
     assert (result.exit_code, result.output) == (0, "3 sent: 2 stored, 1 stored before\n")
 
 
 def test_a_refused_event_is_reported_with_its_line_and_exit_code_1(flask: CommandLine, three: Path) -> None:
-    with an_http_target(STORED, WRONG, STORED) as server:
+    with an_http_target(STORED, INVALID, STORED) as server:
         result = flask(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "3 sent: 2 stored, 1 refused\n")
     assert result.stderr == "line 3: event is missing (422)\n"
@@ -208,7 +208,7 @@ def test_a_file_without_events_is_reported_in_one_line(flask: CommandLine, tmp_p
     assert server.calls == []
 
 
-def test_equal_events_of_two_files_are_two_events_and_a_file_sent_again_is_none(
+def test_equal_events_of_two_files_are_stored_twice_and_a_repeated_file_once(
     flask: CommandLine, tmp_path: Path
 ) -> None:
     files = [tmp_path / "a.json", tmp_path / "b.json"]
@@ -234,7 +234,7 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--url", "localhost:8000", "--token", "t"], "Error: Invalid value for --url: 'localhost:8000' is not a URL"),
         (
@@ -245,10 +245,10 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
         (["--token", "t"], "Error: Missing option '--url'."),
     ],
 )
-def test_the_error_names_the_invalid_option(flask: CommandLine, options: list[str], told: str) -> None:
+def test_the_error_names_the_invalid_option(flask: CommandLine, options: list[str], message: str) -> None:
     result = flask("event", "send", "-", "--account-id", 7, *options)
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith(told)
+    assert result.stderr.splitlines()[-1].startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Following events: each is found once, also where a later one was seen earlier."""
+"""Following events: each is found once, also when a later one became visible first."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def an_event(at: datetime) -> StoredEvent:
 
 
 class Postgres:
-    """What is visible, and a clock; `asked` are the moments from which on it was asked."""
+    """The visible events, and a clock; `queried_from` has the start time of each query."""
 
     def __init__(self) -> None:
         self.now = NOW
         self.visible: list[StoredEvent] = []
-        self.asked: list[datetime] = []
+        self.queried_from: list[datetime] = []
         self.gone = False
 
-    def ask(self, since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
+    def find_events(self, since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
         if self.gone:
             raise Unavailable("gone")
-        self.asked.append(since)
+        self.queried_from.append(since)
         found = [one for one in self.visible if one.received_at >= since and one.id not in known]
         return sorted(found, key=lambda one: one.id)[:limit]
 
@@ -50,10 +50,10 @@ def postgres() -> Postgres:
 
 
 def _follow(postgres: Postgres) -> EventTail:
-    return EventTail(postgres.ask, lambda: postgres.now, LOOK_BACK)
+    return EventTail(postgres.find_events, lambda: postgres.now, LOOK_BACK)
 
 
-def test_what_was_there_before_is_nothing_new(postgres: Postgres) -> None:
+def test_events_from_before_the_start_are_not_new(postgres: Postgres) -> None:
     postgres.commit(NOW - timedelta(seconds=1))
     assert list(_follow(postgres).poll()) == []
 
@@ -92,7 +92,7 @@ def test_an_event_of_a_clock_that_runs_ahead_is_found_once(postgres: Postgres) -
     assert found == [ahead]
 
 
-def test_what_came_during_an_outage_is_found_afterwards(postgres: Postgres) -> None:
+def test_events_of_an_outage_are_found_afterwards(postgres: Postgres) -> None:
     follower = _follow(postgres)
     postgres.gone = True
     missed = []
@@ -112,14 +112,14 @@ def test_many_events_at_once_are_all_found(postgres: Postgres, monkeypatch: pyte
     assert list(follower.poll()) == new
 
 
-def test_no_more_is_remembered_than_one_looks_back(postgres: Postgres) -> None:
+def test_only_events_within_the_look_back_are_remembered(postgres: Postgres) -> None:
     follower = _follow(postgres)
     for _ in range(100):
         postgres.now += timedelta(seconds=1)
         postgres.commit(postgres.now)
         list(follower.poll())
     assert len(follower._known) <= LOOK_BACK.total_seconds() + 1
-    assert postgres.asked[-1] == postgres.now - timedelta(seconds=1) - LOOK_BACK
+    assert postgres.queried_from[-1] == postgres.now - timedelta(seconds=1) - LOOK_BACK
 
 
 def test_the_time_of_an_id_is_that_of_its_event() -> None:

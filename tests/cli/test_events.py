@@ -1,4 +1,4 @@
-"""`flask event …`: what came is listed, followed, explained, sent and replayed, each for one account only."""
+"""`flask event …`: events are listed, followed, explained, sent and replayed, each for one account only."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_nothing_that_a_customer_sends_can_move_the_cursor(
     flask: CommandLine, acme: Sender, options: list[str]
 ) -> None:
     acme.post(an_event(event="a\x1b[2J", distinct_id="\x9b31m\u202e", data={"\x7f": "\x1b]0;x\x07\n"}))
-    told = flask("event", "list", "--account", acme.slug, *options).stdout
-    assert told.count("\n") == 1
-    assert all(letter.isprintable() or letter in "\t\n" for letter in told)
+    output = flask("event", "list", "--account", acme.slug, *options).stdout
+    assert output.count("\n") == 1
+    assert all(letter.isprintable() or letter in "\t\n" for letter in output)
 
 
 def test_an_event_fits_a_terminal(context: AppContext, acme: Sender) -> None:
@@ -120,9 +120,9 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
     answer = acme.post('{"event":"product_view","distinct_id":"1","data":{"n":1.10},"more":true}').get_json()
     run = answer["runs"][0]
     execute_run(context, acme.account_id, run)
-    told = flask("event", "show", answer["id"]).stdout
-    told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
-    assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", told).splitlines() == [
+    output = flask("event", "show", answer["id"]).stdout
+    output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", output)
+    assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", output).splitlines() == [
         f"event      {answer['id']}",
         "name       product_view",
         f"account    {acme.slug}",
@@ -147,8 +147,8 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
 
 
 def test_an_event_without_candidate_workflows_is_explained(flask: CommandLine, acme: Sender) -> None:
-    told = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
-    assert "decisions: none, no enabled workflow looked at events of this name\n\nruns: none\n" in told
+    output = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
+    assert "decisions: none, no enabled workflow looked at events of this name\n\nruns: none\n" in output
 
 
 def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Sender) -> None:
@@ -160,15 +160,15 @@ def test_many_refusals_at_once_are_reported_in_one_line(flask: CommandLine, cont
     for number in range(25):
         on = {"event": "product_view", "where": f"data.price == {number}"}
         workflows.apply_workflow(context, acme.account_id, a_workflow(name=f"w{number}", on=on))
-    told = flask("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
-    assert "  25 workflows did not start: filters on data.price are false\n" in told
+    output = flask("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
+    assert "  25 workflows did not start: filters on data.price are false\n" in output
 
 
 def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, acme: Sender) -> None:
     sent = an_event(event="a\x1b[2J", distinct_id="\x9b31m", data={"\x1b": ["\u202e\x7f"]})
-    told = flask("event", "show", acme.post(sent).get_json()["id"]).stdout
-    assert all(letter.isprintable() or letter == "\n" for letter in told)
-    assert "\nsubject    \\x9b31m\n" in told
+    output = flask("event", "show", acme.post(sent).get_json()["id"]).stdout
+    assert all(letter.isprintable() or letter == "\n" for letter in output)
+    assert "\nsubject    \\x9b31m\n" in output
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_another_account_s_events_cannot_be_seen(flask: CommandLine, acme: Sende
 
 
 def _insert_late(context: AppContext, account_id: int, before: timedelta) -> None:
-    """Commit an event now that arrived a while before."""
+    """Commit an event now that was received earlier."""
     arrived = context.clock() - before
     with context.database.transaction() as connection:
         connection.exec_driver_sql(
@@ -208,10 +208,10 @@ def _insert_late(context: AppContext, account_id: int, before: timedelta) -> Non
 
 
 def _follower(context: AppContext, account_id: int, **wanted: str) -> EventTail:
-    def ask(since: Any, known: Any, limit: int) -> list[StoredEvent]:
+    def find_events(since: Any, known: Any, limit: int) -> list[StoredEvent]:
         return inspection.find_further_events(context, account_id, EventFilter(since=since, **wanted), known, limit)
 
-    return EventTail(ask, context.clock, timedelta(seconds=15))
+    return EventTail(find_events, context.clock, timedelta(seconds=15))
 
 
 def test_events_are_followed_each_once_and_late_ones_too(context: AppContext, acme: Sender, globex: Sender) -> None:
@@ -312,10 +312,10 @@ def test_a_refused_line_is_reported_with_the_problem_detail(
     with _serving(app) as url:
         result = flask("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
     assert (result.exit_code, result.stdout) == (1, "4 sent: 1 stored, 3 refused\n")
-    told = result.stderr.splitlines()
-    assert told[0] == "line 2: event is missing: the name of the event (422)"
-    assert told[1].startswith("line 3: phone has to begin with + and the country code")
-    assert told[2].startswith("line 4: The body is not JSON")
+    output = result.stderr.splitlines()
+    assert output[0] == "line 2: event is missing: the name of the event (422)"
+    assert output[1].startswith("line 3: phone has to begin with + and the country code")
+    assert output[2].startswith("line 4: The body is not JSON")
 
 
 # replay
@@ -326,9 +326,9 @@ def test_a_replay_starts_the_workflow_that_is_enabled_now(
 ) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "{{ data.product_id }}"}]))
-    told = flask("event", "replay", event).stdout.splitlines()
-    assert told[0] == f"event {event}"
-    run = told[1].removeprefix("  watch version 1 started run ")
+    output = flask("event", "replay", event).stdout.splitlines()
+    assert output[0] == f"event {event}"
+    run = output[1].removeprefix("  watch version 1 started run ")
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
@@ -341,8 +341,8 @@ def test_an_event_that_has_started_a_workflow_does_not_start_it_again(
     answer = acme.post(an_event()).get_json()
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
     for options in ([], ["--dry-run"]):
-        told = flask("event", "replay", answer["id"], *options).stdout.splitlines()
-        assert told[1] == f"  watch version 2 has had run {answer['runs'][0]}, starts no other"
+        output = flask("event", "replay", answer["id"], *options).stdout.splitlines()
+        assert output[1] == f"  watch version 2 has had run {answer['runs'][0]}, starts no other"
 
 
 def test_a_replay_twice_starts_one_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -373,8 +373,8 @@ def test_a_replay_prints_why_nothing_starts(flask: CommandLine, context: AppCont
 
 def test_a_replay_prints_when_no_workflow_looks_at_the_event(flask: CommandLine, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    told = flask("event", "replay", event).stdout
-    assert told == f"event {event}: no enabled workflow looks at events of this name\n"
+    output = flask("event", "replay", event).stdout
+    assert output == f"event {event}: no enabled workflow looks at events of this name\n"
 
 
 def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -388,20 +388,20 @@ def test_a_replayed_run_is_explained_with_its_event(flask: CommandLine, context:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
     flask("event", "replay", event)
-    told = flask("event", "show", event).stdout
-    assert "decisions: none" in told
-    assert re.search(r"^  [0-9a-f-]{36} watch version 1, started .+Z: running at steps\[0\]", told, re.MULTILINE)
+    output = flask("event", "show", event).stdout
+    assert "decisions: none" in output
+    assert re.search(r"^  [0-9a-f-]{36} watch version 1, started .+Z: running at steps\[0\]", output, re.MULTILINE)
 
 
 def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     first, second, third = (acme.post(an_event()).get_json()["id"] for _ in range(3))
     acme.post(an_event(distinct_id="somebody else"))
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"times": 3, "of": "product_view"}))
-    told = flask("event", "replay", third, first, second).stdout.splitlines()
-    assert [line for line in told if line.startswith("event ")] == [f"event {one}" for one in (first, second, third)]
-    assert "does not start: 1 of 3 product_view" in told[1]
-    assert "does not start: 2 of 3 product_view" in told[3]
-    run = told[5].removeprefix("  watch version 1 started run ")
+    output = flask("event", "replay", third, first, second).stdout.splitlines()
+    assert [line for line in output if line.startswith("event ")] == [f"event {one}" for one in (first, second, third)]
+    assert "does not start: 1 of 3 product_view" in output[1]
+    assert "does not start: 2 of 3 product_view" in output[3]
+    run = output[5].removeprefix("  watch version 1 started run ")
     assert list(map(str, the_run(context, acme.account_id, run)["matched"])) == [first, second, third]
 
 
@@ -413,8 +413,8 @@ def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, contex
     events = [post(7, "1"), post(8, "1"), post(7, "2")]
     on = {"times": 2, "of": "product_view"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=on, key="data.order"))
-    told = flask("event", "replay", *events, "--dry-run").stdout.splitlines()
-    assert [line.split(":")[0] for line in told[1::2]] == [
+    output = flask("event", "replay", *events, "--dry-run").stdout.splitlines()
+    assert [line.split(":")[0] for line in output[1::2]] == [
         "  watch version 1 does not start",
         "  watch version 1 does not start",
         "  watch version 1 would start a run",
@@ -426,9 +426,9 @@ def test_again_counts_starts_by_replay_and_by_events_alike(
 ) -> None:
     old = [acme.post(an_event()).get_json()["id"] for _ in range(2)]
     workflows.apply_workflow(context, acme.account_id, a_workflow(again="once"))
-    told = flask("event", "replay", *old).stdout.splitlines()
-    assert told[1].startswith("  watch version 1 started run ")
-    assert told[3] == "  watch version 1 does not start: suppressed: again (once)"
+    output = flask("event", "replay", *old).stdout.splitlines()
+    assert output[1].startswith("  watch version 1 started run ")
+    assert output[3] == "  watch version 1 does not start: suppressed: again (once)"
     assert acme.post(an_event()).get_json()["runs"] == []
 
 

@@ -1,4 +1,4 @@
-"""Text for terminals: nothing in it can obey a customer, and it fits."""
+"""Text for terminals: control characters are escaped, and rows fit the width."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
         ("\ud800", r"\ud800"),
     ],
 )
-def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
+def test_terminal_control_characters_are_escaped(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
-def test_json_made_visible_means_the_same() -> None:
+def test_escaped_json_has_the_same_value() -> None:
     value = {"a\x7f": "\x9b31m\u202e\U000e0001😀"}
     shown = visible_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(shown) == value
@@ -58,12 +58,12 @@ def test_json_made_visible_means_the_same() -> None:
         ("", 1, ""),
     ],
 )
-def test_text_is_cut_by_the_columns_that_it_takes(text: str, columns: int, shown: str) -> None:
+def test_text_is_cut_by_its_width_in_columns(text: str, columns: int, shown: str) -> None:
     assert cut(text, columns) == shown
     assert width(shown) <= columns
 
 
-def test_a_row_is_whole_and_has_tabs_where_no_person_reads() -> None:
+def test_a_row_is_complete_and_tab_separated_without_a_terminal() -> None:
     assert row(("a", "long" * 30, "rest"), (5, 5), None) == "a\t" + "long" * 30 + "\trest"
 
 
@@ -81,11 +81,11 @@ def test_times_are_formatted_in_utc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "formatted"),
     [(0.0123, "12 ms"), (3.21, "3.2 s"), (59, "59s"), (3_725, "1h2m"), (100_000, "1d3h"), (1_209_600, "2w")],
 )
-def test_a_duration_is_formatted_in_its_two_largest_units(seconds: float, told: str) -> None:
-    assert format_duration(timedelta(seconds=seconds)) == told
+def test_a_duration_is_formatted_in_its_two_largest_units(seconds: float, formatted: str) -> None:
+    assert format_duration(timedelta(seconds=seconds)) == formatted
 
 
 def test_a_relative_time_has_a_direction() -> None:
@@ -94,7 +94,7 @@ def test_a_relative_time_has_a_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "moment_"),
+    ("text", "timestamp"),
     [
         ("1h30m", NOW - timedelta(minutes=90)),
         ("2026-11-22T10:00Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
@@ -102,8 +102,8 @@ def test_a_relative_time_has_a_direction() -> None:
         ("2026-11-21", datetime(2026, 11, 21, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_a_duration_back_or_an_iso_time(text: str, moment_: datetime) -> None:
-    assert parse_time(text, NOW) == moment_
+def test_a_time_is_a_past_duration_or_an_iso_time(text: str, timestamp: datetime) -> None:
+    assert parse_time(text, NOW) == timestamp
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1x", "2026-13-01"])

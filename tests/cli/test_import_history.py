@@ -1,4 +1,4 @@
-"""`flask event import`: the past is stored as it was, once, whatever is wrong with some of its lines."""
+"""`flask event import` stores past events unchanged and once, and skips invalid lines."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def stored(context: AppContext, sender: Sender) -> Stored:
         return [dict(row) for row in rows.mappings()]
 
 
-def past(moment: Any = "2024-03-05T10:00:00.123456Z", **changes: Any) -> dict[str, Any]:
-    return an_event(received_at=moment, **changes)
+def past(timestamp: Any = "2024-03-05T10:00:00.123456Z", **changes: Any) -> dict[str, Any]:
+    return an_event(received_at=timestamp, **changes)
 
 
 def write(path: Path, lines: list[Any]) -> Path:
@@ -64,7 +64,7 @@ def test_events_are_stored_at_their_own_time_in_the_partitions_of_their_months(
     assert not (tmp_path / "old.rejected.ndjson").exists()
 
 
-def test_all_else_is_as_if_it_had_been_posted(
+def test_imported_events_equal_posted_ones_otherwise(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     odd = json.dumps(an_event(event="a b\t\\", distinct_id=..., more={"x": 1})).replace(
@@ -138,7 +138,7 @@ def test_bad_lines_go_to_a_file_with_the_reason_and_stop_nothing(
     assert {row["event"] for row in stored(context, acme)} == {"product_view", "last"}
 
 
-def test_the_file_of_rejected_lines_goes_when_there_are_none_any_more(
+def test_the_file_of_rejected_lines_is_removed_when_no_line_is_rejected(
     flask: CommandLine, acme: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.jsonl", [past(), b"{"])
@@ -168,13 +168,13 @@ def test_the_time_may_be_in_another_field(
     assert (row["data"], row["extra"]) == (line["data"], extra)
 
 
-def test_a_field_that_cannot_be_one_is_refused(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
+def test_an_invalid_field_name_is_refused(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     result = flask("event", "import", file, "--time-field", "a..b", "--account", acme.slug)
     assert (result.exit_code, "is not a field" in result.stderr) == (1, True)
 
 
-def test_an_idempotency_key_stands_for_one_event(
+def test_an_idempotency_key_identifies_one_event(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     posted = acme.post(an_event(), Idempotency_Key="posted").json["id"]  # type: ignore[attr-defined]
@@ -237,7 +237,7 @@ def _environment(context: AppContext) -> dict[str, str]:
     return {**os.environ, **known, "PYTHONPATH": str(ROOT)}
 
 
-def test_an_import_that_was_killed_is_made_whole_by_the_next(
+def test_the_next_import_completes_a_killed_one(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past(data={"n": number % 9_000}) for number in range(12_000)])
@@ -253,7 +253,7 @@ def test_an_import_that_was_killed_is_made_whole_by_the_next(
 
 
 @pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 50, mtime=0)[:-12], b"\x1f\x8bnonsense"])
-def test_a_broken_gzip_file_is_one_line(
+def test_a_broken_gzip_file_is_reported_in_one_line(
     flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "old.ndjson.gz"
@@ -270,7 +270,7 @@ def test_an_empty_file_is_not_an_error(flask: CommandLine, acme: Sender, tmp_pat
     assert (result.exit_code, result.stdout) == (0, "0 stored, 0 stored before, 0 rejected\n")
 
 
-def test_a_survey_finds_all_that_comes_more_than_once() -> None:
+def test_a_survey_finds_all_duplicates() -> None:
     lines = [(number, str(number % 5_000).encode()) for number in range(5_010)]
     count, repeated = survey([*lines, (6_000, None)])
     assert count == 5_011
@@ -278,6 +278,6 @@ def test_a_survey_finds_all_that_comes_more_than_once() -> None:
 
 
 def test_an_id_can_be_derived_from_time_and_content() -> None:
-    moment = datetime(2024, 3, 5, tzinfo=UTC)
-    assert uuid7(moment, b"12345678") == uuid7(moment, b"12345678") != uuid7(moment, b"12345679")
-    assert timestamp_of(uuid7(moment, b"\xff" * 8)) == moment
+    timestamp = datetime(2024, 3, 5, tzinfo=UTC)
+    assert uuid7(timestamp, b"12345678") == uuid7(timestamp, b"12345678") != uuid7(timestamp, b"12345679")
+    assert timestamp_of(uuid7(timestamp, b"\xff" * 8)) == timestamp

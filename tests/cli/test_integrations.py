@@ -1,4 +1,4 @@
-"""`flask integration …` and `flask target …`: nothing secret is printed, and what is missing is asked for."""
+"""`flask integration …` and `flask target …`: no secret is printed, and missing fields are prompted for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("set", "carrier-pigeon"), "there are whatsapp, twilio, sendgrid, smtp"),
         (("set", "whatsapp"), "access_token is required"),
@@ -67,10 +67,10 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
         (("remove", "smtp"), "has no smtp integration"),
     ],
 )
-def test_an_error_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], told: str) -> None:
+def test_an_error_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], message: str) -> None:
     done = flask("integration", *arguments, "--account", acme.slug)
     assert done.exit_code == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -81,13 +81,13 @@ def test_the_list_shows_no_secret(flask: CommandLine, acme: Sender) -> None:
     assert done.output.endswith(f"\taccount_sid={SID} auth_token=*** from=+15017122661\n")
 
 
-def test_what_was_removed_is_not_listed(flask: CommandLine, acme: Sender) -> None:
+def test_a_removed_integration_is_not_listed(flask: CommandLine, acme: Sender) -> None:
     flask("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
     assert flask("integration", "remove", "twilio", "--account", acme.slug).exit_code == 0
     assert flask("integration", "list", "--account", acme.slug).output == ""
 
 
-def test_rotate_says_how_many_secrets_there_were(flask: CommandLine, acme: Sender) -> None:
+def test_rotate_reports_the_number_of_secrets(flask: CommandLine, acme: Sender) -> None:
     done = flask("integration", "rotate")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.output.endswith(" secrets are encrypted with the first key\n")
@@ -111,16 +111,16 @@ def test_a_terminal_is_prompted_for_missing_fields(context: AppContext, acme: Se
         start_new_session=True,
     )
     os.close(theirs)
-    screen = _until(ours, b"access_token")
+    output = _until(ours, b"access_token")
     os.write(ours, TOKEN.encode() + b"\n")
-    screen += _until(ours, b"phone_number_id")
+    output += _until(ours, b"phone_number_id")
     os.write(ours, b"106540352242922\n")
-    screen += _until(ours, b"api_version")
+    output += _until(ours, b"api_version")
     os.write(ours, b"\n")
-    screen += _until(ours, b"is set up")
+    output += _until(ours, b"is set up")
     assert program.wait(20) == 0
     os.close(ours)
-    assert TOKEN.encode() not in screen
+    assert TOKEN.encode() not in output
     assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
@@ -130,7 +130,7 @@ def _until(terminal: int, text: bytes) -> bytes:
     while text not in seen:
         assert time.monotonic() < deadline, seen
         seen += os.read(terminal, 4_096)
-    # The prompt is there; what is typed a moment later is not shown any more.
+    # The terminal turns its echo off shortly after it has printed the prompt.
     time.sleep(0.2)
     return seen
 

@@ -1,4 +1,4 @@
-"""A database that cannot be asked, or lacks a migration: /health and the commands say which, and what to do."""
+"""/health and the commands report a database that is unavailable or lacks a migration, and what to do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _health(app: Flask) -> tuple[int, str]:
     return answer.status_code, answer.get_json().get("detail", "")
 
 
-def test_health_asks_for_the_migrations_of_this_release(empty_database: str) -> None:
+def test_health_requires_the_migrations_of_this_release(empty_database: str) -> None:
     app = _app(empty_database)
     lacks = (
         503,
@@ -49,29 +49,29 @@ def test_health_asks_for_the_migrations_of_this_release(empty_database: str) -> 
     assert _health(app) == (200, "")
 
 
-def test_the_previous_release_does_not_stumble_over_a_newer_database(empty_database: str) -> None:
+def test_the_previous_release_works_with_a_newer_database(empty_database: str) -> None:
     upgrade(empty_database)
     _set_revision(empty_database, f"{newest() + 1:04}")
     result = _app(empty_database).test_cli_runner().invoke(args=["migrate"])
     assert (result.exit_code, result.output) == (0, "the database is up to date\n")
 
 
-def test_health_asks_one_question(app: Flask) -> None:
-    """Beside the pool's own, whether the connection still stands."""
+def test_health_runs_one_query(app: Flask) -> None:
+    """The pool's own check of the connection is not counted."""
     from sqlalchemy import event
 
-    asked: list[str] = []
+    statements: list[str] = []
     engine = app.extensions["context"].database._engine
 
     def note(connection: object, cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement)
+        statements.append(statement)
 
     event.listen(engine, "before_cursor_execute", note)
     try:
         app.test_client().get("/health")
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    assert asked == ["SELECT max(version_num) FROM alembic_version"]
+    assert statements == ["SELECT max(version_num) FROM alembic_version"]
 
 
 def test_commands_say_that_the_database_is_to_be_migrated(empty_database: str) -> None:

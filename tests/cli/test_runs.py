@@ -1,4 +1,4 @@
-"""`flask run …`: the story of a run is told, failed ones go on, running ones can be ended, and nobody sees another's."""
+"""`flask run …`: runs are listed, shown, retried and cancelled, each for one account only."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppCo
         event = acme.post(an_event(event="order_placed")).get_json()["id"]
         wake(context, acme.account_id, event)
         execute_run(context, acme.account_id, run, job=5)
-    told = flask("run", "show", run).stdout
+    output = flask("run", "show", run).stdout
     first = the_run(context, acme.account_id, run)["event_id"]
-    told = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", told)
-    told = re.sub(r"\b\d+ ms|\b\d\.\d s", "SPAN", told)
-    assert told.splitlines() == [
+    output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", output)
+    output = re.sub(r"\b\d+ ms|\b\d\.\d s", "SPAN", output)
+    assert output.splitlines() == [
         f"run        {run}",
         f"workflow   watch, version 1, account {acme.slug}",
         "subject    915673412780",
@@ -164,11 +164,11 @@ def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppCo
 def test_a_waiting_run_shows_when_it_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     execute_run(context, acme.account_id, run)
-    told = flask("run", "show", run).stdout
+    output = flask("run", "show", run).stdout
     assert re.search(
-        r"^status     running at steps\[0\] \(wait\), next wake-up .+Z \(in (1h|59m\d+s)\)$", told, re.MULTILINE
+        r"^status     running at steps\[0\] \(wait\), next wake-up .+Z \(in (1h|59m\d+s)\)$", output, re.MULTILINE
     )
-    assert re.search(r"Z  next wake-up, in (1h|59m\d+s), at steps\[0\] \(wait\)\n$", told)
+    assert re.search(r"Z  next wake-up, in (1h|59m\d+s), at steps\[0\] \(wait\)\n$", output)
 
 
 def test_a_run_that_no_worker_has_claimed_is_due(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -178,10 +178,10 @@ def test_a_run_that_no_worker_has_claimed_is_due(flask: CommandLine, context: Ap
 
 
 def test_a_failed_run_shows_why(flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget) -> None:
-    told = flask("run", "show", _failed(context, acme, broken)).stdout
-    assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", told, re.MULTILINE)
-    assert "failed, answered 500\n" in told
-    assert "response: out of order\n" in told
+    output = flask("run", "show", _failed(context, acme, broken)).stdout
+    assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", output, re.MULTILINE)
+    assert "failed, answered 500\n" in output
+    assert "response: out of order\n" in output
 
 
 def test_a_deferred_step_shows_why(flask: CommandLine, context: AppContext, acme: Sender) -> None:
@@ -200,17 +200,17 @@ def test_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, 
     execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
-    told = flask("run", "show", run).stdout
-    assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in told
+    output = flask("run", "show", run).stdout
+    assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in output
 
 
 def test_no_response_of_a_target_can_move_the_cursor(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404, b"\x1b[2J\x9b31m" + "\u202e".encode())) as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         execute_run(context, acme.account_id, run)
-    told = flask("run", "show", run).stdout
-    assert all(letter.isprintable() or letter == "\n" for letter in told)
-    assert r"response: \x1b[2J" in told
+    output = flask("run", "show", run).stdout
+    assert all(letter.isprintable() or letter == "\n" for letter in output)
+    assert r"response: \x1b[2J" in output
 
 
 def test_an_unknown_run_is_reported_in_one_line(flask: CommandLine, acme: Sender) -> None:
@@ -233,7 +233,7 @@ def test_a_retried_run_goes_on_with_the_same_key(
     assert [call.headers["Idempotency-Key"] for call in broken.calls] == [f"{run}-0"] * 2
 
 
-def test_attempts_go_on_counting_and_the_policy_counts_anew(
+def test_attempt_numbers_continue_and_the_retry_policy_restarts(
     flask: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     with an_http_target(Answer(500)) as server:
@@ -260,7 +260,7 @@ def test_a_retried_run_is_not_failed_any_more(
     assert (step["status"], step["finished_at"]) == ("waiting", None)
 
 
-def test_an_event_that_ends_a_run_counts_although_it_came_while_it_had_failed(
+def test_an_exit_event_during_the_failure_ends_the_retried_run(
     flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken, exit_on="order_placed")
@@ -271,7 +271,7 @@ def test_an_event_that_ends_a_run_counts_although_it_came_while_it_had_failed(
     assert len(broken.calls) == 1
 
 
-def test_retry_asks_first_with_the_count(
+def test_retry_prompts_with_the_number_of_runs(
     flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
@@ -283,7 +283,7 @@ def test_retry_asks_first_with_the_count(
     assert the_run(context, acme.account_id, run)["status"] == "running"
 
 
-def test_all_that_failed_lately_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_all_recently_failed_runs_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         _started(context, acme, {"http": {"url": server.url}})
         runs = [acme.post(an_event()).get_json()["runs"][0] for _ in range(3)]
@@ -299,7 +299,7 @@ def test_all_that_failed_lately_are_retried(flask: CommandLine, context: AppCont
     assert [the_run(context, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
 
 
-def test_there_may_be_nothing_to_retry(flask: CommandLine, acme: Sender) -> None:
+def test_retry_without_failed_runs_is_no_error(flask: CommandLine, acme: Sender) -> None:
     result = flask("run", "retry", "--failed", "--since", "1h", "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "no run has failed since then\n")
 
@@ -323,14 +323,14 @@ def test_only_failed_runs_are_retried(flask: CommandLine, context: AppContext, a
         [str(uuid4()), "--workflow", "a"],
     ],
 )
-def test_retry_wants_to_know_which(flask: CommandLine, options: list[str]) -> None:
+def test_retry_requires_a_selection(flask: CommandLine, options: list[str]) -> None:
     assert flask("run", "retry", *options).exit_code == 2
 
 
 # cancel
 
 
-def test_a_cancelled_run_goes_no_further(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_cancelled_run_executes_no_further_step(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "never"})
     execute_run(context, acme.account_id, run)
     assert flask("run", "cancel", run).stdout == f"{run}: cancelled\n"
@@ -349,7 +349,7 @@ def test_only_running_runs_are_cancelled(flask: CommandLine, context: AppContext
     assert the_run(context, acme.account_id, run) == before
 
 
-def test_a_worker_that_a_cancel_has_overtaken_settles_nothing(context: AppContext, acme: Sender) -> None:
+def test_a_worker_writes_nothing_after_a_cancel(context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
     assert claimed is not None
@@ -391,12 +391,12 @@ def test_another_account_s_failed_runs_are_not_retried(
 
 
 def test_flask_s_own_run_does_not_hide_the_group() -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "flask", "run", "--help"],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"},
     ).stdout
-    assert "retry" in told
-    assert "development server" not in told
+    assert "retry" in output
+    assert "development server" not in output

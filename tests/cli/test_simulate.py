@@ -1,4 +1,4 @@
-"""What a workflow would do: on a file of events, and on what is stored; equal to what it does live."""
+"""Simulation on a file of events, and backtests on stored events, which equal the live result."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_simulation_in_words_names_the_lines_used(runner: FlaskCliRunner, tmp_
     assert "starts a run (lines 1, 2)" in runner.invoke(args=["workflow", "simulate", *files]).output
 
 
-def test_a_simulation_knows_again(runner: FlaskCliRunner, tmp_path: Path) -> None:
+def test_a_simulation_applies_again(runner: FlaskCliRunner, tmp_path: Path) -> None:
     files = _files(tmp_path, "a", [["a", "x", 0], ["a", "x", 1]], again="once")
     lines = runner.invoke(args=["workflow", "simulate", *files, "--json"]).output.splitlines()
     assert [json.loads(line)["fired"] for line in lines] == [True, False]
@@ -79,7 +79,7 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (b'{"event": "\xff"}', "not UTF-8: byte 12 of the line is invalid"),
         (b'{"event": "a"', "not JSON: Expecting ',' delimiter at column 14"),
@@ -96,13 +96,13 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_line_is_reported_with_its_position(
-    runner: FlaskCliRunner, tmp_path: Path, line: bytes, told: str
+    runner: FlaskCliRunner, tmp_path: Path, line: bytes, message: str
 ) -> None:
     files = _files(tmp_path, {"seq": ["a", {"none": "b", "for": "365d"}]}, [])
     Path(files[1]).write_bytes(b"\n" + line + b"\n")
     result = runner.invoke(args=["workflow", "simulate", *files])
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"{files[1]}:2: {told}")
+    assert result.stderr.startswith(f"{files[1]}:2: {message}")
     assert result.stderr.count("\n") == 1
 
 
@@ -132,31 +132,31 @@ PATTERNS = [
 
 @pytest.mark.parametrize("on", PATTERNS, ids=range(len(PATTERNS)))
 def test_a_backtest_equals_what_happened_live(on: Any, context: AppContext, acme: Sender) -> None:
-    chance = random.Random(7)
+    rng = random.Random(7)
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
     workflow = workflows.find_workflow(context, acme.account_id, "watch").id
-    before, moment = context.clock, datetime.now(UTC) - timedelta(hours=1)
+    before, now = context.clock, datetime.now(UTC) - timedelta(hours=1)
     try:
         for _ in range(120):
-            moment += timedelta(seconds=chance.choice([0, 1, 5, 15]))
-            context.clock = lambda moment=moment: moment
+            now += timedelta(seconds=rng.choice([0, 1, 5, 15]))
+            context.clock = lambda now=now: now
             acme.post(
                 an_event(
-                    event=chance.choice(["view", "add", "buy", "chat"]),
-                    distinct_id=chance.choice(["one", "two", "three"]),
-                    data={"n": chance.randrange(8)},
+                    event=rng.choice(["view", "add", "buy", "chat"]),
+                    distinct_id=rng.choice(["one", "two", "three"]),
+                    data={"n": rng.randrange(8)},
                 )
             )
-        moment += timedelta(minutes=10)
-        context.clock = lambda: moment
+        now += timedelta(minutes=10)
+        context.clock = lambda: now
         for subject in ("one", "two", "three"):
             fire_deadline(context, acme.account_id, workflow, subject)
     finally:
         context.clock = before
     rule = simulation.compile_source(a_workflow(on=on))
-    told = {
+    simulated = {
         (subject, match.used)
-        for subject, matches in simulation.backtest(context, acme.account_id, rule, moment - timedelta(days=1))
+        for subject, matches in simulation.backtest(context, acme.account_id, rule, now - timedelta(days=1))
         for match in matches
     }
     with context.database.transaction() as connection:
@@ -164,11 +164,11 @@ def test_a_backtest_equals_what_happened_live(on: Any, context: AppContext, acme
             "SELECT distinct_id, matched FROM runs WHERE account_id = %(account)s", {"account": acme.account_id}
         )
         happened = {(row[0], tuple(row[1])) for row in rows}
-    assert told == happened
-    assert told
+    assert simulated == happened
+    assert simulated
 
 
-def test_a_backtest_goes_on_where_it_broke_off(runner: FlaskCliRunner, acme: Sender, tmp_path: Path) -> None:
+def test_a_backtest_resumes_where_it_stopped(runner: FlaskCliRunner, acme: Sender, tmp_path: Path) -> None:
     for subject in ("a", "b", "c"):
         acme.post(an_event(distinct_id=subject))
     document, checkpoint = tmp_path / "w.json", tmp_path / "checkpoint"

@@ -1,4 +1,4 @@
-"""What commands import before they do anything: it decides how long they take to start."""
+"""The imports of a command, which determine its start time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask workflow …`: documents are checked without a database, drafts are kept with their mistakes."""
+"""`flask workflow …`: documents are checked without a database, drafts are saved with their errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.builders import Sender, a_workflow, an_event
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = "name: watch\non: product_view\nsteps:\n  - log: seen\n"
-WRONG = "name: watch\non: product_view\nsteps:\n  - log: '{{ nobody }}'\n  - wait: soon\n"
+INVALID = "name: watch\non: product_view\nsteps:\n  - log: '{{ nobody }}'\n  - wait: soon\n"
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def good(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def wrong(tmp_path: Path) -> Path:
+def invalid(tmp_path: Path) -> Path:
     file = tmp_path / "wrong.yaml"
-    file.write_text(WRONG)
+    file.write_text(INVALID)
     return file
 
 
@@ -39,16 +39,16 @@ def test_check_finds_nothing_in_a_good_document(flask: CommandLine, good: Path) 
     assert (result.exit_code, result.output) == (0, f"{good}: no errors; its pattern keeps no match state\n")
 
 
-def test_check_prints_each_error_with_its_position(flask: CommandLine, wrong: Path) -> None:
-    result = flask("workflow", "check", wrong)
+def test_check_prints_each_error_with_its_position(flask: CommandLine, invalid: Path) -> None:
+    result = flask("workflow", "check", invalid)
     assert result.exit_code == 1
     first, second = result.stdout.splitlines()
-    assert first.startswith(f"{wrong}:4:10: steps[0].log: in the template: line 1, column 4: nobody is unknown")
-    assert second.startswith(f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration")
+    assert first.startswith(f"{invalid}:4:10: steps[0].log: in the template: line 1, column 4: nobody is unknown")
+    assert second.startswith(f"{invalid}:5:11: steps[1].wait: 'soon' is not a duration")
 
 
-def test_check_gives_json(flask: CommandLine, wrong: Path) -> None:
-    result = flask("workflow", "check", wrong, "--json")
+def test_check_gives_json(flask: CommandLine, invalid: Path) -> None:
+    result = flask("workflow", "check", invalid, "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 1
     assert [(one["path"], one["line"], one["column"]) for one in found] == [
@@ -63,9 +63,9 @@ def test_json_of_a_good_document_is_an_empty_list(flask: CommandLine, good: Path
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
 
 
-def test_json_of_several_files_names_the_file(flask: CommandLine, good: Path, wrong: Path) -> None:
-    found = json.loads(flask("workflow", "check", good, wrong, "--json").stdout)
-    assert {one["file"] for one in found} == {str(wrong)}
+def test_json_of_several_files_names_the_file(flask: CommandLine, good: Path, invalid: Path) -> None:
+    found = json.loads(flask("workflow", "check", good, invalid, "--json").stdout)
+    assert {one["file"] for one in found} == {str(invalid)}
 
 
 def test_a_file_that_is_not_utf_8_is_an_error(flask: CommandLine, tmp_path: Path) -> None:
@@ -102,10 +102,12 @@ def _apply(flask: CommandLine, sender: Sender, file: Path, *options: str) -> str
     return flask("workflow", "apply", file, "--account", sender.slug, *options).stdout
 
 
-def test_a_draft_is_saved_with_its_errors_and_looks_at_no_event(flask: CommandLine, acme: Sender, wrong: Path) -> None:
-    result = flask("workflow", "apply", wrong, "--draft", "--account", acme.slug)
+def test_a_draft_is_saved_with_its_errors_and_looks_at_no_event(
+    flask: CommandLine, acme: Sender, invalid: Path
+) -> None:
+    result = flask("workflow", "apply", invalid, "--draft", "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "watch: draft created as version 1, 2 errors, not enabled\n")
-    assert f"{wrong}:5:11: steps[1].wait: 'soon' is not a duration" in result.stderr
+    assert f"{invalid}:5:11: steps[1].wait: 'soon' is not a duration" in result.stderr
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
@@ -114,15 +116,15 @@ def test_a_draft_without_errors_is_not_enabled_either(flask: CommandLine, acme: 
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
-def test_a_draft_leaves_the_enabled_version_alone(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
+def test_a_draft_leaves_the_enabled_version_alone(flask: CommandLine, acme: Sender, good: Path, invalid: Path) -> None:
     _apply(flask, acme, good)
-    told = _apply(flask, acme, wrong, "--draft")
-    assert told.endswith("2 errors, version 1 stays enabled\n")
+    output = _apply(flask, acme, invalid, "--draft")
+    assert output.endswith("2 errors, version 1 stays enabled\n")
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
 
 
-def test_a_draft_with_errors_cannot_be_enabled(flask: CommandLine, acme: Sender, wrong: Path) -> None:
-    _apply(flask, acme, wrong, "--draft")
+def test_a_draft_with_errors_cannot_be_enabled(flask: CommandLine, acme: Sender, invalid: Path) -> None:
+    _apply(flask, acme, invalid, "--draft")
     result = flask("workflow", "enable", "watch", "--account", acme.slug)
     assert result.exit_code == 1
     assert "watch:4:10: steps[0].log: in the template" in result.stderr
@@ -146,9 +148,9 @@ def test_what_an_enabled_draft_waits_for_is_known(flask: CommandLine, context: A
         assert f"{acme.account_id}:{event}" in [row[0] for row in jobs]
 
 
-def test_the_same_draft_again_changes_nothing(flask: CommandLine, acme: Sender, wrong: Path) -> None:
-    _apply(flask, acme, wrong, "--draft")
-    assert _apply(flask, acme, wrong, "--draft") == "watch: draft unchanged at version 1, 2 errors, not enabled\n"
+def test_the_same_draft_again_changes_nothing(flask: CommandLine, acme: Sender, invalid: Path) -> None:
+    _apply(flask, acme, invalid, "--draft")
+    assert _apply(flask, acme, invalid, "--draft") == "watch: draft unchanged at version 1, 2 errors, not enabled\n"
 
 
 def test_applying_the_newest_draft_enables_that_version(
@@ -162,7 +164,7 @@ def test_applying_the_newest_draft_enables_that_version(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("name: watch\non: [", ":2:6: not YAML: "),
         ("- a\n- b\n", ":1:1: a workflow must be an object with the fields name, on and steps"),
@@ -171,20 +173,20 @@ def test_applying_the_newest_draft_enables_that_version(
     ],
 )
 def test_a_draft_must_be_valid_yaml_and_have_a_name(
-    flask: CommandLine, acme: Sender, tmp_path: Path, text: str, told: str
+    flask: CommandLine, acme: Sender, tmp_path: Path, text: str, message: str
 ) -> None:
     file = tmp_path / "draft.yaml"
     file.write_text(text)
     result = flask("workflow", "apply", file, "--draft", "--account", acme.slug)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"{file}{told}")
+    assert result.stderr.startswith(f"{file}{message}")
     assert f"{file}: not saved; a draft must be valid YAML and have a name\n" in result.stderr
     assert flask("workflow", "list", "--account", acme.slug).stdout == ""
 
 
-def test_the_list_shows_drafts_with_errors(flask: CommandLine, acme: Sender, good: Path, wrong: Path) -> None:
+def test_the_list_shows_drafts_with_errors(flask: CommandLine, acme: Sender, good: Path, invalid: Path) -> None:
     _apply(flask, acme, good)
-    _apply(flask, acme, wrong, "--draft")
+    _apply(flask, acme, invalid, "--draft")
     assert flask("workflow", "list", "--account", acme.slug).stdout.split("\t")[:3] == [
         "watch",
         "version 2 (a draft with 2 errors)",
@@ -202,7 +204,7 @@ def test_a_long_list_comes_in_pages(flask: CommandLine, context: AppContext, acm
     assert (second.stdout.split("\t")[0], second.stderr) == ("c", "")
 
 
-def test_null_is_not_the_same_as_nothing(context: AppContext, acme: Sender) -> None:
+def test_null_differs_from_a_missing_value(context: AppContext, acme: Sender) -> None:
     url = "https://a.example"
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": url}}]))
     applied = workflows.apply_workflow(
@@ -211,7 +213,7 @@ def test_null_is_not_the_same_as_nothing(context: AppContext, acme: Sender) -> N
     assert (applied.version, applied.differences) == (2, ("steps[0].http.json",))
 
 
-def test_what_is_shown_is_the_document_and_nothing_else(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_show_prints_the_document_only(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     workflows.apply_workflow(context, acme.account_id, a_workflow(on="order_placed"))
     result = flask("workflow", "show", "watch", "--version", 1, "--account", acme.slug)

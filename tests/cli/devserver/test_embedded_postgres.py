@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, started, killed and found again."""
+"""The embedded PostgreSQL, started, killed and recovered."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _quiet(_line: str) -> None:
     pass
 
 
-def _ask(url: str, question: str) -> object:
+def _query_value(url: str, question: str) -> object:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute(question)
         row = cursor.fetchone()
@@ -59,21 +59,23 @@ def _server(folder: Path) -> psutil.Process:
     return psutil.Process(int((folder / "data" / "postgres" / "postmaster.pid").read_text().split()[0]))
 
 
-def test_it_speaks_utf8_sorts_by_code_point_and_listens_on_no_port(postgres: EmbeddedPostgres) -> None:
-    assert _ask(postgres.url, "show server_encoding") == "UTF8"
-    assert _ask(postgres.url, "select datlocale from pg_database where datname = current_database()") == "C.UTF-8"
-    assert _ask(postgres.url, "show listen_addresses") == ""
-    assert _ask(postgres.url, "select lower('ÄÖ')") == "äö"
+def test_it_uses_utf8_sorts_by_code_point_and_listens_on_no_port(postgres: EmbeddedPostgres) -> None:
+    assert _query_value(postgres.url, "show server_encoding") == "UTF8"
+    assert (
+        _query_value(postgres.url, "select datlocale from pg_database where datname = current_database()") == "C.UTF-8"
+    )
+    assert _query_value(postgres.url, "show listen_addresses") == ""
+    assert _query_value(postgres.url, "select lower('ÄÖ')") == "äö"
 
 
 def test_only_its_owner_reaches_data_and_socket(postgres: EmbeddedPostgres, folder: Path) -> None:
-    for place in ("postgres", "socket"):
-        assert stat.S_IMODE((folder / "data" / place).stat().st_mode) == 0o700
+    for path in ("postgres", "socket"):
+        assert stat.S_IMODE((folder / "data" / path).stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "data" / "socket" / ".s.PGSQL.5432").stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "data" / "postgres.log").stat().st_mode) == 0o600
 
 
-def test_killed_while_it_works_it_starts_again_with_all_that_was_committed(folder: Path) -> None:
+def test_a_restart_after_a_kill_keeps_all_committed_rows(folder: Path) -> None:
     postgres = EmbeddedPostgres(folder / "data", say=_quiet)
     postgres.start()
     with closing(psycopg2.connect(postgres.url)) as busy, busy.cursor() as cursor:
@@ -88,7 +90,7 @@ def test_killed_while_it_works_it_starts_again_with_all_that_was_committed(folde
             time.sleep(0.02)
         assert postgres.exit_reason() == "signal 9"
         postgres.start()
-    assert _ask(postgres.url, "select count(*) from kept") == 0
+    assert _query_value(postgres.url, "select count(*) from kept") == 0
     postgres.stop()
 
 
@@ -99,7 +101,7 @@ def test_a_database_that_was_dropped_is_made_again(postgres: EmbeddedPostgres) -
             cursor.execute("drop database signalbox")
     postgres.stop()
     postgres.start()
-    assert _ask(postgres.url, "select 1") == 1
+    assert _query_value(postgres.url, "select 1") == 1
 
 
 def test_a_lock_file_with_the_number_of_another_program_is_cleared(folder: Path) -> None:
@@ -111,17 +113,17 @@ def test_a_lock_file_with_the_number_of_another_program_is_cleared(folder: Path)
         (folder / "data" / "postgres" / "postmaster.pid").write_text(lock.replace(lock.split()[0], str(other.pid), 1))
         second = EmbeddedPostgres(folder / "data", durable=False, say=_quiet)
         second.start()
-        assert _ask(second.url, "select 1") == 1
+        assert _query_value(second.url, "select 1") == 1
         assert other.poll() is None
         second.stop()
         other.kill()
 
 
-def test_an_interrupted_first_start_is_begun_anew(folder: Path) -> None:
+def test_an_interrupted_first_start_is_repeated(folder: Path) -> None:
     (folder / "data" / "postgres.unfinished" / "base").mkdir(parents=True)
     server = EmbeddedPostgres(folder / "data", durable=False, say=_quiet)
     server.start()
-    assert _ask(server.url, "select 1") == 1
+    assert _query_value(server.url, "select 1") == 1
     server.stop()
     assert not (folder / "data" / "postgres.unfinished").exists()
 
@@ -144,7 +146,7 @@ def test_a_socket_folder_of_another_user_is_refused(folder: Path) -> None:
 if sys.platform == "linux":  # Only there do children end with their parent.
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-    def test_it_does_not_outlive_who_started_it(folder: Path, number: signal.Signals) -> None:
+    def test_it_ends_with_the_process_that_started_it(folder: Path, number: signal.Signals) -> None:
         command = [sys.executable, "-c", ON_ITS_OWN, str(folder / "data")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as starter:
             assert starter.stdout is not None

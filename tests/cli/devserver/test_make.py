@@ -66,10 +66,10 @@ def test_a_failing_pip_shows_the_end_of_its_log_and_where_the_log_is(checkout: P
     (checkout / "offline").touch()
     done = _make(checkout, "setup", f"PYTHON={_script(checkout, TALKATIVE)}")
     assert done.returncode != 0
-    told = done.stderr.splitlines()
-    assert told[0] == "pip failed. The end of .venv/install.log:"
-    assert "ERROR: no network" in told
-    assert len(told) < 12
+    lines = done.stderr.splitlines()
+    assert lines[0] == "pip failed. The end of .venv/install.log:"
+    assert "ERROR: no network" in lines
+    assert len(lines) < 12
     assert not (checkout / ".venv" / "installed").exists()
 
 
@@ -87,14 +87,14 @@ def test_a_missing_python_is_reported_in_one_line(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "line"),
+    ("failing_command", "line"),
     [
         ("version_info", "Python 3.11 or newer is required, "),
         ("ensurepip", "The Python module venv is missing; on Debian and Ubuntu: apt install python3-venv"),
     ],
 )
-def test_an_unusable_python_is_reported_in_one_line(checkout: Path, asked: str, line: str) -> None:
-    python = _script(checkout, f'case "$*" in *{asked}*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+def test_an_unusable_python_is_reported_in_one_line(checkout: Path, failing_command: str, line: str) -> None:
+    python = _script(checkout, f'case "$*" in *{failing_command}*) exit 1;; esac\nexec {sys.executable} "$@"\n')
     done = _make(checkout, "run", f"PYTHON={python}")
     assert done.returncode != 0
     assert done.stderr.splitlines()[0].startswith(line)

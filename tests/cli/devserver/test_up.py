@@ -26,7 +26,7 @@ from app.cli.devserver.embedded_postgres import psql
 from app.core.config import embedded_database_url
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 EXAMPLES_PORT = 9099
 
 
@@ -47,23 +47,23 @@ def _is_free(port: int) -> bool:
 
 
 def _eventually(what: Callable[[], Any], why: Callable[[], str] = lambda: "") -> Any:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if found := what():
             return found
         time.sleep(0.05)
-    raise AssertionError(f"did not come true within {PATIENCE:.0f} s\n{why()}")
+    raise AssertionError(f"did not come true within {TIMEOUT_SECONDS:.0f} s\n{why()}")
 
 
 class Run:
-    """One `python -m app.cli.devserver.up` in `folder`, and what it said."""
+    """One `python -m app.cli.devserver.up` in `folder`, and its output."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.port = _free_port()
         number = len(list(folder.glob("output-*")))
-        self.output = folder / f"output-{number}"
-        with self.output.open("wb") as output:
+        self.output_path = folder / f"output-{number}"
+        with self.output_path.open("wb") as output:
             self.program = subprocess.Popen(
                 [sys.executable, "-m", "app.cli.devserver.up"],
                 cwd=folder,
@@ -74,23 +74,23 @@ class Run:
                 start_new_session=True,
             )
 
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
+    def output(self) -> str:
+        return self.output_path.read_text(errors="replace")
 
     def until(self, pattern: str, *, times: int = 1) -> list[Any]:
-        """Wait until it has said something like `pattern`."""
+        """Wait until the output matches `pattern`."""
 
         def found() -> list[Any] | None:
-            matches = list(re.finditer(pattern, self.said(), re.MULTILINE))
+            matches = list(re.finditer(pattern, self.output(), re.MULTILINE))
             if len(matches) >= times:
                 return matches
-            assert self.program.poll() is None, f"it ended with {self.program.returncode}:\n{self.said()}"
+            assert self.program.poll() is None, f"it ended with {self.program.returncode}:\n{self.output()}"
             return None
 
-        return list(_eventually(found, self.said))
+        return list(_eventually(found, self.output))
 
-    def told(self, name: str) -> str:
-        """What the banner says about `name`."""
+    def banner_value(self, name: str) -> str:
+        """The value of `name` in the banner."""
         return str(self.until(rf"^{name}=(.*)$")[-1][1])
 
     def child(self, word: str) -> psutil.Process:
@@ -98,7 +98,7 @@ class Run:
         found = [
             one for one in psutil.Process(self.program.pid).children() if any(word in part for part in _words(one))
         ]
-        assert len(found) == 1, f"{word}: {found}\n{self.said()}"
+        assert len(found) == 1, f"{word}: {found}\n{self.output()}"
         return found[0]
 
     def descendants(self) -> list[psutil.Process]:
@@ -117,18 +117,20 @@ class Run:
     def interrupt(self) -> int:
         """Ctrl-C; returns the exit code."""
         self.program.send_signal(signal.SIGINT)
-        return self.program.wait(PATIENCE)
+        return self.program.wait(TIMEOUT_SECONDS)
 
     def post_by_curl(self) -> str:
-        """What the printed command prints."""
+        """The output of the printed command."""
         self.until(r"^Ctrl-C stops")
         command = self.until(r"^curl .*$")[-1][0]
         assert shutil.which("curl"), "curl is not installed; these tests paste the printed command (apt install curl)"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=PATIENCE)
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+        )
         return done.stdout
 
     def stored(self) -> int:
-        with closing(psycopg2.connect(self.told("database"))) as connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(self.banner_value("database"))) as connection, connection.cursor() as cursor:
             cursor.execute("select count(*) from events")
             row = cursor.fetchone()
             assert row is not None
@@ -171,7 +173,7 @@ def start(folder: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Run]:
-    """One run for all tests that leave it up and well; whatever the machine, the example's own port is taken."""
+    """One run shared by all tests that leave it running; the example's own port is always taken."""
     with ExitStack() as stack:
         with suppress(OSError):
             stack.enter_context(socket.create_server(("127.0.0.1", EXAMPLES_PORT)))
@@ -186,13 +188,13 @@ def running() -> Iterator[Run]:
 
 
 def test_the_start_message_has_all_addresses(running: Run) -> None:
-    assert running.told("url") == f"http://127.0.0.1:{running.port}"
-    assert re.fullmatch(r"\d+", running.told("account"))
-    assert re.fullmatch(r"sb_\w{8}_[\w-]{43}", running.told("token"))
-    assert running.told("database") == embedded_database_url(running.folder / ".data")
+    assert running.banner_value("url") == f"http://127.0.0.1:{running.port}"
+    assert re.fullmatch(r"\d+", running.banner_value("account"))
+    assert re.fullmatch(r"sb_\w{8}_[\w-]{43}", running.banner_value("token"))
+    assert running.banner_value("database") == embedded_database_url(running.folder / ".data")
 
 
-def test_it_says_that_loopback_is_allowed(running: Run) -> None:
+def test_the_output_says_that_loopback_is_allowed(running: Run) -> None:
     running.until(r"ALLOWED_PRIVATE_TARGETS=127\.0\.0\.0/8,::1")
 
 
@@ -210,7 +212,7 @@ def test_the_printed_psql_shows_the_event(running: Run, program: str) -> None:
     command = running.until(r"^\S*psql.*$")[-1][0]
     if program == "psql of the wheel":
         command = re.sub(r"^\S+", f"'{psql()}'", command)
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "product_view" in done.stdout
     assert "Cool Sneakers" in done.stdout
@@ -218,8 +220,8 @@ def test_the_printed_psql_shows_the_event(running: Run, program: str) -> None:
 
 def test_a_second_start_in_the_same_folder_is_refused(running: Run) -> None:
     second = Run(running.folder)
-    assert second.program.wait(PATIENCE) == 1
-    assert second.said() == f"signalbox: already running in this folder (process {running.program.pid})\n"
+    assert second.program.wait(TIMEOUT_SECONDS) == 1
+    assert second.output() == f"signalbox: already running in this folder (process {running.program.pid})\n"
 
 
 @pytest.mark.parametrize(
@@ -227,14 +229,14 @@ def test_a_second_start_in_the_same_folder_is_refused(running: Run) -> None:
     [("gunicorn", "web process"), ("worker", "worker"), ("-D", "postgres")],
     ids=["web", "worker", "pg"],
 )
-def test_what_is_killed_is_started_again_in_one_line(running: Run, word: str, name: str) -> None:
-    before = running.said().count("\n")
+def test_a_killed_process_is_restarted_and_reported_in_one_line(running: Run, word: str, name: str) -> None:
+    before = running.output().count("\n")
     killed = running.child(word)
     killed.kill()
     running.until(rf"^{name} ended \(signal 9\), restarted$")
-    assert _eventually(lambda: running.health() == 200, running.said)
+    assert _eventually(lambda: running.health() == 200, running.output)
     assert running.child(word).pid != killed.pid
-    ours = [line for line in running.said().splitlines()[before:] if line.startswith(("postgres", "web", "worker"))]
+    ours = [line for line in running.output().splitlines()[before:] if line.startswith(("postgres", "web", "worker"))]
     assert len(ours) == 1, ours
     assert running.post_by_curl().startswith("HTTP/1.1 200 ")
 
@@ -242,36 +244,36 @@ def test_what_is_killed_is_started_again_in_one_line(running: Run, word: str, na
 def test_ctrl_c_leaves_nothing_behind_and_the_next_start_keeps_the_data(start: Callable[..., Run]) -> None:
     first = start()
     first.post_by_curl()
-    family = first.descendants()
-    assert len(family) > 5
+    processes = first.descendants()
+    assert len(processes) > 5
     assert first.interrupt() == 0
-    assert [one for one in family if _lives(one)] == []
+    assert [one for one in processes if _lives(one)] == []
     assert _is_free(first.port)
 
     second = start()
     second.post_by_curl()
     assert second.stored() == 2
-    assert second.told("account") == first.told("account")
-    assert second.told("token") != first.told("token")
-    assert "The API key of the previous start was revoked" in second.said()
-    assert "The API key of the previous start was revoked" not in first.said()
+    assert second.banner_value("account") == first.banner_value("account")
+    assert second.banner_value("token") != first.banner_value("token")
+    assert "The API key of the previous start was revoked" in second.output()
+    assert "The API key of the previous start was revoked" not in first.output()
 
 
 def test_the_example_workflow_calls_the_echo_server(running: Run) -> None:
-    before = running.said().count("call arrived:")
+    before = running.output().count("call arrived:")
     running.post_by_curl()
     running.until(r"^call arrived: POST /\S* event=product_view distinct_id=915673412780$", times=before + 1)
 
 
 if sys.platform == "linux":  # Only there do children end with their parent.
 
-    def test_a_killed_supervisor_takes_everything_with_it(start: Callable[..., Run]) -> None:
+    def test_all_processes_end_with_a_killed_supervisor(start: Callable[..., Run]) -> None:
         run = start()
         run.post_by_curl()
-        family = run.descendants()
+        processes = run.descendants()
         run.program.kill()
         run.program.wait()
-        assert _eventually(lambda: not any(_lives(one) for one in family))
+        assert _eventually(lambda: not any(_lives(one) for one in processes))
         again = start()
         again.post_by_curl()
         assert again.stored() == 2
@@ -292,33 +294,33 @@ def test_a_server_left_by_a_killed_supervisor_is_stopped_first(folder: Path, sta
     assert not _lives(postgres)
 
 
-def test_a_busy_port_is_one_line(start: Callable[..., Run]) -> None:
+def test_a_busy_port_is_reported_in_one_line(start: Callable[..., Run]) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         run = start(PORT=str(port))
-        assert run.program.wait(PATIENCE) == 1
-    assert run.said().startswith(f"signalbox: port {port} is in use by another program: ")
-    assert run.said().count("\n") == 1
+        assert run.program.wait(TIMEOUT_SECONDS) == 1
+    assert run.output().startswith(f"signalbox: port {port} is in use by another program: ")
+    assert run.output().count("\n") == 1
 
 
-def test_a_database_that_does_not_answer_is_one_line_without_the_password(start: Callable[..., Run]) -> None:
+def test_an_unreachable_database_is_reported_without_the_password(start: Callable[..., Run]) -> None:
     secret = "s3cr?t/@:pass"
     run = start(DATABASE_URL=f"postgresql://somebody:{quote(secret, safe='')}@127.0.0.1:{_free_port()}/x")
-    assert run.program.wait(PATIENCE) == 1
-    assert run.said().startswith("signalbox: DATABASE_URL (postgresql://somebody@127.0.0.1:")
-    assert run.said().count("\n") == 1
-    assert secret not in run.said()
-    assert quote(secret, safe="") not in run.said()
+    assert run.program.wait(TIMEOUT_SECONDS) == 1
+    assert run.output().startswith("signalbox: DATABASE_URL (postgresql://somebody@127.0.0.1:")
+    assert run.output().count("\n") == 1
+    assert secret not in run.output()
+    assert quote(secret, safe="") not in run.output()
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("PORT", "70000"), ("PORT", "web"), ("BIND", "unix:/tmp/x"), ("BIND", "a:b:c")]
 )
-def test_an_invalid_address_is_one_line(start: Callable[..., Run], name: str, value: str) -> None:
+def test_an_invalid_address_is_reported_in_one_line(start: Callable[..., Run], name: str, value: str) -> None:
     run = start(**{name: value})
-    assert run.program.wait(PATIENCE) == 1
-    assert run.said().startswith(f"signalbox: {name}='{value}' cannot be used")
-    assert run.said().count("\n") == 1
+    assert run.program.wait(TIMEOUT_SECONDS) == 1
+    assert run.output().startswith(f"signalbox: {name}='{value}' cannot be used")
+    assert run.output().count("\n") == 1
 
 
 def test_with_database_url_nothing_is_embedded(start: Callable[..., Run], folder: Path, empty_database: str) -> None:
@@ -333,6 +335,6 @@ def test_with_database_url_nothing_is_embedded(start: Callable[..., Run], folder
 
 def test_two_web_processes_need_redis(start: Callable[..., Run]) -> None:
     run = start(WEB_CONCURRENCY="2")
-    assert run.program.wait(PATIENCE) == 1
-    assert "REDIS_URL" in run.said()
-    assert "Traceback" not in run.said()
+    assert run.program.wait(TIMEOUT_SECONDS) == 1
+    assert "REDIS_URL" in run.output()
+    assert "Traceback" not in run.output()
