@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 import zlib
+from typing import TYPE_CHECKING
 
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
 
 from app.core.errors import Problem, ProblemType
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _CHUNK = 64 * 1024
 _PIECE = 16 * 1024
@@ -24,15 +28,17 @@ def read_body(
 
     Raises Problem: 408 (late), 413 (too large), 415 (media type or content encoding), 400 (incomplete, or broken gzip).
     """
-    _check_media_type(request, media_types)
-    packed = _check_encoding(request)
-    body = _read(request, limit, seconds, UNPACKED if unpacked_limit is None else "as it is sent")
+    # `request` is Flask's proxy: each of its attributes costs about a microsecond.
+    environ = request.environ
+    if environ.get("CONTENT_TYPE") not in media_types:
+        _check_media_type(request, media_types)
+    packed = _check_encoding(environ)
+    counted = UNPACKED if unpacked_limit is None else "as it is sent"
+    body = _read(environ, request.content_length, limit, seconds, counted)
     return _unpack(body, limit if unpacked_limit is None else unpacked_limit) if packed else body
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
-    if request.environ.get("CONTENT_TYPE") in media_types:
-        return
     if request.mimetype not in media_types:
         sent = request.mimetype or "missing"
         raise Problem(
@@ -44,8 +50,8 @@ def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
         raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"The charset is {charset[:40]!r}; it has to be utf-8.")
 
 
-def _check_encoding(request: Request) -> bool:
-    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+def _check_encoding(environ: WSGIEnvironment) -> bool:
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return False
     if encoding == "gzip":
@@ -57,9 +63,9 @@ def _check_encoding(request: Request) -> bool:
     )
 
 
-def _read(request: Request, limit: int, seconds: float, counted: str) -> bytes:
-    stream, expected = request.environ["wsgi.input"], request.content_length
-    if expected is None and not request.environ.get("wsgi.input_terminated"):
+def _read(environ: WSGIEnvironment, expected: int | None, limit: int, seconds: float, counted: str) -> bytes:
+    stream = environ["wsgi.input"]
+    if expected is None and not environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
         raise too_large(limit, counted)
