@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -139,7 +140,10 @@ class _Circuit:
 
 
 class CircuitBreakers:
-    """The circuit breakers of a process that makes up to `concurrency` calls at a time."""
+    """The circuit breakers of a process that makes up to `concurrency` calls at a time.
+
+    `acquire` and `release` may be called by several threads. `permit` belongs to one event loop: use either it or them.
+    """
 
     def __init__(
         self,
@@ -154,6 +158,7 @@ class CircuitBreakers:
         self._clock = clock
         self._circuits: dict[Key, _Circuit] = {}
         self._accounts: dict[int, _PermitPool] = {}
+        self._lock = threading.Lock()
 
     @asynccontextmanager
     async def permit(self, account_id: int, host: str) -> AsyncIterator[Permit]:
@@ -175,24 +180,26 @@ class CircuitBreakers:
 
     def acquire(self, account_id: int, host: str) -> Permit:
         """`permit` without an event loop, hence without waiting: a permit that is passed to `release`. Raises Deferred."""
-        circuit = self._find((account_id, host))
-        self._check_circuit(circuit, host)
-        account = self._account(account_id)
-        if account.in_use >= account.size:
-            raise self._deferred_by_account(account)
-        if circuit.pool.in_use >= circuit.pool.size:
-            raise self._deferred_by_load(circuit, host)
-        account.in_use += 1
-        circuit.pool.in_use += 1
-        return self._begin(circuit, account)
+        with self._lock:
+            circuit = self._find((account_id, host))
+            self._check_circuit(circuit, host)
+            account = self._account(account_id)
+            if account.in_use >= account.size:
+                raise self._deferred_by_account(account)
+            if circuit.pool.in_use >= circuit.pool.size:
+                raise self._deferred_by_load(circuit, host)
+            account.in_use += 1
+            circuit.pool.in_use += 1
+            return self._begin(circuit, account)
 
     def release(self, account_id: int, host: str, permit: Permit) -> None:
         """The call of a permit of `acquire` has ended."""
-        circuit, account = self._find((account_id, host)), self._account(account_id)
-        self._end(circuit, account, permit)
-        circuit.pool.release()
-        account.release()
-        self._forget_idle(account_id)
+        with self._lock:
+            circuit, account = self._find((account_id, host)), self._account(account_id)
+            self._end(circuit, account, permit)
+            circuit.pool.release()
+            account.release()
+            self._forget_idle(account_id)
 
     @asynccontextmanager
     async def _account_permit(self, account_id: int) -> AsyncIterator[_PermitPool]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from random import Random
 
@@ -371,3 +374,42 @@ def test_permits_without_an_event_loop_open_and_close_the_circuit() -> None:
     clock.now += MAX_PAUSE
     call(True)
     call(True)
+
+
+def test_threads_never_hold_more_permits_than_the_host_allows() -> None:
+    def slow_clock() -> float:
+        # Lets another thread run between the check of the limit and the counting.
+        time.sleep(0.0005)
+        return time.monotonic()
+
+    circuit_breakers = CircuitBreakers(16, rng=Random(7), clock=slow_clock)
+    held: list[int] = []
+    most: list[int] = []
+
+    def call(number: int) -> bool:
+        try:
+            permit = circuit_breakers.acquire(1, HERE)
+        except Deferred:
+            return False
+        held.append(number)
+        most.append(len(held))
+        time.sleep(0.001)
+        held.remove(number)
+        permit.succeeded = True
+        circuit_breakers.release(1, HERE, permit)
+        return True
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(call, range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert any(made)
+    assert max(most) <= 4
+    # All permits have been returned: exactly four are free.
+    for _ in range(4):
+        circuit_breakers.acquire(1, HERE)
+    with pytest.raises(Deferred, match="limit of 4 calls"):
+        circuit_breakers.acquire(1, HERE)

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.api.cxengage import limits
+from app.api.cxengage import resources
 from app.core.models import ACCOUNT_MANAGE
 from app.services import api_keys
 from app.services.context import AppContext
@@ -56,7 +56,7 @@ def bearer(context: AppContext, client: FlaskClient) -> tuple[str, dict[str, str
 def test_management_routes_count_for_the_account(
     context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 3)
+    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 3)
     (acme, by_acme), (globex, by_globex) = bearer(context, client), bearer(context, client)
     paths = [f"/tenants/{acme}/patterns", "/1.0/account", f"/1.0/tenants/{acme}/", f"/tenants/{acme}/templates"]
     assert [client.get(path, headers=by_acme).status_code for path in paths] == [200, 200, 200, 429]
@@ -66,7 +66,7 @@ def test_management_routes_count_for_the_account(
 def test_management_requests_without_a_valid_token_count_for_the_address(
     context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 3)
+    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 3)
     slug, headers = bearer(context, client)
     assert [client.get("/account").status_code for _ in range(4)] == [401, 401, 401, 429]
     assert client.get(f"/tenants/{slug}/patterns", headers=headers).status_code == 200

@@ -71,9 +71,6 @@ def read_number(value: object) -> int | Number:
     return 0
 
 
-Calculation = Callable[[int | Number, int | Number], int | Number]
-
-
 def calculation(operation: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., int | Number]:
     """A filter of two numbers. The result is whole if both are, otherwise exact to MAX_DIGITS digits."""
 

@@ -25,7 +25,7 @@ from liquid.exceptions import (
 )
 from liquid.output import LimitedStringIO
 
-from app.actions.templates.decimals import FILTERS, Number, NumberError, total
+from app.actions.templates.decimals import FILTERS, Number, total
 
 MAX_OUTPUT_BYTES = 64 * 1024
 _MAX_FILTER_RESULT = 1_000_000
@@ -136,10 +136,8 @@ def _bounded(function: Filter, *, allow_missing: bool = False) -> Filter:
             named["environment"] = context.env
         try:
             result = function(value, *arguments, **named)
-        except NumberError as exc:
-            raise FilterError(str(exc), token=None) from None
         except (ValueError, OverflowError) as exc:
-            raise FilterError(f"{exc}", token=None) from None
+            raise FilterError(str(exc), token=None) from None
         if _size(result) > _MAX_FILTER_RESULT:
             raise FilterError("the result of a filter is too large", token=None)
         return result

@@ -9,8 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
-from app.api.cxengage.limits import management_limit
-from app.api.cxengage.resources import app_context, authorize, load_fields
+from app.api.cxengage.resources import app_context, authorize, load_fields, management_limit
 from app.api.cxengage.schemas import AugmentSchema
 from app.api.request_body import read_body
 from app.api.responses import json_response

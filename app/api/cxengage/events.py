@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api.cxengage import auth
-from app.api.cxengage.limits import management_limit
+from app.api.cxengage.resources import management_limit
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter

@@ -7,8 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.cxengage import schemas
-from app.api.cxengage.limits import management_limit
-from app.api.cxengage.resources import app_context, authorize, read_fields
+from app.api.cxengage.resources import app_context, authorize, management_limit, read_fields
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType

@@ -13,8 +13,7 @@ from flask import Blueprint, Response, request
 
 from app.api.cxengage import auth, schemas
 from app.api.cxengage.events import read_idempotency_key, receive_object
-from app.api.cxengage.limits import management_limit
-from app.api.cxengage.resources import app_context, authorize, read_fields
+from app.api.cxengage.resources import app_context, authorize, management_limit, read_fields
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter

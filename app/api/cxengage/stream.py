@@ -14,7 +14,7 @@ import structlog
 from flask import Blueprint, Response, current_app, request
 
 from app.api.cxengage.auth import authenticate
-from app.api.cxengage.limits import management_limit
+from app.api.cxengage.resources import management_limit
 from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import Problem, ProblemType, Unavailable

@@ -6,8 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.limits import management_limit
-from app.api.cxengage.resources import app_context, authorize, load_fields
+from app.api.cxengage.resources import app_context, authorize, load_fields, management_limit
 from app.api.cxengage.schemas import TemplateSchema
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.api.cxengage import limits
+from app.api.cxengage import resources
 from app.db.cxengage_resources import TEMPLATES
 from app.services.context import AppContext
 from app.services.cxengage import crud
@@ -247,7 +247,7 @@ def test_concurrently_created_resources_get_different_ids(tenant: Tenant) -> Non
 
 
 def test_requests_per_minute_are_limited(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_PER_MINUTE", 0)
+    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 0)
     answer = tenant.get("/templates")
     assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
     assert answer.headers["Retry-After"] == "60"
