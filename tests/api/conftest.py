@@ -49,12 +49,12 @@ def rows(database_url: str) -> Iterator[Rows]:
     connection = psycopg2.connect(database_url)
     connection.autocommit = True
 
-    def ask(question: str, *values: object) -> list[tuple[object, ...]]:
+    def query(question: str, *values: object) -> list[tuple[object, ...]]:
         with connection.cursor() as cursor:
             cursor.execute(question, values)
             return cursor.fetchall() if cursor.description else []
 
-    yield ask
+    yield query
     connection.close()
 
 

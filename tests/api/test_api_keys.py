@@ -1,5 +1,5 @@
 """Keys and accounts over time: a change applies within 5 seconds on every web process, without
-a question to Postgres per event."""
+a query per event."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def post(server: Server, connection: http.client.HTTPConnection, sender: Sender,
     return server.request_on(connection, EVENTS_PATH, method="POST", data=data, headers=headers)
 
 
-def seconds_until(status: int, ask: Callable[[], Answer]) -> float:
+def seconds_until(status: int, request: Callable[[], Answer]) -> float:
     """How long it takes until this is the answer's status; gives up long after what is promised."""
     begun = time.monotonic()
-    while ask().status_code != status and time.monotonic() < begun + 3 * PROMISED:
+    while request().status_code != status and time.monotonic() < begun + 3 * PROMISED:
         time.sleep(0.1)
     return time.monotonic() - begun
 
@@ -122,7 +122,7 @@ def test_a_process_that_was_idle_refuses_at_once(
     assert idle[happens, event].post(body).status_code == status
 
 
-def test_a_revoked_key_stays_refused_while_another_one_works(context: AppContext, server: Server) -> None:
+def test_a_revoked_key_is_refused_while_another_one_works(context: AppContext, server: Server) -> None:
     lost = a_sender(context, server)
     kept = Sender(
         lost.account_id, lost.slug, api_keys.create_key(context, lost.account_id, "", (EVENTS_WRITE,)), server
@@ -340,7 +340,7 @@ def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statemen
     assert all(statement.startswith("EXECUTE insert_event ") for statement in found)
 
 
-def test_refusals_to_a_known_key_ask_postgres_nothing(
+def test_refusals_to_a_known_key_cost_no_query(
     own_context: AppContext, watched_server: Server, statements: Watch
 ) -> None:
     sender = a_sender(own_context, watched_server)
@@ -349,7 +349,7 @@ def test_refusals_to_a_known_key_ask_postgres_nothing(
         assert sender.post(GOOD).status_code == 200
         assert [sender.post(BAD).status_code for _ in range(10)] == [422] * 10
 
-    # More than one only when this took so long that the copy of the account had to be looked at again.
+    # More than one only when this took so long that the snapshot of the account had to be confirmed again.
     assert min(len(statements(refused)) for _ in range(3)) == 1
 
 
@@ -373,6 +373,6 @@ def test_the_memory_for_unknown_keys_is_bounded(context: AppContext) -> None:
     assert set(fresh._unknown_keys) == {"nobody00"}
 
 
-def test_a_key_that_cannot_be_one_asks_postgres_nothing(watched_server: Server, statements: Watch) -> None:
+def test_a_malformed_key_costs_no_query(watched_server: Server, statements: Watch) -> None:
     headers = {"x-fb-account-id": "1", "x-limechat-uat": "' OR ''='", "Content-Type": "application/json"}
     assert statements(lambda: watched_server.post(EVENTS_PATH, data=b"{}", headers=headers)) == []

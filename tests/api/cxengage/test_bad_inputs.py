@@ -59,9 +59,9 @@ def test_an_invalid_input_is_refused_as_in_the_limechat_format(
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Request-Id"]
     assert list(answer.json) == ["error"]
-    field = re.fullmatch(r'"field":"(.*)"', bad.says)
-    says = field[1] if field else bad.says
-    assert says.replace('\\"', '"') in answer.json["error"]
+    field = re.fullmatch(r'"field":"(.*)"', bad.message)
+    message = field[1] if field else bad.message
+    assert message.replace('\\"', '"') in answer.json["error"]
     assert not set("<>&") & set(answer.text)
     assert len(answer.data) < 10_000
     for table in ("events", "runs", "idempotency_keys"):
@@ -74,7 +74,7 @@ def test_the_valid_event_behind_all_cases_is_accepted(context: AppContext, serve
 
 
 @pytest.mark.parametrize(
-    ("headers", "says"),
+    ("headers", "message"),
     [
         ({"Idempotency-Key": ""}, "Idempotency-Key"),
         ({"Idempotency-Key": "k" * 256}, "Idempotency-Key"),
@@ -84,10 +84,10 @@ def test_the_valid_event_behind_all_cases_is_accepted(context: AppContext, serve
     ],
     ids=range(5),
 )
-def test_an_invalid_header_is_refused(tenant: Tenant, server: Server, headers: Any, says: str) -> None:
+def test_an_invalid_header_is_refused(tenant: Tenant, server: Server, headers: Any, message: str) -> None:
     answer = server.exchange(Dressed(tenant).request(Bad("none", 400, headers=headers)))
     assert answer.status_code in (400, 415)
-    assert says in answer.json["error"]
+    assert message in answer.json["error"]
 
 
 @pytest.mark.parametrize("text", inputs.HOSTILE, ids=range(len(inputs.HOSTILE)))

@@ -189,7 +189,7 @@ def test_the_subject_is_the_key_attribute_as_written(shared: Tenant, rows: Rows,
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("{}", "'key' is missing"),
         ('{"type": "bar"}', "'key' is missing"),
@@ -204,8 +204,8 @@ def test_the_subject_is_the_key_attribute_as_written(shared: Tenant, rows: Rows,
         ('{"key": ' + "9" * 5_000 + "}", "'key' has 5000 characters"),
     ],
 )
-def test_an_unusable_key_attribute_is_named_in_the_error(shared: Tenant, body: str, says: str) -> None:
-    assert says in assert_error(shared.post(body), 400)
+def test_an_unusable_key_attribute_is_named_in_the_error(shared: Tenant, body: str, message: str) -> None:
+    assert message in assert_error(shared.post(body), 400)
 
 
 def test_an_account_can_set_other_attributes(context: AppContext, tenant: Tenant, rows: Rows) -> None:

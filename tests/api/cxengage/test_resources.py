@@ -186,7 +186,7 @@ def test_invalid_fields_are_reported(tenant: Tenant, kind: str, body: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "position"),
     [
         ("Hi {{#vip}}", "template, line 1, column 4: "),
         ("Hi\n  {{/vip}}", "template, line 2, column 3: "),
@@ -194,14 +194,14 @@ def test_invalid_fields_are_reported(tenant: Tenant, kind: str, body: dict[str, 
         ("{{> part}}", "template, line 1, column "),
     ],
 )
-def test_a_template_with_a_syntax_error_is_refused_with_the_position(tenant: Tenant, text: str, place: str) -> None:
+def test_a_template_with_a_syntax_error_is_refused_with_the_position(tenant: Tenant, text: str, position: str) -> None:
     tenant.post("/templates", TEMPLATE)
     for answer in (
         tenant.post("/templates", {"name": "x", "template": text}),
         tenant.put("/templates/TM1", {"template": text}),
     ):
         assert answer.status_code == 400
-        assert answer.json["error"].startswith(place)
+        assert answer.json["error"].startswith(position)
     assert tenant.get("/templates").json == [shown(TEMPLATE, "TM1")]
 
 

@@ -108,7 +108,7 @@ def test_the_message_of_a_workflow_arrives(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", one["created_at"])
 
 
-def test_each_response_ends_and_says_when_to_reconnect(server: Server, acme: Sender, token: str) -> None:
+def test_each_response_ends_with_a_reconnection_time(server: Server, acme: Sender, token: str) -> None:
     source = listening(server, acme, token)
     answer = source.request()
     assert (answer.status_code, answer.data, source.pause) == (200, b"retry: 1000\n\n", 1_000)

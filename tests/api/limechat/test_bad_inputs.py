@@ -29,13 +29,13 @@ START = f"POST {EVENTS_PATH} HTTP/1.1".encode()
 class Bad:
     """An input: what makes it differ from a good event, and what its refusal has to be.
 
-    `says` has to be in the problem document. `headers` are changes to the good ones (None: left out); `lines` are
+    `message` has to be in the problem document. `headers` are changes to the good ones (None: left out); `lines` are
     more lines of the head, `start` its first one. `whole` replaces everything. `end`: the sender closes its side.
     """
 
     name: str
     status: int
-    says: str = ""
+    message: str = ""
     body: bytes = GOOD
     headers: dict[str, str | bytes | None] = field(default_factory=dict)
     lines: tuple[bytes, ...] = ()
@@ -66,7 +66,7 @@ def event(**changes: Any) -> bytes:
     return json.dumps(an_event(**changes)).encode()
 
 
-def event_with(text: bytes, place: str = "data.x") -> bytes:
+def event_with(text: bytes, path: str = "data.x") -> bytes:
     """A body with this text, whatever it is, in place of one value."""
     bodies = {
         "data.x": event(data={"x": "?"}),
@@ -77,7 +77,7 @@ def event_with(text: bytes, place: str = "data.x") -> bytes:
         "phone": event(phone="?"),
         "data": event(data="?"),
     }
-    return bodies[place].replace(b'"?"', text)
+    return bodies[path].replace(b'"?"', text)
 
 
 def nested(depth: int, opening: bytes, closing: bytes, inside: bytes = b"1") -> bytes:
@@ -200,7 +200,7 @@ UNSTORABLE = [
     Bad("a huge number as distinct_id", 422, "distinct_id", event_with(b"1e999999", "distinct_id")),
 ]
 
-WRONG_FIELDS = [
+INVALID_FIELDS = [
     Bad("an empty object", 422, '"field":"event"', b"{}"),
     Bad("no event", 422, '"field":"event"', event(event=...)),
     Bad("an event of null", 422, '"field":"event"', event(event=None)),
@@ -356,7 +356,7 @@ NOT_HTTP = [
     Bad("bytes of all kinds", 400, "", whole=bytes(range(256)) + b"\r\n\r\n"),
 ]
 
-ALL = [*NOT_JSON, *ENCODINGS, *UNSTORABLE, *WRONG_FIELDS, *SIZES, *PACKED, *SENDERS, *ADDRESSES, *NOT_HTTP]
+ALL = [*NOT_JSON, *ENCODINGS, *UNSTORABLE, *INVALID_FIELDS, *SIZES, *PACKED, *SENDERS, *ADDRESSES, *NOT_HTTP]
 
 
 @dataclass(frozen=True)
@@ -383,7 +383,7 @@ def watched(context: AppContext, server: Server, rows: Rows) -> Watched:
 
 
 @pytest.mark.parametrize("bad", ALL, ids=[bad.name for bad in ALL])
-def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
+def test_a_bad_input_is_refused_with_its_position_and_nothing_is_stored(
     server: Server, watched: Watched, bad: Bad
 ) -> None:
     answer = server.exchange(bad.request(watched.bad), end=bad.end)
@@ -394,7 +394,7 @@ def test_a_bad_input_is_refused_with_its_place_and_nothing_is_stored(
     assert problem["type"]
     assert problem["title"]
     assert problem["detail"]
-    assert bad.says.replace('\\"', '"') in problem["detail"] or bad.says in answer.text
+    assert bad.message.replace('\\"', '"') in problem["detail"] or bad.message in answer.text
     assert "<" not in answer.text
     assert len(answer.data) < 10_000
     assert "X-Evil" not in answer.headers

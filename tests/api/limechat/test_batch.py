@@ -1,4 +1,4 @@
-"""`POST /api/v1/cvf-events/batch`: good events are stored though others are bad; each item obeys the rules of single ones."""
+"""`POST /api/v1/cvf-events/batch`: valid events are stored although others are invalid, by the rules of single events."""
 
 from __future__ import annotations
 
@@ -165,9 +165,9 @@ BAD_ITEMS: list[tuple[str, str, str | None, str]] = [
 
 
 @pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
-@pytest.mark.parametrize(("bad", "field", "says"), [row[1:] for row in BAD_ITEMS], ids=[row[0] for row in BAD_ITEMS])
+@pytest.mark.parametrize(("bad", "field", "message"), [row[1:] for row in BAD_ITEMS], ids=[row[0] for row in BAD_ITEMS])
 def test_a_bad_item_is_refused_alone(
-    local: Sender, rows: Rows, bad: str, field: str | None, says: str, lines: bool
+    local: Sender, rows: Rows, bad: str, field: str | None, message: str, lines: bool
 ) -> None:
     one, two = (json.dumps(event) for event in named("one", "two"))
     as_lines, as_array = f"{one}\n\n{bad}\n{two}".encode(), f"[{one}, {bad}, {two}]"
@@ -179,7 +179,7 @@ def test_a_bad_item_is_refused_alone(
     error = answer.json["errors"][0]
     assert list(error) == ["index", "field", "message"]
     assert (error["index"], error["field"]) == (1, field)
-    assert says in error["message"]
+    assert message in error["message"]
     assert [row[0] for row in stored(rows, local)] == ["one", "two"]
 
 
@@ -217,12 +217,14 @@ BROKEN_ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize(("body", "says"), BROKEN_ARRAYS, ids=range(len(BROKEN_ARRAYS)))
-def test_a_broken_array_is_refused_with_the_place_and_nothing_is_stored(local: Sender, body: bytes, says: str) -> None:
+@pytest.mark.parametrize(("body", "message"), BROKEN_ARRAYS, ids=range(len(BROKEN_ARRAYS)))
+def test_a_broken_array_is_refused_with_the_position_and_nothing_is_stored(
+    local: Sender, body: bytes, message: str
+) -> None:
     answer = local.post_batch(body)
     assert answer.status_code == 400
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert says in answer.json["detail"]
+    assert message in answer.json["detail"]
 
 
 def test_nothing_of_a_broken_array_is_stored(local: Sender, rows: Rows) -> None:
@@ -381,12 +383,12 @@ def test_a_malformed_batch_counts_as_one_event(context: AppContext, client: Flas
 # Idempotency keys
 
 
-def keyed(key: str, **changes: Any) -> dict[str, Any]:
+def event_with_key(key: str, **changes: Any) -> dict[str, Any]:
     return an_event(idempotency_key=key, **changes)
 
 
 def test_the_same_item_twice_in_a_batch_is_stored_once(acme: Sender, rows: Rows) -> None:
-    answer = acme.post_batch([keyed("k"), an_event(), keyed("k")])
+    answer = acme.post_batch([event_with_key("k"), an_event(), event_with_key("k")])
     assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (200, 2, 1)
     first, _, third = answer.json["ids"]
     assert first == third
@@ -396,7 +398,7 @@ def test_the_same_item_twice_in_a_batch_is_stored_once(acme: Sender, rows: Rows)
 
 
 def test_another_content_with_the_same_key_is_refused(acme: Sender, rows: Rows) -> None:
-    answer = acme.post_batch([keyed("k"), keyed("k", event="other")])
+    answer = acme.post_batch([event_with_key("k"), event_with_key("k", event="other")])
     assert (answer.status_code, answer.json["accepted"], answer.json["ids"][1]) == (207, 1, None)
     (error,) = answer.json["errors"]
     assert (error["index"], error["field"]) == (1, "idempotency_key")
@@ -404,8 +406,8 @@ def test_another_content_with_the_same_key_is_refused(acme: Sender, rows: Rows) 
     assert len(stored(rows, acme)) == 1
 
 
-def test_a_batch_sent_again_stores_nothing_and_tells_the_first_ids(acme: Sender, rows: Rows) -> None:
-    items = [keyed(f"k{number}") for number in range(50)]
+def test_a_batch_sent_again_stores_nothing_and_returns_the_first_ids(acme: Sender, rows: Rows) -> None:
+    items = [event_with_key(f"k{number}") for number in range(50)]
     first, second = acme.post_batch(items).json, acme.post_batch(items[::-1]).json
     assert (second["accepted"], second["duplicates"]) == (0, 50)
     assert second["ids"] == first["ids"][::-1]
@@ -413,8 +415,10 @@ def test_a_batch_sent_again_stores_nothing_and_tells_the_first_ids(acme: Sender,
 
 
 def test_a_key_used_before_with_another_content_is_refused_alone(acme: Sender, rows: Rows) -> None:
-    (first,) = acme.post_batch([keyed("k")]).json["ids"]
-    answer = acme.post_batch([keyed("k", event="other"), keyed("k", event="other"), keyed("l")])
+    (first,) = acme.post_batch([event_with_key("k")]).json["ids"]
+    answer = acme.post_batch(
+        [event_with_key("k", event="other"), event_with_key("k", event="other"), event_with_key("l")]
+    )
     assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (207, 1, 0)
     assert [error["index"] for error in answer.json["errors"]] == [0, 1]
     assert first in answer.json["errors"][0]["message"]
@@ -422,11 +426,11 @@ def test_a_key_used_before_with_another_content_is_refused_alone(acme: Sender, r
 
 
 def test_a_refused_item_does_not_use_up_its_key(acme: Sender) -> None:
-    assert acme.post_batch([keyed("k", event=""), keyed("k")]).json["accepted"] == 1
+    assert acme.post_batch([event_with_key("k", event=""), event_with_key("k")]).json["accepted"] == 1
 
 
 def test_the_batchs_own_key_makes_all_of_it_repeatable(acme: Sender, rows: Rows) -> None:
-    items = [an_event(), an_event(), keyed("own")]
+    items = [an_event(), an_event(), event_with_key("own")]
     first, second = (acme.post_batch(items, Idempotency_Key="batch 7").json for _ in range(2))
     assert (first["accepted"], second["accepted"], second["duplicates"]) == (3, 0, 3)
     assert first["ids"] == second["ids"]
@@ -440,13 +444,13 @@ def test_a_batchs_own_key_may_not_be_too_long(acme: Sender) -> None:
 
 
 def test_idempotency_keys_belong_to_one_account(acme: Sender, globex: Sender) -> None:
-    assert [sender.post_batch([keyed("k")]).json["accepted"] for sender in (acme, globex)] == [1, 1]
+    assert [sender.post_batch([event_with_key("k")]).json["accepted"] for sender in (acme, globex)] == [1, 1]
 
 
 def test_a_key_is_forgotten_after_30_days(acme: Sender, rows: Rows) -> None:
-    acme.post_batch([keyed("k")])
+    acme.post_batch([event_with_key("k")])
     rows("UPDATE idempotency_keys SET received_at = now() - interval '31 days' WHERE account_id = %s", acme.account_id)
-    assert acme.post_batch([keyed("k", event="other")]).json["accepted"] == 1
+    assert acme.post_batch([event_with_key("k", event="other")]).json["accepted"] == 1
 
 
 # What follows
@@ -459,8 +463,8 @@ def test_runs_are_started_with_their_jobs_and_decisions(context: AppContext, acm
     assert [(run[1], *run[2:]) for run in runs] == [(each, "915673412780", "running") for each in ids[2:]]
     jobs = [f"{acme.account_id}:{run[0]}:1" for run in runs]
     assert rows("SELECT count(*) FROM jobs WHERE payload = ANY (%s)", jobs) == [(2,)]
-    told = rows("SELECT decisions -> 0 FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
-    reasons = [(row[0]["started"], row[0]["reason"], row[0].get("run")) for row in told]  # type: ignore[index, attr-defined]
+    decisions = rows("SELECT decisions -> 0 FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
+    reasons = [(row[0]["started"], row[0]["reason"], row[0].get("run")) for row in decisions]  # type: ignore[index, attr-defined]
     assert reasons == [(False, "the filter is false", None)] * 2 + [(True, "matched", run[0]) for run in runs]
 
 

@@ -35,7 +35,7 @@ KEYS, SIZE, BATCHES, THREADS = 300, 100, 24, 6
 PATTERN = {"times": 2, "of": "product_view"}
 
 
-def keyed(number: int) -> dict[str, Any]:
+def event_with_key(number: int) -> dict[str, Any]:
     return an_event(idempotency_key=f"k{number}", distinct_id=f"s{number % 40}", data={"n": number})
 
 
@@ -46,7 +46,7 @@ def test_concurrent_overlapping_batches_store_each_key_once(
     workflows.apply_workflow(context, sender.account_id, a_workflow(name="each"))
     workflows.apply_workflow(context, sender.account_id, a_workflow(name="second", on=PATTERN))
     rng = random.Random(7)
-    batches = [[keyed(number) for number in rng.sample(range(KEYS), SIZE)] for _ in range(BATCHES)]
+    batches = [[event_with_key(number) for number in rng.sample(range(KEYS), SIZE)] for _ in range(BATCHES)]
     barrier = threading.Barrier(THREADS)
 
     def send(share: int) -> list[tuple[list[dict[str, Any]], Answer]]:
@@ -133,7 +133,7 @@ def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
 ) -> None:
     sender = a_sender(own_context, mortal)
     workflows.apply_workflow(own_context, sender.account_id, a_workflow())
-    items = [keyed(number) for number in range(2_000)]
+    items = [event_with_key(number) for number in range(2_000)]
     answers: list[Answer] = []
 
     def send() -> None:
@@ -158,7 +158,7 @@ def test_a_batch_that_ends_in_the_middle_leaves_nothing_or_all(
         counts = "SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {}), (SELECT count(*) FROM {})".format(
             *(f"{table} WHERE account_id = %s" for table in ("events", "runs", "idempotency_keys"))
         )
-        _settle(cursor)
+        _wait_for_transactions(cursor)
         cursor.execute(counts, [sender.account_id] * 3)
         found = cursor.fetchone()
     if ends == "web":
@@ -174,7 +174,7 @@ def test_a_commit_whose_response_was_lost_is_not_repeated(
     context: AppContext, acme: Sender, rows: Rows, keys: bool
 ) -> None:
     account = current_account(context, acme.token)
-    texts = [json.dumps(keyed(number) if keys else an_event()).encode() for number in range(5)]
+    texts = [json.dumps(event_with_key(number) if keys else an_event()).encode() for number in range(5)]
     received = ReceivedBatch(acme.account_id, 5, texts.__getitem__, None, 100_000)
     item_ids = make_item_ids(5, context.clock())
     drafts = read_drafts(account, received, item_ids)
@@ -189,7 +189,7 @@ def test_a_commit_whose_response_was_lost_is_not_repeated(
     ]
 
 
-def _settle(cursor: Any) -> None:
+def _wait_for_transactions(cursor: Any) -> None:
     """Wait until no other transaction is open."""
     while True:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid()")

@@ -1,4 +1,4 @@
-"""A batch does to workflows what the same events do one by one: the same decisions, runs and progress."""
+"""A batch has the same effect on workflows as its events one by one: the same decisions, runs and progress."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def test_a_batch_equals_its_events_one_by_one(
     ids_alone = [alone.post(body).json["id"] for body in bodies]
     ids_together: list[str] = []
     for size in [*cuts, len(bodies)]:
-        portion = bodies[len(ids_together) : len(ids_together) + size]
-        ids_together += together.post_batch(portion).json["ids"]
-    assert story(rows, alone, ids_alone) == story(rows, together, ids_together)
+        batch = bodies[len(ids_together) : len(ids_together) + size]
+        ids_together += together.post_batch(batch).json["ids"]
+    assert result_of(rows, alone, ids_alone) == result_of(rows, together, ids_together)
 
 
-def story(rows: Rows, sender: Sender, ids: list[str]) -> dict[str, Any]:
+def result_of(rows: Rows, sender: Sender, ids: list[str]) -> dict[str, Any]:
     """Everything that followed from these events, with numbers instead of their ids, and without timestamps."""
     number_of = {event_id: f"event {number}" for number, event_id in enumerate(ids)}
 
@@ -127,7 +127,9 @@ def test_a_batch_is_later_than_all_that_its_subjects_have_sent(
     assert rows(late, ids) == [(True,)]
 
 
-def test_a_batch_of_thousands_of_subjects_moves_them_all(context: AppContext, client: FlaskClient, rows: Rows) -> None:
+def test_a_batch_of_thousands_of_subjects_updates_them_all(
+    context: AppContext, client: FlaskClient, rows: Rows
+) -> None:
     sender = a_sender(context, client)
     workflows.apply_workflow(context, sender.account_id, a_workflow(on={"times": 2, "of": "a"}))
     items = [an_event(event="a", distinct_id=f"s{number % 2000}", phone=...) for number in range(4_000)]
@@ -140,9 +142,7 @@ def test_all_subjects_of_an_account_take_a_few_hundred_locks() -> None:
     assert len({lock_number(1, (workflow, f"s{n}")) for workflow in workflows for n in range(5_000)}) == 256
 
 
-def test_a_deadline_that_has_passed_fires_before_the_batch(
-    context: AppContext, client: FlaskClient, rows: Rows
-) -> None:
+def test_an_overdue_deadline_matches_before_the_batch(context: AppContext, client: FlaskClient, rows: Rows) -> None:
     sender, clock = a_sender(context, client), context.clock
     workflows.apply_workflow(context, sender.account_id, a_workflow(on={"seq": ["b", {"none": "c", "for": "1h"}]}))
     ids = [*sender.post_batch([an_event(event="b")]).json["ids"]]

@@ -1,4 +1,4 @@
-"""Many concurrent posts: an idempotency key stands for one event."""
+"""Many concurrent posts: an idempotency key identifies one event."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def test_gzip_is_unpacked(shared: Sender, rows: Rows, encoding: str) -> None:
 def test_gzip_with_several_members_is_accepted(shared: Sender) -> None:
     body = json.dumps(an_event()).encode()
     assert shared.post(gzip.compress(body[:20]) + gzip.compress(body[20:]), Content_Encoding="gzip").status_code == 200
-    each = b"".join(gzip.compress(body[place : place + 1]) for place in range(len(body)))
+    each = b"".join(gzip.compress(body[index : index + 1]) for index in range(len(body)))
     assert shared.post(each, Content_Encoding="gzip").status_code == 200
     # Members larger than a piece that is read at a time, with little between them.
     large = [json.dumps({"event": "large", "distinct_id": "1", "data": {"x": os.urandom(60_000).hex()}}).encode()]
@@ -413,15 +413,15 @@ def test_a_number_is_stored_exactly(shared: Sender, rows: Rows, number: str) -> 
 
 
 @pytest.mark.parametrize("number", ["1e999999", "-1e131072", "1e-16384", "1e99999999999999999999", "9" * 131_073])
-@pytest.mark.parametrize("place", ["data.n", "data.list[1].n", "other"])
-def test_a_number_beyond_numeric_is_refused_with_its_path(shared: Sender, number: str, place: str) -> None:
+@pytest.mark.parametrize("path", ["data.n", "data.list[1].n", "other"])
+def test_a_number_beyond_numeric_is_refused_with_its_path(shared: Sender, number: str, path: str) -> None:
     values = {
         "data.n": {"data": {"n": 0.5}},
         "data.list[1].n": {"data": {"list": [1, {"n": 0.5}]}},
         "other": {"other": 0.5},
     }
-    problem = assert_problem(shared.post(json.dumps(an_event(**values[place])).replace("0.5", number)), 422)
-    assert [error["field"] for error in problem["errors"]] == [place]
+    problem = assert_problem(shared.post(json.dumps(an_event(**values[path])).replace("0.5", number)), 422)
+    assert [error["field"] for error in problem["errors"]] == [path]
 
 
 def test_unknown_fields_are_stored_beside_data_and_named(shared: Sender, rows: Rows) -> None:
@@ -465,7 +465,7 @@ def test_odd_unknown_fields_are_stored_and_change_nothing_else(shared: Sender, r
     assert len(answer.json["warnings"]) == 1
 
 
-def test_a_warning_about_unknown_fields_stays_short(shared: Sender) -> None:
+def test_a_warning_about_unknown_fields_is_short(shared: Sender) -> None:
     answer = shared.post(an_event(**{f"{number}" + "x" * 20_000: 1 for number in range(25)}))
     assert answer.status_code == 200
     assert len(answer.data) < 4_000
@@ -511,7 +511,7 @@ def test_the_id_is_a_uuid_of_version_7_with_the_time_of_acceptance(shared: Sende
     assert abs((event_id.int >> 80) / 1000 - datetime.now(UTC).timestamp()) < 60
 
 
-def test_ids_sort_by_the_order_of_arrival(shared: Sender) -> None:
+def test_ids_sort_in_the_order_of_receipt(shared: Sender) -> None:
     ids = [shared.post(an_event()).json["id"] for _ in range(20)]
     assert ids == sorted(ids)
 
@@ -708,7 +708,7 @@ def test_a_key_is_refused_for_another_account(server: Server, acme: Sender, acco
     assert_problem(answer, 403)
 
 
-def test_the_key_of_another_account_tells_nothing_about_that_account(
+def test_the_key_of_another_account_reveals_nothing_about_that_account(
     server: Server, acme: Sender, globex: Sender
 ) -> None:
     there = post_with(server, x_limechat_uat=acme.token, x_fb_account_id=str(globex.account_id))
@@ -844,7 +844,7 @@ def test_the_response_to_a_duplicate_has_the_rest_of_the_window(limited: Sender)
     assert limited.post(an_event(), Idempotency_Key="k").headers["RateLimit-Limit"] == "1000"
 
 
-def test_a_plan_without_a_limit_says_nothing(shared: Sender) -> None:
+def test_a_plan_without_a_limit_sends_no_rate_limit_headers(shared: Sender) -> None:
     assert [name for name in shared.post(an_event()).headers if name.lower().startswith("ratelimit")] == []
 
 

@@ -1,4 +1,4 @@
-"""Whatever JSON comes in comes out of Postgres as it went in; whatever else comes in is refused and never a 500."""
+"""JSON is stored and read back unchanged; any other input is refused and never a 500."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ whole = st.integers(min_value=-(10**60), max_value=10**60).map(str)
 numbers = st.one_of(
     whole,
     st.integers().map(str),
-    st.builds(lambda number, places: f"{number}.{places}", whole, digits),
+    st.builds(lambda number, fraction: f"{number}.{fraction}", whole, digits),
     st.builds(lambda number, e, power: f"{number}{e}{power}", whole, st.sampled_from("eE"), st.integers(-400, 400)),
     st.builds(lambda n, p, e: f"{n}.{p}e{e:+d}", whole, digits, st.integers(-400, 400)),
     st.sampled_from(["-0", "-0.0", "0e5", "1E400", "1e-400", "9" * 4299, "9" * 4301, "0." + "1" * 5000, "1e131071"]),
@@ -73,7 +73,7 @@ def exact(text: str) -> Any:
 
 
 def kept(rows: Rows, event_id: str) -> tuple[Any, Any]:
-    """What came out: `data` and `extra` as the text that Postgres has."""
+    """The stored values: `data` and `extra` as the text that Postgres has."""
     ((data, extra),) = rows("SELECT data::text, extra::text FROM events WHERE id = %s", event_id)
     return exact(str(data)), None if extra is None else exact(str(extra))
 
@@ -108,8 +108,8 @@ def test_names_and_subjects_are_read_back_as_they_were_sent(
     assert (answer.json["event"], answer.json["distinct_id"]) == (name, distinct_id)
 
 
-def assert_told(answer: Any) -> None:
-    """Taken, or refused with a problem document; in any case not broken by it."""
+def assert_accepted_or_refused(answer: Any) -> None:
+    """The response is an accepted event or a problem document."""
     assert answer.status_code in (200, 400, 413, 415, 422), answer.text
     if answer.status_code == 200:
         assert UUID(answer.json["id"]).version == 7
@@ -122,13 +122,13 @@ def assert_told(answer: Any) -> None:
 @settings(max_examples=300, deadline=None)
 @given(body=st.binary(max_size=2_000))
 def test_any_bytes_are_accepted_or_refused(sender: Sender, body: bytes) -> None:
-    assert_told(sender.post(body))
+    assert_accepted_or_refused(sender.post(body))
 
 
 @settings(max_examples=100, deadline=None)
 @given(body=st.binary(max_size=2_000))
 def test_any_gzip_bytes_are_accepted_or_refused(sender: Sender, body: bytes) -> None:
-    assert_told(sender.post(b"\x1f\x8b\x08" + body, Content_Encoding="gzip"))
+    assert_accepted_or_refused(sender.post(b"\x1f\x8b\x08" + body, Content_Encoding="gzip"))
 
 
 def cut_and_paste(body: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
@@ -159,7 +159,7 @@ changes = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 6), st.sampled_
 @settings(max_examples=500, deadline=None)
 @given(changes=changes)
 def test_any_damaged_event_is_accepted_or_refused(sender: Sender, changes: list[tuple[int, int, bytes]]) -> None:
-    assert_told(sender.post(cut_and_paste(json.dumps(an_event()).encode(), changes)))
+    assert_accepted_or_refused(sender.post(cut_and_paste(json.dumps(an_event()).encode(), changes)))
 
 
 anything = st.one_of(values, objects, st.text(max_size=300), st.from_regex(r"\+[0-9 .()\[\]-]{0,20}", fullmatch=True))
@@ -169,7 +169,7 @@ anything = st.one_of(values, objects, st.text(max_size=300), st.from_regex(r"\+[
 @given(fields=st.dictionaries(st.sampled_from(["event", "distinct_id", "phone", "data", "other"]), anything))
 def test_any_values_of_fields_are_accepted_or_refused(sender: Sender, fields: dict[str, Any]) -> None:
     escaped = text_of(fields, escaped=True)
-    assert_told(sender.post(escaped))
+    assert_accepted_or_refused(sender.post(escaped))
 
 
 header_text: Callable[..., Any] = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=300)
@@ -186,4 +186,4 @@ def test_any_headers_are_accepted_or_refused(
         {"Content_Type": f"application/json; {kind}"},
         {"Content_Encoding": encoding},
     ):
-        assert_told(sender.post(an_event(), **headers))
+        assert_accepted_or_refused(sender.post(an_event(), **headers))

@@ -49,7 +49,7 @@ def session(postgres: EmbeddedPostgres) -> Iterator[psycopg2.extensions.cursor]:
         yield cursor
 
 
-def ask(postgres: EmbeddedPostgres, question: str, *values: object) -> list[tuple[object, ...]]:
+def query(postgres: EmbeddedPostgres, question: str, *values: object) -> list[tuple[object, ...]]:
     with session(postgres) as cursor:
         cursor.execute(question, values)
         return cursor.fetchall()
@@ -86,7 +86,7 @@ def stopped(postgres: EmbeddedPostgres) -> Iterator[None]:
 @contextmanager
 def hanging(postgres: EmbeddedPostgres) -> Iterator[None]:
     """Postgres is there, and none of its processes does anything."""
-    folder = Path(str(ask(postgres, "SHOW data_directory")[0][0]))
+    folder = Path(str(query(postgres, "SHOW data_directory")[0][0]))
     postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().split()[0]))
     postmaster.suspend()
     processes = postmaster.children()
@@ -165,23 +165,23 @@ def test_each_acknowledged_event_is_stored_once(
         for one in streams:
             one.result()
     question = "SELECT idempotency_key, id::text FROM events WHERE account_id = %s AND event = 'streamed'"
-    stored = ask(own_postgres, question, sender.account_id)
+    stored = query(own_postgres, question, sender.account_id)
     assert sorted(stored) == sorted(acknowledged)
     assert refused
     runs = "SELECT count(*), count(DISTINCT event_id) FROM runs WHERE account_id = %s"
-    assert ask(own_postgres, runs, sender.account_id) == [(len(stored), len(stored))]
+    assert query(own_postgres, runs, sender.account_id) == [(len(stored), len(stored))]
 
 
 def test_connections_that_were_cut_are_replaced_without_the_senders_noticing(
     own_postgres: EmbeddedPostgres, sender: Sender
 ) -> None:
     question = "SELECT count(*) FROM events WHERE account_id = %s"
-    before = ask(own_postgres, question, sender.account_id)[0][0]
+    before = query(own_postgres, question, sender.account_id)[0][0]
     for _ in range(5):
         cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'signalbox'"
-        ask(own_postgres, cut)
+        query(own_postgres, cut)
         assert sender.post(an_event()).status_code == 200
-    assert ask(own_postgres, question, sender.account_id) == [(before + 5,)]
+    assert query(own_postgres, question, sender.account_id) == [(before + 5,)]
 
 
 def test_an_event_that_waits_too_long_is_not_stored_and_can_be_sent_again(
@@ -193,7 +193,7 @@ def test_an_event_that_waits_too_long_is_not_stored_and_can_be_sent_again(
     again = until(200, lambda: sender.post(an_event(event="late"), Idempotency_Key="late"))
     assert again.json["duplicate"] is False
     question = "SELECT id::text FROM events WHERE account_id = %s AND event = 'late'"
-    assert ask(own_postgres, question, sender.account_id) == [(again.json["id"],)]
+    assert query(own_postgres, question, sender.account_id) == [(again.json["id"],)]
 
 
 def test_a_key_in_an_open_transaction_is_awaited_up_to_the_statement_timeout(
@@ -210,7 +210,7 @@ def test_a_key_in_an_open_transaction_is_awaited_up_to_the_statement_timeout(
 
 
 def test_an_exhausted_pool_gives_503(own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server) -> None:
-    """The pool has one connection; the first to ask holds it until its statement is timed out."""
+    """The pool has one connection; the first query holds it until its statement is timed out."""
     strangers = [a_sender(own_context, patient) for _ in range(4)]
     with ThreadPoolExecutor(len(strangers)) as threads:
         with session(own_postgres) as other:
@@ -256,9 +256,9 @@ def test_a_postgres_without_a_free_connection_gives_503(
 
 
 @contextmanager
-def few_connections(postgres: EmbeddedPostgres, most: int) -> Iterator[None]:
-    """Postgres with so many connections at most, all of them for everybody."""
-    change(postgres, f"ALTER SYSTEM SET max_connections = {most}")
+def few_connections(postgres: EmbeddedPostgres, limit: int) -> Iterator[None]:
+    """Postgres with `limit` connections, none of them reserved."""
+    change(postgres, f"ALTER SYSTEM SET max_connections = {limit}")
     change(postgres, "ALTER SYSTEM SET superuser_reserved_connections = 0")
     with stopped(postgres):
         pass
@@ -289,13 +289,13 @@ def test_gunicorn_starts_without_postgres_and_serves_once_it_is_available(
         assert json.loads(until(200, lambda: newcomer.post(an_event())).data)["duplicate"] is False
 
 
-def test_a_stream_without_postgres_is_empty_and_asks_the_client_to_reconnect(
+def test_a_stream_without_postgres_is_empty_with_a_reconnection_time(
     own_postgres: EmbeddedPostgres, own_context: AppContext, patient: Server, sender: Sender
 ) -> None:
     token = api_keys.create_key(own_context, sender.account_id, "reader", (EVENTS_READ,))
     bearer = {"Authorization": f"Bearer {token}"}
-    asked = until(200, lambda: patient.open(f"/tenants/{sender.slug}/ticket", method="POST", headers=bearer))
-    stream = f"/tenants/{sender.slug}/stream?ticket={asked.json['ticket']}"
+    response = until(200, lambda: patient.open(f"/tenants/{sender.slug}/ticket", method="POST", headers=bearer))
+    stream = f"/tenants/{sender.slug}/stream?ticket={response.json['ticket']}"
     assert patient.open(stream).data == b"retry: 1000\n\n"
     with stopped(own_postgres):
         answer = patient.open(stream)
