@@ -23,7 +23,7 @@ import psycopg2
 from app.core.ids import now, uuid7
 from app.core.models import Event
 from app.db.inspection import EventFilter, RunFilter
-from app.db.partitions import ensure_partitions
+from app.db.migrate import ensure_partitions
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
 from app.services import inspection, workflows

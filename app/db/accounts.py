@@ -1,13 +1,16 @@
-"""Accounts: create, find, change."""
+"""Accounts: create, find, change; and account snapshots, all that is needed to verify and match an account's events."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.models import Plan
+from app.core.models import SCOPES, EnabledWorkflow, Key, Plan
 from app.db.connection import run_sql
 
 
@@ -119,3 +122,126 @@ def find_signing_secret(connection: sa.Connection, account_id: int) -> bytes | N
     """The encrypted signing secret of an account; None when there is no such account."""
     secret = run_sql(connection, "SELECT signing_secret FROM accounts WHERE id = :id", {"id": account_id}).scalar()
     return None if secret is None else bytes(secret)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSnapshot:
+    """An account with its unrevoked keys and enabled workflows. It is stale once the account's `version` has grown.
+
+    `awaits`: names of the events that runs may wait for.
+    """
+
+    id: int
+    slug: str
+    version: int
+    plan: str
+    events_per_second: int | None
+    plan_ends_at: datetime | None
+    disabled_at: datetime | None
+    name: str
+    key_attribute: str
+    event_attribute: str
+    keys: Mapping[str, Key]
+    workflows: Sequence[EnabledWorkflow]
+    awaits: frozenset[str]
+    augments: tuple[AugmentSnapshot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSnapshot:
+    """An augment that is ready for use: a file (its `columns`, number of rows and bytes, and `upload`, which grows with each
+    file) or an API (its `url`). `attributes`: those that it may add; None: all."""
+
+    number: int
+    url: str | None
+    attributes: Sequence[str] | None
+    columns: Sequence[str] | None
+    rows: int
+    bytes: int
+    upload: int
+
+
+_SNAPSHOT = """
+SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
+    coalesce(name, slug) AS name, key_attribute, event_attribute,
+    (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
+                                     extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
+     FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
+    (SELECT coalesce(array_agg(ARRAY[token_prefix, encode(token_digest, 'hex'), id,
+                                     extract(epoch FROM token_expires_at)::text]), '{}')
+     FROM clients WHERE account_id = accounts.id AND revoked_at IS NULL AND token_prefix IS NOT NULL) AS tokens,
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement,
+            (SELECT coalesce(jsonb_agg(event), '[]') FROM workflow_triggers AS found WHERE found.account_id = accounts.id
+             AND found.workflow_id = workflow.id AND found.version = workflow.enabled_version)) ORDER BY name), '[]')
+     FROM workflows AS workflow
+     JOIN workflow_versions AS version ON version.account_id = workflow.account_id
+        AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
+     WHERE workflow.account_id = accounts.id) AS workflows,
+    (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
+     WHERE account_id = accounts.id) AS awaits,
+    (SELECT jsonb_agg(jsonb_build_array(number, url, attributes, columns, rows, bytes, upload) ORDER BY number)
+     FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments
+FROM accounts
+"""
+
+
+def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountSnapshot | None:
+    """The snapshot of the account that has the unrevoked key, or the access token of an unrevoked client, with this prefix."""
+    where = (
+        "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
+        "SELECT account_id FROM clients WHERE token_prefix = :prefix AND revoked_at IS NULL)"
+    )
+    return _snapshot(run_sql(connection, _SNAPSHOT + where, {"prefix": prefix}).one_or_none())
+
+
+def find_account_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
+    """The current snapshot of an account; None when there is no such account."""
+    return _snapshot(run_sql(connection, _SNAPSHOT + "WHERE id = :id", {"id": account_id}).one_or_none())
+
+
+def find_account_version(connection: sa.Connection, account_id: int) -> int | None:
+    """The version of the current snapshot; None when there is no such account."""
+    version: int | None = run_sql(
+        connection, "SELECT version FROM accounts WHERE id = :id", {"id": account_id}
+    ).scalar()
+    return version
+
+
+def _snapshot(row: sa.Row[Any] | None) -> AccountSnapshot | None:
+    if row is None:
+        return None
+    columns = row._asdict()
+    keys, tokens, workflows, awaits, augments = (
+        columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits", "augments")
+    )
+    return AccountSnapshot(
+        **columns,
+        keys={key.prefix: key for key in [*map(_key, keys), *map(_token, tokens)]},
+        workflows=[
+            EnabledWorkflow(UUID(id_), name, version, document, enablement, frozenset(triggers))
+            for id_, name, version, document, enablement, triggers in workflows
+        ],
+        awaits=frozenset(awaits),
+        augments=tuple(AugmentSnapshot(*augment) for augment in augments or ()),
+    )
+
+
+def _key(fields: Sequence[str | None]) -> Key:
+    prefix, digest, scopes, expires, revoked = fields
+    return Key(
+        prefix=prefix or "",
+        digest=bytes.fromhex(digest or ""),
+        scopes=tuple((scopes or "").split()),
+        expires_at=_timestamp(expires),
+        revoked_at=_timestamp(revoked),
+    )
+
+
+def _token(fields: Sequence[str]) -> Key:
+    """An OAuth client's access token is a key with all scopes."""
+    prefix, digest, client_id, expires = fields
+    return Key(prefix, bytes.fromhex(digest), SCOPES, _timestamp(expires), None, client_id)
+
+
+def _timestamp(epoch: str | None) -> datetime | None:
+    return None if epoch is None else datetime.fromtimestamp(float(epoch), UTC)

@@ -16,8 +16,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from app.core.errors import Unavailable
-from app.db import account_snapshots, api_keys
-from app.db.account_snapshots import AccountSnapshot
+from app.db import accounts, api_keys
+from app.db.accounts import AccountSnapshot
 from app.services.context import AppContext
 from app.workflows.matching.rules import Rules, compile_rules
 
@@ -66,7 +66,7 @@ class AccountCache:
                 return account
             started_at = time.monotonic()
             with self._context.database.transaction() as connection:
-                snapshot = account_snapshots.find_account_by_key(connection, prefix)
+                snapshot = accounts.find_account_by_key(connection, prefix)
                 snapshot = add_missing_triggers(connection, snapshot)
             if snapshot is None:
                 if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
@@ -86,7 +86,7 @@ class AccountCache:
             return account
         started_at = time.monotonic()
         with self._context.database.transaction() as connection:
-            version = account_snapshots.find_account_version(connection, account.snapshot.id)
+            version = accounts.find_account_version(connection, account.snapshot.id)
         if version == account.snapshot.version:
             self._accounts[account.snapshot.id] = confirmed = replace(account, checked_at=started_at)
             return confirmed
@@ -156,7 +156,7 @@ class AccountCache:
 
 def read_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
     """The current snapshot of an account, each of its workflows with triggers; None when there is no such account."""
-    return add_missing_triggers(connection, account_snapshots.find_account_snapshot(connection, account_id))
+    return add_missing_triggers(connection, accounts.find_account_snapshot(connection, account_id))
 
 
 def add_missing_triggers(connection: sa.Connection, snapshot: AccountSnapshot | None) -> AccountSnapshot | None:
@@ -167,4 +167,4 @@ def add_missing_triggers(connection: sa.Connection, snapshot: AccountSnapshot | 
     from app.services.workflows import write_missing_triggers
 
     write_missing_triggers(connection, snapshot.id, snapshot.workflows)
-    return account_snapshots.find_account_snapshot(connection, snapshot.id)
+    return accounts.find_account_snapshot(connection, snapshot.id)

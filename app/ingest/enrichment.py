@@ -19,7 +19,7 @@ from cachetools import LRUCache
 
 from app.core.models import Event
 from app.db import cxengage_resources
-from app.db.account_snapshots import AugmentSnapshot
+from app.db.accounts import AugmentSnapshot
 from app.ingest.account_cache import Account
 from app.services.context import AppContext
 

@@ -19,11 +19,11 @@ from app.core.durations import RETENTION
 from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
-from app.db import event_bulk, inspection, partitions
+from app.db import event_bulk, inspection, migrate
 from app.db.connection import driver_connection
 from app.db.idempotency_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
-from app.ingest.limechat.import_line import read_line
+from app.ingest.limechat.batch_items import read_line
 from app.ingest.replay import replay_event
 from app.services.context import AppContext
 from app.workflows.matching.rules import compile_rules
@@ -141,7 +141,7 @@ class Importer:
         months = {(event.received_at.year, event.received_at.month): event.received_at for event in batch}
         if not self._months.issuperset(months):
             with self._context.database.transaction() as connection:
-                partitions.ensure_partitions_of(connection, months.values())
+                migrate.ensure_partitions_of(connection, months.values())
             self._months.update(months)
         with self._context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)

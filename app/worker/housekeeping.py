@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from app.core.errors import Unavailable
-from app.db import correlation_keys, job_queue, match_state, messages, partitions
+from app.db import correlation_keys, job_queue, match_state, messages, migrate
 from app.services.context import AppContext
 
 _log = structlog.get_logger()
@@ -20,7 +20,7 @@ def sweep(context: AppContext) -> None:
         job_queue.wake_parents_without_blocks,
         job_queue.enqueue_orphans,
         job_queue.enqueue_overdue_deadlines,
-        partitions.ensure_partitions,
+        migrate.ensure_partitions,
         job_queue.forget_old_idempotency_keys,
         match_state.forget_stale_progress,
         messages.forget_old_messages,

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.db.migrate import DIRECTORY, upgrade
-from app.db.partitions import ensure_partitions
+from app.db.migrate import DIRECTORY, ensure_partitions, upgrade
 from app.db.tables import metadata
 
 

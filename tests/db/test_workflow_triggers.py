@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from app.db import account_snapshots, accounts
+from app.db import accounts
 from app.db.migrate import upgrade
 from app.services import data_subjects, workflows
 from app.services.context import AppContext
@@ -107,7 +107,7 @@ def test_a_snapshot_with_triggers_is_read_by_one_statement(context: AppContext, 
     statements: list[str] = []
     with context.database.transaction() as connection:
         sa.event.listen(connection, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
-        snapshot = account_snapshots.find_account_snapshot(connection, acme.account_id)
+        snapshot = accounts.find_account_snapshot(connection, acme.account_id)
     assert snapshot is not None
     assert [workflow.triggers for workflow in snapshot.workflows] == [{"viewed", "searched"}]
     assert len(statements) == 1

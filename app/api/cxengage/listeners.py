@@ -25,8 +25,7 @@ from app.core.models import EVENTS_WRITE, Receipt
 from app.core.timestamps import utc_text
 from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.ingest.account_cache import Account
-from app.ingest.cxengage.event_builder import Origin
-from app.ingest.cxengage.field_mapping import map_body
+from app.ingest.cxengage.event_builder import Origin, map_body
 from app.services.context import AppContext
 from app.services.cxengage import crud, listeners
 from app.services.cxengage.listeners import NewListener

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import Problem
-from app.ingest.cxengage.field_mapping import map_body
+from app.ingest.cxengage.event_builder import map_body
 
 BODY = b"""{"interaction": {"author": {"username": "ian", "name": "\\u00fc"}, "null": null},
  "items": [{"id": 1}, {"id": 12345678901234567890123, "price": 5.10}], "a.b": 1, "0": "zero"}"""
