@@ -113,6 +113,17 @@ def delete_batch(connection: sa.Connection, table: str, condition: str, values: 
     return run_sql(connection, f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({chosen}))", values).rowcount
 
 
+def array_literal(texts: Sequence[str | None]) -> str:
+    """Texts as an array literal of Postgres."""
+    return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in texts]) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
 def driver_connection(connection: sa.Connection) -> RawConnection:
     """The psycopg2 connection of a SQLAlchemy connection."""
     found: RawConnection = cast(Any, connection.connection.driver_connection)

@@ -15,7 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.db.connection import run_sql
+from app.db.connection import array_literal, run_sql
 from app.db.tables import cxengage_resources as tables
 from app.db.tables.workflows import workflows
 
@@ -234,7 +234,7 @@ def replace_file(
                 **key,
                 "start": start,
                 "lookups": [lookup for lookup, _ in batch],
-                "cells": [_array(cells) for _, cells in batch],
+                "cells": [array_literal(cells) for _, cells in batch],
             },
         )
     run_sql(
@@ -243,12 +243,6 @@ def replace_file(
         "WHERE account_id = :account AND number = :number",
         {**key, "columns": list(columns), "rows": len(rows), "bytes": size, "now": now},
     )
-
-
-def _array(cells: Sequence[str]) -> str:
-    """A Postgres array literal."""
-    escaped = (cell.replace("\\", "\\\\").replace('"', '\\"') for cell in cells)
-    return "{" + ",".join(f'"{cell}"' for cell in escaped) + "}"
 
 
 def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str | None:

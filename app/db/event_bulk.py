@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.models import Event, NewRun
-from app.db.connection import driver_connection, execute, fetch_all
+from app.db.connection import array_literal, driver_connection, execute, fetch_all
 from app.db.event_writes import warnings_json
 from app.db.job_queue import enqueue_events, enqueue_runs
 
@@ -80,7 +80,7 @@ class EventInserter:
                 self._statement,
                 (
                     self._account_id,
-                    *map(_array, (ids, received, names, subjects, phones, keys)),
+                    *map(array_literal, (ids, received, names, subjects, phones, keys)),
                     *map(_joined, (decisions, data, extra, warnings)),
                 ),
             )
@@ -98,17 +98,6 @@ def columns_of(event: Event) -> EventColumns:
         warnings_json(event),
         event.idempotency_key,
     )
-
-
-def _array(texts: Sequence[str | None]) -> str:
-    """Texts as an array literal of Postgres."""
-    return "{" + ",".join(["NULL" if text is None else _quoted(text) for text in texts]) + "}"
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
 
 
 def _joined(texts: Sequence[str | None]) -> str:

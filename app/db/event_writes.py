@@ -17,8 +17,8 @@ from app.core.durations import RETENTION
 from app.core.models import Decision, Event, NewRun
 from app.core.unstorable import replace_unstorable
 from app.db.connection import Database, PgConnection, fetch_all, prepare
+from app.db.event_keys import EarlierEvent, find_earlier_events
 from app.db.event_queries import find_event
-from app.db.idempotency_keys import EarlierEvent, find_earlier_events
 from app.db.job_queue import enqueue_events, enqueue_runs
 
 _encoder = msgspec.json.Encoder()

@@ -157,13 +157,13 @@ def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID
 
 def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
     """The ids of the accounts that have an event of this id; almost always none or one."""
-    found = run_sql(
-        connection,
-        "SELECT accounts.id FROM accounts JOIN events ON events.account_id = accounts.id "
-        "WHERE events.id = :id AND received_at = :at ORDER BY accounts.id",
-        {"id": event_id, "at": _timestamp_of(event_id)},
-    )
-    return [row.id for row in found]
+    values = {"id": event_id, "at": _timestamp_of(event_id)}
+    return _find_accounts(connection, "events AS found", "found.id = :id AND received_at = :at", values)
+
+
+def _find_accounts(connection: sa.Connection, source: str, condition: str, values: Mapping[str, Any]) -> list[int]:
+    query = f"SELECT accounts.id FROM accounts JOIN {source} ON account_id = accounts.id WHERE {condition} ORDER BY accounts.id"
+    return [row.id for row in run_sql(connection, query, values)]
 
 
 def _timestamp_of(event_id: UUID) -> datetime | None:
@@ -261,13 +261,7 @@ def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow
 
 def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
     """The ids of the accounts that have a run of this id; almost always none or one."""
-    found = run_sql(
-        connection,
-        "SELECT accounts.id FROM accounts JOIN runs ON runs.account_id = accounts.id "
-        "WHERE runs.id = :id ORDER BY accounts.id",
-        {"id": run_id},
-    )
-    return [row.id for row in found]
+    return _find_accounts(connection, "runs AS found", "found.id = :id", {"id": run_id})
 
 
 def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:

@@ -31,8 +31,8 @@ from app.core.models import Decision, Event, NewRun
 from app.db import event_bulk, event_queries, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import EventColumns, EventInserter, StartedRun, columns_of
+from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
-from app.db.idempotency_keys import Claim, EarlierEvent, claim_keys
 from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS
 from app.ingest.account_cache import Account, AccountCache

@@ -21,7 +21,7 @@ from app.core.ids import uuid7
 from app.core.models import Event
 from app.db import event_bulk, inspection, migrate
 from app.db.connection import driver_connection
-from app.db.idempotency_keys import Claim, claim_keys
+from app.db.event_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
 from app.ingest.limechat.batch_items import read_line
 from app.ingest.replay import replay_event

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from app.core.models import Event, Run
-from app.db import correlation_keys, event_queries, run_updates, runs
+from app.db import event_keys, event_queries, run_updates, runs
 from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
 from app.worker import transitions
@@ -57,12 +57,12 @@ class EventCorrelator:
 
     async def _save_keys(self, event: Event) -> list[str]:
         """Save the event's values under the keys by which runs of the account wait; these values."""
-        keys = await self._query(correlation_keys.find_correlation_keys, self._database, event.account_id)
+        keys = await self._query(event_keys.find_correlation_keys, self._database, event.account_id)
         found = {key: find_subject(key, event_variables(event)) for key in keys if key != DISTINCT_ID}
         subjects = {key: subject for key, subject in found.items() if subject is not None}
         if subjects:
             # Before runs are looked for: a run that begins to wait meanwhile finds the event.
-            await self._query(correlation_keys.save_event_keys, self._database, event, subjects)
+            await self._query(event_keys.save_event_keys, self._database, event, subjects)
         return list(subjects.values())
 
     async def save_subject(self, run: Run) -> Run:
@@ -73,7 +73,7 @@ class EventCorrelator:
         subject = find_subject(key, event_variables(run.event))
         if subject is None:
             return run
-        await self._query(correlation_keys.save_run_subject, self._database, run, subject)
+        await self._query(event_keys.save_run_subject, self._database, run, subject)
         return replace(run, subject=subject)
 
     async def check_exit(self, run: Run) -> Run | None:
@@ -153,9 +153,7 @@ class EventCorrelator:
         if key != DISTINCT_ID and (subject := run.subject) is not None:
             found += await self._all_pages(
                 run,
-                lambda since: correlation_keys.find_events_by_key(
-                    database, run.account_id, key, subject, since, [name]
-                ),
+                lambda since: event_keys.find_events_by_key(database, run.account_id, key, subject, since, [name]),
             )
         matching = {event.id: event for event in found if leaf_matches(leaf, event) and _is_about(event, run)}
         return [matching[event_id] for event_id in sorted(matching)]

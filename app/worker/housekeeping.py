@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from app.core.errors import Unavailable
-from app.db import correlation_keys, job_queue, match_state, messages, migrate
+from app.db import event_keys, job_queue, match_state, messages, migrate
 from app.services.context import AppContext
 
 _log = structlog.get_logger()
@@ -25,7 +25,7 @@ def sweep(context: AppContext) -> None:
         match_state.forget_stale_progress,
         messages.forget_old_messages,
         messages.forget_old_tickets,
-        correlation_keys.delete_old_keys,
+        event_keys.delete_old_keys,
     ):
         # One transaction each: a task that fails must not stop the others.
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.db import correlation_keys
+from app.db import event_keys
 from app.services import data_subjects, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
@@ -119,7 +119,7 @@ def test_old_keys_that_no_run_waits_for_are_deleted_after_a_month(context: AppCo
     assert _saved_keys(context, acme) == 2
     for days, left in ((29, 2), (31, 0)):
         with context.database.transaction() as connection:
-            correlation_keys.delete_old_keys(connection, context.clock() + timedelta(days=days))
+            event_keys.delete_old_keys(connection, context.clock() + timedelta(days=days))
         assert _saved_keys(context, acme) == left
 
 
@@ -128,7 +128,7 @@ def test_old_keys_that_a_run_may_wait_for_are_kept(context: AppContext, acme: Se
     execute_run(context, acme.account_id, run)
     post_event(context, acme, "paid", 17)
     with context.database.transaction() as connection:
-        correlation_keys.delete_old_keys(connection, context.clock() + timedelta(days=31))
+        event_keys.delete_old_keys(connection, context.clock() + timedelta(days=31))
     assert _saved_keys(context, acme) == 1
 
 
