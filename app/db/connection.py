@@ -168,8 +168,7 @@ def commit_with(connection: RawConnection, statements: str, values: Values) -> N
 def roll_back(connection: RawConnection) -> None:
     """Roll back the transaction of an open connection."""
     if not connection.closed:
-        with connection.cursor() as cursor:
-            cursor.execute("ROLLBACK")
+        execute(connection, "ROLLBACK", ())
 
 
 @contextmanager

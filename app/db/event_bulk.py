@@ -89,15 +89,8 @@ class EventInserter:
 
 def columns_of(event: Event) -> EventColumns:
     """The columns of an event's row except id, received_at and decisions."""
-    return (
-        event.event,
-        event.distinct_id,
-        event.phone,
-        event.data_json,
-        event.extra_json,
-        warnings_json(event),
-        event.idempotency_key,
-    )
+    texts = (event.event, event.distinct_id, event.phone, event.data_json, event.extra_json)
+    return *texts, warnings_json(event), event.idempotency_key
 
 
 def _joined(texts: Sequence[str | None]) -> str:
