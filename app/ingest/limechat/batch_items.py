@@ -16,7 +16,7 @@ from msgspec import Raw
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, ExactObject, malformed_body, not_utf8, read_object, syntax_error
 from app.core.models import Event
-from app.ingest.limechat.parser import item_schema, parse_event
+from app.ingest.limechat.parser import BATCH_ITEM, item_schema, parse_event
 
 # msgspec checks the number of items only after it has read all of them.
 _MAX_COMMAS = 250_000
