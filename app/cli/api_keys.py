@@ -1,18 +1,19 @@
-"""`flask key …`: create, list and revoke API keys."""
+"""`flask key …` and `flask client …`: API keys, and OAuth clients, which get access tokens for the CxEngage routes."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 
 import click
 
-from app.cli.base import command, context, get_account
+from app.cli.base import command, context, get_account, parse_option
+from app.cli.formatting import visible
 from app.core.durations import read_duration
 from app.core.models import EVENTS_WRITE, SCOPES
 from app.services import api_keys
 
 group = click.Group("key", help="API keys, shown once and stored as a hash.")
+client_group = click.Group("client", help="OAuth clients. Secrets are shown once and stored as hashes.")
 
 
 @group.command("create")
@@ -30,16 +31,11 @@ def create(account: str, name: str, scopes: str, expires_in: str | None) -> None
         raise click.BadParameter(
             f"expected {', '.join(SCOPES)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
         )
-    token = api_keys.create_key(context(), found.id, name, wanted, _lifetime(expires_in))
+    token = api_keys.create_key(
+        context(), found.id, name, wanted, parse_option("--expires-in", read_duration, expires_in)
+    )
     click.echo(f"account={found.id}")
     click.echo(f"token={token}")
-
-
-def _lifetime(text: str | None) -> timedelta | None:
-    try:
-        return None if text is None else read_duration(text)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--expires-in") from None
 
 
 @group.command("list")
@@ -66,3 +62,35 @@ def revoke(key: str) -> None:
     if match is None or not api_keys.revoke_key(context(), match[1]):
         raise click.ClickException("no active key has this prefix; `flask key list` shows all")
     click.echo(f"sb_{match[1]}_… is revoked")
+
+
+@client_group.command("create")
+@click.argument("account")
+@click.option("--name", default="", help="A name for the client.")
+@command
+def create_client(account: str, name: str) -> None:
+    """Create a client for ACCOUNT (slug or id). Its secret is printed only now."""
+    client_id, secret = api_keys.create_client(context(), get_account(account).id, name)
+    click.echo(f"client_id={client_id}")
+    click.echo(f"client_secret={secret}")
+
+
+@client_group.command("list")
+@click.argument("account", required=False)
+@command
+def list_clients(account: str | None) -> None:
+    """List the clients of ACCOUNT (slug or id), or of all accounts, without their secrets."""
+    for client in api_keys.list_clients(context(), get_account(account).id if account else None):
+        state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
+        used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
+        click.echo(f"{client.account}\t{client.id}\t{visible(client.name)}\t{state}\t{used}")
+
+
+@client_group.command("revoke")
+@click.argument("client_id", metavar="CLIENT_ID")
+@command
+def revoke_client(client_id: str) -> None:
+    """Revoke CLIENT_ID and its access token."""
+    if not api_keys.revoke_client(context(), client_id):
+        raise click.ClickException("no client in force has this id; `flask client list` shows all")
+    click.echo(f"{client_id} is revoked, and so is its token")

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,8 @@ R = TypeVar("R")
 account_option = click.option("--account", help="Slug or id. Optional while there is only one account.")
 # For commands that take the id of a run or an event.
 owner_option = click.option("--account", help="Slug or id. Optional: the ids determine it.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
@@ -95,12 +98,17 @@ def get_owner_id(
     raise click.ClickException(f"several accounts have {what} {identifier}; choose one with --account")
 
 
-def read_time_option(option: str, text: str | None) -> datetime | None:
-    """The value of `option`: a duration back from now, or a time."""
+def parse_option(option: str, parse: Callable[[str], R], text: str | None) -> R | None:
+    """The value of `option` as `parse` reads it; its ValueError becomes an error of the option."""
     try:
-        return None if text is None else parse_time(text, context().clock())
+        return None if text is None else parse(text)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint=option) from None
+
+
+def read_time_option(option: str, text: str | None) -> datetime | None:
+    """The value of `option`: a duration back from now, or a time."""
+    return parse_option(option, lambda value: parse_time(value, context().clock()), text)
 
 
 def terminal_width() -> int | None:

@@ -10,7 +10,7 @@ from app.services.context import AppContext
 
 _COMMANDS = {
     "account": "app.cli.accounts:group",
-    "client": "app.cli.oauth_clients:group",
+    "client": "app.cli.api_keys:client_group",
     "event": "app.cli.events:group",
     "integration": "app.cli.integrations:group",
     "key": "app.cli.api_keys:group",
@@ -18,7 +18,7 @@ _COMMANDS = {
     "migrate": "app.cli.processes:migrate",
     "run": "app.cli.runs:group",
     "subject": "app.cli.data_subjects:group",
-    "target": "app.cli.targets:group",
+    "target": "app.cli.integrations:target_group",
     "worker": "app.cli.processes:worker",
     "workflow": "app.cli.workflows:group",
 }

@@ -6,24 +6,19 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli.base import account_option, command, context, get_account
+from app.cli.base import account_option, command, context, get_account, yes_option
 from app.cli.formatting import format_time_ms, visible
 from app.services import data_subjects, workflows
 from app.services.data_subjects import SubjectDetails
 
 group = click.Group("subject", help="Subjects: the people whom events are about.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @group.command("show")
 @click.argument("account")
 @click.argument("distinct_id")
 @click.option(
-    "--limit",
-    default=20,
-    show_default=True,
-    type=click.IntRange(1, 1_000),
-    help="How many events and runs to show.",
+    "--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How many events and runs to show."
 )
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
@@ -54,7 +49,7 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
 @group.command("erase")
 @click.argument("account")
 @click.argument("distinct_id")
-@_yes
+@yes_option
 @command
 def erase(account: str, distinct_id: str, yes: bool) -> None:
     """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs."""
@@ -68,7 +63,7 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
 @click.command("delete")
 @click.argument("name")
 @account_option
-@_yes
+@yes_option
 @command
 def delete_workflow(name: str, account: str | None, yes: bool) -> None:
     """Delete workflow NAME with its versions, progress and runs, running ones included."""

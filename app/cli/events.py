@@ -59,9 +59,7 @@ _subject = click.option("--subject", metavar="ID", help="Only events of this sub
 @_event
 @_subject
 @click.option(
-    "--phone",
-    metavar="PHONE",
-    help="Only this number, such as +915673412780. Reads all events since --since.",
+    "--phone", metavar="PHONE", help="Only this number, such as +915673412780. Reads all events since --since."
 )
 @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
 @click.option("--until", metavar="WHEN", help="Only events before this time. Same format as --since.")

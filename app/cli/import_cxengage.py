@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from app.cli.base import existing_file
 from app.cli.formatting import visible
 from app.cli.workflows import read_source
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
@@ -18,7 +19,6 @@ from app.workflows.yaml_loader import write_document
 
 _FIELDS = ("when", "then", "code")
 _MAX_NAME = 100
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class _Source:
 
 
 @click.command("import-cxengage")
-@click.argument("file", type=_file)
-@click.option("--then", "then_file", type=_file, help="The `then` of a 4.1 pattern; FILE is its `when`.")
+@click.argument("file", type=existing_file)
+@click.option("--then", "then_file", type=existing_file, help="The `then` of a 4.1 pattern; FILE is its `when`.")
 @click.option("--key", help="The event field to match by (4.2). Default: the key of the resource, else the subject.")
 @click.option("--name", help="The workflow's name. Default: the resource's name, else the file's.")
 @click.option("--template", "templates", multiple=True, metavar="TM1=FILE", help="A message template; may be repeated.")
@@ -87,10 +87,7 @@ def _resource(file: Path, text: str) -> _Source:
         if not isinstance(resource.get(field, ""), str | None):
             raise click.ClickException(f"{visible(file)}: {field} must be text")
     return _Source(
-        resource.get("name") or file.stem,
-        resource.get("key"),
-        texts,
-        {field: f"{file}: {field}" for field in texts},
+        resource.get("name") or file.stem, resource.get("key"), texts, {field: f"{file}: {field}" for field in texts}
     )
 
 

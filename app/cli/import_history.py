@@ -31,12 +31,7 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option(
-    "--time-field",
-    default="received_at",
-    show_default=True,
-    help="The event time, such as data.created_at.",
-)
+@click.option("--time-field", default="received_at", show_default=True, help="The event time, such as data.created_at.")
 @click.option("--start-workflows", is_flag=True, help="Let the events start workflows that are enabled now.")
 @account_option
 @command

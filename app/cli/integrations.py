@@ -1,4 +1,4 @@
-"""`flask integration …`: the services that an account sends with. Credentials are stored encrypted and never shown."""
+"""`flask integration …`: the services that an account sends with; `flask target …`: targets disabled by 410 Gone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.cli.base import account_option, command, context, get_account
 from app.services import integrations
 
 group = click.Group("integration", help="Integrations: the WhatsApp, Twilio, SendGrid and SMTP accounts to send with.")
+target_group = click.Group("target", help="Targets of http steps, disabled after a response of 410 Gone.")
 
 
 @group.command("set")
@@ -33,7 +34,7 @@ def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | No
     if from_stdin:
         given |= _read(sys.stdin.read().splitlines(), files=False)
     elif sys.stdin.isatty():
-        given |= _ask(chosen, given, integrations.find_field_names(context(), found.id, chosen))
+        given |= _prompt(chosen, given, integrations.find_field_names(context(), found.id, chosen))
     integrations.set_integration(context(), found.id, chosen, given)
     click.echo(f"{found.slug}: {chosen.name} is set up; workers notice within seconds")
 
@@ -64,7 +65,7 @@ def _warn(kind: Kind, given: dict[str, str], values: tuple[str, ...]) -> None:
             click.echo(f"{name} is a secret and is now in the shell's history; use --from-stdin instead", err=True)
 
 
-def _ask(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[str, str]:
+def _prompt(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[str, str]:
     """Prompt for missing required fields, and for all fields when none is given or stored."""
     prompted = {}
     for field in kind.fields:
@@ -113,3 +114,25 @@ def rotate() -> None:
         click.echo(f"{name} cannot be decrypted with any key of ENCRYPTION_KEY and is unchanged", err=True)
     if rotated.undecryptable:
         sys.exit(1)
+
+
+@target_group.command("list")
+@account_option
+@command
+def list_targets(account: str | None) -> None:
+    """List disabled targets, the latest first: since when, the URL without its query, the reason, the run."""
+    for one in integrations.list_disabled_targets(context(), get_account(account).id):
+        click.echo(f"{one.disabled_at:%Y-%m-%d %H:%M}Z\t{one.target}\t{one.reason}\trun {one.run_id}")
+
+
+@target_group.command("enable")
+@click.argument("target")
+@account_option
+@command
+def enable_target(target: str, account: str | None) -> None:
+    """Enable TARGET (as `flask target list` shows it) again."""
+    found = get_account(account)
+    integrations.enable_target(context(), found.id, target)
+    click.echo(
+        f"{found.slug}: {target} is enabled; workers notice within seconds, `flask run retry` retries failed runs"
+    )

@@ -19,6 +19,7 @@ from app.cli.base import (
     owner_option,
     read_time_option,
     terminal_width,
+    yes_option,
 )
 from app.cli.formatting import format_relative, format_time, row
 from app.db.inspection import RunFilter, RunRow
@@ -91,7 +92,7 @@ def show(id: UUID, account: str | None) -> None:
 @click.option("--failed", is_flag=True, help="All failed runs; requires --since.")
 @click.option("--workflow", metavar="NAME", help="With --failed: only runs of this workflow.")
 @click.option("--since", metavar="WHEN", help="With --failed: only runs that failed since then, such as 1h.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@yes_option
 @owner_option
 @command
 def retry(

@@ -13,19 +13,17 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app.cli.base import account_option, command, context, get_account
+from app.cli.base import account_option, command, context, existing_file, get_account
 from app.cli.formatting import visible
 from app.cli.workflows import print_errors
 from app.core.durations import read_duration
 from app.core.timestamps import utc_text
 from app.services import simulation, workflows
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command("simulate")
-@click.argument("file", type=_FILE)
-@click.argument("events", type=_FILE)
+@click.argument("file", type=existing_file)
+@click.argument("events", type=existing_file)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def simulate_(file: Path, events: Path, as_json: bool) -> None:
     """Simulate the document FILE on EVENTS, a file with one event per line: {"event", "distinct_id", "received_at", "data"}.
@@ -80,7 +78,7 @@ def _as_line(step: simulation.SimulatedStep) -> str:
 
 
 @click.command("backtest")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=existing_file)
 @click.option("--since", required=True, metavar="DURATION", help="How far back, such as 30d.")
 @account_option
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="A file to continue from.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.base import account_option, command, context, get_account
+from app.cli.base import account_option, command, context, existing_file, get_account
 from app.cli.formatting import visible
 from app.cli.lazy_group import LazyGroup
 from app.services import simulation, workflows
@@ -28,7 +28,7 @@ group = LazyGroup(
         "simulate": "app.cli.simulate:simulate_",
     },
 )
-_files = click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_files = click.argument("files", nargs=-1, required=True, type=existing_file)
 
 
 @group.command("check")

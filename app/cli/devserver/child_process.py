@@ -31,12 +31,7 @@ def start_program(command: Sequence[str], *, death_signal: signal.Signals, **opt
     those of Popen; standard input is empty.
     """
     options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.Popen(
-        list(command),
-        start_new_session=True,
-        preexec_fn=_child_setup(death_signal),
-        **options,
-    )
+    return subprocess.Popen(list(command), start_new_session=True, preexec_fn=_child_setup(death_signal), **options)
 
 
 def _child_setup(death_signal: signal.Signals) -> Callable[[], None]:

@@ -67,12 +67,10 @@ def listening_address(env: Mapping[str, str]) -> Address:
 def check_port(address: Address) -> None:
     """Raises StartError when the address cannot be listened at."""
     try:
-        family, kind, protocol, _, socket_address = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind, protocol) as trial:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(*found[:3]) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(socket_address)
+            trial.bind(found[4])
             trial.listen(1)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:

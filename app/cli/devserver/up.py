@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
+import shutil
 import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -19,9 +22,8 @@ import sqlalchemy as sa
 from app.cli.devserver import preflight
 from app.cli.devserver.child_process import StartError
 from app.cli.devserver.echo_server import start_echo_server
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres, make_data_folder
-from app.cli.devserver.preflight import ROOT, Address
-from app.cli.devserver.start_message import start_message
+from app.cli.devserver.embedded_postgres import EmbeddedPostgres, make_data_folder, psql
+from app.cli.devserver.preflight import ROOT, Address, without_password
 from app.cli.devserver.supervisor import Command, StopRequest, Supervisor, stop_together
 from app.core.config import DATA_DIRECTORY, Settings, SettingsError, from_environment
 from app.core.errors import Problem, Unavailable
@@ -34,6 +36,11 @@ WORKER = ("flask", "--app", "wsgi", "worker")
 # gunicorn waits BODY_TIMEOUT + 5 s for requests in progress.
 STOP_TIMEOUT = 30.0
 HEALTH_TIMEOUT = 60.0
+EXAMPLE_EVENT = (
+    '{"distinct_id": "915673412780", "phone": "+915673412780", "event": "product_view", '
+    '"data": {"product_id": "65432", "product_name": "Cool Sneakers", "price": 1999}}'
+)
+LAST_EVENTS = "select received_at, event, distinct_id, phone, data from events order by received_at desc limit 5"
 
 
 class Stopped(Exception):
@@ -115,14 +122,7 @@ class Up:
                 f"The port of {demo.echo_url} is in use: the example workflow calls the program that listens there."
             )
         self._wait_for_health(address)
-        for line in start_message(
-            url=address.url(),
-            account_id=demo.account_id,
-            token=demo.token,
-            database_url=settings.database_url,
-            embedded=embedded,
-            notes=notes,
-        ):
+        for line in _start_message(address.url(), demo, settings.database_url, embedded=embedded, notes=notes):
             say(line)
 
     def _start_command(self, name: str, *arguments: str) -> None:
@@ -183,6 +183,50 @@ def _migrate(url: str) -> None:
         upgrade(url)
     except (sa.exc.DBAPIError, psycopg2.Error) as exc:
         raise StartError(f"the database cannot be migrated: {error_message(exc)}") from None
+
+
+def _start_message(url: str, demo: Demo, database_url: str, *, embedded: bool, notes: list[str]) -> list[str]:
+    """The message once everything runs: the addresses, and two commands to paste. Lines with `=` can be parsed."""
+    return [
+        "",
+        f"url={url}",
+        f"account={demo.account_id}",
+        f"token={demo.token}",
+        f"database={without_password(database_url)}",
+        "",
+        "Post an event:",
+        _curl(url, demo.account_id, demo.token),
+        "",
+        "See it in Postgres:",
+        _psql_command(database_url, embedded=embedded),
+        "",
+        *notes,
+        "Ctrl-C stops everything; .data keeps the data."
+        if embedded
+        else "Ctrl-C stops everything except the database.",
+        "",
+    ]
+
+
+def _curl(url: str, account_id: int, token: str) -> str:
+    """A shell command that posts the example event."""
+    return (
+        f"curl -i '{url}/api/v1/cvf-events' -H 'Content-Type: application/json' -H 'x-limechat-uat: {token}' "
+        f"-H 'x-fb-account-id: {account_id}' -d '{EXAMPLE_EVENT}'"
+    )
+
+
+def _psql_command(database_url: str, *, embedded: bool) -> str:
+    """A shell command that shows the latest events. Uses the psql of the wheel when none is installed."""
+    if not embedded:
+        return f'psql "$DATABASE_URL" -c {shlex.quote(LAST_EVENTS)}'
+    program = "psql" if shutil.which("psql") else _short(psql())
+    return f"{shlex.quote(program)} {shlex.quote(database_url)} -c {shlex.quote(LAST_EVENTS)}"
+
+
+def _short(program: Path) -> str:
+    """The path relative to the current folder, if it is below it."""
+    return os.path.relpath(program) if program.is_relative_to(Path.cwd()) else str(program)
 
 
 def is_healthy(address: Address) -> bool:
