@@ -124,14 +124,19 @@ def disable_workflow(connection: sa.Connection, account_id: int, workflow_id: UU
 def write_triggers(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, triggers: Sequence[str]
 ) -> None:
-    """Store the event names that a workflow's enabled version looks at; nothing if that is another version by now."""
+    """Store the event names that a workflow's enabled version looks at; nothing if that is another version by now.
+
+    Rows of an earlier version are replaced: a process of the previous release enables a version without deleting them.
+    """
     run_sql(
         connection,
         "WITH workflow AS (SELECT id FROM workflows WHERE account_id = :account AND id = :workflow "
-        "AND enabled_version = :version FOR NO KEY UPDATE) "
+        "AND enabled_version = :version FOR NO KEY UPDATE), "
+        "stale AS (DELETE FROM workflow_triggers USING workflow WHERE account_id = :account AND workflow_id = workflow.id "
+        "AND NOT event = ANY (CAST(:triggers AS text[]))) "
         "INSERT INTO workflow_triggers (account_id, event, workflow_id, version) "
         "SELECT :account, event, id, :version FROM workflow, unnest(CAST(:triggers AS text[])) AS event "
-        "ON CONFLICT DO NOTHING",
+        "ON CONFLICT (account_id, event, workflow_id) DO UPDATE SET version = excluded.version",
         {"account": account_id, "workflow": workflow_id, "version": version, "triggers": list(triggers)},
     )
 

@@ -102,6 +102,24 @@ def test_what_an_earlier_release_has_enabled_gets_its_rows_and_starts(context: A
     assert triggers(context, acme) == [("product_view", "watch", 1)]
 
 
+@pytest.mark.parametrize("second", ["product_view", {"any": ["product_view", "new"]}, "new"])
+def test_a_version_that_an_earlier_release_enables_replaces_the_rows(
+    context: AppContext, acme: Sender, second: Any
+) -> None:
+    apply(context, acme, on={"any": ["product_view", "old"]})
+    acme.post(an_event())
+    workflows.save_draft(context, acme.account_id, a_workflow(on=second))
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "UPDATE workflows SET enabled_version = 2, enablement = enablement + 1 WHERE account_id = %(account)s",
+            {"account": acme.account_id},
+        )
+        accounts.increment_version(connection, acme.account_id)
+    names = trigger_names({"on": second})
+    assert len(acme.post(an_event(event=names[0])).get_json()["runs"]) == 1
+    assert triggers(context, acme) == [(name, "watch", 2) for name in names]
+
+
 def test_a_snapshot_with_triggers_is_read_by_one_statement(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on=PATTERNS[2])
     statements: list[str] = []
