@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
+from app.actions.action_context import Action, ActionContext, ActionError
 from app.actions.circuit_breaker import Deferred
-from app.actions.context import Action, ActionContext, ActionError
 from app.actions.templates.render import TemplateError, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration

@@ -21,7 +21,7 @@ from typing import Any
 
 import aiosmtplib
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors
 from app.actions.http_call import MAX_STORED_RESPONSE, error_detail
 from app.actions.http_request import MAX_STORED_BODY

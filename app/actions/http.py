@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, is_blank, is_scalar, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import BODYLESS_METHODS, METHODS, header_error, make_request, parse_url, target_of

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from app.actions.context import ActionContext
+from app.actions.action_context import ActionContext
 from app.actions.http_request import Request
 from app.actions.http_response import parse_response
 from app.actions.integration_kinds import MASK

@@ -18,7 +18,7 @@ import msgspec
 from standardwebhooks import Webhook
 from yarl import URL
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
 from app.core.timestamps import utc_text

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from app.actions.context import ActionContext
+from app.actions.action_context import ActionContext
 from app.actions.field_checks import text_schema
 from app.actions.templates.render import check_texts, is_text, render
 from app.core.models import Outcome

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from email.headerregistry import Address
 from typing import Any
 
-from app.actions.context import ActionContext
+from app.actions.action_context import ActionContext
 from app.actions.field_checks import (
     FieldErrors,
     check_addresses,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
 from app.actions.http_request import EXACT_JSON, encodable
 from app.actions.templates.render import check_texts, render, render_value

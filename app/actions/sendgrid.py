@@ -22,7 +22,7 @@ from typing import Any
 
 from yarl import URL
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors
 from app.actions.http_call import call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable

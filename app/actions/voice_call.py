@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import Request, parse_url

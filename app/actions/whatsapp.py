@@ -20,7 +20,7 @@ from typing import Any
 
 from yarl import URL
 
-from app.actions.context import ActionContext, ActionError
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, render_parsed, text_schema
 from app.actions.http_call import call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from app.workflows.cxengage.compile import compile_pattern, compile_script
-from app.workflows.cxengage.parser import NotationError
+from app.workflows.cxengage.notation_parser import NotationError
 
 __all__ = ["NotationError", "compile_pattern", "compile_script"]

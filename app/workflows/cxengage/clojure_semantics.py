@@ -23,7 +23,7 @@ from app.workflows.cxengage.cel_writer import (
     is_number,
     literal,
 )
-from app.workflows.cxengage.parser import Form, Node, arguments, at_least
+from app.workflows.cxengage.notation_parser import Form, Node, arguments, at_least
 
 OPERATORS = {"=": "==", ">": ">", "<": "<", ">=": ">=", "<=": "<="}
 _NO_CONSTANT: Any = object()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from app.workflows.cxengage.parser import NotationError, Unexpected
+from app.workflows.cxengage.notation_parser import NotationError, Unexpected
 from app.workflows.cxengage.step_builder import StepBuilder
 from app.workflows.cxengage.text_fields import verbatim
 from app.workflows.cxengage.v41_events import EventCompiler

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.workflows.cxengage.parser import Form, Keyword, Node, expect_word, one_of, unexpected
+from app.workflows.cxengage.notation_parser import Form, Keyword, Node, expect_word, one_of, unexpected
 
 # A text field of a step: Liquid, {mustache: …}, or a list of these.
 TextField = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-from app.workflows.cxengage.parser import Node
+from app.workflows.cxengage.notation_parser import Node
 
 Made = TypeVar("Made", bound=dict[str, Any])
 _PART = re.compile(r"[^.\[\]]+")

@@ -10,7 +10,7 @@ from typing import Any
 from app.workflows.cxengage.cel_writer import RESERVED
 from app.workflows.cxengage.clojure_semantics import Value
 from app.workflows.cxengage.endpoints import Parameter, TextField
-from app.workflows.cxengage.parser import (
+from app.workflows.cxengage.notation_parser import (
     A_DURATION,
     Form,
     Node,

@@ -23,7 +23,7 @@ from app.workflows.cxengage.clojure_semantics import (
     ordered,
     read_from,
 )
-from app.workflows.cxengage.parser import (
+from app.workflows.cxengage.notation_parser import (
     A_DURATION,
     Form,
     Node,

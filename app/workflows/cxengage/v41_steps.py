@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from app.workflows.cxengage.cel_writer import Condition, Path, split_name, write
 from app.workflows.cxengage.clojure_semantics import Value, constant_value, is_true, logical, read_from
 from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
-from app.workflows.cxengage.parser import (
+from app.workflows.cxengage.notation_parser import (
     A_DURATION,
     Dollar,
     Field,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from app.workflows.cxengage.cel_writer import OR, Condition, Not, Path, literal, split_name, write
 from app.workflows.cxengage.clojure_semantics import Value, constant_value, containing, is_true, logical, read_from
-from app.workflows.cxengage.parser import (
+from app.workflows.cxengage.notation_parser import (
     Dollar,
     Form,
     Node,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from app.workflows.cxengage.parser import Dollar, Form, Node, Word, expect_word, unexpected
+from app.workflows.cxengage.notation_parser import Dollar, Form, Node, Word, expect_word, unexpected
 from app.workflows.cxengage.v41_events import CONSTANTS
 
 VERBS = ("fetch", "perform", "create", "update", "delete")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from app.workflows.cxengage.cel_writer import Condition, Not, Or, write
 from app.workflows.cxengage.clojure_semantics import equal, is_true
 from app.workflows.cxengage.endpoints import AN_INTERACTION, Parameter, find_endpoint, step_of
-from app.workflows.cxengage.parser import (
+from app.workflows.cxengage.notation_parser import (
     A_DURATION,
     Form,
     Keyword,
