@@ -41,11 +41,11 @@ class GuardedConnection(http.client.HTTPConnection):
         failure: OSError = OSError("the name has no address")
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         for number, (family, kind, protocol, _, address) in enumerate(found, start=1):
+            self._check_aborted()
             try:
                 self.sock = open_socket(family, kind, protocol, str(address[0]), self._allowed)
                 self.sock.settimeout(self._seconds if number == len(found) else _NEXT_ADDRESS_DELAY)
                 self.sock.connect(address)
-                self._check_aborted()
                 break
             except OSError as exc:
                 # A refused address says more than one that does not answer.
@@ -53,6 +53,7 @@ class GuardedConnection(http.client.HTTPConnection):
                 self._close_socket()
         else:
             raise failure
+        self._check_aborted()
         self.sock.settimeout(self._seconds)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:

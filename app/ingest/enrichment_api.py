@@ -12,9 +12,10 @@ import http.client
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cachetools import TTLCache
@@ -91,20 +92,14 @@ class ApiClient:
         url = URL(query.url).update_query({query.name: query.value})
         server = f"{url.host}:{url.port}"
         permit = self._acquire(query.account_id, server)
-        permit.succeeded = False
         try:
-            status, body = self._get(url, deadline)
-            permit.succeeded = status < 500
+            status, body = self._get(url, deadline, permit, partial(self._release, query.account_id, server, permit))
         except TimeoutError:
             raise ApiError(f"{server} did not answer within {TIMEOUT:g} seconds") from None
         except RefusedTarget as exc:
             raise ApiError(str(exc)) from None
         except (OSError, http.client.HTTPException, ValueError):
             raise ApiError(f"{server} cannot be reached, or closed the connection") from None
-        finally:
-            with self._released:
-                self._circuit_breakers.release(query.account_id, server, permit)
-                self._released.notify_all()
         return _parse(server, status, body)
 
     def _acquire(self, account_id: int, server: str) -> Permit:
@@ -117,22 +112,39 @@ class ApiClient:
                     if exc.error_class != "busy" or not self._released.wait(deadline - time.monotonic()):
                         raise ApiError(str(exc)) from None
 
-    def _get(self, url: URL, deadline: float) -> tuple[int, bytes]:
+    def _release(self, account_id: int, server: str, permit: Permit) -> None:
+        with self._released:
+            self._circuit_breakers.release(account_id, server, permit)
+            self._released.notify_all()
+
+    def _get(self, url: URL, deadline: float, permit: Permit, release: Callable[[], None]) -> tuple[int, bytes]:
         connection = self._take_idle(url) or GuardedConnection(url, TIMEOUT, self._allowed, self._tls)
-        call = self._threads.submit(self._call, connection, url)
+        try:
+            call = self._threads.submit(self._call, connection, url, permit, release)
+        except RuntimeError:
+            release()
+            raise
         try:
             return call.result(deadline - time.monotonic())
         except TimeoutError:
-            call.cancel()
             connection.abort()
+            # An abandoned call keeps its permit until its thread ends, so that the limits bound the threads.
+            if call.cancel():
+                release()
             raise
 
-    def _call(self, connection: GuardedConnection, url: URL) -> tuple[int, bytes]:
+    def _call(
+        self, connection: GuardedConnection, url: URL, permit: Permit, release: Callable[[], None]
+    ) -> tuple[int, bytes]:
+        permit.succeeded = False
         try:
             response = connection.get(url, _HEADERS, MAX_BODY_BYTES)
+            permit.succeeded = response[0] < 500
         except BaseException:
             connection.close()
             raise
+        finally:
+            release()
         if connection.is_reusable():
             with self._lock:
                 self._idle.append(connection)

@@ -202,3 +202,22 @@ def test_a_call_that_was_aborted_before_it_was_connected_fails() -> None:
         with pytest.raises(TimeoutError):
             get(connection, server.url)
     assert server.calls == []
+
+
+def test_an_aborted_call_tries_no_further_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        opened = []
+
+        def open_and_abort(*arguments: Any) -> socket.socket:
+            opened.append(arguments)
+            connection.abort()
+            return socket.socket()
+
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", silent.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address] * 5)
+        monkeypatch.setattr("app.actions.guarded_connection.open_socket", open_and_abort)
+        connection = a_connection("http://many.example/")
+        with pytest.raises(TimeoutError):
+            get(connection, "http://many.example/")
+    assert len(opened) == 1

@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 
 import pytest
 
@@ -60,3 +62,46 @@ def test_calls_share_a_connection() -> None:
         answers = [client.query(ApiQuery(1, url, "key", value)).value for value in ("a", "b", "a")]
     assert answers == [{"known": "well"}] * 3
     assert requests == [b"GET /?key=a HTTP/1.1", b"GET /?key=b HTTP/1.1"]
+
+
+def test_an_abandoned_call_keeps_its_permit_until_its_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved, started = threading.Event(), []
+
+    def resolve(*arguments: object, **_: object) -> list[object]:
+        started.append(arguments)
+        resolved.wait(20)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    def query(server: str, value: int) -> str:
+        with pytest.raises(ApiError) as caught:
+            client.query(ApiQuery(1, f"http://{server}.example/", "key", str(value)))
+        return str(caught.value)
+
+    with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as threads:
+        for server in ("a", "b", "c"):
+            answers = set(threads.map(partial(query, server), range(16)))
+            assert answers == {f"{server}.example:80 did not answer within 0.5 seconds"}
+        assert "at a time" in query("d", 0)
+        resolved.set()
+        assert len(started) == 48
+        deadline = time.monotonic() + 10
+        while "at a time" in (answer := query("d", 0)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert answer == "d.example:80 cannot be reached, or closed the connection"
+
+
+def test_a_call_that_got_no_thread_in_time_releases_its_permit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def query(value: int) -> str:
+        with pytest.raises(ApiError) as caught:
+            client.query(ApiQuery(1, "http://127.0.0.1:9/", "key", str(value)))
+        return str(caught.value)
+
+    ended = threading.Event()
+    with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as callers:
+        monkeypatch.setattr(client, "_threads", ThreadPoolExecutor(1))
+        client._threads.submit(ended.wait, 20)
+        for _ in range(2):
+            assert set(callers.map(query, range(16))) == {"127.0.0.1:9 did not answer within 0.5 seconds"}
+        ended.set()
