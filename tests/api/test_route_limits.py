@@ -10,8 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.api.cxengage import resources
-from app.core.models import ACCOUNT_MANAGE
+from app.api.cxengage import resources, stream
+from app.core.models import ACCOUNT_MANAGE, EVENTS_READ
 from app.services import api_keys
 from app.services.context import AppContext
 from tests.support.builders import a_sender
@@ -70,6 +70,34 @@ def test_management_requests_without_a_valid_token_count_for_the_address(
     slug, headers = bearer(context, client)
     assert [client.get("/account").status_code for _ in range(4)] == [401, 401, 401, 429]
     assert client.get(f"/tenants/{slug}/patterns", headers=headers).status_code == 200
+
+
+def stream_of(context: AppContext, client: FlaskClient) -> str:
+    """The path of a new account's stream, with a ticket."""
+    sender = a_sender(context, client)
+    token = api_keys.create_key(context, sender.account_id, "reader", (EVENTS_READ,))
+    answer = client.post(f"/tenants/{sender.slug}/ticket", headers={"Authorization": f"Bearer {token}"})
+    return f"/tenants/{sender.slug}/stream?ticket={answer.get_json()['ticket']}"
+
+
+def test_streams_count_for_the_ticket(
+    context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_PER_MINUTE", 3)
+    acme, globex = stream_of(context, client), stream_of(context, client)
+    assert [client.get(acme).data for _ in range(4)] == [b"retry: 1000\n\n"] * 3 + [b"retry: 5000\n\n"]
+    assert client.get(globex).data == b"retry: 1000\n\n"
+
+
+def test_stream_requests_without_a_valid_ticket_count_for_the_address(
+    context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_PER_MINUTE", 3)
+    valid = stream_of(context, client)
+    invalid = [client.get("/tenants/nobody/stream?ticket=x") for _ in range(4)]
+    assert [answer.status_code for answer in invalid] == [401, 401, 401, 200]
+    assert invalid[3].data == b"retry: 5000\n\n"
+    assert client.get(valid).data == b"retry: 1000\n\n"
 
 
 def test_no_hook_of_the_limiter_runs_for_events(app: Flask) -> None:

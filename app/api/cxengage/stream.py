@@ -6,12 +6,14 @@ client connects again a second later: an open stream would occupy a connection o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 import msgspec
 import structlog
 from flask import Blueprint, Response, current_app, request
+from flask_limiter import RouteLimit
 
 from app.api.cxengage.auth import authenticate
 from app.api.cxengage.resources import management_limit
@@ -25,7 +27,7 @@ from app.services.context import AppContext
 
 # Milliseconds until the client reconnects; longer while Postgres is unavailable.
 _RETRY, _RETRY_LATER = 1_000, 5_000
-# Requests per minute of one address: a hundred clients that reconnect every second.
+# Requests per minute of one ticket, or without a valid ticket of one address: a hundred clients that reconnect every second.
 MAX_PER_MINUTE = 6_000
 _log = structlog.get_logger()
 
@@ -46,18 +48,39 @@ def make_ticket(tenant: str) -> Response:
 
 
 @blueprint.get("/tenants/<tenant>/stream")
-# An EventSource never reconnects after a status other than 200.
-@limiter.limit(
-    lambda: f"{MAX_PER_MINUTE}/minute", key_func=client_address, on_breach=lambda _: _stream(_RETRY_LATER, ())
-)
 def read_stream(tenant: str) -> Response:
     """The messages after the last one that the client received, or after its ticket was created."""
     context: AppContext = current_app.extensions["context"]
+    # The ticket is checked before the limits, so that invalid requests never block a valid ticket, even if all come from
+    # the address of one proxy.
     try:
         found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_event_id())
     except Unavailable as exc:
         _log.error("database unavailable for a message stream", error=str(exc)[:300])
         return _stream(_RETRY_LATER, ())
+    except Problem as exc:
+        return _refuse(exc)
+    return _deliver(found)
+
+
+def _ticket_key() -> str:
+    return "ticket:" + hashlib.sha256(request.args["ticket"].encode()).hexdigest()
+
+
+def _limit(key: Callable[[], str]) -> RouteLimit:
+    # An EventSource never reconnects after a status other than 200.
+    return limiter.limit(
+        lambda: f"{MAX_PER_MINUTE}/minute", key_func=key, on_breach=lambda _: _stream(_RETRY_LATER, ())
+    )
+
+
+@_limit(client_address)
+def _refuse(problem: Problem) -> Response:
+    raise problem
+
+
+@_limit(_ticket_key)
+def _deliver(found: Iterable[Message]) -> Response:
     return _stream(_RETRY, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,7 +67,9 @@ def receive_batch() -> Response:
         try:
             batch = _read_batch(context, account, headers)
         except Problem:
-            take_from_plan(account)
+            # The RateLimit headers go with this refusal, even when the limit is reached.
+            with suppress(Problem):
+                take_from_plan(account)
             raise
         take_from_plan(account, max(1, len(batch)))
         receipt = accept_batch(context, accounts, account, batch, sender.check)

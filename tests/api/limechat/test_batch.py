@@ -380,6 +380,15 @@ def test_a_malformed_batch_counts_as_one_event(context: AppContext, client: Flas
     assert sender.post_batch(b"[").headers["RateLimit-Remaining"] == "999999"
 
 
+def test_a_malformed_batch_above_the_limit_is_answered_with_its_own_problem(
+    context: AppContext, client: FlaskClient
+) -> None:
+    sender = limited(context, client, 2)
+    assert sender.post_batch(named(*"a" * 20)).status_code == 200
+    answer = sender.post_batch(b"[")
+    assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (400, "0")
+
+
 # Idempotency keys
 
 
