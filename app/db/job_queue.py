@@ -15,7 +15,14 @@ import sqlalchemy as sa
 import structlog
 
 from app.core.durations import RETENTION
-from app.db.connection import Database, delete_batch, execute, run_sql, unavailable_on_transient_errors
+from app.db.connection import (
+    Database,
+    PgConnection,
+    delete_batch,
+    execute,
+    run_sql,
+    unavailable_on_transient_errors,
+)
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
@@ -126,9 +133,10 @@ def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:
     return rows[0][0] if rows else float("inf")
 
 
-def extend_leases(database: Database, worker: Worker, held: Sequence[int]) -> None:
-    """Let the worker keep the jobs that it still holds for another `lease` seconds."""
-    database.execute(_EXTEND, {"worker": str(worker.id), "lease": worker.lease, "held": list(held)})
+def extend_leases(connection: PgConnection, worker: Worker, held: Sequence[int]) -> None:
+    """Let the worker keep the jobs that it still holds for another `lease` seconds. Raises Unavailable."""
+    with unavailable_on_transient_errors():
+        execute(connection, _EXTEND, {"worker": str(worker.id), "lease": worker.lease, "held": list(held)})
 
 
 class JobListener:
@@ -161,9 +169,13 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
 
     A safety net: statements enqueue a run's job together with the run's change. Of two concurrent sweeps one enqueues it.
     """
+    # Qualified: both queue tables have a column `id` of their own.
+    key = "runs.account_id || ':' || runs.id || ':' || runs.job"
+    queued = f"SELECT FROM jobs WHERE dedupe_key = {key}"
+    if has_previous_jobs(connection):
+        queued += f" UNION ALL SELECT FROM pgqueuer WHERE dedupe_key = {key} AND status IN ('queued', 'picked')"
     statement = enqueue_runs(
-        "runs WHERE status = 'running' AND wake_at < :before "
-        f"AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = {run_job_key('job')}) ORDER BY wake_at LIMIT 1000",
+        f"runs WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ({queued}) ORDER BY wake_at LIMIT 1000",
         number="job",
     )
     found = run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
@@ -216,12 +228,17 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
     return run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
 
 
+def has_previous_jobs(connection: sa.Connection) -> bool:
+    """Whether `pgqueuer`, the table of the previous release, still exists."""
+    return bool(run_sql(connection, "SELECT to_regclass('pgqueuer') IS NOT NULL").scalar())
+
+
 def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
     """Move a batch of jobs from `pgqueuer`, the table of the previous release, whose processes may still add some; how many.
 
     A job that a worker of the previous release runs stays there until its heartbeat is a minute old.
     """
-    if not run_sql(connection, "SELECT to_regclass('pgqueuer') IS NOT NULL").scalar():
+    if not has_previous_jobs(connection):
         return 0
     return run_sql(
         connection,

@@ -38,6 +38,7 @@ _SWEEP_INTERVAL = 10.0
 _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
+_MAX_EXTEND_RETRY_DELAY = 1.0
 _MIN_RECONNECT_DELAY, _MAX_RECONNECT_DELAY = 0.1, 2.0
 _log = structlog.get_logger()
 
@@ -84,8 +85,8 @@ class _Consumer:
         self._done: set[int] = set()
         self._failed: dict[int, float] = {}
         self._wakeup = asyncio.Event()
-        # Their own, so that leases are extended even when all other threads wait for Postgres.
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="queue")
+        # One each to claim, to listen and to extend leases, so that none waits for another.
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="queue")
 
     async def claim_until(self, stop: asyncio.Event) -> None:
         """Claim and start jobs until `stop` is set."""
@@ -136,13 +137,24 @@ class _Consumer:
             await asyncio.sleep(_MIN_RECONNECT_DELAY * self._rng.uniform(1.0, 5.0))
 
     async def extend_leases(self) -> None:
-        """Extend the leases of all held jobs three times within HEARTBEAT_TIMEOUT."""
+        """Extend the leases of all held jobs three times within HEARTBEAT_TIMEOUT, sooner after a failure.
+
+        The connection is dedicated: the pooled ones may all be in use by handlers.
+        """
         while True:
-            await asyncio.sleep(self._worker.lease / 3)
+            connection = None
             try:
-                await self._call(partial(job_queue.extend_leases, self._database, self._worker, self._held()))
+                connection = await self._call(self._database.dedicated_connection)
+                while True:
+                    await self._call(partial(job_queue.extend_leases, connection, self._worker, self._held()))
+                    await asyncio.sleep(self._worker.lease / 3)
             except Exception as exc:
                 _log.warning("the leases of running jobs were not extended", error=_one_line(exc))
+            finally:
+                if connection is not None:
+                    # In a thread, because closing waits for a statement that still runs.
+                    self._threads.submit(connection.close)
+            await asyncio.sleep(min(_MAX_EXTEND_RETRY_DELAY, self._worker.lease / 10))
 
     def close(self) -> None:
         """End the threads once their queries have ended."""

@@ -2,8 +2,8 @@
 
 Locks: none that matter; everything is new. In a database without accounts, which nobody uses yet, PgQueuer's tables are dropped.
 Safe with the previous code: yes, its processes go on with `pgqueuer`. Workers of this release move queued jobs from there to
-`jobs` every ten seconds, so that waits and deadlines of the previous release are kept, and its web processes may run beside. A
-later migration drops PgQueuer's tables.
+`jobs` every ten seconds, so that waits and deadlines of the previous release are kept, and its web processes may run on. Stop
+the workers of the previous release before workers of this one start. A later migration drops PgQueuer's tables.
 """
 
 from alembic import op

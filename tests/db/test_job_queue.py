@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
@@ -19,6 +20,11 @@ from tests.support.action_contexts import the_settings
 ENQUEUE = (
     "INSERT INTO pgqueuer (priority, entrypoint, status, dedupe_key, payload, execute_after, heartbeat) "
     "VALUES (0, %s, %s, %s, convert_to(%s, 'UTF8'), now() + %s * interval '1 second', now() - %s * interval '1 second')"
+)
+OVERDUE_RUN = (
+    "INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id, "
+    "status, at, wake_at, created_at, updated_at) SELECT 1, %s, %s, 1, 'k', %s, now(), '{}', 's', 'running', 'steps[0]', "
+    "at, at, at FROM (SELECT now() - interval '90 seconds') AS overdue (at)"
 )
 
 
@@ -47,6 +53,22 @@ class Upgraded:
     def move(self) -> int:
         with self.database.transaction() as connection:
             return job_queue.move_previous_jobs(connection, datetime.now(UTC))
+
+    def add_overdue_run(self) -> UUID:
+        run, workflow = uuid4(), uuid4()
+        self.execute(
+            "INSERT INTO workflows (account_id, id, name, latest_version) VALUES (1, %s, 'w', 1)", str(workflow)
+        )
+        self.execute(
+            "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document) VALUES (1, %s, 1, '', '{}')",
+            str(workflow),
+        )
+        self.execute(OVERDUE_RUN, str(run), str(workflow), str(uuid4()))
+        return run
+
+    def enqueue_orphans(self) -> int:
+        with self.database.transaction() as connection:
+            return job_queue.enqueue_orphans(connection, datetime.now(UTC))
 
     def left(self) -> list[str]:
         return [row[0] for row in self.execute("SELECT convert_from(payload, 'UTF8') FROM pgqueuer ORDER BY id")]
@@ -87,6 +109,18 @@ def test_processes_of_the_previous_release_may_still_enqueue_jobs(upgraded: Upgr
     upgraded.move()
     assert upgraded.left() == []
     assert upgraded.execute("SELECT payload FROM jobs ORDER BY id") == [("1:r:1",), ("1:later:1",)]
+
+
+@pytest.mark.parametrize("status", ["queued", "picked"])
+def test_a_run_whose_job_the_previous_release_holds_is_no_orphan(upgraded: Upgraded, status: str) -> None:
+    upgraded.execute("DELETE FROM pgqueuer")
+    run = upgraded.add_overdue_run()
+    upgraded.enqueue("run", f"1:{run}:1", status=status)
+    assert upgraded.enqueue_orphans() == 0
+    assert upgraded.execute("SELECT payload FROM jobs") == []
+    upgraded.execute("DELETE FROM pgqueuer")
+    assert upgraded.enqueue_orphans() == 1
+    assert upgraded.execute("SELECT payload FROM jobs") == [(f"1:{run}:1",)]
 
 
 def test_a_new_database_has_none_of_the_tables_of_pgqueuer(context: Any) -> None:

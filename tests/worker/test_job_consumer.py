@@ -20,6 +20,7 @@ from psycopg2.extras import RealDictCursor
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.errors import Unavailable
+from app.db import job_queue
 from app.db.connection import Database
 from app.db.migrate import upgrade
 from app.worker import job_consumer
@@ -86,9 +87,10 @@ class Queue:
                 if advance is not None:
                     await advance(account_id, run_id, job)
 
+        database = options.pop("database", None) or Database(chosen)
         halt = stop or asyncio.Event()
         task = asyncio.create_task(
-            job_consumer.work(Database(chosen), chosen, {"run": (mine_only, (int, UUID, int))}, stop=halt, **options)
+            job_consumer.work(database, chosen, {"run": (mine_only, (int, UUID, int))}, stop=halt, **options)
         )
         try:
             yield task
@@ -318,6 +320,47 @@ def test_the_job_of_a_living_worker_is_left_alone(queue: Queue) -> None:
         async with queue.worked_on(slowly, heartbeat_timeout=1.0), queue.worked_on(slowly, heartbeat_timeout=1.0):
             await queue.empty()
         assert len(queue.advanced) == 1
+
+    asyncio.run(scene())
+
+
+def test_leases_are_extended_while_all_pooled_connections_are_in_use(queue: Queue) -> None:
+    async def slowly(*_: Any) -> None:
+        await asyncio.sleep(3)
+
+    async def scene() -> None:
+        await queue.enqueue()
+        settings = replace(the_settings(), database_url=queue.url, database_pool=1)
+        database = Database(settings)
+        async with queue.worked_on(slowly, heartbeat_timeout=1.0, database=database):
+            while not queue.advanced:
+                await asyncio.sleep(0.01)
+            with database.autocommit_connection():
+                await asyncio.sleep(0.5)
+                async with queue.worked_on(slowly, heartbeat_timeout=1.0):
+                    await asyncio.sleep(1.5)
+        assert len(queue.advanced) == 1
+
+    asyncio.run(scene())
+
+
+def test_leases_are_extended_again_soon_after_a_failure(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[float] = []
+    extend = job_queue.extend_leases
+
+    def fail_once(*arguments: Any) -> None:
+        called.append(time.monotonic())
+        if len(called) == 2:
+            raise Unavailable("the connection was lost")
+        extend(*arguments)
+
+    monkeypatch.setattr(job_queue, "extend_leases", fail_once)
+
+    async def scene() -> None:
+        async with queue.worked_on(heartbeat_timeout=3.0):
+            while len(called) < 3:
+                await asyncio.sleep(0.01)
+        assert called[2] - called[1] < 0.8
 
     asyncio.run(scene())
 
