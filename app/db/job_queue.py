@@ -81,7 +81,7 @@ WITH done AS (
 ), failed AS (
     UPDATE jobs SET worker_id = NULL, due_at = now() + delay * interval '1 second', attempts = attempts + 1
     FROM unnest(%(failed)s::bigint[], %(delays)s::float[]) AS failure (job_id, delay)
-    WHERE id = job_id AND worker_id = %(worker)s
+    WHERE id = job_id AND worker_id = %(worker)s RETURNING pg_notify('jobs', '')
 ), due AS (
     SELECT id FROM jobs WHERE due_at <= now() AND kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
     ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
@@ -121,10 +121,7 @@ def exchange_jobs(
         "held": list(held),
         "limit": limit,
     }
-    jobs = [Job(*row) for row in database.fetch_all(_EXCHANGE, values)]
-    if failed:
-        database.execute("NOTIFY jobs", ())
-    return jobs
+    return [Job(*row) for row in database.fetch_all(_EXCHANGE, values)]
 
 
 def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:

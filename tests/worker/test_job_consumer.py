@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import select
 import signal
 import tempfile
 import time
@@ -234,6 +235,29 @@ def test_a_job_that_names_nothing_is_dropped(queue: Queue) -> None:
         assert queue.advanced == []
 
     asyncio.run(scene())
+
+
+def test_one_statement_claims_jobs_and_notifies_of_those_that_failed(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(queue.enqueue(2))
+    database = Database(replace(the_settings(), database_url=queue.url))
+    worker = job_queue.Worker(["run"], lease=15.0)
+
+    def fail(*_: Any) -> None:
+        raise Unavailable("the connection was lost")
+
+    monkeypatch.setattr(database, "execute", fail)
+    with closing(database), closing(job_queue.JobListener(database)) as listener:
+        claimed = job_queue.exchange_jobs(database, worker, done=(), failed={}, held=(), limit=1000)
+        assert sum(job.payload.startswith(f"{queue.account}:") for job in claimed) == 2
+        assert not listener.receive()
+        failed = {job.id: 0.0 for job in claimed}
+        again = job_queue.exchange_jobs(database, worker, done=(), failed=failed, held=(), limit=0)
+        assert again == []
+        assert select.select([listener], [], [], 5)[0]
+        assert listener.receive()
+    asyncio.run(queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s"))
 
 
 def test_stopping_waits_for_what_runs(queue: Queue) -> None:
