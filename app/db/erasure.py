@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
+from app.db.job_queue import has_previous_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,14 @@ WITH workflow_keys AS (
 ), jobs AS (
     DELETE FROM jobs USING encoded WHERE kind = 'deadline' AND worker_id IS NULL
     AND split_part(payload, ':', 1) = CAST(:account AS text) AND split_part(payload, ':', 3) = encoded.text
-)
+){previous}
 SELECT count(*) FROM deleted
 """
+_DELETE_PREVIOUS_JOBS = """, previous_jobs AS (
+    DELETE FROM pgqueuer USING encoded WHERE entrypoint = 'deadline' AND status <> 'picked'
+    AND split_part(convert_from(payload, 'UTF8'), ':', 1) = CAST(:account AS text)
+    AND split_part(convert_from(payload, 'UTF8'), ':', 3) = encoded.text
+)"""
 
 # The URL of a disabled target may name the person whose run disabled it. A target that other runs call is disabled again.
 _DELETE_TARGETS = """
@@ -70,7 +76,8 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     disabled."""
     values = {"account": account_id, "subject": subject}
     run_sql(connection, _DELETE_TARGETS, values)
-    progress = run_sql(connection, _DELETE_PROGRESS, values).scalar_one()
+    previous = _DELETE_PREVIOUS_JOBS if has_previous_jobs(connection) else ""
+    progress = run_sql(connection, _DELETE_PROGRESS.format(previous=previous), values).scalar_one()
     runs = _erase_runs(connection, "distinct_id = :subject", values)
     run_sql(
         connection,

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg2
 import pytest
 
-from app.db import job_queue
+from app.db import erasure, job_queue
 from app.db.connection import Database
 from app.db.migrate import upgrade
 from tests.support.action_contexts import the_settings
@@ -121,6 +121,15 @@ def test_a_run_whose_job_the_previous_release_holds_is_no_orphan(upgraded: Upgra
     upgraded.execute("DELETE FROM pgqueuer")
     assert upgraded.enqueue_orphans() == 1
     assert upgraded.execute("SELECT payload FROM jobs") == [(f"1:{run}:1",)]
+
+
+def test_deadlines_of_an_erased_subject_that_are_not_moved_yet_are_deleted(upgraded: Upgraded) -> None:
+    upgraded.enqueue("deadline", "1:w:cw==", due=3600)
+    upgraded.enqueue("deadline", "1:w:b3RoZXI=", due=3600)
+    upgraded.enqueue("deadline", "2:w:cw==", due=3600)
+    with upgraded.database.transaction() as connection:
+        erasure.erase_subject(connection, 1, "s")
+    assert upgraded.left() == ["1:r:1", "1:w:b3RoZXI=", "2:w:cw=="]
 
 
 def test_a_new_database_has_none_of_the_tables_of_pgqueuer(context: Any) -> None:
