@@ -19,8 +19,8 @@ from app.actions.circuit_breaker import Deferred
 from app.actions.templates.render import TemplateError, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
+from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
-from app.core.unstorable import replace_unstorable
 
 __all__ = ["ACTIONS", "Action", "ActionContext", "perform"]
 

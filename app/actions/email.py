@@ -38,8 +38,8 @@ from app.actions.mail_fields import (
     render_subject,
 )
 from app.core.durations import write_duration
+from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
-from app.core.unstorable import replace_unstorable
 
 FIELDS = (*MAIL_FIELDS, "cc", "reply_to")
 SCHEMA = mail_schema(

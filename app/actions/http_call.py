@@ -18,8 +18,8 @@ from app.actions.http_request import Request
 from app.actions.http_response import parse_response
 from app.actions.integration_kinds import MASK
 from app.core.durations import write_duration
+from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
-from app.core.unstorable import replace_unstorable
 
 if TYPE_CHECKING:
     import aiohttp

@@ -21,8 +21,8 @@ from yarl import URL
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
-from app.core.timestamps import utc_text
-from app.core.unstorable import replace_unstorable
+from app.core.exact_json import replace_unstorable
+from app.core.ids import utc_text
 
 BODYLESS_METHODS = ("GET", "HEAD")
 EVENT_METHODS = ("POST", "PUT", "PATCH")

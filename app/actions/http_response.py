@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from app.core.unstorable import replace_unstorable
+from app.core.exact_json import replace_unstorable
 
 MAX_BODY_BYTES = 64 * 1024
 _MAX_DEPTH = 64

@@ -13,8 +13,8 @@ from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
 from app.actions.http_request import EXACT_JSON, encodable
 from app.actions.templates.render import check_texts, render, render_value
+from app.core.exact_json import make_storable, replace_unstorable
 from app.core.models import Outcome
-from app.core.unstorable import make_storable, replace_unstorable
 
 FIELDS = ("text", "data")
 SCHEMA: Mapping[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from app.cli.formatting import cut, format_duration, format_relative, format_time_ms, visible
-from app.core.timestamps import utc_text
+from app.core.ids import utc_text
 from app.db.inspection import AttemptDetails, RunRow, StepDetails, StoredEvent
 from app.services.inspection import MAX_BLOCKS_SHOWN, EventDetails, RunDetails
 

@@ -17,7 +17,7 @@ from app.cli.base import account_option, command, context, existing_file, get_ac
 from app.cli.formatting import visible
 from app.cli.workflows import print_errors
 from app.core.durations import read_duration
-from app.core.timestamps import utc_text
+from app.core.ids import utc_text
 from app.services import simulation, workflows
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from app.core.errors import Problem, ProblemType
-from app.core.unstorable import UNSTORABLE
 
 MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -256,3 +255,22 @@ def _kind(value: Any) -> str:
         return "true or false"
     kinds = {list: "an array", str: "a string", int: "a number", float: "a number", type(None): "null"}
     return kinds.get(type(value), "something else")
+
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def replace_unstorable(text: str) -> str:
+    """`text` with U+FFFD in place of characters that cannot be stored."""
+    return UNSTORABLE.sub("\ufffd", text)
+
+
+def make_storable(value: Any) -> Any:
+    """A JSON value with U+FFFD in place of characters that cannot be stored, in names and texts."""
+    if isinstance(value, str):
+        return replace_unstorable(value)
+    if isinstance(value, Mapping):
+        return {make_storable(name): make_storable(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [make_storable(member) for member in value]
+    return value

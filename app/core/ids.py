@@ -1,6 +1,6 @@
-"""UUIDv7 identifiers (RFC 9562): 48 bits of milliseconds, 12 bits of their fraction, 62 random bits.
+"""UUIDv7 identifiers (RFC 9562), and UTC timestamps as text.
 
-They sort by time to a quarter of a microsecond. The standard library has them from Python 3.14, PostgreSQL from 18.
+The ids sort by time to a quarter of a microsecond. The standard library has them from Python 3.14, PostgreSQL from 18.
 """
 
 from __future__ import annotations
@@ -53,3 +53,8 @@ def read_cxengage_id(text: str) -> tuple[int, UUID] | None:
     if match is None or int(match[2]) >= 1 << 128:
         return None
     return int(match[1]), UUID(int=int(match[2]))
+
+
+def utc_text(timestamp: datetime) -> str:
+    """`timestamp` (aware) in UTC as RFC 3339 text, always with microseconds: `2026-11-22T03:37:29.056370Z`."""
+    return timestamp.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -14,8 +14,8 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.durations import RETENTION
+from app.core.exact_json import replace_unstorable
 from app.core.models import Decision, Event, NewRun
-from app.core.unstorable import replace_unstorable
 from app.db.connection import Database, PgConnection, fetch_all, prepare
 from app.db.event_keys import EarlierEvent, find_earlier_events
 from app.db.event_queries import find_event

@@ -21,9 +21,9 @@ import psycopg2
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
+from app.core.exact_json import make_storable
 from app.core.ids import uuid7
 from app.core.models import NewRun, Outcome, Run
-from app.core.unstorable import make_storable
 from app.db.connection import Database, PgConnection, fetch_all, run_sql
 from app.db.job_queue import enqueue_runs
 from app.db.match_state import StateKey, lock_number

@@ -15,8 +15,8 @@ import msgspec
 
 from app.actions import ACTIONS, retry_policy
 from app.core.durations import read_duration
+from app.core.ids import utc_text
 from app.core.models import Event, Outcome, Run
-from app.core.timestamps import utc_text
 from app.db.run_updates import NewBlock, RunUpdate, StepRow
 from app.db.runs import FailedBlock
 from app.workflows import step_graph

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from app.core.unstorable import UNSTORABLE
+from app.core.exact_json import UNSTORABLE
 
 MAX_BYTES = 256 * 1024
 # Messages about a name and not about its value.

@@ -22,8 +22,8 @@ from app.actions.templates.mustache import MustacheError, Tokens, mustache_sourc
 from app.actions.templates.mustache import members_read as mustache_members_read
 from app.actions.templates.mustache import parse as parse_mustache
 from app.actions.templates.mustache import render as render_mustache
+from app.core.ids import utc_text
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
-from app.core.timestamps import utc_text
 
 T = TypeVar("T")
 

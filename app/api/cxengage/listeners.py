@@ -21,8 +21,8 @@ from app.api.sender import Sender, check_open
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject
+from app.core.ids import utc_text
 from app.core.models import EVENTS_WRITE, Receipt
-from app.core.timestamps import utc_text
 from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.ingest.account_cache import Account
 from app.ingest.cxengage.event_builder import Origin, map_body

@@ -20,8 +20,8 @@ from app.api.cxengage.resources import management_limit
 from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.ids import utc_text
 from app.core.models import EVENTS_READ, Message
-from app.core.timestamps import utc_text
 from app.services import message_stream
 from app.services.context import AppContext
 

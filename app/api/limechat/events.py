@@ -16,9 +16,8 @@ from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import read_object
-from app.core.ids import uuid7
+from app.core.ids import utc_text, uuid7
 from app.core.models import Event, Receipt
-from app.core.timestamps import utc_text
 from app.ingest.account_cache import Account
 from app.ingest.limechat.parser import EVENT, parse_event, validation_failed
 from app.ingest.limechat.schemas import HeadersSchema

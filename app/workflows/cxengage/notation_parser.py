@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from app.core.durations import MAX_DURATION, read_duration
-from app.core.unstorable import UNSTORABLE
+from app.core.exact_json import UNSTORABLE
 from app.workflows.yaml_loader import join_surrogates
 
 MAX_BYTES = 64 * 1024

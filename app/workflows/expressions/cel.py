@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from app.core.ids import utc_text
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
-from app.core.timestamps import utc_text
 from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
