@@ -1,7 +1,4 @@
-"""UUIDv7 identifiers (RFC 9562), and UTC timestamps as text.
-
-The ids sort by time to a quarter of a microsecond. The standard library has them from Python 3.14, PostgreSQL from 18.
-"""
+"""UUIDv7 identifiers (RFC 9562), which sort by time to a quarter of a microsecond, and UTC timestamps as text."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from app.core.exact_json import ExactObject, read_object
 TIMEOUT = 0.5
 CACHE_TTL = 60.0
 _MAX_PERMIT_WAIT = 0.25
+_MAX_ABORT_WAIT = 0.1
 _MAX_CACHED_BYTES = 16 * 1024 * 1024
 # Concurrent calls: at most 16 to one server and 48 of one account.
 _MAX_CALLS = 64
@@ -128,9 +129,11 @@ class ApiClient:
             return call.result(deadline - time.monotonic())
         except TimeoutError:
             connection.abort()
-            # An abandoned call keeps its permit until its thread ends, so that the limits bound the threads.
+            # An abandoned call keeps its permit until its thread ends, so that the limits bound the threads. Most end at once.
             if call.cancel():
                 release()
+            else:
+                wait((call,), _MAX_ABORT_WAIT)
             raise
 
     def _call(
