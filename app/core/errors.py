@@ -16,7 +16,7 @@ class NotMigrated(Unavailable):
 
 
 class ProblemType(Enum):
-    """The kinds of problem that a caller can be told: name, HTTP status and title.
+    """The kinds of problem that a response can report: name, HTTP status and title.
 
     Names are part of the contract (RFC 9457 `type`): senders branch on them. They are never changed or reused.
     """

@@ -36,7 +36,7 @@ class PlainField(fields.Field[Value]):
         """The valid value; raises ValidationError."""
         if value is missing or value is None:
             return super().deserialize(value, attr, data, **kwargs)
-        # marshmallow would compose the validators of the field anew, for each value.
+        # marshmallow would compose the validators of the field again for each value.
         return self._deserialize(value, attr, data, **kwargs)
 
 

@@ -107,7 +107,7 @@ def _check_calls(text: str, tokens: list[re.Match[str]], words: list[str], depth
             raise FilterError(f"{word}{{…}} is not supported", *position)
         if word != "matches" or words[index + 1] != "(":
             continue
-        # Each call compiles its regular expression anew, which takes up to 0.1 s for a hostile one.
+        # Each call compiles its regular expression again, which takes up to 0.1 s for a hostile one.
         matches += 1
         if depths[index]:
             raise FilterError(

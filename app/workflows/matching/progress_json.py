@@ -12,7 +12,7 @@ its events, when it expires, the prefix that it builds on and, in a `times`, the
 omitted. `"s1"` instead of a prefix refers to the entry under `shared`. A position is false (not begun), true (complete)
 or [index, inner positions, number of the event that opened the window].
 
-Empty progress is `{}`. Events are numbered anew at each write, so that the numbers stay as small as the progress.
+Empty progress is `{}`. Events are renumbered at each write, so that the numbers stay as small as the progress.
 Running systems have this format in the database: names that are written here never change.
 """
 

@@ -170,5 +170,5 @@ def test_a_duration_is_read(text: str, length: timedelta) -> None:
     "text", ["", "0s", "5", "m", "1.5h", "-1h", "30m1h", "1h 30m", "1H", "٣s", "99999w", 5, None, True]
 )
 def test_an_invalid_duration_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match=r"duration|longer than ten years"):
+    with pytest.raises(ValueError, match="longer than ten years" if text == "99999w" else "duration"):
         read_duration(text)
