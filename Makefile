@@ -15,7 +15,7 @@ GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VEN
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check migrate worker bench clean
+.PHONY: help setup run test check migrate worker bench attack clean
 
 help: ## Show this
 	@echo "Signalbox. make …"
@@ -44,6 +44,9 @@ worker: setup ## Start one more worker (ARGS="--concurrency 100")
 
 bench: setup ## Run the benchmarks; needs wrk, Redis, nginx (ONLY=single,batch selects some)
 	@exec $(IN) -m bench $(ONLY)
+
+attack: setup ## Attack the product on this machine, show how long others wait; needs Redis (ONLY=unknown_keys selects)
+	@exec $(IN) -m bench.attack $(ONLY)
 
 clean: ## Remove .venv, caches and build results; keeps the data in .data
 	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -40,7 +40,7 @@ MAX_GROWN = 20
 
 
 class Listener(ThreadingHTTPServer):
-    """Notes when each event's call arrives."""
+    """Notes when each event's call arrives. Answers 200; a path that begins with /500/ gets that status."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -58,7 +58,7 @@ class _Call(BaseHTTPRequestHandler):
         now = time.monotonic()
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.arrived.setdefault(body["distinct_id"], now)  # type: ignore[attr-defined]
-        self.send_response(200)
+        self.send_response(500 if self.path.startswith("/500/") else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
 

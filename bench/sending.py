@@ -34,7 +34,8 @@ class Sent:
 async def post_steadily(
     port: int, path: str, headers: Mapping[str, str], bodies: Sequence[bytes], *, rate: float
 ) -> Sent:
-    """Post the bodies to 127.0.0.1 at a steady rate, over as many kept connections as it takes."""
+    """Post the bodies to 127.0.0.1 at a steady rate, over as many kept connections as it takes. A request without a response
+    after a minute counts as refused."""
     lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
     head = "\r\n".join(lines).encode()
     sent, idle = Sent(), list[_Connection]()
@@ -44,7 +45,7 @@ async def post_steadily(
         await asyncio.sleep(max(0.0, sent.due[number] - time.monotonic()))
         request = b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
         posts.append(asyncio.create_task(_post(port, request, number, idle, sent)))
-    await asyncio.wait_for(asyncio.gather(*posts), 60)
+    await asyncio.gather(*posts)
     for _, writer in idle:
         writer.close()
     return sent
@@ -55,11 +56,12 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def _post(port: int, request: bytes, number: int, idle: list[_Connection], sent: Sent) -> None:
     try:
-        reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = head.split("content-length:", 1)[1].split("\r\n", 1)[0]
-        await reader.readexactly(int(length))
+        async with asyncio.timeout(60):
+            reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            length = head.split("content-length:", 1)[1].split("\r\n", 1)[0]
+            await reader.readexactly(int(length))
     except (OSError, EOFError, IndexError) as exc:
         sent.refused.append(type(exc).__name__)
         return
