@@ -24,18 +24,22 @@ client_group = click.Group("client", help="OAuth clients. Secrets are shown once
 @command
 def create(account: str, name: str, scopes: str, expires_in: str | None) -> None:
     """Create a key for ACCOUNT (slug or id). It is printed now and never again."""
-    found = get_account(account)
-    wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", scopes))))
-    unknown = [scope for scope in wanted if scope not in SCOPES]
-    if unknown or not wanted:
-        raise click.BadParameter(
-            f"expected {', '.join(SCOPES)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
-        )
+    found, wanted = get_account(account), _scopes(scopes)
     token = api_keys.create_key(
         context(), found.id, name, wanted, parse_option("--expires-in", read_duration, expires_in)
     )
     click.echo(f"account={found.id}")
     click.echo(f"token={token}")
+
+
+def _scopes(text: str) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
+    unknown = [scope for scope in wanted if scope not in SCOPES]
+    if unknown or not wanted:
+        raise click.BadParameter(
+            f"expected {', '.join(SCOPES)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
+        )
+    return wanted
 
 
 @group.command("list")
@@ -67,10 +71,11 @@ def revoke(key: str) -> None:
 @client_group.command("create")
 @click.argument("account")
 @click.option("--name", default="", help="A name for the client.")
+@click.option("--scopes", default=",".join(SCOPES), show_default=True, help="What its tokens may do at most.")
 @command
-def create_client(account: str, name: str) -> None:
+def create_client(account: str, name: str, scopes: str) -> None:
     """Create a client for ACCOUNT (slug or id). Its secret is printed only now."""
-    client_id, secret = api_keys.create_client(context(), get_account(account).id, name)
+    client_id, secret = api_keys.create_client(context(), get_account(account).id, name, _scopes(scopes))
     click.echo(f"client_id={client_id}")
     click.echo(f"client_secret={secret}")
 
@@ -83,14 +88,14 @@ def list_clients(account: str | None) -> None:
     for client in api_keys.list_clients(context(), get_account(account).id if account else None):
         state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
         used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
-        click.echo(f"{client.account}\t{client.id}\t{visible(client.name)}\t{state}\t{used}")
+        click.echo(f"{client.account}\t{client.id}\t{visible(client.name)}\t{' '.join(client.scopes)}\t{state}\t{used}")
 
 
 @client_group.command("revoke")
 @click.argument("client_id", metavar="CLIENT_ID")
 @command
 def revoke_client(client_id: str) -> None:
-    """Revoke CLIENT_ID and its access token."""
+    """Revoke CLIENT_ID and its access tokens."""
     if not api_keys.revoke_client(context(), client_id):
         raise click.ClickException("no client in force has this id; `flask client list` shows all")
-    click.echo(f"{client_id} is revoked, and so is its token")
+    click.echo(f"{client_id} is revoked, and so are its tokens")

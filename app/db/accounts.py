@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from app.core.models import SCOPES, EnabledWorkflow, Key, Plan
+from app.core.models import EnabledWorkflow, Key, Plan
 from app.db.connection import run_sql
 
 
@@ -167,9 +167,14 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
                                      extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
      FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
-    (SELECT coalesce(array_agg(ARRAY[token_prefix, encode(token_digest, 'hex'), id,
-                                     extract(epoch FROM token_expires_at)::text]), '{}')
-     FROM clients WHERE account_id = accounts.id AND revoked_at IS NULL AND token_prefix IS NOT NULL) AS tokens,
+    (SELECT coalesce(array_agg(ARRAY[token.prefix, encode(token.digest, 'hex'), array_to_string(token.scopes, ' '),
+                                     extract(epoch FROM token.expires_at)::text, client.id]), '{}')
+     FROM clients AS client, LATERAL (
+        SELECT token_prefix AS prefix, token_digest AS digest, client.scopes, token_expires_at AS expires_at
+        WHERE token_prefix IS NOT NULL
+        UNION ALL SELECT prefix, digest, scopes, expires_at FROM access_tokens
+        WHERE account_id = client.account_id AND client_id = client.id) AS token
+     WHERE client.account_id = accounts.id AND revoked_at IS NULL) AS tokens,
     (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement,
             (SELECT coalesce(jsonb_agg(event), '[]') FROM workflow_triggers AS found WHERE found.account_id = accounts.id
              AND found.workflow_id = workflow.id AND found.version = workflow.enabled_version)) ORDER BY name), '[]')
@@ -189,7 +194,9 @@ def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountSnapsh
     """The snapshot of the account that has the unrevoked key, or the access token of an unrevoked client, with this prefix."""
     where = (
         "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
-        "SELECT account_id FROM clients WHERE token_prefix = :prefix AND revoked_at IS NULL)"
+        "SELECT account_id FROM clients WHERE revoked_at IS NULL AND "
+        "id = (SELECT id FROM clients WHERE token_prefix = :prefix UNION ALL "
+        "SELECT client_id FROM access_tokens WHERE prefix = :prefix))"
     )
     return _snapshot(run_sql(connection, _SNAPSHOT + where, {"prefix": prefix}).one_or_none())
 
@@ -238,9 +245,9 @@ def _key(fields: Sequence[str | None]) -> Key:
 
 
 def _token(fields: Sequence[str]) -> Key:
-    """An OAuth client's access token is a key with all scopes."""
-    prefix, digest, client_id, expires = fields
-    return Key(prefix, bytes.fromhex(digest), SCOPES, _timestamp(expires), None, client_id)
+    """An OAuth client's access token is a key."""
+    prefix, digest, scopes, expires, client_id = fields
+    return Key(prefix, bytes.fromhex(digest), tuple(scopes.split()), _timestamp(expires), None, client_id)
 
 
 def _timestamp(epoch: str | None) -> datetime | None:

@@ -93,11 +93,12 @@ def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str,
 
 def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
     """Store the minute in which a key, or an OAuth client's access token, was last used."""
-    for table, column in (("keys", "prefix"), ("clients", "token_prefix")):
+    of_client = "(token_prefix = :prefix OR id = (SELECT client_id FROM access_tokens WHERE prefix = :prefix))"
+    for table, condition in (("keys", "prefix = :prefix"), ("clients", of_client)):
         run_sql(
             connection,
             f"UPDATE {table} SET last_used_at = :minute "
-            f"WHERE {column} = :prefix AND (last_used_at IS NULL OR last_used_at < :minute)",
+            f"WHERE {condition} AND (last_used_at IS NULL OR last_used_at < :minute)",
             {"prefix": prefix, "minute": minute},
         )
 
@@ -110,70 +111,119 @@ class ClientRow:
     account: str
     id: str
     name: str
+    scopes: tuple[str, ...]
     created_at: datetime
     revoked_at: datetime | None
     last_used_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """How an active client is verified, and its token if it has one."""
+class Client:
+    """An active client: how it is verified, and the scopes that its tokens may have."""
 
     account_id: int
+    id: str
     digest: bytes
-    token_prefix: str | None
-    token_expires_at: datetime | None
+    scopes: tuple[str, ...]
 
 
-def insert_client(
-    connection: sa.Connection, account_id: int, client_id: str, digest: bytes, name: str, now: datetime
-) -> None:
-    """Insert a client; `digest` is the hash of its secret."""
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """An access token: its public prefix, and when it expires."""
+
+    prefix: str
+    expires_at: datetime
+
+
+def insert_client(connection: sa.Connection, client: Client, name: str, now: datetime) -> None:
+    """Insert a client."""
     run_sql(
         connection,
-        "INSERT INTO clients (account_id, id, digest, name, created_at) VALUES (:account, :id, :digest, :name, :now)",
-        {"account": account_id, "id": client_id, "digest": digest, "name": name, "now": now},
+        "INSERT INTO clients (account_id, id, digest, name, scopes, created_at) "
+        "VALUES (:account, :id, :digest, :name, :scopes, :now)",
+        {
+            "account": client.account_id,
+            "id": client.id,
+            "digest": client.digest,
+            "name": name,
+            "scopes": list(client.scopes),
+            "now": now,
+        },
     )
 
 
-def find_credentials(connection: sa.Connection, client_id: str, *, lock: bool = False) -> Credentials | None:
-    """The credentials of a client that is not revoked; `lock` locks its row."""
+def find_client(connection: sa.Connection, client_id: str, *, lock: bool = False) -> Client | None:
+    """A client that is not revoked; `lock` locks its row."""
     row = run_sql(
         connection,
-        "SELECT account_id, digest, token_prefix, token_expires_at FROM clients "
+        "SELECT account_id, digest, scopes FROM clients "
         f"WHERE id = :id AND revoked_at IS NULL {'FOR UPDATE' if lock else ''}",
         {"id": client_id},
     ).one_or_none()
-    return None if row is None else Credentials(row[0], bytes(row[1]), row[2], row[3])
+    return None if row is None else Client(row.account_id, client_id, bytes(row.digest), tuple(row.scopes))
+
+
+# The token with all scopes of its client is in `clients`, where earlier releases look for it; others are in `access_tokens`.
+
+
+def find_token(connection: sa.Connection, client: Client, scopes: tuple[str, ...]) -> TokenRow | None:
+    """The client's token with these scopes, in the order of SCOPES; it may have expired."""
+    row = run_sql(
+        connection,
+        "SELECT token_prefix, token_expires_at FROM clients "
+        "WHERE account_id = :account AND id = :id AND scopes = CAST(:scopes AS text[]) AND token_prefix IS NOT NULL "
+        "UNION ALL SELECT prefix, expires_at FROM access_tokens "
+        "WHERE account_id = :account AND client_id = :id AND scopes = CAST(:scopes AS text[])",
+        {"account": client.account_id, "id": client.id, "scopes": list(scopes)},
+    ).one_or_none()
+    return None if row is None else TokenRow(*row)
 
 
 def set_token(
-    connection: sa.Connection, account_id: int, client_id: str, prefix: str, digest: bytes, expires_at: datetime
+    connection: sa.Connection, client: Client, scopes: tuple[str, ...], token: TokenRow, digest: bytes
 ) -> None:
-    """Replace the token of a client."""
+    """Replace the client's token with these scopes."""
+    has_all = (
+        "UPDATE clients SET token_prefix = :prefix, token_digest = :digest, token_expires_at = :expires "
+        "WHERE account_id = :account AND id = :id"
+    )
+    has_fewer = (
+        "INSERT INTO access_tokens (account_id, client_id, scopes, prefix, digest, expires_at) "
+        "VALUES (:account, :id, :scopes, :prefix, :digest, :expires) ON CONFLICT (account_id, client_id, scopes) "
+        "DO UPDATE SET prefix = excluded.prefix, digest = excluded.digest, expires_at = excluded.expires_at"
+    )
     run_sql(
         connection,
-        "UPDATE clients SET token_prefix = :prefix, token_digest = :digest, token_expires_at = :expires "
-        "WHERE account_id = :account AND id = :id",
-        {"account": account_id, "id": client_id, "prefix": prefix, "digest": digest, "expires": expires_at},
+        has_all if scopes == client.scopes else has_fewer,
+        {
+            "account": client.account_id,
+            "id": client.id,
+            "scopes": list(scopes),
+            "prefix": token.prefix,
+            "digest": digest,
+            "expires": token.expires_at,
+        },
     )
-    increment_version(connection, account_id)
+    increment_version(connection, client.account_id)
 
 
 def list_clients(connection: sa.Connection, account_id: int | None) -> list[ClientRow]:
     """The clients of an account, or of all accounts, oldest first."""
     rows = run_sql(
         connection,
-        "SELECT account_id, slug, clients.id, clients.name, clients.created_at, revoked_at, last_used_at "
+        "SELECT account_id, slug, clients.id, clients.name, scopes, clients.created_at, revoked_at, last_used_at "
         "FROM clients JOIN accounts ON accounts.id = account_id "
         "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, clients.created_at",
         {"account": account_id},
     )
-    return [ClientRow(*row) for row in rows]
+    return [
+        ClientRow(account_id, slug, id_, name, tuple(scopes), *dates)
+        for account_id, slug, id_, name, scopes, *dates in rows
+    ]
 
 
 def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> bool:
-    """Revoke a client and its token; False when no active client has this id."""
+    """Revoke a client and its tokens; False when no active client has this id."""
     account_id = run_sql(
         connection,
         "UPDATE clients SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL RETURNING account_id",

@@ -126,7 +126,9 @@ def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: dateti
         "WHERE (EXISTS (SELECT FROM keys WHERE prefix = key_prefix AND keys.account_id = tickets.account_id "
         "AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > :now)) "
         "OR EXISTS (SELECT FROM clients WHERE token_prefix = key_prefix AND clients.account_id = tickets.account_id "
-        "AND revoked_at IS NULL AND token_expires_at > :now)) "
+        "AND revoked_at IS NULL AND token_expires_at > :now) "
+        "OR EXISTS (SELECT FROM access_tokens JOIN clients ON clients.id = client_id WHERE prefix = key_prefix "
+        "AND access_tokens.account_id = tickets.account_id AND revoked_at IS NULL AND expires_at > :now)) "
         "AND tickets.digest = :digest AND CASE WHEN used_at IS NULL THEN tickets.created_at > :made "
         "ELSE used_at > :used END",
         {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - VALID_FOR},

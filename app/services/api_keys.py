@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
 from app.core.api_keys import digest_of, is_client_id, make_client, make_key, make_token_prefix, token_of
-from app.core.models import Key
+from app.core.models import SCOPES, Key
 from app.db import api_keys
-from app.db.api_keys import ClientRow, Credentials, KeyRow
+from app.db.api_keys import Client, ClientRow, KeyRow, TokenRow
 from app.services.context import AppContext
 
 
@@ -60,11 +61,12 @@ class Token:
     seconds_left: int
 
 
-def create_client(context: AppContext, account_id: int, name: str) -> tuple[str, str]:
-    """Create a client; returns its id and its secret, which is not stored."""
+def create_client(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...] = SCOPES) -> tuple[str, str]:
+    """Create a client whose tokens have at most these scopes; returns its id and its secret, which is not stored."""
     client_id, secret, digest = make_client()
+    client = Client(account_id, client_id, digest, in_order(scopes))
     with context.database.transaction() as connection:
-        api_keys.insert_client(connection, account_id, client_id, digest, name, context.clock())
+        api_keys.insert_client(connection, client, name, context.clock())
     return client_id, secret
 
 
@@ -75,44 +77,52 @@ def list_clients(context: AppContext, account_id: int | None) -> list[ClientRow]
 
 
 def revoke_client(context: AppContext, client_id: str) -> bool:
-    """Revoke a client and its token; False when no active client has this id."""
+    """Revoke a client and its tokens; False when no active client has this id."""
     with context.database.transaction() as connection:
         return api_keys.revoke_client(connection, client_id, context.clock())
 
 
-def issue_token(context: AppContext, client_id: str, secret: str) -> Token | None:
-    """The client's current token, or a new one when it has none or it has expired; None for a wrong id or secret.
-
-    Compares in constant time, also for an unknown id.
-    """
+def authenticate_client(context: AppContext, client_id: str, secret: str) -> Client | None:
+    """The client with this id and secret. Compares in constant time, also for an unknown id."""
     found = None
     if is_client_id(client_id):
         with context.database.transaction() as connection:
-            found = api_keys.find_credentials(connection, client_id)
+            found = api_keys.find_client(connection, client_id)
     is_right = hmac.compare_digest(found.digest if found else _NO_DIGEST, digest_of(secret))
-    if found is None or not is_right:
-        return None
-    return _current_token(context, found, secret) or _new_token(context, client_id, secret)
+    return found if is_right else None
 
 
-def _current_token(context: AppContext, credentials: Credentials, secret: str) -> Token | None:
+def issue_token(context: AppContext, client: Client, secret: str, scopes: Collection[str]) -> Token | None:
+    """The client's current token with these scopes, all of which the client has; a new one when it has none or it has
+    expired. None when the client was revoked meanwhile."""
+    wanted = in_order(scopes)
+    with context.database.transaction() as connection:
+        current = _current_token(context, api_keys.find_token(connection, client, wanted), secret)
+    return current or _new_token(context, client, secret, wanted)
+
+
+def in_order(scopes: Collection[str]) -> tuple[str, ...]:
+    """The scopes in the order of SCOPES."""
+    return tuple(scope for scope in SCOPES if scope in scopes)
+
+
+def _current_token(context: AppContext, row: TokenRow | None, secret: str) -> Token | None:
     """The existing token while at least one second is left."""
-    if credentials.token_prefix is None or credentials.token_expires_at is None:
+    if row is None:
         return None
-    left = (credentials.token_expires_at - context.clock()) // timedelta(seconds=1)
-    return Token(token_of(secret, credentials.token_prefix), left) if left > 0 else None
+    left = (row.expires_at - context.clock()) // timedelta(seconds=1)
+    return Token(token_of(secret, row.prefix), left) if left > 0 else None
 
 
-def _new_token(context: AppContext, client_id: str, secret: str) -> Token | None:
+def _new_token(context: AppContext, client: Client, secret: str, scopes: tuple[str, ...]) -> Token | None:
     """A new token; concurrent requests of one client get the same one."""
     with context.database.transaction() as connection:
-        credentials = api_keys.find_credentials(connection, client_id, lock=True)
-        if credentials is None:
+        if api_keys.find_client(connection, client.id, lock=True) is None:
             return None
-        current = _current_token(context, credentials, secret)
+        current = _current_token(context, api_keys.find_token(connection, client, scopes), secret)
         if current is not None:
             return current
-        prefix = make_token_prefix()
-        text, expires_at = token_of(secret, prefix), context.clock() + TOKEN_LIFETIME
-        api_keys.set_token(connection, credentials.account_id, client_id, prefix, digest_of(text), expires_at)
+        row = TokenRow(make_token_prefix(), context.clock() + TOKEN_LIFETIME)
+        text = token_of(secret, row.prefix)
+        api_keys.set_token(connection, client, scopes, row, digest_of(text))
     return Token(text, TOKEN_LIFETIME // timedelta(seconds=1))

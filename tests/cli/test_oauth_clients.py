@@ -31,14 +31,38 @@ def created(flask: CommandLine, slug: str) -> tuple[str, str]:
 
 def test_a_new_client_gets_a_token(flask: CommandLine, context: AppContext, acme: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
-    assert api_keys.issue_token(context, client_id, secret) is not None
+    assert issued(context, client_id, secret) is not None
+
+
+def issued(context: AppContext, client_id: str, secret: str) -> api_keys.Token | None:
+    """A token with all scopes of the client; None for a wrong secret or a revoked client."""
+    found = api_keys.authenticate_client(context, client_id, secret)
+    return found and api_keys.issue_token(context, found, secret, found.scopes)
+
+
+def test_a_client_may_have_fewer_scopes(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+    output = flask("client", "create", acme.slug, "--scopes", "events:read,events:write").stdout
+    client_id, secret = re.findall(r"=(\S+)", output)
+    found = api_keys.authenticate_client(context, client_id, secret)
+    assert found is not None
+    assert found.scopes == ("events:write", "events:read")
+    assert "\tevents:write events:read\t" in flask("client", "list", acme.slug).stdout
+
+
+@pytest.mark.parametrize("scopes", ["", "everything", "events:read everything"])
+def test_a_client_with_an_unknown_scope_is_not_created(flask: CommandLine, acme: Sender, scopes: str) -> None:
+    refused = flask("client", "create", acme.slug, "--scopes", scopes)
+    assert (refused.exit_code, "expected events:write, events:read, account:manage" in refused.stderr) == (2, True)
+    assert flask("client", "list", acme.slug).stdout == ""
 
 
 def test_the_list_shows_clients_without_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
     client_id, secret = created(flask, acme.slug)
     created(flask, globex.slug)
     output = flask("client", "list", acme.slug).stdout
-    assert output == f"{acme.slug}\t{client_id}\tweb shop\tin force\tnever used\n"
+    assert (
+        output == f"{acme.slug}\t{client_id}\tweb shop\tevents:write events:read account:manage\tin force\tnever used\n"
+    )
     everybody = flask("client", "list").stdout
     assert globex.slug in everybody
     assert secret not in everybody
@@ -48,7 +72,7 @@ def test_a_revoked_client_is_listed_as_revoked(flask: CommandLine, context: AppC
     client_id, secret = created(flask, acme.slug)
     assert client_id in flask("client", "revoke", client_id).stdout
     assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
-    assert api_keys.issue_token(context, client_id, secret) is None
+    assert issued(context, client_id, secret) is None
     again = flask("client", "revoke", client_id)
     assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
 

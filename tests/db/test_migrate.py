@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from app.core.models import SCOPES
 from app.db.migrate import DIRECTORY, ensure_partitions, upgrade
 from app.db.tables import metadata
 
@@ -101,6 +102,21 @@ def test_a_migration_that_stopped_between_two_indexes_can_be_repeated(database_b
     )
     upgrade(database_before_0007)
     assert all(_indexes(database_before_0007).values())
+
+
+def test_existing_clients_get_all_scopes_and_existing_api_augments_keep_get(empty_database: str) -> None:
+    upgrade(empty_database, target="0010")
+    _alone(
+        empty_database,
+        "INSERT INTO accounts (slug, plan, signing_secret) VALUES ('acme', 'trial', ''); "
+        "INSERT INTO clients (account_id, id, digest, name) SELECT id, 'cl_1', '', '' FROM accounts; "
+        "INSERT INTO augments (account_id, number, name, description, type, url, in_options, created_at, updated_at) "
+        "SELECT id, 1, '', '', 'api', 'http://crm.example/', false, now(), now() FROM accounts",
+    )
+    upgrade(empty_database)
+    with _engine(empty_database).connect() as connection:
+        assert connection.execute(sa.text("SELECT scopes FROM clients")).scalar() == list(SCOPES)
+        assert connection.execute(sa.text("SELECT method FROM augments")).scalar() == "GET"
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

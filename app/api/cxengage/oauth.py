@@ -11,9 +11,10 @@ from flask import Blueprint, Response, current_app, g, request
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import client_address, limiter, start_limiter
-from app.core import metrics, models
+from app.core import metrics
 from app.core.config import Settings
 from app.core.errors import Problem, Unavailable
+from app.db.api_keys import Client
 from app.services import api_keys
 
 _MAX_BYTES = 16 * 1024
@@ -36,6 +37,10 @@ class TokenError(Exception):
         self.description = description
 
 
+def _invalid_client() -> TokenError:
+    return TokenError("invalid_client", "The client id or secret is missing or invalid.")
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """The id and secret that a client sent."""
@@ -49,26 +54,27 @@ def authenticate_client() -> None:
     """Find out who asks before the limits are checked: a right secret counts for its client, any other request for its
     address. So failed requests never block a right secret, even if all come from the address of one proxy."""
     start_limiter()
-    g.client_id, g.token, g.token_error = "", None, None
+    g.client, g.client_secret, g.token_error = None, "", None
     try:
         g.form = _form(current_app.extensions["context"].settings)
         credentials = _credentials(g.form)
         if credentials is None:
             return
-        g.token = api_keys.issue_token(current_app.extensions["context"], credentials.client_id, credentials.secret)
-        g.client_id = credentials.client_id
+        context = current_app.extensions["context"]
+        g.client = api_keys.authenticate_client(context, credentials.client_id, credentials.secret)
+        g.client_secret = credentials.secret
     except (TokenError, Problem, Unavailable) as exc:
         g.token_error = exc
 
 
 def _is_client() -> bool:
-    return g.token is not None
+    return g.client is not None
 
 
 @blueprint.post("/token")
 @limiter.limit(
     f"{_MAX_PER_CLIENT}/minute",
-    key_func=lambda: f"client:{g.client_id}",
+    key_func=lambda: f"client:{g.client.id}",
     exempt_when=lambda: not _is_client(),
     error_message=_TOO_MANY,
 )
@@ -76,30 +82,43 @@ def _is_client() -> bool:
     f"{_MAX_FAILURES_PER_ADDRESS}/minute", key_func=client_address, exempt_when=_is_client, error_message=_TOO_MANY
 )
 def issue_token() -> Response:
-    """The client's access token."""
+    """The client's access token with the requested scopes, or with all that the client has."""
     try:
-        token = _issue()
+        scopes, token = _issue()
     except TokenError as exc:
         response = _error_response(exc)
     else:
-        response = json_response({"access_token": token.text, "token_type": "bearer", "expires_in": token.seconds_left})
+        response = json_response(
+            {
+                "access_token": token.text,
+                "token_type": "bearer",
+                "expires_in": token.seconds_left,
+                "scope": " ".join(scopes),
+            }
+        )
     response.headers.update({"Cache-Control": "no-store", "Pragma": "no-cache"})
     return response
 
 
-def _issue() -> api_keys.Token:
+def _issue() -> tuple[tuple[str, ...], api_keys.Token]:
+    """The scopes and the token."""
     if g.token_error is not None:
         raise g.token_error
-    token: api_keys.Token | None = g.token
-    if token is None:
-        raise TokenError("invalid_client", "The client id or secret is missing or invalid.")
+    client: Client | None = g.client
+    if client is None:
+        raise _invalid_client()
     if "grant_type" not in g.form:
         raise TokenError("invalid_request", "grant_type is missing.")
     if g.form["grant_type"] != "client_credentials":
         raise TokenError("unsupported_grant_type", "grant_type must be client_credentials.")
-    if not set(g.form.get("scope", "").split()) <= set(models.SCOPES):
-        raise TokenError("invalid_scope", f"Valid scopes are {', '.join(models.SCOPES)}.")
-    return token
+    # A field without a value counts as absent (section 3.2).
+    wanted = set(filter(None, g.form.get("scope", "").split(" "))) or set(client.scopes)
+    if not wanted <= set(client.scopes):
+        raise TokenError("invalid_scope", f"The scopes of this client are {', '.join(client.scopes)}.")
+    token = api_keys.issue_token(current_app.extensions["context"], client, g.client_secret, wanted)
+    if token is None:
+        raise _invalid_client()
+    return api_keys.in_order(wanted), token
 
 
 def _form(settings: Settings) -> Mapping[str, str]:

@@ -63,13 +63,36 @@ clients = account_table(
     timestamp("created_at", "when it was made", default=NOW),
     timestamp("revoked_at", "when it was revoked; null: it is in force", null=True),
     timestamp("last_used_at", "when its token was last used, to the minute; null: never", null=True),
+    column(
+        "scopes",
+        ARRAY(sa.Text),
+        "what its tokens may do at most, such as events:write",
+        default="'{events:write,events:read,account:manage}'",
+    ),
     sa.PrimaryKeyConstraint("id"),
+    # Serves the foreign key of access_tokens.
+    sa.UniqueConstraint("account_id", "id"),
     # The rule: a prefix means one token.
     sa.UniqueConstraint("token_prefix"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     # Serves list_clients and find_account_snapshot.
     sa.Index("clients_account_id_idx", "account_id"),
     comment="OAuth clients of the CxEngage routes, each with its access token; secrets are kept as hashes",
+)
+
+access_tokens = account_table(
+    "access_tokens",
+    column("client_id", sa.Text, "the client that asked for it"),
+    column("scopes", ARRAY(sa.Text), "what it may do"),
+    column("prefix", sa.Text, "public part of the token (sbt_PREFIX_…)"),
+    column("digest", BYTEA, "SHA-256 of the token; the token itself is kept nowhere"),
+    timestamp("expires_at", "when it ends"),
+    # The rule: a client has one token for each set of scopes.
+    sa.PrimaryKeyConstraint("account_id", "client_id", "scopes"),
+    # The rule: a prefix means one token.
+    sa.UniqueConstraint("prefix"),
+    sa.ForeignKeyConstraint(["account_id", "client_id"], ["clients.account_id", "clients.id"], ondelete="CASCADE"),
+    comment="access tokens with fewer scopes than their OAuth client has; the one with all is in clients",
 )
 
 integrations = account_table(

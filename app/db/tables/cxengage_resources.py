@@ -82,7 +82,11 @@ augments = _resource_table(
     column("rows", sa.Integer, "how many rows the file has", default="0"),
     column("bytes", sa.Integer, "how large the file was", default="0"),
     column("upload", sa.Integer, "grows with each file", default="0"),
+    column(
+        "method", sa.Text, "api: how it is asked; GET: the key in the query, POST: the whole event", default="'GET'"
+    ),
     sa.CheckConstraint("type IN ('file', 'api')", name="type"),
+    sa.CheckConstraint("method IN ('GET', 'POST')", name="method"),
     comment="what is known beside the events and added to them before workflows look",
 )
 

@@ -84,7 +84,7 @@ def assert_refused(answer: Any, status: int, code: str) -> None:
 def test_a_client_gets_a_token_for_30_days(client: Client, prefix: str) -> None:
     answer = client.request_token(path=f"{prefix}/token")
     assert answer.status_code == 200
-    assert list(answer.json) == ["access_token", "token_type", "expires_in"]
+    assert list(answer.json) == ["access_token", "token_type", "expires_in", "scope"]
     assert (answer.json["token_type"], answer.json["expires_in"]) == ("bearer", MONTH)
     assert (answer.headers["Cache-Control"], answer.headers["Pragma"]) == ("no-store", "no-cache")
     assert answer.headers["Content-Type"] == "application/json"
@@ -189,8 +189,93 @@ def test_an_invalid_request_is_refused_with_the_code_of_the_rfc(client: Client, 
     assert_refused(client.request_token(form), 400, code)
 
 
-def test_a_valid_scope_may_be_requested(client: Client) -> None:
-    assert client.request_token(GRANT | {"scope": "events:write"}).status_code == 200
+# Scopes
+
+
+def with_scope(client: Client, scope: str) -> Tenant:
+    """The tenant with a token that was requested with a scope."""
+    answer = client.request_token(GRANT | {"scope": scope})
+    assert answer.status_code == 200, answer.text
+    return Tenant(client.tenant.sender, answer.json["access_token"])
+
+
+def test_a_token_has_only_the_requested_scopes(client: Client) -> None:
+    answer = client.request_token(GRANT | {"scope": "events:write"})
+    assert answer.json["scope"] == "events:write"
+    sends = with_scope(client, "events:write")
+    assert sends.post({"key": "1"}).status_code == 200
+    refused = [
+        sends.call("/key-attribute", "POST", {"key": "user"}),
+        sends.call("/patterns"),
+        sends.call("/augments", "POST", {"name": "x", "type": "file"}),
+        sends.call("/integrations/echo", "POST", {}),
+        sends.call("/event/history"),
+        sends.call("/ticket", "POST"),
+    ]
+    assert [answer.status_code for answer in refused] == [403] * 6
+    assert refused[0].json == {"error": "The token lacks the scope account:manage."}
+
+
+def test_a_token_that_may_only_read_sends_nothing(client: Client) -> None:
+    reads = with_scope(client, "events:read")
+    assert reads.post({"key": "1"}).status_code == 403
+    assert reads.history() == []
+    assert reads.call("/ticket", "POST").status_code == 200
+
+
+def test_a_ticket_of_a_token_with_fewer_scopes_opens_the_stream(client: Client) -> None:
+    reads = with_scope(client, "events:read")
+    ticket = reads.call("/ticket", "POST").json["ticket"]
+    assert reads.call(f"/stream?ticket={ticket}", Authorization="").status_code == 200
+
+
+def test_the_same_scopes_give_the_same_token(client: Client) -> None:
+    both = {with_scope(client, text).token for text in ("events:read events:write", "events:write events:read")}
+    everything = {client.token().token, with_scope(client, "account:manage events:read events:write").token}
+    assert (len(both), len(everything)) == (1, 1)
+    assert len(both | everything | {with_scope(client, "events:read").token}) == 3
+
+
+@pytest.mark.parametrize("form", [GRANT, GRANT | {"scope": ""}])
+def test_without_a_scope_a_token_has_all_that_its_client_has(client: Client, form: dict[str, str]) -> None:
+    assert client.request_token(form).json["scope"] == "events:write events:read account:manage"
+
+
+def test_a_client_with_fewer_scopes_gets_no_more(context: AppContext, client: Client) -> None:
+    made = api_keys.create_client(context, client.tenant.account_id, "reports", ("events:read",))
+    reports = Client(client.tenant, *made)
+    assert reports.request_token().json["scope"] == "events:read"
+    assert_refused(reports.request_token(GRANT | {"scope": "events:read events:write"}), 400, "invalid_scope")
+    assert reports.token().post({"key": "1"}).status_code == 403
+    assert reports.token().history() == []
+
+
+@pytest.mark.parametrize(
+    "scope", ["everything", "events:write everything", "EVENTS:WRITE", "events:write\tevents:read"]
+)
+def test_an_unknown_scope_is_invalid(client: Client, scope: str) -> None:
+    answer = client.request_token(GRANT | {"scope": scope})
+    assert_refused(answer, 400, "invalid_scope")
+    assert "events:write, events:read, account:manage" in answer.json["error_description"]
+
+
+def test_a_revoked_client_loses_the_tokens_of_all_scopes(context: AppContext, client: Client) -> None:
+    sends = with_scope(client, "events:write")
+    assert sends.post({"key": "1"}).status_code == 200
+    api_keys.revoke_client(context, client.id)
+    assert sends.post({"key": "1"}).status_code == 401
+
+
+def test_a_token_with_fewer_scopes_is_stored_as_a_hash_and_its_use_is_recorded(client: Client, rows: Rows) -> None:
+    sends = with_scope(client, "events:write")
+    sends.post({"key": "1"})
+    ((used, stored),) = rows(
+        "SELECT last_used_at, to_jsonb(access_tokens)::text FROM clients JOIN access_tokens ON client_id = id "
+        "WHERE id = %s",
+        client.id,
+    )
+    assert used is not None
+    assert sends.token.rpartition("_")[2] not in str(stored)
 
 
 def test_a_body_that_is_not_a_form_has_no_grant(client: Client) -> None:
@@ -362,3 +447,13 @@ def test_ids_secrets_and_tokens_have_different_formats(client: Client) -> None:
     assert re.fullmatch(r"cl_[0-9A-Za-z]{16}", client.id)
     assert re.fullmatch(r"cs_[0-9A-Za-z_-]{43}", client.secret)
     assert re.fullmatch(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", client.token().token)
+
+
+def test_a_token_with_fewer_scopes_expires_after_30_days(aging: tuple[Clock, Client]) -> None:
+    clock, client = aging
+    old = with_scope(client, "events:write")
+    clock.ahead = timedelta(days=30, seconds=1)
+    assert old.post({"key": "1"}).status_code == 401
+    new = with_scope(client, "events:write")
+    assert new.token != old.token
+    assert [one.post({"key": "1"}).status_code for one in (new, old)] == [200, 401]

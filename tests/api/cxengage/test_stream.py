@@ -237,7 +237,9 @@ def test_an_access_token_creates_tickets_until_its_client_is_revoked(
     context: AppContext, server: Server, acme: Sender
 ) -> None:
     client_id, secret = api_keys.create_client(context, acme.account_id, "app")
-    issued = api_keys.issue_token(context, client_id, secret)
+    found = api_keys.authenticate_client(context, client_id, secret)
+    assert found is not None
+    issued = api_keys.issue_token(context, found, secret, found.scopes)
     assert issued is not None
     source = listening(server, acme, issued.text)
     insert(context, acme, "a")
