@@ -144,8 +144,11 @@ def empty(base: Backends, arguments: list[str]) -> AbstractContextManager[tuple[
 
 
 @contextmanager
-def nginx(parent: Path, web_port: int) -> Iterator[int]:
-    """nginx with deploy/nginx.conf in front of a web process, other addresses apart, in a folder of its own; its port."""
+def nginx(parent: Path, web_port: int, changes: Mapping[str, str] | None = None, *, tls: bool = False) -> Iterator[int]:
+    """nginx with deploy/nginx.conf in front of a web process, in a folder of its own; its port.
+
+    Addresses are replaced, and each text of `changes` by another one.
+    """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         sys.exit("nginx is missing: `apt install nginx-light`.")
@@ -153,10 +156,11 @@ def nginx(parent: Path, web_port: int) -> Iterator[int]:
     folder.mkdir(mode=0o755)
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for there, here in {
-        "listen 80;": f"listen 127.0.0.1:{port};",
+        "listen 80;": f"listen 127.0.0.1:{port}{' ssl' if tls else ''};",
         "server 127.0.0.1:8000;": f"server 127.0.0.1:{web_port};",
         "pid /run/nginx.pid;": f"pid {folder}/pid;",
         "http {": "http {" + "".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY),
+        **(changes or {}),
     }.items():
         if there not in text:
             raise ValueError(f"deploy/nginx.conf has no line `{there}` any more")
@@ -165,7 +169,7 @@ def nginx(parent: Path, web_port: int) -> Iterator[int]:
     command = [program, "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
     running = start_program(command, death_signal=signal.SIGTERM)
     try:
-        _until(lambda: _answers(port), "nginx")
+        _until(lambda: _listens(port), "nginx")
         yield port
     finally:
         end_all([running], signal.SIGTERM, 10)
@@ -183,6 +187,11 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _until(happened: object, what: str) -> None:

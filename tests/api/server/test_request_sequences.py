@@ -209,14 +209,15 @@ def test_nginx_refuses_by_problem_documents(server: Gunicorn, tmp_path: Path) ->
 
 def test_nginx_has_the_problem_types_of_the_app() -> None:
     text = (ROOT / "deploy/nginx.conf").read_text("utf-8")
-    found = re.findall(r"""^ +(default|\d{3}) '("type": .*)';$""", text, re.MULTILINE)
-    assert len(found) > 10
-    for status, members in found:
-        problem = json.loads(f"{{{members}}}")
+    types = re.findall(r"""^ +(default|\d{3}) '("urn:.*)';$""", text, re.MULTILINE)
+    details = re.findall(r"""^ +(default|\d{3}) "[A-Z].*\.";$""", text, re.MULTILINE)
+    assert [status for status, _ in types] == details
+    assert len(types) > 10
+    for status, members in types:
+        problem = json.loads(f'{{"type": {members}}}')
         kinds = [
             (kind.urn, kind.title)
             for kind in ProblemType
             if kind.status == (400 if status == "default" else int(status))
         ]
         assert (problem["type"], problem["title"]) in kinds
-        assert problem["detail"]
