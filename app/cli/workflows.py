@@ -190,9 +190,13 @@ def enable(name: str, version: int | None, account: str | None) -> None:
 
 @group.command("disable")
 @click.argument("name")
+@click.option(
+    "--cancel-runs", is_flag=True, help="Also cancel its runs: a step that is being executed ends, no other begins."
+)
 @account_option
 @command
-def disable(name: str, account: str | None) -> None:
-    """Disable workflow NAME: it looks at no further event. Its runs continue."""
-    workflows.disable_workflow(context(), get_account(account).id, name)
-    click.echo(f"{name}: disabled")
+def disable(name: str, cancel_runs: bool, account: str | None) -> None:
+    """Disable workflow NAME: it looks at no further event. Its runs continue, unless --cancel-runs cancels them."""
+    cancelled = workflows.disable_workflow(context(), get_account(account).id, name, cancel_runs=cancel_runs)
+    more = f", {cancelled:,} run{'' if cancelled == 1 else 's'} cancelled" if cancel_runs else ""
+    click.echo(f"{name}: disabled{more}")

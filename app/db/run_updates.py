@@ -1,5 +1,5 @@
 """Writes what a worker did to a run, by one statement: the run, its step, the attempt, and the next jobs. At the end: what
-people do to runs, retry failed ones and start missed ones; `runs.end_run_tree` cancels runs.
+people do to runs, retry failed ones and start missed ones; `run_trees.py` ends them.
 
 The blocks of a `par` are runs with a parent. The statement that updates the parent starts them, and the parent has no job
 while it waits for `blocks_left` blocks. The statement that ends a block decrements `blocks_left` and enqueues the parent's

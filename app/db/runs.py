@@ -1,4 +1,4 @@
-"""Runs and run trees: claiming, starting, reading and ending them. `run_updates.py` writes what a worker did.
+"""Runs: claiming, starting and reading them. `run_updates.py` writes what a worker did, `run_trees.py` ends them.
 
 States of a run: running → done | failed | cancelled | exited; failed → running when it is retried.
 While a run is running, exactly one queue job (number `job`) may advance it. Each update increments `turn`: a worker that
@@ -7,8 +7,7 @@ claimed an earlier turn writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,9 +15,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
+from app.core.ids import first_id_at
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
-from app.db.connection import Database, PgConnection, execute, fetch_all, prepare
+from app.db.connection import Database, PgConnection, execute, fetch_all, prepare, run_sql
 from app.db.job_queue import enqueue_runs
 
 # Everything that the next step needs. The condition on received_at selects the partition of the event.
@@ -43,6 +43,19 @@ JOIN events AS event ON event.account_id = run.account_id AND event.id = run.eve
     AND event.received_at = run.event_received_at
 """
 
+# The same without the event and the outputs.
+_BARE_RUN = """
+SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
+    run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
+    run.event_id, run.account_id, '', run.distinct_id, NULL, '{}', run.event_received_at,
+    '{}', run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject
+FROM runs AS run
+JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
+JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
+    AND version.version = run.version
+WHERE run.status = 'running' AND run.account_id = %s AND run.id = %s AND run.job = %s
+"""
+
 _CLAIM = f"""(bigint, uuid, int) AS
 {_RUN} WHERE run.status = 'running' AND run.account_id = $1 AND run.id = $2 AND run.job = $3
 """
@@ -61,6 +74,35 @@ def claim_run(database: Database, account_id: int, run_id: UUID, job: int) -> Ru
 
     rows = database.run_with_reconnect(claim)
     return _run(rows[0]) if rows else None
+
+
+def find_bare_run(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
+    """The run that this job may advance, with neither its event nor its outputs: enough to end it."""
+    rows = database.fetch_all(_BARE_RUN, (account_id, str(run_id), job))
+    return _run(rows[0]) if rows else None
+
+
+def find_run_without_event(database: Database, account_id: int, run_id: UUID, job: int) -> Run | None:
+    """The run that this job may advance, if its event is no longer stored: its partition was dropped."""
+    missing = (
+        "AND NOT EXISTS (SELECT FROM events WHERE events.account_id = run.account_id AND events.id = run.event_id "
+        "AND events.received_at = run.event_received_at)"
+    )
+    rows = database.fetch_all(_BARE_RUN + missing, (account_id, str(run_id), job))
+    return _run(rows[0]) if rows else None
+
+
+def are_events_needed(connection: sa.Connection, begin: datetime, end: datetime) -> bool:
+    """Whether a running run was started by an event, or its pattern used one, that was received from `begin` until before
+    `end`. Retention must not drop such a partition: the run would fail at its next step."""
+    found: bool = run_sql(
+        connection,
+        "SELECT EXISTS (SELECT FROM runs WHERE status = 'running' AND (event_received_at >= :begin "
+        "AND event_received_at < :end OR EXISTS (SELECT FROM unnest(matched) AS used (id) "
+        "WHERE used.id >= :first AND used.id < :beyond)))",
+        {"begin": begin, "end": end, "first": first_id_at(begin), "beyond": first_id_at(end)},
+    ).scalar_one()
+    return found
 
 
 def find_matched(database: Database, run: Run) -> tuple[Event, ...]:
@@ -182,154 +224,3 @@ def start_run_values(account_id: int, new: NewRun, now: datetime) -> dict[str, A
 def start_run(connection: RawConnection, account_id: int, new: NewRun, now: datetime) -> None:
     """Start a run for a deadline, inside a transaction, unless its match already has a run."""
     execute(connection, START_RUN, start_run_values(account_id, new, now))
-
-
-# A run with all its blocks is a run tree; the run without a parent is its root.
-
-
-@dataclass(frozen=True, slots=True)
-class RunResults:
-    """What the steps of a run tree have recorded: `outputs` by step id, `variables` by name, and the result of the `last`
-    action before the run's current step (its parent's, if it has none of its own)."""
-
-    outputs: Mapping[str, Any]
-    variables: Mapping[str, Any]
-    last: Mapping[str, Any] | None = field(default=None)
-
-
-# Of steps that were entered several times, the last time counts. `past` are the runs whose steps came before the run's
-# current step: the run itself, its blocks, and of each ancestor the steps before the `par` that it is in. The other blocks
-# of that `par` run concurrently and are not part of it.
-_RESULTS = """
-WITH RECURSIVE recorded AS (
-    SELECT run_id, ordinal, path, name, action, status, finished_at, output, error FROM steps
-    WHERE account_id = %(account)s AND status IN ('done', 'failed') AND (name IS NOT NULL OR action = 'set')
-        AND run_id IN (SELECT id FROM runs WHERE account_id = %(account)s AND id = %(root)s
-                       UNION ALL SELECT id FROM runs WHERE account_id = %(account)s AND root_id = %(root)s)
-), ancestors (id, parent, before) AS (
-    SELECT id, parent_id, NULL::int FROM runs WHERE account_id = %(account)s AND id = %(run)s
-    UNION ALL
-    SELECT above.id, above.parent_id, (SELECT parent_ordinal FROM runs WHERE account_id = %(account)s AND id = ancestors.id)
-    FROM ancestors JOIN runs AS above ON above.account_id = %(account)s AND above.id = ancestors.parent
-), past (id, before) AS (
-    SELECT id, before FROM ancestors
-    UNION ALL
-    SELECT block.id, NULL FROM past JOIN runs AS block ON block.account_id = %(account)s AND block.parent_id = past.id
-        AND (past.before IS NULL OR block.parent_ordinal < past.before)
-        AND block.id NOT IN (SELECT id FROM ancestors)
-)
-SELECT
-    (SELECT json_object_agg(name, CASE WHEN status = 'done' THEN output
-         ELSE coalesce(output, '{}') || jsonb_build_object('error', error) END)::text
-     FROM (SELECT DISTINCT ON (name) * FROM recorded WHERE name IS NOT NULL
-           ORDER BY name, finished_at DESC, run_id DESC, ordinal DESC) AS named),
-    (SELECT jsonb_object_agg(variable.key, variable.value ORDER BY finished_at, run_id, ordinal)::text
-     FROM (SELECT DISTINCT ON (path) * FROM recorded WHERE action = 'set'
-           ORDER BY path, finished_at DESC, run_id DESC, ordinal DESC) AS given, jsonb_each(output) AS variable),
-    (SELECT jsonb_build_object('status', status, 'output', output, 'error', error)::text
-     FROM past JOIN steps ON account_id = %(account)s AND run_id = past.id AND (before IS NULL OR ordinal < before)
-     WHERE status IN ('done', 'failed') AND action <> ALL (%(control_steps)s)
-     ORDER BY finished_at DESC, run_id DESC, ordinal DESC LIMIT 1)
-"""
-
-
-def find_results(database: Database, run: Run, control_steps: Sequence[str]) -> RunResults:
-    """The recorded results of the run and its blocks. `control_steps` are the steps that are not actions. `last` has the
-    members status, output and error."""
-    values = {
-        "account": run.account_id,
-        "run": str(run.id),
-        "root": str(run.root_id or run.id),
-        "control_steps": list(control_steps),
-    }
-    ((outputs, variables, last),) = database.fetch_all(_RESULTS, values)
-    return RunResults(
-        event_queries.read_exactly(outputs or "{}"),
-        event_queries.read_exactly(variables or "{}"),
-        event_queries.read_exactly(last) if last else None,
-    )
-
-
-# A run and its blocks, by the id of the root.
-_TREE = """WITH tree AS (
-    SELECT id FROM runs WHERE account_id = %(account)s AND id = %(root)s
-    UNION ALL SELECT id FROM runs WHERE account_id = %(account)s AND root_id = %(root)s
-)"""
-
-_AWAITED_EVENTS = f"""
-{_TREE}
-SELECT output ->> 'id' FROM tree JOIN steps ON account_id = %(account)s AND run_id = tree.id
-WHERE action = 'wait_for' AND status = 'done' AND output ->> 'id' IS NOT NULL
-"""
-
-
-def find_awaited_events_of_tree(database: Database, run: Run) -> frozenset[UUID]:
-    """The ids of the events that any `wait_for` of the run tree has taken."""
-    values = {"account": run.account_id, "root": str(run.root_id or run.id)}
-    return frozenset(UUID(row[0]) for row in database.fetch_all(_AWAITED_EVENTS, values))
-
-
-@dataclass(frozen=True, slots=True)
-class FailedBlock:
-    """A block that was not done: its number in its `par`, and its error or status."""
-
-    number: int
-    error: str
-
-
-def find_failed_blocks(database: Database, run: Run) -> list[FailedBlock]:
-    """The blocks of the run's current `par` that were not done, in order."""
-    rows = database.fetch_all(
-        "SELECT substring(match_key FROM '[0-9]+$')::int, coalesce(error, status) FROM runs WHERE account_id = %s "
-        "AND parent_id = %s AND parent_ordinal = %s AND status <> 'done' ORDER BY id",
-        (run.account_id, str(run.id), run.ordinal),
-    )
-    return [FailedBlock(*row) for row in rows]
-
-
-# Runs of a tree are locked the latest first, in the order of a block that ends: the block, then its parent.
-_LOCK = f"""
-{_TREE}
-SELECT id FROM runs WHERE account_id = %(account)s AND id IN (SELECT id FROM tree) AND status = 'running'
-ORDER BY id DESC FOR UPDATE
-"""
-
-_END = f"""
-{_TREE}, run AS (
-    UPDATE runs SET status = %(status)s, turn = turn + 1, wake_at = NULL, blocks_left = NULL, error = %(reason)s,
-        updated_at = greatest(updated_at, %(now)s), finished_at = %(now)s
-    WHERE account_id = %(account)s AND id IN (SELECT id FROM tree) AND status = 'running'
-    RETURNING account_id, id, ordinal
-), step AS (
-    UPDATE steps SET status = 'skipped', finished_at = %(now)s, error = %(reason)s
-    FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
-        AND steps.status = 'waiting'
-)
-SELECT count(*) FROM run
-"""
-
-
-def end_run_tree(
-    connection: sa.Connection,
-    account_id: int,
-    root_id: UUID,
-    status: str,
-    reason: str,
-    now: datetime,
-    *,
-    unless_taken: UUID | None = None,
-) -> int:
-    """End the running runs of a tree; how many. None is ended if a `wait_for` of the tree has taken the event
-    `unless_taken`."""
-    values = {"account": account_id, "root": str(root_id), "status": status, "reason": reason, "now": now}
-    connection.exec_driver_sql(_LOCK, values)
-    # A separate statement, which sees what the previous holders of the locks have written.
-    if unless_taken is not None:
-        taken = connection.exec_driver_sql(_AWAITED_EVENTS, values).scalars()
-        if str(unless_taken) in taken:
-            return 0
-    ended = 0
-    # The next statement sees blocks that were started while the first one waited for their parent.
-    while count := connection.exec_driver_sql(_END, values).scalar_one():
-        ended += count
-    return ended

@@ -16,6 +16,7 @@ from app.core.models import EnabledWorkflow
 from app.db import accounts, workflows
 from app.db.workflows import NewVersion, WorkflowRow
 from app.services.context import AppContext
+from app.services.runs import cancel_runs_of_workflow
 from app.workflows.matching.pattern_parser import PatternError
 from app.workflows.validate import awaited_names, check_together, check_workflow, to_stored, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
@@ -214,8 +215,11 @@ def enable_workflow(context: AppContext, account_id: int, name: str, version: in
     return version
 
 
-def disable_workflow(context: AppContext, account_id: int, name: str) -> None:
-    """Disable a workflow. Its runs go on."""
+def disable_workflow(context: AppContext, account_id: int, name: str, *, cancel_runs: bool = False) -> int:
+    """Disable a workflow. Its runs go on, unless `cancel_runs` ends them at their next step; how many were cancelled."""
     workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
         workflows.disable_workflow(connection, account_id, workflow.id, context.clock())
+    if not cancel_runs:
+        return 0
+    return cancel_runs_of_workflow(context, account_id, workflow.id, "its workflow was disabled with --cancel-runs")

@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from app.core.models import Event, Run
-from app.db import event_keys, event_queries, run_updates, runs
+from app.db import event_keys, event_queries, run_trees, run_updates, runs
 from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
 from app.worker import transitions
@@ -137,13 +137,13 @@ class EventCorrelator:
         found = [event for event in candidates if _exits_on(run, event)]
         if not found:
             return None
-        taken = await self._query(runs.find_awaited_events_of_tree, self._database, run)
+        taken = await self._query(run_trees.find_awaited_events_of_tree, self._database, run)
         return next((event for event in found if event.id not in taken), None)
 
     def _exit_run_tree(self, run: Run, event: Event) -> None:
         root, reason, now = run.root_id or run.id, transitions.exit_reason(event), self._context.clock()
         with self._database.transaction() as connection:
-            runs.end_run_tree(connection, run.account_id, root, "exited", reason, now, unless_taken=event.id)
+            run_trees.end_run_trees(connection, run.account_id, [root], "exited", reason, now, unless_taken=event.id)
 
     async def _find_events_since_start(self, run: Run, leaf: Any) -> list[Event]:
         """The subject's events since the run's start that match a leaf of a pattern, oldest first."""

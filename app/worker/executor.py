@@ -35,7 +35,7 @@ from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
-from app.db import run_updates, runs
+from app.db import run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
@@ -50,6 +50,9 @@ from app.workflows import step_graph
 
 # Seconds for which an account's outbound configuration is cached.
 _OUTBOUND_CONFIG_TTL = 2.0
+
+# An error and its class.
+_EVENT_MISSING = ("its event is no longer stored", "event_missing")
 
 _TRANSITIONS: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
     step_graph.WAIT: transitions.wait,
@@ -79,8 +82,7 @@ class RunExecutor:
         """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it."""
         run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
         if run is None:
-            # A worker may have died after it recorded the beginning of a wait and before it looked for earlier events.
-            await self._correlator.deliver_missed_event(account_id, run_id)
+            await self._advance_nothing(account_id, run_id, job)
             return
         run = await self._correlator.save_subject(run)
         if _may_have_missed_events(run) and "exit_on" in run.document:
@@ -100,6 +102,15 @@ class RunExecutor:
             if run is not None and run.parent_id is not None:
                 # Other blocks may have recorded steps meanwhile.
                 run = await self._load_names(run)
+
+    async def _advance_nothing(self, account_id: int, run_id: UUID, job: int) -> None:
+        """There is no run that this job may advance, or its event is missing."""
+        run = await self._query(runs.find_run_without_event, self._context.database, account_id, run_id, job)
+        if run is not None:
+            await self._write(run, transitions.fail_run(run, *_EVENT_MISSING, self._context.clock()))
+            return
+        # A worker may have died after it recorded the beginning of a wait and before it looked for earlier events.
+        await self._correlator.deliver_missed_event(account_id, run_id)
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
         """Advance the runs that wait for this event, and end those that exit on it."""
@@ -166,7 +177,7 @@ class RunExecutor:
             return transitions.fork(run, now)
         if run.blocks_left:
             return None
-        failed = await self._query(runs.find_failed_blocks, self._context.database, run)
+        failed = await self._query(run_trees.find_failed_blocks, self._context.database, run)
         return transitions.join(run, failed, now)
 
     async def _load_names(self, run: Run) -> Run:
@@ -175,7 +186,7 @@ class RunExecutor:
         if names_read & {"matched", "latest"}:
             run = replace(run, matched=await self._query(runs.find_matched, self._context.database, run))
         if names_read & {"vars", "last"} or ("steps" in names_read and step_graph.has_parallel_blocks(run.document)):
-            results = await self._query(runs.find_results, self._context.database, run, transitions.CONTROL_STEPS)
+            results = await self._query(run_trees.find_results, self._context.database, run, transitions.CONTROL_STEPS)
             last = transitions.last_result(**results.last) if results.last else {}
             run = replace(run, outputs=results.outputs, variables=results.variables, last=last)
         return run

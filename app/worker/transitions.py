@@ -17,8 +17,8 @@ from app.actions import ACTIONS, retry_policy
 from app.core.durations import read_duration
 from app.core.ids import utc_text
 from app.core.models import Event, Outcome, Run
+from app.db.run_trees import FailedBlock
 from app.db.run_updates import NewBlock, RunUpdate, StepRow
-from app.db.runs import FailedBlock
 from app.workflows import step_graph
 from app.workflows.expressions.cel import compile_expression
 
@@ -213,6 +213,14 @@ def _fail(run: Run, update: RunUpdate, row: StepRow, outcome: Outcome, started_a
     attempts = run.attempt + 1
     error = f"{run.at} ({row.action}): {outcome.error}" + (f" after {attempts} attempts" if attempts > 1 else "")
     return replace(update, status="failed", job=run.job, error=error, step=row, outcome=outcome)
+
+
+def fail_run(run: Run, error: str, error_class: str, now: datetime) -> RunUpdate:
+    """The run fails at its step, whatever the step is and has in `else`: it cannot be executed."""
+    row = _step_row(run, "failed", run.step_started_at or now, error=error)
+    outcome = Outcome("failed", error=error, error_class=error_class)
+    update = replace(_same_step(run, row), attempt=run.attempt + 1, outcome=outcome, tried_at=now)
+    return replace(update, status="failed", error=f"{run.at} ({row.action}): {error}")
 
 
 def apply_update(run: Run, update: RunUpdate, updated_at: datetime) -> Run | None:

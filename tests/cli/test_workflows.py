@@ -225,3 +225,12 @@ def test_an_unknown_version_is_reported_in_one_line(flask: CommandLine, context:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     result = flask("workflow", "show", "watch", "--version", 9, "--account", acme.slug)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "Error: watch has the versions 1 to 1\n")
+
+
+def test_disable_lets_runs_go_on_or_cancels_them(context: AppContext, acme: Sender, flask: CommandLine) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(name="greet", steps=[{"wait": "1h"}]))
+    acme.post(an_event())
+    plain = flask("workflow", "disable", "greet", "--account", acme.slug)
+    assert (plain.exit_code, plain.output) == (0, "greet: disabled\n")
+    cancelling = flask("workflow", "disable", "greet", "--cancel-runs", "--account", acme.slug)
+    assert (cancelling.exit_code, cancelling.output) == (0, "greet: disabled, 1 run cancelled\n")

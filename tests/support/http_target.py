@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,7 +35,8 @@ class Answer:
 
 
 class HttpTarget(ThreadingHTTPServer):
-    """`calls` are the received calls, `answers` the next responses; the last one is repeated."""
+    """`calls` are the received calls, `answers` the next responses; the last one is repeated. `before_answer` is called, outside
+    of the lock, between a call and its response."""
 
     daemon_threads = True
 
@@ -44,6 +45,7 @@ class HttpTarget(ThreadingHTTPServer):
         self.calls: list[Call] = []
         self.answers = list(answers) or [Answer()]
         self.lock = threading.Lock()
+        self.before_answer: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
@@ -58,6 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.calls.append(Call(self.command, self.path, dict(self.headers), body))
             answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        server.before_answer()
         self.send_response(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from app.cli.run_report import run_lines
-from app.db import run_updates, runs
+from app.db import run_trees, run_updates, runs
 from app.db.inspection import RunFilter
 from app.services import data_subjects, inspection, workflows
 from app.services import runs as services_runs
@@ -423,8 +423,8 @@ def test_a_run_tree_is_ended_by_another_event_only(context: AppContext, acme: Se
     event = UUID(acme.post(an_event(event="reply")).get_json()["id"])
     wake(context, acme.account_id, str(event))
     with context.database.transaction() as connection:
-        ended = runs.end_run_tree(
-            connection, acme.account_id, UUID(run), "exited", "x", context.clock(), unless_taken=event
+        ended = run_trees.end_run_trees(
+            connection, acme.account_id, [UUID(run)], "exited", "x", context.clock(), unless_taken=event
         )
     assert ended == 0
 

@@ -50,6 +50,7 @@ runs = account_table(
         "whose events it waits for, where its workflow's key is another field than distinct_id; null: it is not",
         null=True,
     ),
+    column("held_by", sa.Text, "the target whose circuit breaker holds it back; null: none", null=True),
     sa.PrimaryKeyConstraint("account_id", "id"),
     # The rule: one run per workflow and match, ever.
     sa.UniqueConstraint("account_id", "workflow_id", "match_key"),
@@ -66,10 +67,12 @@ runs = account_table(
     index("runs_wake_at_idx", "wake_at", where="status = 'running'"),
     # Serves find_running_runs_of_subject, where the workflow's key is another field.
     index("runs_running_by_key_idx", "account_id", "subject", where="status = 'running' AND subject IS NOT NULL"),
-    # Serves find_results, end_run_tree and retry_runs: a run with all its blocks.
+    # Serves find_results, end_run_trees and retry_runs: a run with all its blocks.
     index("runs_family_idx", "account_id", "root_id", where="root_id IS NOT NULL"),
     # Serves find_failed_blocks and find_results: the blocks of a run.
     index("runs_blocks_idx", "account_id", "parent_id", "parent_ordinal", where="parent_id IS NOT NULL"),
+    # Serves list_open_circuits: how many runs a target holds back.
+    index("runs_held_by_idx", "account_id", "held_by", where="held_by IS NOT NULL"),
     comment="one execution of one workflow version for one match, or a block of one that goes on beside others",
 )
 
@@ -126,12 +129,44 @@ jobs = sa.Table(
     column("attempts", sa.Integer, "how often it has failed", default="0"),
     column("worker_id", UUID(as_uuid=True), "the worker that has claimed it; null: none", null=True),
     timestamp("created_at", "when it was enqueued", default=NOW),
+    column(
+        "claim",
+        sa.Text,
+        "how the worker executes it: alone, or stopping (the worker is about to end); null: with other jobs",
+        null=True,
+    ),
+    column(
+        "dead_workers",
+        ARRAY(UUID(as_uuid=True)),
+        "workers that died while they executed it with other jobs",
+        default="'{}'",
+    ),
+    column(
+        "dead_alone", ARRAY(UUID(as_uuid=True)), "processes that died while they executed nothing else", default="'{}'"
+    ),
     sa.PrimaryKeyConstraint("id"),
     # The rule: a run's job is enqueued once.
     sa.UniqueConstraint("dedupe_key"),
     # Serves exchange_jobs and due_in.
     sa.Index("jobs_due_at_idx", "due_at", "id"),
+    # Serves extend_leases: a worker that was taken for dead is not.
+    index("jobs_dead_workers_idx", "id", where="dead_workers <> '{}' OR dead_alone <> '{}'"),
     comment="the job queue: what workers have to do, and when",
+)
+
+open_circuits = account_table(
+    "open_circuits",
+    column(
+        "target",
+        sa.Text,
+        "the target: a method and a URL without its query, a host, a WhatsApp template, or a sender",
+    ),
+    column("failures", sa.Integer, "how often it has failed in a row, as the worker that wrote last has seen it"),
+    timestamp("opened_at", "since when it is not called as usual"),
+    timestamp("retry_at", "when it is called next, to find out whether it works again"),
+    sa.PrimaryKeyConstraint("account_id", "target"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    comment="targets that keep failing, which workers call only now and then",
 )
 
 streams = account_table(

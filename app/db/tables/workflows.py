@@ -21,6 +21,17 @@ workflows = account_table(
     ),
     timestamp("created_at", "when its first version was saved", default=NOW),
     timestamp("updated_at", "when it was last changed, enabled or disabled", default=NOW),
+    column(
+        "dead_workers",
+        ARRAY(UUID(as_uuid=True)),
+        "workers that died while they executed runs of it, until one of its runs ends a job alone",
+        default="'{}'",
+    ),
+    timestamp(
+        "isolated_until",
+        "until when its runs are executed alone, since one of them has killed its process; null: they are not",
+        null=True,
+    ),
     sa.PrimaryKeyConstraint("account_id", "id"),
     # The rule: a name means one workflow of an account.
     sa.UniqueConstraint("account_id", "name"),
