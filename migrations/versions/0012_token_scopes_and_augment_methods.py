@@ -11,7 +11,7 @@ scopes, and call new augments by GET.
 from alembic import op
 
 revision = "0012"
-down_revision = "0010"
+down_revision = "0011"
 
 TABLES = """
 ALTER TABLE clients ADD COLUMN scopes TEXT[] DEFAULT '{events:write,events:read,account:manage}' NOT NULL,
