@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -35,10 +36,10 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
             config = Config()
             config.set_main_option("script_location", str(DIRECTORY))
             config.attributes["connection"] = connection
-            number = _number(connection)
+            version = _version(connection)
             # Migrations have transactions of their own; some have several.
             connection.commit()
-            if number <= newest():
+            if version is None or version in predecessors():
                 command.upgrade(config, target)
             connection.commit()
             if target == "head":
@@ -49,23 +50,33 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
 
 
 @cache
-def newest() -> int:
-    """The number of this release's newest migration."""
-    return max(int(file.name[:4]) for file in (DIRECTORY / "versions").glob("[0-9]*.py"))
+def predecessors() -> dict[str, str]:
+    """Each migration of this release, and the one before it (empty: none). Their order may differ from that of the numbers."""
+    found = re.compile(r'^revision = "(\d+)"\ndown_revision = (?:"(\d+)"|None)$', re.MULTILINE)
+    texts = (file.read_text("utf-8") for file in (DIRECTORY / "versions").glob("[0-9]*.py"))
+    return {match[1]: match[2] or "" for match in map(found.search, texts) if match}
+
+
+@cache
+def head() -> str:
+    """The last migration of this release."""
+    (last,) = predecessors().keys() - predecessors().values()
+    return last
 
 
 def check_migrated(connection: sa.Connection) -> None:
     """Raise NotMigrated unless all migrations of this release have been run. A newer release may have run more."""
     found = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
-    if int(found or 0) < newest():
-        raise NotMigrated(f"the database is at migration {found}, this release needs {newest():04}")
+    if found is None or (found != head() and found in predecessors()):
+        raise NotMigrated(f"the database is at migration {found}, this release needs {head()}")
 
 
-def _number(connection: sa.Connection) -> int:
-    """The number of the newest migration that has been run; 0: none."""
+def _version(connection: sa.Connection) -> str | None:
+    """The last migration that has been run; None: none."""
     if connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar() is None:
-        return 0
-    return int(connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar() or 0)
+        return None
+    found: str | None = connection.exec_driver_sql("SELECT max(version_num) FROM alembic_version").scalar()
+    return found
 
 
 MONTHS_AHEAD = 3

@@ -14,7 +14,8 @@ from flask import Flask
 
 from app import create_app
 from app.core import config
-from app.db.migrate import newest, upgrade
+from app.db import migrate
+from app.db.migrate import upgrade
 from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,13 +46,37 @@ def test_health_requires_the_migrations_of_this_release(empty_database: str) -> 
     assert _health(app) == lacks
     upgrade(empty_database)
     assert _health(app) == (200, "")
-    _set_revision(empty_database, f"{newest() + 1:04}")
+    _set_revision(empty_database, "9999")
     assert _health(app) == (200, "")
+
+
+def test_a_migration_counts_by_its_position_and_not_by_its_number(
+    empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = tmp_path / "versions"
+    versions.mkdir()
+    for number, before in ("0001", "None"), ("0003", '"0001"'), ("0002", '"0003"'):
+        (versions / f"{number}_name.py").write_text(f'revision = "{number}"\ndown_revision = {before}\n')
+    upgrade(empty_database, target="0001")
+    monkeypatch.setattr(migrate, "DIRECTORY", tmp_path)
+    migrate.predecessors.cache_clear()
+    migrate.head.cache_clear()
+    try:
+        app = _app(empty_database)
+        expected = {"0001": 503, "0003": 503, "0002": 200, "0004": 200}
+        found = {}
+        for number in expected:
+            _set_revision(empty_database, number)
+            found[number] = _health(app)[0]
+    finally:
+        migrate.predecessors.cache_clear()
+        migrate.head.cache_clear()
+    assert found == expected
 
 
 def test_the_previous_release_works_with_a_newer_database(empty_database: str) -> None:
     upgrade(empty_database)
-    _set_revision(empty_database, f"{newest() + 1:04}")
+    _set_revision(empty_database, "9999")
     result = _app(empty_database).test_cli_runner().invoke(args=["migrate"])
     assert (result.exit_code, result.output) == (0, "the database is up to date\n")
 
