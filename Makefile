@@ -37,10 +37,10 @@ check: $(VENV)/installed-dev ## Run what CI runs: lint, format, types and all te
 	@$(MAKE) --no-print-directory test
 
 migrate: setup ## Migrate the database
-	@$(IN) -m flask --app wsgi migrate
+	@$(VENV)/bin/signalbox migrate
 
 worker: setup ## Start one more worker (ARGS="--concurrency 100")
-	@exec $(IN) -m flask --app wsgi worker $(ARGS)
+	@exec $(VENV)/bin/signalbox worker $(ARGS)
 
 bench: setup ## Run the benchmarks; needs wrk, Redis, nginx (ONLY=single,batch selects some)
 	@exec $(IN) -m bench $(ONLY)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from app.core.config import Settings
 
+__version__ = "0.2.0"
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application; opens no connection before the first request. Raises SettingsError."""

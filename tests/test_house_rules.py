@@ -309,8 +309,8 @@ def test_every_endpoint_is_documented(app: Flask) -> None:
 
 def test_every_command_is_documented(app: Flask) -> None:
     documented = (ROOT / "docs" / "commands.md").read_text("utf-8")
-    commands = [" ".join(("flask", *words)) for words in every_command(app.cli)]
-    assert "flask run retry" in commands
+    commands = [" ".join(("signalbox", *words)) for words in every_command(app.cli)]
+    assert "signalbox run retry" in commands
     assert [line for line in commands if line not in documented] == []
 
 

@@ -138,6 +138,11 @@ def test_the_application_needs_only_what_production_has(script: str) -> None:
 @pytest.mark.parametrize(
     ("program", "arguments"),
     [
+        ("app.cli", ["migrate"]),
+        ("app.cli", ["run", "list", "--help"]),
+        ("app.cli", ["run", "show", "--help"]),
+        ("app.cli", ["run", "retry", "--help"]),
+        ("app.cli", ["run", "cancel", "--help"]),
         ("flask", ["--app", "wsgi", "migrate"]),
         ("gunicorn", ["--check-config", "-c", "deploy/gunicorn.conf.py", "wsgi:app"]),
     ],

@@ -50,7 +50,7 @@ def _run(installed: Path, url: str, *words: str) -> subprocess.CompletedProcess[
 
 
 def test_an_installed_wheel_migrates_and_is_healthy(installed: Path, empty_database: str) -> None:
-    done = _run(installed, empty_database, "-m", "flask", "--app", "wsgi", "migrate")
+    done = _run(installed, empty_database, "-m", "app.cli", "migrate")
     assert (done.returncode, done.stdout, done.stderr) == (0, "the database is up to date\n", "")
     health = "import wsgi; print(wsgi.__file__, wsgi.app.test_client().get('/health').status_code)"
     done = _run(installed, empty_database, "-c", health)

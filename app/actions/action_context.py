@@ -45,7 +45,7 @@ class ActionContext:
         fields = self.integration(kind)
         if fields is None:
             raise ActionError(
-                "not_set_up", f"the account has no {kind} integration; `flask integration set {kind}` creates it"
+                "not_set_up", f"the account has no {kind} integration; `signalbox integration set {kind}` creates it"
             )
         return fields
 

@@ -91,7 +91,7 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     request = make_request(fields, context)
     target = target_of(request.url)
     if (reason := context.disabled.get(target)) is not None:
-        error = f"{target} is disabled ({reason}); `flask target enable` enables it"
+        error = f"{target} is disabled ({reason}); `signalbox target enable` enables it"
         return Outcome("failed", request=request.redacted(), error=error, error_class="target_disabled")
     outcome = await call(request, context, lambda status, headers, body, now: classify_status(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome

@@ -47,7 +47,7 @@ def unavailable(exc: Unavailable) -> Problem:
     """The 503 for a database that is unavailable; logged."""
     _log.error("database unavailable", error=str(exc)[:300], request_id=request_id())
     reason = (
-        "The database lacks a migration; the operator has to run `flask migrate`."
+        "The database lacks a migration; the operator has to run `signalbox migrate`."
         if isinstance(exc, NotMigrated)
         else "The database is unavailable."
     )

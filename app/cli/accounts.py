@@ -1,4 +1,4 @@
-"""`flask account …`: create, list, change, disable and enable accounts."""
+"""`signalbox account …`: create, list, change, disable and enable accounts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _event_attribute = click.option(
 @_event_attribute
 @command
 def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
-    """Create an account called SLUG (lower-case letters, digits and -)."""
+    """Create account SLUG. A slug has lower-case letters, digits and -."""
     details = AccountDetails(name, key_attribute, event_attribute)
     accounts.check_account_details(details)
     account_id = accounts.create_account(context(), slug, PLANS[plan])
@@ -59,7 +59,7 @@ def list_() -> None:
 @_event_attribute
 @command
 def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
-    """Change the given fields of ACCOUNT (slug or id) from the next event on, and print all of them."""
+    """Change the given fields of ACCOUNT (slug or id). They apply from the next event on; all are printed."""
     found = get_account(account)
     accounts.update_account_details(context(), found.id, AccountDetails(name, key_attribute, event_attribute))
     found = get_account(account)
@@ -87,7 +87,7 @@ def disable(account: str) -> None:
     """Refuse all events of ACCOUNT (slug or id)."""
     found = get_account(account)
     accounts.switch_account(context(), found.id, on=False)
-    click.echo(f"{found.slug} is disabled; `flask account enable {found.slug}` enables it again")
+    click.echo(f"{found.slug} is disabled; `signalbox account enable {found.slug}` enables it again")
 
 
 @group.command("enable")
@@ -104,5 +104,5 @@ def enable(account: str) -> None:
 @click.argument("account")
 @command
 def signing_secret(account: str) -> None:
-    """Print the secret with which receivers verify calls of ACCOUNT's workflows (Standard Webhooks)."""
+    """Print the secret that verifies ACCOUNT's calls. Receivers use it as Standard Webhooks describes."""
     click.echo(accounts.signing_secret(context(), get_account(account).id))

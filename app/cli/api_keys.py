@@ -1,4 +1,4 @@
-"""`flask key …` and `flask client …`: API keys, and OAuth clients, which get access tokens for the CxEngage routes."""
+"""`signalbox key …` and `signalbox client …`: API keys, and OAuth clients, which get access tokens for the CxEngage routes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _scopes(text: str) -> tuple[str, ...]:
 @click.argument("account", required=False)
 @command
 def list_(account: str | None) -> None:
-    """List the keys of ACCOUNT (slug or id), or of all accounts, without their secret part."""
+    """List the keys of ACCOUNT, or of all accounts. The secret part is not shown."""
     for key in api_keys.list_keys(context(), get_account(account).id if account else None):
         used = f"last used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
         state = "active"
@@ -61,10 +61,10 @@ def list_(account: str | None) -> None:
 @click.argument("key")
 @command
 def revoke(key: str) -> None:
-    """Revoke KEY: its prefix (the 8 characters after sb_), sb_PREFIX_…, or the whole key."""
+    """Revoke KEY. It is the prefix (the 8 characters after sb_), sb_PREFIX_…, or the whole key."""
     match = re.fullmatch(r"(?:sb_)?([0-9A-Za-z]{8})(?:_.*)?", key)
     if match is None or not api_keys.revoke_key(context(), match[1]):
-        raise click.ClickException("no active key has this prefix; `flask key list` shows all")
+        raise click.ClickException("no active key has this prefix; `signalbox key list` shows all")
     click.echo(f"sb_{match[1]}_… is revoked")
 
 
@@ -84,7 +84,7 @@ def create_client(account: str, name: str, scopes: str) -> None:
 @click.argument("account", required=False)
 @command
 def list_clients(account: str | None) -> None:
-    """List the clients of ACCOUNT (slug or id), or of all accounts, without their secrets."""
+    """List the clients of ACCOUNT, or of all accounts. Secrets are not shown."""
     for client in api_keys.list_clients(context(), get_account(account).id if account else None):
         state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
         used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
@@ -97,5 +97,5 @@ def list_clients(account: str | None) -> None:
 def revoke_client(client_id: str) -> None:
     """Revoke CLIENT_ID and its access tokens."""
     if not api_keys.revoke_client(context(), client_id):
-        raise click.ClickException("no client in force has this id; `flask client list` shows all")
+        raise click.ClickException("no client in force has this id; `signalbox client list` shows all")
     click.echo(f"{client_id} is revoked, and so are its tokens")

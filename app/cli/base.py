@@ -16,6 +16,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app.cli.formatting import parse_time
+from app.cli.program import UNAVAILABLE, paste, with_program
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
 from app.core.errors import NotMigrated, Problem, Unavailable
 from app.db.accounts import AccountRow
@@ -32,18 +33,28 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Run `function` inside the application; an expected error becomes one line on standard error and exit code 1."""
+class UnavailableError(click.ClickException):
+    """The database or a server is unavailable: the same command may work later."""
 
-    @with_appcontext
+    exit_code = UNAVAILABLE
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Run `function` inside the application; an expected error becomes one line on standard error and exit code 1 or 3."""
+    inside = with_appcontext(function)
+
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            return inside(*args, **kwargs)
         except Unavailable as exc:
-            raise click.ClickException(explain_unavailable(exc)) from None
+            raise UnavailableError(explain_unavailable(exc)) from None
         except (Problem, SettingsError) as exc:
-            raise click.ClickException(str(exc)) from None
+            raise click.ClickException(with_program(str(exc))) from None
+        except click.ClickException as exc:
+            if type(exc) is not click.ClickException:
+                raise
+            raise click.ClickException(with_program(exc.message)) from None
 
     return run
 
@@ -51,7 +62,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def explain_unavailable(exc: Unavailable) -> str:
     """Why the database is unavailable and what to do about it, in one line."""
     if isinstance(exc, NotMigrated):
-        return f"the database is not up to date, run `flask migrate` ({exc})"
+        return f"the database is not up to date, run {paste('migrate')} ({exc})"
     if "connection to server" not in str(exc):
         return f"the database is unavailable: {exc}"
     if context().settings.database_url == embedded_database_url(DATA_DIRECTORY):
@@ -73,13 +84,13 @@ def get_account(name: str | None) -> AccountRow:
     if name is not None:
         account = accounts.find_account(context(), name)
         if account is None:
-            raise click.ClickException(f"account {name!r} not found; `flask account list` shows all")
+            raise click.ClickException(f"account {name!r} not found; {paste('account', 'list')} shows all")
         return account
     all_accounts = accounts.list_accounts(context())
     if len(all_accounts) == 1:
         return all_accounts[0]
     if not all_accounts:
-        raise click.ClickException("no account exists yet; create one with `flask account create SLUG`")
+        raise click.ClickException(f"no account exists yet; create one with {paste('account', 'create', 'SLUG')}")
     slugs = ", ".join(account.slug for account in all_accounts)
     raise click.ClickException(f"several accounts exist ({slugs}); choose one with --account")
 

@@ -1,4 +1,4 @@
-"""`flask subject …`: show and erase the data of one subject; `flask workflow delete`."""
+"""`signalbox subject …`: show and erase the data of one subject; `signalbox workflow delete`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ group = click.Group("subject", help="Subjects: the people whom events are about.
 )
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
-    """Show events, runs and progress in workflows of DISTINCT_ID in ACCOUNT (slug or id)."""
+    """Show events, runs and progress of DISTINCT_ID. ACCOUNT is a slug or an id."""
     details = data_subjects.find_subject_details(context(), get_account(account).id, distinct_id, limit)
     for line in subject_lines(distinct_id, details):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""`flask event …`: list, explain, follow, send and replay events."""
+"""`signalbox event …`: list, explain, follow, send and replay events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _MAX_CLOCK_SKEW = 5.0
 group = LazyGroup(
     "event",
     help="Events: list, explain, follow, send, import and replay them.",
-    lazy_commands={"import": "app.cli.import_history:import_"},
+    lazy_commands={"import": ("app.cli.import_history:import_", "Store historical events from a file.")},
 )
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with exact numbers.")
 _event = click.option("--event", "name", metavar="NAME", help="Only events of this name.")
@@ -77,7 +77,7 @@ def list_(
     as_json: bool,
     account: str | None,
 ) -> None:
-    """List events, newest first: received, id, name, subject, number of started runs, data."""
+    """List events, newest first. Columns: received, id, name, subject, number of started runs, data."""
     wanted = EventFilter(name, subject, phone, read_time_option("--since", since), read_time_option("--until", until))
     for event in inspection.find_latest_events(context(), get_account(account).id, wanted, limit):
         _echo(event, as_json=as_json)
@@ -111,7 +111,7 @@ def event_id(text: str) -> tuple[str | None, UUID]:
 @owner_option
 @command
 def show(id: tuple[str | None, UUID], account: str | None) -> None:
-    """Explain event ID: its content, the decision of each workflow, and the state of the runs that it started."""
+    """Explain event ID. Shows its content, the decision of each workflow, and the state of the runs that it started."""
     named, event = id
     owner = get_owner_id(account or named, "event", event, inspection.find_owners_of_event)
     details = inspection.find_event_details(context(), owner, event)
@@ -163,11 +163,11 @@ def _follow(account_id: int, wanted: EventFilter) -> Iterator[StoredEvent]:
 @click.option("--account-id", required=True, type=click.IntRange(1), help="Sent as x-fb-account-id.")
 @click.option("--anew", is_flag=True, help="Send events again as new ones.")
 def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> None:
-    """Post the events of FILE (- is standard input): a JSON object, a JSON array, or one JSON object per line.
+    """Post the events of FILE to a server.
 
-    The Idempotency-Key of an event is derived from its content, its position and the path of FILE, so sending the same file
-    again stores nothing twice. Responses 429 and 5xx and lost connections are retried. The exit code is 1 if an event was
-    refused or could not be sent.
+    FILE (- is standard input) is a JSON object, a JSON array, or one JSON object per line. The Idempotency-Key of an event is
+    derived from its content, its position and the path of FILE, so sending the same file again stores nothing twice. Responses
+    429 and 5xx and lost connections are retried. The exit code is 1 if an event was refused, and 3 if the server is unavailable.
     """
     if not is_token(token):
         raise click.BadParameter(
@@ -224,9 +224,9 @@ def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], count
 @owner_option
 @command
 def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str | None) -> None:
-    """Match the stored events ID... with the workflows that are enabled now, and start a run for each match.
+    """Match stored events with the workflows of now.
 
-    A match that has had a run does not get a second one.
+    Starts a run for each match. A match that has had a run does not get a second one.
     """
     from app.ingest.replay import replay_event
 

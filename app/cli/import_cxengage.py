@@ -1,4 +1,4 @@
-"""`flask workflow import-cxengage`: prints a CxEngage pattern as a workflow document. Needs no database."""
+"""`signalbox workflow import-cxengage`: prints a CxEngage pattern as a workflow document. Needs no database."""
 
 from __future__ import annotations
 

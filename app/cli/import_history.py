@@ -1,4 +1,4 @@
-"""`flask event import`: historical events from a file of JSON lines."""
+"""`signalbox event import`: historical events from a file of JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask integration …`: the services that an account sends with; `flask target …`: targets disabled by 410 Gone."""
+"""`signalbox integration …`: the services that an account sends with; `signalbox target …`: targets disabled by 410 Gone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ target_group = click.Group("target", help="Targets of http steps, disabled after
 @account_option
 @command
 def set_(kind: str, values: tuple[str, ...], from_stdin: bool, account: str | None) -> None:
-    """Set up the integration KIND (whatsapp, twilio, sendgrid or smtp), or change fields of an existing one.
+    """Set up integration KIND, or change its fields.
 
-    NAME=@FILE reads the value from a file, NAME= removes the field. On a terminal, missing fields are prompted for. Type
-    secrets there or use --from-stdin: the command line ends up in the shell's history.
+    KIND is whatsapp, twilio, sendgrid or smtp. NAME=@FILE reads the value from a file, NAME= removes the field. On a terminal,
+    missing fields are prompted for. Type secrets there or use --from-stdin: the command line ends up in the shell's history.
     """
     found, chosen = get_account(account), integrations.find_kind(kind)
     given = _read(values, files=True)
@@ -107,7 +107,7 @@ def remove(kind: str, account: str | None) -> None:
 @group.command("rotate")
 @command
 def rotate() -> None:
-    """Encrypt all secrets of all accounts with the first key of ENCRYPTION_KEY, so that the others can be removed."""
+    """Encrypt all secrets with the first key of ENCRYPTION_KEY. Then the other keys can be removed."""
     rotated = integrations.rotate_secrets(context())
     click.echo(f"{rotated.count} secrets are encrypted with the first key")
     for name in rotated.undecryptable:
@@ -120,7 +120,7 @@ def rotate() -> None:
 @account_option
 @command
 def list_targets(account: str | None) -> None:
-    """List disabled targets, the latest first: since when, the URL without its query, the reason, the run."""
+    """List disabled targets, the latest first. Columns: since when, URL without its query, reason, run."""
     for one in integrations.list_disabled_targets(context(), get_account(account).id):
         click.echo(f"{one.disabled_at:%Y-%m-%d %H:%M}Z\t{one.target}\t{one.reason}\trun {one.run_id}")
 
@@ -130,9 +130,9 @@ def list_targets(account: str | None) -> None:
 @account_option
 @command
 def enable_target(target: str, account: str | None) -> None:
-    """Enable TARGET (as `flask target list` shows it) again."""
+    """Enable TARGET (as `signalbox target list` shows it) again."""
     found = get_account(account)
     integrations.enable_target(context(), found.id, target)
     click.echo(
-        f"{found.slug}: {target} is enabled; workers notice within seconds, `flask run retry` retries failed runs"
+        f"{found.slug}: {target} is enabled; workers notice within seconds, `signalbox run retry` retries failed runs"
     )

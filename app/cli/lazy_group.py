@@ -1,29 +1,38 @@
-"""A group of commands whose modules are imported when a command is needed, so that the others start faster."""
+"""A group of commands whose modules are imported when a command runs: help and completion import none of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from importlib import import_module
+from typing import Any
 
 import click
-from flask.cli import AppGroup
 
 
-class LazyGroup(AppGroup):
-    """A group with commands of its own and those of `lazy_commands`: name → `module:attribute`."""
+class LazyGroup(click.Group):
+    """A group with commands of its own and those of `lazy_commands`: name → (`module:attribute`, one line of help)."""
 
-    def __init__(self, name: str, *, lazy_commands: Mapping[str, str], help: str | None = None) -> None:
-        super().__init__(name, help=help)
-        self._lazy_commands = lazy_commands
+    def __init__(
+        self, name: str, *, lazy_commands: Mapping[str, tuple[str, str]], help: str | None = None, **options: Any
+    ) -> None:
+        lazy: MutableMapping[str, click.Command] = {
+            command: LazyCommand(command, source, text) for command, (source, text) in lazy_commands.items()
+        }
+        super().__init__(name, commands=lazy, help=help, **options)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands; imports none of them."""
-        return sorted({*super().list_commands(ctx), *self._lazy_commands})
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, imported now if need be; None when there is none."""
-        if cmd_name not in self._lazy_commands:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy_commands[cmd_name].partition(":")
+class LazyCommand(click.Command):
+    """Stands for the command or group at `source` (`module:attribute`) until it runs."""
+
+    def __init__(self, name: str, source: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._source = source
+
+    def load(self) -> click.Command:
+        """The command itself, imported now."""
+        module, _, attribute = self._source.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        return self.load().make_context(*args, **options)

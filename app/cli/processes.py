@@ -1,4 +1,4 @@
-"""`flask worker`, `flask migrate` and `flask make-encryption-key`."""
+"""`signalbox worker`, `signalbox migrate` and `signalbox make-encryption-key`."""
 
 from __future__ import annotations
 

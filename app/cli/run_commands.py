@@ -1,4 +1,4 @@
-"""`flask run …`: list and explain runs, retry failed ones, cancel running ones."""
+"""`signalbox run …`: list and explain runs, retry failed ones, cancel running ones."""
 
 from __future__ import annotations
 

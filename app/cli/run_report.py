@@ -45,7 +45,7 @@ def _progress_lines(details: RunDetails, now: datetime) -> Iterator[str]:
     if len(details.blocks) == MAX_BLOCKS_SHOWN:
         yield (
             _INDENT
-            + f"(only the first {MAX_BLOCKS_SHOWN} blocks are shown; `flask run show` shows each block by its id)"
+            + f"(only the first {MAX_BLOCKS_SHOWN} blocks are shown; `signalbox run show` shows each block by its id)"
         )
     known = {step.ordinal for step in details.steps}
     for attempt in details.attempts:

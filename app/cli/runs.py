@@ -1,8 +1,4 @@
-"""The group `flask run`. Importing this module has to be cheap: every command of Flask imports it.
-
-Flask's own `run` takes precedence over a command of the application with that name, and a plugin (see `flask.commands` in
-setup.cfg) takes precedence over both. Flask imports all plugins for each command.
-"""
+"""The group `signalbox run`. Importing this module has to be cheap: Flask imports it as a plugin for each of its commands."""
 
 from __future__ import annotations
 
@@ -12,9 +8,9 @@ group = LazyGroup(
     "run",
     help="Runs: list and explain them, retry failed ones, cancel running ones.",
     lazy_commands={
-        "cancel": "app.cli.run_commands:cancel",
-        "list": "app.cli.run_commands:list_",
-        "retry": "app.cli.run_commands:retry",
-        "show": "app.cli.run_commands:show",
+        "cancel": ("app.cli.run_commands:cancel", "Cancel running runs with all their blocks."),
+        "list": ("app.cli.run_commands:list_", "List runs, newest first."),
+        "retry": ("app.cli.run_commands:retry", "Retry failed runs from the step that failed."),
+        "show": ("app.cli.run_commands:show", "Explain a run: its steps, attempts and state."),
     },
 )

@@ -1,4 +1,4 @@
-"""The commands `flask workflow simulate` and `flask workflow backtest`."""
+"""The commands `signalbox workflow simulate` and `signalbox workflow backtest`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`flask workflow …`: check, save, list, show, enable and disable workflows."""
+"""`signalbox workflow …`: check, save, list, show, enable and disable workflows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ group = LazyGroup(
     "workflow",
     help="Workflows: check, save, enable, simulate and delete them.",
     lazy_commands={
-        "backtest": "app.cli.simulate:backtest",
-        "delete": "app.cli.data_subjects:delete_workflow",
-        "import-cxengage": "app.cli.import_cxengage:import_cxengage",
-        "simulate": "app.cli.simulate:simulate_",
+        "backtest": ("app.cli.simulate:backtest", "Simulate a document on the stored events."),
+        "delete": ("app.cli.data_subjects:delete_workflow", "Delete a workflow with its versions and runs."),
+        "import-cxengage": ("app.cli.import_cxengage:import_cxengage", "Print a CxEngage pattern as a workflow."),
+        "simulate": ("app.cli.simulate:simulate_", "Simulate a document on a file of events."),
     },
 )
 _files = click.argument("files", nargs=-1, required=True, type=existing_file)
@@ -83,7 +83,7 @@ def schema() -> None:
 @account_option
 @command
 def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
-    """Save each of FILES as a new workflow, which is enabled, or as a new version of the workflow with its name."""
+    """Save workflows or new versions of them. A new workflow is enabled; a new version keeps its workflow's state."""
     found = get_account(account)
     save = workflows.save_draft if draft else workflows.apply_workflow
     failed = False
@@ -112,7 +112,7 @@ def read_source(file: Path) -> str:
 
 
 def _applied_line(applied: Applied) -> str:
-    state = "enabled" if applied.enabled_version else f"disabled; `flask workflow enable {applied.name}` enables it"
+    state = "enabled" if applied.enabled_version else f"disabled; `signalbox workflow enable {applied.name}` enables it"
     if applied.change == "enabled":
         return f"{applied.name}: unchanged, version {applied.version} is enabled"
     if applied.change == "unchanged":
@@ -163,7 +163,7 @@ def list_(after: str, limit: int, account: str | None) -> None:
 @account_option
 @command
 def show(name: str, version: int | None, account: str | None) -> None:
-    """Print the document of workflow NAME as it was saved, and its version on standard error."""
+    """Print the document of workflow NAME. It is printed as it was saved; its version is on standard error."""
     found = get_account(account)
     workflow = workflows.find_workflow(context(), found.id, name)
     state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"

@@ -215,7 +215,7 @@ def _encryption_keys(env: Mapping[str, str]) -> tuple[str, ...]:
     from cryptography.fernet import Fernet
 
     text, name = env.get("ENCRYPTION_KEY", "").strip(), "ENCRYPTION_KEY"
-    advice = "create one with `ENCRYPTION_KEY= flask make-encryption-key`"
+    advice = "create one with `signalbox make-encryption-key`"
     key_file = DATA_DIRECTORY / "encryption.key"
     if not text and key_file.is_file():
         name, advice = str(key_file), "restore the original file; without it secrets in the database are lost"

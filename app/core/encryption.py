@@ -40,7 +40,7 @@ class Secrets:
         if self._fernet is None:
             raise SettingsError(
                 "ENCRYPTION_KEY is not set, and there is no .data/encryption.key; "
-                "make one with `flask make-encryption-key`"
+                "make one with `signalbox make-encryption-key`"
             )
         return self._fernet
 

@@ -12,7 +12,7 @@ class Unavailable(Exception):
 
 
 class NotMigrated(Unavailable):
-    """The database lacks a migration of this release: run `flask migrate`."""
+    """The database lacks a migration of this release: run `signalbox migrate`."""
 
 
 class ProblemType(Enum):

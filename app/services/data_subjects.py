@@ -75,5 +75,5 @@ def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
         accounts.increment_version(connection, account_id)
         found = workflows.find_workflow(connection, account_id, name)
         if found is None:
-            raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `flask workflow list` shows all")
+            raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `signalbox workflow list` shows all")
         return erasure.erase_workflow(connection, account_id, found.id)

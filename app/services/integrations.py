@@ -150,4 +150,4 @@ def enable_target(context: AppContext, account_id: int, target: str) -> None:
     with context.database.transaction() as connection:
         enabled = integrations.enable_target(connection, account_id, target)
     if not enabled:
-        raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `flask target list` shows what is")
+        raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `signalbox target list` shows what is")

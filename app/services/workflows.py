@@ -190,7 +190,7 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
     with context.database.transaction() as connection:
         found = workflows.find_workflow(connection, account_id, name)
     if found is None:
-        raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `flask workflow list` shows all")
+        raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `signalbox workflow list` shows all")
     return found
 
 

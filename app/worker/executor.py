@@ -161,7 +161,7 @@ class RunExecutor:
         outcome = await actions.perform(step, action_context)
         if outcome.gone is not None:
             await self._disable_target(run, outcome)
-            error = f"{outcome.error}; {outcome.gone} is disabled until `flask target enable` enables it"
+            error = f"{outcome.error}; {outcome.gone} is disabled until `signalbox target enable` enables it"
             outcome = replace(outcome, error=error)
         return transitions.apply_outcome(run, outcome, started_at, self._context.clock, self._rng)
 

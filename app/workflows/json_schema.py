@@ -1,7 +1,7 @@
 """The JSON Schema (draft 07) of a workflow document, for editors that complete and validate while typing.
 
 It is built from the constants that the validation uses, so that a new field, step, action or form of pattern is in the
-schema too; `_FIELDS` describes it. A schema cannot validate CEL, Liquid and references to ids: `flask workflow check`
+schema too; `_FIELDS` describes it. A schema cannot validate CEL, Liquid and references to ids: `signalbox workflow check`
 does.
 """
 

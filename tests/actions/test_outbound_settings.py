@@ -111,7 +111,7 @@ def test_a_410_disables_the_target_until_a_person_enables_it(context: AppContext
         assert failed["status"] == "failed"
         assert failed["error"] == (
             f"steps[0] (http): {server.url}/hook is disabled (answered 410: the target is gone for good); "
-            "`flask target enable` enables it"
+            "`signalbox target enable` enables it"
         )
         assert execute_run(context, globex.account_id, other)["status"] == "done"
         (target,) = integrations.list_disabled_targets(context, acme.account_id)
@@ -129,7 +129,7 @@ def test_a_missing_integration_fails_the_run_with_a_clear_message(context: AppCo
     after = execute_run(context, acme.account_id, run)
     assert after["status"] == "failed"
     assert after["error"] == (
-        "steps[0] (whatsapp): the account has no whatsapp integration; `flask integration set whatsapp` creates it"
+        "steps[0] (whatsapp): the account has no whatsapp integration; `signalbox integration set whatsapp` creates it"
     )
     (attempt,) = rows_of(context, "attempts", acme.account_id, run)
     assert attempt["error_class"] == "not_set_up"

@@ -12,8 +12,8 @@ CommandLine = Callable[..., Result]
 
 
 @pytest.fixture
-def flask(app: Flask) -> CommandLine:
-    """`flask(...)` as a person would type it; `typed` is what the person answers."""
+def signalbox(app: Flask) -> CommandLine:
+    """`signalbox(...)` as a person would type it; `typed` is what the person answers."""
 
     def run(*words: object, typed: str | None = None) -> Result:
         result = app.test_cli_runner().invoke(args=[str(word) for word in words], input=typed)

@@ -1,4 +1,4 @@
-"""`flask key …`: keys are created, listed and revoked; a key itself is printed once."""
+"""`signalbox key …`: keys are created, listed and revoked; a key itself is printed once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
 
 
-def _create(flask: CommandLine, account: Sender, *options: str) -> str:
+def _create(signalbox: CommandLine, account: Sender, *options: str) -> str:
     """The text of a new key."""
-    created = flask("key", "create", account.slug, *options)
+    created = signalbox("key", "create", account.slug, *options)
     match = re.fullmatch(rf"account={account.account_id}\ntoken=(sb_\w{{8}}_[\w-]{{43}})\n", created.output)
     assert match is not None, created.output
     return match[1]
 
 
-def test_a_list_shows_keys_without_their_secret(flask: CommandLine, acme: Sender) -> None:
-    key = _create(flask, acme, "--name", "shop", "--scopes", "events:write,events:read", "--expires-in", "90d")
-    listed = flask("key", "list", acme.slug)
+def test_a_list_shows_keys_without_their_secret(signalbox: CommandLine, acme: Sender) -> None:
+    key = _create(signalbox, acme, "--name", "shop", "--scopes", "events:write,events:read", "--expires-in", "90d")
+    listed = signalbox("key", "list", acme.slug)
     line = next(line for line in listed.output.splitlines() if key[3:11] in line).split("\t")
     assert line[:4] == [acme.slug, f"sb_{key[3:11]}_…", "shop", "events:write events:read"]
     assert line[4].startswith("expires ")
@@ -26,15 +26,18 @@ def test_a_list_shows_keys_without_their_secret(flask: CommandLine, acme: Sender
     assert key not in listed.output
 
 
-def test_a_list_of_all_accounts_has_the_keys_of_each(flask: CommandLine, acme: Sender, globex: Sender) -> None:
-    accounts = {line.split("\t")[0] for line in flask("key", "list").output.splitlines()}
+def test_a_list_of_all_accounts_has_the_keys_of_each(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
+    accounts = {line.split("\t")[0] for line in signalbox("key", "list").output.splitlines()}
     assert {acme.slug, globex.slug} <= accounts
-    assert {line.split("\t")[0] for line in flask("key", "list", acme.slug).output.splitlines()} == {acme.slug}
+    assert {line.split("\t")[0] for line in signalbox("key", "list", acme.slug).output.splitlines()} == {acme.slug}
 
 
-def test_a_key_is_revoked_once(flask: CommandLine, acme: Sender) -> None:
-    key = _create(flask, acme)
-    assert flask("key", "revoke", key).output == f"sb_{key[3:11]}_… is revoked\n"
-    again = flask("key", "revoke", key)
-    assert (again.exit_code, again.stderr) == (1, "Error: no active key has this prefix; `flask key list` shows all\n")
-    assert f"sb_{key[3:11]}_…\t\tevents:write\trevoked " in flask("key", "list", acme.slug).output
+def test_a_key_is_revoked_once(signalbox: CommandLine, acme: Sender) -> None:
+    key = _create(signalbox, acme)
+    assert signalbox("key", "revoke", key).output == f"sb_{key[3:11]}_… is revoked\n"
+    again = signalbox("key", "revoke", key)
+    assert (again.exit_code, again.stderr) == (
+        1,
+        "Error: no active key has this prefix; `signalbox key list` shows all\n",
+    )
+    assert f"sb_{key[3:11]}_…\t\tevents:write\trevoked " in signalbox("key", "list", acme.slug).output

@@ -1,4 +1,4 @@
-"""`flask subject …`: the data of one person are shown and erased."""
+"""`signalbox subject …`: the data of one person are shown and erased."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_is_missing_is_reported_before_a_confirmation(runner: FlaskCliRunne
     result = runner.invoke(args=["workflow", "delete", "nix", "--account", acme.slug])
     assert (result.exit_code, result.output) == (
         1,
-        "Error: there is no workflow 'nix'; `flask workflow list` shows all\n",
+        "Error: there is no workflow 'nix'; `signalbox workflow list` shows all\n",
     )
 
 

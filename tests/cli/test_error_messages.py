@@ -10,11 +10,11 @@ from tests.support.builders import Sender
 from tests.support.command_lines import every_command
 
 
-def test_an_unknown_option_is_reported_with_the_usage(app: Flask, flask: CommandLine) -> None:
+def test_an_unknown_option_is_reported_with_the_usage(app: Flask, signalbox: CommandLine) -> None:
     every = list(every_command(app.cli))
     assert len(every) > 30
     for words in every:
-        result = flask(*words, "--nonsense")
+        result = signalbox(*words, "--nonsense")
         assert (result.exit_code, result.stdout) == (2, ""), words
         first, *_, last = result.stderr.splitlines()
         assert first.startswith("Usage: "), words
@@ -36,9 +36,9 @@ def test_an_unknown_option_is_reported_with_the_usage(app: Flask, flask: Command
     ],
 )
 def test_an_invalid_value_is_reported_with_the_usage(
-    flask: CommandLine, acme: Sender, words: list[str], message: str
+    signalbox: CommandLine, acme: Sender, words: list[str], message: str
 ) -> None:
-    result = flask(*(acme.slug if word == "ACME" else word for word in words))
+    result = signalbox(*(acme.slug if word == "ACME" else word for word in words))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: ")
     assert f"\n{message}" in result.stderr

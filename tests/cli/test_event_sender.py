@@ -170,66 +170,66 @@ def three(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_summary_counts_the_outcomes_of_the_events(flask: CommandLine, three: Path) -> None:
+def test_a_summary_counts_the_outcomes_of_the_events(signalbox: CommandLine, three: Path) -> None:
     with an_http_target(STORED, REPEATED, STORED) as server:
-        result = flask(*_command(server, three))
+        result = signalbox(*_command(server, three))
     assert (result.exit_code, result.output) == (0, "3 sent: 2 stored, 1 stored before\n")
 
 
-def test_a_refused_event_is_reported_with_its_line_and_exit_code_1(flask: CommandLine, three: Path) -> None:
+def test_a_refused_event_is_reported_with_its_line_and_exit_code_1(signalbox: CommandLine, three: Path) -> None:
     with an_http_target(STORED, INVALID, STORED) as server:
-        result = flask(*_command(server, three))
+        result = signalbox(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "3 sent: 2 stored, 1 refused\n")
     assert result.stderr == "line 3: event is missing (422)\n"
 
 
-def test_giving_up_is_reported_with_the_line_and_without_the_token(flask: CommandLine, three: Path) -> None:
+def test_giving_up_is_reported_with_the_line_and_without_the_token(signalbox: CommandLine, three: Path) -> None:
     with an_http_target(STORED, Answer(401, b'{"detail": "The API key is missing or not valid."}')) as server:
-        result = flask(*_command(server, three))
+        result = signalbox(*_command(server, three))
     assert (result.exit_code, result.stdout) == (1, "1 sent: 1 stored\n")
     assert "gave up at line 3: The API key is missing or not valid. (401)" in result.stderr
     assert "hush" not in result.output
 
 
-def test_standard_input_can_be_sent(flask: CommandLine) -> None:
+def test_standard_input_can_be_sent(signalbox: CommandLine) -> None:
     with an_http_target(STORED) as server:
-        result = flask(*_command(server, Path("-")), typed=json.dumps([an_event(), an_event()]))
+        result = signalbox(*_command(server, Path("-")), typed=json.dumps([an_event(), an_event()]))
     assert result.stdout == "2 sent: 2 stored\n"
     assert len(server.calls) == 2
 
 
-def test_a_file_without_events_is_reported_in_one_line(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_file_without_events_is_reported_in_one_line(signalbox: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     file.write_text("event,distinct_id\n")
     with an_http_target() as server:
-        result = flask(*_command(server, file))
+        result = signalbox(*_command(server, file))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {file}: expected a JSON object")
     assert server.calls == []
 
 
 def test_equal_events_of_two_files_are_stored_twice_and_a_repeated_file_once(
-    flask: CommandLine, tmp_path: Path
+    signalbox: CommandLine, tmp_path: Path
 ) -> None:
     files = [tmp_path / "a.json", tmp_path / "b.json"]
     for file in files:
         file.write_text('{"event": "x"}\n\n{"event": "x"}\n')
     with an_http_target(STORED) as server:
         for file in (*files, *files):
-            flask(*_command(server, file))
+            signalbox(*_command(server, file))
     keys = [call.headers["Idempotency-Key"] for call in server.calls]
     assert len(set(keys[:4])) == 4
     assert keys[:4] == keys[4:]
 
 
 def test_a_file_is_the_same_by_whatever_name_it_is_called(
-    flask: CommandLine, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signalbox: CommandLine, three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(three)
     monkeypatch.chdir(tmp_path)
     with an_http_target(STORED) as server:
         for name in (three, Path(three.name), Path("link")):
-            flask(*_command(server, name))
+            signalbox(*_command(server, name))
     assert len({call.headers["Idempotency-Key"] for call in server.calls}) == 3
 
 
@@ -245,8 +245,8 @@ def test_a_file_is_the_same_by_whatever_name_it_is_called(
         (["--token", "t"], "Error: Missing option '--url'."),
     ],
 )
-def test_the_error_names_the_invalid_option(flask: CommandLine, options: list[str], message: str) -> None:
-    result = flask("event", "send", "-", "--account-id", 7, *options)
+def test_the_error_names_the_invalid_option(signalbox: CommandLine, options: list[str], message: str) -> None:
+    result = signalbox("event", "send", "-", "--account-id", 7, *options)
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].startswith(message)
 
@@ -255,17 +255,17 @@ def test_the_error_names_the_invalid_option(flask: CommandLine, options: list[st
     ("status", "hint"),
     [(401, "check --token or SIGNALBOX_TOKEN"), (403, "the account of --account-id")],
 )
-def test_a_refused_key_is_reported_with_its_source(flask: CommandLine, three: Path, status: int, hint: str) -> None:
+def test_a_refused_key_is_reported_with_its_source(signalbox: CommandLine, three: Path, status: int, hint: str) -> None:
     with an_http_target(Answer(status, b"{}")) as server:
-        result = flask(*_command(server, three))
+        result = signalbox(*_command(server, three))
     assert result.exit_code == 1
     assert f"gave up at line 1: status {status}; " in result.stderr
     assert hint in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_an_odd_path_is_sent_as_one(flask: CommandLine, three: Path) -> None:
+def test_an_odd_path_is_sent_as_one(signalbox: CommandLine, three: Path) -> None:
     with an_http_target(STORED) as server:
         words = ("event", "send", three, "--url", f"{server.url}/ü", "--token", "t", "--account-id", 7)
-        assert flask(*words).exit_code == 0
+        assert signalbox(*words).exit_code == 0
     assert server.calls[0].path == "/%C3%BC/api/v1/cvf-events"

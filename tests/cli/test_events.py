@@ -1,4 +1,4 @@
-"""`flask event …`: events are listed, followed, explained, sent and replayed, each for one account only."""
+"""`signalbox event …`: events are listed, followed, explained, sent and replayed, each for one account only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,34 +27,35 @@ from app.services import inspection, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.command_lines import SIGNALBOX
 from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _listed(flask: CommandLine, sender: Sender, *options: object) -> list[str]:
+def _listed(signalbox: CommandLine, sender: Sender, *options: object) -> list[str]:
     """The names of the events in a list."""
-    lines = flask("event", "list", "--account", sender.slug, *options).stdout.splitlines()
+    lines = signalbox("event", "list", "--account", sender.slug, *options).stdout.splitlines()
     return [line.split("\t")[2] for line in lines]
 
 
 # list
 
 
-def test_events_are_listed_newest_first(flask: CommandLine, acme: Sender) -> None:
+def test_events_are_listed_newest_first(signalbox: CommandLine, acme: Sender) -> None:
     first, second = (acme.post(an_event(event=name)).get_json()["id"] for name in ("one", "two"))
-    lines = flask("event", "list", "--account", acme.slug).stdout.splitlines()
+    lines = signalbox("event", "list", "--account", acme.slug).stdout.splitlines()
     assert [line.split("\t")[1:4] for line in lines] == [
         [second, "two", "915673412780"],
         [first, "one", "915673412780"],
     ]
 
 
-def test_a_list_shows_how_many_runs_an_event_started(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_list_shows_how_many_runs_an_event_started(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     acme.post(an_event())
     acme.post(an_event(event="other"))
-    lines = flask("event", "list", "--account", acme.slug).stdout.splitlines()
+    lines = signalbox("event", "list", "--account", acme.slug).stdout.splitlines()
     assert [line.split("\t")[4] for line in lines] == ["-", "1 run"]
 
 
@@ -74,17 +74,17 @@ def test_a_list_shows_how_many_runs_an_event_started(flask: CommandLine, context
         (["--event", "a", "--subject", "2"], []),
     ],
 )
-def test_the_list_can_be_narrowed(flask: CommandLine, acme: Sender, options: list[str], names: list[str]) -> None:
+def test_the_list_can_be_narrowed(signalbox: CommandLine, acme: Sender, options: list[str], names: list[str]) -> None:
     acme.post(an_event(event="a", distinct_id="1"))
     acme.post(an_event(event="b", distinct_id="2"))
     acme.post(an_event(event="c", distinct_id="3", phone="+915673412781"))
-    assert _listed(flask, acme, *options) == names
+    assert _listed(signalbox, acme, *options) == names
 
 
-def test_json_has_every_digit(flask: CommandLine, acme: Sender) -> None:
+def test_json_has_every_digit(signalbox: CommandLine, acme: Sender) -> None:
     data = '{"big":12345678901234567890123,"long":0.1234567890123456789,"ends":1.10}'
     acme.post('{"event":"a","distinct_id":"1","data":' + data + ',"more":2.50}')
-    line = flask("event", "list", "--json", "--account", acme.slug).stdout
+    line = signalbox("event", "list", "--json", "--account", acme.slug).stdout
     for digits in ("12345678901234567890123", "0.1234567890123456789", "1.10", "2.50"):
         assert digits in line
     event = json.loads(line)
@@ -93,10 +93,10 @@ def test_json_has_every_digit(flask: CommandLine, acme: Sender) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_nothing_that_a_customer_sends_can_move_the_cursor(
-    flask: CommandLine, acme: Sender, options: list[str]
+    signalbox: CommandLine, acme: Sender, options: list[str]
 ) -> None:
     acme.post(an_event(event="a\x1b[2J", distinct_id="\x9b31m\u202e", data={"\x7f": "\x1b]0;x\x07\n"}))
-    output = flask("event", "list", "--account", acme.slug, *options).stdout
+    output = signalbox("event", "list", "--account", acme.slug, *options).stdout
     assert output.count("\n") == 1
     assert all(letter.isprintable() or letter in "\t\n" for letter in output)
 
@@ -113,14 +113,14 @@ def test_an_event_fits_a_terminal(context: AppContext, acme: Sender) -> None:
 # show
 
 
-def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_event_is_explained(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
     on = {"event": "product_view", "where": "data.price > 1000"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(name="rich", on=on))
     answer = acme.post('{"event":"product_view","distinct_id":"1","data":{"n":1.10},"more":true}').get_json()
     run = answer["runs"][0]
     execute_run(context, acme.account_id, run)
-    output = flask("event", "show", answer["id"]).stdout
+    output = signalbox("event", "show", answer["id"]).stdout
     output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", output)
     assert re.sub(r"\(in (1h|59m\d+s)\)|\([^()]+ ago\)", "(SPAN)", output).splitlines() == [
         f"event      {answer['id']}",
@@ -146,27 +146,29 @@ def test_an_event_is_explained(flask: CommandLine, context: AppContext, acme: Se
     ]
 
 
-def test_an_event_without_candidate_workflows_is_explained(flask: CommandLine, acme: Sender) -> None:
-    output = flask("event", "show", acme.post(an_event()).get_json()["id"]).stdout
+def test_an_event_without_candidate_workflows_is_explained(signalbox: CommandLine, acme: Sender) -> None:
+    output = signalbox("event", "show", acme.post(an_event()).get_json()["id"]).stdout
     assert "decisions: none, no enabled workflow looked at events of this name\n\nruns: none\n" in output
 
 
-def test_an_idempotency_key_is_shown_with_its_event(flask: CommandLine, acme: Sender) -> None:
+def test_an_idempotency_key_is_shown_with_its_event(signalbox: CommandLine, acme: Sender) -> None:
     event = acme.post(an_event(), Idempotency_Key="order-17").get_json()["id"]
-    assert "\nkey        order-17\n" in flask("event", "show", event).stdout
+    assert "\nkey        order-17\n" in signalbox("event", "show", event).stdout
 
 
-def test_many_refusals_at_once_are_reported_in_one_line(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_many_refusals_at_once_are_reported_in_one_line(
+    signalbox: CommandLine, context: AppContext, acme: Sender
+) -> None:
     for number in range(25):
         on = {"event": "product_view", "where": f"data.price == {number}"}
         workflows.apply_workflow(context, acme.account_id, a_workflow(name=f"w{number}", on=on))
-    output = flask("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
+    output = signalbox("event", "show", acme.post(an_event(data={"price": 99})).get_json()["id"]).stdout
     assert "  25 workflows did not start: filters on data.price are false\n" in output
 
 
-def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, acme: Sender) -> None:
+def test_an_event_shows_nothing_that_could_move_the_cursor(signalbox: CommandLine, acme: Sender) -> None:
     sent = an_event(event="a\x1b[2J", distinct_id="\x9b31m", data={"\x1b": ["\u202e\x7f"]})
-    output = flask("event", "show", acme.post(sent).get_json()["id"]).stdout
+    output = signalbox("event", "show", acme.post(sent).get_json()["id"]).stdout
     assert all(letter.isprintable() or letter == "\n" for letter in output)
     assert "\nsubject    \\x9b31m\n" in output
 
@@ -179,16 +181,16 @@ def test_an_event_shows_nothing_that_could_move_the_cursor(flask: CommandLine, a
         "ffffffff-ffff-7fff-bfff-ffffffffffff",
     ],
 )
-def test_an_unknown_event_is_reported_in_one_line(flask: CommandLine, acme: Sender, unknown: object) -> None:
-    result = flask("event", "show", unknown)
+def test_an_unknown_event_is_reported_in_one_line(signalbox: CommandLine, acme: Sender, unknown: object) -> None:
+    result = signalbox("event", "show", unknown)
     assert (result.exit_code, result.stderr) == (1, f"Error: event {unknown} not found\n")
 
 
-def test_another_account_s_events_cannot_be_seen(flask: CommandLine, acme: Sender, globex: Sender) -> None:
+def test_another_account_s_events_cannot_be_seen(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    assert _listed(flask, globex) == []
+    assert _listed(signalbox, globex) == []
     for words in (("show",), ("replay", "--dry-run")):
-        result = flask("event", *words, event, "--account", globex.slug)
+        result = signalbox("event", *words, event, "--account", globex.slug)
         assert result.exit_code == 1
         assert "915673412780" not in result.output
 
@@ -235,7 +237,7 @@ def test_only_wanted_events_are_followed(context: AppContext, acme: Sender) -> N
 
 
 def test_tail_prints_events_as_they_arrive_until_ctrl_c(acme: Sender, database_url: str) -> None:
-    command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py")]
+    command = [*SIGNALBOX]
     tail = [*command, "event", "tail", "--json", "--account", acme.slug]
     environment = {**os.environ, "DATABASE_URL": database_url}
     # As a terminal starts it, whatever these tests were started by: nohup and `&` hand on that Ctrl-C is ignored.
@@ -290,27 +292,27 @@ def _serving(app: Flask) -> Iterator[str]:
 
 
 def test_the_same_file_sent_again_stores_nothing_twice(
-    flask: CommandLine, app: Flask, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, app: Flask, acme: Sender, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.json"
     file.write_text(json.dumps([an_event(event="a"), an_event(event="a"), an_event(event="b", data={"n": 1.10})]))
     with _serving(app) as url:
         words = ("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
-        first, second = flask(*words), flask(*words)
+        first, second = signalbox(*words), signalbox(*words)
         assert (first.exit_code, first.stdout) == (0, "3 sent: 3 stored\n")
         assert (second.exit_code, second.stdout) == (0, "3 sent: 3 stored before\n")
-        assert _listed(flask, acme) == ["b", "a", "a"]
-        assert flask(*words, "--anew").stdout == "3 sent: 3 stored\n"
+        assert _listed(signalbox, acme) == ["b", "a", "a"]
+        assert signalbox(*words, "--anew").stdout == "3 sent: 3 stored\n"
 
 
 def test_a_refused_line_is_reported_with_the_problem_detail(
-    flask: CommandLine, app: Flask, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, app: Flask, acme: Sender, tmp_path: Path
 ) -> None:
     file = tmp_path / "events.ndjson"
     lines = [an_event(), an_event(event=...), an_event(phone="12")]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "{broken\n")
     with _serving(app) as url:
-        result = flask("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
+        result = signalbox("event", "send", file, "--url", url, "--token", acme.token, "--account-id", acme.account_id)
     assert (result.exit_code, result.stdout) == (1, "4 sent: 1 stored, 3 refused\n")
     output = result.stderr.splitlines()
     assert output[0] == "line 2: event is missing: the name of the event (422)"
@@ -322,11 +324,11 @@ def test_a_refused_line_is_reported_with_the_problem_detail(
 
 
 def test_a_replay_starts_the_workflow_that_is_enabled_now(
-    flask: CommandLine, context: AppContext, acme: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "{{ data.product_id }}"}]))
-    output = flask("event", "replay", event).stdout.splitlines()
+    output = signalbox("event", "replay", event).stdout.splitlines()
     assert output[0] == f"event {event}"
     run = output[1].removeprefix("  watch version 1 started run ")
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
@@ -335,69 +337,69 @@ def test_a_replay_starts_the_workflow_that_is_enabled_now(
 
 
 def test_an_event_that_has_started_a_workflow_does_not_start_it_again(
-    flask: CommandLine, context: AppContext, acme: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     answer = acme.post(an_event()).get_json()
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"log": "changed"}]))
     for options in ([], ["--dry-run"]):
-        output = flask("event", "replay", answer["id"], *options).stdout.splitlines()
+        output = signalbox("event", "replay", answer["id"], *options).stdout.splitlines()
         assert output[1] == f"  watch version 2 has had run {answer['runs'][0]}, starts no other"
 
 
-def test_a_replay_twice_starts_one_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_replay_twice_starts_one_run(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     for _ in range(2):
-        flask("event", "replay", event)
-    assert len(flask("run", "list", "--account", acme.slug).stdout.splitlines()) == 1
+        signalbox("event", "replay", event)
+    assert len(signalbox("run", "list", "--account", acme.slug).stdout.splitlines()) == 1
 
 
-def test_a_dry_run_changes_nothing(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_dry_run_changes_nothing(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow())
-    assert flask("event", "replay", event, "--dry-run").stdout == (
+    assert signalbox("event", "replay", event, "--dry-run").stdout == (
         f"event {event}\n  watch version 1 would start a run: matched\n"
     )
-    assert flask("run", "list", "--account", acme.slug).stdout == ""
+    assert signalbox("run", "list", "--account", acme.slug).stdout == ""
 
 
-def test_a_replay_prints_why_nothing_starts(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_replay_prints_why_nothing_starts(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     on = {"event": "product_view", "where": "data.price > 1000"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
-    assert flask("event", "replay", event).stdout.splitlines()[1] == (
+    assert signalbox("event", "replay", event).stdout.splitlines()[1] == (
         "  watch version 1 does not start: data.price is missing"
     )
 
 
-def test_a_replay_prints_when_no_workflow_looks_at_the_event(flask: CommandLine, acme: Sender) -> None:
+def test_a_replay_prints_when_no_workflow_looks_at_the_event(signalbox: CommandLine, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
-    output = flask("event", "replay", event).stdout
+    output = signalbox("event", "replay", event).stdout
     assert output == f"event {event}: no enabled workflow looks at events of this name\n"
 
 
-def test_a_disabled_workflow_is_not_replayed(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_disabled_workflow_is_not_replayed(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     workflows.disable_workflow(context, acme.account_id, "watch")
-    assert "no enabled workflow looks" in flask("event", "replay", event).stdout
+    assert "no enabled workflow looks" in signalbox("event", "replay", event).stdout
 
 
-def test_a_replayed_run_is_explained_with_its_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_replayed_run_is_explained_with_its_event(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     event = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"wait": "1h"}]))
-    flask("event", "replay", event)
-    output = flask("event", "show", event).stdout
+    signalbox("event", "replay", event)
+    output = signalbox("event", "show", event).stdout
     assert "decisions: none" in output
     assert re.search(r"^  [0-9a-f-]{36} watch version 1, started .+Z: running at steps\[0\]", output, re.MULTILINE)
 
 
-def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_pattern_is_replayed_with_what_came_before(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     first, second, third = (acme.post(an_event()).get_json()["id"] for _ in range(3))
     acme.post(an_event(distinct_id="somebody else"))
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"times": 3, "of": "product_view"}))
-    output = flask("event", "replay", third, first, second).stdout.splitlines()
+    output = signalbox("event", "replay", third, first, second).stdout.splitlines()
     assert [line for line in output if line.startswith("event ")] == [f"event {one}" for one in (first, second, third)]
     assert "does not start: 1 of 3 product_view" in output[1]
     assert "does not start: 2 of 3 product_view" in output[3]
@@ -405,7 +407,9 @@ def test_a_pattern_is_replayed_with_what_came_before(flask: CommandLine, context
     assert list(map(str, the_run(context, acme.account_id, run)["matched"])) == [first, second, third]
 
 
-def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_pattern_counted_by_a_key_is_replayed_by_it(
+    signalbox: CommandLine, context: AppContext, acme: Sender
+) -> None:
     def post(order: object, subject: str) -> str:
         event: str = acme.post(an_event(distinct_id=subject, data={"order": order})).get_json()["id"]
         return event
@@ -413,7 +417,7 @@ def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, contex
     events = [post(7, "1"), post(8, "1"), post(7, "2")]
     on = {"times": 2, "of": "product_view"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(on=on, key="data.order"))
-    output = flask("event", "replay", *events, "--dry-run").stdout.splitlines()
+    output = signalbox("event", "replay", *events, "--dry-run").stdout.splitlines()
     assert [line.split(":")[0] for line in output[1::2]] == [
         "  watch version 1 does not start",
         "  watch version 1 does not start",
@@ -422,18 +426,18 @@ def test_a_pattern_counted_by_a_key_is_replayed_by_it(flask: CommandLine, contex
 
 
 def test_again_counts_starts_by_replay_and_by_events_alike(
-    flask: CommandLine, context: AppContext, acme: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     old = [acme.post(an_event()).get_json()["id"] for _ in range(2)]
     workflows.apply_workflow(context, acme.account_id, a_workflow(again="once"))
-    output = flask("event", "replay", *old).stdout.splitlines()
+    output = signalbox("event", "replay", *old).stdout.splitlines()
     assert output[1].startswith("  watch version 1 started run ")
     assert output[3] == "  watch version 1 does not start: suppressed: again (once)"
     assert acme.post(an_event()).get_json()["runs"] == []
 
 
-def test_a_live_start_suppresses_one_by_replay(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_live_start_suppresses_one_by_replay(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     old = acme.post(an_event()).get_json()["id"]
     workflows.apply_workflow(context, acme.account_id, a_workflow(again="1d"))
     assert len(acme.post(an_event()).get_json()["runs"]) == 1
-    assert "does not start: suppressed: again" in flask("event", "replay", old).stdout
+    assert "does not start: suppressed: again" in signalbox("event", "replay", old).stdout

@@ -1,4 +1,4 @@
-"""`flask workflow import-cxengage` prints patterns from files as documents, and errors with their positions."""
+"""`signalbox workflow import-cxengage` prints patterns from files as documents, and errors with their positions."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def a_file(folder: Path, name: str, content: Any) -> Path:
     return file
 
 
-def test_a_4_1_resource_is_printed_as_yaml(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_4_1_resource_is_printed_as_yaml(signalbox: CommandLine, tmp_path: Path) -> None:
     file = a_file(tmp_path, "pattern.json", {"name": "Two checks!", "when": WHEN, "then": THEN, "status": True})
-    result = flask("workflow", "import-cxengage", file)
+    result = signalbox("workflow", "import-cxengage", file)
     assert (result.exit_code, result.stdout) == (0, AS_YAML)
 
 
-def test_a_4_2_resource_includes_its_key(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_4_2_resource_includes_its_key(signalbox: CommandLine, tmp_path: Path) -> None:
     file = a_file(tmp_path, "pattern.json", {"name": "hello", "code": CODE, "key": "id"})
     template = a_file(tmp_path, "hello.mustache", "Hello {{first-name}}\n")
-    result = flask("workflow", "import-cxengage", file, "--template", f"TM1={template}")
+    result = signalbox("workflow", "import-cxengage", file, "--template", f"TM1={template}")
     assert read_document(result.stdout).value == {
         "name": "hello",
         "on": {"event": "*", "where": 'data.type == "hello"'},
@@ -54,13 +54,13 @@ def test_a_4_2_resource_includes_its_key(flask: CommandLine, tmp_path: Path) -> 
     }
 
 
-def test_plain_text_files_are_accepted(flask: CommandLine, tmp_path: Path) -> None:
+def test_plain_text_files_are_accepted(signalbox: CommandLine, tmp_path: Path) -> None:
     when, then = a_file(tmp_path, "checks.clj", WHEN), a_file(tmp_path, "then.clj", THEN)
     script = a_file(tmp_path, "script.clj", CODE)
     template = a_file(tmp_path, "hello.mustache", "Hello")
-    both = flask("workflow", "import-cxengage", when, "--then", then)
+    both = signalbox("workflow", "import-cxengage", when, "--then", then)
     assert both.stdout == AS_YAML.replace("Two-checks", "checks")
-    named = flask(
+    named = signalbox(
         "workflow", "import-cxengage", script, "--name", "a b", "--key", "c.d", "--template", f"+TM1={template}"
     )
     assert read_document(named.stdout).value == {
@@ -71,14 +71,14 @@ def test_plain_text_files_are_accepted(flask: CommandLine, tmp_path: Path) -> No
     }
 
 
-def test_an_error_is_one_line_with_the_position(flask: CommandLine, tmp_path: Path) -> None:
+def test_an_error_is_one_line_with_the_position(signalbox: CommandLine, tmp_path: Path) -> None:
     invalid = WHEN.replace("hours", "hour5")
     message = 'expected one of seconds, minutes, hours, days, found "hour5"'
     resource = a_file(tmp_path, "pattern.json", {"name": "x", "when": invalid, "then": THEN})
-    result = flask("workflow", "import-cxengage", resource)
+    result = signalbox("workflow", "import-cxengage", resource)
     assert (result.exit_code, result.stderr) == (1, f"Error: {resource}: when:1:11: {message}\n")
     when, then = a_file(tmp_path, "when.clj", WHEN), a_file(tmp_path, "then.clj", "(seq\n  (delay 1 hour5))")
-    result = flask("workflow", "import-cxengage", when, "--then", then)
+    result = signalbox("workflow", "import-cxengage", when, "--then", then)
     assert (result.exit_code, result.stderr) == (1, f"Error: {then}:2:12: {message}\n")
 
 
@@ -98,23 +98,23 @@ def test_an_error_is_one_line_with_the_position(flask: CommandLine, tmp_path: Pa
     ],
 )
 def test_a_file_that_is_not_a_pattern_is_refused(
-    flask: CommandLine, tmp_path: Path, content: Any, message: str
+    signalbox: CommandLine, tmp_path: Path, content: Any, message: str
 ) -> None:
-    result = flask("workflow", "import-cxengage", a_file(tmp_path, "pattern.json", content))
+    result = signalbox("workflow", "import-cxengage", a_file(tmp_path, "pattern.json", content))
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_a_message_without_a_text_uses_the_title(flask: CommandLine, tmp_path: Path) -> None:
+def test_a_message_without_a_text_uses_the_title(signalbox: CommandLine, tmp_path: Path) -> None:
     code = '(event {:type "a"}) (create sendgrid email {:to "jane@example.com"})'
-    result = flask("workflow", "import-cxengage", a_file(tmp_path, "p.json", {"name": "Café 1", "code": code}))
+    result = signalbox("workflow", "import-cxengage", a_file(tmp_path, "p.json", {"name": "Café 1", "code": code}))
     assert "name: Caf-1\n" in result.stdout
     assert "subject: Café 1\n" in result.stdout
 
 
-def test_a_missing_template_is_an_error(flask: CommandLine, tmp_path: Path) -> None:
-    result = flask("workflow", "import-cxengage", a_file(tmp_path, "script.clj", CODE), "--template", "TM1=nowhere")
+def test_a_missing_template_is_an_error(signalbox: CommandLine, tmp_path: Path) -> None:
+    result = signalbox("workflow", "import-cxengage", a_file(tmp_path, "script.clj", CODE), "--template", "TM1=nowhere")
     assert (result.exit_code, result.stderr) == (
         1,
         "Error: TM1=nowhere: expected NAME=FILE, such as TM1=hello.mustache\n",

@@ -1,4 +1,4 @@
-"""`flask event import` stores past events unchanged and once, and skips invalid lines."""
+"""`signalbox event import` stores past events unchanged and once, and skips invalid lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from app.services import workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.command_lines import SIGNALBOX
 
 ROOT = Path(__file__).resolve().parents[2]
 Stored = list[dict[str, Any]]
@@ -47,10 +47,10 @@ def write(path: Path, lines: list[Any]) -> Path:
 
 
 def test_events_are_stored_at_their_own_time_in_the_partitions_of_their_months(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [past(), past("2023-11-30T23:59:59+00:00"), past("2024-03-05T12:30:00+02:00", event="other")]
-    result = flask("event", "import", write(tmp_path / "old.ndjson", lines), "--account", acme.slug)
+    result = signalbox("event", "import", write(tmp_path / "old.ndjson", lines), "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "3 stored, 0 stored before, 0 rejected\n")
     found = stored(context, acme)
     assert [row["received_at"].isoformat() for row in found] == [
@@ -65,14 +65,14 @@ def test_events_are_stored_at_their_own_time_in_the_partitions_of_their_months(
 
 
 def test_imported_events_equal_posted_ones_otherwise(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     odd = json.dumps(an_event(event="a b\t\\", distinct_id=..., more={"x": 1})).replace(
         '"65432"', "12345678901234567890.10"
     )
     assert acme.post(odd).status_code == 200
     line = odd[:-1] + ', "received_at": "2024-03-05"}'
-    flask("event", "import", write(tmp_path / "old.ndjson", [line.encode()]), "--account", acme.slug)
+    signalbox("event", "import", write(tmp_path / "old.ndjson", [line.encode()]), "--account", acme.slug)
     columns = ("event", "distinct_id", "phone", "data_text", "extra", "warnings", "idempotency_key")
     old, new = ({name: row[name] for name in columns} for row in stored(context, acme))
     assert old == new
@@ -80,24 +80,24 @@ def test_imported_events_equal_posted_ones_otherwise(
 
 
 def test_the_same_file_again_adds_nothing_and_equal_lines_are_events_of_their_own(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [past(), past(event="other"), past(), past()]
     file = write(tmp_path / "old.ndjson", lines)
-    first, second = (flask("event", "import", file, "--account", acme.slug).stdout for _ in range(2))
+    first, second = (signalbox("event", "import", file, "--account", acme.slug).stdout for _ in range(2))
     assert (first, second) == ("4 stored, 0 stored before, 0 rejected\n", "0 stored, 4 stored before, 0 rejected\n")
     write(file, [*lines, past(), past(event="new")])
-    third = flask("event", "import", file, "--account", acme.slug).stdout
+    third = signalbox("event", "import", file, "--account", acme.slug).stdout
     assert third == "2 stored, 4 stored before, 0 rejected\n"
     assert len(stored(context, acme)) == 6
 
 
 def test_accounts_do_not_share_what_they_import(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, globex: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     for sender in (acme, globex):
-        assert "1 stored" in flask("event", "import", file, "--account", sender.slug).stdout
+        assert "1 stored" in signalbox("event", "import", file, "--account", sender.slug).stdout
     assert stored(context, acme)[0]["id"] != stored(context, globex)[0]["id"]
 
 
@@ -122,12 +122,12 @@ BAD: list[tuple[bytes, str]] = [
 
 
 def test_bad_lines_go_to_a_file_with_the_reason_and_stop_nothing(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     lines = [part for text, _ in BAD for part in (text, b"")]
     file = write(tmp_path / "old.ndjson.gz", [past(), *lines, past(event="last")])
     file.write_bytes(gzip.compress(file.read_bytes()))
-    result = flask("event", "import", file, "--account", acme.slug)
+    result = signalbox("event", "import", file, "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (1, f"2 stored, 0 stored before, {len(BAD)} rejected\n")
     assert str(tmp_path / "old.rejected.ndjson") in result.stderr
     rejected = [json.loads(line) for line in (tmp_path / "old.rejected.ndjson").read_text().splitlines()]
@@ -139,12 +139,12 @@ def test_bad_lines_go_to_a_file_with_the_reason_and_stop_nothing(
 
 
 def test_the_file_of_rejected_lines_is_removed_when_no_line_is_rejected(
-    flask: CommandLine, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, acme: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.jsonl", [past(), b"{"])
-    assert flask("event", "import", file, "--account", acme.slug).exit_code == 1
+    assert signalbox("event", "import", file, "--account", acme.slug).exit_code == 1
     write(file, [past(), past(event="mended")])
-    assert flask("event", "import", file, "--account", acme.slug).stdout.startswith("1 stored, 1 stored before")
+    assert signalbox("event", "import", file, "--account", acme.slug).stdout.startswith("1 stored, 1 stored before")
     assert not (tmp_path / "old.rejected.ndjson").exists()
 
 
@@ -159,23 +159,29 @@ def test_the_file_of_rejected_lines_is_removed_when_no_line_is_rejected(
     ],
 )
 def test_the_time_may_be_in_another_field(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, field: str, line: dict[str, Any], extra: Any
+    signalbox: CommandLine,
+    context: AppContext,
+    acme: Sender,
+    tmp_path: Path,
+    field: str,
+    line: dict[str, Any],
+    extra: Any,
 ) -> None:
     file = write(tmp_path / "old.ndjson", [line])
-    assert flask("event", "import", file, "--time-field", field, "--account", acme.slug).exit_code == 0
+    assert signalbox("event", "import", file, "--time-field", field, "--account", acme.slug).exit_code == 0
     (row,) = stored(context, acme)
     assert row["received_at"] == datetime(2024, 3, 5, 10, tzinfo=UTC)
     assert (row["data"], row["extra"]) == (line["data"], extra)
 
 
-def test_an_invalid_field_name_is_refused(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
+def test_an_invalid_field_name_is_refused(signalbox: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
-    result = flask("event", "import", file, "--time-field", "a..b", "--account", acme.slug)
+    result = signalbox("event", "import", file, "--time-field", "a..b", "--account", acme.slug)
     assert (result.exit_code, "is not a field" in result.stderr) == (1, True)
 
 
 def test_an_idempotency_key_identifies_one_event(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     posted = acme.post(an_event(), Idempotency_Key="posted").json["id"]  # type: ignore[attr-defined]
     recent = (context.clock() - timedelta(hours=1)).isoformat()
@@ -187,21 +193,21 @@ def test_an_idempotency_key_identifies_one_event(
         past(idempotency_key="old"),
     ]
     file = write(tmp_path / "old.ndjson", lines)
-    first, second = (flask("event", "import", file, "--account", acme.slug).stdout for _ in range(2))
+    first, second = (signalbox("event", "import", file, "--account", acme.slug).stdout for _ in range(2))
     assert (first[:24], second[:24]) == ("2 stored, 3 stored befor", "0 stored, 5 stored befor")
     assert {row["idempotency_key"] for row in stored(context, acme)} == {"posted", "k", "old"}
     assert str(stored(context, acme)[-1]["id"]) == posted
 
 
 def test_runs_start_only_on_request_and_once(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"seq": ["a", "b"]}))
     lines = [past(f"2024-03-05T10:00:0{second}Z", event=name) for second, name in ((2, "b"), (1, "a"), (3, "b"))]
     file = write(tmp_path / "old.ndjson", lines)
-    flask("event", "import", file, "--account", acme.slug)
+    signalbox("event", "import", file, "--account", acme.slug)
     assert runs_of(context, acme) == []
-    outputs = [flask("event", "import", file, "--start-workflows", "--account", acme.slug).stdout for _ in range(2)]
+    outputs = [signalbox("event", "import", file, "--start-workflows", "--account", acme.slug).stdout for _ in range(2)]
     assert [output.rpartition(", ")[2] for output in outputs] == ["1 runs started\n", "0 runs started\n"]
     ids = [str(row["id"]) for row in stored(context, acme)]
     assert runs_of(context, acme) == [ids[:2]]
@@ -226,7 +232,7 @@ def test_standard_input_can_be_imported(context: AppContext, acme: Sender, tmp_p
     assert len(stored(context, acme)) == 2
 
 
-COMMAND = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), "event", "import"]
+COMMAND = [*SIGNALBOX, "event", "import"]
 
 
 def _environment(context: AppContext) -> dict[str, str]:
@@ -238,7 +244,7 @@ def _environment(context: AppContext) -> dict[str, str]:
 
 
 def test_the_next_import_completes_a_killed_one(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past(data={"n": number % 9_000}) for number in range(12_000)])
     process = subprocess.Popen([*COMMAND, str(file), "--account", acme.slug], env=_environment(context))
@@ -247,26 +253,28 @@ def test_the_next_import_completes_a_killed_one(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert stored(context, acme)
-    flask("event", "import", file, "--account", acme.slug)
+    signalbox("event", "import", file, "--account", acme.slug)
     assert len(stored(context, acme)) == 12_000
-    assert flask("event", "import", file, "--account", acme.slug).stdout.startswith("0 stored, 12,000 stored before")
+    assert signalbox("event", "import", file, "--account", acme.slug).stdout.startswith(
+        "0 stored, 12,000 stored before"
+    )
 
 
 @pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 50, mtime=0)[:-12], b"\x1f\x8bnonsense"])
 def test_a_broken_gzip_file_is_reported_in_one_line(
-    flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, content: bytes
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, content: bytes
 ) -> None:
     file = tmp_path / "old.ndjson.gz"
     file.write_bytes(content)
-    result = flask("event", "import", file, "--account", acme.slug)
+    result = signalbox("event", "import", file, "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "cannot be read" in result.stderr
     assert stored(context, acme) == []
 
 
-def test_an_empty_file_is_not_an_error(flask: CommandLine, acme: Sender, tmp_path: Path) -> None:
+def test_an_empty_file_is_not_an_error(signalbox: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [b"", b" "])
-    result = flask("event", "import", file, "--account", acme.slug)
+    result = signalbox("event", "import", file, "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "0 stored, 0 stored before, 0 rejected\n")
 
 

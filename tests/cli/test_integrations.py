@@ -1,11 +1,10 @@
-"""`flask integration …` and `flask target …`: no secret is printed, and missing fields are prompted for."""
+"""`signalbox integration …` and `signalbox target …`: no secret is printed, and missing fields are prompted for."""
 
 from __future__ import annotations
 
 import os
 import pty
 import subprocess
-import sys
 import time
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +15,7 @@ from app.services import integrations
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
+from tests.support.command_lines import SIGNALBOX
 from tests.support.providers import AUTH_TOKEN, SID, TOKEN, TWILIO, WHATSAPP
 
 
@@ -27,18 +27,20 @@ def opened(context: AppContext, sender: Sender, kind: str) -> dict[str, str] | N
     return integrations.open_integration(context, integrations.find_outbound_config(context, sender.account_id), kind)
 
 
-def test_fields_are_read_from_standard_input(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    done = flask("integration", "set", "whatsapp", "--from-stdin", "--account", acme.slug, typed=lines_of(WHATSAPP))
+def test_fields_are_read_from_standard_input(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    done = signalbox("integration", "set", "whatsapp", "--from-stdin", "--account", acme.slug, typed=lines_of(WHATSAPP))
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{acme.slug}: whatsapp is set up; workers notice within seconds\n"
     assert done.stderr == ""
     assert opened(context, acme, "whatsapp") == WHATSAPP
 
 
-def test_a_value_may_come_from_a_file(flask: CommandLine, context: AppContext, acme: Sender, tmp_path: Path) -> None:
+def test_a_value_may_come_from_a_file(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
     file = tmp_path / "token.txt"
     file.write_text(TOKEN + "\n")
-    done = flask(
+    done = signalbox(
         *("integration", "set", "whatsapp", f"access_token=@{file}", "phone_number_id=106540352242922"),
         *("--account", acme.slug),
     )
@@ -47,10 +49,10 @@ def test_a_value_may_come_from_a_file(flask: CommandLine, context: AppContext, a
 
 
 def test_a_secret_on_the_command_line_is_taken_with_a_warning(
-    flask: CommandLine, context: AppContext, acme: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     values = [f"{name}={value}" for name, value in TWILIO.items()]
-    done = flask("integration", "set", "twilio", *values, "--account", acme.slug)
+    done = signalbox("integration", "set", "twilio", *values, "--account", acme.slug)
     assert done.exit_code == 0
     assert "auth_token is a secret and is now in the shell's history" in done.stderr
     assert AUTH_TOKEN not in done.output
@@ -67,28 +69,28 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
         (("remove", "smtp"), "has no smtp integration"),
     ],
 )
-def test_an_error_is_one_line(flask: CommandLine, acme: Sender, arguments: tuple[str, ...], message: str) -> None:
-    done = flask("integration", *arguments, "--account", acme.slug)
+def test_an_error_is_one_line(signalbox: CommandLine, acme: Sender, arguments: tuple[str, ...], message: str) -> None:
+    done = signalbox("integration", *arguments, "--account", acme.slug)
     assert done.exit_code == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_the_list_shows_no_secret(flask: CommandLine, acme: Sender) -> None:
-    flask("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
-    done = flask("integration", "list", "--account", acme.slug)
+def test_the_list_shows_no_secret(signalbox: CommandLine, acme: Sender) -> None:
+    signalbox("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
+    done = signalbox("integration", "list", "--account", acme.slug)
     assert done.output.startswith("twilio\tset 20")
     assert done.output.endswith(f"\taccount_sid={SID} auth_token=*** from=+15017122661\n")
 
 
-def test_a_removed_integration_is_not_listed(flask: CommandLine, acme: Sender) -> None:
-    flask("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
-    assert flask("integration", "remove", "twilio", "--account", acme.slug).exit_code == 0
-    assert flask("integration", "list", "--account", acme.slug).output == ""
+def test_a_removed_integration_is_not_listed(signalbox: CommandLine, acme: Sender) -> None:
+    signalbox("integration", "set", "twilio", "--from-stdin", "--account", acme.slug, typed=lines_of(TWILIO))
+    assert signalbox("integration", "remove", "twilio", "--account", acme.slug).exit_code == 0
+    assert signalbox("integration", "list", "--account", acme.slug).output == ""
 
 
-def test_rotate_reports_the_number_of_secrets(flask: CommandLine, acme: Sender) -> None:
-    done = flask("integration", "rotate")
+def test_rotate_reports_the_number_of_secrets(signalbox: CommandLine, acme: Sender) -> None:
+    done = signalbox("integration", "rotate")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.output.endswith(" secrets are encrypted with the first key\n")
 
@@ -101,13 +103,14 @@ def test_a_terminal_is_prompted_for_missing_fields(context: AppContext, acme: Se
         "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "LOG_LEVEL": "error",
     }
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "integration", "set", "whatsapp"]
+    command = [*SIGNALBOX, "integration", "set", "whatsapp"]
     program = subprocess.Popen(
         [*command, "--account", acme.slug],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         env=environment,
+        cwd=Path(__file__).resolve().parents[2],
         start_new_session=True,
     )
     os.close(theirs)
@@ -135,13 +138,13 @@ def _until(terminal: int, text: bytes) -> bytes:
     return seen
 
 
-def test_a_disabled_target_is_listed_and_enabled(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_disabled_target_is_listed_and_enabled(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     target, found_by = "https://example.com/hook", uuid4()
     integrations.disable_target(context, acme.account_id, target, "answered 410: the target is gone for good", found_by)
-    listed = flask("target", "list", "--account", acme.slug).output
+    listed = signalbox("target", "list", "--account", acme.slug).output
     assert listed.endswith(f"\t{target}\tanswered 410: the target is gone for good\trun {found_by}\n")
-    assert flask("target", "enable", target, "--account", acme.slug).exit_code == 0
-    assert flask("target", "list", "--account", acme.slug).output == ""
-    again = flask("target", "enable", target, "--account", acme.slug)
+    assert signalbox("target", "enable", target, "--account", acme.slug).exit_code == 0
+    assert signalbox("target", "list", "--account", acme.slug).output == ""
+    again = signalbox("target", "enable", target, "--account", acme.slug)
     assert again.exit_code == 1
     assert "is not disabled" in again.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from app import create_app
 from app.core import config
 from app.db import migrate
 from app.db.migrate import upgrade
+from tests.support.command_lines import SIGNALBOX
 from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def test_health_requires_the_migrations_of_this_release(empty_database: str) -> 
     app = _app(empty_database)
     lacks = (
         503,
-        "The database lacks a migration; the operator has to run `flask migrate`. Retry later.",
+        "The database lacks a migration; the operator has to run `signalbox migrate`. Retry later.",
     )
     assert _health(app) == lacks
     upgrade(empty_database, target="0002")
@@ -101,9 +101,9 @@ def test_health_runs_one_query(app: Flask) -> None:
 
 def test_commands_say_that_the_database_is_to_be_migrated(empty_database: str) -> None:
     result = _app(empty_database).test_cli_runner().invoke(args=["account", "list"])
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stderr == (
-        'Error: the database is not up to date, run `flask migrate` (relation "accounts" does not exist)\n'
+        'Error: the database is not up to date, run `signalbox migrate` (relation "accounts" does not exist)\n'
     )
 
 
@@ -112,7 +112,7 @@ def test_commands_say_that_a_database_does_not_answer(words: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as trial:
         port = trial.getsockname()[1]
     result = _app(f"postgresql://a:hush@127.0.0.1:{port}/d").test_cli_runner().invoke(args=words)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stderr.startswith('Error: the database does not respond: connection to server at "127.0.0.1"')
     assert "hush" not in result.stderr
     assert result.stderr.count("\n") == 1
@@ -120,11 +120,17 @@ def test_commands_say_that_a_database_does_not_answer(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", ["account list", "migrate"])
 def test_commands_say_that_the_embedded_database_is_not_running(words: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), *words.split()]
+    command = [*SIGNALBOX, *words.split()]
     done = subprocess.run(
-        command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith(
         "Error: the embedded PostgreSQL of this folder is not running: start it with `make run`"
     )

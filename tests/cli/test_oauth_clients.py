@@ -1,4 +1,4 @@
-"""`flask client …`, the CxEngage attributes of `flask account`, and ids in CxEngage's format."""
+"""`signalbox client …`, the CxEngage attributes of `signalbox account`, and ids in CxEngage's format."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def tenant(context: AppContext, client: FlaskClient) -> Tenant:
     return a_tenant(context, client)
 
 
-def created(flask: CommandLine, slug: str) -> tuple[str, str]:
-    output = flask("client", "create", slug, "--name", "web shop").stdout
+def created(signalbox: CommandLine, slug: str) -> tuple[str, str]:
+    output = signalbox("client", "create", slug, "--name", "web shop").stdout
     found = re.fullmatch(r"client_id=(cl_\w{16})\nclient_secret=(cs_[\w-]{43})\n", output)
     assert found is not None, output
     return found[1], found[2]
 
 
-def test_a_new_client_gets_a_token(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    client_id, secret = created(flask, acme.slug)
+def test_a_new_client_gets_a_token(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    client_id, secret = created(signalbox, acme.slug)
     assert issued(context, client_id, secret) is not None
 
 
@@ -40,57 +40,57 @@ def issued(context: AppContext, client_id: str, secret: str) -> api_keys.Token |
     return found and api_keys.issue_token(context, found, secret, found.scopes)
 
 
-def test_a_client_may_have_fewer_scopes(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    output = flask("client", "create", acme.slug, "--scopes", "events:read,events:write").stdout
+def test_a_client_may_have_fewer_scopes(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    output = signalbox("client", "create", acme.slug, "--scopes", "events:read,events:write").stdout
     client_id, secret = re.findall(r"=(\S+)", output)
     found = api_keys.authenticate_client(context, client_id, secret)
     assert found is not None
     assert found.scopes == ("events:write", "events:read")
-    assert "\tevents:write events:read\t" in flask("client", "list", acme.slug).stdout
+    assert "\tevents:write events:read\t" in signalbox("client", "list", acme.slug).stdout
 
 
 @pytest.mark.parametrize("scopes", ["", "everything", "events:read everything"])
-def test_a_client_with_an_unknown_scope_is_not_created(flask: CommandLine, acme: Sender, scopes: str) -> None:
-    refused = flask("client", "create", acme.slug, "--scopes", scopes)
+def test_a_client_with_an_unknown_scope_is_not_created(signalbox: CommandLine, acme: Sender, scopes: str) -> None:
+    refused = signalbox("client", "create", acme.slug, "--scopes", scopes)
     assert (refused.exit_code, "expected events:write, events:read, account:manage" in refused.stderr) == (2, True)
-    assert flask("client", "list", acme.slug).stdout == ""
+    assert signalbox("client", "list", acme.slug).stdout == ""
 
 
-def test_the_list_shows_clients_without_secrets(flask: CommandLine, acme: Sender, globex: Sender) -> None:
-    client_id, secret = created(flask, acme.slug)
-    created(flask, globex.slug)
-    output = flask("client", "list", acme.slug).stdout
+def test_the_list_shows_clients_without_secrets(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
+    client_id, secret = created(signalbox, acme.slug)
+    created(signalbox, globex.slug)
+    output = signalbox("client", "list", acme.slug).stdout
     assert (
         output == f"{acme.slug}\t{client_id}\tweb shop\tevents:write events:read account:manage\tin force\tnever used\n"
     )
-    everybody = flask("client", "list").stdout
+    everybody = signalbox("client", "list").stdout
     assert globex.slug in everybody
     assert secret not in everybody
 
 
-def test_a_revoked_client_is_listed_as_revoked(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    client_id, secret = created(flask, acme.slug)
-    assert client_id in flask("client", "revoke", client_id).stdout
-    assert "\trevoked 2" in flask("client", "list", acme.slug).stdout
+def test_a_revoked_client_is_listed_as_revoked(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    client_id, secret = created(signalbox, acme.slug)
+    assert client_id in signalbox("client", "revoke", client_id).stdout
+    assert "\trevoked 2" in signalbox("client", "list", acme.slug).stdout
     assert issued(context, client_id, secret) is None
-    again = flask("client", "revoke", client_id)
+    again = signalbox("client", "revoke", client_id)
     assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
 
 
-def test_an_account_can_be_created_with_attributes(flask: CommandLine, context: AppContext) -> None:
+def test_an_account_can_be_created_with_attributes(signalbox: CommandLine, context: AppContext) -> None:
     slug = f"shop-{uuid7().hex[-12:]}"
     words = ("--name", "The Shop", "--key-attribute", "user", "--event-attribute", "what")
-    assert flask("account", "create", slug, *words).exit_code == 0
+    assert signalbox("account", "create", slug, *words).exit_code == 0
     found = accounts.find_account(context, slug)
     assert found is not None
     assert (found.name, found.key_attribute, found.event_attribute) == ("The Shop", "user", "what")
 
 
-def test_options_that_are_not_given_change_nothing(flask: CommandLine, acme: Sender) -> None:
-    assert flask("account", "change", acme.slug, "--key-attribute", "user").stdout == (
+def test_options_that_are_not_given_change_nothing(signalbox: CommandLine, acme: Sender) -> None:
+    assert signalbox("account", "change", acme.slug, "--key-attribute", "user").stdout == (
         f"name={acme.slug}\nkey-attribute=user\nevent-attribute=type\n"
     )
-    assert flask("account", "change", acme.slug, "--name", "Acme").stdout == (
+    assert signalbox("account", "change", acme.slug, "--name", "Acme").stdout == (
         "name=Acme\nkey-attribute=user\nevent-attribute=type\n"
     )
 
@@ -98,25 +98,25 @@ def test_options_that_are_not_given_change_nothing(flask: CommandLine, acme: Sen
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\nb"])
 @pytest.mark.parametrize("option", ["--name", "--key-attribute", "--event-attribute"])
 def test_an_invalid_text_changes_and_creates_nothing(
-    flask: CommandLine, context: AppContext, acme: Sender, option: str, text: str
+    signalbox: CommandLine, context: AppContext, acme: Sender, option: str, text: str
 ) -> None:
-    changed = flask("account", "change", acme.slug, option, text)
+    changed = signalbox("account", "change", acme.slug, option, text)
     assert (changed.exit_code, "1 to 255 printable characters" in changed.stderr) == (1, True)
-    assert flask("account", "create", "never-made", option, text).exit_code == 1
+    assert signalbox("account", "create", "never-made", option, text).exit_code == 1
     assert accounts.find_account(context, "never-made") is None
 
 
-def test_an_event_is_shown_and_replayed_by_its_cxengage_id(flask: CommandLine, tenant: Tenant) -> None:
+def test_an_event_is_shown_and_replayed_by_its_cxengage_id(signalbox: CommandLine, tenant: Tenant) -> None:
     identifier = json.loads(tenant.post({"key": "1", "type": "bar"}).data)["id"]
-    assert uuid_of(identifier) in flask("event", "show", identifier).stdout
-    assert uuid_of(identifier) in flask("event", "replay", identifier, "--dry-run").stdout
+    assert uuid_of(identifier) in signalbox("event", "show", identifier).stdout
+    assert uuid_of(identifier) in signalbox("event", "replay", identifier, "--dry-run").stdout
 
 
-def test_an_id_with_another_account_is_not_found(flask: CommandLine, context: AppContext, tenant: Tenant) -> None:
+def test_an_id_with_another_account_is_not_found(signalbox: CommandLine, context: AppContext, tenant: Tenant) -> None:
     identifier = json.loads(tenant.post({"key": "1"}).data)["id"]
     other = accounts.create_account(context, f"other-{uuid7().hex[-12:]}", PLANS["trial"])
     foreign = identifier.replace(f"EV{tenant.account_id}-", f"EV{other}-")
-    assert flask("event", "show", foreign).exit_code == 1
+    assert signalbox("event", "show", foreign).exit_code == 1
 
 
 def test_ids_can_be_converted_back() -> None:
@@ -127,6 +127,6 @@ def test_ids_can_be_converted_back() -> None:
 @pytest.mark.parametrize(
     "text", ["", "EV11", "EV11-", "EV-1", "EV11-x", "EV11-1\n", "EV11-٣", f"EV1-{2**128}", "ev1-1"]
 )
-def test_other_texts_are_not_ids(flask: CommandLine, text: str) -> None:
+def test_other_texts_are_not_ids(signalbox: CommandLine, text: str) -> None:
     assert read_cxengage_id(text) is None
-    assert flask("event", "show", text).exit_code == 2
+    assert signalbox("event", "show", text).exit_code == 2

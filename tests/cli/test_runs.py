@@ -1,4 +1,4 @@
-"""`flask run …`: runs are listed, shown, retried and cancelled, each for one account only."""
+"""`signalbox run …`: runs are listed, shown, retried and cancelled, each for one account only."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ def broken() -> Iterator[HttpTarget]:
 # list
 
 
-def test_runs_are_listed_newest_first(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_runs_are_listed_newest_first(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     first = _started(context, acme, {"wait": "1h"})
     second = acme.post(an_event()).get_json()["runs"][0]
-    lines = flask("run", "list", "--account", acme.slug).stdout.splitlines()
+    lines = signalbox("run", "list", "--account", acme.slug).stdout.splitlines()
     assert [line.split("\t")[1:5] for line in lines] == [
         [second, "running", "watch v1", "915673412780"],
         [first, "running", "watch v1", "915673412780"],
     ]
 
 
-def test_the_list_shows_the_current_step_of_a_run(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_the_list_shows_the_current_step_of_a_run(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
-    assert flask("run", "list", "--account", acme.slug).stdout.endswith("\tat steps[0], due\n")
+    assert signalbox("run", "list", "--account", acme.slug).stdout.endswith("\tat steps[0], due\n")
     execute_run(context, acme.account_id, run)
-    assert re.search(r"\tat steps\[0\], in (1h|59m\d+s)\n$", flask("run", "list", "--account", acme.slug).stdout)
+    assert re.search(r"\tat steps\[0\], in (1h|59m\d+s)\n$", signalbox("run", "list", "--account", acme.slug).stdout)
 
 
 def test_the_list_shows_why_a_run_failed(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
-    line = flask("run", "list", "--failed", "--account", acme.slug).stdout
+    line = signalbox("run", "list", "--failed", "--account", acme.slug).stdout
     assert line.split("\t")[1:3] == [run, "failed"]
     assert line.endswith("\tsteps[0] (http): answered 500\n")
 
@@ -87,21 +87,21 @@ def test_the_list_shows_why_a_run_failed(
     ],
 )
 def test_the_list_can_be_narrowed(
-    flask: CommandLine, context: AppContext, acme: Sender, options: list[str], count: int
+    signalbox: CommandLine, context: AppContext, acme: Sender, options: list[str], count: int
 ) -> None:
     _started(context, acme, {"wait": "1h"})
     acme.post(an_event())
     acme.post(an_event(distinct_id="somebody"))
-    assert len(flask("run", "list", "--account", acme.slug, *options).stdout.splitlines()) == count
+    assert len(signalbox("run", "list", "--account", acme.slug, *options).stdout.splitlines()) == count
 
 
-def test_an_unknown_workflow_is_reported(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_unknown_workflow_is_reported(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     for words in (["list"], ["retry", "--failed", "--since", "1h"]):
-        result = flask("run", *words, "--workflow", "nix", "--account", acme.slug)
+        result = signalbox("run", *words, "--workflow", "nix", "--account", acme.slug)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == "Error: there is no workflow 'nix'; `flask workflow list` shows all\n"
+        assert result.stderr == "Error: there is no workflow 'nix'; `signalbox workflow list` shows all\n"
     workflows.apply_workflow(context, acme.account_id, a_workflow())
-    assert flask("run", "list", "--workflow", "watch", "--account", acme.slug).exit_code == 0
+    assert signalbox("run", "list", "--workflow", "watch", "--account", acme.slug).exit_code == 0
 
 
 def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
@@ -117,7 +117,7 @@ def test_a_run_fits_a_terminal(context: AppContext, acme: Sender) -> None:
 # show
 
 
-def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_run_is_explained_from_start_to_end(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(503, b"busy"), Answer(200, b'{"id": 7}')) as server:
         run = _started(
             context,
@@ -132,7 +132,7 @@ def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppCo
         event = acme.post(an_event(event="order_placed")).get_json()["id"]
         wake(context, acme.account_id, event)
         execute_run(context, acme.account_id, run, job=5)
-    output = flask("run", "show", run).stdout
+    output = signalbox("run", "show", run).stdout
     first = the_run(context, acme.account_id, run)["event_id"]
     output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}Z", "AT", output)
     output = re.sub(r"\b\d+ ms|\b\d\.\d s", "SPAN", output)
@@ -161,61 +161,61 @@ def test_a_run_is_explained_from_start_to_end(flask: CommandLine, context: AppCo
     ]
 
 
-def test_a_waiting_run_shows_when_it_wakes_up(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_waiting_run_shows_when_it_wakes_up(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     execute_run(context, acme.account_id, run)
-    output = flask("run", "show", run).stdout
+    output = signalbox("run", "show", run).stdout
     assert re.search(
         r"^status     running at steps\[0\] \(wait\), next wake-up .+Z \(in (1h|59m\d+s)\)$", output, re.MULTILINE
     )
     assert re.search(r"Z  next wake-up, in (1h|59m\d+s), at steps\[0\] \(wait\)\n$", output)
 
 
-def test_a_run_that_no_worker_has_claimed_is_due(flask: CommandLine, context: AppContext, acme: Sender) -> None:
-    assert flask("run", "show", _started(context, acme, {"log": "x"})).stdout.endswith(
+def test_a_run_that_no_worker_has_claimed_is_due(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    assert signalbox("run", "show", _started(context, acme, {"log": "x"})).stdout.endswith(
         "its job is due, at steps[0] (log)\n"
     )
 
 
-def test_a_failed_run_shows_why(flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget) -> None:
-    output = flask("run", "show", _failed(context, acme, broken)).stdout
+def test_a_failed_run_shows_why(signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget) -> None:
+    output = signalbox("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", output, re.MULTILINE)
     assert "failed, answered 500\n" in output
     assert "response: out of order\n" in output
 
 
-def test_a_deferred_step_shows_why(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_deferred_step_shows_why(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(503)) as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         execute_run(context, acme.account_id, run)
-    assert "held back" not in flask("run", "show", run).stdout
+    assert "held back" not in signalbox("run", "show", run).stdout
     with context.database.transaction() as connection:
         values = {"run": run, "error": "a.example is left alone"}
         connection.exec_driver_sql("UPDATE steps SET error = %(error)s WHERE run_id = %(run)s", values)
-    assert "  steps[0] http is deferred: a.example is left alone\n" in flask("run", "show", run).stdout
+    assert "  steps[0] http is deferred: a.example is left alone\n" in signalbox("run", "show", run).stdout
 
 
-def test_an_exited_run_names_the_event(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_an_exited_run_names_the_event(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, exit_on="order_placed")
     execute_run(context, acme.account_id, run)
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
-    output = flask("run", "show", run).stdout
+    output = signalbox("run", "show", run).stdout
     assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in output
 
 
-def test_no_response_of_a_target_can_move_the_cursor(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_no_response_of_a_target_can_move_the_cursor(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404, b"\x1b[2J\x9b31m" + "\u202e".encode())) as server:
         run = _started(context, acme, {"http": {"url": server.url}})
         execute_run(context, acme.account_id, run)
-    output = flask("run", "show", run).stdout
+    output = signalbox("run", "show", run).stdout
     assert all(letter.isprintable() or letter == "\n" for letter in output)
     assert r"response: \x1b[2J" in output
 
 
-def test_an_unknown_run_is_reported_in_one_line(flask: CommandLine, acme: Sender) -> None:
+def test_an_unknown_run_is_reported_in_one_line(signalbox: CommandLine, acme: Sender) -> None:
     unknown = uuid4()
-    result = flask("run", "show", unknown)
+    result = signalbox("run", "show", unknown)
     assert (result.exit_code, result.stderr) == (1, f"Error: run {unknown} not found\n")
 
 
@@ -223,10 +223,10 @@ def test_an_unknown_run_is_reported_in_one_line(flask: CommandLine, acme: Sender
 
 
 def test_a_retried_run_goes_on_with_the_same_key(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
-    result = flask("run", "retry", run, "--yes")
+    result = signalbox("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (0, "1 run scheduled again\n")
     assert jobs_of(context, run)[-1] == f"{acme.account_id}:{run}:2"
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "done"
@@ -234,13 +234,13 @@ def test_a_retried_run_goes_on_with_the_same_key(
 
 
 def test_attempt_numbers_continue_and_the_retry_policy_restarts(
-    flask: CommandLine, context: AppContext, acme: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender
 ) -> None:
     with an_http_target(Answer(500)) as server:
         run = _started(context, acme, {"http": {"url": server.url}, "retry": {"attempts": 2, "first": "1s"}})
         for job in (1, 2):
             execute_run(context, acme.account_id, run, job=job)
-        flask("run", "retry", run, "--yes")
+        signalbox("run", "retry", run, "--yes")
         again = execute_run(context, acme.account_id, run, job=3)
         assert (again["status"], again["attempt"], again["forgiven"]) == ("running", 3, 2)
         assert execute_run(context, acme.account_id, run, job=again["job"])["status"] == "failed"
@@ -248,11 +248,11 @@ def test_attempt_numbers_continue_and_the_retry_policy_restarts(
 
 
 def test_a_retried_run_is_not_failed_any_more(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
     before = the_run(context, acme.account_id, run)
-    flask("run", "retry", run, "--yes")
+    signalbox("run", "retry", run, "--yes")
     after = the_run(context, acme.account_id, run)
     assert (after["status"], after["error"], after["finished_at"]) == ("running", None, None)
     assert after["step_started_at"] > before["step_started_at"]
@@ -261,29 +261,29 @@ def test_a_retried_run_is_not_failed_any_more(
 
 
 def test_an_exit_event_during_the_failure_ends_the_retried_run(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken, exit_on="order_placed")
     event = acme.post(an_event(event="order_placed")).get_json()["id"]
     wake(context, acme.account_id, event)
-    flask("run", "retry", run, "--yes")
+    signalbox("run", "retry", run, "--yes")
     assert execute_run(context, acme.account_id, run, job=2)["status"] == "exited"
     assert len(broken.calls) == 1
 
 
 def test_retry_prompts_with_the_number_of_runs(
-    flask: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
-    result = flask("run", "retry", run, typed="n\n")
+    result = signalbox("run", "retry", run, typed="n\n")
     assert result.exit_code == 1
     assert "Retry 1 run? [y/N]: " in result.stderr
     assert the_run(context, acme.account_id, run)["status"] == "failed"
-    assert flask("run", "retry", run, typed="y\n").exit_code == 0
+    assert signalbox("run", "retry", run, typed="y\n").exit_code == 0
     assert the_run(context, acme.account_id, run)["status"] == "running"
 
 
-def test_all_recently_failed_runs_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_all_recently_failed_runs_are_retried(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(404)) as server:
         _started(context, acme, {"http": {"url": server.url}})
         runs = [acme.post(an_event()).get_json()["runs"][0] for _ in range(3)]
@@ -294,20 +294,20 @@ def test_all_recently_failed_runs_are_retried(flask: CommandLine, context: AppCo
         connection.exec_driver_sql(
             "UPDATE runs SET finished_at = %(at)s WHERE id = %(run)s", {"at": long_ago, "run": runs[0]}
         )
-    result = flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", acme.slug)
+    result = signalbox("run", "retry", "--failed", "--since", "1h", "--yes", "--account", acme.slug)
     assert result.stdout == "2 runs scheduled again\n"
     assert [the_run(context, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
 
 
-def test_retry_without_failed_runs_is_no_error(flask: CommandLine, acme: Sender) -> None:
-    result = flask("run", "retry", "--failed", "--since", "1h", "--account", acme.slug)
+def test_retry_without_failed_runs_is_no_error(signalbox: CommandLine, acme: Sender) -> None:
+    result = signalbox("run", "retry", "--failed", "--since", "1h", "--account", acme.slug)
     assert (result.exit_code, result.stdout) == (0, "no run has failed since then\n")
 
 
-def test_only_failed_runs_are_retried(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_only_failed_runs_are_retried(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     before = the_run(context, acme.account_id, run)
-    result = flask("run", "retry", run, "--yes")
+    result = signalbox("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (1, "0 runs scheduled again\n")
     assert result.stderr == f"{run}: skipped; it has not failed, is a block, or belongs to another account\n"
     assert the_run(context, acme.account_id, run) == before
@@ -323,27 +323,27 @@ def test_only_failed_runs_are_retried(flask: CommandLine, context: AppContext, a
         [str(uuid4()), "--workflow", "a"],
     ],
 )
-def test_retry_requires_a_selection(flask: CommandLine, options: list[str]) -> None:
-    assert flask("run", "retry", *options).exit_code == 2
+def test_retry_requires_a_selection(signalbox: CommandLine, options: list[str]) -> None:
+    assert signalbox("run", "retry", *options).exit_code == 2
 
 
 # cancel
 
 
-def test_a_cancelled_run_executes_no_further_step(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_a_cancelled_run_executes_no_further_step(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"}, {"log": "never"})
     execute_run(context, acme.account_id, run)
-    assert flask("run", "cancel", run).stdout == f"{run}: cancelled\n"
+    assert signalbox("run", "cancel", run).stdout == f"{run}: cancelled\n"
     after = execute_run(context, acme.account_id, run, job=2)
     assert (after["status"], after["wake_at"], after["error"]) == ("cancelled", None, "cancelled by hand")
     (step,) = rows_of(context, "steps", acme.account_id, run)
     assert (step["status"], step["error"]) == ("skipped", "cancelled by hand")
 
 
-def test_only_running_runs_are_cancelled(flask: CommandLine, context: AppContext, acme: Sender) -> None:
+def test_only_running_runs_are_cancelled(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"log": "x"})
     before = execute_run(context, acme.account_id, run)
-    result = flask("run", "cancel", run)
+    result = signalbox("run", "cancel", run)
     assert result.exit_code == 1
     assert result.stderr == f"{run}: skipped; it is not running, or belongs to another account\n"
     assert the_run(context, acme.account_id, run) == before
@@ -364,29 +364,34 @@ def test_a_worker_writes_nothing_after_a_cancel(context: AppContext, acme: Sende
 
 
 def test_another_account_s_runs_are_not_listed(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender
+    signalbox: CommandLine, context: AppContext, acme: Sender, globex: Sender
 ) -> None:
     _started(context, acme, {"wait": "1h"})
-    assert flask("run", "list", "--account", globex.slug).stdout == ""
+    assert signalbox("run", "list", "--account", globex.slug).stdout == ""
 
 
 @pytest.mark.parametrize("words", [("show",), ("retry", "--yes"), ("cancel",)])
 def test_another_account_s_run_cannot_be_seen_or_touched(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: HttpTarget, words: tuple[str, ...]
+    signalbox: CommandLine,
+    context: AppContext,
+    acme: Sender,
+    globex: Sender,
+    broken: HttpTarget,
+    words: tuple[str, ...],
 ) -> None:
     run = _failed(context, acme, broken) if words[0] == "retry" else _started(context, acme, {"wait": "1h"})
     before = the_run(context, acme.account_id, run)
-    result = flask("run", *words, run, "--account", globex.slug)
+    result = signalbox("run", *words, run, "--account", globex.slug)
     assert result.exit_code == 1
     assert "915673412780" not in result.output
     assert the_run(context, acme.account_id, run) == before
 
 
 def test_another_account_s_failed_runs_are_not_retried(
-    flask: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: HttpTarget
+    signalbox: CommandLine, context: AppContext, acme: Sender, globex: Sender, broken: HttpTarget
 ) -> None:
     run = _failed(context, acme, broken)
-    flask("run", "retry", "--failed", "--since", "1h", "--yes", "--account", globex.slug)
+    signalbox("run", "retry", "--failed", "--since", "1h", "--yes", "--account", globex.slug)
     assert the_run(context, acme.account_id, run)["status"] == "failed"
 
 

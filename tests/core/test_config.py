@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from app.core.config import SettingsError, from_environment
+from tests.support.command_lines import SIGNALBOX
 from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-FLASK = (sys.executable, "-m", "flask", "--app", str(ROOT / "wsgi.py"), "account", "list")
+CLI = (*SIGNALBOX, "account", "list")
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "--chdir", str(ROOT))
 UP = (sys.executable, "-m", "app.cli.devserver.up")
 WRONG = [
@@ -52,9 +53,9 @@ def test_an_invalid_key_file_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("program", "settings", "told"),
     [
-        (FLASK, *WRONG[1]),
-        (FLASK, *WRONG[6]),
-        (FLASK, {"REDIS_URL": "redis://h/?socket_timeout=x"}, "REDIS_URL cannot be used: Invalid value for"),
+        (CLI, *WRONG[1]),
+        (CLI, *WRONG[6]),
+        (CLI, {"REDIS_URL": "redis://h/?socket_timeout=x"}, "REDIS_URL cannot be used: Invalid value for"),
         ((*GUNICORN, "wsgi:app"), *WRONG[1]),
         ((*GUNICORN, "wsgi:app"), *WRONG[6]),
         (UP, *WRONG[1]),
@@ -70,7 +71,7 @@ def test_a_program_with_an_invalid_setting_ends_with_one_line(
     done = subprocess.run(
         program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stdout) == (1 if program in (FLASK, UP) else 3, "")
+    assert (done.returncode, done.stdout) == (1 if program in (CLI, UP) else 3, "")
     start = "signalbox" if program == UP else "Error"
     assert done.stderr.startswith(f"{start}: {told}")
     assert done.stderr.count("\n") == 1

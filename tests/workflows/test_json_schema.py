@@ -166,7 +166,7 @@ def validator() -> Draft7Validator:
 
 def test_the_published_schema_is_the_generated_one() -> None:
     published = json.loads(PUBLISHED.read_text("utf-8"))
-    hint = "update it: .venv/bin/flask workflow schema > docs/workflow.schema.json"
+    hint = "update it: .venv/bin/signalbox workflow schema > docs/workflow.schema.json"
     assert published == workflow_schema(), hint
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from app.cli.devserver.demo import Demo
 
 WEB = ("gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "wsgi:app")
-WORKER = ("flask", "--app", "wsgi", "worker")
+WORKER = ("app.cli", "worker")
 # gunicorn waits BODY_TIMEOUT + 5 s for requests in progress.
 STOP_TIMEOUT = 30.0
 HEALTH_TIMEOUT = 60.0

@@ -1,4 +1,4 @@
-"""The integrations of `flask integration`, with CxEngage's names for their fields.
+"""The integrations of `signalbox integration`, with CxEngage's names for their fields.
 
 `echo` and `generic` have no fields and always exist.
 """

@@ -28,7 +28,7 @@ def answers(context: AppContext, server: Server) -> list[str]:
     variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token, "FLASK_APP": "wsgi"}
     script = f"\necho '{END}'\n".join(command for command, _ in STEPS)
     script = script.replace("tenant=demo", f"tenant={sender.slug}").replace(
-        ".venv/bin/flask", f"{sys.executable} -m flask"
+        ".venv/bin/signalbox", f"{sys.executable} -m flask"
     )
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
