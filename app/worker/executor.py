@@ -146,7 +146,7 @@ class RunExecutor:
         config = await self._outbound_config(run.account_id)
         action_context = actions.ActionContext(
             run=run,
-            names=transitions.template_names(run),
+            names=transitions.template_names(run, started_at),
             idempotency_key=f"{run.id}-{run.ordinal}",
             signing_secret=self._context.secrets.decrypt(config.signing_secret),
             timeout=read_duration(step.get("timeout", step_graph.DEFAULT_TIMEOUT)).total_seconds(),

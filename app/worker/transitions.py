@@ -32,13 +32,14 @@ _JSON = msgspec.json.Encoder(decimal_format="number")
 CONTROL_STEPS = tuple(verb for verb in step_graph.VERBS if verb not in ACTIONS)
 
 
-def template_names(run: Run) -> dict[str, Any]:
+def template_names(run: Run, now: datetime) -> dict[str, Any]:
     """The names that templates and expressions of a run's steps can read."""
     latest: dict[str, Any] = {}
     for event in run.matched:
         latest |= event.data
     return {
         **event_names(run.event),
+        "now": now,
         "run": {"id": str(run.id), "workflow": run.workflow, "version": run.version},
         "steps": run.outputs,
         "matched": [event_names(event) for event in run.matched],
@@ -55,7 +56,7 @@ def event_names(event: Event) -> dict[str, Any]:
         "distinct_id": event.distinct_id,
         "phone": event.phone,
         "data": event.data,
-        "received_at": utc_text(event.received_at),
+        "received_at": event.received_at,
     }
 
 
@@ -88,7 +89,7 @@ def begin_wait(run: Run, now: datetime, until: datetime) -> RunUpdate:
 
 def event_received(run: Run, event: Event, now: datetime) -> RunUpdate:
     """The event of a `wait_for` has come: continue in `then`, by a new job that is due now."""
-    output = {"arrived": True, **event_names(event), "id": str(event.id)}
+    output = {"arrived": True, **event_names(event), "received_at": utc_text(event.received_at), "id": str(event.id)}
     row = _step_row(run, "done", run.step_started_at or now, output)
     update = _advance(run, row, step_graph.enter_block(run.document, str(run.at), "then"), now)
     return update if update.at is None else replace(update, job=run.job + 1)
@@ -116,16 +117,19 @@ def exit_reason(event: Event) -> str:
 
 
 def choose_branch(run: Run, now: datetime) -> RunUpdate:
-    """An `if`: continue in `then` or `else`."""
-    holds, why = compile_expression(_step(run)["if"]).evaluate(template_names(run))
+    """An `if`: continue in `then` or `else`. A condition that cannot be evaluated is false; in a strict step it fails the run."""
+    holds, why = compile_expression(_step(run)["if"]).evaluate(template_names(run, now))
+    if why is not None and _is_strict(run):
+        return _fail_evaluation(run, f"{step_graph.IF}: {why}", now)
     branch = "then" if holds else "else"
-    row = _step_row(run, "done", now, {"taken": branch, **({"why": why} if why else {})})
+    row = _step_row(run, "done", now, {"taken": branch, **({"why": why} if why else {})}, why)
     return _advance(run, row, step_graph.enter_block(run.document, str(run.at), branch), now)
 
 
 def set_variables(run: Run, now: datetime) -> RunUpdate:
-    """A `set`: each value can read those before it. A value that cannot be evaluated is null, and the step says why."""
-    names, variables, reasons = template_names(run), dict(run.variables), []
+    """A `set`: each value can read those before it. A value that cannot be evaluated is null, and the step says why; in a
+    strict step it fails the run."""
+    names, variables, reasons = template_names(run, now), dict(run.variables), []
     output = {}
     for name, text in step_graph.list_assignments(_step(run)):
         value, why = (text, None)
@@ -133,6 +137,8 @@ def set_variables(run: Run, now: datetime) -> RunUpdate:
             value, why = compile_expression(text).value({**names, "vars": variables})
         if len(_JSON.encode({**variables, name: value})) > _MAX_VARIABLES:
             value, why = None, f"all variables together exceed {_MAX_VARIABLES} bytes"
+        if why is not None and _is_strict(run):
+            return _fail_evaluation(run, f"{step_graph.SET}.{name}: {why}", now)
         variables[name] = output[name] = value
         if why is not None:
             reasons.append(f"{name}: {why}")
@@ -141,16 +147,28 @@ def set_variables(run: Run, now: datetime) -> RunUpdate:
 
 
 def repeat(run: Run, now: datetime) -> RunUpdate:
-    """A `repeat`, before each round: begin another round, or continue after the step."""
+    """A `repeat`, before each round: begin another round, or continue after the step.
+
+    A condition that cannot be evaluated is false. In a strict step it fails the run, except before the first round, since
+    the condition may read what a round does.
+    """
     step = _step(run)
-    is_over, why = compile_expression(step["until"]).evaluate(template_names(run))
+    is_over, why = compile_expression(step["until"]).evaluate(template_names(run, now))
+    if why is not None and run.rounds > 0 and _is_strict(run):
+        return _fail_evaluation(run, f"until: {why}", now)
     ended = "until" if is_over else "most" if run.rounds >= step.get("most", step_graph.DEFAULT_ROUNDS) else None
     output = {"rounds": run.rounds, **({"ended": ended} if ended else {}), **({"why": why} if why else {})}
-    row = _step_row(run, "done", now, output)
+    row = _step_row(run, "done", now, output, why)
     if ended:
         return replace(_advance(run, row, step_graph.next_step(run.document, str(run.at)), now), rounds=0)
     inside = step_graph.enter_block(run.document, str(run.at), step_graph.REPEAT)
     return replace(_advance(run, row, inside, now), rounds=run.rounds + 1)
+
+
+def _fail_evaluation(run: Run, reason: str, now: datetime) -> RunUpdate:
+    """The run fails at a strict step; `reason` begins with the field of the step."""
+    error = f"{run.at}.{reason}"
+    return replace(_same_step(run, _step_row(run, "failed", now, error=error)), status="failed", error=error)
 
 
 def fork(run: Run, now: datetime) -> RunUpdate:
@@ -239,6 +257,10 @@ def apply_update(run: Run, update: RunUpdate, updated_at: datetime) -> Run | Non
         run, at=update.at, ordinal=update.ordinal, attempt=0, forgiven=0, turn=run.turn + 1, outputs=outputs,
         step_started_at=None, updated_at=updated_at, rounds=update.rounds, variables=variables, last=last,
     )  # fmt: skip
+
+
+def _is_strict(run: Run) -> bool:
+    return step_graph.is_strict(run.document, _step(run))
 
 
 def _step(run: Run) -> Mapping[str, Any]:

@@ -83,7 +83,7 @@ _FIELDS: Mapping[str, Mapping[str, Schema]] = {
             "description": "how soon it may start again for the same subject",
         },
         "exit_on": _ref("leaf", "the event that ends a run at any step"),
-        "strict": {**_STRICT, "description": "a missing value in a template is an error, not an empty text"},
+        "strict": {**_STRICT, "description": "a missing value in a template, condition or variable fails the run"},
         "steps": _steps("the steps of a run, one after the other"),
     },
     "pattern": {

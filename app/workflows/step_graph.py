@@ -30,10 +30,10 @@ _ACTION_FIELDS = ("id", "retry", "timeout", "strict", "then", "else")
 _FIELDS = {
     WAIT: ("id",),
     WAIT_FOR: ("id", "timeout", "then", "else"),
-    IF: ("id", "then", "else"),
-    SET: ("id",),
+    IF: ("id", "strict", "then", "else"),
+    SET: ("id", "strict"),
     PAR: ("id",),
-    REPEAT: ("id", "until", "most"),
+    REPEAT: ("id", "strict", "until", "most"),
 }
 _BLOCKS = ("then", "else", REPEAT, PAR)
 ID = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -105,6 +105,11 @@ def find_verb(step: Mapping[str, Any]) -> str:
 def allowed_fields(verb: str) -> tuple[str, ...]:
     """The fields that a step may have in addition to its verb."""
     return _FIELDS.get(verb, _ACTION_FIELDS)
+
+
+def is_strict(document: Mapping[str, Any], step: Mapping[str, Any]) -> bool:
+    """Whether a missing value fails a step of a valid document."""
+    return bool(step.get("strict", document.get("strict", False)))
 
 
 def blocks_in(step: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -83,6 +83,8 @@ class _StepChecker:
         self._id(step, path)
         for verb in verbs:
             self._verb(verb, step, path)
+        if any("strict" in allowed_fields(verb) for verb in verbs):
+            self.mistakes += check_strict(step.get("strict", False), f"{path}.strict")
         if isinstance(step.get("id"), str):
             self.ids.setdefault(step["id"], path)
         rounds, self.rounds = self.rounds, self.rounds * _rounds(step)
@@ -185,8 +187,6 @@ class _StepChecker:
             self.mistakes += retry_policy.check(step["retry"], f"{path}.retry")
         if "timeout" in step:
             self.mistakes += _check_duration(step["timeout"], f"{path}.timeout", maximum=step_graph.MAX_TIMEOUT)
-        if "strict" in step:
-            self.mistakes += check_strict(step["strict"], f"{path}.strict")
 
     def _check_step_ids(self, path: str, names: Set[str]) -> None:
         self.mistakes += [

@@ -291,3 +291,97 @@ def test_an_error_in_a_step_has_its_path(steps: list[Any], path: str, message: s
 def test_the_condition_of_a_repeat_may_read_its_steps(context: AppContext) -> None:
     steps = [{"repeat": [{"id": "ask", "log": "x"}], "until": "steps.ask.text == 'x'"}]
     assert json.loads(json.dumps(workflows.checked_document(a_workflow(steps=steps)).value))["steps"] == steps
+
+
+# Conditions and values that cannot be evaluated
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ({"if": "data.nothing > 1", "then": []}, "steps[0].if: data.nothing is missing"),
+        ({"if": "data.price", "then": []}, "steps[0].if: the filter gives a number, not true or false"),
+        ({"set": {"a": "1", "b": "data.nothing"}}, "steps[0].set.b: data.nothing is missing"),
+        ({"set": {"a": "div(1, data.price - data.price)"}}, "steps[0].set.a: div: a division by zero"),
+        ({"repeat": [{"log": "x"}], "until": "vars.n > 1"}, "steps[0].until: vars.n is missing"),
+    ],
+)
+@pytest.mark.parametrize("is_document", [True, False])
+def test_a_strict_step_that_cannot_be_evaluated_fails_the_run_with_its_path(
+    context: AppContext, acme: Sender, step: dict[str, Any], error: str, is_document: bool
+) -> None:
+    sets_n = {"if": "false", "strict": False, "then": [{"set": {"n": "1"}}]}
+    strict: dict[str, Any] = {"strict": True}
+    if is_document:
+        run = started(context, acme, step, sets_n, **strict)
+    else:
+        run = started(context, acme, {**step, **strict}, sets_n)
+    row = execute_run(context, acme.account_id, run)
+    assert (row["status"], row["error"]) == ("failed", error)
+    last = rows_of(context, "steps", acme.account_id, run)[-1]
+    assert (last["status"], last["error"]) == ("failed", error)
+
+
+def test_a_strict_condition_of_a_repeat_may_read_what_its_rounds_do(context: AppContext, acme: Sender) -> None:
+    loop = {"repeat": [{"set": {"n": "1"}}, {"log": "x"}], "until": "vars.n == 1"}
+    run = started(context, acme, loop, strict=True)
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
+    assert texts(context, acme, run) == ["x"]
+
+
+def test_a_step_of_a_strict_document_may_be_not_strict(context: AppContext, acme: Sender) -> None:
+    run = started(
+        context, acme, {"if": "data.nothing", "strict": False, "then": [], "else": [{"log": "no"}]}, strict=True
+    )
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
+    assert texts(context, acme, run) == ["no"]
+
+
+def test_the_reason_of_a_condition_is_in_the_row_of_its_step(context: AppContext, acme: Sender) -> None:
+    loop = {"repeat": [{"set": {"n": "1"}}], "until": "vars.n == 1"}
+    run = started(context, acme, {"if": "data.nothing > 1", "then": [{"log": "yes"}]}, loop)
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
+    found = rows_of(context, "steps", acme.account_id, run)
+    assert [(row["action"], row["error"]) for row in found] == [
+        ("if", "data.nothing is missing"),
+        ("repeat", "vars.n is missing"),
+        ("set", None),
+        ("repeat", None),
+    ]
+
+
+def test_unstorable_characters_of_an_error_are_replaced(context: AppContext, acme: Sender) -> None:
+    run = started(context, acme, {"if": 'data["\\u0000no"] == 1', "then": []}, strict=True)
+    row = execute_run(context, acme.account_id, run)
+    assert (row["status"], row["error"]) == ("failed", "steps[0].if: \ufffdno is missing")
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "received_at.getHours() == timestamp(string(received_at)).getHours()",
+        "now - received_at < duration('1h') && now > timestamp('2026-01-01T00:00:00Z')",
+        "matched[0].received_at == received_at",
+        "received_at.getFullYear('Asia/Kolkata') >= 2024",
+    ],
+)
+def test_times_are_timestamps_in_conditions(context: AppContext, acme: Sender, condition: str) -> None:
+    run = started(context, acme, {"if": condition, "then": [{"log": "yes"}]})
+    execute_run(context, acme.account_id, run)
+    assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"taken": "then"}
+
+
+def test_times_print_as_text_in_utc(context: AppContext, acme: Sender) -> None:
+    run = started(
+        context,
+        acme,
+        {"set": {"at": "received_at", "hour": "received_at.getHours('+05:30')"}},
+        {"log": "{{ received_at }} {{ vars.at }} {{ matched[0].received_at }}"},
+    )
+    execute_run(context, acme.account_id, run)
+    first, *others = texts(context, acme, run)[0].split()
+    assert len(first) == len("2026-11-22T03:37:29.056370Z")
+    assert others == [first, first]

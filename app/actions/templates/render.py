@@ -96,7 +96,7 @@ def check(text: Text) -> str | None:
             _parsed_mustache(text)
             return None
         for name, _, index in _names_read(_parsed(text)):
-            if name not in NAMES and name != "now":
+            if name not in NAMES:
                 return f"{_position(text, index)}: {name} is unknown; a template can read {', '.join(NAMES)}"
     except TemplateError as exc:
         return str(exc)

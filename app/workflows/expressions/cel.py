@@ -28,9 +28,11 @@ from app.workflows.expressions.cel_analysis import (
     find_literals,
     find_position,
     measure,
+    rename_calls,
     to_filter_error,
 )
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
+from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS
 
 if TYPE_CHECKING:
     import cel
@@ -115,7 +117,7 @@ class Filter:
         text = str(exc).split("\n")[0]
         failed = _CALL_FAILED.match(text)
         if failed is not None:
-            return f"{failed[1]}: {failed[2].removesuffix(_ADVICE)}"[:200]
+            return f"{failed[1][0].lower()}{failed[1][1:]}: {failed[2].removesuffix(_ADVICE)}"[:200]
         if isinstance(exc, KeyError):
             return f"{self._find_missing_path(str(exc.args[0]) if exc.args else '', values)} is missing"
         if isinstance(exc, ZeroDivisionError):
@@ -181,10 +183,7 @@ class Expression(Filter):
 
     def _calculate(self, variables: Mapping[str, Any]) -> tuple[ExactNumbers, Any, str | None]:
         numbers = ExactNumbers(self._literals)
-        functions = {
-            name: numbers.wrap(FUNCTIONS[name]) if name in FUNCTIONS else function
-            for name, function in self._functions.items()
-        }
+        functions = {name: numbers.wrap(function) for name, function in self._functions.items()}
         return (numbers, *self._evaluate(CelVariables(variables, numbers), functions))
 
 
@@ -229,7 +228,7 @@ def _extra_functions() -> Mapping[str, Callable[..., Any]]:
     # The library takes 0.1 s to import, which commands that compile no filter do without.
     from cel import stdlib
 
-    return {name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}
+    return {**{name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}, **STANDARD_FUNCTIONS}
 
 
 def _compile(
@@ -263,7 +262,12 @@ def _compile(
                 *find_position(text, name),
             )
     roots = tuple(name for name in variables if name in allowed)
-    return program, roots, {name: available[name] for name in named if name in available}, shape
+    # The engine prefers its own functions. It does not have these names.
+    renamed = {name: name[0].upper() + name[1:] for name in named if name in STANDARD_FUNCTIONS}
+    if renamed:
+        program = cel.compile(rename_calls(text, renamed))
+    called = {renamed.get(name, name): available[name] for name in named if name in available}
+    return program, roots, called, shape
 
 
 _MISSING = object()

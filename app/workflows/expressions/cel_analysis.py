@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 
 MAX_DEPTH = 32
 MAX_LOOP_DEPTH = 2
@@ -58,9 +60,14 @@ class Shape:
         return int(size * (self.mentions + self.additions**2) * max_length**exponent)
 
 
+def tokenize(text: str) -> list[re.Match[str]]:
+    """The tokens of a text, without white space and comments."""
+    return [match for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
+
+
 def measure(text: str) -> Shape:
     """Analyse the tokens of a filter. Raises FilterError if it nests too deeply or calls what a loop must not call."""
-    tokens = [match for match in _TOKEN.finditer(text) if match.lastgroup != "space"]
+    tokens = tokenize(text)
     words = [match.group() for match in tokens]
     depths = _loop_depths(text, tokens, words)
     _check_calls(text, tokens, words, depths)
@@ -103,7 +110,7 @@ def _check_calls(text: str, tokens: list[re.Match[str]], words: list[str], depth
     matches = 0
     for index, word in enumerate(words[:-1]):
         position = _position(text, tokens[index])
-        if words[index + 1] == "{" and tokens[index].lastgroup == "word":
+        if words[index + 1] == "{" and tokens[index].lastgroup == "word" and word != "in":
             raise FilterError(f"{word}{{…}} is not supported", *position)
         if word != "matches" or words[index + 1] != "(":
             continue
@@ -137,6 +144,15 @@ def find_literals(text: str) -> tuple[Decimal, ...]:
     """The number literals with a point or an exponent."""
     words = (match.group() for match in _TOKEN.finditer(text) if match.lastgroup == "number")
     return tuple(Decimal(word) for word in words if _FRACTION.fullmatch(word))
+
+
+def rename_calls(text: str, names: Mapping[str, str]) -> str:
+    """The text with other names for the functions that it calls. A new name has the length of the old one."""
+    tokens, letters = tokenize(text), list(text)
+    for token, following in pairwise(tokens):
+        if following.group() == "(" and token.group() in names:
+            letters[token.start() : token.end()] = names[token.group()]
+    return "".join(letters)
 
 
 def find_position(text: str, name: str) -> tuple[int | None, int | None]:

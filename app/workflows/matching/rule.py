@@ -233,9 +233,8 @@ def build_variables(
     name: str, distinct_id: str, phone: str | None, data: Mapping[str, Any], received_at: datetime
 ) -> CelVariables:
     """The CEL variables of an event."""
-    return CelVariables(
-        {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
-    )
+    event = {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
+    return CelVariables({**event, "now": received_at})
 
 
 def find_subject(key: str, variables: Mapping[str, Any]) -> str | None:

@@ -65,6 +65,7 @@ def compile_error(text: str) -> FilterError:
         "received_at > timestamp('2026-01-01T00:00:00Z')",
         "received_at.getFullYear() == 2026",
         "type(data.price) == int",
+        "event in {'product_view': 1, 'other': 2}",
         "data.missing == 1 || true",
         "data.huge > 9223372036854775807",
         "data.gigantic > data.price",
@@ -96,7 +97,7 @@ def test_the_filter_is_false_without_a_reason(text: str) -> None:
         ("data.price", "the filter gives a number, not true or false"),
         ("data.name", "the filter gives text, not true or false"),
         ("data.tags", "the filter gives a list, not true or false"),
-        ("int(data.name) == 1", "Function 'int' error: string parse error: invalid digit found in string"),
+        ("int(data.name) == 1", "int: the text is not a whole number of up to 64 bits"),
     ],
 )
 def test_a_filter_that_cannot_be_evaluated_is_false_with_a_reason(text: str, reason: str) -> None:
