@@ -311,11 +311,8 @@ def test_a_strict_step_that_cannot_be_evaluated_fails_the_run_with_its_path(
     context: AppContext, acme: Sender, step: dict[str, Any], error: str, is_document: bool
 ) -> None:
     sets_n = {"if": "false", "strict": False, "then": [{"set": {"n": "1"}}]}
-    strict: dict[str, Any] = {"strict": True}
-    if is_document:
-        run = started(context, acme, step, sets_n, **strict)
-    else:
-        run = started(context, acme, {**step, **strict}, sets_n)
+    first, changes = (step, {"strict": True}) if is_document else ({**step, "strict": True}, {})
+    run = started(context, acme, first, sets_n, **changes)
     row = execute_run(context, acme.account_id, run)
     assert (row["status"], row["error"]) == ("failed", error)
     last = rows_of(context, "steps", acme.account_id, run)[-1]

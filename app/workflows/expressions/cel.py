@@ -253,6 +253,17 @@ def _compile(
         if name not in allowed and name not in shape.loop_variables and name not in _TYPES:
             raise FilterError(f"{name} is not known; a filter can use {', '.join(allowed)}", *find_position(text, name))
     named = [name for name in functions if name.isidentifier()]
+    _check_functions(text, named, available)
+    roots = tuple(name for name in variables if name in allowed)
+    # The engine prefers its own functions. It does not have these names.
+    renamed = {name: name[0].upper() + name[1:] for name in named if name in STANDARD_FUNCTIONS}
+    if renamed:
+        program = cel.compile(rename_calls(text, renamed))
+    called = {renamed.get(name, name): available[name] for name in named if name in available}
+    return program, roots, called, shape
+
+
+def _check_functions(text: str, named: Iterable[str], available: Iterable[str]) -> None:
     for name in named:
         if name in LOOPS or name == "has":
             raise FilterError(f"{name} is used incorrectly; write it like data.items.exists(item, item.price > 10)")
@@ -261,13 +272,6 @@ def _compile(
                 f"the function {name} is not known; available are {', '.join(sorted({*_BUILT_IN, *available, *LOOPS}))}",
                 *find_position(text, name),
             )
-    roots = tuple(name for name in variables if name in allowed)
-    # The engine prefers its own functions. It does not have these names.
-    renamed = {name: name[0].upper() + name[1:] for name in named if name in STANDARD_FUNCTIONS}
-    if renamed:
-        program = cel.compile(rename_calls(text, renamed))
-    called = {renamed.get(name, name): available[name] for name in named if name in available}
-    return program, roots, called, shape
 
 
 _MISSING = object()

@@ -28,11 +28,17 @@ _TIMESTAMP = re.compile(
     re.ASCII,
 )
 _OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)", re.ASCII)
-_PART = re.compile(r"(?P<number>\d+\.?\d*|\.\d+)(?P<unit>h|ms|m|s|us|µs|ns)", re.ASCII)
-_DURATION = re.compile(rf"[+-]?(?:0|(?:{_PART.pattern.replace('?P<number>', '?:').replace('?P<unit>', '?:')})+)", re.ASCII)
+_AMOUNT, _UNIT = r"(?:\d+\.?\d*|\.\d+)", r"(?:h|ms|m|s|us|µs|ns)"
+_PART = re.compile(rf"(?P<number>{_AMOUNT})(?P<unit>{_UNIT})", re.ASCII)
+_DURATION = re.compile(rf"[+-]?(?:0|(?:{_AMOUNT}{_UNIT})+)", re.ASCII)
 _MICROSECONDS = {
-    **{"h": Decimal(3_600_000_000), "m": Decimal(60_000_000), "s": Decimal(1_000_000), "ms": Decimal(1_000)},
-    **{"us": Decimal(1), "µs": Decimal(1), "ns": Decimal("0.001")},
+    "h": Decimal(3_600_000_000),
+    "m": Decimal(60_000_000),
+    "s": Decimal(1_000_000),
+    "ms": Decimal(1_000),
+    "us": Decimal(1),
+    "µs": Decimal(1),
+    "ns": Decimal("0.001"),
 }
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
