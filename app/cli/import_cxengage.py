@@ -62,8 +62,8 @@ def import_cxengage(
 def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], title: str) -> dict[str, Any]:
     texts, name = source.texts, _as_name(title)
     if "code" in texts:
-        return compile_script(texts["code"], key=key, templates=templates, name=name, title=title)
-    return compile_pattern(when=texts["when"], then=texts["then"], templates=templates, name=name, title=title)
+        return compile_script(texts["code"], key=key, templates=templates, name=name)
+    return compile_pattern(when=texts["when"], then=texts["then"], templates=templates, name=name)
 
 
 def _texts(file: Path, text: str, then_file: Path | None) -> _Source:

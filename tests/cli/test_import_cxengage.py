@@ -42,13 +42,19 @@ def test_a_4_1_resource_is_printed_as_yaml(signalbox: CommandLine, tmp_path: Pat
     assert (result.exit_code, result.stdout) == (0, AS_YAML)
 
 
+def has_key(path: str) -> str:
+    """The condition that an event has a value at a path that may be its key."""
+    number = f"(type({path}) == int || type({path}) == double)"
+    return f'has({path}) && (type({path}) == string && {path} != "" || {number})'
+
+
 def test_a_4_2_resource_includes_its_key(signalbox: CommandLine, tmp_path: Path) -> None:
     file = a_file(tmp_path, "pattern.json", {"name": "hello", "code": CODE, "key": "id"})
     template = a_file(tmp_path, "hello.mustache", "Hello {{first-name}}\n")
     result = signalbox("workflow", "import-cxengage", file, "--template", f"TM1={template}")
     assert read_document(result.stdout).value == {
         "name": "hello",
-        "on": {"event": "*", "where": 'data.type == "hello"'},
+        "on": {"event": "*", "where": f'data.type == "hello" && {has_key("data.id")}'},
         "key": "data.id",
         "steps": [{"log": {"mustache": "Hello {{first-name}}"}}],
     }
@@ -65,7 +71,10 @@ def test_plain_text_files_are_accepted(signalbox: CommandLine, tmp_path: Path) -
     )
     assert read_document(named.stdout).value == {
         "name": "a-b",
-        "on": {"event": "*", "where": 'data.type == "hello"'},
+        "on": {
+            "event": "*",
+            "where": f'data.type == "hello" && has(data.c) && type(data.c) == map && {has_key("data.c.d")}',
+        },
         "key": "data.c.d",
         "steps": [{"log": {"mustache": "Hello"}}],
     }
@@ -106,11 +115,11 @@ def test_a_file_that_is_not_a_pattern_is_refused(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_message_without_a_text_uses_the_title(signalbox: CommandLine, tmp_path: Path) -> None:
+def test_a_message_without_a_text_is_an_error(signalbox: CommandLine, tmp_path: Path) -> None:
     code = '(event {:type "a"}) (create sendgrid email {:to "jane@example.com"})'
     result = signalbox("workflow", "import-cxengage", a_file(tmp_path, "p.json", {"name": "Café 1", "code": code}))
-    assert "name: Caf-1\n" in result.stdout
-    assert "subject: Café 1\n" in result.stdout
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("p.json: code:1:21: expected :subject among the parameters, found none\n")
 
 
 def test_a_missing_template_is_an_error(signalbox: CommandLine, tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ THEN = """
 CAR_SERVICE = """
 (within 30 days (times 4 (event {:product "car" :type "service"})))
 (let [total (sum (all $maintenance-cost))]
-  (create sendgrid email {:to "dealer@example.com"})
-  (when (> total 5000) (create twilio sms {:to "+15552334444"})))
+  (create sendgrid email {:to "dealer@example.com" :subject "Service" :message total})
+  (when (> total 5000) (create twilio sms {:to "+15552334444" :message "Call the customer"})))
 """
 # The commands that the examples do not use.
 WORDS = """
@@ -70,7 +70,7 @@ WORDS = """
   (set company (count more)))
 (until (= rounds 3)
   (set rounds (inc rounds)))
-(when-let [result (create twilio call {:to $phone-number :message "Hello <you>"} (retries 0))]
+(when-let [result (create twilio call {:to $phone-number :message "Hello <you>"} (retries 1))]
   (delay 1 second)
   (perform echo message {:message result.to}))
 (if-let [failed (create twilio call {:to $nobody :message "x"} (catch (perform echo message {:message "caught"})))]
@@ -209,9 +209,9 @@ def test_the_second_example_sums_up_per_key(tenant: Tenant, owner: str, cost: An
     assert tenant.ended(run)["status"] == "done"
     (letter,) = tenant.sendgrid.accepted[before[0] :]
     assert letter["personalizations"] == [{"to": [{"email": "dealer@example.com"}]}]
-    assert letter["subject"] == "car-service"
+    assert letter["subject"] == "Service"
     sent = tenant.twilio.accepted[before[1] :]
-    assert sent == [{"To": "+15552334444", "From": TWILIO["from"], "Body": "car-service"}] * texts
+    assert sent == [{"To": "+15552334444", "From": TWILIO["from"], "Body": "Call the customer"}] * texts
 
 
 def test_all_other_commands_work(tenant: Tenant) -> None:

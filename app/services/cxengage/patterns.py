@@ -123,16 +123,14 @@ def _compile(connection: sa.Connection, account_id: int, row: PatternRow) -> Map
     name = f"PT{row.number}"
     try:
         if row.code is not None:
-            return cxengage.compile_script(row.code, key=row.key, templates=templates, name=name, title=row.name)
+            return cxengage.compile_script(row.code, key=row.key, templates=templates, name=name)
         if row.when_text is None or row.then_text is None:
             missing = "when" if row.when_text is None else "then"
             raise Problem(
                 ProblemType.VALIDATION_FAILED,
                 f"{missing}: is required; a pattern that is on needs when and then, or code",
             )
-        return cxengage.compile_pattern(
-            when=row.when_text, then=row.then_text, templates=templates, name=name, title=row.name
-        )
+        return cxengage.compile_pattern(when=row.when_text, then=row.then_text, templates=templates, name=name)
     except cxengage.NotationError as exc:
         raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
 

@@ -8,20 +8,17 @@ from typing import Any
 
 from app.workflows.cxengage.notation_parser import NotationError, Unexpected
 from app.workflows.cxengage.step_builder import StepBuilder
-from app.workflows.cxengage.text_fields import verbatim
 from app.workflows.cxengage.v41_events import EventCompiler
 from app.workflows.cxengage.v41_steps import StepCompiler
+from app.workflows.cxengage.v42_events import with_key
 from app.workflows.cxengage.v42_script import ScriptCompiler
 from app.workflows.validate import check_key, check_workflow
 from app.workflows.yaml_loader import Document
 
 
-def compile_pattern(
-    *, when: str, then: str, templates: Mapping[str, str], name: str, title: str | None = None
-) -> dict[str, Any]:
-    """The document of a 4.1 pattern. `templates` are by name (`TM1`). `title` (None: the name) is used for messages without a
-    text. Raises NotationError."""
-    builder = StepBuilder(templates, (title and verbatim(title)) or name)
+def compile_pattern(*, when: str, then: str, templates: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The document of a 4.1 pattern. `templates` are by name (`TM1`). Raises NotationError."""
+    builder = StepBuilder(templates)
     with _errors_in("when"):
         on = EventCompiler(builder.source_map).read(when)
     with _errors_in("then"):
@@ -31,18 +28,23 @@ def compile_pattern(
     return document
 
 
-def compile_script(
-    code: str, *, key: str | None, templates: Mapping[str, str], name: str, title: str | None = None
-) -> dict[str, Any]:
+def compile_script(code: str, *, key: str | None, templates: Mapping[str, str], name: str) -> dict[str, Any]:
     """The document of a 4.2 script, matched per value of the event's field `key` (None: per subject). Other parameters are as
     for `compile_pattern`. Raises NotationError."""
-    builder = StepBuilder(templates, (title and verbatim(title)) or name)
+    builder = StepBuilder(templates)
     with _errors_in("key"):
         if key is not None and check_key(f"data.{key}"):
             raise Unexpected(f'expected a key of letters, digits, _ and -, found "{key[:40]}"', 1, 1)
     with _errors_in("code"):
         on, steps = ScriptCompiler(builder).read(code)
-    document = {"name": name, "on": on, **({} if key is None else {"key": f"data.{key}"}), "steps": steps}
+    document: dict[str, Any] = {"name": name, "on": on, "steps": steps}
+    if key is not None:
+        document = {
+            "name": name,
+            "on": builder.source_map.replace(on, with_key(on, key)),
+            "key": f"data.{key}",
+            "steps": steps,
+        }
     _check(document, builder, {"on": "code", "steps": "code"})
     return document
 

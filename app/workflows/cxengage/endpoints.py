@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.workflows.cxengage.notation_parser import Form, Keyword, Node, expect_word, one_of, unexpected
+from app.workflows.cxengage.notation_parser import Form, Keyword, Node, expect_word, one_of, unexpected, unsupported
 
 # A text field of a step: Liquid, {mustache: …}, or a list of these.
 TextField = Any
@@ -16,14 +16,13 @@ TextField = Any
 class Endpoint:
     """One kind of interaction.
 
-    `action` is the name of the step; `fields` maps parameters to the step's fields; `required` maps required fields to the
-    parameter that errors name; at least one of `text_fields` is filled.
+    `action` is the name of the step; `fields` maps parameters to the step's fields; `required` maps fields, of which at least
+    one has to be given, to the parameters that errors name.
     """
 
     action: str
     fields: Mapping[str, str]
-    required: Mapping[str, str]
-    text_fields: tuple[str, ...] = ()
+    required: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     verbs: tuple[str, ...] = ("create", "perform")
     # The field that may be a list.
     list_field: str = ""
@@ -34,29 +33,30 @@ class Endpoint:
 # The first arguments of a list that calls an endpoint.
 AN_INTERACTION = ("an endpoint", "an action of the endpoint")
 _PHONES = {"to-phone-number": "to", "to": "to", "from-phone-number": "from", "from": "from"}
-_TO_PHONE = {"to": ":to-phone-number"}
+_TO_PHONE: Mapping[tuple[str, ...], str] = {("to",): ":to-phone-number"}
 _TWILIO_RESPONSE = {"call-id": "sid", "call-status": "status"}
 _EMAIL = {name: name for name in ("to", "from", "subject", "text", "html")} | {"message": "text", "body": "text"}
 ENDPOINTS: Mapping[tuple[str, str], Endpoint] = {
-    ("echo", "message"): Endpoint(
-        "log", {"message": "text"}, {}, verbs=("fetch", "perform", "create", "update", "delete")
-    ),
+    ("echo", "message"): Endpoint("log", {"message": "text"}, verbs=("fetch", "perform", "create", "update", "delete")),
     ("twilio", "sms"): Endpoint(
         "sms",
         {**_PHONES, "message": "text", "body": "text"},
-        _TO_PHONE,
-        ("text",),
+        {**_TO_PHONE, ("text",): ":message"},
         response_names=_TWILIO_RESPONSE,
     ),
     ("twilio", "call"): Endpoint(
         "call",
         {**_PHONES, "message": "say", "url": "url"},
-        _TO_PHONE,
-        ("say", "url"),
+        {**_TO_PHONE, ("say", "url"): ":message or :url"},
         response_names=_TWILIO_RESPONSE,
     ),
-    ("sendgrid", "email"): Endpoint("sendgrid", _EMAIL, {"to": ":to"}, ("text", "html"), list_field="to"),
-    ("generic", "message"): Endpoint("message", {"body": "text", "message": "text"}, {"text": ":body"}),
+    ("sendgrid", "email"): Endpoint(
+        "sendgrid",
+        _EMAIL,
+        {("to",): ":to", ("subject",): ":subject", ("text", "html"): ":message or :html"},
+        list_field="to",
+    ),
+    ("generic", "message"): Endpoint("message", {"body": "text", "message": "text"}, {("text",): ":body"}),
 }
 
 
@@ -65,7 +65,7 @@ def find_endpoint(name: Node, action: Node) -> Endpoint:
     known = list(dict.fromkeys(endpoint for endpoint, _ in ENDPOINTS))
     endpoint = expect_word(name, one_of(known)).name
     if endpoint not in known:
-        raise unexpected(name, f"a supported endpoint: {one_of(known)}")
+        raise unsupported(name, f"call its API by an http step of a workflow, or use {one_of(known)}")
     actions = [action for other, action in ENDPOINTS if other == endpoint]
     chosen = expect_word(action, one_of(actions)).name
     if chosen not in actions:
@@ -82,20 +82,16 @@ class Parameter:
     node: Node
 
 
-def step_of(endpoint: Endpoint, params: list[Parameter], form: Form, title: str) -> dict[str, Any]:
-    """The step of an interaction. `title`, the name of the pattern, replaces a missing subject or text."""
+def step_of(endpoint: Endpoint, params: list[Parameter], form: Form) -> dict[str, Any]:
+    """The step of an interaction; raises Unexpected."""
     fields = _fields(endpoint, params)
-    for field_name, parameter in endpoint.required.items():
-        if field_name not in fields:
+    for names, parameter in endpoint.required.items():
+        if fields.keys().isdisjoint(names):
             raise unexpected(form, f"{parameter} among the parameters", "none")
     if endpoint.action == "log":
         return {"log": fields.get("text", "")}
     if endpoint.action == "call" and "url" in fields and "say" in fields:
         raise unexpected(form, "either :message or :url", "both")
-    if endpoint.action == "sendgrid":
-        fields.setdefault("subject", title)
-    if endpoint.text_fields and fields.keys().isdisjoint(endpoint.text_fields):
-        fields[endpoint.text_fields[0]] = fields.get("subject", title)
     order = list(dict.fromkeys(endpoint.fields.values()))
     return {endpoint.action: {field: fields[field] for field in order if field in fields}}
 

@@ -273,6 +273,17 @@ def unexpected(node: Node, expected: str, found: str | None = None) -> Unexpecte
     return Unexpected(f"expected {expected}, found {found or describe(node)}", node.line, node.column)
 
 
+def quoted_name(node: Node, unquoted: str) -> Unexpected:
+    """The error about a field name in quotes."""
+    return Unexpected(f"quoted field names are not supported: write {unquoted}", node.line, node.column)
+
+
+def unsupported(node: Node, instead: str, what: str | None = None) -> Unexpected:
+    """The error about a part of CxEngage's notation that has no equivalent: what it is, and what to write instead."""
+    name = what or (_shown(node.name).strip('"') if isinstance(node, Named) else describe(node))
+    return Unexpected(f"{name} is not supported: {instead}", node.line, node.column)
+
+
 def describe(node: Node) -> str:
     """A node in an error message."""
     if isinstance(node, Form):
@@ -364,6 +375,8 @@ def read_map(node: Node) -> dict[str, tuple[Keyword, Node]]:
     found: dict[str, tuple[Keyword, Node]] = {}
     for index in range(0, len(node.members), 2):
         key = node.members[index]
+        if isinstance(key, Text) and _NAME.fullmatch(key.value):
+            raise quoted_name(key, f":{key.value[:_MAX_SHOWN]}")
         if not isinstance(key, Keyword):
             raise unexpected(key, "a key such as :message")
         if key.name in found:

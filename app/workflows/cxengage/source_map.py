@@ -23,6 +23,10 @@ class SourceMap:
         self._nodes.setdefault(id(part), (part, node))
         return part
 
+    def replace(self, part: Made, by: Made) -> Made:
+        """Record the node of an object for another one that replaces it."""
+        return self.mark(by, self._nodes[id(part)][1])
+
     def find(self, document: Any, path: str) -> Node:
         """The node of the part at a path of the document, or of the nearest enclosing part."""
         found, nearest = document, Node(1, 1)

@@ -40,10 +40,9 @@ MAX_ENTERED = 19_000
 
 @dataclass(slots=True)
 class StepBuilder:
-    """The state of compiling one document. `templates` are by name (`TM1`). `title` is the pattern's name, as Liquid."""
+    """The state of compiling one document. `templates` are by name (`TM1`)."""
 
     templates: Mapping[str, str]
-    title: str
     source_map: SourceMap = field(default_factory=SourceMap)
     count: int = 0
     _names: set[str] = field(default_factory=lambda: set(RESERVED))
@@ -109,12 +108,13 @@ def read_options(nodes: Sequence[Node], allowed: tuple[str, ...], parent: Form) 
     return options
 
 
-def limits_of(options: Mapping[str, Form]) -> dict[str, Any]:
-    """The fields `retry` and `timeout` of a step."""
+def limits_of(options: Mapping[str, Form], *, counts_first: bool = False) -> dict[str, Any]:
+    """The fields `retry` and `timeout` of a step. `(retries N)` is N more attempts than one or, if `counts_first`, N in all."""
     limits: dict[str, Any] = {}
     if (form := options.get("retries")) is not None:
-        count = expect_count(arguments(form, ("how many retries",))[0], 0, MAX_RETRIES, "how many retries")
-        limits["retry"] = {"attempts": count + 1}
+        what, first = ("how many attempts in all", 1) if counts_first else ("how many retries", 0)
+        count = expect_count(arguments(form, (what,))[0], first, MAX_RETRIES + first, what)
+        limits["retry"] = {"attempts": count + 1 - first}
     if (form := options.get("timeout")) is not None:
         limits["timeout"] = duration_of(*arguments(form, A_DURATION), maximum=MAX_TIMEOUT)
     return limits

@@ -37,6 +37,7 @@ from app.workflows.cxengage.notation_parser import (
     expect_list,
     one_of,
     only,
+    quoted_name,
     read,
     unexpected,
 )
@@ -70,6 +71,8 @@ def condition(node: Node) -> Condition:
 
 def _comparison(form: Form, left: Node, right: Node) -> Condition:
     values = _value(left), _value(right)
+    if values[0].is_constant and values[1].is_constant and isinstance(left, Text):
+        raise quoted_name(left, f"({form.head} {left.value[:40]} …) without quotes")
     if values[0].is_constant and values[1].is_constant:
         raise unexpected(left, "a field of the event on one side", "two constants")
     return compare(form.head, (left, values[0]), (right, values[1]))

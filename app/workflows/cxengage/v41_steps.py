@@ -18,6 +18,8 @@ from app.workflows.cxengage.notation_parser import (
     Form,
     Node,
     TemplateName,
+    Text,
+    Unexpected,
     Word,
     arguments,
     at_least,
@@ -29,6 +31,7 @@ from app.workflows.cxengage.notation_parser import (
     read,
     read_map,
     unexpected,
+    unsupported,
 )
 from app.workflows.cxengage.step_builder import StepBuilder, Steps, limits_of, parameters_of, read_options
 from app.workflows.cxengage.v41_events import CONSTANTS, compare, event_pattern, read_constant
@@ -39,6 +42,7 @@ OPTIONS = ("retries", "within", "timeout", "template", "success", "failure")
 CONDITIONS = ("=", ">", "<", "not", "and", "or")
 _BRANCHES = ("success", "failure")
 _OF_BLOCKS = ("retries", *_BRANCHES)
+_LAST: tuple[str, tuple[str, ...]] = ("last", ())
 _A_VALUE = "a constant, *field*, $field or a variable"
 
 
@@ -48,7 +52,8 @@ class StepCompiler:
     def __init__(self, builder: StepBuilder) -> None:
         self._builder = builder
         self._variables: dict[str, str] = {}
-        # Response fields of the enclosing interaction whose names differ.
+        # Where `$field` reads the response of the enclosing interaction, and fields of it whose names differ.
+        self._response: tuple[str, tuple[str, ...]] = _LAST
         self._response_names: Mapping[str, str] = {}
         # The variable that records a failure in the enclosing block.
         self._failed: str | None = None
@@ -94,7 +99,12 @@ class StepCompiler:
         failure, retries = options.get("failure"), options.get("retries")
         if failure is None:
             if retries is not None:
-                raise unexpected(retries, f'"(failure …)" beside "retries" of a whole "{form.head}"')
+                whole = f'"retries" of a whole "{form.head}"'
+                raise Unexpected(
+                    f'{whole} is not supported without "(failure …)": write "retries" in each "send"',
+                    retries.line,
+                    retries.column,
+                )
             return compile_members(members) + self._branch(options.get("success"))
         name = self._builder.fresh_name("failed")
         outer, self._failed = self._failed, name
@@ -120,33 +130,57 @@ class StepCompiler:
         params = parameters_of(values, lambda node: self._parameter(node, variables))
         options = read_options(rest, OPTIONS, form)
         if (template := options.get("template")) is not None:
-            rendered = self._rendered(template)
+            rendered = self._rendered(template, variables)
             replaced = {param.key.name for param in rendered}
             params = [param for param in params if param.key.name not in replaced] + rendered
         endpoint = find_endpoint(name, action)
-        step = self._builder.mark(step_of(endpoint, params, form, self._builder.title), form)
+        step = self._builder.mark(step_of(endpoint, params, form), form)
         step |= limits_of(options)
-        outer, self._response_names = self._response_names, endpoint.response_names
-        self._add_branches(step, options)
-        self._response_names = outer
+        outer = self._response, self._response_names
+        for word, branch in (("success", "then"), ("failure", "else")):
+            if word in options:
+                self._response_names = endpoint.response_names
+                step[branch] = self._after_response(options[word])
+                self._response, self._response_names = outer
         if self._failed is not None and "else" not in step:
             step["else"] = [self._builder.mark({"set": {self._failed: True}}, form)]
         return [self._builder.mark({"set": variables}, form), step] if variables else [step]
+
+    def _after_response(self, form: Form) -> Steps:
+        """A branch of a `send`. `$field` is the response of this `send` in all of it: where another `send` comes in
+        between, the response becomes a variable."""
+        if not (_sends(form) and _reads_response(form)):
+            self._response = _LAST
+            return self._branch(form)
+        name = self._builder.fresh_name("response")
+        self._response = ("vars", (name,))
+        return [self._builder.mark({"set": {name: "last"}}, form), *self._branch(form)]
 
     def _parameter(self, node: Node, variables: dict[str, str]) -> Any:
         if isinstance(node, TemplateName):
             return self._builder.template(node, self._variables)
         return self._builder.text_field(self._value(node), variables)
 
-    def _rendered(self, form: Form) -> list[Parameter]:
+    def _rendered(self, form: Form, variables: dict[str, str]) -> list[Parameter]:
+        """The parameters of `(template …)`: a text is a template, as is `+TM1`; other values are taken as they are."""
         parameters = read_map(arguments(form, ("a map such as {:message +TM1}",))[0]).values()
-        return [Parameter(key, self._builder.template(value, self._variables), value) for key, value in parameters]
+        return [
+            Parameter(
+                key,
+                self._builder.template(value, self._variables)
+                if isinstance(value, Text)
+                else self._parameter(value, variables),
+                value,
+            )
+            for key, value in parameters
+        ]
 
     def _await(self, form: Form) -> Steps:
         expected = '"(event …)" to wait for'
         nodes = at_least(form, expected)
         if not isinstance(nodes[0], Form) or nodes[0].head != "event":
-            raise unexpected(nodes[0], f"{expected}; polling an endpoint is not supported")
+            instead = "wait for an event, as in (await (event …) (within 5 minutes) …)"
+            raise unsupported(nodes[0], instead, "polling an endpoint")
         event = event_pattern(event_condition(arguments(nodes[0], ("a condition",))[0]))
         options = read_options(nodes[1:], ("within", "timeout", "success", "failure"), form)
         limit = options.get("timeout")
@@ -154,13 +188,10 @@ class StepCompiler:
             raise unexpected(form.end, '"(within …)", the maximum time to wait', 'the end of "(await …)"')
         timeout = duration_of(*arguments(limit, A_DURATION))
         step: dict[str, Any] = {"wait_for": self._builder.mark(event, nodes[0]), "timeout": timeout}
-        self._add_branches(step, options)
-        return [self._builder.mark(step, form)]
-
-    def _add_branches(self, step: dict[str, Any], options: Mapping[str, Form]) -> None:
         for word, branch in (("success", "then"), ("failure", "else")):
             if word in options:
                 step[branch] = self._branch(options[word])
+        return [self._builder.mark(step, form)]
 
     # Other commands
 
@@ -199,7 +230,8 @@ class StepCompiler:
         if isinstance(node, Field):
             return read_from(Path("latest", split_name(node.name)))
         if isinstance(node, Dollar):
-            return read_from(Path("last", split_name(self._response_names.get(node.name, node.name))))
+            root, names = self._response
+            return read_from(Path(root, (*names, *split_name(self._response_names.get(node.name, node.name)))))
         if isinstance(node, Word) and node.name not in CONSTANTS:
             return read_from(variable(node, self._variables, "set"))
         return constant_value(read_constant(node, _A_VALUE))
@@ -233,7 +265,8 @@ def _members_and_options(form: Form) -> tuple[tuple[Node, ...], dict[str, Form]]
         count -= 1
     for option in nodes[count:]:
         if isinstance(option, Form) and option.head not in _OF_BLOCKS:
-            raise unexpected(option, f'"{option.head}" only in a "send", not in a whole "{form.head}"')
+            what = f'"{option.head}" of a whole "{form.head}"'
+            raise unsupported(option, f'write "{option.head}" in each "send"', what)
     if not count:
         raise unexpected(nodes[0], one_of(COMMANDS))
     return nodes[:count], read_options(nodes[count:], _OF_BLOCKS, form)
@@ -245,6 +278,21 @@ def _may_fail(node: Node) -> bool:
         return False
     is_handled = any(isinstance(member, Form) and member.head == "failure" for member in node.rest)
     return (node.head == "send" and not is_handled) or any(map(_may_fail, node.members))
+
+
+def _sends(root: Node) -> bool:
+    """Whether it contains a `send`."""
+    return isinstance(root, Form) and (root.head == "send" or any(map(_sends, root.members)))
+
+
+def _reads_response(root: Node) -> bool:
+    """Whether it reads a `$field` outside of the branches of a `send`."""
+    if not isinstance(root, Form):
+        return isinstance(root, Dollar)
+    members = root.members
+    if root.head == "send":
+        members = tuple(node for node in members if not (isinstance(node, Form) and node.head in _BRANCHES))
+    return any(map(_reads_response, members))
 
 
 def _set_in(root: Node) -> list[str]:

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.workflows.cxengage.cel_writer import And, Condition, Or, Path, split_name
+from app.workflows.cxengage.cel_writer import (
+    AND,
+    PRIMARY,
+    And,
+    Atom,
+    Condition,
+    Or,
+    Path,
+    all_of,
+    is_number,
+    split_name,
+    write,
+)
 from app.workflows.cxengage.clojure_semantics import (
     OPERATORS,
     Value,
@@ -58,6 +70,18 @@ def compile_events(node: Node, source_map: SourceMap) -> dict[str, Any]:
     """The pattern of one form; raises Unexpected."""
     form = expect_list(node, FORMS, _SYNONYMS)
     return source_map.mark(_pattern(form, source_map), form)
+
+
+def with_key(pattern: dict[str, Any], key: str) -> dict[str, Any]:
+    """The pattern, false for an event without a value of the field `key`. The matcher itself looks for the key only where a
+    pattern has several events."""
+    if "event" not in pattern:
+        return pattern
+    path = Path("data", split_name(key))
+    usable = Or((Atom(f'type({path.text}) == string && {path.text} != ""', AND), Atom(is_number(path.text), PRIMARY)))
+    has_key = write(And((*(Atom(each) for each in path.present()), usable)))
+    where = pattern.get("where", "")
+    return {**pattern, "where": all_of([f"({where})" if "||" in where else where, has_key] if where else [has_key])}
 
 
 def max_events(pattern: Any) -> int:

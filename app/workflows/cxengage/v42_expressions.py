@@ -17,6 +17,7 @@ from app.workflows.cxengage.notation_parser import (
     expect_list,
     read_map,
     unexpected,
+    unsupported,
 )
 from app.workflows.cxengage.v41_events import CONSTANTS, compare, read_constant
 from app.workflows.cxengage.v41_steps import variable
@@ -37,6 +38,13 @@ _FILTERS = ("filter", "remove")
 _COMPARISONS = ("=", ">", "<", ">=", "<=")
 _CONDITIONS = (*_COMPARISONS, "not", "and", "or", "contains?")
 FUNCTIONS = (*_ARITHMETIC, *_BINARY, *_UNARY, *_LIST, "nth", *_FILTERS, "all", "if", *_CONDITIONS)
+_AS_A_FIELD = "send its value as a field of the event"
+# What to write instead of a function that there is not.
+_INSTEAD = {
+    "even?": "write (= (mod x 2) 0)",
+    "odd?": "write (= (mod x 2) 1)",
+    **dict.fromkeys(("gcd", "lcm", "rand"), _AS_A_FIELD),
+}
 # Events that steps of a run can read.
 MAX_MATCHED = 100
 _PREDICATE = "a predicate such as (> 5)"
@@ -71,6 +79,8 @@ class Scope:
             return replace(_call("[{}]", members), is_collection=True)
         if node.bracket == "{":
             return self._map(node)
+        if node.head in _INSTEAD:
+            raise unsupported(node.members[0], _INSTEAD[node.head])
         form = expect_list(node, FUNCTIONS)
         if form.head in _CONDITIONS:
             return Value(write(self.condition(form), total=True), is_boolean=True, precedence=OR)

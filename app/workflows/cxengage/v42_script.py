@@ -30,6 +30,7 @@ from app.workflows.cxengage.notation_parser import (
     one_of,
     read,
     unexpected,
+    unsupported,
 )
 from app.workflows.cxengage.step_builder import (
     MAX_ENTERED,
@@ -120,7 +121,7 @@ class ScriptCompiler:
 
     def _statement(self, node: Node, scope: Scope) -> Steps:
         if is_event_form(node):
-            raise unexpected(node, f"{one_of(COMMANDS)}: events come before all interactions")
+            raise unsupported(node, "write two patterns, or a workflow with wait_for", "an event between interactions")
         form = expect_list(node, COMMANDS)
         if form.head in VERBS:
             return self._guarded(self._interaction(form, scope), scope, form)
@@ -147,8 +148,8 @@ class ScriptCompiler:
         if rest and isinstance(rest[0], Form) and rest[0].bracket == "{":
             params = parameters_of(rest.pop(0), lambda node: self._parameter(node, scope, variables))
         options = read_options(rest, OPTIONS, form)
-        step = self._builder.mark(step_of(endpoint, params, form, self._builder.title), form)
-        step |= limits_of(options)
+        step = self._builder.mark(step_of(endpoint, params, form), form)
+        step |= limits_of(options, counts_first=True)
         if then:
             step["then"] = then
         failed: Steps = []
@@ -299,7 +300,7 @@ class ScriptCompiler:
         checked before each action."""
         test, *body = at_least(form, "a condition", one_of(COMMANDS))
         if is_event_form(test):
-            raise unexpected(test, "a condition: stopping at an event is not supported")
+            raise unsupported(test, "write a workflow with exit_on", "stopping at an event")
         condition = scope.condition(test)
         changes = words_in(test) & words_set(body)
         return condition, body, replace(scope, stops=(*scope.stops, condition)) if changes else scope

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from app.core.errors import Problem
+from app.db import messages
 from app.services import workflows
 from app.services.context import AppContext
 from tests.api.cxengage.conftest import Tenant
@@ -171,6 +171,16 @@ def test_deleting_a_pattern_deletes_its_workflow_and_runs(context: AppContext, t
     assert tenant.get("/patterns/PT1").status_code == 404
 
 
+def test_deleting_a_pattern_keeps_the_messages_that_it_sent(context: AppContext, tenant: Tenant) -> None:
+    tenant.post("/patterns", {**PATTERN, "then": '(send generic message {:body "Hi"})', "status": True})
+    starts_something(tenant)
+    execute_run(context, tenant.account_id, *runs_of(context, tenant))
+    assert tenant.delete("/patterns/PT1").status_code == 204
+    with context.database.transaction() as connection:
+        kept = messages.find_messages_after(connection, tenant.account_id, 0, 10)
+    assert [message.text for message in kept] == ["Hi"]
+
+
 def test_changes_of_its_workflow_change_the_status(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/patterns", {**PATTERN, "status": True})
     workflows.disable_workflow(context, tenant.account_id, "PT1")
@@ -245,21 +255,12 @@ def test_an_invalid_key_is_reported_with_the_field(tenant: Tenant) -> None:
     assert error(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
 
 
-@pytest.mark.parametrize(
-    ("title", "message"),
-    [("Car service", "Car service"), ("{{id}} ü", "{% raw %}{{id}} ü{% endraw %}"), ("{{id}}{%endraw%}", "PT1")],
-)
-def test_a_message_without_a_text_uses_the_name_of_the_pattern(
-    context: AppContext, tenant: Tenant, title: str, message: str
-) -> None:
+def test_a_message_without_a_text_cannot_be_switched_on(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     then = '(send twilio sms {:to-phone-number "+15005550006"})'
-    assert tenant.post("/patterns", {**PATTERN, "name": title, "then": then, "status": True}).status_code == 201
-    (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 1))["steps"]
-    assert step["sms"]["text"] == message
-    assert tenant.put("/patterns/PT1", {"name": "Another"}).status_code == 200
-    (step,) = json.loads(workflows.find_version(context, tenant.account_id, "PT1", 2))["steps"]
-    assert step["sms"]["text"] == "Another"
+    answer = tenant.post("/patterns", {**PATTERN, "name": "Bad payers", "then": then, "status": True})
+    assert error(answer) == (400, "then, line 1, column 1: expected :message among the parameters, found none")
+    assert workflows.list_workflows(context, tenant.account_id) == []
 
 
 # Templates
@@ -312,8 +313,8 @@ MAINTENANCE = {
     "name": "Maintenance gets dear",
     "code": """(within 30 days (times 4 (event {:product "car" :type "service"})))
 (let [total (sum (all $maintenance-cost))]
-  (create sendgrid email {:to "dealer@example.com"})
-  (when (> total 5000) (create twilio sms {:to "+15552334444"})))""",
+  (create sendgrid email {:to "dealer@example.com" :subject "Service" :message total})
+  (when (> total 5000) (create twilio sms {:to "+15552334444" :message "Call the customer"})))""",
     "key": "id",
     "status": True,
 }

@@ -81,7 +81,8 @@ WHEN: list[tuple[str, str]] = [
     ('(event (= type "a") ‸(= kind "b"))', 'expected the end of "(event …)", found "(= …)"'),
     ("(event (= type‸))", 'expected a field or a constant, found the end of "(= …)"'),
     ('(event (= type "a" ‸"b"))', 'expected the end of "(= …)", found the text "b"'),
-    ('(event (= ‸"type" "a"))', "expected a field of the event on one side, found two constants"),
+    ('(event (= ‸"type" "a"))', "quoted field names are not supported: write (= type …) without quotes"),
+    ("(event (> ‸5 6))", "expected a field of the event on one side, found two constants"),
     ('(event (> amount ‸"5"))', 'expected a field or a number to compare by ">", found the text "5"'),
     ("(event (< amount ‸true))", 'expected a field or a number to compare by "<", found "true"'),
     ("(event (= type ‸*kind*))", 'expected a field or a constant, found "*kind*"'),
@@ -143,13 +144,14 @@ THEN: list[tuple[str, str]] = [
     ("(send echo message‸)", 'expected a map such as {:message *text*}, found the end of "(send …)"'),
     (
         "(send ‸salesforce case {})",
-        'expected a supported endpoint: one of echo, twilio, sendgrid, generic, found "salesforce"',
+        "salesforce is not supported: call its API by an http step of a workflow, or use one of echo, twilio, sendgrid,",
     ),
     ("(send twilio ‸fax {})", 'expected one of sms, call of "twilio", found "fax"'),
     ('(send echo message {:message ‸["a"]})', "expected one text, number or template, found a vector"),
     ("(send sendgrid email {:to ‸[]})", "expected one text, number or template, found an empty vector"),
     ("(send echo message ‸[])", "expected a map such as {:key value}, found a vector"),
-    ('(send echo message {‸"message" "x"})', 'expected a key such as :message, found the text "message"'),
+    ('(send echo message {‸"message" "x"})', "quoted field names are not supported: write :message"),
+    ("(send echo message {‸5 6})", "expected a key such as :message, found the number 5"),
     ("(send echo message {:message‸})", 'expected a value for :message, found "}"'),
     ('(send echo message {:message "x" ‸:message "y"})', 'expected each key only once, found ":message"'),
     ('(send echo message {‸:text "x"})', 'expected :message, found ":text"'),
@@ -160,9 +162,16 @@ THEN: list[tuple[str, str]] = [
     ('(send twilio sms {:to "1"\n ‸:to-phone-number "2"})', 'expected "to" only once, found ":to-phone-number"'),
     ('‸(send twilio sms {:message "x"})', "expected :to-phone-number among the parameters, found none"),
     ("‸(send generic message {})", "expected :body among the parameters, found none"),
+    ('‸(send twilio sms {:to "1"})', "expected :message among the parameters, found none"),
+    ('‸(send twilio call {:to "1"})', "expected :message or :url among the parameters, found none"),
+    ('‸(send sendgrid email {:to "a@x.io" :message "x"})', "expected :subject among the parameters, found none"),
+    (
+        '‸(send sendgrid email {:to "a@x.io" :subject "x"})',
+        "expected :message or :html among the parameters, found none",
+    ),
     ('‸(send twilio call {:to "1" :message "x" :url "y"})', "expected either :message or :url, found both"),
     ("(send echo message {:message ‸+TM7})", 'expected one of +TM1, +TM2, +TM3, found "+TM7"'),
-    ("(send echo message {} (template {:message ‸*TM1*}))", 'expected one of +TM1, +TM2, +TM3, found "*TM1*"'),
+    ("(send echo message {} (template {:message ‸+TM7}))", 'expected one of +TM1, +TM2, +TM3, found "+TM7"'),
     ("(send echo message {} (template ‸+TM1))", 'expected a map such as {:key value}, found "+TM1"'),
     ("(send echo message {:message ‸who})", 'expected a variable that "set" created, found "who"'),
     (
@@ -182,11 +191,11 @@ THEN: list[tuple[str, str]] = [
     ("(send echo message {} (success‸))", f'expected {COMMANDS_41}, found the end of "(success …)"'),
     (
         "(seq (delay 1 minute) ‸(retries 3))",
-        'expected "(failure …)" beside "retries" of a whole "seq", found "(retries …)"',
+        '"retries" of a whole "seq" is not supported without "(failure …)": write "retries" in each "send"',
     ),
     (
         "(par (delay 1 minute) ‸(within 1 hour))",
-        'expected "within" only in a "send", not in a whole "par", found "(within …)"',
+        '"within" of a whole "par" is not supported: write "within" in each "send"',
     ),
     ("(delay 5‸)", 'expected a unit of time, found the end of "(delay …)"'),
     ("(set x‸)", 'expected a constant, *field*, $field or a variable, found the end of "(set …)"'),
@@ -202,7 +211,7 @@ THEN: list[tuple[str, str]] = [
     ),
     (
         "(await ‸twilio call-status {:sid 5} (if true (delay 1 minute)) (within 5 minutes))",
-        'expected "(event …)" to wait for; polling an endpoint is not supported, found "twilio"',
+        "polling an endpoint is not supported: wait for an event, as in (await (event …) (within 5 minutes) …)",
     ),
     (
         '(await (event (= type "b"))‸)',
@@ -267,19 +276,33 @@ CODE: list[tuple[str, str]] = [
     ("(sequence (event {}) ‸5 (event {})) (perform echo message)", f"expected a list that begins with {FORMS_42}"),
     (
         "(event {}) (perform echo message) ‸(event {})",
-        "expected one of fetch, perform, create, update, delete, def, set, let,",
+        "an event between interactions is not supported: write two patterns, or a workflow with wait_for",
     ),
     ("(event {}) (‸send echo message {})", "expected one of fetch, perform, create, update, delete, def,"),
     (
         "(event {}) (fetch ‸telco plan {:id $id})",
-        'expected a supported endpoint: one of echo, twilio, sendgrid, generic, found "telco"',
+        "telco is not supported: call its API by an http step of a workflow, or use one of echo, twilio, sendgrid, generic",
     ),
     ("(event {}) (‸delete twilio sms {})", 'expected one of create, perform for "twilio sms", found "delete"'),
     ("(event {}) (perform echo message {:message ‸+TM1})", 'expected "(template +TM1)", found "+TM1"'),
     ("(event {}) (perform echo message {:message (template ‸+TM7)})", 'expected one of +TM1, +TM2, +TM3, found "+TM7"'),
     (
         "(event {}) (perform echo message {:message (‸gcd 4 6)})",
-        "expected one of +, -, *, /, mod, quot, rem, pow, inc,",
+        "gcd is not supported: send its value as a field of the event",
+    ),
+    ("(event {}) (def a (‸lcm 4 6))", "lcm is not supported: send its value as a field of the event"),
+    ("(event {}) (def a (‸rand))", "rand is not supported: send its value as a field of the event"),
+    ("(event {}) (when (‸even? $a) (perform echo message))", "even? is not supported: write (= (mod x 2) 0)"),
+    ("(event {}) (when (‸odd? $a) (perform echo message))", "odd? is not supported: write (= (mod x 2) 1)"),
+    ("(event {}) (def a (‸reduce 1))", "expected one of +, -, *, /, mod, quot, rem, pow, inc,"),
+    ('(event {‸"type" 1}) (perform echo message)', "quoted field names are not supported: write :type"),
+    (
+        "(event {}) (perform echo message {} (retries ‸0))",
+        "expected how many attempts in all from 1 to 100, found the number 0",
+    ),
+    (
+        '(event {}) ‸(create sendgrid email {:to "a@x.io" :subject "x"})',
+        "expected :message or :html among the parameters, found none",
     ),
     (
         "(event {}) (perform echo message {:message ‸*id*})",
@@ -321,7 +344,7 @@ CODE: list[tuple[str, str]] = [
     ("(event {}) (case $a ‸$b (perform echo message))", 'expected a constant, found "$b"'),
     (
         "(event {}) (until ‸(event {:type 1}) (perform echo message))",
-        'expected a condition: stopping at an event is not supported, found "(event …)"',
+        "stopping at an event is not supported: write a workflow with exit_on",
     ),
     (
         "(event {}) (perform echo message {:message (sum (all ‸amount))})",

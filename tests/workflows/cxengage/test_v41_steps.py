@@ -47,7 +47,6 @@ STEPS: list[tuple[str, Any]] = [
         '(send twilio sms {:to "+15552334444" :from "Acme" :body "Hi"})',
         [{"sms": {"to": "+15552334444", "from": "Acme", "text": "Hi"}}],
     ),
-    ('(send twilio sms {:to "+15552334444"})', [{"sms": {"to": "+15552334444", "text": "thanks"}}]),
     (
         '(send twilio call {:to-phone-number *phone* :from-phone-number "15068009013" :message *text*})',
         [{"call": {"to": "{{ latest.phone }}", "from": "15068009013", "say": "{{ latest.text }}"}}],
@@ -56,7 +55,6 @@ STEPS: list[tuple[str, Any]] = [
         '(send twilio call {:to *phone* :url "https://example.com/twiml"})',
         [{"call": {"to": "{{ latest.phone }}", "url": "https://example.com/twiml"}}],
     ),
-    ("(send twilio call {:to *phone*})", [{"call": {"to": "{{ latest.phone }}", "say": "thanks"}}]),
     (
         '(send sendgrid email {:to *email* :from "no-reply@example.com" :subject "Hi" :message "Text"})',
         [{"sendgrid": {"to": "{{ latest.email }}", "from": "no-reply@example.com", "subject": "Hi", "text": "Text"}}],
@@ -66,12 +64,8 @@ STEPS: list[tuple[str, Any]] = [
         [{"sendgrid": {"to": "{{ latest.email }}", "subject": "Hi", "html": "<p>Text</p>"}}],
     ),
     (
-        '(send sendgrid email {:to ["a@example.com" *email*] :message "x"})',
-        [{"sendgrid": {"to": ["a@example.com", "{{ latest.email }}"], "subject": "thanks", "text": "x"}}],
-    ),
-    (
-        "(send sendgrid email {:to *email*})",
-        [{"sendgrid": {"to": "{{ latest.email }}", "subject": "thanks", "text": "thanks"}}],
+        '(send sendgrid email {:to ["a@example.com" *email*] :subject "Hi" :message "x"})',
+        [{"sendgrid": {"to": ["a@example.com", "{{ latest.email }}"], "subject": "Hi", "text": "x"}}],
     ),
     ('(send generic message {:body "Hello"})', [{"message": {"text": "Hello"}}]),
     # template
@@ -82,6 +76,18 @@ STEPS: list[tuple[str, Any]] = [
     (
         '(send twilio sms {:to *phone* :message "not this"} (template {:message "Hello {{name}}"}))',
         [{"sms": {"to": "{{ latest.phone }}", "text": {"mustache": "Hello {{name}}"}}}],
+    ),
+    (
+        "(send twilio sms {:to *phone*} (template {:message *text*}))",
+        [{"sms": {"to": "{{ latest.phone }}", "text": "{{ latest.text }}"}}],
+    ),
+    (
+        "(seq (set a 1) (send echo message {} (template {:message a})))",
+        [{"set": {"a": 1}}, {"log": "{{ vars.a }}"}],
+    ),
+    (
+        "(send echo message {} (success (send echo message {} (template {:message $x}))))",
+        [{"log": "", "then": [{"set": {"response": "last"}}, {"log": "{{ vars.response.x }}"}]}],
     ),
     (
         '(seq (set cust-seg "gold") (send echo message {} (template {:message +TM2})))',
@@ -102,8 +108,58 @@ STEPS: list[tuple[str, Any]] = [
     ),
     (f"(send echo message {{}} (failure {echo('no')}))", [{"log": "", "else": [{"log": "no"}]}]),
     (
-        "(send twilio sms {:to *phone*} (success (set sid $call-id)))",
-        [{"sms": {"to": "{{ latest.phone }}", "text": "thanks"}, "then": [{"set": {"sid": "last.sid"}}]}],
+        "(send twilio sms {:to *phone* :message *text*} (success (set sid $call-id)))",
+        [{"sms": {"to": "{{ latest.phone }}", "text": "{{ latest.text }}"}, "then": [{"set": {"sid": "last.sid"}}]}],
+    ),
+    # $field belongs to the enclosing send, whatever is sent in between
+    (
+        '(send twilio sms {:to *a* :message "x"} (success (send echo message {:message "b"}) (set sid $call-id)))',
+        [
+            {
+                "sms": {"to": "{{ latest.a }}", "text": "x"},
+                "then": [{"set": {"response": "last"}}, {"log": "b"}, {"set": {"sid": "vars.response.sid"}}],
+            }
+        ],
+    ),
+    (
+        "(send echo message {} (failure (par (send echo message {}) (set why $error))))",
+        [
+            {
+                "log": "",
+                "else": [
+                    {"set": {"response": "last"}},
+                    {"par": [[{"log": ""}], [{"set": {"why": "vars.response.error"}}]]},
+                ],
+            }
+        ],
+    ),
+    (
+        "(send echo message {} (success (send echo message {} (success (set a $x))) (if $y (set b 1))))",
+        [
+            {
+                "log": "",
+                "then": [
+                    {"set": {"response": "last"}},
+                    {"log": "", "then": [{"set": {"a": "last.x"}}]},
+                    {"if": "vars.response.y != null && vars.response.y != false", "then": [{"set": {"b": 1}}]},
+                ],
+            }
+        ],
+    ),
+    (
+        "(send echo message {} (success (await (event (= type 1)) (within 1 day) (success (set a $x)))))",
+        [
+            {
+                "log": "",
+                "then": [
+                    {
+                        "wait_for": {"event": "*", "where": "data.type == 1"},
+                        "timeout": "1d",
+                        "then": [{"set": {"a": "last.x"}}],
+                    }
+                ],
+            }
+        ],
     ),
     # seq, par
     (f"(seq {echo('a')} {echo('b')})", [{"log": "a"}, {"log": "b"}]),

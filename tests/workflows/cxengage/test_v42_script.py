@@ -150,6 +150,26 @@ def test_within_ignores_old_events() -> None:
     assert fires_on(pattern, (0, A), (11, A), (21, A)) == [2]
 
 
+@pytest.mark.parametrize(
+    ("data", "fires"),
+    [
+        ({"type": "a", "owner": {"id": "x"}}, True),
+        ({"type": "a", "owner": {"id": 7}}, True),
+        ({"type": "a", "owner": {"id": Decimal("7.5")}}, True),
+        ({"type": "a"}, False),
+        ({"type": "a", "owner": "x"}, False),
+        ({"type": "a", "owner": {"id": None}}, False),
+        ({"type": "a", "owner": {"id": ""}}, False),
+        ({"type": "a", "owner": {"id": True}}, False),
+        ({"type": "a", "owner": {"id": ["x"]}}, False),
+        ({"type": "b", "owner": {"id": "x"}}, False),
+    ],
+)
+@pytest.mark.parametrize("event", [EVENT_A, '(event {:type (or (= "a") (= "z"))})'])
+def test_an_event_without_the_key_does_not_fire(event: str, data: dict[str, Any], fires: bool) -> None:
+    assert fires_on(script(f"{event} {echo('x')}", key="owner.id")["on"], (0, data)) == ([0] if fires else [])
+
+
 def test_events_are_matched_per_value_of_the_key() -> None:
     assert script(f"{EVENT_A} {echo('x')}", key="customer-id")["key"] == "data.customer-id"
     assert "key" not in script(f"{EVENT_A} {echo('x')}")
@@ -185,8 +205,8 @@ STEPS: list[tuple[str, Any]] = [
         ],
     ),
     (
-        '(create sendgrid email {:to ["a@example.com" $email] :message "x"})',
-        [{"sendgrid": {"to": ["a@example.com", "{{ latest.email }}"], "subject": "script", "text": "x"}}],
+        '(create sendgrid email {:to ["a@example.com" $email] :subject "Hi" :message "x"})',
+        [{"sendgrid": {"to": ["a@example.com", "{{ latest.email }}"], "subject": "Hi", "text": "x"}}],
     ),
     ('(perform generic message {:body "x"})', [{"message": {"text": "x"}}]),
     ("(perform echo message {:message (template +TM1)})", [{"log": {"mustache": "Hello {{first-name}}"}}]),
@@ -198,7 +218,7 @@ STEPS: list[tuple[str, Any]] = [
     # options
     (
         f"(perform echo message {{}} (retries 3) (timeout 2 minutes) (catch {echo('no')}))",
-        [{"log": "", "retry": {"attempts": 4}, "timeout": "2m", "else": [{"log": "no"}]}],
+        [{"log": "", "retry": {"attempts": 3}, "timeout": "2m", "else": [{"log": "no"}]}],
     ),
     # parallel, in sequence
     (f"{echo('x')} {echo('y')}", [{"par": [[{"log": "x"}], [{"log": "y"}]]}]),
@@ -252,10 +272,10 @@ STEPS: list[tuple[str, Any]] = [
     ),
     # if-let, when-let
     (
-        f"(if-let [r (create twilio call {{:to $phone}})] (perform echo message {{:message r.sid}}) {echo('no')})",
+        f"(if-let [r (create twilio call {{:to $phone :message 5}})] (perform echo message {{:message r.sid}}) {echo('no')})",
         [
             {
-                "call": {"to": "{{ latest.phone }}", "say": "script"},
+                "call": {"to": "{{ latest.phone }}", "say": "5"},
                 "then": [{"set": {"r": "last"}}, {"log": "{{ vars.r.sid }}"}],
                 "else": [{"log": "no"}],
             }
@@ -440,11 +460,13 @@ def test_unless_is_checked_before_each_action_that_may_follow_a_change() -> None
 
 
 def test_constants_may_be_named_before_the_events() -> None:
-    found = script(f'(def dealer "dealer@example.com") {EVENT_A} (def n 1) (create sendgrid email {{:to dealer}})')
+    found = script(
+        f'(def dealer "dealer@example.com") {EVENT_A} (def n 1) (create sendgrid email {{:to dealer :subject "Hi" :text "x"}})'
+    )
     assert found["on"] == IS_A
     assert found["steps"] == [
         {"set": {"dealer": '"dealer@example.com"', "n": 1}},
-        {"sendgrid": {"to": "{{ vars.dealer }}", "subject": "script", "text": "script"}},
+        {"sendgrid": {"to": "{{ vars.dealer }}", "subject": "Hi", "text": "x"}},
     ]
 
 
@@ -458,8 +480,8 @@ def test_the_example_of_the_reference_compiles() -> None:
     found = script("""
         (within 30 days (times 4 (event {:product "car" :type "service"})))
         (let [total (sum (all $maintenance-cost))]
-          (create sendgrid email {:to "dealer@example.com"})
-          (when (> total 5000) (create twilio sms {:to "+15552334444"})))
+          (create sendgrid email {:to "dealer@example.com" :subject "Service" :message total})
+          (when (> total 5000) (create twilio sms {:to "+15552334444" :message "Call the customer"})))
     """)
     assert found == {
         "name": "script",
@@ -472,11 +494,11 @@ def test_the_example_of_the_reference_compiles() -> None:
             {"set": {"total": 'sum(values(matched, "maintenance-cost"))'}},
             {
                 "par": [
-                    [{"sendgrid": {"to": "dealer@example.com", "subject": "script", "text": "script"}}],
+                    [{"sendgrid": {"to": "dealer@example.com", "subject": "Service", "text": "{{ vars.total }}"}}],
                     [
                         {
                             "if": "vars.total > 5000",
-                            "then": [{"sms": {"to": "+15552334444", "text": "script"}}],
+                            "then": [{"sms": {"to": "+15552334444", "text": "Call the customer"}}],
                         }
                     ],
                 ]
