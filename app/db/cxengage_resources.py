@@ -245,6 +245,18 @@ def replace_file(
     )
 
 
+def delete_file(connection: sa.Connection, account_id: int, number: int, now: datetime) -> None:
+    """Delete the file of an augment."""
+    key = {"account": account_id, "number": number}
+    run_sql(connection, "DELETE FROM augment_rows WHERE account_id = :account AND number = :number", key)
+    run_sql(
+        connection,
+        "UPDATE augments SET columns = NULL, rows = 0, bytes = 0, updated_at = :now "
+        "WHERE account_id = :account AND number = :number",
+        {**key, "now": now},
+    )
+
+
 def lock_augment(connection: sa.Connection, account_id: int, number: int) -> str | None:
     """Lock an augment's row and return its type; None when it does not exist."""
     found: str | None = run_sql(

@@ -29,8 +29,6 @@ WITH deleted AS (
     DELETE FROM steps USING deleted WHERE account_id = :account AND run_id = deleted.id
 ), deleted_attempts AS (
     DELETE FROM attempts USING deleted WHERE account_id = :account AND run_id = deleted.id
-), deleted_messages AS (
-    DELETE FROM messages USING deleted WHERE account_id = :account AND run_id = deleted.id
 )
 SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM deleted
 """
@@ -72,13 +70,15 @@ WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = 
 
 
 def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> Erased:
-    """Delete a subject's events, idempotency keys, progress with its deadlines, and runs with the targets that they
+    """Delete a subject's events, idempotency keys, messages, progress with its deadlines, and runs with the targets that they
     disabled."""
     values = {"account": account_id, "subject": subject}
     run_sql(connection, _DELETE_TARGETS, values)
     previous = _DELETE_PREVIOUS_JOBS if has_previous_jobs(connection) else ""
     progress = run_sql(connection, _DELETE_PROGRESS.format(previous=previous), values).scalar_one()
     runs = _erase_runs(connection, "distinct_id = :subject", values)
+    # Also those of workflows that were deleted.
+    run_sql(connection, "DELETE FROM messages WHERE account_id = :account AND distinct_id = :subject", values)
     run_sql(
         connection,
         "DELETE FROM idempotency_keys AS known USING events WHERE events.account_id = :account "
@@ -99,7 +99,8 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
 
 
 def erase_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID) -> Erased:
-    """Delete a workflow with its versions, progress and runs."""
+    """Delete a workflow with its versions, progress and runs. The messages of its runs stay: their readers may not have
+    read them yet."""
     values = {"account": account_id, "workflow": workflow_id}
     runs = _erase_runs(connection, "workflow_id = :workflow", values)
     progress = run_sql(

@@ -20,7 +20,7 @@ from app.core.models import Message
 from app.db.connection import delete_batch, run_sql
 
 # A ticket must first be used within FIRST_USE, and is valid for VALID_FOR from then on.
-FIRST_USE = timedelta(seconds=60)
+FIRST_USE = timedelta(minutes=2)
 VALID_FOR = timedelta(hours=12)
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 

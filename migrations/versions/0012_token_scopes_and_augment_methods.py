@@ -38,6 +38,8 @@ COMMENT ON COLUMN access_tokens.prefix IS 'public part of the token (sbt_PREFIX_
 COMMENT ON COLUMN access_tokens.digest IS 'SHA-256 of the token; the token itself is kept nowhere';
 COMMENT ON COLUMN access_tokens.expires_at IS 'when it ends';
 
+COMMENT ON COLUMN tickets.created_at IS 'when it was made; it has to be used within two minutes';
+
 ALTER TABLE augments ADD COLUMN method TEXT DEFAULT 'GET' NOT NULL,
     ADD CONSTRAINT augments_method_check CHECK (method IN ('GET', 'POST'));
 COMMENT ON COLUMN augments.method IS 'api: how it is asked; GET: the key in the query, POST: the whole event';

@@ -309,13 +309,13 @@ def test_a_ticket_must_be_used_soon_and_is_then_valid_for_hours(
 ) -> None:
     start = now()
     in_time, late = a_ticket(context, acme), a_ticket(context, acme)
-    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=55)))
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=115)))
     assert message_stream.read_stream(context, acme.slug, in_time, None) == []
-    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=65)))
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(seconds=125)))
     refused(context, acme.slug, late)
     monkeypatch.setattr(context, "clock", at(context, start + timedelta(hours=12)))
     assert message_stream.read_stream(context, acme.slug, in_time, None) == []
-    monkeypatch.setattr(context, "clock", at(context, start + timedelta(hours=12, seconds=56)))
+    monkeypatch.setattr(context, "clock", at(context, start + timedelta(hours=12, seconds=116)))
     refused(context, acme.slug, in_time)
 
 
@@ -341,7 +341,7 @@ def test_the_sweep_deletes_old_messages_and_tickets(context: AppContext, acme: S
             then = datetime.now(UTC) - timedelta(days=days)
             messages.insert_message(connection, a_message(acme, str(days), id=uuid7(then)), then)
         connection.exec_driver_sql(
-            "INSERT INTO tickets SELECT sha256(digest), account_id, key_prefix, position, created_at - interval '61 s' FROM "
+            "INSERT INTO tickets SELECT sha256(digest), account_id, key_prefix, position, created_at - interval '121 s' FROM "
             "tickets WHERE account_id = %(id)s",
             {"id": acme.account_id},
         )

@@ -73,7 +73,15 @@ def put_file(tenant: str, name: str) -> Response:
     """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
     account_id = authorize(tenant)
     row = augments.put_file(app_context(), account_id, name, _read_file())
-    return json_response({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows})
+    return json_response({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows}, 201)
+
+
+@blueprint.delete("/tenants/<tenant>/augments/<name>/file")
+@management_limit
+def delete_file(tenant: str, name: str) -> Response:
+    """Delete the CSV file; the augment adds nothing until another one is uploaded."""
+    augments.delete_file(app_context(), authorize(tenant), name)
+    return Response(status=204)
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>/file")

@@ -39,7 +39,7 @@ def set_integration(tenant: str, name: str) -> Response:
     """Create an integration, or change the given fields."""
     account_id = authorize(tenant)
     value = read_fields().value
-    schemas.load(_schema, {key: value[key] for key in ("id", "type") if key in value}, existing=value.get("id"))
+    schemas.load(_schema, {key: value[key] for key in ("id", "type") if key in value}, existing=name)
     for key in ("id", "type"):
         if value.get(key, name) != name:
             raise Problem(ProblemType.VALIDATION_FAILED, f"{key}: must be {name}, as in the URL")

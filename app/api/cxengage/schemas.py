@@ -48,14 +48,14 @@ def _name() -> fields.String:
 
 
 class _Resource(Schema):
-    """The fields of all resources. A change may repeat the `id`."""
+    """The fields of all resources. The `id` of a new resource is ignored; a change may repeat it."""
 
     error_messages = _SCHEMA_ERRORS
 
     class Meta:
         unknown = RAISE
 
-    id = _text()
+    id = fields.Raw(allow_none=True)
     name = _name()
     description = _text(load_default="", validate=_length(_MAX_DESCRIPTION))
 
@@ -171,8 +171,8 @@ def load(schema: Schema, value: Mapping[str, Any], *, existing: str | None = Non
     except ValidationError as exc:
         messages: dict[str, Any] = exc.normalized_messages()  # type: ignore[no-untyped-call]
         raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(_flatten(messages))) from None
-    if loaded.pop("id", existing) != existing:
-        raise Problem(ProblemType.VALIDATION_FAILED, "id: is assigned by the service and cannot be chosen")
+    if loaded.pop("id", existing) != existing and existing is not None:
+        raise Problem(ProblemType.VALIDATION_FAILED, f"id: must be {existing}, as in the URL")
     return loaded
 
 

@@ -29,6 +29,9 @@ from app.services.context import AppContext
 _RETRY, _RETRY_LATER = 1_000, 5_000
 # Requests per minute of one ticket, or without a valid ticket of one address: a hundred clients that reconnect every second.
 MAX_PER_MINUTE = 6_000
+_NO_WEBSOCKET = (
+    "WebSockets are not supported. This URL sends Server-Sent Events: read it by an EventSource or a GET request."
+)
 _log = structlog.get_logger()
 
 blueprint = Blueprint("cxengage_stream", __name__)
@@ -51,6 +54,9 @@ def make_ticket(tenant: str) -> Response:
 def read_stream(tenant: str) -> Response:
     """The messages after the last one that the client received, or after its ticket was created."""
     context: AppContext = current_app.extensions["context"]
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        # Without a look at the ticket: CxEngage's clients open a WebSocket.
+        return _refuse(Problem(ProblemType.MALFORMED_REQUEST, _NO_WEBSOCKET))
     # The ticket is checked before the limits, so that invalid requests never block a valid ticket, even if all come from
     # the address of one proxy.
     try:

@@ -212,7 +212,7 @@ tickets = sa.Table(
     column(
         "position", sa.BigInteger, "number of the account's latest message when it was made; the stream begins after it"
     ),
-    timestamp("created_at", "when it was made; it has to be used within 60 seconds"),
+    timestamp("created_at", "when it was made; it has to be used within two minutes"),
     timestamp("used_at", "when it was first used; it is good for 12 hours from then; null: not yet", null=True),
     sa.PrimaryKeyConstraint("digest"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),

@@ -98,6 +98,16 @@ def read_file(context: AppContext, account_id: int, name: str) -> str:
     return write_csv(CsvFile(row.columns, rows))
 
 
+def delete_file(context: AppContext, account_id: int, name: str) -> None:
+    """Delete the file; raises Problem 404."""
+    with context.database.transaction() as connection:
+        row = crud.find(connection, account_id, AUGMENTS, name, lock=True)
+        if row.columns is None:
+            raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
+        cxengage_resources.delete_file(connection, account_id, row.number, context.clock())
+        accounts.increment_version(connection, account_id)
+
+
 # The CSV file. The first line names the columns. The first column holds the lookup values; the cells of the others are added
 # to events. Several columns may have one name. Cells are text.
 

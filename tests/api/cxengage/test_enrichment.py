@@ -72,7 +72,7 @@ def a_file(tenant: Tenant, raw: bytes = CSV, **fields: Any) -> str:
     """A new augment with a file; its path."""
     path = f"/augments/{tenant.post('/augments', {**FILE, **fields}).json['id']}"
     answer = tenant.post(f"{path}/file", raw, headers={"Content-Type": "text/csv"})
-    assert answer.status_code == 200, answer.data
+    assert answer.status_code == 201, answer.data
     return path
 
 
@@ -180,11 +180,25 @@ def test_a_file_can_be_read_again(tenant: Tenant) -> None:
     assert tenant.get(f"/augments/{path}/file").status_code == 404
     answer = tenant.post(f"/augments/{path}/file", data={"file": (BytesIO(CSV), "1.csv")})
     assert (answer.status_code, answer.json) == (
-        200,
+        201,
         {"id": "AU1", "columns": ["custId", "segment", "first-name"], "rows": 2},
     )
     downloaded = tenant.get(f"/augments/{path}/file")
     assert (downloaded.data, downloaded.content_type) == (CSV, "text/csv; charset=utf-8")
+
+
+def test_a_file_can_be_deleted_and_uploaded_again(
+    context: AppContext, tenant: Tenant, stranger: Tenant, enricher: Enricher
+) -> None:
+    path = a_file(tenant)
+    assert stranger.delete(f"{path}/file").status_code == 404
+    gone = tenant.delete(f"{path}/file")
+    assert (gone.status_code, gone.data) == (204, b"")
+    assert added(enriched(context, tenant, enricher, custId=101)) is None
+    assert [tenant.call(method, f"{path}/file").status_code for method in ("GET", "DELETE")] == [404, 404]
+    assert tenant.get(path).status_code == 200
+    assert tenant.post(f"{path}/file", CSV, headers={"Content-Type": "text/csv"}).status_code == 201
+    assert added(enriched(context, tenant, enricher, custId=101))["segment"] == "gold"
 
 
 @pytest.mark.parametrize(

@@ -129,13 +129,18 @@ def test_an_unknown_field_is_refused_by_name_or_stored(
 
 
 @each_kind
-def test_an_id_cannot_be_chosen(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
-    error = {"error": "id: is assigned by the service and cannot be chosen"}
-    made = tenant.post(f"/{kind}", {**body, "id": f"{prefix}7"})
-    assert (made.status_code, made.json) == (400, error)
+def test_the_id_of_a_new_resource_is_ignored(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
+    made = [tenant.post(f"/{kind}", {**body, "id": id_}) for id_ in (f"{prefix}7", "mine", 5, None)]
+    assert [(answer.status_code, answer.json.get("id")) for answer in made] == [
+        (201, f"{prefix}{number}") for number in (1, 2, 3, 4)
+    ]
+
+
+@each_kind
+def test_an_id_cannot_be_changed(tenant: Tenant, kind: str, prefix: str, body: dict[str, Any]) -> None:
     tenant.post(f"/{kind}", body)
     changed = tenant.put(f"/{kind}/{prefix}1", {"id": f"{prefix}7"})
-    assert (changed.status_code, changed.json) == (400, error)
+    assert (changed.status_code, changed.json) == (400, {"error": f"id: must be {prefix}1, as in the URL"})
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def request_ticket(server: Server, tenant: str, token: str, prefix: str = "/1.0"
 def listening(server: Server, sender: Sender, token: str, prefix: str = "/1.0") -> EventSource:
     """A reader with an unused ticket."""
     answer = request_ticket(server, sender.slug, token, prefix)
-    assert (answer.status_code, answer.json.keys(), answer.json["ttl"]) == (200, {"ticket", "ttl"}, 60)
+    assert (answer.status_code, answer.json.keys(), answer.json["ttl"]) == (200, {"ticket", "ttl"}, 120)
     return EventSource(server, sender.slug, answer.json["ticket"], prefix)
 
 
@@ -293,3 +293,10 @@ def test_a_repeated_step_takes_no_number(context: AppContext, acme: Sender) -> N
         ).scalar_one()
     assert (ids, latest) == ({new.id}, 1)
     assert message_stream.MAX_MESSAGES == 500
+
+
+def test_a_websocket_is_refused_with_what_to_use_instead(context: AppContext, server: Server, acme: Sender) -> None:
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    answer = server.open(f"/1.0/tenants/{acme.slug}/stream?ticket=x", headers=headers)
+    assert answer.status_code == 400
+    assert "Server-Sent Events" in answer.json["error"]
