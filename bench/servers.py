@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psycopg2
 from cryptography.fernet import Fernet
@@ -117,13 +117,18 @@ def _redis(folder: Path) -> tuple[Program, str]:
 
 @contextmanager
 def gunicorn(
-    application: str, arguments: list[str], environment: Mapping[str, str], folder: Path = ROOT
+    application: str,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    folder: Path = ROOT,
+    log: BinaryIO | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """gunicorn with `arguments` on a free port, started in `folder`: its URL and process id."""
+    """gunicorn with `arguments` on a free port, started in `folder`: its URL and process id. It writes to `log`, or where this
+    process writes."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *arguments, application]
     environment = {**environment, "PYTHONPATH": str(ROOT)}
-    program = start_program(command, death_signal=signal.SIGTERM, cwd=folder, env=environment)
+    program = start_program(command, death_signal=signal.SIGTERM, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
         _until(lambda: _answers(port), "gunicorn")
         yield f"http://127.0.0.1:{port}", program.pid
@@ -131,10 +136,12 @@ def gunicorn(
         end_all([program], signal.SIGTERM, 30)
 
 
-def ours(base: Backends, *more: str, **environment: str) -> AbstractContextManager[tuple[str, int]]:
+def ours(
+    base: Backends, *more: str, log: BinaryIO | None = None, **environment: str
+) -> AbstractContextManager[tuple[str, int]]:
     """What is measured, as it is deployed: two web processes."""
     arguments = ["-c", "deploy/gunicorn.conf.py", *more]
-    return gunicorn("wsgi:app", arguments, {**base.environment, "WEB_CONCURRENCY": "2", **environment})
+    return gunicorn("wsgi:app", arguments, {**base.environment, "WEB_CONCURRENCY": "2", **environment}, log=log)
 
 
 def empty(base: Backends, arguments: list[str]) -> AbstractContextManager[tuple[str, int]]:

@@ -13,9 +13,10 @@ from werkzeug.exceptions import HTTPException
 
 from app.api.responses import json_bytes, request_id
 from app.core import metrics
-from app.core.errors import NotMigrated, Problem, ProblemType, Unavailable
+from app.core.errors import LookupLimit, NotMigrated, Problem, ProblemType, Unavailable
 
 RETRY_AFTER_SECONDS = 5
+RETRY_LOOKUP_SECONDS = 2
 _log = structlog.get_logger()
 
 
@@ -44,7 +45,13 @@ def problem_response(problem: Problem) -> Response:
 
 
 def unavailable(exc: Unavailable) -> Problem:
-    """The 503 for a database that is unavailable; logged."""
+    """The 503 for a database that is unavailable, which is logged, or for a key that is not looked up now."""
+    if isinstance(exc, LookupLimit):
+        return Problem(
+            ProblemType.SERVICE_UNAVAILABLE,
+            "Too many unknown keys arrive. A key that was just created works from the next request on. Retry later.",
+            headers={"Retry-After": str(RETRY_LOOKUP_SECONDS)},
+        )
     _log.error("database unavailable", error=str(exc)[:300], request_id=request_id())
     reason = (
         "The database lacks a migration; the operator has to run `signalbox migrate`."

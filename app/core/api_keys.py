@@ -1,14 +1,18 @@
 """API keys and access tokens: creation, and verification against an account snapshot.
 
-A key is `sb_`, a public prefix of 8 characters, `_`, and 43 random characters (256 bits). The database has the prefix and the
-SHA-256 of the whole key; with that much randomness a slow hash would not protect better. An access token is issued to an
-OAuth client for its secret: `sbt_`, a prefix of 12 characters, `_`, and 43 characters computed from the prefix and the
-client's secret. Only the hash of that secret is stored, so that nobody but the client can get the same token again.
+A key is `sb_`, a public prefix of 8 characters, `_`, 43 random characters (256 bits), and 6 characters of checksum (the CRC-32
+of what precedes them, as base64url), so that a mistyped key costs no query. Keys of earlier releases have no checksum. The
+database has the prefix and the SHA-256 of the whole key; with that much randomness a slow hash would not protect better.
+
+An access token is issued to an OAuth client for its secret: `sbt_`, a prefix of 12 characters, `_`, and 43 characters computed
+from the prefix and the client's secret. Only the hash of that secret is stored, so that nobody but the client can get the same
+token again.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -20,7 +24,9 @@ from datetime import datetime
 from app.core.errors import Problem, ProblemType
 from app.core.models import Key
 
-_SHAPE = re.compile(r"(?:sb_([0-9A-Za-z]{8})|sbt_([0-9A-Za-z]{12}))_[0-9A-Za-z_-]{43}")
+_SHAPE = re.compile(
+    r"(?:sb_([0-9A-Za-z]{8})_[0-9A-Za-z_-]{43}([0-9A-Za-z_-]{6})?|sbt_([0-9A-Za-z]{12})_[0-9A-Za-z_-]{43})"
+)
 _CLIENT_ID = re.compile(r"cl_[0-9A-Za-z]{16}")
 _LETTERS = string.ascii_letters + string.digits
 
@@ -29,6 +35,7 @@ def make_key() -> tuple[str, str, bytes]:
     """A new key as (the key itself, its prefix, its SHA-256 digest)."""
     prefix = _letters(8)
     key = f"sb_{prefix}_{secrets.token_urlsafe(32)}"
+    key += _checksum(key)
     return key, prefix, digest_of(key)
 
 
@@ -54,6 +61,10 @@ def token_of(secret: str, prefix: str) -> str:
     return f"sbt_{prefix}_{base64.urlsafe_b64encode(rest).decode().rstrip('=')}"
 
 
+def _checksum(text: str) -> str:
+    return base64.urlsafe_b64encode(binascii.crc32(text.encode()).to_bytes(4, "big"))[:6].decode()
+
+
 def _letters(count: int) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(count))
 
@@ -64,9 +75,14 @@ def digest_of(key: str) -> bytes:
 
 
 def prefix_of(text: str) -> str:
-    """The public prefix of a key or token; empty for any other text."""
+    """The public prefix of a key or token; empty for any other text, also for a key with a wrong checksum."""
     match = _SHAPE.fullmatch(text)
-    return match[1] or match[2] if match else ""
+    if match is None:
+        return ""
+    prefix, checksum, token_prefix = match.groups()
+    if checksum is not None and checksum != _checksum(text[:-6]):
+        return ""
+    return prefix or token_prefix
 
 
 def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -> Key | None:

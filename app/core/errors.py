@@ -15,6 +15,10 @@ class NotMigrated(Unavailable):
     """The database lacks a migration of this release: run `signalbox migrate`."""
 
 
+class LookupLimit(Unavailable):
+    """The process has looked up too many unknown keys. A key that exists is found when it comes again."""
+
+
 class ProblemType(Enum):
     """The kinds of problem that a response can report: name, HTTP status and title.
 

@@ -8,6 +8,9 @@ events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
 runs_started = Counter("signalbox_runs_started_total", "Runs created")
 refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
+lookups_refused = Counter(
+    "signalbox_lookups_refused_total", "Requests with an unknown key, client or ticket that were not looked up"
+)
 unlimited_by_outage = Counter(
     "signalbox_rate_limit_outage_total", "Events let through uncounted because Redis did not answer"
 )

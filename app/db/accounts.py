@@ -190,17 +190,6 @@ FROM accounts
 """
 
 
-def find_account_by_key(connection: sa.Connection, prefix: str) -> AccountSnapshot | None:
-    """The snapshot of the account that has the unrevoked key, or the access token of an unrevoked client, with this prefix."""
-    where = (
-        "WHERE id = (SELECT account_id FROM keys WHERE prefix = :prefix AND revoked_at IS NULL UNION ALL "
-        "SELECT account_id FROM clients WHERE revoked_at IS NULL AND "
-        "id = (SELECT id FROM clients WHERE token_prefix = :prefix UNION ALL "
-        "SELECT client_id FROM access_tokens WHERE prefix = :prefix))"
-    )
-    return _snapshot(run_sql(connection, _SNAPSHOT + where, {"prefix": prefix}).one_or_none())
-
-
 def find_account_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:
     """The current snapshot of an account; None when there is no such account."""
     return _snapshot(run_sql(connection, _SNAPSHOT + "WHERE id = :id", {"id": account_id}).one_or_none())

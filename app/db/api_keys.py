@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 from app.core.models import Key
 from app.db.accounts import increment_version
-from app.db.connection import run_sql
+from app.db.connection import Database, run_sql
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,23 @@ def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str,
     increment_version(connection, account_id)
 
 
+# One index look-up for each prefix, whatever the planner knows about the tables.
+_OWNERS = """
+SELECT wanted.prefix, coalesce(
+    (SELECT account_id FROM keys WHERE keys.prefix = wanted.prefix AND revoked_at IS NULL),
+    (SELECT account_id FROM clients WHERE token_prefix = wanted.prefix AND revoked_at IS NULL),
+    (SELECT access_tokens.account_id FROM access_tokens JOIN clients ON clients.id = client_id
+     WHERE access_tokens.prefix = wanted.prefix AND revoked_at IS NULL))
+FROM unnest(%s::text[]) AS wanted (prefix)
+"""
+
+
+def find_key_owners(database: Database, prefixes: Collection[str]) -> dict[str, int]:
+    """The accounts of those prefixes that belong to an unrevoked key, or to an access token of an unrevoked client."""
+    rows = database.fetch_all(_OWNERS, (list(prefixes),))
+    return {prefix: account_id for prefix, account_id in rows if account_id is not None}
+
+
 def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
     """Store the minute in which a key, or an OAuth client's access token, was last used."""
     of_client = "(token_prefix = :prefix OR id = (SELECT client_id FROM access_tokens WHERE prefix = :prefix))"
@@ -161,6 +179,12 @@ def find_client(connection: sa.Connection, client_id: str, *, lock: bool = False
         {"id": client_id},
     ).one_or_none()
     return None if row is None else Client(row.account_id, client_id, bytes(row.digest), tuple(row.scopes))
+
+
+def find_client_ids(database: Database, ids: Collection[str]) -> set[str]:
+    """Those ids that belong to a client that is not revoked."""
+    rows = database.fetch_all("SELECT id FROM clients WHERE id = ANY (%s) AND revoked_at IS NULL", (list(ids),))
+    return {client_id for (client_id,) in rows}
 
 
 # The token with all scopes of its client is in `clients`, where earlier releases look for it; others are in `access_tokens`.

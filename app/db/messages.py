@@ -6,7 +6,7 @@ and a reader that continues after a number misses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from app.core.durations import RETENTION
 from app.core.models import Message
-from app.db.connection import delete_batch, run_sql
+from app.db.connection import Database, delete_batch, run_sql
 
 # A ticket must first be used within FIRST_USE, and is valid for VALID_FOR from then on.
 FIRST_USE = timedelta(minutes=2)
@@ -134,6 +134,13 @@ def find_ticket(connection: sa.Connection, slug: str, digest: bytes, now: dateti
         {"slug": slug, "digest": digest, "now": now, "made": now - FIRST_USE, "used": now - VALID_FOR},
     ).one_or_none()
     return None if row is None else TicketRow(*row)
+
+
+def find_ticket_digests(database: Database, digests: Collection[str]) -> set[str]:
+    """Those hashes, in hexadecimal, that belong to a ticket."""
+    wanted = [bytes.fromhex(digest) for digest in digests]
+    rows = database.fetch_all("SELECT encode(digest, 'hex') FROM tickets WHERE digest = ANY (%s)", (wanted,))
+    return {digest for (digest,) in rows}
 
 
 def record_ticket_use(connection: sa.Connection, digest: bytes, now: datetime) -> None:

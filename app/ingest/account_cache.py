@@ -53,27 +53,40 @@ class AccountCache:
 
     def find_by_key(self, prefix: str) -> Account | None:
         """The account that owns an API key. Queries Postgres only for a prefix that no cached account has, and at most
-        every two seconds for one that does not exist. Raises Unavailable."""
+        every two seconds for one that does not exist. Raises LookupLimit, Unavailable."""
         account = self._cached_by_key(prefix)
         if account is not None:
             return account
+        owner = self._find_owner(prefix)
+        if owner is None:
+            return None
+        cached = self._accounts.get(owner)
+        account = self._load(owner, newer_than=-1 if cached is None else cached.snapshot.version)
+        if account is None:
+            self._account_of_key.pop(prefix, None)
+        return account
+
+    def _find_owner(self, prefix: str) -> int | None:
+        """The id of the account that owns an API key, as Postgres has it."""
         # Prefixes are random: one that does not exist will not be created within two seconds.
         if time.monotonic() - self._unknown_keys.get(prefix, -_UNKNOWN_KEY_SECONDS) < _UNKNOWN_KEY_SECONDS:
             return None
         with self._single_flight(hash(prefix)):
-            account = self._cached_by_key(prefix)
-            if account is not None:
-                return account
+            owner = self._account_of_key.get(prefix)
+            # Another request has found it meanwhile.
+            if owner is not None and (owner not in self._accounts or self._cached_by_key(prefix)):
+                return owner
             started_at = time.monotonic()
-            with self._context.database.transaction() as connection:
-                snapshot = accounts.find_account_by_key(connection, prefix)
-                snapshot = add_missing_triggers(connection, snapshot)
-            if snapshot is None:
+            self._context.key_lookups.spend(prefix)
+            owner = api_keys.find_key_owners(self._context.database, [prefix]).get(prefix)
+            if owner is None:
                 if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
                     self._unknown_keys.clear()
                 self._unknown_keys[prefix] = started_at
-                return None
-            return self._store(snapshot, started_at)
+            else:
+                self._context.key_lookups.refund()
+                self._account_of_key[prefix] = owner
+            return owner
 
     def find_by_id(self, account_id: int) -> Account | None:
         """The current account, or None when there is none. Raises Unavailable."""

@@ -83,13 +83,17 @@ def revoke_client(context: AppContext, client_id: str) -> bool:
 
 
 def authenticate_client(context: AppContext, client_id: str, secret: str) -> Client | None:
-    """The client with this id and secret. Compares in constant time, also for an unknown id."""
+    """The client with this id and secret. Compares in constant time, also for an unknown id. Raises LookupLimit, Unavailable."""
     found = None
     if is_client_id(client_id):
+        context.client_lookups.spend(client_id)
         with context.database.transaction() as connection:
             found = api_keys.find_client(connection, client_id)
     is_right = hmac.compare_digest(found.digest if found else _NO_DIGEST, digest_of(secret))
-    return found if is_right else None
+    if found is None or not is_right:
+        return None
+    context.client_lookups.refund()
+    return found
 
 
 def issue_token(context: AppContext, client: Client, secret: str, scopes: Collection[str]) -> Token | None:

@@ -49,14 +49,16 @@ def make_ticket(context: AppContext, account_id: int, key_prefix: str) -> Ticket
 def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) -> Sequence[Message]:
     """The next messages of an account's stream, after the message `last` or else after the ticket was created.
 
-    Raises Problem 401 for a ticket that is not valid for this stream.
+    Raises Problem 401 for a ticket that is not valid for this stream, LookupLimit and Unavailable.
     """
     now, digest = context.clock(), _digest(ticket)
+    context.ticket_lookups.spend(digest.hex())
     with context.database.transaction() as connection:
         # Postgres refuses a NUL in a text; no slug has one.
         found = None if "\0" in slug else messages.find_ticket(connection, slug, digest, now)
         if found is None:
             raise Problem(ProblemType.INVALID_TICKET, "The ticket is missing, invalid or expired. Request a new one.")
+        context.ticket_lookups.refund()
         if not found.used:
             messages.record_ticket_use(connection, digest, now)
         number = found.position

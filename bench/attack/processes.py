@@ -1,26 +1,30 @@
-"""The processes of the product under attack: a worker that is restarted as systemd does, and a count of restarts."""
+"""The processes of the product under attack: a worker that is started again when it ends, and a count of restarts."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 import psutil
 
-from app.cli.devserver.supervisor import Command, stop_together
+from app.cli.devserver.child_process import Program, end_all, start_program
+from bench.servers import ROOT
 
 
 class Processes:
     """Looks every 0.1 s for web processes that gunicorn replaced, and for a worker that ended, which is started again."""
 
-    def __init__(self, gunicorn: int, worker: Command | None) -> None:
-        self._gunicorn, self._worker = psutil.Process(gunicorn), worker
-        self._stop = threading.Event()
+    def __init__(self, gunicorn: int, environment: Mapping[str, str], log: BinaryIO, *, worker: bool) -> None:
+        self._gunicorn, self._environment, self._log = psutil.Process(gunicorn), environment, log
+        self._worker = self._start_worker() if worker else None
         self._seen = self.web_processes()
         self._first = frozenset(self._seen)
         self._worker_restarts = 0
+        self._stop = threading.Event()
         # Programs end with the thread that started them: this one lives until `close`.
         self._thread = threading.Thread(target=self._watch, name="processes")
         self._thread.start()
@@ -33,8 +37,8 @@ class Processes:
     @property
     def worker_id(self) -> int | None:
         """The process id of the worker, if there is one now."""
-        program = self._worker.program if self._worker is not None else None
-        return program.pid if program is not None and program.poll() is None else None
+        worker = self._worker
+        return worker.pid if worker is not None and worker.poll() is None else None
 
     def web_processes(self) -> set[int]:
         """The process ids of the web processes."""
@@ -44,26 +48,33 @@ class Processes:
         """End the worker, and stop looking."""
         self._stop.set()
         if self._worker is not None:
-            stop_together([self._worker], 10)
+            end_all([self._worker], signal.SIGTERM, 10)
         self._thread.join()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
             with suppress(psutil.Error):
                 self._seen |= self.web_processes()
-            if self._worker is not None and not self._worker.running() and not self._stop.is_set():
-                self._worker.start()
+            if self._worker is not None and self._worker.poll() is not None and not self._stop.is_set():
+                self._worker = self._start_worker()
                 self._worker_restarts += 1
+
+    def _start_worker(self) -> Program:
+        command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+        return start_program(
+            command,
+            death_signal=signal.SIGTERM,
+            cwd=ROOT,
+            env=self._environment,
+            stdout=self._log,
+            stderr=self._log,
+        )
 
 
 @contextmanager
-def watched(gunicorn: int, environment: Mapping[str, str], *, worker: bool) -> Iterator[Processes]:
-    """The processes of a running gunicorn, with a worker where asked for; the worker ends with the block."""
-    command = None
-    if worker:
-        command = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
-        command.start()
-    processes = Processes(gunicorn, command)
+def watched(gunicorn: int, environment: Mapping[str, str], log: BinaryIO, *, worker: bool) -> Iterator[Processes]:
+    """The processes of a running gunicorn, with a worker where asked for, which writes to `log` and ends with the block."""
+    processes = Processes(gunicorn, environment, log, worker=worker)
     try:
         yield processes
     finally:

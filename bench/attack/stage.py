@@ -118,9 +118,10 @@ def attacked(name: str, attack: Attack, *, seconds: float, rate: float = RATE) -
     """The rows of one attack: the answers to the victim's events, and the calls of its runs if it has any."""
     with ExitStack() as stack:
         base = stack.enter_context(backends())
+        log = stack.enter_context((base.folder / "log").open("ab"))
         # One web process: what blocks it delays everybody.
-        url, gunicorn = stack.enter_context(ours(base, WEB_CONCURRENCY="1"))
-        processes = stack.enter_context(watched(gunicorn, base.environment, worker=attack.runs))
+        url, gunicorn = stack.enter_context(ours(base, log=log, WEB_CONCURRENCY="1"))
+        processes = stack.enter_context(watched(gunicorn, base.environment, log, worker=attack.runs))
         person = stack.enter_context(victim())
         context = AppContext(base.settings)
         stack.callback(context.database.close)
@@ -139,6 +140,7 @@ def attacked(name: str, attack: Attack, *, seconds: float, rate: float = RATE) -
         before = measure(seconds)
         with attack.run(stage):
             during = measure(seconds)
+        stage.note(f"{len((base.folder / 'log').read_bytes().splitlines()):,} lines of log")
         return _rows(name, stage, before, during, attack)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,8 +19,9 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
-from app.core.api_keys import make_key
-from app.core.models import EVENTS_WRITE, PLANS
+from app.core.api_keys import digest_of, make_key, prefix_of
+from app.core.models import EVENTS_WRITE, PLANS, Key
+from app.db import api_keys as db_api_keys
 from app.ingest.account_cache import AccountCache
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
@@ -361,9 +363,45 @@ def test_an_unknown_key_costs_one_query(own_context: AppContext, watched_server:
         for _ in range(5):
             assert stranger.post(GOOD).status_code == 401
 
+    assert len(statements(lambda: replace(sender, token=make_key()[0]).post(GOOD))) == 1
     # Only if this took so long that the snapshot had to be confirmed again.
     assert min(len(statements(refused)) for _ in range(3)) == 0
     assert sender.post(GOOD).status_code == 200
+
+
+def test_a_new_key_has_a_checksum_in_its_last_six_characters() -> None:
+    key, prefix, _ = make_key()
+    assert re.fullmatch(r"sb_[0-9A-Za-z]{8}_[0-9A-Za-z_-]{49}", key)
+    assert prefix_of(key) == prefix
+
+
+@pytest.mark.parametrize("position", [3, 10, 12, 54, 55, 60])
+def test_a_key_with_one_wrong_character_is_no_key(position: int) -> None:
+    key = make_key()[0]
+    other = "A" if key[position] != "A" else "B"
+    assert prefix_of(key[:position] + other + key[position + 1 :]) == ""
+
+
+def test_a_key_without_a_checksum_from_an_earlier_release_is_valid(context: AppContext, server: Server) -> None:
+    sender = a_sender(context, server)
+    earlier = Key("Earlier" + str(sender.account_id)[-1], b"", (EVENTS_WRITE,), None, None)
+    text = f"sb_{earlier.prefix}_" + "x" * 43
+    with context.database.transaction() as connection:
+        db_api_keys.insert_key(
+            connection, sender.account_id, replace(earlier, digest=digest_of(text)), "earlier", context.clock()
+        )
+    assert replace(sender, token=text).post(GOOD).status_code == 200
+
+
+def test_a_mistyped_key_costs_no_query(own_context: AppContext, watched_server: Server, statements: Watch) -> None:
+    mistyped = [replace(a_sender(own_context, watched_server), token=make_key()[0][:-1] + "!") for _ in range(3)]
+    swapped = make_key()[0][:-12] + make_key()[0][-12:]
+    mistyped.append(replace(mistyped[0], token=swapped))
+
+    def refused() -> None:
+        assert [sender.post(GOOD).status_code for sender in mistyped] == [401] * 4
+
+    assert statements(refused) == []
 
 
 def test_the_memory_for_unknown_keys_is_bounded(context: AppContext) -> None:

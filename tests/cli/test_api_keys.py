@@ -11,7 +11,7 @@ from tests.support.builders import Sender
 def _create(signalbox: CommandLine, account: Sender, *options: str) -> str:
     """The text of a new key."""
     created = signalbox("key", "create", account.slug, *options)
-    match = re.fullmatch(rf"account={account.account_id}\ntoken=(sb_\w{{8}}_[\w-]{{43}})\n", created.output)
+    match = re.fullmatch(rf"account={account.account_id}\ntoken=(sb_\w{{8}}_[\w-]{{49}})\n", created.output)
     assert match is not None, created.output
     return match[1]
 

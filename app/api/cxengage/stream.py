@@ -19,7 +19,7 @@ from app.api.cxengage.auth import authenticate
 from app.api.cxengage.resources import management_limit
 from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
-from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.errors import LookupLimit, Problem, ProblemType, Unavailable
 from app.core.ids import utc_text
 from app.core.models import EVENTS_READ, Message
 from app.services import message_stream
@@ -61,6 +61,8 @@ def read_stream(tenant: str) -> Response:
     # the address of one proxy.
     try:
         found = message_stream.read_stream(context, tenant, request.args.get("ticket", ""), _last_event_id())
+    except LookupLimit:
+        return _stream(_RETRY_LATER, ())
     except Unavailable as exc:
         _log.error("database unavailable for a message stream", error=str(exc)[:300])
         return _stream(_RETRY_LATER, ())

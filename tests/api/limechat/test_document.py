@@ -14,7 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.api.errors import problem_response, unavailable
-from app.core.errors import Unavailable
+from app.core.errors import LookupLimit, Unavailable
 from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
 
@@ -76,15 +76,18 @@ def test_a_refusal_reads_as_printed(
     assert json.loads(without_ids(answer.text)) == json.loads(without_ids(json.dumps(example)))
 
 
-def test_the_503_reads_as_printed(app: Flask) -> None:
+@pytest.mark.parametrize(
+    ("example", "exc"), list(zip(REFUSALS[-2:], [Unavailable("gone"), LookupLimit("many")], strict=True))
+)
+def test_the_503s_read_as_printed(app: Flask, example: dict[str, Any], exc: Unavailable) -> None:
     with app.test_request_context():
-        response = problem_response(unavailable(Unavailable("gone")))
-    assert json.loads(response.data) == REFUSALS[-1]
+        response = problem_response(unavailable(exc))
+    assert json.loads(response.data) == example
     assert f"`Retry-After: {response.headers['Retry-After']}`" in TEXT
 
 
 def test_each_printed_refusal_is_looked_at() -> None:
-    assert len(REFUSALS) == len(CAUSES) + 1
+    assert len(REFUSALS) == len(CAUSES) + 2
 
 
 def test_the_printed_successes_have_the_members_of_real_ones(context: AppContext, client: FlaskClient) -> None:

@@ -190,7 +190,7 @@ def running() -> Iterator[Run]:
 def test_the_start_message_has_all_addresses(running: Run) -> None:
     assert running.banner_value("url") == f"http://127.0.0.1:{running.port}"
     assert re.fullmatch(r"\d+", running.banner_value("account"))
-    assert re.fullmatch(r"sb_\w{8}_[\w-]{43}", running.banner_value("token"))
+    assert re.fullmatch(r"sb_\w{8}_[\w-]{49}", running.banner_value("token"))
     assert running.banner_value("database") == embedded_database_url(running.folder / ".data")
 
 
