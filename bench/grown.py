@@ -23,11 +23,11 @@ import psycopg2
 from app.core.ids import now, uuid7
 from app.core.models import Event
 from app.db.inspection import EventFilter, RunFilter
-from app.db.migrate import ensure_partitions
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
 from app.services import inspection, workflows
 from app.services.context import AppContext
+from app.services.partitions import make_partitions
 from bench.measuring import Side, alternate, median, write_script
 from bench.rows import Row, at_most
 from bench.servers import Backends, backends, ours
@@ -79,9 +79,7 @@ def _grow(base: Backends, account: int, count: int) -> None:
     analysed and vacuumed, its index on subjects made after the load because that takes a tenth of the time."""
     context = AppContext(base.settings)
     timestamp = now()
-    with context.database.transaction() as connection:
-        for days in (DAYS, DAYS // 2):
-            ensure_partitions(connection, timestamp - timedelta(days=days))
+    make_partitions(context, [timestamp - timedelta(days=days) for days in range(0, DAYS + 1, 20)])
     patterns: list[tuple[str, Any]] = [(f"other-{n}", f"other_{n}") for n in range(ALL_WORKFLOWS - WORKFLOWS - 100)]
     patterns += [(f"twice-{n}", {"times": 2, "of": f"twice_{n}", "within": "90d"}) for n in range(100)]
     add_workflows(context, account, patterns)

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import threading
 
 from gevent import monkey
 
@@ -92,6 +93,15 @@ def when_ready(server):
     """Hide what is loaded from the garbage collector, whose writes would end the sharing of its memory."""
     gc.collect()
     gc.freeze()
+
+
+def post_worker_init(worker):
+    """Let each web process create the partitions of the coming months, in a thread of its own."""
+    context = getattr(worker.wsgi, "extensions", {}).get("context")
+    if context is not None:
+        from app.services.partitions import keep_making_partitions
+
+        threading.Thread(target=keep_making_partitions, args=(context,), name="partitions", daemon=True).start()
 
 
 def child_exit(server, worker):

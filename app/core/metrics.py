@@ -14,3 +14,4 @@ lookups_refused = Counter(
 unlimited_by_outage = Counter(
     "signalbox_rate_limit_outage_total", "Events let through uncounted because Redis did not answer"
 )
+housekeeping_failures = Counter("signalbox_housekeeping_failures_total", "Housekeeping tasks that failed", ["task"])

@@ -107,6 +107,12 @@ def run_sql(
     return connection.execute(sa.text(statement), values)
 
 
+def limit_statements(connection: sa.Connection, seconds: float | None) -> None:
+    """Replace STATEMENT_TIMEOUT for the statements of this transaction; None: keep it."""
+    if seconds is not None:
+        run_sql(connection, "SELECT set_config('statement_timeout', :limit, true)", {"limit": f"{seconds * 1000:.0f}"})
+
+
 def delete_batch(connection: sa.Connection, table: str, condition: str, values: Mapping[str, Any]) -> int:
     """Delete at most 10,000 rows of a table that meet a condition; how many."""
     chosen = f"SELECT ctid FROM {table} WHERE {condition} LIMIT 10000"

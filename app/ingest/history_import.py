@@ -19,13 +19,14 @@ from app.core.durations import RETENTION
 from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
-from app.db import event_bulk, inspection, migrate
+from app.db import event_bulk, inspection
 from app.db.connection import driver_connection
 from app.db.event_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
 from app.ingest.limechat.batch_items import read_line
 from app.ingest.replay import replay_event
 from app.services.context import AppContext
+from app.services.partitions import make_partitions
 from app.workflows.matching.rules import compile_rules
 
 # The number and the text of a line; None: longer than an event may be.
@@ -140,8 +141,7 @@ class Importer:
     def _store(self, batch: list[Event]) -> None:
         months = {(event.received_at.year, event.received_at.month): event.received_at for event in batch}
         if not self._months.issuperset(months):
-            with self._context.database.transaction() as connection:
-                migrate.ensure_partitions_of(connection, months.values())
+            make_partitions(self._context, months.values())
             self._months.update(months)
         with self._context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)

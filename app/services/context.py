@@ -11,7 +11,7 @@ from app.core.encryption import Secrets
 from app.core.ids import now
 from app.core.lookup_budget import LookupBudget
 from app.db import api_keys, messages, migrate
-from app.db.connection import Database
+from app.db.connection import Database, run_sql
 
 
 class AppContext:
@@ -26,6 +26,11 @@ class AppContext:
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, self.database))
+
+    def check_connection(self) -> None:
+        """Raises Unavailable when Postgres cannot be reached."""
+        with self.database.transaction() as connection:
+            run_sql(connection, "SELECT 1")
 
     def check_database(self) -> None:
         """Raises Unavailable when Postgres cannot be reached, NotMigrated when a migration of this release is missing."""

@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+
+import sqlalchemy as sa
 import structlog
 
+from app.core import metrics
 from app.core.errors import Unavailable
-from app.db import event_keys, job_queue, match_state, messages, migrate
+from app.db import event_keys, job_queue, match_state, messages
+from app.db.connection import error_message, limit_statements
 from app.services.context import AppContext
+from app.services.partitions import make_partitions
 
+Task = Callable[[sa.Connection, datetime], object]
+
+# Each deletes, moves or changes a limited number of rows.
+TASKS: tuple[Task, ...] = (
+    job_queue.move_previous_jobs,
+    job_queue.cancel_runs_without_workflow,
+    job_queue.wake_parents_without_blocks,
+    job_queue.enqueue_orphans,
+    job_queue.enqueue_overdue_deadlines,
+    job_queue.forget_old_idempotency_keys,
+    match_state.forget_stale_progress,
+    messages.forget_old_messages,
+    messages.forget_old_tickets,
+    event_keys.delete_old_keys,
+)
+# Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.
+_TIMEOUT = 30.0
 _log = structlog.get_logger()
 
 
 def sweep(context: AppContext) -> None:
-    """Enqueue the jobs of orphaned runs, create partitions for the coming months, and delete what is past its retention."""
-    now = context.clock()
-    for task in (
-        job_queue.move_previous_jobs,
-        job_queue.cancel_runs_without_workflow,
-        job_queue.wake_parents_without_blocks,
-        job_queue.enqueue_orphans,
-        job_queue.enqueue_overdue_deadlines,
-        migrate.ensure_partitions,
-        job_queue.forget_old_idempotency_keys,
-        match_state.forget_stale_progress,
-        messages.forget_old_messages,
-        messages.forget_old_tickets,
-        event_keys.delete_old_keys,
-    ):
-        # One transaction each: a task that fails must not stop the others.
-        try:
-            with context.database.transaction() as connection:
-                task(connection, now)
-        except Unavailable:
-            raise
-        except Exception:
-            _log.exception("a housekeeping task failed", task=task.__name__)
+    """Enqueue the jobs of orphaned runs, delete what is past its retention, and create partitions for the coming months.
+
+    The tasks are independent: each has transactions and a time-out of its own, and one that fails is logged, counted in
+    `signalbox_housekeeping_failures_total` and tried again by the next sweep. Raises Unavailable when Postgres is gone.
+    """
+    for task in TASKS:
+        _run(context, task.__name__, partial(_in_transaction, context, task))
+    # The last, because it can take minutes.
+    _run(context, make_partitions.__name__, partial(make_partitions, context))
+
+
+def _in_transaction(context: AppContext, task: Task) -> None:
+    with context.database.transaction() as connection:
+        limit_statements(connection, _TIMEOUT)
+        task(connection, context.clock())
+
+
+def _run(context: AppContext, name: str, task: Callable[[], object]) -> None:
+    try:
+        task()
+    except Exception as exc:
+        if isinstance(exc, Unavailable):
+            # Raises Unavailable when not only this task has failed.
+            context.check_connection()
+        metrics.housekeeping_failures.labels(name).inc()
+        _log.error("a housekeeping task failed", task=name, error=_describe(exc))
+
+
+def _describe(exc: Exception) -> str:
+    """The message of an error of Postgres; of another one its type, since its message may quote data."""
+    message = error_message(exc) if isinstance(exc, Unavailable | sa.exc.SQLAlchemyError) else ""
+    return message[:200] or type(exc).__name__

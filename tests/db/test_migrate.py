@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from app.core.models import SCOPES
-from app.db.migrate import DIRECTORY, ensure_partitions, upgrade
+from app.db.migrate import DIRECTORY, head, predecessors, upgrade
 from app.db.tables import metadata
 
 
@@ -59,8 +59,15 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
 def database_before_0007(empty_database: str) -> str:
     """A database before migration 0007, with partitions."""
     upgrade(empty_database, target="0006")
-    with _engine(empty_database).begin() as connection:
-        ensure_partitions(connection, datetime.now(UTC))
+    month = datetime.now(UTC).replace(day=1)
+    for name in (f"events_{month + timedelta(days=31 * ahead):%Y_%m}" for ahead in range(4)):
+        year, number = map(int, name.split("_")[1:])
+        after = f"{year + number // 12}-{number % 12 + 1:02}-01"
+        _alone(
+            empty_database,
+            f"CREATE TABLE {name} (LIKE events INCLUDING ALL); ALTER TABLE events ATTACH PARTITION {name} "
+            f"FOR VALUES FROM ('{year}-{number:02}-01 00:00+00') TO ('{after} 00:00+00')",
+        )
     return empty_database
 
 
@@ -119,9 +126,14 @@ def test_existing_clients_get_all_scopes_and_existing_api_augments_keep_get(empt
         assert connection.execute(sa.text("SELECT method FROM augments")).scalar() == "GET"
 
 
-def test_migrations_are_numbered_without_gaps() -> None:
-    numbers = sorted(int(file.name[:4]) for file in (Path(DIRECTORY) / "versions").glob("*.py"))
-    assert numbers == list(range(1, len(numbers) + 1))
+def test_migrations_form_one_chain() -> None:
+    before = predecessors()
+    chain = [head()]
+    while before[chain[-1]]:
+        chain.append(before[chain[-1]])
+    files = sorted(file.name[:4] for file in (Path(DIRECTORY) / "versions").glob("*.py"))
+    assert sorted(chain) == files
+    assert len(set(files)) == len(files)
 
 
 def test_each_migration_documents_its_locks_and_its_safety() -> None:

@@ -1,0 +1,53 @@
+"""The partitions of `events`, one a month, and the default partition, which takes the events of months without one.
+
+The functions that are called here are defined by migration 0014. They run with the rights of the role that ran it: the role of
+the processes needs no DDL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from app.db.connection import run_sql
+
+MONTHS_AHEAD = 3
+
+
+def make_partitions(connection: sa.Connection, timestamps: Iterable[datetime]) -> list[str]:
+    """Create the missing partitions of the months of these timestamps; their names.
+
+    Months of which the default partition has events are left out; `clear_default_partition` removes these events. Attaching a
+    partition stops neither readers nor writers. Concurrent calls wait for each other.
+    """
+    names: list[str] | None = run_sql(
+        connection,
+        "SELECT make_events_partitions(CAST(:timestamps AS timestamptz[]))",
+        {"timestamps": list(timestamps)},
+    ).scalar()
+    return names or []
+
+
+def clear_default_partition(connection: sa.Connection, now: datetime) -> str | None:
+    """Do the next step of emptying the default partition, each in a transaction of its own; what was done, or None when there
+    is nothing to do or another process is at it.
+
+    1. Add a CHECK constraint with the months of its events, which covers the events that come meanwhile.
+    2. Validate the constraint: reads all events, and stops neither readers nor writers.
+    3. Attach the table as the partition of these months and create an empty default partition. No event is read or moved,
+       so this takes milliseconds however many there are.
+
+    When there is a partition between the oldest and the latest event, the events of the oldest month are moved first.
+    """
+    return run_sql(connection, "SELECT clear_events_default(:now)", {"now": now}).scalar()
+
+
+def coming_months(now: datetime) -> list[datetime]:
+    """The starts of this month and the next MONTHS_AHEAD."""
+    months = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(MONTHS_AHEAD + 1)]
+    return [
+        now.replace(year=year, month=month + 1, day=1, hour=0, minute=0, second=0, microsecond=0)
+        for year, month in months
+    ]

@@ -1,0 +1,57 @@
+"""Keeps the partitions of `events` ahead of time. Workers, web processes and imports call it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+import structlog
+
+from app.core import metrics
+from app.core.errors import Unavailable
+from app.db import partitions
+from app.db.connection import limit_statements
+from app.services.context import AppContext
+
+# More than clear_default_partition has steps.
+_MAX_STEPS = 10
+# Seconds that a statement may take; one of them reads the whole default partition. Shorter in a web process, which gives up a
+# connection that does not respond.
+_TIMEOUT = 300.0
+# Seconds between two looks of a web process, and after a failure.
+_INTERVAL, _RETRY_INTERVAL = 3600.0, 60.0
+_log = structlog.get_logger()
+
+
+def make_partitions(
+    context: AppContext, timestamps: Iterable[datetime] | None = None, *, timeout: float | None = _TIMEOUT
+) -> None:
+    """Create the missing partitions of this month and the next three, or of the months of `timestamps`.
+
+    A default partition with events becomes the partition of their months first. `timeout`: seconds that one statement may
+    take; None: STATEMENT_TIMEOUT. Raises Unavailable.
+    """
+    now = context.clock()
+    for _ in range(_MAX_STEPS):
+        with context.database.transaction() as connection:
+            limit_statements(connection, timeout)
+            if partitions.clear_default_partition(connection, now) is None:
+                break
+    with context.database.transaction() as connection:
+        partitions.make_partitions(connection, partitions.coming_months(now) if timestamps is None else timestamps)
+
+
+def keep_making_partitions(context: AppContext) -> None:
+    """Create missing partitions now and then every hour, for ever: a thread of each web process."""
+    while True:
+        interval = _INTERVAL
+        try:
+            make_partitions(context, timeout=None)
+        except Exception as exc:
+            interval = _RETRY_INTERVAL
+            metrics.housekeeping_failures.labels("make_partitions").inc()
+            # Requests report that Postgres is unavailable.
+            log = _log.debug if isinstance(exc, Unavailable) else _log.error
+            log("partitions of events were not created", error=str(exc).partition("\n")[0][:200])
+        time.sleep(interval)
