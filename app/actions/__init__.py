@@ -15,14 +15,14 @@ import structlog
 
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
 from app.actions.action_context import Action, ActionContext, ActionError
-from app.actions.circuit_breaker import Deferred
+from app.actions.circuit import Deferred
 from app.actions.templates.render import TemplateError, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
 from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
 
-__all__ = ["ACTIONS", "Action", "ActionContext", "perform"]
+__all__ = ["ACTIONS", "OUT_OF_MEMORY", "Action", "ActionContext", "perform"]
 
 ACTIONS: Mapping[str, Action] = {
     "http": http,
@@ -35,6 +35,8 @@ ACTIONS: Mapping[str, Action] = {
     "log": log,
 }
 
+# The error class of an attempt for which there was not enough memory.
+OUT_OF_MEMORY = "memory"
 # Seconds. Actions enforce their time-out themselves, with a better message; this is the fallback.
 _GRACE_PERIOD = 2.0
 _log = structlog.get_logger()
@@ -64,6 +66,8 @@ async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     except TimeoutError:
         error = f"not done within {write_duration(context.timeout)}"
         return Outcome("retry", error=error, error_class="timeout")
+    except MemoryError:
+        return Outcome("retry", error="there is not enough memory for it", error_class=OUT_OF_MEMORY)
     except Exception as exc:
         _log.exception(
             "an action raised an exception",

@@ -1,11 +1,14 @@
-"""Limits a worker's outgoing calls: concurrency permits and a circuit breaker per account and host (with port).
+"""Limits a worker's outgoing calls: concurrency permits per host (with port), and circuit breakers per host and per target.
 
-The state is kept in the worker's memory. It is separate for each account, so no account suffers from the hosts of another.
+The state is kept in the worker's memory. It is separate for each account, so no account suffers from the targets of another.
 
 * A host gets at most a quarter of the worker's permits, an account at most three quarters. A call for which no permit
   is free waits for one if that takes a fraction of a second; otherwise it is deferred (`Deferred`) until its turn should come.
-* After several failures in a row (no connection, no answer in time, 5xx) the circuit opens, and calls are deferred. After a
-  pause one probe is let through. If it fails too, the circuit opens again, for twice as long.
+* A target is what answers are judged by: a method and a path, a message template, a sender. After several bad answers in a
+  row (5xx, no complete answer in time) its circuit opens, and its calls are deferred. Connection failures (DNS, connect, TLS)
+  are judged by host: after several in a row the circuit of the host opens, and the calls of all its targets are deferred.
+* After a pause one probe is let through; to a host, one of the target that has waited longest. If it fails too, the circuit opens
+  again, for twice as long.
 """
 
 from __future__ import annotations
@@ -17,44 +20,43 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from app.core.durations import write_duration
-from app.core.models import Outcome
+from app.actions.circuit import Circuit, Circuits, Deferred
 
-FAILURE_THRESHOLD = 5
-FIRST_PAUSE, MAX_PAUSE = 5.0, 300.0
 # Seconds: how long a call is deferred at most when no permit is free.
 MAX_DEFERRAL = 60.0
 # Seconds: a call waits for a permit no longer than this, since it occupies a slot of the worker meanwhile.
 _MAX_WAIT = 0.25
 # Seconds: the assumed duration of a call before any has ended, for calls that wait and for calls that are deferred.
 _ASSUMED_DURATION, _ASSUMED_LONG_DURATION = 0.1, 1.0
-_MAX_CIRCUITS = 10_000
+_MAX_HOSTS = 10_000
 
 Key = tuple[int, str]
 
 
-class Deferred(Exception):
-    """The call is not made now; retry in `seconds`. It does not count as an attempt."""
-
-    def __init__(self, error_class: str, reason: str, seconds: float) -> None:
-        super().__init__(reason)
-        self.error_class = error_class
-        self.seconds = seconds
-
-    def outcome(self) -> Outcome:
-        """The same as an outcome."""
-        return Outcome("later", error=str(self), error_class=self.error_class, retry_after=self.seconds)
-
-
 @dataclass(slots=True, eq=False)
 class Permit:
-    """One call. The caller sets `succeeded`: True if the host answered, False if it failed, None if neither is known."""
+    """One call to a target of a host. The caller sets `succeeded`: True if the answer was good, False if it was bad or there was
+    none, None if neither is known; and `is_connected` to False if no connection was made."""
 
+    host: str
+    target: str
     started_at: float
-    is_probe: bool
+    probed: list[Circuit] = field(default_factory=list)
     succeeded: bool | None = None
+    is_connected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChange:
+    """A circuit that is open: since `open_for` seconds, with the next call in `retry_in` seconds; or closed (`failures` is 0)."""
+
+    account_id: int
+    target: str
+    failures: int
+    open_for: float
+    retry_in: float
 
 
 class _PermitPool:
@@ -122,21 +124,19 @@ class _PermitPool:
 
 
 @dataclass(slots=True)
-class _Circuit:
-    """The state of one host. `next_turn` is when the next deferred call should come back, `openings` how often in a
-    row the circuit has opened, `probing` whether a probe is under way."""
+class _Host:
+    """The permits of one host. `next_turn` is when the next deferred call should come back."""
 
     pool: _PermitPool
     next_turn: float = 0.0
-    failures: int = 0
-    openings: int = 0
-    opened_at: float = 0.0
-    open_until: float = 0.0
-    probing: bool = False
 
-    def is_open(self) -> bool:
-        """Whether calls are deferred, or a probe has yet to succeed."""
-        return self.openings > 0
+
+@dataclass(slots=True)
+class _Account:
+    """The permits and the circuits of one account."""
+
+    pool: _PermitPool
+    circuits: Circuits = field(default_factory=Circuits)
 
 
 class CircuitBreakers:
@@ -156,145 +156,142 @@ class CircuitBreakers:
         self._per_account = max(1, concurrency * 3 // 4)
         self._rng = rng or random.Random()
         self._clock = clock
-        self._circuits: dict[Key, _Circuit] = {}
-        self._accounts: dict[int, _PermitPool] = {}
+        self._hosts: dict[Key, _Host] = {}
+        self._accounts: dict[int, _Account] = {}
         self._lock = threading.Lock()
 
     @asynccontextmanager
-    async def permit(self, account_id: int, host: str) -> AsyncIterator[Permit]:
-        """Hold a permit for `host` (such as example.com:443) during the block; raises Deferred."""
-        circuit = self._find((account_id, host))
-        self._check_circuit(circuit, host)
+    async def permit(self, account_id: int, host: str, target: str | None = None) -> AsyncIterator[Permit]:
+        """Hold a permit for `host` (such as example.com:443) during the block; raises Deferred. `target`: what the answer is
+        judged by (default: the host)."""
+        found, target = self._find((account_id, host)), target or host
+        self._check_circuits(account_id, host, target, found)
         async with self._account_permit(account_id) as account:
-            if not await circuit.pool.acquire():
-                raise self._deferred_by_load(circuit, host)
+            if not await found.pool.acquire():
+                raise self._deferred_by_load(found, host)
             try:
-                self._check_circuit(circuit, host)
-                permit = self._begin(circuit, account)
+                self._check_circuits(account_id, host, target, found)
+                permit = self._begin(found, account, host, target)
                 try:
                     yield permit
                 finally:
-                    self._end(circuit, account, permit)
+                    self._end(found, account, permit)
             finally:
-                circuit.pool.release()
+                found.pool.release()
 
-    def acquire(self, account_id: int, host: str) -> Permit:
+    def acquire(self, account_id: int, host: str, target: str | None = None) -> Permit:
         """`permit` without an event loop, hence without waiting: a permit that is passed to `release`. Raises Deferred."""
         with self._lock:
-            circuit = self._find((account_id, host))
-            self._check_circuit(circuit, host)
+            found, target = self._find((account_id, host)), target or host
+            self._check_circuits(account_id, host, target, found)
             account = self._account(account_id)
-            if account.in_use >= account.size:
-                raise self._deferred_by_account(account)
-            if circuit.pool.in_use >= circuit.pool.size:
-                raise self._deferred_by_load(circuit, host)
-            account.in_use += 1
-            circuit.pool.in_use += 1
-            return self._begin(circuit, account)
+            if account.pool.in_use >= account.pool.size:
+                raise self._deferred_by_account(account.pool)
+            if found.pool.in_use >= found.pool.size:
+                raise self._deferred_by_load(found, host)
+            account.pool.in_use += 1
+            found.pool.in_use += 1
+            return self._begin(found, account, host, target)
 
     def release(self, account_id: int, host: str, permit: Permit) -> None:
         """The call of a permit of `acquire` has ended."""
         with self._lock:
-            circuit, account = self._find((account_id, host)), self._account(account_id)
-            self._end(circuit, account, permit)
-            circuit.pool.release()
-            account.release()
+            found, account = self._find((account_id, host)), self._account(account_id)
+            self._end(found, account, permit)
+            found.pool.release()
+            account.pool.release()
             self._forget_idle(account_id)
 
+    def take_changes(self) -> list[CircuitChange]:
+        """The circuits that have opened, opened again, or closed since the last call."""
+        now, changes = self._clock(), []
+        with self._lock:
+            for account_id, account in list(self._accounts.items()):
+                for name, circuit in account.circuits.changed.items():
+                    times = (now - circuit.first_opened_at, circuit.open_until - now)
+                    changes.append(CircuitChange(account_id, name, circuit.failures, *times))
+                account.circuits.changed.clear()
+                self._forget_idle(account_id)
+        return changes
+
     @asynccontextmanager
-    async def _account_permit(self, account_id: int) -> AsyncIterator[_PermitPool]:
-        pool = self._account(account_id)
+    async def _account_permit(self, account_id: int) -> AsyncIterator[_Account]:
+        account = self._account(account_id)
         try:
-            if not await pool.acquire():
-                raise self._deferred_by_account(pool)
+            if not await account.pool.acquire():
+                raise self._deferred_by_account(account.pool)
             try:
-                yield pool
+                yield account
             finally:
-                pool.release()
+                account.pool.release()
         finally:
             self._forget_idle(account_id)
 
-    def _account(self, account_id: int) -> _PermitPool:
-        return self._accounts.setdefault(account_id, _PermitPool(self._per_account, self._clock))
+    def _account(self, account_id: int) -> _Account:
+        return self._accounts.setdefault(account_id, _Account(_PermitPool(self._per_account, self._clock)))
 
     def _forget_idle(self, account_id: int) -> None:
-        if self._account(account_id).is_idle():
+        account = self._account(account_id)
+        if account.pool.is_idle() and not account.circuits:
             del self._accounts[account_id]
 
     def _deferred_by_account(self, pool: _PermitPool) -> Deferred:
         reason = f"the account has reached its limit of {pool.size} calls at a time"
         return Deferred("busy", reason, self._rng.uniform(0.5, 1.5))
 
-    def _find(self, key: Key) -> _Circuit:
-        if len(self._circuits) >= _MAX_CIRCUITS and key not in self._circuits:
-            self._evict()
-        if key not in self._circuits:
-            self._circuits[key] = _Circuit(_PermitPool(self._per_host, self._clock))
-        return self._circuits[key]
+    def _find(self, key: Key) -> _Host:
+        if len(self._hosts) >= _MAX_HOSTS and key not in self._hosts:
+            self._hosts = {key: host for key, host in self._hosts.items() if not host.pool.is_idle()}
+        if key not in self._hosts:
+            self._hosts[key] = _Host(_PermitPool(self._per_host, self._clock))
+        return self._hosts[key]
 
-    def _evict(self) -> None:
-        """Keep only the circuits that are in use or open; when too many are open, only those in use."""
-        in_use = {key: circuit for key, circuit in self._circuits.items() if not circuit.pool.is_idle()}
-        opened = {key: circuit for key, circuit in self._circuits.items() if circuit.is_open()}
-        self._circuits = {**opened, **in_use} if len(opened) < _MAX_CIRCUITS // 2 else in_use
-
-    def _deferred_by_load(self, circuit: _Circuit, host: str) -> Deferred:
+    def _deferred_by_load(self, found: _Host, host: str) -> Deferred:
         """Spread the deferred calls over time, as many a second as the host takes."""
-        now, duration = self._clock(), circuit.pool.expected_duration()
-        turn = max(circuit.next_turn, now + min(duration, _ASSUMED_LONG_DURATION)) + duration / circuit.pool.size
-        circuit.next_turn = min(turn, now + MAX_DEFERRAL)
-        seconds = (circuit.next_turn - now) * self._rng.uniform(0.8, 1.2)
-        reason = f"{host} has reached its limit of {circuit.pool.size} calls at a time"
+        now, duration = self._clock(), found.pool.expected_duration()
+        turn = max(found.next_turn, now + min(duration, _ASSUMED_LONG_DURATION)) + duration / found.pool.size
+        found.next_turn = min(turn, now + MAX_DEFERRAL)
+        seconds = (found.next_turn - now) * self._rng.uniform(0.8, 1.2)
+        reason = f"{host} has reached its limit of {found.pool.size} calls at a time"
         return Deferred("busy", reason, max(0.1, seconds))
 
-    def _check_circuit(self, circuit: _Circuit, host: str) -> None:
-        """Raise Deferred while the circuit is open, and while a probe is under way."""
-        if not circuit.is_open():
+    def _check_circuits(self, account_id: int, host: str, target: str, found: _Host) -> None:
+        """Raise Deferred while the circuit of the host or the target is open, and while a probe is under way."""
+        account = self._accounts.get(account_id)
+        if account is None:
             return
-        remaining = circuit.open_until - self._clock()
-        # Jitter, so that calls that were deferred together do not come back together.
-        if remaining > 0:
-            seconds = remaining + self._rng.uniform(0.0, circuit.open_until - circuit.opened_at)
-            raise _deferred_by_circuit(host, circuit.failures, seconds)
-        if circuit.probing:
-            seconds = self._rng.uniform(0.5, 1.5) * max(1.0, circuit.pool.typical_duration())
-            raise _deferred_by_circuit(host, circuit.failures, seconds)
+        # The target first: a call that it defers is no probe of the host.
+        for key in ((host, target), (host, None)):
+            circuit = account.circuits.find(key)
+            if circuit is not None:
+                circuit.check(target, self._clock(), found.pool.typical_duration(), self._rng)
 
-    def _begin(self, circuit: _Circuit, account: _PermitPool) -> Permit:
-        permit = Permit(self._clock(), is_probe=circuit.is_open())
-        circuit.probing |= permit.is_probe
-        circuit.pool.calls.append(permit)
-        account.calls.append(permit)
+    def _begin(self, found: _Host, account: _Account, host: str, target: str) -> Permit:
+        permit = Permit(host, target, self._clock())
+        for key in ((host, target), (host, None)):
+            circuit = account.circuits.find(key)
+            if circuit is not None and circuit.begin(target):
+                permit.probed.append(circuit)
+        found.pool.calls.append(permit)
+        account.pool.calls.append(permit)
         return permit
 
-    def _end(self, circuit: _Circuit, account: _PermitPool, permit: Permit) -> None:
-        circuit.pool.calls.remove(permit)
-        account.calls.remove(permit)
-        if permit.is_probe:
+    def _end(self, found: _Host, account: _Account, permit: Permit) -> None:
+        found.pool.calls.remove(permit)
+        account.pool.calls.remove(permit)
+        for circuit in permit.probed:
             circuit.probing = False
         if permit.succeeded is None:
             return
-        now = self._clock()
-        circuit.pool.record_duration(now - permit.started_at)
-        account.record_duration(now - permit.started_at)
-        if not permit.succeeded:
-            self._record_failure(circuit, permit, now)
+        now, circuits = self._clock(), account.circuits
+        found.pool.record_duration(now - permit.started_at)
+        account.pool.record_duration(now - permit.started_at)
+        of_host, of_target = (permit.host, None), (permit.host, permit.target)
+        if permit.is_connected and circuits.succeed(of_host):
+            found.next_turn = now
+        if permit.succeeded:
+            if circuits.succeed(of_target):
+                found.next_turn = now
             return
-        if circuit.is_open():
-            circuit.next_turn = now
-        circuit.failures = circuit.openings = 0
-
-    def _record_failure(self, circuit: _Circuit, permit: Permit, now: float) -> None:
-        circuit.failures += 1
-        # Calls that were under way when the circuit opened do not extend the pause.
-        if circuit.failures < FAILURE_THRESHOLD or (circuit.is_open() and not permit.is_probe):
-            return
-        pause = min(MAX_PAUSE, FIRST_PAUSE * 2.0 ** min(circuit.openings, 10))
-        circuit.openings += 1
-        circuit.opened_at = now
-        circuit.open_until = now + pause * self._rng.uniform(0.8, 1.2)
-
-
-def _deferred_by_circuit(host: str, failures: int, seconds: float) -> Deferred:
-    reason = f"{host} failed {failures} times in a row; calls are paused, next attempt in {write_duration(seconds)}"
-    return Deferred("circuit_open", reason, seconds)
+        key, name = (of_target, permit.target) if permit.is_connected else (of_host, permit.host)
+        circuits.fail(key, name, now, self._rng, is_probe=circuits.find(key) in permit.probed)

@@ -121,7 +121,8 @@ class Outcome:
     pause when that is None), "failed" (no further attempt helps) or "later" (no attempt was made: the same step again
     after `retry_after` seconds). `output` is what later steps see as `steps.<id>`; `request` and `response` are kept
     with the attempt, secrets already masked; `error` says in one line what went wrong, `error_class` in one word (such
-    as "timeout", "http_4xx", "refused_target"); `gone` is a target that said to be called no more.
+    as "timeout", "http_4xx", "refused_target"); `gone` is a target that said to be called no more; `held_by` is the target
+    whose open circuit is the reason for "later".
     """
 
     kind: str
@@ -132,6 +133,7 @@ class Outcome:
     error_class: str | None = None
     retry_after: float | None = None
     gone: str | None = None
+    held_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ class Run:
     the iterations of the current `repeat`.
 
     A block of a `par` is a run with `parent_id`; `root_id` is the run without a parent (None for that run itself). A parent
-    waits for `blocks_left` blocks. `subject` is whose events the run waits for, if the key is not distinct_id.
+    waits for `blocks_left` blocks. `subject` is whose events the run waits for, if the key is not distinct_id. `isolation` is why
+    the run is executed alone: its workflow is "suspected" of killing workers, or one of its runs has "killed" one.
     """
 
     id: UUID
@@ -173,6 +176,7 @@ class Run:
     parent_id: UUID | None = None
     blocks_left: int | None = None
     subject: str | None = None
+    isolation: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     last: Mapping[str, Any] = field(default_factory=dict)
 

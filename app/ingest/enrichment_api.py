@@ -22,7 +22,8 @@ from cachetools import TTLCache
 from yarl import URL
 
 from app.actions.address_guard import RefusedTarget
-from app.actions.circuit_breaker import CircuitBreakers, Deferred, Permit
+from app.actions.circuit import Deferred
+from app.actions.circuit_breaker import CircuitBreakers, Permit
 from app.actions.guarded_connection import GuardedConnection
 from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings

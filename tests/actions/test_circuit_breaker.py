@@ -12,13 +12,10 @@ from random import Random
 
 import pytest
 
+from app.actions.circuit import FAILURE_THRESHOLD, FIRST_PAUSE, MAX_PAUSE, Deferred
 from app.actions.circuit_breaker import (
-    FAILURE_THRESHOLD,
-    FIRST_PAUSE,
     MAX_DEFERRAL,
-    MAX_PAUSE,
     CircuitBreakers,
-    Deferred,
 )
 from tests.support.action_contexts import an_action_context, in_a_session, perform
 from tests.support.http_target import Answer, an_http_target
@@ -283,7 +280,7 @@ def test_idle_circuits_are_evicted() -> None:
     async def scenario(it: Scenario) -> None:
         for number in range(20_000):
             await it.call(True, host=f"{number}.example:443")
-        assert len(it.circuit_breakers._circuits) <= 10_000
+        assert len(it.circuit_breakers._hosts) <= 10_000
 
     run_scenario(scenario)
 

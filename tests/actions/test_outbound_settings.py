@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from app.actions.circuit_breaker import FAILURE_THRESHOLD
+from app.actions.circuit import FAILURE_THRESHOLD
 from app.actions.integration_kinds import KINDS
 from app.services import integrations, workflows
 from app.services.context import AppContext
