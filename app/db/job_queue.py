@@ -2,6 +2,10 @@
 
 A job is due at `due_at`. Claiming it sets `worker_id` and moves `due_at` ahead by the length of a lease, so that a job whose
 worker died becomes due again by itself. A trigger notifies the workers of added jobs.
+
+Who claims a job whose lease has expired adds its worker to the job's `dead_workers`, or to `dead_alone` if it executed nothing
+else; `app/worker/isolation.py` says what follows. A worker that was only out of reach takes its id away again, and one that is
+told to stop says so before (`claim`).
 """
 
 from __future__ import annotations
@@ -66,28 +70,54 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed job."""
+    """A claimed job. So many workers have died while they executed it with other jobs (`deaths`), and so many processes while
+    they executed nothing else (`deaths_alone`)."""
 
     id: int
     kind: str
     payload: str
     attempts: int
+    deaths: int = 0
+    deaths_alone: int = 0
+
+    @property
+    def account(self) -> str:
+        """The id of the account that the job belongs to."""
+        return self.payload.partition(":")[0]
 
 
-# Jobs that another worker has taken over are not rescheduled.
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A job is due again in `seconds`. `is_failure`: it has failed. `died`: its process has, which executed nothing else."""
+
+    seconds: float
+    is_failure: bool = True
+    died: bool = False
+
+
+# Jobs that another worker has taken over are not rescheduled. A due job with a `worker_id` was claimed by a worker that has died,
+# or is out of reach; with the id of this worker, the result of that claim was lost.
 _EXCHANGE = """
 WITH done AS (
     DELETE FROM jobs WHERE id = ANY (%(done)s)
-), failed AS (
-    UPDATE jobs SET worker_id = NULL, due_at = now() + delay * interval '1 second', attempts = attempts + 1
-    FROM unnest(%(failed)s::bigint[], %(delays)s::float[]) AS failure (job_id, delay)
+), again AS (
+    UPDATE jobs SET worker_id = NULL, claim = NULL, due_at = now() + delay * interval '1 second',
+        attempts = attempts + is_failure::int,
+        dead_alone = CASE WHEN died THEN dead_alone || gen_random_uuid() ELSE dead_alone END
+    FROM unnest(%(again)s::bigint[], %(delays)s::float[], %(failures)s::bool[], %(died)s::bool[])
+        AS again (job_id, delay, is_failure, died)
     WHERE id = job_id AND worker_id = %(worker)s RETURNING pg_notify('jobs', '')
 ), due AS (
     SELECT id FROM jobs WHERE due_at <= now() AND kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
     ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
-UPDATE jobs SET worker_id = %(worker)s, due_at = now() + %(lease)s * interval '1 second'
-WHERE id = ANY (ARRAY(SELECT id FROM due)) RETURNING id, kind, payload, attempts
+UPDATE jobs SET worker_id = %(worker)s, claim = NULL, due_at = now() + %(lease)s * interval '1 second',
+    dead_workers = CASE WHEN claim IS NULL AND worker_id <> ALL (dead_workers || dead_alone || %(worker)s::uuid)
+        THEN dead_workers || worker_id ELSE dead_workers END,
+    dead_alone = CASE WHEN claim = 'alone' AND worker_id <> ALL (dead_workers || dead_alone || %(worker)s::uuid)
+        THEN dead_alone || worker_id ELSE dead_alone END
+WHERE id = ANY (ARRAY(SELECT id FROM due))
+RETURNING id, kind, payload, attempts, cardinality(dead_workers), cardinality(dead_alone)
 """
 
 _DUE_IN = """
@@ -95,9 +125,16 @@ SELECT extract(epoch FROM due_at - now())::float FROM jobs WHERE kind = ANY (%(k
 ORDER BY due_at, id LIMIT 1
 """
 
+# This worker lives: who took it for dead was wrong.
 _EXTEND = """
-UPDATE jobs SET due_at = now() + %(lease)s * interval '1 second' WHERE id = ANY (%(held)s) AND worker_id = %(worker)s
+UPDATE jobs SET due_at = now() + %(lease)s * interval '1 second' WHERE id = ANY (%(held)s) AND worker_id = %(worker)s;
+UPDATE jobs SET dead_workers = array_remove(dead_workers, %(worker)s), dead_alone = array_remove(dead_alone, %(worker)s)
+WHERE (dead_workers <> '{}' OR dead_alone <> '{}') AND %(worker)s = ANY (dead_workers || dead_alone);
+UPDATE workflows SET dead_workers = array_remove(dead_workers, %(worker)s)
+WHERE dead_workers <> '{}' AND %(worker)s = ANY (dead_workers)
 """
+
+_MARK = "UPDATE jobs SET claim = %s WHERE id = ANY (%s) AND worker_id = %s"
 
 
 def exchange_jobs(
@@ -105,19 +142,21 @@ def exchange_jobs(
     worker: Worker,
     *,
     done: Sequence[int],
-    failed: Mapping[int, float],
+    again: Mapping[int, Again],
     held: Sequence[int],
     limit: int,
 ) -> list[Job]:
-    """Delete the jobs that are done, reschedule those that failed (seconds by id), and claim up to `limit` due jobs other
-    than `held`: one statement. If its result is lost, the jobs that it claimed are due when their leases expire."""
+    """Delete the jobs that are done, reschedule those of `again` (by id), and claim up to `limit` due jobs other than `held`:
+    one statement. If its result is lost, the jobs that it claimed are due when their leases expire."""
     values = {
         "worker": str(worker.id),
         "kinds": list(worker.kinds),
         "lease": worker.lease,
         "done": list(done),
-        "failed": list(failed),
-        "delays": list(failed.values()),
+        "again": list(again),
+        "delays": [each.seconds for each in again.values()],
+        "failures": [each.is_failure for each in again.values()],
+        "died": [each.died for each in again.values()],
         "held": list(held),
         "limit": limit,
     }
@@ -134,6 +173,11 @@ def extend_leases(connection: PgConnection, worker: Worker, held: Sequence[int])
     """Let the worker keep the jobs that it still holds for another `lease` seconds. Raises Unavailable."""
     with unavailable_on_transient_errors():
         execute(connection, _EXTEND, {"worker": str(worker.id), "lease": worker.lease, "held": list(held)})
+
+
+def mark_claims(database: Database, worker: Worker, held: Sequence[int], claim: str) -> None:
+    """Say how the worker executes the jobs that it holds: "alone", or "stopping". Raises Unavailable."""
+    database.execute(_MARK, (claim, list(held), str(worker.id)))
 
 
 class JobListener:

@@ -33,8 +33,8 @@ SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, vers
         FROM steps WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL
             AND status IN ('done', 'failed')
         ORDER BY name, ordinal DESC) AS named),
-    run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left,
-    run.subject
+    run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject,
+    CASE WHEN workflow.isolated_until > now() THEN 'killed' WHEN cardinality(workflow.dead_workers) >= 2 THEN 'suspected' END
 FROM runs AS run
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
 JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
@@ -48,7 +48,7 @@ _BARE_RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
     run.event_id, run.account_id, '', run.distinct_id, NULL, '{}', run.event_received_at,
-    '{}', run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject
+    '{}', run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject, NULL
 FROM runs AS run
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
 JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id
@@ -186,6 +186,7 @@ def _run(row: Sequence[Any]) -> Run:
         parent_id=UUID(row[26]) if row[26] else None,
         blocks_left=row[27],
         subject=row[28],
+        isolation=row[29],
     )
 
 

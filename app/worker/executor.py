@@ -26,17 +26,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 from uuid import UUID
 
 import aiohttp
+import sqlalchemy as sa
 
 from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
-from app.db import run_trees, run_updates, runs
+from app.db import run_deaths, run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
+from app.db.job_queue import Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
@@ -46,11 +48,17 @@ from app.worker import transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
+from app.worker.isolation import NeedsIsolation, NotDone, TurnOver
 from app.workflows import step_graph
+
+P = ParamSpec("P")
 
 # Seconds for which an account's outbound configuration is cached.
 _OUTBOUND_CONFIG_TTL = 2.0
 
+# Seconds: for how long a run is executed alone before the next one has its turn.
+_MAX_TURN = 10.0
+_DEADLY_JOB_PAUSE = 3_600.0
 # An error and its class.
 _EVENT_MISSING = ("its event is no longer stored", "event_missing")
 
@@ -63,12 +71,20 @@ _TRANSITIONS: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
 
 
 class RunExecutor:
-    """Advances the runs of one worker process: database access in threads, HTTP calls by one session."""
+    """Advances the runs of one process: database access in threads, HTTP calls by one session. `alone`: the process executes one
+    run at a time, since the run may be what kills it."""
 
     def __init__(
-        self, context: AppContext, session: aiohttp.ClientSession, threads: ThreadPoolExecutor, concurrency: int = 50
+        self,
+        context: AppContext,
+        session: aiohttp.ClientSession,
+        threads: ThreadPoolExecutor,
+        concurrency: int = 50,
+        *,
+        alone: bool = False,
     ) -> None:
         self._context = context
+        self._alone = alone
         self._accounts = AccountCache(context)
         self._session = session
         self._rng = random.SystemRandom()
@@ -79,13 +95,25 @@ class RunExecutor:
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
-        """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it."""
+        """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it. Raises
+        NeedsIsolation, or TurnOver in a process that executes it alone."""
         run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
         if run is None:
             await self._advance_nothing(account_id, run_id, job)
             return
-        run = await self._correlator.save_subject(run)
-        if _may_have_missed_events(run) and "exit_on" in run.document:
+        if run.isolation is not None and not self._alone:
+            raise NeedsIsolation(is_proven=run.isolation == "killed")
+        has_ended = await self._advance(run)
+        if self._alone:
+            await self._query(self._transact, run_deaths.clear_dead_workers, account_id, run_id)
+            if not has_ended:
+                raise TurnOver
+
+    async def _advance(self, claimed: Run) -> bool:
+        """Execute steps until the job has nothing more to do (True), or its turn in a process of its own is over (False)."""
+        began = time.monotonic()
+        run: Run | None = await self._correlator.save_subject(claimed)
+        if run is not None and _may_have_missed_events(run) and "exit_on" in run.document:
             run = await self._correlator.check_exit(run)
         run = await self._load_names(run) if run is not None else None
         while run is not None and (update := await self._execute_step(run)) is not None:
@@ -95,13 +123,16 @@ class RunExecutor:
                 await self._query(
                     run_updates.record_attempt, self._context.database, run, update, self._context.clock()
                 )
-                return
+                return True
             if _began_wait_for(run, update):
                 await self._correlator.deliver_missed_event(run.account_id, run.id)
             run = transitions.apply_update(run, update, updated_at)
+            if run is not None and self._alone and time.monotonic() - began > _MAX_TURN:
+                return False
             if run is not None and run.parent_id is not None:
                 # Other blocks may have recorded steps meanwhile.
                 run = await self._load_names(run)
+        return True
 
     async def _advance_nothing(self, account_id: int, run_id: UUID, job: int) -> None:
         """There is no run that this job may advance, or its event is missing."""
@@ -111,6 +142,27 @@ class RunExecutor:
             return
         # A worker may have died after it recorded the beginning of a wait and before it looked for earlier events.
         await self._correlator.deliver_missed_event(account_id, run_id)
+
+    async def give_up(self, job: Job) -> None:
+        """End a job that has killed too many processes: its run fails. A job of another kind is tried again in an hour."""
+        if job.kind != "run":
+            raise NotDone("it has killed its processes", Again(_DEADLY_JOB_PAUSE))
+        account_id, run_id, number = _parse_run_job(job)
+        run = await self._query(runs.find_bare_run, self._context.database, account_id, run_id, number)
+        if run is not None:
+            await self._write(
+                run, transitions.fail_run(run, _describe_deaths(job), "worker_died", self._context.clock())
+            )
+
+    async def record_death(self, job: Job) -> None:
+        """A job has killed a process that executed nothing else: the runs of its workflow are executed alone for a while."""
+        if job.kind == "run":
+            account_id, run_id, _ = _parse_run_job(job)
+            await self._query(self._transact, run_deaths.isolate_workflow, account_id, run_id, self._context.clock())
+
+    async def find_dead_workers(self) -> None:
+        """Note which workflows were executed by workers that have died. Raises Unavailable."""
+        await self._retry.run_once(self._transact, run_deaths.add_dead_workers, self._context.clock())
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
         """Advance the runs that wait for this event, and end those that exit on it."""
@@ -159,6 +211,8 @@ class RunExecutor:
             save_message=lambda text, data: self._query(message_stream.keep_message, self._context, run, text, data),
         )
         outcome = await actions.perform(step, action_context)
+        if outcome.error_class == actions.OUT_OF_MEMORY and self._alone:
+            raise MemoryError(outcome.error)
         if outcome.gone is not None:
             await self._disable_target(run, outcome)
             error = f"{outcome.error}; {outcome.gone} is disabled until `signalbox target enable` enables it"
@@ -193,6 +247,12 @@ class RunExecutor:
 
     # Database
 
+    def _transact(
+        self, function: Callable[Concatenate[sa.Connection, P], object], *args: P.args, **kw: P.kwargs
+    ) -> None:
+        with self._context.database.transaction() as connection:
+            function(connection, *args, **kw)
+
     async def _write(self, run: Run, update: RunUpdate) -> datetime | None:
         """The timestamp with which the update was written; None when another worker was faster."""
         now = run_updates.update_time(run, self._context.clock())
@@ -212,6 +272,16 @@ class RunExecutor:
         target, reason = str(outcome.gone), str(outcome.error)
         await self._query(integrations.disable_target, self._context, run.account_id, target, reason, run.id)
         self._outbound_configs.pop(run.account_id, None)
+
+
+def _parse_run_job(job: Job) -> tuple[int, UUID, int]:
+    account_id, run_id, number = job.payload.split(":")
+    return int(account_id), UUID(run_id), int(number)
+
+
+def _describe_deaths(job: Job) -> str:
+    times = f"{job.deaths_alone} times while it was executed alone"
+    return f"its worker died {f'{job.deaths} times while it was executed with other runs, and ' if job.deaths else ''}{times}"
 
 
 def _may_have_missed_events(run: Run) -> bool:

@@ -11,7 +11,7 @@ import structlog
 
 from app.core import metrics
 from app.core.errors import Unavailable
-from app.db import event_keys, job_queue, match_state, messages
+from app.db import event_keys, job_queue, match_state, messages, run_deaths
 from app.db.connection import error_message, limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
@@ -20,6 +20,7 @@ Task = Callable[[sa.Connection, datetime], object]
 
 # Each deletes, moves or changes a limited number of rows.
 TASKS: tuple[Task, ...] = (
+    run_deaths.add_dead_workers,
     job_queue.move_previous_jobs,
     job_queue.cancel_runs_without_workflow,
     job_queue.wake_parents_without_blocks,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -21,13 +22,11 @@ from app.core.config import Settings
 from app.core.errors import Unavailable
 from app.db import job_queue
 from app.db.connection import Database
-from app.db.job_queue import Job
+from app.db.job_queue import Again, Job
+from app.worker.handlers import Handlers, call_handler
+from app.worker.isolation import ISOLATED_AFTER, Isolation, NeedsIsolation, NotDone
 
 T = TypeVar("T")
-
-# How to parse the parts of a payload, which are separated by colons.
-Parsers = tuple[Callable[[str], object], ...]
-Handlers = Mapping[str, tuple[Callable[..., Awaitable[None]], Parsers]]
 
 # Seconds.
 _POLL_INTERVAL = 5.0
@@ -39,6 +38,8 @@ _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 _MAX_EXTEND_RETRY_DELAY = 1.0
+# Between two jobs that are executed while the worker has no other, and how long it waits for its other jobs to end.
+_EXCLUSIVE_PAUSE, _MAX_EXCLUSIVE_WAIT = 60.0, 30.0
 _MIN_RECONNECT_DELAY, _MAX_RECONNECT_DELAY = 0.1, 2.0
 _log = structlog.get_logger()
 
@@ -50,16 +51,17 @@ async def work(
     *,
     stop: asyncio.Event,
     sweep: Callable[[], Awaitable[None]] | None = None,
+    isolation: Isolation | None = None,
     rng: random.Random | None = None,
 ) -> None:
     """Run `settings.worker_concurrency` jobs at a time until `stop` is set; then let them finish for at most 25 s.
 
     `handlers` has a function for each kind of job, and the parsers of its arguments. When the function raises, the job is
     due again after a second, doubled with each attempt, at most a minute. `sweep` is called about every ten seconds.
-    Retries until Postgres is available.
+    `isolation` executes the jobs that may have killed workers. Retries until Postgres is available.
     """
     rng = rng or random.Random()
-    consumer = _Consumer(database, settings, handlers, rng)
+    consumer = _Consumer(database, settings, handlers, isolation, rng)
     background = [asyncio.create_task(consumer.listen()), asyncio.create_task(consumer.extend_leases())]
     sweeping = asyncio.create_task(_sweep_periodically(sweep, stop, rng)) if sweep else None
     try:
@@ -69,22 +71,35 @@ async def work(
         for task in background:
             task.cancel()
         await asyncio.wait([*background, *([sweeping] if sweeping else [])], timeout=_LEAVE_TIMEOUT)
+        if isolation is not None:
+            await isolation.close()
         consumer.close()
 
 
 class _Consumer:
     """One worker's jobs: those that run, and those that have ended but are not yet deleted or rescheduled."""
 
-    def __init__(self, database: Database, settings: Settings, handlers: Handlers, rng: random.Random) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        handlers: Handlers,
+        isolation: Isolation | None,
+        rng: random.Random,
+    ) -> None:
         self._database = database
         self._handlers = handlers
+        self._isolation = isolation
         self._rng = rng
         self._concurrency = settings.worker_concurrency
         self._worker = job_queue.Worker(list(handlers), lease=settings.heartbeat_timeout)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._done: set[int] = set()
-        self._failed: dict[int, float] = {}
+        self._again: dict[int, Again] = {}
         self._wakeup = asyncio.Event()
+        # A job that is executed while the worker has no other.
+        self._has_exclusive = False
+        self._next_exclusive = time.monotonic() + _EXCLUSIVE_PAUSE
         # One each to claim, to listen and to extend leases, so that none waits for another.
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="queue")
 
@@ -95,7 +110,7 @@ class _Consumer:
         while not stop.is_set():
             self._wakeup.clear()
             try:
-                timeout = await self._exchange(self._concurrency - len(self._running))
+                timeout = await self._exchange(self._free_slots())
             except Exception as exc:
                 if available:
                     _log.warning("the job queue is unavailable; retrying until it is", error=_one_line(exc))
@@ -114,6 +129,7 @@ class _Consumer:
     async def finish(self) -> None:
         """Let the running jobs end, at most 25 s, and give back those that do not."""
         if self._running:
+            await self._announce_stop()
             await asyncio.wait(self._running.values(), timeout=_FINISH_TIMEOUT)
         if self._running:
             _log.warning("jobs did not finish in time and go back to the queue", jobs=len(self._running))
@@ -124,6 +140,14 @@ class _Consumer:
             await asyncio.wait_for(self._exchange(0), _LEAVE_TIMEOUT)
         except Exception as exc:
             _log.warning("ended jobs stay in the queue until their leases expire", error=_one_line(exc))
+
+    async def _announce_stop(self) -> None:
+        """Who stops this worker may kill it before its jobs have ended: then they have not killed it."""
+        mark = partial(job_queue.mark_claims, self._database, self._worker, self._held(), "stopping")
+        try:
+            await asyncio.wait_for(self._call(mark), _LEAVE_TIMEOUT)
+        except Exception as exc:
+            _log.warning("the queue does not know that this worker stops", error=_one_line(exc))
 
     async def listen(self) -> None:
         """Claim at once when jobs are added, and when the connection that says so was lost."""
@@ -162,21 +186,21 @@ class _Consumer:
 
     async def _exchange(self, limit: int) -> float:
         """Report the jobs that have ended and claim up to `limit` others; seconds until the next ones can be due."""
-        done, failed = list(self._done), dict(self._failed)
-        if limit or done or failed:
+        done, again = list(self._done), dict(self._again)
+        if limit or done or again:
             exchange = partial(
                 job_queue.exchange_jobs,
                 self._database,
                 self._worker,
                 done=done,
-                failed=failed,
+                again=again,
                 held=self._held(),
                 limit=limit,
             )
             claimed = await self._call(exchange)
             self._done.difference_update(done)
-            for job_id in failed:
-                del self._failed[job_id]
+            for job_id in again:
+                del self._again[job_id]
             for job in claimed:
                 self._running[job.id] = asyncio.create_task(self._run(job))
             if len(claimed) < limit:
@@ -184,11 +208,21 @@ class _Consumer:
                 return min(max(due_in, _MIN_POLL_INTERVAL), _POLL_INTERVAL)
         return _POLL_INTERVAL
 
+    def _free_slots(self) -> int:
+        """How many jobs may be claimed. Those in the other process, or that wait for it, take no slots."""
+        if self._has_exclusive:
+            return 0
+        return self._concurrency - len(self._running) + (len(self._isolation.admitted) if self._isolation else 0)
+
     async def _run(self, job: Job) -> None:
         try:
             await self._handle(job)
+        except NotDone as exc:
+            self._again[job.id] = exc.again
+            log = _log.warning if exc.again.is_failure else _log.debug
+            log("a job that is executed alone is due again", payload=job.payload, error=_one_line(exc))
         except (Exception, asyncio.CancelledError) as exc:
-            self._failed[job.id] = self._retry_delay(job, exc)
+            self._again[job.id] = Again(self._retry_delay(job, exc))
         else:
             self._done.add(job.id)
         finally:
@@ -196,13 +230,38 @@ class _Consumer:
             self._wakeup.set()
 
     async def _handle(self, job: Job) -> None:
-        handle, parsers = self._handlers[job.kind]
+        if self._isolation is None:
+            await call_handler(self._handlers, job.kind, job.payload)
+        elif job.deaths > ISOLATED_AFTER:
+            await self._execute_exclusively(self._isolation, job)
+        elif job.deaths == ISOLATED_AFTER or job.deaths_alone:
+            await self._isolation.execute(job)
+        else:
+            try:
+                await call_handler(self._handlers, job.kind, job.payload)
+            except NeedsIsolation as exc:
+                await self._isolation.execute(job, is_suspected_only=not exc.is_proven)
+
+    async def _execute_exclusively(self, isolation: Isolation, job: Job) -> None:
+        """Execute a job alone and without any other job in this worker. Takes at most a tenth of the worker's time."""
+        remaining = self._next_exclusive - time.monotonic()
+        if self._has_exclusive or remaining > 0:
+            pause = max(_EXCLUSIVE_PAUSE, remaining) * self._rng.uniform(1.0, 1.5)
+            raise NotDone("it is executed without other jobs later", Again(pause, is_failure=False))
+        self._has_exclusive, began = True, time.monotonic()
         try:
-            arguments = [parse(part) for parse, part in zip(parsers, job.payload.split(":"), strict=True)]
-        except ValueError:
-            _log.error("a job with an invalid payload is dropped", kind=job.kind, payload=job.payload[:200])
-            return
-        await handle(*arguments)
+            await self._wait_for_others(job)
+            await self._call(partial(job_queue.mark_claims, self._database, self._worker, [job.id], "alone"))
+            await isolation.execute(job)
+        finally:
+            self._has_exclusive = False
+            ended = time.monotonic()
+            self._next_exclusive = ended + max(_EXCLUSIVE_PAUSE, 10 * (ended - began))
+
+    async def _wait_for_others(self, job: Job) -> None:
+        others = [task for job_id, task in self._running.items() if job_id != job.id]
+        if others and (await asyncio.wait(others, timeout=_MAX_EXCLUSIVE_WAIT))[1]:
+            raise NotDone("the worker's other jobs take too long", Again(_EXCLUSIVE_PAUSE, is_failure=False))
 
     def _retry_delay(self, job: Job, exc: BaseException) -> float:
         if isinstance(exc, asyncio.CancelledError):
@@ -213,7 +272,7 @@ class _Consumer:
         return delay
 
     def _held(self) -> list[int]:
-        return [*self._running, *self._done, *self._failed]
+        return [*self._running, *self._done, *self._again]
 
     async def _receive(self, listener: job_queue.JobListener) -> None:
         """Wake up at each notification; raises Unavailable when the connection is lost."""

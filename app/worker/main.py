@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from uuid import UUID
 
 from app.actions import http_session
-from app.db import match_state
+from app.core.errors import Unavailable
 from app.services.context import AppContext
 from app.worker import job_consumer
 from app.worker.executor import RunExecutor
+from app.worker.handlers import make_handlers
+from app.worker.isolation import Isolation
 
 
 async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> None:
@@ -20,10 +22,11 @@ async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> No
     async with http_session.open_session(context.settings) as session:
         executor = RunExecutor(context, session, threads, concurrency)
         settings = replace(context.settings, worker_concurrency=concurrency)
-        handlers: job_consumer.Handlers = {
-            "run": (executor.advance, (int, UUID, int)),
-            "event": (executor.wake, (int, UUID)),
-            "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
-        }
-        await job_consumer.work(context.database, settings, handlers, stop=stop, sweep=executor.sweep)
+        handlers, isolation = make_handlers(executor), Isolation(executor.record_death, executor.give_up)
+        # Workers that die one after the other may not live until the first sweep.
+        with suppress(Unavailable):
+            await executor.find_dead_workers()
+        await job_consumer.work(
+            context.database, settings, handlers, stop=stop, sweep=executor.sweep, isolation=isolation
+        )
     threads.shutdown()

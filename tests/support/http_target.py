@@ -19,6 +19,7 @@ class Call:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    client_port: int = 0
 
     @property
     def json(self) -> Any:
@@ -35,8 +36,8 @@ class Answer:
 
 
 class HttpTarget(ThreadingHTTPServer):
-    """`calls` are the received calls, `answers` the next responses; the last one is repeated. `before_answer` is called, outside
-    of the lock, between a call and its response."""
+    """`calls` are the received calls, `answers` the next responses; the last one is repeated. `before_answer` is called
+    outside of the lock, between a call and its response."""
 
     daemon_threads = True
 
@@ -45,7 +46,7 @@ class HttpTarget(ThreadingHTTPServer):
         self.calls: list[Call] = []
         self.answers = list(answers) or [Answer()]
         self.lock = threading.Lock()
-        self.before_answer: Callable[[], None] = lambda: None
+        self.before_answer: Callable[[Call], None] = lambda call: None
 
     @property
     def url(self) -> str:
@@ -58,9 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(server, HttpTarget)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with server.lock:
-            server.calls.append(Call(self.command, self.path, dict(self.headers), body))
+            call = Call(self.command, self.path, dict(self.headers), body, self.client_address[1])
+            server.calls.append(call)
             answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
-        server.before_answer()
+        server.before_answer(call)
         self.send_response(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)

@@ -24,13 +24,15 @@ def wake(context: AppContext, account_id: int, event_id: str) -> None:
     with_executor(context, lambda executor: executor.wake(account_id, UUID(event_id)))
 
 
-def with_executor(context: AppContext, job: Callable[[RunExecutor], Coroutine[Any, Any, None]]) -> None:
+def with_executor(
+    context: AppContext, job: Callable[[RunExecutor], Coroutine[Any, Any, None]], *, alone: bool = False
+) -> None:
     """Run `job` with one executor, whose circuit breakers last until it ends."""
 
     async def once() -> None:
         with ThreadPoolExecutor(1) as threads:
             async with http_session.open_session(context.settings) as session:
-                await job(RunExecutor(context, session, threads))
+                await job(RunExecutor(context, session, threads, alone=alone))
 
     asyncio.run(once())
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from app.services import data_subjects, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
-from tests.support.http_target import HttpTarget, an_http_target
+from tests.support.http_target import Call, HttpTarget, an_http_target
 from tests.support.run_execution import execute_run, rows_of, the_run, with_executor
 
 NAME = "greet"
@@ -76,7 +76,7 @@ def _a_run_in_its_first_step(context: AppContext, sender: Sender, server: HttpTa
     run = _started(context, sender, {"http": {"url": server.url + "/one"}}, {"http": {"url": server.url + "/two"}})
     arrived, answered = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def hold(_: Call) -> None:
         arrived.set()
         assert answered.wait(10)
 

@@ -1,0 +1,55 @@
+"""Workflows whose runs are executed alone, since workers died while they executed them; see `app/worker/isolation.py`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.db.connection import run_sql
+
+# How long the runs of a workflow are executed alone after one of them has killed its process.
+ISOLATION_PERIOD = timedelta(hours=1)
+
+# The leases of the jobs that a dead worker had expire, and others may be due before them. Payloads that name no run are skipped.
+_ADD_DEAD_WORKERS = """
+WITH dead AS (
+    SELECT DISTINCT runs.account_id, runs.workflow_id, jobs.worker_id
+    FROM jobs CROSS JOIN LATERAL (
+        SELECT CASE WHEN payload ~ '^[0-9]{1,18}:[0-9a-f-]{36}:[0-9]+$' THEN string_to_array(payload, ':') END
+    ) AS job (names)
+    JOIN runs ON runs.account_id = names[1]::bigint AND runs.id = names[2]::uuid
+    WHERE kind = 'run' AND jobs.worker_id IS NOT NULL AND claim IS DISTINCT FROM 'stopping' AND due_at < now()
+)
+UPDATE workflows SET dead_workers = workflows.dead_workers || ARRAY(
+    SELECT worker_id FROM dead WHERE dead.account_id = workflows.account_id AND dead.workflow_id = workflows.id
+        AND worker_id <> ALL (workflows.dead_workers))
+WHERE EXISTS (SELECT FROM dead WHERE dead.account_id = workflows.account_id AND dead.workflow_id = workflows.id
+    AND worker_id <> ALL (workflows.dead_workers))
+"""
+
+
+def add_dead_workers(connection: sa.Connection, now: datetime) -> int:
+    """Add the workers whose leases have expired to the workflows whose runs they executed; how many workflows have changed."""
+    return run_sql(connection, _ADD_DEAD_WORKERS).rowcount
+
+
+def isolate_workflow(connection: sa.Connection, account_id: int, run_id: UUID, now: datetime) -> None:
+    """Execute the runs of a run's workflow alone for ISOLATION_PERIOD, since this run has killed its process."""
+    run_sql(
+        connection,
+        "UPDATE workflows SET isolated_until = :until FROM runs WHERE runs.account_id = :account AND runs.id = :run "
+        "AND workflows.account_id = :account AND workflows.id = runs.workflow_id",
+        {"account": account_id, "run": run_id, "until": now + ISOLATION_PERIOD},
+    )
+
+
+def clear_dead_workers(connection: sa.Connection, account_id: int, run_id: UUID) -> None:
+    """Forget the dead workers of a run's workflow, since this run was executed alone and its process lives."""
+    run_sql(
+        connection,
+        "UPDATE workflows SET dead_workers = '{}' FROM runs WHERE runs.account_id = :account AND runs.id = :run "
+        "AND workflows.account_id = :account AND workflows.id = runs.workflow_id AND dead_workers <> '{}'",
+        {"account": account_id, "run": run_id},
+    )

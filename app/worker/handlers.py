@@ -1,0 +1,37 @@
+"""What a worker does for each kind of job."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import UUID
+
+import structlog
+
+from app.db import match_state
+from app.worker.executor import RunExecutor
+
+# How to parse the parts of a payload, which are separated by colons.
+Parsers = tuple[Callable[[str], object], ...]
+Handlers = Mapping[str, tuple[Callable[..., Awaitable[None]], Parsers]]
+
+_log = structlog.get_logger()
+
+
+def make_handlers(executor: RunExecutor) -> Handlers:
+    """A function for each kind of job, and the parsers of its arguments."""
+    return {
+        "run": (executor.advance, (int, UUID, int)),
+        "event": (executor.wake, (int, UUID)),
+        "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
+    }
+
+
+async def call_handler(handlers: Handlers, kind: str, payload: str) -> None:
+    """Do what a job says. One whose payload cannot be parsed does nothing."""
+    handle, parsers = handlers[kind]
+    try:
+        arguments = [parse(part) for parse, part in zip(parsers, payload.split(":"), strict=True)]
+    except ValueError:
+        _log.error("a job with an invalid payload is dropped", kind=kind, payload=payload[:200])
+        return
+    await handle(*arguments)

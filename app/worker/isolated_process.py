@@ -1,0 +1,95 @@
+"""The child process in which `isolation.py` executes jobs alone: one line of JSON for each job on standard input, one with the
+answer on standard output. It ends with its standard input, which ends with the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from app.actions import http_session
+from app.core import config, log_config
+from app.services.context import AppContext
+from app.worker.executor import RunExecutor
+from app.worker.handlers import call_handler, make_handlers
+from app.worker.isolation import TurnOver
+
+# Bytes of data. Who needs more gets a MemoryError, which ends this process and not the whole machine.
+MAX_MEMORY = 512 * 1024 * 1024
+_PR_SET_PDEATHSIG = 1
+_MAX_ERROR = 1_000
+_OUT_OF_MEMORY = 4
+
+
+def main() -> None:
+    """Execute jobs until standard input ends. SIGTERM and SIGINT are for the worker, which ends this process."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    # Nothing else may write to standard output.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    settings = config.from_environment()
+    log_config.configure(settings)
+    _prepare_to_die()
+    asyncio.run(_serve(AppContext(settings), answers))
+
+
+def _prepare_to_die() -> None:
+    """Limit the memory, be the first that the kernel kills when there is none left, and end with the worker."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+async def _serve(context: AppContext, answers: TextIO) -> None:
+    jobs: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_read_jobs, args=(loop, jobs), daemon=True).start()
+    with ThreadPoolExecutor(2, thread_name_prefix="postgres") as threads:
+        async with http_session.open_session(context.settings) as session:
+            executor = RunExecutor(context, session, threads, alone=True)
+            handlers = make_handlers(executor)
+            _write(answers, {})
+            while True:
+                job = json.loads(await jobs.get())
+                try:
+                    await call_handler(handlers, job["kind"], job["payload"])
+                except TurnOver:
+                    _write(answers, {"is_over": False})
+                except MemoryError:
+                    os._exit(_OUT_OF_MEMORY)
+                except Exception as exc:
+                    _write(answers, {"error": f"{type(exc).__name__}: {exc}"[:_MAX_ERROR]})
+                else:
+                    _write(answers, {"is_over": True})
+
+
+def _read_jobs(loop: asyncio.AbstractEventLoop, jobs: asyncio.Queue[str]) -> None:
+    """In a thread of its own, so that the end of the worker ends this process whatever it does."""
+    for line in sys.stdin:
+        loop.call_soon_threadsafe(jobs.put_nowait, line)
+    os._exit(0)
+
+
+def _write(answers: TextIO, answer: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

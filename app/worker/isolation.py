@@ -1,0 +1,218 @@
+"""Executes a job alone, in a process of its own, since workers died while they executed it: it may be what kills them.
+
+1. After ISOLATED_AFTER deaths of its worker a job is executed by a child process of the worker, which executes one job at a time.
+   So are the jobs of a workflow whose runs were executed at that many deaths, until one of them has ended, and for an hour after
+   a run of the workflow has killed its child process.
+2. When the child dies, nothing else does. After MAX_DEATHS_ALONE deaths of it the run fails, and jobs of other kinds pause.
+3. Where the worker dies together with its child (an out-of-memory killer may end whole containers), nobody knows which job was
+   it. Next time the worker finishes its other jobs before, so that the next death concerns this job only.
+
+An account has one job at a time in here; others of it go back to the queue. A job that was executed beside the one that killed
+the worker therefore ends after a while, and its count ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from app.db.job_queue import Again, Job
+
+ISOLATED_AFTER = 2
+MAX_DEATHS_ALONE = 3
+# The command of the child process, `isolated_process.py`.
+COMMAND = (sys.executable, "-m", "app.worker.isolated_process")
+
+_MAX_ADMITTED = 8
+# Seconds.
+_IDLE_TIMEOUT = 30.0
+_START_TIMEOUT = 60.0
+_MAX_EXIT_TIME = 5.0
+_ASSUMED_DURATION, _MAX_PAUSE = 1.0, 600.0
+# Bytes of one answer of the child.
+_MAX_ANSWER = 64 * 1024
+_ROOT = Path(__file__).resolve().parents[2]
+_log = structlog.get_logger()
+
+
+class NeedsIsolation(Exception):
+    """The run has to be executed alone. `is_proven`: a run of its workflow has killed its process."""
+
+    def __init__(self, *, is_proven: bool) -> None:
+        super().__init__("the run has to be executed alone")
+        self.is_proven = is_proven
+
+
+class TurnOver(Exception):
+    """The run was executed alone for long enough; it continues with its account's next turn."""
+
+
+class NotDone(Exception):
+    """The job is due again, as `again` says."""
+
+    def __init__(self, message: str, again: Again) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class Isolation:
+    """The child process of one worker, which executes one job at a time. It starts with the first job and ends when idle.
+
+    `on_death` is called when it has died while it executed a job, `give_up` for a job at which that has happened too often.
+    """
+
+    def __init__(
+        self,
+        on_death: Callable[[Job], Awaitable[None]],
+        give_up: Callable[[Job], Awaitable[None]],
+        *,
+        command: Sequence[str] = COMMAND,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_death, self._give_up = on_death, give_up
+        self._command = command
+        self._rng = rng or random.Random()
+        self._clock = clock
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+        self._idle: asyncio.Task[None] | None = None
+        self._duration = _ASSUMED_DURATION
+        self._next_turns: dict[str, float] = {}
+        # The accounts whose jobs are executed or wait for their turn.
+        self.admitted: set[str] = set()
+
+    async def execute(self, job: Job, *, is_suspected_only: bool = False) -> None:
+        """Execute a job alone. Raises NotDone: its account already has one here, its handler has failed, or its process has died.
+        `is_suspected_only`: the job's workflow may be cleared soon, so that a job without a turn comes back soon."""
+        if job.deaths_alone >= MAX_DEATHS_ALONE:
+            await self._give_up(job)
+            return
+        if job.account in self.admitted or len(self.admitted) >= _MAX_ADMITTED:
+            pause = self._rng.uniform(1.0, 3.0) if is_suspected_only else self._take_turn(job.account)
+            raise NotDone("other jobs are executed alone before", Again(pause, is_failure=False))
+        self.admitted.add(job.account)
+        try:
+            async with self._turn:
+                began = self._clock()
+                try:
+                    await self._execute(job)
+                finally:
+                    self._duration = 0.7 * self._duration + 0.3 * (self._clock() - began)
+        finally:
+            self.admitted.discard(job.account)
+
+    def _take_turn(self, account: str) -> float:
+        """Seconds until the account's next job should come, as many a second as are executed."""
+        now = self._clock()
+        self._next_turns = {each: turn for each, turn in self._next_turns.items() if turn > now}
+        self._next_turns[account] = self._next_turns.get(account, now) + self._duration
+        return min(_MAX_PAUSE, max(1.0, self._next_turns[account] - now)) * self._rng.uniform(0.7, 1.0)
+
+    async def _execute(self, job: Job) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        process = self._process or await self._start()
+        is_answered = False
+        try:
+            answer = await self._ask(process, job)
+            is_answered = answer is not None
+        finally:
+            if not is_answered:
+                self._process = None
+                code = await _kill(process)
+        self._idle = asyncio.create_task(self._close_when_idle())
+        if answer is None:
+            reason = _exit_reason(code)
+            await self._on_death(job)
+            _log.error("a process died while it executed one job alone", job=job.payload, kind=job.kind, reason=reason)
+            raise NotDone(f"its process died ({reason})", Again(_pause(job), died=True))
+        if answer.get("error") is not None:
+            raise NotDone(str(answer["error"]), Again(_pause(job)))
+        if answer.get("is_over") is False:
+            raise NotDone("its turn is over", Again(0.0, is_failure=False))
+
+    async def _start(self) -> Process:
+        """A child that is ready. One that does not start says nothing about the job."""
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=PIPE, stdout=PIPE, limit=_MAX_ANSWER, env={**os.environ, "PYTHONPATH": path}
+        )
+        try:
+            ready = await asyncio.wait_for(_read(process), _START_TIMEOUT)
+        except BaseException:
+            await _kill(process)
+            raise
+        if ready is None:
+            reason = _exit_reason(await _kill(process))
+            raise NotDone(f"the process for jobs that are executed alone did not start ({reason})", Again(10.0))
+        self._process = process
+        return process
+
+    async def _ask(self, process: Process, job: Job) -> dict[str, object] | None:
+        """The child's answer; None when it has died."""
+        assert process.stdin is not None
+        with suppress(ConnectionError):
+            process.stdin.write(json.dumps({"kind": job.kind, "payload": job.payload}).encode() + b"\n")
+            await process.stdin.drain()
+        return await _read(process)
+
+    async def _close_when_idle(self) -> None:
+        await asyncio.sleep(_IDLE_TIMEOUT)
+        self._idle = None
+        await self.close()
+
+    async def close(self) -> None:
+        """End the child."""
+        if self._idle is not None:
+            self._idle.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            await _kill(process)
+
+
+async def _kill(process: Process) -> int:
+    """End a process that has nothing to do, or has died; its exit code."""
+    if process.stdout is not None and process.stdout.at_eof():
+        # It is about to exit: its own exit code says why.
+        with suppress(TimeoutError):
+            return await asyncio.wait_for(process.wait(), _MAX_EXIT_TIME)
+    with suppress(ProcessLookupError):
+        process.kill()
+    return await process.wait()
+
+
+async def _read(process: Process) -> dict[str, object] | None:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line.endswith(b"\n"):
+        return None
+    answer: dict[str, object] = json.loads(line)
+    return answer
+
+
+def _pause(job: Job) -> float:
+    # A death is a failure, too.
+    return min(60.0, 2.0 ** min(job.attempts, 10))
+
+
+def _exit_reason(code: int) -> str:
+    """`exit code 3` or `SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
