@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
-from app.cli.base import command, context, get_account
+from app.cli.base import command, context, get_account, parse_option
 from app.cli.formatting import visible
+from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.program import paste
+from app.core.ids import utc_text
 from app.core.models import PLANS
-from app.db.accounts import AccountDetails
+from app.db.accounts import AccountDetails, AccountRow
 from app.services import accounts
 
 group = click.Group("account", help="Accounts, which own everything else.")
@@ -42,14 +47,35 @@ def create(slug: str, plan: str, name: str | None, key_attribute: str | None, ev
 
 
 @group.command("list")
+@list_options
 @command
-def list_() -> None:
-    """List all accounts."""
-    for account in accounts.list_accounts(context()):
-        state = f"disabled since {account.disabled_at:%Y-%m-%d %H:%M}Z" if account.disabled_at else "enabled"
-        rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
-        ends = f", until {account.plan_ends_at:%Y-%m-%d}" if account.plan_ends_at else ""
-        click.echo(f"{account.id}\t{account.slug}\t{account.plan}{rate}{ends}\t{state}")
+def list_(page: Page) -> None:
+    """List all accounts, oldest first. Columns: id, slug, plan, state."""
+    print_list(
+        page,
+        lambda after, limit: accounts.list_accounts(
+            context(), after=parse_option("--after", account_id, after) or 0, limit=limit
+        ),
+        cursor=lambda account: account.id,
+        cells=account_cells,
+        widths=(6, 24, 48),
+        as_json=lambda account: json_line(asdict(account)),
+    )
+
+
+def account_id(text: str) -> int:
+    """An account's id. Raises ValueError."""
+    if not text.isdecimal() or len(text) > 18:
+        raise ValueError(f"{text!r} is not the id of an account")
+    return int(text)
+
+
+def account_cells(account: AccountRow) -> tuple[object, ...]:
+    """An account as the cells of a line."""
+    rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
+    ends = f", until {utc_text(account.plan_ends_at)}" if account.plan_ends_at else ""
+    state = f"disabled since {utc_text(account.disabled_at)}" if account.disabled_at else "enabled"
+    return account.id, account.slug, f"{account.plan}{rate}{ends}", state
 
 
 @group.command("change")
@@ -87,7 +113,7 @@ def disable(account: str) -> None:
     """Refuse all events of ACCOUNT (slug or id)."""
     found = get_account(account)
     accounts.switch_account(context(), found.id, on=False)
-    click.echo(f"{found.slug} is disabled; `signalbox account enable {found.slug}` enables it again")
+    click.echo(f"{found.slug} is disabled; {paste('account', 'enable', found.slug)} enables it again")
 
 
 @group.command("enable")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
+from datetime import datetime
 
 import click
 
 from app.cli.base import command, context, get_account, parse_option
-from app.cli.formatting import visible
+from app.cli.lists import Page, json_line, list_options, print_list
 from app.core.durations import read_duration
+from app.core.ids import utc_text
 from app.core.models import EVENTS_WRITE, SCOPES
+from app.db.api_keys import KeyRow
 from app.services import api_keys
 
 group = click.Group("key", help="API keys, shown once and stored as a hash.")
@@ -44,17 +48,34 @@ def _scopes(text: str) -> tuple[str, ...]:
 
 @group.command("list")
 @click.argument("account", required=False)
+@list_options
 @command
-def list_(account: str | None) -> None:
-    """List the keys of ACCOUNT, or of all accounts. The secret part is not shown."""
-    for key in api_keys.list_keys(context(), get_account(account).id if account else None):
-        used = f"last used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
-        state = "active"
-        if key.revoked_at:
-            state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
-        elif key.expires_at:
-            state = f"expires {key.expires_at:%Y-%m-%d %H:%M}Z"
-        click.echo(f"{key.account}\tsb_{key.prefix}_…\t{key.name}\t{' '.join(key.scopes)}\t{state}\t{used}")
+def list_(account: str | None, page: Page) -> None:
+    """List the keys of ACCOUNT, or of all accounts. Columns: account, key without its secret part, name, scopes, state, use."""
+    owner = get_account(account).id if account else None
+    print_list(
+        page,
+        lambda after, limit: api_keys.list_keys(context(), owner, after=after, limit=limit),
+        cursor=lambda key: key.prefix,
+        cells=lambda key: (
+            key.account, f"sb_{key.prefix}_…", key.name, " ".join(key.scopes), state_of_key(key), _used(key.last_used_at)
+        ),
+        widths=(20, 13, 16, 24, 35),
+        as_json=lambda key: json_line(asdict(key)),
+    )  # fmt: skip
+
+
+def state_of_key(key: KeyRow) -> str:
+    """Whether a key is revoked, expired or active, and since when or until when."""
+    if key.revoked_at:
+        return f"revoked {utc_text(key.revoked_at)}"
+    if key.expires_at:
+        return f"{'expired' if key.expires_at <= context().clock() else 'expires'} {utc_text(key.expires_at)}"
+    return "active"
+
+
+def _used(at: datetime | None) -> str:
+    return f"last used {utc_text(at)}" if at else "never used"
 
 
 @group.command("revoke")
@@ -82,13 +103,26 @@ def create_client(account: str, name: str, scopes: str) -> None:
 
 @client_group.command("list")
 @click.argument("account", required=False)
+@list_options
 @command
-def list_clients(account: str | None) -> None:
-    """List the clients of ACCOUNT, or of all accounts. Secrets are not shown."""
-    for client in api_keys.list_clients(context(), get_account(account).id if account else None):
-        state = f"revoked {client.revoked_at:%Y-%m-%d %H:%M}Z" if client.revoked_at else "in force"
-        used = f"last used {client.last_used_at:%Y-%m-%d %H:%M}Z" if client.last_used_at else "never used"
-        click.echo(f"{client.account}\t{client.id}\t{visible(client.name)}\t{' '.join(client.scopes)}\t{state}\t{used}")
+def list_clients(account: str | None, page: Page) -> None:
+    """List the clients of ACCOUNT, or of all accounts. Columns: account, id, name, scopes, state, use."""
+    owner = get_account(account).id if account else None
+    print_list(
+        page,
+        lambda after, limit: api_keys.list_clients(context(), owner, after=after, limit=limit),
+        cursor=lambda client: client.id,
+        cells=lambda client: (
+            client.account,
+            client.id,
+            client.name,
+            " ".join(client.scopes),
+            f"revoked {utc_text(client.revoked_at)}" if client.revoked_at else "active",
+            _used(client.last_used_at),
+        ),
+        widths=(20, 25, 16, 24, 35),
+        as_json=lambda client: json_line(asdict(client)),
+    )
 
 
 @client_group.command("revoke")
@@ -97,5 +131,5 @@ def list_clients(account: str | None) -> None:
 def revoke_client(client_id: str) -> None:
     """Revoke CLIENT_ID and its access tokens."""
     if not api_keys.revoke_client(context(), client_id):
-        raise click.ClickException("no client in force has this id; `signalbox client list` shows all")
+        raise click.ClickException("no active client has this id; `signalbox client list` shows all")
     click.echo(f"{client_id} is revoked, and so are its tokens")

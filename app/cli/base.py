@@ -23,6 +23,9 @@ from app.db.accounts import AccountRow
 from app.services import accounts
 from app.services.context import AppContext
 
+# How many accounts a message names.
+_MAX_SLUGS = 10
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -86,12 +89,12 @@ def get_account(name: str | None) -> AccountRow:
         if account is None:
             raise click.ClickException(f"account {name!r} not found; {paste('account', 'list')} shows all")
         return account
-    all_accounts = accounts.list_accounts(context())
-    if len(all_accounts) == 1:
-        return all_accounts[0]
-    if not all_accounts:
+    found = accounts.list_accounts(context(), limit=_MAX_SLUGS + 1)
+    if len(found) == 1:
+        return found[0]
+    if not found:
         raise click.ClickException(f"no account exists yet; create one with {paste('account', 'create', 'SLUG')}")
-    slugs = ", ".join(account.slug for account in all_accounts)
+    slugs = ", ".join([account.slug for account in found[:_MAX_SLUGS]] + ["…"] * (len(found) > _MAX_SLUGS))
     raise click.ClickException(f"several accounts exist ({slugs}); choose one with --account")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import click
 
 from app.cli.base import account_option, command, context, get_account, yes_option
-from app.cli.formatting import format_time_ms, visible
+from app.cli.formatting import visible
+from app.core.ids import utc_text
 from app.services import data_subjects, workflows
 from app.services.data_subjects import SubjectDetails
 
@@ -34,16 +35,16 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
     yield ""
     yield "progress" if details.progress else "progress: none"
     for row in details.progress:
-        last_start = f", last started {format_time_ms(row.last_started_at)}" if row.last_started_at else ""
+        last_start = f", last started {utc_text(row.last_started_at)}" if row.last_started_at else ""
         yield f"  {row.workflow}: {row.description}{last_start}"
     yield "runs, newest first" if details.runs else "runs: none"
     for run in details.runs:
         step = f" at {run.at}" if run.status == "running" else ""
         reason = f": {visible(run.error)}" if run.error else ""
-        yield f"  {format_time_ms(run.created_at)}  {run.workflow}  {run.status}{step}{reason}  {run.id}"
+        yield f"  {utc_text(run.created_at)}  {run.workflow}  {run.status}{step}{reason}  {run.id}"
     yield "events, newest first" if details.events else "events: none"
     for stored in details.events:
-        yield f"  {format_time_ms(stored.received_at)}  {visible(stored.event)}  {stored.id}"
+        yield f"  {utc_text(stored.received_at)}  {visible(stored.event)}  {stored.id}"
 
 
 @group.command("erase")

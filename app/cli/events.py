@@ -25,23 +25,25 @@ from app.cli.base import (
     get_account,
     get_owner_id,
     owner_option,
+    parse_option,
     read_time_option,
     terminal_width,
 )
 from app.cli.event_sender import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
 from app.cli.event_tail import EventTail
-from app.cli.formatting import format_time_ms, row, visible, visible_json
+from app.cli.formatting import row, visible, visible_json
 from app.cli.lazy_group import LazyGroup
+from app.cli.lists import Page, list_options, print_list
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
-from app.core.ids import read_cxengage_id
+from app.core.ids import read_cxengage_id, utc_text
 from app.db.inspection import EventFilter, StoredEvent
 from app.services import inspection
 
 if TYPE_CHECKING:
     from app.ingest.replay import Replayed
 
-_WIDTHS = (24, 36, 20, 16, 9)
+_WIDTHS = (27, 36, 20, 16, 9)
 _POLL_SECONDS = 0.5
 _MAX_CLOCK_SKEW = 5.0
 
@@ -50,7 +52,6 @@ group = LazyGroup(
     help="Events: list, explain, follow, send, import and replay them.",
     lazy_commands={"import": ("app.cli.import_history:import_", "Store historical events from a file.")},
 )
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with exact numbers.")
 _event = click.option("--event", "name", metavar="NAME", help="Only events of this name.")
 _subject = click.option("--subject", metavar="ID", help="Only events of this subject (distinct_id).")
 
@@ -63,8 +64,7 @@ _subject = click.option("--subject", metavar="ID", help="Only events of this sub
 )
 @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
 @click.option("--until", metavar="WHEN", help="Only events before this time. Same format as --since.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@_json
+@list_options
 @account_option
 @command
 def list_(
@@ -73,26 +73,29 @@ def list_(
     phone: str | None,
     since: str | None,
     until: str | None,
-    limit: int,
-    as_json: bool,
     account: str | None,
+    page: Page,
 ) -> None:
     """List events, newest first. Columns: received, id, name, subject, number of started runs, data."""
     wanted = EventFilter(name, subject, phone, read_time_option("--since", since), read_time_option("--until", until))
-    for event in inspection.find_latest_events(context(), get_account(account).id, wanted, limit):
-        _echo(event, as_json=as_json)
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: inspection.find_latest_events(
+            context(), account_id, replace(wanted, before=parse_option("--after", UUID, after)), limit
+        ),
+        cursor=lambda event: event.id,
+        cells=event_cells,
+        widths=_WIDTHS,
+        as_json=event_json,
+    )
 
 
-def _echo(event: StoredEvent, *, as_json: bool) -> None:
-    click.echo(event_json(event) if as_json else event_row(event, terminal_width()))
-
-
-def event_row(event: StoredEvent, width: int | None) -> str:
-    """An event as one line of a list."""
+def event_cells(event: StoredEvent) -> tuple[object, ...]:
+    """An event as the cells of a line."""
     count = sum(bool(decision.get("started")) for decision in event.decisions)
     started = f"{count} run{'' if count == 1 else 's'}" if count else "-"
-    cells = (format_time_ms(event.received_at), event.id, event.event, event.distinct_id, started, event.data_json)
-    return row(cells, _WIDTHS, width)
+    return utc_text(event.received_at), event.id, event.event, event.distinct_id, started, event.data_json
 
 
 def event_json(event: StoredEvent) -> str:
@@ -124,14 +127,14 @@ def show(id: tuple[str | None, UUID], account: str | None) -> None:
 @group.command("tail")
 @_event
 @_subject
-@_json
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @account_option
 @command
 def tail(name: str | None, subject: str | None, as_json: bool, account: str | None) -> None:
     """Print events as they arrive, until Ctrl-C."""
     try:
         for event in _follow(get_account(account).id, EventFilter(name, subject)):
-            _echo(event, as_json=as_json)
+            click.echo(event_json(event) if as_json else row(event_cells(event), _WIDTHS, terminal_width()))
     except KeyboardInterrupt:
         return
 

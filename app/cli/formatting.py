@@ -1,14 +1,13 @@
-"""Text for terminals: control characters escaped, times and durations formatted, columns aligned and cut."""
+"""Text for terminals: control characters escaped, times read, columns aligned and cut."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from wcwidth import clip, ljust, width
 
-from app.core.durations import read_duration, write_duration
+from app.core.durations import format_duration, read_duration
 
 # Not printable, but part of words and emoji.
 _HARMLESS = frozenset("\u00a0\u200c\u200d")
@@ -49,26 +48,6 @@ def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
         line += ljust(cut(cell, columns), columns) + _GAP
     rest = _GAP.join(shown[len(widths) :])
     return (line + cut(rest, max(_MIN_REST, terminal - width(line)))).rstrip()
-
-
-def format_time(at: datetime | None) -> str:
-    """A time to the second, in UTC; `-` for none."""
-    return "-" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
-
-
-def format_time_ms(at: datetime) -> str:
-    """A time to the millisecond, in UTC."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z"
-
-
-def format_duration(duration: timedelta) -> str:
-    """A duration in its two largest units, such as `2h5m`; with fractions below ten seconds."""
-    seconds = duration.total_seconds()
-    if seconds < 1:
-        return f"{max(0, round(seconds * 1000))} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    return "".join(re.findall(r"\d+[a-z]", write_duration(seconds))[:2])
 
 
 def format_relative(at: datetime, now: datetime) -> str:

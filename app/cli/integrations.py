@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from app.actions.integration_kinds import Kind
-from app.cli.base import account_option, command, context, get_account
+from app.cli.base import account_option, command, context, get_account, parse_option
+from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.program import paste
+from app.core.ids import utc_text
 from app.services import integrations
+from app.services.integrations import Integration
 
 group = click.Group("integration", help="Integrations: the WhatsApp, Twilio, SendGrid and SMTP accounts to send with.")
 target_group = click.Group("target", help="Targets of http steps, disabled after a response of 410 Gone.")
@@ -80,17 +86,28 @@ def _prompt(kind: Kind, given: dict[str, str], known: frozenset[str]) -> dict[st
 
 
 @group.command("list")
+@list_options
 @account_option
 @command
-def list_(account: str | None) -> None:
-    """List the integrations of an account. Secrets are masked."""
-    for one in integrations.list_integrations(context(), get_account(account).id):
-        fields = "cannot be decrypted with ENCRYPTION_KEY"
-        if one.fields is not None:
-            fields = " ".join(f"{name}={value}" for name, value in sorted(one.fields.items()))
-        click.echo(
-            f"{one.kind}\tset {one.created_at:%Y-%m-%d %H:%M}Z\tchanged {one.updated_at:%Y-%m-%d %H:%M}Z\t{fields}"
-        )
+def list_(account: str | None, page: Page) -> None:
+    """List the integrations of an account. Secrets are masked. Columns: kind, created, changed, fields."""
+    found = integrations.list_integrations(context(), get_account(account).id)
+    print_list(
+        page,
+        lambda after, limit: [one for one in found if after is None or one.kind > after][:limit],
+        cursor=lambda one: one.kind,
+        cells=lambda one: (
+            one.kind, f"set {utc_text(one.created_at)}", f"changed {utc_text(one.updated_at)}", _fields(one)
+        ),
+        widths=(10, 31, 35),
+        as_json=lambda one: json_line(asdict(one)),
+    )  # fmt: skip
+
+
+def _fields(one: Integration) -> str:
+    if one.fields is None:
+        return "cannot be decrypted with ENCRYPTION_KEY"
+    return " ".join(f"{name}={value}" for name, value in sorted(one.fields.items()))
 
 
 @group.command("remove")
@@ -117,12 +134,31 @@ def rotate() -> None:
 
 
 @target_group.command("list")
+@list_options
 @account_option
 @command
-def list_targets(account: str | None) -> None:
+def list_targets(account: str | None, page: Page) -> None:
     """List disabled targets, the latest first. Columns: since when, URL without its query, reason, run."""
-    for one in integrations.list_disabled_targets(context(), get_account(account).id):
-        click.echo(f"{one.disabled_at:%Y-%m-%d %H:%M}Z\t{one.target}\t{one.reason}\trun {one.run_id}")
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: integrations.list_disabled_targets(
+            context(), account_id, after=parse_option("--after", read_cursor, after), limit=limit
+        ),
+        cursor=lambda one: f"{utc_text(one.disabled_at)},{one.target}",
+        cells=lambda one: (utc_text(one.disabled_at), one.target, one.reason, f"run {one.run_id}"),
+        widths=(27, 40, 40),
+        as_json=lambda one: json_line(asdict(one)),
+    )
+
+
+def read_cursor(text: str) -> tuple[datetime, str]:
+    """The time and the target of a cursor. Raises ValueError."""
+    at, _, target = text.partition(",")
+    try:
+        return datetime.fromisoformat(at), target
+    except ValueError:
+        raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
 
 
 @target_group.command("enable")
@@ -134,5 +170,6 @@ def enable_target(target: str, account: str | None) -> None:
     found = get_account(account)
     integrations.enable_target(context(), found.id, target)
     click.echo(
-        f"{found.slug}: {target} is enabled; workers notice within seconds, `signalbox run retry` retries failed runs"
+        f"{found.slug}: {target} is enabled; workers notice within seconds, "
+        f"{paste('run', 'retry', '--failed', '--since', '1d', account=account)} retries failed runs"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -17,17 +18,23 @@ from app.cli.base import (
     get_account,
     get_owner_id,
     owner_option,
+    parse_option,
     read_time_option,
-    terminal_width,
     yes_option,
 )
-from app.cli.formatting import format_relative, format_time, row
+from app.cli.formatting import format_relative
+from app.cli.lists import Page, json_line, list_options, print_list
+from app.core.ids import utc_text
 from app.db.inspection import RunFilter, RunRow
 from app.services import inspection
 from app.services import runs as services_runs
 
 _BATCH = 100
-_WIDTHS = (20, 36, 9, 22, 16)
+_WIDTHS = (27, 36, 9, 22, 16)
+_JSON_FIELDS = (
+    "id", "account_id", "workflow", "version", "status", "distinct_id", "event_id", "at", "attempt", "wake_at", "error",
+    "created_at", "updated_at", "finished_at",
+)  # fmt: skip
 
 _ids = click.argument("ids", nargs=-1, metavar="ID...", type=click.UUID)
 
@@ -37,18 +44,26 @@ _ids = click.argument("ids", nargs=-1, metavar="ID...", type=click.UUID)
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--subject", metavar="ID", help="Only runs of this subject (distinct_id).")
 @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@list_options
 @account_option
 @command
 def list_(
-    failed: bool, workflow: str | None, subject: str | None, since: str | None, limit: int, account: str | None
+    failed: bool, workflow: str | None, subject: str | None, since: str | None, account: str | None, page: Page
 ) -> None:
-    """List runs, newest first: started, id, status, workflow, subject, and the current step or the error."""
+    """List runs, newest first. Columns: started, id, status, workflow, subject, and the current step or the error."""
     wanted = RunFilter(failed, workflow, subject, read_time_option("--since", since))
     account_id = get_account(account).id
     _check_workflow(account_id, workflow)
-    for run in inspection.find_latest_runs(context(), account_id, wanted, limit):
-        click.echo(run_row(run, context().clock(), terminal_width()))
+    print_list(
+        page,
+        lambda after, limit: inspection.find_latest_runs(
+            context(), account_id, replace(wanted, before=parse_option("--after", UUID, after)), limit
+        ),
+        cursor=lambda run: run.id,
+        cells=lambda run: run_cells(run, context().clock()),
+        widths=_WIDTHS,
+        as_json=lambda run: json_line({name: getattr(run, name) for name in _JSON_FIELDS}),
+    )
 
 
 def _check_workflow(account_id: int, name: str | None) -> None:
@@ -59,15 +74,15 @@ def _check_workflow(account_id: int, name: str | None) -> None:
         workflows.find_workflow(context(), account_id, name)
 
 
-def run_row(run: RunRow, now: datetime, width: int | None) -> str:
-    """A run as one line of a list."""
+def run_cells(run: RunRow, now: datetime) -> tuple[object, ...]:
+    """A run as the cells of a line."""
     if run.status == "running":
         due = "waits for blocks" if run.wake_at is None else "due"
         end = f"at {run.at}, {format_relative(run.wake_at, now) if run.wake_at and run.wake_at > now else due}"
     else:
         end = run.error or ""
     workflow = f"{run.workflow} v{run.version}"
-    return row((format_time(run.created_at), run.id, run.status, workflow, run.distinct_id, end), _WIDTHS, width)
+    return utc_text(run.created_at), run.id, run.status, workflow, run.distinct_id, end
 
 
 @click.command("show")
@@ -129,7 +144,11 @@ def _failed_runs(workflow: str | None, since: str | None, account: str | None) -
     account_id = get_account(account).id
     _check_workflow(account_id, workflow)
     wanted = RunFilter(failed=True, workflow=workflow, since=read_time_option("--since", since))
-    return [(account_id, run.id) for run in reversed(inspection.find_latest_runs(context(), account_id, wanted, None))]
+    found: list[UUID] = []
+    while batch := inspection.find_latest_runs(context(), account_id, wanted, _BATCH):
+        found += [run.id for run in batch]
+        wanted = replace(wanted, before=found[-1])
+    return [(account_id, run_id) for run_id in reversed(found)]
 
 
 def _owned(ids: Sequence[UUID], account: str | None) -> list[tuple[int, UUID]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from app.cli.formatting import cut, format_duration, format_relative, format_time_ms, visible
+from app.cli.formatting import cut, format_relative, visible
+from app.core.durations import format_duration
 from app.core.ids import utc_text
 from app.db.inspection import AttemptDetails, RunRow, StepDetails, StoredEvent
 from app.services.inspection import MAX_BLOCKS_SHOWN, EventDetails, RunDetails
@@ -16,7 +17,7 @@ from app.services.inspection import MAX_BLOCKS_SHOWN, EventDetails, RunDetails
 RUNNING = "running"
 _MAX_TEXT = 200
 _MAX_RESPONSE = 300
-_INDENT = " " * 26
+_INDENT = " " * 29
 
 
 def run_lines(details: RunDetails, now: datetime) -> Iterator[str]:
@@ -73,14 +74,14 @@ def _status(run: RunRow, now: datetime, verb: str | None = None) -> str:
     if run.status == RUNNING:
         step = f"{run.at} ({verb})" if verb else f"{run.at}"
         return f"running at {step}, next wake-up {_wake_up(run, now)}"
-    ended = f" {format_time_ms(run.finished_at)}" if run.finished_at else ""
+    ended = f" {utc_text(run.finished_at)}" if run.finished_at else ""
     return f"{run.status}{ended}" + (f": {run.error}" if run.error else "")
 
 
 def _wake_up(run: RunRow, now: datetime) -> str:
     if run.wake_at is None:
         return "when its blocks have ended"
-    return f"{format_time_ms(run.wake_at)} ({format_relative(run.wake_at, now)})" if run.wake_at > now else "now"
+    return f"{utc_text(run.wake_at)} ({format_relative(run.wake_at, now)})" if run.wake_at > now else "now"
 
 
 def _step_lines(
@@ -91,7 +92,7 @@ def _step_lines(
         step.finished_at is not None and not attempts and not blocks and step.action not in ("wait", "wait_for")
     )
     if not is_instant:
-        until = f", until {format_time_ms(details.ends[step.ordinal])}" if step.ordinal in details.ends else ""
+        until = f", until {utc_text(details.ends[step.ordinal])}" if step.ordinal in details.ends else ""
         yield _at(step.started_at, f"{name} entered{until}")
     for attempt in attempts:
         yield from _attempt_lines(attempt)
@@ -182,7 +183,7 @@ def event_lines(details: EventDetails, account: str, now: datetime) -> Iterator[
     yield _field("account", account)
     yield _field("subject", event.distinct_id)
     yield _field("phone", event.phone or "-")
-    yield _field("received", f"{format_time_ms(event.received_at)} ({format_relative(event.received_at, now)})")
+    yield _field("received", f"{utc_text(event.received_at)} ({format_relative(event.received_at, now)})")
     if event.idempotency_key is not None:
         yield _field("key", event.idempotency_key)
     for warning in event.warnings:
@@ -218,7 +219,7 @@ def _decision(decision: Mapping[str, Any]) -> str:
 def _runs_of_event(details: EventDetails, now: datetime) -> Iterable[str]:
     decided = {str(decision.get("run")) for decision in details.event.decisions}
     for run in details.runs:
-        later = "" if str(run.id) in decided else f", started {format_time_ms(run.created_at)}"
+        later = "" if str(run.id) in decided else f", started {utc_text(run.created_at)}"
         yield visible(f"  {run.id} {run.workflow} version {run.version}{later}: {_status(run, now)}")
 
 
@@ -251,4 +252,4 @@ def _field(name: str, value: object) -> str:
 
 
 def _at(time: datetime, text: str) -> str:
-    return f"{format_time_ms(time)}  {visible(text)}"
+    return f"{utc_text(time)}  {visible(text)}"

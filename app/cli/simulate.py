@@ -13,12 +13,15 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app.cli.base import account_option, command, context, existing_file, get_account
-from app.cli.formatting import visible
+from app.cli.base import account_option, command, context, existing_file, get_account, read_time_option, terminal_width
+from app.cli.formatting import row, visible
+from app.cli.lists import json_line
 from app.cli.workflows import print_errors
-from app.core.durations import read_duration
 from app.core.ids import utc_text
 from app.services import simulation, workflows
+from app.workflows.matching.rule import DISTINCT_ID
+
+_WIDTHS = (27, 9, 20, 28)
 
 
 @click.command("simulate")
@@ -28,11 +31,11 @@ from app.services import simulation, workflows
 def simulate_(file: Path, events: Path, as_json: bool) -> None:
     """Simulate the document FILE on EVENTS, a file with one event per line: {"event", "distinct_id", "received_at", "data"}.
 
-    Needs no database. Prints for each event whether it contributes and starts a run, and the deadlines that expire.
+    Needs no database. Prints for each event whether it contributes and starts a run, and why; and the deadlines that expire.
     """
     rule = _compile_file(file)
     for step in simulation.simulate(rule, _read_events(events)):
-        click.echo(json.dumps(_as_object(step)) if as_json else _as_line(step))
+        click.echo(json_line(_as_object(rule, step)) if as_json else row(_as_cells(step), _WIDTHS, terminal_width()))
 
 
 def _compile_file(file: Path) -> simulation.Rule:
@@ -55,31 +58,34 @@ def _read_events(file: Path) -> Iterator[simulation.EventView]:
                     sys.exit(1)
 
 
-def _as_object(step: simulation.SimulatedStep) -> dict[str, Any]:
-    if step.event is None:
-        return {"at": utc_text(step.at), "distinct_id": step.subject, "timer": True, "fired": step.started}
-    line = simulation.line_number(step.event.id)
+def _as_object(rule: simulation.Rule, step: simulation.SimulatedStep) -> dict[str, Any]:
     more = {"suppressed": True} if step.suppressed else {}
-    return {"line": line, "contributing": step.contributing, "fired": step.started, **more}
-
-
-def _as_line(step: simulation.SimulatedStep) -> str:
-    timestamp = f"{step.at:%Y-%m-%d %H:%M:%S}Z"
-    if step.suppressed:
-        result = "suppressed by again"
-    elif step.started:
-        lines = ", ".join(str(simulation.line_number(event)) for event in step.used)
-        result = f"starts a run (lines {lines})"
-    else:
-        result = "contributes" if step.contributing else "-"
+    end = {"fired": step.started, **more, "reason": step.reason}
     if step.event is None:
-        return f"{timestamp}\tdeadline\t{step.subject!r}\t{result}"
-    return f"{timestamp}\tline {simulation.line_number(step.event.id)}\t{step.event.event!r}\t{result}"
+        return {"at": utc_text(step.at), "timer": True, **subject_fields(rule, step.subject), **end}
+    line = simulation.line_number(step.event.id)
+    return {"line": line, "at": utc_text(step.at), "contributing": step.contributing, **end}
+
+
+def subject_fields(rule: simulation.Rule, subject: str) -> dict[str, str]:
+    """The subject with the name of the workflow's key; also under `distinct_id` where that is the key."""
+    fields = {"key": rule.key, "subject": subject}
+    return {**fields, "distinct_id": subject} if rule.key == DISTINCT_ID else fields
+
+
+def _as_cells(step: simulation.SimulatedStep) -> tuple[object, ...]:
+    result = "contributes" if step.contributing else "starts nothing"
+    if step.started:
+        lines = ", ".join(str(simulation.line_number(event)) for event in step.used)
+        result = f"starts a run (line{'s' if len(step.used) > 1 else ''} {lines})"
+    if step.event is None:
+        return utc_text(step.at), "deadline", step.subject, result, step.reason
+    return utc_text(step.at), f"line {simulation.line_number(step.event.id)}", step.event.event, result, step.reason
 
 
 @click.command("backtest")
 @click.argument("file", type=existing_file)
-@click.option("--since", required=True, metavar="DURATION", help="How far back, such as 30d.")
+@click.option("--since", required=True, metavar="WHEN", help="How far back, such as 30d, or a time.")
 @account_option
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="A file to continue from.")
 @click.option("--show", default=20, show_default=True, help="The number of starts to list.")
@@ -88,24 +94,24 @@ def _as_line(step: simulation.SimulatedStep) -> str:
 def backtest(file: Path, since: str, account: str | None, checkpoint: Path | None, show: int, as_json: bool) -> None:
     """Simulate the document FILE on the stored events: which subjects would have started it, and when. Changes nothing."""
     rule = _compile_file(file)
-    try:
-        begin = context().clock() - read_duration(since)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), param_hint="--since") from None
+    begin = read_time_option("--since", since)
+    assert begin is not None
     tally = Tally.read(checkpoint) if checkpoint else Tally()
     if checkpoint:
         # An unwritable file fails now, not after an hour of work.
         tally.write(checkpoint)
-    found = get_account(account)
+    found, left = get_account(account), show
     bar = tqdm(total=None, unit=" subjects", disable=None, file=sys.stderr, leave=False)
     for subject, matches in simulation.backtest(context(), found.id, rule, begin, after=tally.last_subject):
         tally.add(subject, [match.at for match in matches])
         for match in matches:
             if as_json:
-                row = {"distinct_id": subject, "at": utc_text(match.at), "matched": list(map(str, match.used))}
-                click.echo(json.dumps(row))
-            elif tally.starts <= show:
-                click.echo(f"{match.at:%Y-%m-%d %H:%M:%S}Z\t{subject!r}\t{len(match.used)} events")
+                start = {**subject_fields(rule, subject), "at": match.at, "matched": match.used}
+                click.echo(json_line(start))
+            elif (left := left - 1) >= 0:
+                count = len(match.used)
+                cells = (utc_text(match.at), subject, f"{count} event{'' if count == 1 else 's'}")
+                click.echo(row(cells, (27, 36), terminal_width()))
         bar.update()
         if checkpoint and tally.subjects % 1_000 == 0:
             tally.write(checkpoint)

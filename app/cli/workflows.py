@@ -13,6 +13,9 @@ import click
 from app.cli.base import account_option, command, context, existing_file, get_account
 from app.cli.formatting import visible
 from app.cli.lazy_group import LazyGroup
+from app.cli.lists import Page, json_line, list_options, print_list
+from app.core.ids import utc_text
+from app.db.workflows import WorkflowRow
 from app.services import simulation, workflows
 from app.services.workflows import Applied, InvalidDocument
 from app.workflows.json_schema import workflow_schema
@@ -28,6 +31,7 @@ group = LazyGroup(
         "simulate": ("app.cli.simulate:simulate_", "Simulate a document on a file of events."),
     },
 )
+_JSON_FIELDS = ("id", "account_id", "name", "latest_version", "enabled_version", "created_at", "updated_at")
 _files = click.argument("files", nargs=-1, required=True, type=existing_file)
 
 
@@ -135,26 +139,37 @@ def _change(applied: Applied) -> str:
 
 
 @group.command("list")
-@click.option("--after", default="", help="Only names after this one.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@list_options
 @account_option
 @command
-def list_(after: str, limit: int, account: str | None) -> None:
-    """List the workflows of an account by name."""
-    found = workflows.list_workflows(context(), get_account(account).id, after=after, limit=limit + 1)
-    for workflow in found[:limit]:
-        state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
-        count = (
-            0
-            if workflow.enabled_version == workflow.latest_version
-            else len(workflows.find_mistakes(workflow.source.encode()))
-        )
-        draft = f" (a draft with {count} error{'s' if count > 1 else ''})" if count else ""
-        click.echo(
-            f"{workflow.name}\tversion {workflow.latest_version}{draft}\t{state}\t{workflow.updated_at:%Y-%m-%d %H:%M}Z"
-        )
-    if len(found) > limit:
-        click.echo(f"There are more; continue with --after {found[limit - 1].name}", err=True)
+def list_(account: str | None, page: Page) -> None:
+    """List the workflows of an account by name. Columns: name, latest version, state, changed."""
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: workflows.list_workflows(context(), account_id, after=after or "", limit=limit),
+        cursor=lambda workflow: workflow.name,
+        cells=workflow_cells,
+        widths=(28, 34, 22),
+        as_json=lambda workflow: json_line(
+            {name: getattr(workflow, name) for name in _JSON_FIELDS} | {"errors": count_errors(workflow)}
+        ),
+    )
+
+
+def count_errors(workflow: WorkflowRow) -> int:
+    """The number of errors in the latest version. An enabled version has none."""
+    if workflow.enabled_version == workflow.latest_version:
+        return 0
+    return len(workflows.find_mistakes(workflow.source.encode()))
+
+
+def workflow_cells(workflow: WorkflowRow) -> tuple[object, ...]:
+    """A workflow as the cells of a line."""
+    count = count_errors(workflow)
+    draft = f" (a draft with {count} error{'s' if count > 1 else ''})" if count else ""
+    state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
+    return workflow.name, f"version {workflow.latest_version}{draft}", state, utc_text(workflow.updated_at)
 
 
 @group.command("show")

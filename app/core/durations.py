@@ -25,6 +25,17 @@ def read_duration(value: object) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def format_duration(duration: timedelta) -> str:
+    """A duration for people, in its two largest units: `2h5m`; with a fraction below ten seconds, `4.2s`;
+    in milliseconds below one, `850ms`."""
+    seconds = max(0.0, duration.total_seconds())
+    if seconds < 0.9995:
+        return f"{round(seconds * 1000)}ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    return "".join(re.findall(r"\d+[a-z]", write_duration(seconds))[:2])
+
+
 def write_duration(seconds: float) -> str:
     """Whole seconds as the shortest text that `read_duration` reads: 5400 becomes `1h30m`."""
     rest, parts = max(0, round(seconds)), []

@@ -102,9 +102,10 @@ _ROW = (
 )
 
 
-def list_accounts(connection: sa.Connection) -> list[AccountRow]:
-    """All accounts, oldest first."""
-    rows = run_sql(connection, f"SELECT {_ROW} FROM accounts ORDER BY id")
+def list_accounts(connection: sa.Connection, after: int, limit: int) -> list[AccountRow]:
+    """At most `limit` accounts, oldest first: those after the id `after`."""
+    query = f"SELECT {_ROW} FROM accounts WHERE id > :after ORDER BY id LIMIT :limit"
+    rows = run_sql(connection, query, {"after": after, "limit": limit})
     return [AccountRow(*row) for row in rows]
 
 

@@ -47,14 +47,19 @@ def insert_key(connection: sa.Connection, account_id: int, key: Key, name: str, 
     increment_version(connection, account_id)
 
 
-def list_keys(connection: sa.Connection, account_id: int | None) -> list[KeyRow]:
-    """All keys of an account (None: of all accounts), oldest first."""
+def list_keys(
+    connection: sa.Connection, account_id: int | None, after: str | None = None, limit: int | None = None
+) -> list[KeyRow]:
+    """Keys of an account (None: of all accounts), oldest first: those after the key with the prefix `after`, at most `limit`
+    (None: all)."""
     rows = run_sql(
         connection,
         "SELECT account_id, slug AS account, prefix, keys.name, scopes, keys.created_at, expires_at, revoked_at, "
         "last_used_at FROM keys JOIN accounts ON accounts.id = account_id "
-        "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, keys.created_at",
-        {"account": account_id},
+        "WHERE (:account IS NULL OR account_id = :account) AND (:after IS NULL OR (account_id, keys.created_at, prefix) > "
+        "(SELECT account_id, created_at, prefix FROM keys WHERE prefix = :after)) "
+        "ORDER BY account_id, keys.created_at, prefix LIMIT :limit",
+        {"account": account_id, "after": after, "limit": limit},
     )
     return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]
 
@@ -231,14 +236,18 @@ def set_token(
     increment_version(connection, client.account_id)
 
 
-def list_clients(connection: sa.Connection, account_id: int | None) -> list[ClientRow]:
-    """The clients of an account, or of all accounts, oldest first."""
+def list_clients(
+    connection: sa.Connection, account_id: int | None, after: str | None = None, limit: int | None = None
+) -> list[ClientRow]:
+    """Clients of an account (None: of all accounts), oldest first: those after the id `after`, at most `limit` (None: all)."""
     rows = run_sql(
         connection,
         "SELECT account_id, slug, clients.id, clients.name, scopes, clients.created_at, revoked_at, last_used_at "
         "FROM clients JOIN accounts ON accounts.id = account_id "
-        "WHERE :account IS NULL OR account_id = :account ORDER BY account_id, clients.created_at",
-        {"account": account_id},
+        "WHERE (:account IS NULL OR account_id = :account) AND (:after IS NULL OR (account_id, clients.created_at, clients.id) > "
+        "(SELECT account_id, created_at, id FROM clients WHERE id = :after)) "
+        "ORDER BY account_id, clients.created_at, clients.id LIMIT :limit",
+        {"account": account_id, "after": after, "limit": limit},
     )
     return [
         ClientRow(account_id, slug, id_, name, tuple(scopes), *dates)

@@ -90,16 +90,21 @@ def read_by_subject(
     names: Sequence[str] | None,
     since: datetime,
     after: str | None,
+    *,
+    with_key_only: bool = True,
 ) -> Iterator[tuple[Any, ...]]:
     """Stored events since a timestamp, ordered by subject and then by acceptance; `names` None: any.
 
     Rows are (subject, id, event, distinct_id, phone, data, received_at), read in chunks through a server-side cursor. `key`
-    is a column or a path into data such as data.order_id. Only subjects after `after`.
+    is a column or a path into data such as data.order_id; events without it have the subject "", or are left out
+    (`with_key_only`). Only subjects after `after`.
     """
     root, *path = key.split(".")
     subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
     if root not in ("distinct_id", "phone", "data"):
         raise ValueError(f"{key} is no key")
+    if not with_key_only and root != "distinct_id":
+        subject = f"coalesce({subject}, '')"
     with driver_connection(connection).cursor(name="read_by_subject") as cursor:
         cursor.itersize = 5_000
         cursor.execute(

@@ -97,24 +97,27 @@ class AttemptDetails:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Filters events by name, subject, phone, and time (`since` inclusive, `until` exclusive). None: all."""
+    """Filters events by name, subject, phone, and time (`since` inclusive, `until` exclusive); `before`: only events with a
+    smaller id. None: all."""
 
     event: str | None = None
     subject: str | None = None
     phone: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    before: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Filters runs by workflow, subject, and start (`since`). With `failed`: only failed runs, and `since` is compared with
-    the time of failure."""
+    the time of failure. `before`: only runs with a smaller id."""
 
     failed: bool = False
     workflow: str | None = None
     subject: str | None = None
     since: datetime | None = None
+    before: UUID | None = None
 
 
 def allow_slow_statements(connection: sa.Connection) -> None:
@@ -139,6 +142,7 @@ _EVENT_FILTER = """
     AND (CAST(:phone AS text) IS NULL OR phone = :phone)
     AND (CAST(:since AS timestamptz) IS NULL OR received_at >= :since AND id >= :first)
     AND (CAST(:until AS timestamptz) IS NULL OR received_at < :until AND id < :beyond)
+    AND (CAST(:before AS uuid) IS NULL OR received_at <= :before_at AND id < :before)
 """
 
 
@@ -225,6 +229,8 @@ def _values(wanted: EventFilter) -> dict[str, Any]:
         **asdict(wanted),
         "first": None if wanted.since is None else first_id_at(wanted.since),
         "beyond": None if wanted.until is None else first_id_at(wanted.until),
+        "before": None if wanted.before is None else str(wanted.before),
+        "before_at": None if wanted.before is None else _timestamp_of(wanted.before),
     }
 
 
@@ -246,6 +252,7 @@ _RUN_FILTER = """
     AND (CAST(:workflow AS text) IS NULL OR workflow.name = :workflow)
     AND (CAST(:subject AS text) IS NULL OR run.distinct_id = :subject)
     AND (CAST(:since AS timestamptz) IS NULL OR CASE WHEN :failed THEN run.finished_at ELSE run.created_at END >= :since)
+    AND (CAST(:before AS uuid) IS NULL OR run.id < :before)
 """
 
 
@@ -264,10 +271,11 @@ def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]
     return _find_accounts(connection, "runs AS found", "found.id = :id", {"id": run_id})
 
 
-def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:
-    """The runs that pass the filter, newest first (`limit` None: all). Blocks are left out."""
+def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int) -> list[RunRow]:
+    """The runs that pass the filter, newest first. Blocks are left out."""
     conditions = _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit"
-    return _find_runs(connection, account_id, conditions, {"limit": limit, **asdict(wanted)})
+    before = None if wanted.before is None else str(wanted.before)
+    return _find_runs(connection, account_id, conditions, {"limit": limit, **asdict(wanted), "before": before})
 
 
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:

@@ -141,13 +141,17 @@ def disable_target(
     )
 
 
-def list_disabled_targets(connection: sa.Connection, account_id: int) -> list[TargetRow]:
-    """The disabled targets of an account, the latest first."""
+def list_disabled_targets(
+    connection: sa.Connection, account_id: int, after: tuple[datetime, str] | None, limit: int
+) -> list[TargetRow]:
+    """At most `limit` disabled targets of an account, the latest first: those after the one that was disabled at that time."""
+    at, target = after or (None, None)
     rows = run_sql(
         connection,
-        "SELECT target, reason, run_id, disabled_at FROM disabled_targets "
-        "WHERE account_id = :account ORDER BY disabled_at DESC, target",
-        {"account": account_id},
+        "SELECT target, reason, run_id, disabled_at FROM disabled_targets WHERE account_id = :account "
+        "AND (CAST(:at AS timestamptz) IS NULL OR disabled_at < :at OR disabled_at = :at AND target > :target) "
+        "ORDER BY disabled_at DESC, target LIMIT :limit",
+        {"account": account_id, "at": at, "target": target, "limit": limit},
     )
     return [TargetRow(*row) for row in rows]
 

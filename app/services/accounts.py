@@ -21,7 +21,7 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
     """Create an account; its id. A slug is unique and not a number, which would look like an id. Raises Problem."""
     if not _SLUG.fullmatch(slug) or slug.isdigit():
         raise Problem(
-            ProblemType.VALIDATION_FAILED, f"{slug!r} has to be 1 to 63 of a-z, 0-9 and -, and more than a number"
+            ProblemType.VALIDATION_FAILED, f"{slug!r} must be 1 to 63 of a-z, 0-9 and -, and more than a number"
         )
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:
@@ -31,10 +31,10 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
     return account_id
 
 
-def list_accounts(context: AppContext) -> list[AccountRow]:
-    """All accounts, oldest first."""
+def list_accounts(context: AppContext, *, after: int = 0, limit: int) -> list[AccountRow]:
+    """At most `limit` accounts, oldest first: those after the id `after`."""
     with context.database.transaction() as connection:
-        return accounts.list_accounts(connection)
+        return accounts.list_accounts(connection, after, limit)
 
 
 def find_account(context: AppContext, name: str) -> AccountRow | None:

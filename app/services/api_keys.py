@@ -36,10 +36,12 @@ def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: 
     return text
 
 
-def list_keys(context: AppContext, account_id: int | None) -> list[KeyRow]:
-    """All keys of an account, or of all accounts."""
+def list_keys(
+    context: AppContext, account_id: int | None, *, after: str | None = None, limit: int | None = None
+) -> list[KeyRow]:
+    """Keys of an account, or of all accounts: those after the prefix `after`, at most `limit` (None: all)."""
     with context.database.transaction() as connection:
-        return api_keys.list_keys(connection, account_id)
+        return api_keys.list_keys(connection, account_id, after, limit)
 
 
 def revoke_key(context: AppContext, prefix: str) -> bool:
@@ -70,10 +72,12 @@ def create_client(context: AppContext, account_id: int, name: str, scopes: tuple
     return client_id, secret
 
 
-def list_clients(context: AppContext, account_id: int | None) -> list[ClientRow]:
-    """The clients of an account, or of all accounts."""
+def list_clients(
+    context: AppContext, account_id: int | None, *, after: str | None = None, limit: int | None = None
+) -> list[ClientRow]:
+    """Clients of an account, or of all accounts: those after the id `after`, at most `limit` (None: all)."""
     with context.database.transaction() as connection:
-        return api_keys.list_clients(connection, account_id)
+        return api_keys.list_clients(connection, account_id, after, limit)
 
 
 def revoke_client(context: AppContext, client_id: str) -> bool:

@@ -57,7 +57,7 @@ def find_owners_of_event(context: AppContext, event_id: UUID) -> list[int]:
         return inspection.find_accounts_with_event(connection, event_id)
 
 
-def find_latest_runs(context: AppContext, account_id: int, wanted: RunFilter, limit: int | None) -> list[RunRow]:
+def find_latest_runs(context: AppContext, account_id: int, wanted: RunFilter, limit: int) -> list[RunRow]:
     """The runs of an account that pass the filter, newest first."""
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)

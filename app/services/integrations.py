@@ -139,10 +139,12 @@ def disable_target(context: AppContext, account_id: int, target: str, reason: st
         integrations.disable_target(connection, account_id, target, reason, run_id, context.clock())
 
 
-def list_disabled_targets(context: AppContext, account_id: int) -> list[TargetRow]:
-    """An account's disabled targets, the latest first."""
+def list_disabled_targets(
+    context: AppContext, account_id: int, *, after: tuple[datetime, str] | None = None, limit: int = 1_000
+) -> list[TargetRow]:
+    """At most `limit` of an account's disabled targets, the latest first: those after (disabled at, target)."""
     with context.database.transaction() as connection:
-        return integrations.list_disabled_targets(connection, account_id)
+        return integrations.list_disabled_targets(connection, account_id, after, limit)
 
 
 def enable_target(context: AppContext, account_id: int, target: str) -> None:

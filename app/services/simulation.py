@@ -80,7 +80,9 @@ def backtest(
     until = context.clock()
     names = None if ANY_NAME in rule.pattern.names else sorted(rule.pattern.names)
     with context.database.transaction() as connection:
-        rows = event_queries.read_by_subject(connection, account_id, rule.key, names, since, after)
+        rows = event_queries.read_by_subject(
+            connection, account_id, rule.key, names, since, after, with_key_only=not rule.is_stateless
+        )
         for subject, found in groupby(rows, key=lambda row: row[0]):
             yield subject, list(simulate_subject(rule, (_view_row(row) for row in found), until))
 

@@ -8,17 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from wcwidth import width
 
-from app.cli.formatting import (
-    cut,
-    format_duration,
-    format_relative,
-    format_time,
-    format_time_ms,
-    parse_time,
-    row,
-    visible,
-    visible_json,
-)
+from app.cli.formatting import cut, format_relative, parse_time, row, visible, visible_json
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
 
@@ -73,19 +63,6 @@ def test_a_row_is_aligned_and_cut_on_a_terminal() -> None:
 
 def test_a_narrow_terminal_still_shows_some_of_the_rest() -> None:
     assert row(("a", "b", "x" * 50), (20, 20), 30).endswith("x" * 15 + "…")
-
-
-def test_times_are_formatted_in_utc() -> None:
-    assert (format_time(NOW), format_time_ms(NOW)) == ("2026-11-22 12:00:00Z", "2026-11-22 12:00:00.123Z")
-    assert format_time(None) == "-"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "formatted"),
-    [(0.0123, "12 ms"), (3.21, "3.2 s"), (59, "59s"), (3_725, "1h2m"), (100_000, "1d3h"), (1_209_600, "2w")],
-)
-def test_a_duration_is_formatted_in_its_two_largest_units(seconds: float, formatted: str) -> None:
-    assert format_duration(timedelta(seconds=seconds)) == formatted
 
 
 def test_a_relative_time_has_a_direction() -> None:

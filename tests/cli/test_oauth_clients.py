@@ -61,7 +61,7 @@ def test_the_list_shows_clients_without_secrets(signalbox: CommandLine, acme: Se
     created(signalbox, globex.slug)
     output = signalbox("client", "list", acme.slug).stdout
     assert (
-        output == f"{acme.slug}\t{client_id}\tweb shop\tevents:write events:read account:manage\tin force\tnever used\n"
+        output == f"{acme.slug}\t{client_id}\tweb shop\tevents:write events:read account:manage\tactive\tnever used\n"
     )
     everybody = signalbox("client", "list").stdout
     assert globex.slug in everybody
@@ -74,7 +74,7 @@ def test_a_revoked_client_is_listed_as_revoked(signalbox: CommandLine, context: 
     assert "\trevoked 2" in signalbox("client", "list", acme.slug).stdout
     assert issued(context, client_id, secret) is None
     again = signalbox("client", "revoke", client_id)
-    assert (again.exit_code, "no client in force" in again.stderr) == (1, True)
+    assert (again.exit_code, "no active client" in again.stderr) == (1, True)
 
 
 def test_an_account_can_be_created_with_attributes(signalbox: CommandLine, context: AppContext) -> None:

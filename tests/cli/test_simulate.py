@@ -7,12 +7,14 @@ import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
-from app.services import simulation, workflows
+from app.core.ids import utc_text
+from app.services import inspection, simulation, workflows
 from app.services.context import AppContext
 from tests.support.acceptance import fire_deadline
 from tests.support.builders import Sender, a_workflow, an_event
@@ -50,13 +52,93 @@ def test_a_simulation_prints_events_and_deadlines_in_time_order(runner: FlaskCli
     files = _files(tmp_path, {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}, EVENTS)
     result = runner.invoke(args=["workflow", "simulate", *files, "--json"])
     assert result.exit_code == 0, result.output
+    waits = "starts at 2026-11-22T00:30:00.000000Z unless order_placed arrives"
     assert [json.loads(line) for line in result.output.splitlines()] == [
-        {"line": 1, "contributing": True, "fired": False},
-        {"line": 2, "contributing": True, "fired": False},
-        {"line": 3, "contributing": False, "fired": False},
-        {"at": "2026-11-22T00:30:00.000000Z", "distinct_id": "one", "timer": True, "fired": True},
-        {"line": 4, "contributing": False, "fired": False},
+        {"line": 1, "at": _utc(0), "contributing": True, "fired": False, "reason": waits},
+        {"line": 2, "at": _utc(10), "contributing": True, "fired": False, "reason": waits.replace("30:00.", "30:10.")},
+        {"line": 3, "at": _utc(20), "contributing": False, "fired": False, "reason": "cancelled by order_placed"},
+        {
+            "at": "2026-11-22T00:30:00.000000Z",
+            "timer": True,
+            "key": "distinct_id",
+            "subject": "one",
+            "distinct_id": "one",
+            "fired": True,
+            "reason": "no order_placed arrived in time",
+        },
+        {
+            "line": 4,
+            "at": _utc(3_000),
+            "contributing": False,
+            "fired": False,
+            "reason": "the workflow does not look at events of this name",
+        },
     ]
+
+
+def _utc(second: int) -> str:
+    return utc_text(datetime.fromisoformat(_at(second)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"on": "a"}, "matched"),
+        ({"on": {"event": "a", "where": "data.n > 1"}}, "data.n is missing"),
+        ({"on": {"event": "a", "where": "event == 'b'"}}, "the filter is false"),
+        ({"on": "a", "key": "data.n"}, "matched"),
+        (
+            {"on": "a", "key": "data.n", "again": "1d"},
+            "data.n is the key, and is not a text or number of up to 255 characters",
+        ),
+        ({"on": {"times": 2, "of": "a"}}, "1 of 2 a"),
+    ],
+)
+def test_a_simulation_gives_the_reason_that_would_be_stored(
+    runner: FlaskCliRunner, context: AppContext, acme: Sender, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    files = _files(tmp_path, changes.pop("on"), [["a", "1", 0]], **changes)
+    (line,) = runner.invoke(args=["workflow", "simulate", *files, "--json"]).output.splitlines()
+    assert json.loads(line)["reason"] == reason
+    assert reason in runner.invoke(args=["workflow", "simulate", *files]).output
+    workflows.apply_workflow(context, acme.account_id, Path(files[0]).read_text())
+    event = acme.post(an_event(event="a", distinct_id="1", data={})).get_json()["id"]
+    details = inspection.find_event_details(context, acme.account_id, UUID(event))
+    assert details is not None
+    assert [decision["reason"] for decision in details.event.decisions] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("again", "written"), [("1d", "at most once in 1d"), ("90m", "at most once in 1h30m"), ("once", "once")]
+)
+def test_a_suppressed_start_names_again_as_it_is_written(
+    runner: FlaskCliRunner, tmp_path: Path, again: str, written: str
+) -> None:
+    files = _files(tmp_path, "a", [["a", "x", 0], ["a", "x", 1]], again=again)
+    lines = runner.invoke(args=["workflow", "simulate", *files]).output.splitlines()
+    assert lines[1].endswith(f"\tcontributes\tsuppressed: again ({written})")
+
+
+def test_a_backtest_counts_a_start_by_an_event_without_the_key(context: AppContext, acme: Sender) -> None:
+    acme.post(an_event(data={"n": 1}))
+    acme.post(an_event(data={}))
+    since = context.clock() - timedelta(days=1)
+    for again, subjects in {"always": ["", "1"], "once": ["1"]}.items():
+        rule = simulation.compile_source(a_workflow(key="data.n", again=again))
+        assert [subject for subject, _ in simulation.backtest(context, acme.account_id, rule, since)] == subjects
+
+
+def test_a_backtest_names_the_key_of_the_workflow(runner: FlaskCliRunner, acme: Sender, tmp_path: Path) -> None:
+    event = acme.post(an_event(data={"order": "A7"})).get_json()["id"]
+    for key, fields in {
+        "data.order": {"key": "data.order", "subject": "A7"},
+        "phone": {"key": "phone", "subject": "+915673412780"},
+        "distinct_id": {"key": "distinct_id", "subject": "915673412780", "distinct_id": "915673412780"},
+    }.items():
+        document, _ = _files(tmp_path, "product_view", [], key=key)
+        words = ["workflow", "backtest", document, "--since", "1d", "--account", acme.slug, "--json"]
+        start = json.loads(runner.invoke(args=words).stdout.splitlines()[0])
+        assert {name: value for name, value in start.items() if name != "at"} == {**fields, "matched": [event]}
 
 
 def test_a_simulation_in_words_names_the_lines_used(runner: FlaskCliRunner, tmp_path: Path) -> None:

@@ -301,10 +301,10 @@ def test_an_event_is_stored_once_when_the_response_of_its_commit_is_lost(
 def test_a_decision_says_which_event_dropped_or_disarmed_it(context: AppContext, acme: Sender) -> None:
     apply(context, acme, on={"seq": ["cart_updated", "checkout"], "unless": "cart_emptied"})
     post(acme, "cart_updated")
-    assert decision_of(context, post(acme, "cart_emptied"))["reason"].startswith("dropped by cart_emptied")
+    assert decision_of(context, post(acme, "cart_emptied"))["reason"].startswith("cancelled by cart_emptied")
     apply(context, acme, on=ABANDONED)
     post(acme, "cart_updated")
-    assert decision_of(context, post(acme, "order_placed"))["reason"] == "disarmed by order_placed"
+    assert decision_of(context, post(acme, "order_placed"))["reason"] == "cancelled by order_placed"
 
 
 def test_progress_is_deleted_when_its_windows_are_over(context: AppContext, acme: Sender, clock: Clock) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import click
 
@@ -13,8 +12,9 @@ from app.cli.lazy_group import LazyCommand
 SIGNALBOX = (sys.executable, "-m", "app.cli")
 
 
-def every_command(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
-    """The words of each command below `group`, such as `("key", "list")`."""
+def commands_by_name(group: click.Group, *before: str) -> dict[str, click.Command]:
+    """Each command below `group` under its words, such as `key list`."""
+    found: dict[str, click.Command] = {}
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -22,6 +22,12 @@ def every_command(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]
         if isinstance(command, LazyCommand):
             command = command.load()
         if isinstance(command, click.Group):
-            yield from every_command(command, *before, name)
+            found |= commands_by_name(command, *before, name)
         else:
-            yield (*before, name)
+            found[" ".join((*before, name))] = command
+    return found
+
+
+def every_command(group: click.Group) -> list[tuple[str, ...]]:
+    """The words of each command below `group`, such as `("key", "list")`."""
+    return [tuple(name.split()) for name in commands_by_name(group)]

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple
 
+from app.core.durations import format_duration
+from app.core.ids import utc_text
 from app.workflows.matching.partial_match import Assignment, PartialMatches, Prefix
 from app.workflows.matching.pattern_ast import ANY_NAME, AllOf, AnyOf, Leaf, Node, Pattern, Seq, SharedAll, Times
 from app.workflows.matching.progress_json import Progress, read_progress
 
-# A clock time that is closer than this has seconds.
-_SHORT = timedelta(minutes=2)
+_SECOND = timedelta(seconds=1)
 
 
 class _Sentence(NamedTuple):
@@ -28,11 +29,11 @@ class _View(NamedTuple):
 
 
 def describe(pattern: Pattern, progress: Progress, now: datetime) -> str:
-    """For example `2 of 3 check_in_failed in the last 52 min`. Clock times are in the time zone of `now`."""
+    """For example `2 of 3 check_in_failed in the last 52m`. Times are in UTC."""
     stored = read_progress(progress)
     if pattern.trailing_none is not None and stored.deadline is not None:
         names = " or ".join(pattern.trailing_none.names)
-        return f"starts at {_format_time(stored.deadline.at, now)} unless {names} arrives"
+        return f"starts at {utc_text(stored.deadline.at)} unless {names} arrives"
     sentence = _describe_node(pattern.root, _View(stored.partial_matches, now))
     return sentence.text if sentence else "nothing yet"
 
@@ -67,7 +68,7 @@ def _describe_seq(node: Seq, view: _View) -> _Sentence | None:
         if inner is not None:
             return _Sentence(inner.events + (len(prefix.used) if prefix else 0), inner.first, step + inner.text)
         if prefix is not None:
-            waits = f"waits for {_label(node.members[index])}{_until(prefix, view.now)}"
+            waits = f"waits for {_label(node.members[index])}{_until(prefix)}"
             return _Sentence(len(prefix.used), prefix.start, step + waits)
     return None
 
@@ -79,8 +80,9 @@ def _describe_times(node: Times, view: _View) -> _Sentence | None:
     if not repetitions:
         return inner
     events, first = sum(len(each.used) for each in repetitions), repetitions[-1]
-    age = _format_duration(view.now - first.used[0].at)
-    text = f"{len(repetitions)} of {node.count} {_label(node.of)} in the last {age}"
+    age = (view.now - first.used[0].at) // _SECOND * _SECOND
+    in_time = f" in the last {format_duration(age)}" if age else ""
+    text = f"{len(repetitions)} of {node.count} {_label(node.of)}{in_time}"
     if inner is not None and inner.first > repetitions[0].used[-1].number:
         return _Sentence(events + inner.events, first.start, f"{text}; {inner.text}")
     return _Sentence(events, first.start, text)
@@ -94,7 +96,7 @@ def _describe_all(node: AllOf, view: _View) -> _Sentence | None:
     has = " and ".join(_label(node.parts[index]) for index in done)
     missing = " and ".join(_label(part) for index, part in enumerate(node.parts) if index not in done)
     first = min(done.values(), key=attrgetter("start"))
-    text = f"has {has}, waits for {missing}{_until(first, view.now)}"
+    text = f"has {has}, waits for {missing}{_until(first)}"
     events = sum(len(prefix.used) for prefix in done.values())
     if inner is None:
         return _Sentence(events, first.start, text)
@@ -111,7 +113,7 @@ def _describe_assignment(node: SharedAll, assignment: Assignment, view: _View) -
     done = [_label(member) for member, position in pairs if position is True]
     missing = " and ".join(_label(member) for member, position in pairs if position is not True)
     has = f"has {' and '.join(done)}" if done else f"has {len(assignment.used)} of the events"
-    text = f"{has}, waits for {missing}{_until(assignment.prefix, view.now)}"
+    text = f"{has}, waits for {missing}{_until(assignment.prefix)}"
     return _Sentence(len(assignment.used), assignment.start, text)
 
 
@@ -135,21 +137,5 @@ def _label(node: Node) -> str:
     raise TypeError(node)
 
 
-def _until(prefix: Prefix, now: datetime) -> str:
-    return f" until {_format_time(prefix.expires_at, now)}" if prefix.expires_at else ""
-
-
-def _format_time(at: datetime, now: datetime) -> str:
-    local = at.astimezone(now.tzinfo)
-    time = local.strftime("%H:%M:%S" if at - now < _SHORT else "%H:%M")
-    return time if local.date() == now.date() else f"{local.date().isoformat()} {time}"
-
-
-def _format_duration(duration: timedelta) -> str:
-    """For example `52 min`."""
-    seconds = int(duration.total_seconds())
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 2 * 3600:
-        return f"{seconds // 60} min"
-    return f"{seconds // 3600} h" if seconds < 2 * 86400 else f"{seconds // 86400} days"
+def _until(prefix: Prefix) -> str:
+    return f" until {utc_text(prefix.expires_at)}" if prefix.expires_at else ""

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from app.core.durations import read_duration
+from app.core.durations import read_duration, write_duration
 from app.core.models import Decision, Event
 from app.workflows.expressions.cel import CelVariables, Filter, compile_filter
 from app.workflows.matching import matcher
@@ -91,6 +91,13 @@ class Rule:
         """Whether the event alone decides: the pattern is one event, and every match starts a run."""
         return isinstance(self.pattern.root, Leaf) and self.pattern.trailing_none is None and self.again == ALWAYS
 
+    @property
+    def suppressed_reason(self) -> str:
+        """Why a match starts no run when `again` allows none."""
+        if isinstance(self.again, str):
+            return f"suppressed: again ({self.again})"
+        return f"suppressed: again (at most once in {write_duration(self.again.total_seconds())})"
+
     def decide(self, variables: CelVariables) -> Decision:
         """The decision of a stateless rule about an event whose name matches."""
         matched, reason = True, "matched"
@@ -149,8 +156,7 @@ class Rule:
         if result.started:
             reason = "matched"
         elif advanced.matched:
-            again = self.again if isinstance(self.again, str) else f"at most once in {self.again}"
-            reason = f"suppressed: again ({again})"
+            reason = self.suppressed_reason
         else:
             reason = self._explain_progress(before, event, advanced)
         return self._decision(result.started, advanced.contributing, reason)
@@ -162,9 +168,9 @@ class Rule:
         if advanced.contributing:
             return description
         if before.deadline is not None and advanced.deadline is None:
-            return f"disarmed by {event.event}"
+            return f"cancelled by {event.event}"
         if before.progress and before.progress != advanced.progress and self._may_cancel(event.event):
-            return f"dropped by {event.event}; {description}"
+            return f"cancelled by {event.event}; {description}"
         return f"not expected now; {description}"
 
     def _may_cancel(self, name: str) -> bool:

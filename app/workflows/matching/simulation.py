@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from app.workflows.expressions.cel import CelVariables
 from app.workflows.matching.pattern_ast import ANY_NAME
-from app.workflows.matching.rule import NO_MATCH_STATE, EventView, Match, MatchState, Rule
+from app.workflows.matching.rule import NO_MATCH_STATE, EventView, Match, MatchState, Rule, RuleResult
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedStep:
     """An event, or a deadline that expires (`event` is None), and whether it would start a run.
 
-    `used`: the ids of the events of the match. `suppressed`: the pattern matched, but `again` allows no run yet.
+    `used`: the ids of the events of the match. `suppressed`: the pattern matched, but `again` allows no run yet. `reason`: as in
+    the decision that is stored with an event.
     """
 
     at: datetime
@@ -27,6 +29,7 @@ class SimulatedStep:
     started: bool
     suppressed: bool = False
     used: tuple[UUID, ...] = ()
+    reason: str = ""
 
 
 def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]:
@@ -35,20 +38,41 @@ def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]
     due: list[tuple[datetime, str]] = []
     for event in events:
         yield from _expire_deadlines(rule, states, due, before=event.received_at)
-        subject = rule.find_subject(event.variables) if not rule.triggers.isdisjoint((event.event, ANY_NAME)) else None
+        if rule.triggers.isdisjoint((event.event, ANY_NAME)):
+            yield _without_effect(event, "the workflow does not look at events of this name")
+            continue
+        subject = rule.find_subject(event.variables)
+        if subject is None and rule.is_stateless:
+            yield _step(rule, "", NO_MATCH_STATE, event, rule.advance(NO_MATCH_STATE, event))
+            continue
         if subject is None:
-            yield SimulatedStep(event.received_at, "", event, contributing=False, started=False)
+            yield _without_effect(event, rule.decide_without_subject().reason)
             continue
         before = states.get(subject, NO_MATCH_STATE)
         result = rule.advance(before, event)
         states[subject] = result.state
         if result.state.deadline is not None and result.state.deadline != before.deadline:
             heapq.heappush(due, (result.state.deadline, subject))
-        advanced, started = result.advanced, result.started
-        used = result.matches[-1].used if started else ()
-        suppressed = advanced.matched and not started
-        yield SimulatedStep(event.received_at, subject, event, advanced.contributing, started, suppressed, used)
+        yield _step(rule, subject, before, event, result)
     yield from _expire_deadlines(rule, states, due, before=None)
+
+
+def _without_effect(event: EventView, reason: str) -> SimulatedStep:
+    return SimulatedStep(event.received_at, "", event, contributing=False, started=False, reason=reason)
+
+
+def _step(rule: Rule, subject: str, before: MatchState, event: EventView, result: RuleResult) -> SimulatedStep:
+    decision = rule.decide(CelVariables(event.variables)) if rule.is_stateless else rule.explain(before, event, result)
+    return SimulatedStep(
+        at=event.received_at,
+        subject=subject,
+        event=event,
+        contributing=result.advanced.contributing,
+        started=result.started,
+        suppressed=result.advanced.matched and not result.started,
+        used=result.matches[-1].used if result.started else (),
+        reason=decision.reason,
+    )
 
 
 def _expire_deadlines(
@@ -62,7 +86,9 @@ def _expire_deadlines(
             continue
         states[subject], matches = rule.expire(state, at)
         used = matches[0].used if matches else ()
-        yield SimulatedStep(at, subject, None, False, started=bool(matches), suppressed=not matches, used=used)
+        names = " or ".join(rule.pattern.trailing_none.names) if rule.pattern.trailing_none else ""
+        reason = f"no {names} arrived in time" if matches else rule.suppressed_reason
+        yield SimulatedStep(at, subject, None, False, bool(matches), suppressed=not matches, used=used, reason=reason)
 
 
 def simulate_subject(rule: Rule, events: Iterable[EventView], until: datetime) -> Iterator[Match]:

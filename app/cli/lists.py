@@ -1,0 +1,84 @@
+"""What all lists share: pages of bounded size, one JSON object per line, and how to get the next page."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from app.cli.base import terminal_width
+from app.cli.formatting import Widths, row, visible_json
+from app.core.ids import utc_text
+
+R = TypeVar("R")
+
+# Rows in memory at a time: an event may be half a MiB.
+_BATCH = 100
+DEFAULT_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The part of a list that is wanted: at most `limit` rows after the cursor `after` (None: from the beginning)."""
+
+    limit: int
+    after: str | None
+    as_json: bool
+
+
+def list_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of a list; `function` gets them as `page`."""
+
+    @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="At most so many.")
+    @click.option(
+        "--after", metavar="CURSOR", help="Continue after the last line of the previous page, which prints the cursor."
+    )
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+    @functools.wraps(function)
+    def run(*args: Any, limit: int, after: str | None, as_json: bool, **options: Any) -> None:
+        function(*args, page=Page(limit, after, as_json), **options)
+
+    return run
+
+
+def print_list(
+    page: Page,
+    find: Callable[[str | None, int], Sequence[R]],
+    *,
+    cursor: Callable[[R], object],
+    cells: Callable[[R], Sequence[object]],
+    widths: Widths,
+    as_json: Callable[[R], str],
+) -> None:
+    """Print a page of a list: lines of `cells`, or JSON.
+
+    `find(after, count)` returns at most `count` rows after a cursor; `cursor` is that of a row. If there are more rows than
+    wanted, a line on standard error says how to continue.
+    """
+    after, left, width = page.after, page.limit, terminal_width()
+    while True:
+        count = min(left, _BATCH)
+        rows = find(after, count + 1)
+        for one in rows[:count]:
+            click.echo(as_json(one) if page.as_json else row(cells(one), widths, width))
+        if len(rows) <= count:
+            return
+        after, left = str(cursor(rows[count - 1])), left - count
+        if not left:
+            click.echo(f"There are more; continue with --after {shlex.quote(after)}", err=True)
+            return
+
+
+def json_line(fields: Mapping[str, Any]) -> str:
+    """An object as one line of JSON; times are UTC with microseconds."""
+    return visible_json(json.dumps(fields, ensure_ascii=False, default=_json_value))
+
+
+def _json_value(value: object) -> str:
+    return utc_text(value) if isinstance(value, datetime) else str(value)

@@ -1,0 +1,363 @@
+"""Every command works on a filled database: with an account, without one while there is only one, and as JSON.
+
+`CALLS` has a call of each command; a command without one fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import click
+import psycopg2
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from app import create_app
+from app.actions.integration_kinds import KINDS
+from app.cli.commands import group
+from app.core import config
+from app.core.models import EVENTS_READ, EVENTS_WRITE, PLANS
+from app.db.migrate import upgrade
+from app.services import accounts, api_keys, integrations, workflows
+from app.services.context import AppContext
+from tests.support.builders import Sender, a_sender, a_workflow, an_event
+from tests.support.command_lines import SIGNALBOX, commands_by_name
+from tests.support.http_target import Answer, an_http_target
+from tests.support.run_execution import execute_run
+from tests.support.server import ROOT, clean_environment
+
+COMMANDS = commands_by_name(group)
+# The words after each command; {names} are those of the fixture `names`.
+CALLS: Mapping[str, str] = {
+    "account change": "{account} --name Shop --key-attribute customer --event-attribute kind",
+    "account create": "{new} --plan standard --name New",
+    "account disable": "{account}",
+    "account enable": "{account}",
+    "account list": "",
+    "account plan": "{account} standard --events-per-second 7",
+    "account signing-secret": "{account}",
+    "client create": "{account} --name app",
+    "client list": "",
+    "client revoke": "{client}",
+    "completion": "bash",
+    "event import": "{history} --start-workflows",
+    "event list": "--event product_view --subject 915673412780 --phone +915673412780 --since 1h --until 2100-01-01",
+    "event replay": "{event} --dry-run",
+    "event send": "{events} --url {url} --token {token} --account-id {account_id}",
+    "event show": "{event}",
+    "integration list": "",
+    "integration remove": "twilio",
+    "integration rotate": "",
+    "integration set": "twilio account_sid=AC00000000000000000000000000000000 from=+15005550006 auth_token=@{secret}",
+    "key create": "{account} --name app --scopes events:write,events:read --expires-in 90d",
+    "key list": "",
+    "key revoke": "{key}",
+    "make-encryption-key": "",
+    "migrate": "",
+    "run cancel": "{waiting}",
+    "run list": "--since 1h --subject 915673412780 --workflow broken --failed",
+    "run retry": "{failed} --yes",
+    "run show": "{failed}",
+    "subject erase": "{account} 915673412780 --yes",
+    "subject show": "{account} 915673412780",
+    "target enable": "https://example.com/hook",
+    "target list": "",
+    "workflow apply": "{document}",
+    "workflow backtest": "{document} --since 30d",
+    "workflow check": "{document}",
+    "workflow delete": "broken --yes",
+    "workflow disable": "watch",
+    "workflow enable": "watch --version 1",
+    "workflow import-cxengage": "{pattern}",
+    "workflow list": "",
+    "workflow schema": "",
+    "workflow show": "watch --version 1",
+    "workflow simulate": "{document} {simulated}",
+}
+# They run until somebody ends them.
+ENDLESS = {"event tail": "", "worker": "--concurrency 2"}
+LISTS = [name for name in COMMANDS if name.endswith(" list")]
+# Their ids determine the account.
+BY_ID = {"event replay", "event show", "run cancel", "run retry", "run show"}
+# What they print besides the output.
+STANDARD_ERROR = {"workflow show": "watch, version 1 of "}
+# They print the times of others: a document, a file.
+NO_TIMES = {"workflow schema"}
+# What makes a list longer than one line.
+MORE = {
+    "account list": ["account create other"],
+    "client list": ["client create {account}"],
+    "integration list": ["integration set whatsapp access_token=@{secret} phone_number_id=106540352242922"],
+}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def _options(command: str) -> set[str]:
+    return {option for parameter in COMMANDS[command].params for option in parameter.opts}
+
+
+def _may_name_an_account(command: str) -> bool:
+    return any(
+        isinstance(one, click.Argument) and one.name == "account" and not one.required
+        for one in COMMANDS[command].params
+    )
+
+
+@pytest.fixture(scope="module")
+def shop_app(database_url: str) -> Iterator[Flask]:
+    """The application on a database of its own, which has one account, `shop`."""
+    name = f"commands_{os.getpid()}"
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"create database {name}")
+            url = urlunsplit(urlsplit(database_url)._replace(path=f"/{name}"))
+            upgrade(url)
+            environment = {
+                "DATABASE_URL": url,
+                "ENCRYPTION_KEY": "0" * 43 + "=",
+                "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
+                "LOG_LEVEL": "error",
+            }
+            yield create_app(config.from_environment(environment))
+            cursor.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="module")
+def shop_context(shop_app: Flask) -> AppContext:
+    found: AppContext = shop_app.extensions["context"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def shop(shop_app: Flask, shop_context: AppContext) -> Sender:
+    return a_sender(shop_context, shop_app.test_client(), "shop")
+
+
+@pytest.fixture
+def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Fills the account, and says what is in it: new rows of each kind for each test."""
+    with an_http_target(Answer(500, b"out of order")) as target, an_http_target(Answer(200, b"{}")) as server:
+        files = _files(tmp_path)
+        runs = _runs(shop_context, shop, target.url)
+        integrations.set_integration(shop_context, shop.account_id, KINDS["twilio"], TWILIO)
+        for path in ("hook", "other"):
+            integrations.disable_target(
+                shop_context, shop.account_id, f"https://example.com/{path}", "answered 410", uuid4()
+            )
+        client, _ = api_keys.create_client(shop_context, shop.account_id, "app", (EVENTS_READ,))
+        key = api_keys.create_key(shop_context, shop.account_id, "spare", (EVENTS_WRITE,))
+        yield {
+            "account": shop.slug,
+            "account_id": shop.account_id,
+            "token": shop.token,
+            "url": server.url,
+            "new": f"new-{uuid4().hex[:8]}",
+            "client": client,
+            "key": key,
+            **files,
+            **runs,
+        }
+        _tidy(shop_context, shop)
+
+
+TWILIO = {"account_sid": "AC" + "0" * 32, "auth_token": "hush", "from": "+15005550006"}
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    texts = {
+        "document": a_workflow(),
+        "events": json.dumps(an_event()),
+        "history": json.dumps({**an_event(), "received_at": "2024-03-05T10:00:00Z"}),
+        "simulated": json.dumps({"event": "product_view", "distinct_id": "1", "received_at": "2026-11-22T10:00:00Z"}),
+        "secret": "hush",
+        "pattern": '(event {:type "hello"})\n(perform echo message {:message "hi"})',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return {name: folder / name for name in texts}
+
+
+def _runs(context: AppContext, shop: Sender, broken_url: str) -> dict[str, str]:
+    """An event that started two runs: one waits, one has failed."""
+    failing = {"http": {"url": broken_url}, "retry": {"attempts": 1}}
+    workflows.apply_workflow(context, shop.account_id, a_workflow(steps=[{"wait": "1h"}]))
+    workflows.apply_workflow(context, shop.account_id, a_workflow(name="broken", steps=[failing]))
+    for name in ("watch", "broken"):
+        workflows.enable_workflow(context, shop.account_id, name)
+    answer = shop.post(an_event()).get_json()
+    for run in answer["runs"]:
+        execute_run(context, shop.account_id, run)
+    with context.database.transaction() as connection:
+        found = connection.exec_driver_sql("SELECT status, id FROM runs WHERE event_id = %(e)s", {"e": answer["id"]})
+        runs = {status: str(run) for status, run in found}
+    return {"event": answer["id"], "waiting": runs["running"], "failed": runs["failed"]}
+
+
+def _tidy(context: AppContext, shop: Sender) -> None:
+    """Undo what a command may have done to the account, and leave it the only one."""
+    accounts.switch_account(context, shop.account_id, on=True)
+    accounts.change_plan(context, shop.account_id, PLANS["unlimited"], None)
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM accounts WHERE id <> %(id)s", {"id": shop.account_id})
+
+
+@pytest.fixture
+def run(shop_app: Flask) -> Callable[[str], Result]:
+    """`run("key list --json")` is what a person types after `signalbox`."""
+
+    def call(line: str) -> Result:
+        result = CliRunner().invoke(group, line.split(), obj=ScriptInfo(create_app=lambda: shop_app))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return call
+
+
+Run = Callable[[str], Result]
+Names = Mapping[str, Any]
+
+
+def _line(command: str, names: Names) -> str:
+    return f"{command} {CALLS[command].format(**names)}"
+
+
+def test_every_command_has_a_call() -> None:
+    assert {*CALLS, *ENDLESS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_a_command_works_on_the_only_account(command: str, run: Run, names: Names) -> None:
+    result = run(_line(command, names))
+    assert result.exit_code == 0, result.output
+    expected = STANDARD_ERROR.get(command, "")
+    assert result.stderr == expected or (expected and result.stderr.startswith(expected))
+    assert result.stdout.strip(), "nothing is printed"
+
+
+@pytest.mark.parametrize("command", [name for name in CALLS if "--account" in _options(name)])
+@pytest.mark.parametrize("by", ["account", "account_id"])
+def test_a_command_works_on_one_account_of_several(command: str, by: str, run: Run, names: Names) -> None:
+    assert run("account create other").exit_code == 0
+    result = run(f"{_line(command, names)} --account {names[by]}")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip(), "nothing is printed"
+
+
+@pytest.mark.parametrize("command", [name for name in CALLS if "--account" in _options(name)])
+def test_a_command_finds_the_account_or_asks_for_it(command: str, run: Run, names: Names) -> None:
+    assert run("account create other").exit_code == 0
+    result = run(_line(command, names))
+    if command in BY_ID:
+        assert (result.exit_code, result.stderr) == (0, "")
+    else:
+        assert result.exit_code == 1
+        assert (
+            result.stderr == f"Error: several accounts exist ({names['account']}, other); choose one with --account\n"
+        )
+
+
+@pytest.mark.parametrize("command", [name for name in CALLS if _may_name_an_account(name)])
+def test_a_list_of_all_accounts_may_name_one(command: str, run: Run, names: Names) -> None:
+    assert run("account create other").exit_code == 0
+    assert run(f"{command} {names['account']}").stdout == run(command).stdout != ""
+    assert run(f"{command} other").stdout == ""
+    assert run(f"{command} nobody").stderr == "Error: account 'nobody' not found; `signalbox account list` shows all\n"
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_every_list_has_json_lines_and_pages(command: str) -> None:
+    assert {"--json", "--limit", "--after"} <= _options(command)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if "--json" in _options(name) and name not in ENDLESS])
+def test_json_is_one_object_per_line(command: str, run: Run, names: Names) -> None:
+    result = run(f"{_line(command, names)} --json")
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert found
+    assert command == "workflow check" or all(isinstance(one, dict) for one in found)
+
+
+def _times(value: Any) -> Iterator[str]:
+    """All texts in a JSON value that begin as a timestamp does."""
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[T ]", value):
+        yield value
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _times(below)
+
+
+@pytest.mark.parametrize("command", [name for name in CALLS if "--json" in _options(name)])
+def test_times_in_json_are_utc_with_microseconds(command: str, run: Run, names: Names) -> None:
+    for line in run(f"{_line(command, names)} --json").stdout.splitlines():
+        for text in _times(json.loads(line)):
+            assert TIME.fullmatch(text)
+
+
+@pytest.mark.parametrize("command", [name for name in CALLS if name not in NO_TIMES])
+def test_times_in_text_are_utc_with_microseconds(command: str, run: Run, names: Names) -> None:
+    output = run(_line(command, names)).output
+    found = re.findall(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+\S*?(?=[\s,;:)\"]|$)", output)
+    assert [text for text in found if not TIME.fullmatch(text)] == []
+
+
+@pytest.mark.parametrize("command", LISTS)
+def test_the_pages_of_a_list_are_the_list(command: str, run: Run, names: Names) -> None:
+    for line in MORE.get(command, ()):
+        assert run(line.format(**names)).exit_code == 0
+    whole = run(f"{command} --json --limit 1000").stdout.splitlines()
+    assert len(whole) > 1
+    pages, after = [], ""
+    while True:
+        page = run(f"{command} --json --limit 1 {after}")
+        pages += page.stdout.splitlines()
+        if not page.stderr:
+            break
+        assert len(page.stdout.splitlines()) == 1
+        after = page.stderr.removeprefix("There are more; continue with ").strip()
+    assert pages == whole
+
+
+def _count_connections(url: str) -> int:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        row = cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.mark.parametrize("command", ENDLESS)
+def test_an_endless_command_ends_with_ctrl_c(command: str, shop_app: Flask, shop: Sender) -> None:
+    settings = shop_app.extensions["context"].settings
+    environment = clean_environment(DATABASE_URL=settings.database_url, ENCRYPTION_KEY=settings.encryption_keys[0])
+    before = _count_connections(settings.database_url)
+    with subprocess.Popen(
+        [*SIGNALBOX, *command.split(), *ENDLESS[command].split()],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    ) as program:
+        # Once connected, it is about its work.
+        while program.poll() is None and _count_connections(settings.database_url) <= before:
+            time.sleep(0.05)
+        program.send_signal(signal.SIGINT)
+        output = program.communicate(timeout=30)[0]
+    assert (program.returncode, "Traceback" in output) == (0, False), output
