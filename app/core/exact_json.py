@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ MAX_DIGITS_BEFORE = 131_072
 MAX_DIGITS_AFTER = 16_383
 # Numbers with fewer characters and no exponent are always storable.
 _SHORT_NUMBER = 4_000
+# A double has all the digits of a number of so many characters, without an exponent.
+_ALWAYS_EXACT = 15
 
 # NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -35,7 +38,7 @@ _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class ExactObject:
-    """A JSON object: `value` for validation and matching (its floats are binary), `raw` with the JSON text of each member as
+    """A JSON object: `value` for validation and matching, `raw` with the JSON text of each member as
     it was sent, for PostgreSQL."""
 
     value: dict[str, Any]
@@ -129,18 +132,26 @@ def _refuse_constant(name: str) -> None:
     raise _NotANumber(name)
 
 
-def _storable_float(text: str) -> float:
-    if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
+def read_fraction(text: str) -> float | Decimal:
+    """A JSON number with a fraction or an exponent: a double if it has the same digits, otherwise a decimal."""
+    if len(text) <= _ALWAYS_EXACT and "e" not in text and "E" not in text:
         return float(text)
+    exact, double = Decimal(text), float(text)
+    return double if isfinite(double) and Decimal(repr(double)) == exact else exact
+
+
+def _storable_float(text: str) -> float | Decimal:
+    if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
+        return read_fraction(text)
     number = _number(text)
     if isinstance(number, _Unstorable):
         raise ValueError(text)
     return number
 
 
-def _number(text: str) -> int | float | _Unstorable:
+def _number(text: str) -> float | Decimal | _Unstorable:
     if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
-        return float(text) if "." in text else int(text)
+        return read_fraction(text) if "." in text else int(text)
     if len(text.lower().partition("e")[2].lstrip("+-0")) > 9:
         return _Unstorable(text)
     exact = Decimal(text)
@@ -148,7 +159,7 @@ def _number(text: str) -> int | float | _Unstorable:
     before, after = exact.adjusted() + 1, -exponent if isinstance(exponent, int) else 0
     if (exact and before > MAX_DIGITS_BEFORE) or after > MAX_DIGITS_AFTER:
         return _Unstorable(text)
-    return float(exact)
+    return read_fraction(text)
 
 
 _decoder = json.JSONDecoder(

@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
+from app.db.event_queries import subject_at
 from app.db.job_queue import has_previous_jobs
 
 
@@ -34,12 +35,13 @@ SELECT count(*), count(*) FILTER (WHERE parent_id IS NULL) FROM deleted
 """
 
 # The subject's events may have advanced other keys than its distinct_id: the value under the key of any version of a workflow.
+_SUBJECT = subject_at("(string_to_array(key, '.'))[2:]")
 _DELETE_PROGRESS = """
 WITH workflow_keys AS (
     SELECT DISTINCT workflow_id, document ->> 'key' AS key FROM workflow_versions
     WHERE account_id = :account AND document ->> 'key' <> 'distinct_id'
 ), states AS (
-    SELECT workflow_id, CASE WHEN key = 'phone' THEN phone ELSE data #>> (string_to_array(key, '.'))[2:] END AS subject
+    SELECT workflow_id, CASE WHEN key = 'phone' THEN phone ELSE {subject} END AS subject
     FROM workflow_keys, events WHERE events.account_id = :account AND distinct_id = :subject
     UNION
     SELECT workflow_id, subject FROM progress WHERE account_id = :account AND subject = :subject
@@ -75,7 +77,7 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     values = {"account": account_id, "subject": subject}
     run_sql(connection, _DELETE_TARGETS, values)
     previous = _DELETE_PREVIOUS_JOBS if has_previous_jobs(connection) else ""
-    progress = run_sql(connection, _DELETE_PROGRESS.format(previous=previous), values).scalar_one()
+    progress = run_sql(connection, _DELETE_PROGRESS.format(previous=previous, subject=_SUBJECT), values).scalar_one()
     runs = _erase_runs(connection, "distinct_id = :subject", values)
     # Also those of workflows that were deleted.
     run_sql(connection, "DELETE FROM messages WHERE account_id = :account AND distinct_id = :subject", values)

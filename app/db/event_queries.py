@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
+from app.core.exact_json import read_fraction
 from app.core.ids import timestamp_of
 from app.core.models import Event
 from app.db.connection import driver_connection, fetch_all, run_sql
@@ -44,6 +45,13 @@ PAGE = 1_000
 
 # What workflows see: the fields that augments added replace those that were sent.
 SEEN_DATA = "coalesce(data || augmented, data)"
+
+
+def subject_at(path: str) -> str:
+    """SQL for the subject at a path (SQL for a text array) of an event's data: the rule of `app/core/subjects.py`."""
+    value = f"({SEEN_DATA} #> {path})"
+    number = f"trim_scale({value}::numeric)::text"
+    return f"CASE jsonb_typeof{value} WHEN 'string' THEN {SEEN_DATA} #>> {path} WHEN 'number' THEN {number} END"
 
 
 _EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at"
@@ -100,7 +108,7 @@ def read_by_subject(
     (`with_key_only`). Only subjects after `after`.
     """
     root, *path = key.split(".")
-    subject = f"{SEEN_DATA} #>> %(path)s" if root == "data" else root
+    subject = f"({subject_at('%(path)s::text[]')})" if root == "data" else root
     if root not in ("distinct_id", "phone", "data"):
         raise ValueError(f"{key} is no key")
     if not with_key_only and root != "distinct_id":
@@ -146,9 +154,9 @@ def read_exactly(text: str) -> Any:
 
 
 def read_lightly(text: str) -> Any:
-    """The same for matching, where fractions may be binary."""
+    """The same for matching, where numbers are doubles if these have the same digits."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=read_fraction)
     except ValueError:
         return read_exactly(text)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.core.ids import first_id_at, timestamp_of
 from app.db.connection import run_sql
-from app.db.event_queries import SEEN_DATA, read_exactly
+from app.db.event_queries import read_exactly, subject_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def find_events_leading_to(
     of_subject = {
         "distinct_id": "AND distinct_id = :subject ",
         "phone": "AND phone = :subject ",
-        "data": f"AND {SEEN_DATA} #>> CAST(:path AS text[]) = :subject ",
+        "data": f"AND {subject_at('CAST(:path AS text[])')} = :subject ",
     }[root]
     conditions = (
         "AND (CAST(:names AS text[]) IS NULL OR event = ANY (CAST(:names AS text[]))) "

@@ -25,7 +25,7 @@ from app.db.job_queue import enqueue_runs
 _RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
-    event.id, event.account_id, event.event, event.distinct_id, event.phone,
+    event.id, event.account_id, event.event, run.distinct_id, event.phone,
     coalesce(event.data || event.augmented, event.data)::text, event.received_at,
     (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM (
         SELECT DISTINCT ON (name) name, CASE WHEN status = 'done' THEN output

@@ -18,6 +18,7 @@ import structlog
 from cachetools import LRUCache
 
 from app.core.models import Event
+from app.core.subjects import subject_text
 from app.db import cxengage_resources
 from app.db.accounts import AugmentSnapshot
 from app.ingest.account_cache import Account
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # Bytes up to which a file is cached in memory, and bytes of the cache.
 SMALL_FILE = 256 * 1024
 _MAX_CACHED = 16 * 1024 * 1024
-_MAX_LOOKUP = 255
 _log = structlog.get_logger()
 
 Rows = Mapping[str, Sequence[str]]
@@ -83,7 +83,7 @@ class Enricher:
             return self._call_api(account_id, augment.url, key, event.distinct_id)
         assert augment.columns is not None
         first, *names = augment.columns
-        lookup = _lookup_text(data.get(first))
+        lookup = subject_text(data.get(first))
         cells = None if lookup is None else self._find_row(account_id, augment, lookup)
         if cells is None:
             return {}
@@ -121,10 +121,3 @@ class Enricher:
         with self._lock:
             self._files[key] = (augment.bytes + 1_000, rows)
         return rows
-
-
-def _lookup_text(value: Any) -> str | None:
-    """The text that a value is looked up by: a string itself, an integer as its digits."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    return value if isinstance(value, str) and 1 <= len(value) <= _MAX_LOOKUP else None

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
+from app.core.exact_json import read_fraction
 from app.db import event_queries
 from app.services.context import AppContext
 from app.services.workflows import checked_document
@@ -34,7 +35,7 @@ def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]
 def read_event(line: bytes, number: int) -> EventView:
     """Read a line of a file: `{"event", "distinct_id", "received_at", "data"}`. Raises ValueError."""
     try:
-        value = json.loads(line.decode("utf-8-sig").rstrip())
+        value = json.loads(line.decode("utf-8-sig").rstrip(), parse_float=read_fraction)
     except UnicodeDecodeError as exc:
         raise ValueError(f"not UTF-8: byte {exc.start + 1} of the line is invalid") from None
     except json.JSONDecodeError as exc:

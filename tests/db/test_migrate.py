@@ -195,3 +195,48 @@ def test_adding_columns_to_two_tables_does_not_deadlock_with_events(empty_databa
             connection.rollback()
             migrated.result(60)
     assert (waiting, accounts_locked) == (1, 0)
+
+
+# Numbers and texts as an order's number: in the event, and as the subject that earlier releases stored.
+SPELLINGS = [("98765.0", "98765.0", "98765"), ("1e2", "100.0", "100"), ('"7.0"', "7.0", "7.0"), ("8", "8", "8")]
+FILLED = """
+INSERT INTO accounts (slug, plan, signing_secret, key_attribute) VALUES ('acme', 'trial', '', 'order');
+INSERT INTO workflows (account_id, id, name, latest_version)
+    SELECT id, '00000000-0000-0000-0000-000000000001', 'w', 1 FROM accounts;
+INSERT INTO workflow_versions (account_id, workflow_id, version, document, source)
+    SELECT id, '00000000-0000-0000-0000-000000000001', 1, '{"key": "data.order", "steps": []}', '' FROM accounts;
+UPDATE workflows SET enabled_version = 1;
+"""
+
+
+def test_subjects_of_numbers_get_the_spelling_of_this_release(empty_database: str) -> None:
+    upgrade(empty_database, target="0014")
+    _alone(empty_database, FILLED)
+    for number, (sent, stored, _) in enumerate(SPELLINGS):
+        event = f"00000000-0000-7000-8000-{number:012}"
+        _alone(
+            empty_database,
+            f"""
+            INSERT INTO events (account_id, id, event, distinct_id, data, received_at)
+                SELECT id, '{event}', 'a', '{stored}', '{{"order": {sent}}}', now() FROM accounts;
+            INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched,
+                              distinct_id, subject, status, at, created_at, updated_at)
+                SELECT account_id, id, '00000000-0000-0000-0000-000000000001', 1, '{event}', id, received_at, '{{}}',
+                       distinct_id, distinct_id, 'running', 'steps[0]', now(), now() FROM events WHERE id = '{event}';
+            INSERT INTO keyed_events (account_id, key, subject, event_id, received_at)
+                SELECT account_id, 'data.order', distinct_id, id, received_at FROM events WHERE id = '{event}';
+            INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, last_event_at)
+                SELECT account_id, '00000000-0000-0000-0000-000000000001', distinct_id, 1,
+                       '{{"events": {{"1": ["{event}", "2026-10-18T12:00:00+00:00"]}}}}', now() FROM events WHERE id = '{event}';
+            """,
+        )
+    upgrade(empty_database)
+    with _engine(empty_database).connect() as connection:
+        for table, column in (
+            ("runs", "subject"),
+            ("runs", "distinct_id"),
+            ("keyed_events", "subject"),
+            ("progress", "subject"),
+        ):
+            found = connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalars()
+            assert set(found) == {text for _, _, text in SPELLINGS}, (table, column)

@@ -144,3 +144,34 @@ def test_no_keys_are_saved_when_no_workflow_has_one(context: AppContext, acme: S
     acme.post(an_event(event="ordered", data={"order": 17}))
     post_event(context, acme, "paid", 17)
     assert _saved_keys(context, acme) == 0
+
+
+@pytest.mark.parametrize("order", ["98765", "98765.0", "9.8765e4"])
+@pytest.mark.parametrize("paid", ["98765", "98765.00", "987650e-1"])
+def test_equal_numbers_are_one_subject_however_they_are_written(
+    context: AppContext, acme: Sender, order: str, paid: str
+) -> None:
+    """Before the wait and after it: an event that waits, and an event that arrives."""
+    document = a_workflow(on="ordered", key="data.order", steps=[PAID, PAID])
+    workflows.apply_workflow(context, acme.account_id, document)
+    body = '{"event":"%s","distinct_id":"1","data":{"order":%s}}'
+    run = acme.post(body % ("ordered", order)).get_json()["runs"][0]
+    acme.post(body % ("paid", paid))
+    first = acme.post(body % ("paid", paid)).get_json()["id"]
+    wake(context, acme.account_id, first)
+    job = 1
+    while the_run(context, acme.account_id, run)["status"] == "running" and job < 10:
+        execute_run(context, acme.account_id, run, job=job)
+        job += 1
+    logged = [
+        row["output"]["text"] for row in rows_of(context, "steps", acme.account_id, run) if row["action"] == "log"
+    ]
+    assert logged == ["paid", "paid"]
+
+
+def test_equal_numbers_share_the_progress_of_a_pattern(context: AppContext, acme: Sender) -> None:
+    document = a_workflow(on={"seq": ["ordered", "paid"]}, key="data.order", steps=[{"log": "x"}])
+    workflows.apply_workflow(context, acme.account_id, document)
+    body = '{"event":"%s","distinct_id":"1","data":{"order":%s}}'
+    acme.post(body % ("ordered", "98765"))
+    assert len(acme.post(body % ("paid", "98765.0")).get_json()["runs"]) == 1

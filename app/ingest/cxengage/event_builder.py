@@ -17,12 +17,13 @@ from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, malformed_body, object_text, read_value
 from app.core.ids import uuid7
 from app.core.models import Event
+from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.ingest.account_cache import Account
 
 # The name of an event without a usable name attribute.
 UNNAMED = "event"
 RECEIVER = "receiver"
-# Characters of a name or a subject.
+# Characters of a name.
 _MAX_LENGTH = 255
 
 
@@ -59,13 +60,16 @@ def build_event(account: Account, exact: ExactObject, now: datetime, origin: Ori
 
 def _subject(account: Account, exact: ExactObject) -> str:
     attribute = account.snapshot.key_attribute
-    text = _as_text(exact, attribute)
-    if text is None or isinstance(exact.value[attribute], bool):
-        fault = "is missing" if exact.value.get(attribute) is None else "is neither text nor a number"
-    elif not 1 <= len(text) <= _MAX_LENGTH:
-        fault = f"has {len(text)} characters, not 1 to {_MAX_LENGTH}"
-    else:
+    value = exact.value.get(attribute)
+    if (text := subject_text(value)) is not None:
         return text
+    if value is None:
+        fault = "is missing"
+    elif isinstance(value, bool | dict | list):
+        fault = "is neither text nor a number"
+    else:
+        length = len(value if isinstance(value, str) else exact.raw[attribute].strip())
+        fault = f"has {length} characters, not 1 to {MAX_SUBJECT_LENGTH}"
     raise Problem(
         ProblemType.VALIDATION_FAILED,
         f"The key attribute {attribute!r} {fault}. It must identify the event's subject, as text or a number.",

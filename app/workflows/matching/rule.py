@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from app.core.durations import read_duration, write_duration
 from app.core.models import Decision, Event
+from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.workflows.expressions.cel import CelVariables, Filter, compile_filter
 from app.workflows.matching import matcher
 from app.workflows.matching.describe import describe
@@ -22,7 +22,6 @@ from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pat
 from app.workflows.matching.pattern_parser import compile_pattern
 from app.workflows.matching.progress_json import next_deadline
 
-MAX_KEY_LENGTH = 255
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
 
@@ -115,7 +114,7 @@ class Rule:
         return self._decision(
             started=False,
             contributing=False,
-            reason=f"{self.key} is the key, and is not a text or number of up to {MAX_KEY_LENGTH} characters",
+            reason=f"{self.key} is the key, and is not a text or number of up to {MAX_SUBJECT_LENGTH} characters",
         )
 
     def advance(self, before: MatchState, event: EventView) -> RuleResult:
@@ -248,6 +247,4 @@ def find_subject(key: str, variables: Mapping[str, Any]) -> str | None:
     value: Any = variables
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
-        return None
-    return str(value) if len(str(value)) <= MAX_KEY_LENGTH else None
+    return subject_text(value)
