@@ -11,12 +11,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from flask import Response
 from limits.storage import Storage, storage_from_string
+from msgspec import Struct
 
 from app.core import metrics
 from app.core.config import Settings, SettingsError
@@ -29,8 +29,7 @@ _MAX_BATCH = 200
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """Whether a request is within the limit, and the rest of the window: `limit` and `remaining` in events, `reset` in
     seconds."""
 

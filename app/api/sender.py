@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from flask import Response, after_this_request, current_app
+from msgspec import Struct
 
 from app.api.rate_limit import RateLimiter
 from app.core import models
@@ -19,8 +19,7 @@ from app.ingest.account_cache import Account, AccountCache
 MAX_SNAPSHOT_AGE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(Struct, frozen=True):
     """Who sends a request: the public `prefix` of its key (empty: it is no key), a `check` that raises Problem 401 or 403
     when the account does not take events from it now, and the 401 of its wire format."""
 

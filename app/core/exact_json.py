@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
 from typing import Any
@@ -36,8 +35,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class ExactObject:
+class ExactObject(msgspec.Struct, frozen=True):
     """A JSON object: `value` for validation and matching, `raw` with the JSON text of each member as
     it was sent, for PostgreSQL."""
 

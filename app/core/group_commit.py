@@ -39,7 +39,7 @@ def _yield_to_others() -> None:
 
 
 class _Caller(Generic[Item, Result]):
-    """A caller; `wakeup` is released when it has its result or becomes the leader."""
+    """A caller. A follower waits for `wakeup`, which is released when it has its result or becomes the leader."""
 
     __slots__ = ("error", "item", "results", "wakeup")
 
@@ -48,7 +48,6 @@ class _Caller(Generic[Item, Result]):
         self.results: list[Result] = []
         self.error: BaseException | None = None
         self.wakeup = threading.Lock()
-        self.wakeup.acquire()
 
     @property
     def is_done(self) -> bool:
@@ -72,6 +71,7 @@ class GroupCommit(Generic[Item, Result]):
         with self._lock:
             follows, self._busy = self._busy, True
             if follows:
+                caller.wakeup.acquire()
                 self._followers.append(caller)
         try:
             if follows:

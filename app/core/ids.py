@@ -54,4 +54,6 @@ def read_cxengage_id(text: str) -> tuple[int, UUID] | None:
 
 def utc_text(timestamp: datetime) -> str:
     """`timestamp` (aware) in UTC as RFC 3339 text, always with microseconds: `2026-11-22T03:37:29.056370Z`."""
-    return timestamp.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if timestamp.tzinfo is not UTC:
+        timestamp = timestamp.astimezone(UTC)
+    return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"

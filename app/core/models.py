@@ -1,4 +1,7 @@
-"""The values that packages pass to each other: frozen dataclasses without behaviour."""
+"""The values that packages pass to each other, without behaviour.
+
+What every event creates is a msgspec struct, which is created four times as fast as a frozen dataclass.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,7 @@ class Key:
     client_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """A verified event. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
 
     `via` names the route; None is `POST /api/v1/cvf-events`. `data` includes what enrichment added (`augmented_json`, exact
@@ -68,8 +72,7 @@ class Event:
     augmented_json: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What one workflow concluded about one event: `started` or not, `contributing` or not, and the `reason` as text.
 
     Without a `workflow_id` it stands for several workflows that were skipped (`workflow` says how many).
@@ -84,8 +87,7 @@ class Decision:
     run_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(Struct, frozen=True):
     """A run to create. `match_key` is unique per workflow: one run per match, ever. `matched` holds the ids of all events
     that the pattern used; the last of them is `event_id`."""
 
@@ -98,8 +100,7 @@ class NewRun:
     matched: tuple[UUID, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """The result of accepting an event, for its sender."""
 
     id: UUID

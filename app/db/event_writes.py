@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,8 +23,7 @@ from app.db.job_queue import enqueue_events, enqueue_runs
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class EventRecord:
+class EventRecord(msgspec.Struct, frozen=True):
     """An event with its decisions and new runs. It is written only if `account_version` is the account's current version.
     `awaited`: a job is enqueued that looks for runs which wait for the event or end by it."""
 
@@ -36,8 +34,7 @@ class EventRecord:
     awaited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RecordResult:
+class RecordResult(msgspec.Struct, frozen=True):
     """Whether an event was recorded.
 
     `stale`: nothing was written, since the account snapshot is stale. `earlier`: nothing was written, since the idempotency

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import psycopg2
+from msgspec import Struct
 from psycopg2 import errors
 
 from app.core import metrics
@@ -142,8 +142,7 @@ class EventAcceptor:
         return accepted
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """An event as it was recorded, its decisions and new runs. `received_at` may be later than at arrival."""
 
     event: Event

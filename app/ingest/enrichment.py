@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from app.core.models import Event
 from app.core.subjects import subject_text

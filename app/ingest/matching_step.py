@@ -6,10 +6,12 @@ Pure functions over an account snapshot, an event, and match state that the call
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun

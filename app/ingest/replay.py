@@ -7,10 +7,11 @@ them as usual. A trailing `none` is completed by a deadline and not by an event,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from app.core.errors import Problem, ProblemType
 from app.core.models import Decision, Event, NewRun

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 import psycopg2.extras
 import pytest
+from msgspec.structs import replace
 from psycopg2.extras import RealDictCursor
 
 from app.core.ids import now, uuid7

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import aiohttp
+from msgspec import structs
 
 from app import actions
 from app.actions import http_session
@@ -51,7 +52,7 @@ def an_event(**changes: Any) -> Event:
         extra_json=None,
         received_at=datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC),
     )
-    return replace(event, **changes)
+    return structs.replace(event, **changes)
 
 
 def a_run(**changes: Any) -> Run:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, current_app, request
 from marshmallow import Schema, ValidationError, missing
+from msgspec import Struct
 
 from app.api.request_body import read_body
 from app.api.responses import json_response
@@ -29,8 +29,7 @@ _headers_schema = HeadersSchema()
 blueprint = Blueprint("cvf_events", __name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(Struct, frozen=True):
     """The validated headers of a request. `problem` is the 422 for the others; it is raised once the sender is known."""
 
     api_key: str

@@ -5,6 +5,7 @@ Each connection is a greenlet: a request that waits for Postgres or Redis delays
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,9 @@ class Server(PyWSGIServer):
         self.limits = Limits(cfg.limit_request_line, cfg.limit_request_fields, cfg.limit_request_field_size)
         self.keepalive: float = cfg.keepalive
         self.body_timeout = config.body_timeout()
-        # The connections that wait for a request, the longest waiting first (a dict keeps the order).
-        self.idle: dict[RequestHandler, None] = {}
+        # The connections that wait for a request, the longest waiting first (a dict keeps the order), and until when they
+        # may, in seconds of time.monotonic().
+        self.idle: dict[RequestHandler, float] = {}
         worker.servers.append(self)
 
     def update_environ(self) -> None:
@@ -67,8 +69,9 @@ class Worker(GeventPyWSGIWorker):
         self.server_class = partial(Server, worker=self)
 
     def notify(self) -> None:
-        """Called every second: while stopping, close the idle connections, which nothing else would end."""
+        """Called every second: close the connections that have been idle for too long; while stopping, all idle ones."""
         super().notify()
-        if not self.alive:
-            for handler in [handler for server in self.servers for handler in server.idle]:
+        now = time.monotonic()
+        for server in self.servers:
+            for handler in [handler for handler, until in server.idle.items() if until <= now or not self.alive]:
                 handler.close_if_silent()

@@ -108,9 +108,10 @@ class RequestHandler(PyWSGIHandler):
 
     def _wait_for_request(self) -> bytes:
         """The first byte of the next request; empty when the connection ends before."""
-        self.stream.deadline = time.monotonic() + self._idle_timeout
+        # The worker closes idle connections once a second; a timer for each request would cost more.
+        self.stream.deadline = None
+        self.server.idle[self] = time.monotonic() + self._idle_timeout
         self._idle_timeout = self.server.keepalive
-        self.server.idle[self] = None
         try:
             return self.rfile.read(1)
         except OSError:

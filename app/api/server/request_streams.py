@@ -18,7 +18,7 @@ _MAX_TRAILERS = 64
 
 
 class ClientStream(io.RawIOBase):
-    """The bytes that a client sends; a read raises TimeoutError after `deadline` (by time.monotonic()).
+    """The bytes that a client sends; a read raises TimeoutError after `deadline` (by time.monotonic(); None: never).
 
     `failed` is true after the first error. From then on it is unknown where the next request begins.
     """
@@ -26,7 +26,7 @@ class ClientStream(io.RawIOBase):
     def __init__(self, client: GreenSocket) -> None:
         super().__init__()
         self._client = client
-        self.deadline = time.monotonic()
+        self.deadline: float | None = None
         self.failed = False
         self._more_is_there = False
 
@@ -40,8 +40,8 @@ class ClientStream(io.RawIOBase):
             if self._more_is_there:
                 # A client that sends without a pause never makes gevent wait. Neither does sleep(0), which skips the event loop.
                 gevent.sleep(1e-6)
-            remaining = self.deadline - time.monotonic()
-            if remaining <= 0:
+            remaining = None if self.deadline is None else self.deadline - time.monotonic()
+            if remaining is not None and remaining <= 0:
                 raise TimeoutError("the deadline has passed")
             self._client.settimeout(remaining)
             count = self._client.recv_into(buffer)

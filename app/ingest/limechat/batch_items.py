@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, ExactObject, malformed_body, not_utf8, read_object, syntax_error
