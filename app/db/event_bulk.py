@@ -80,7 +80,10 @@ class EventInserter:
                 self._statement,
                 (
                     self._account_id,
-                    *map(array_literal, (ids, received, names, subjects, phones, keys)),
+                    # Ids and timestamps need no quotes in an array literal.
+                    f"{{{','.join(ids)}}}",
+                    f"{{{','.join(received)}}}",
+                    *map(array_literal, (names, subjects, phones, keys)),
                     *map(_joined, (decisions, data, extra, warnings)),
                 ),
             )
