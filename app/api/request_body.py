@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flask import Request
 from werkzeug.exceptions import ClientDisconnected
+from werkzeug.sansio.utils import get_content_length
 
 from app.core.errors import Problem, ProblemType
 
@@ -34,7 +35,8 @@ def read_body(
         _check_media_type(request, media_types)
     packed = _check_encoding(environ)
     counted = UNPACKED if unpacked_limit is None else "as it is sent"
-    body = _read(environ, request.content_length, limit, seconds, counted)
+    expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
+    body = _read(environ, expected, limit, seconds, counted)
     return _unpack(body, limit if unpacked_limit is None else unpacked_limit) if packed else body
 
 
