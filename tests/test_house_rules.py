@@ -314,6 +314,19 @@ def test_every_command_is_documented(app: Flask) -> None:
     assert [line for line in commands if line not in documented] == []
 
 
+def test_commands_are_written_as_people_type_them(app: Flask) -> None:
+    groups = "|".join(sorted({words[0] for words in every_command(app.cli)}))
+    old = re.compile(rf"flask (?:{groups})\b")
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *APP.rglob("*.py")]
+    wrong = [
+        f"{file.relative_to(ROOT)}:{number}: write signalbox instead of flask"
+        for file in files
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1)
+        if old.search(line) and "`flask run` is" not in line
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE"])
 def test_the_files_that_people_look_for_first_are_there(name: str) -> None:
     assert (ROOT / name).read_text("utf-8").strip()

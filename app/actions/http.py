@@ -47,7 +47,7 @@ def check(fields: Any, path: str) -> FieldErrors:
     errors += _check_url(fields.get("url"), f"{path}.url")
     method = fields.get("method", "POST")
     if method not in METHODS:
-        errors.append((f"{path}.method", f"has to be one of {', '.join(METHODS)}"))
+        errors.append((f"{path}.method", f"must be one of {', '.join(METHODS)}"))
     if "json" in fields and "body" in fields:
         errors.append((f"{path}.body", "cannot be combined with json"))
     for name in ("json", "body"):

@@ -45,11 +45,11 @@ def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
         sent = request.mimetype or "missing"
         raise Problem(
             ProblemType.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Type is {sent[:80]!r}; it has to be {' or '.join(media_types)}.",
+            f"Content-Type is {sent[:80]!r}; it must be {' or '.join(media_types)}.",
         )
     charset = request.mimetype_params.get("charset", "utf-8").strip("'\" ").lower()
     if charset not in ("utf-8", "utf8"):
-        raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"The charset is {charset[:40]!r}; it has to be utf-8.")
+        raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"The charset is {charset[:40]!r}; it must be utf-8.")
 
 
 def _check_encoding(environ: WSGIEnvironment) -> bool:
@@ -60,7 +60,7 @@ def _check_encoding(environ: WSGIEnvironment) -> bool:
         return True
     raise Problem(
         ProblemType.UNSUPPORTED_CONTENT_ENCODING,
-        f"Content-Encoding is {encoding[:40]!r}; it has to be gzip or absent.",
+        f"Content-Encoding is {encoding[:40]!r}; it must be gzip or absent.",
         headers={"Accept-Encoding": "gzip"},
     )
 

@@ -23,6 +23,9 @@ PATH = "/api/v1/cvf-events"
 MAX_ATTEMPTS = 8
 _FIRST_PAUSE, _MAX_PAUSE = 0.5, 30.0
 _MAX_RETRY_AFTER = 60.0
+# A server is given up after so many attempts as long as it has never responded: its address may be wrong.
+_FIRST_ATTEMPTS = 2
+CONNECT_TIMEOUT = 3.0
 _TIMEOUT = 30.0
 _MAX_RESPONSE = 64 * 1024
 _RETRYABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
@@ -56,6 +59,10 @@ class Entry:
 
 class GaveUp(Exception):
     """No further event can be sent; the text is the reason."""
+
+
+class ServerUnavailable(GaveUp):
+    """The server does not respond or is busy: sending may work later."""
 
 
 # Reading
@@ -161,14 +168,27 @@ class Reply:
 
 
 class Sender:
-    """Sends the events of one `source` to one server over one connection. Raises ValueError for an invalid `url`."""
+    """Sends the events of one `source` to one server over one connection. Raises ValueError for an invalid `url`.
+
+    `notify` is called with the reason before a connection is tried again.
+    """
 
     def __init__(
-        self, url: str, token: str, account_id: int, *, source: str = "", sleep: Callable[[float], None] = time.sleep
+        self,
+        url: str,
+        token: str,
+        account_id: int,
+        *,
+        source: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+        notify: Callable[[str], None] = lambda reason: None,
     ) -> None:
         host, port, self._path = _read_url(url)
         kind = http.client.HTTPSConnection if url.lower().startswith("https") else http.client.HTTPConnection
-        self._connection = kind(host, port, timeout=_TIMEOUT)
+        self._connection = kind(host, port, timeout=CONNECT_TIMEOUT)
+        self._url = url.rstrip("/")
+        self._has_responded = False
+        self._notify = notify
         self._headers = {
             "Content-Type": "application/json",
             "x-limechat-uat": token,
@@ -179,15 +199,19 @@ class Sender:
 
     def send(self, entry: Entry) -> tuple[str, str]:
         """Post an event. Returns STORED, REPEATED or REFUSED, and the reason for the last one. Raises GaveUp."""
-        reason = ""
         for attempt in range(1, MAX_ATTEMPTS + 1):
             retry_after: float | None = None
             try:
                 reply = self._post(entry)
             except (OSError, http.client.HTTPException) as exc:
+                begin = "no response from" if self._connection.sock else "cannot connect to"
+                reason = f"{begin} {self._url}: {str(exc) or type(exc).__name__}"
                 self._connection.close()
-                reason = f"no response: {str(exc) or type(exc).__name__}"
+                if attempt == (MAX_ATTEMPTS if self._has_responded else _FIRST_ATTEMPTS):
+                    break
+                self._notify(reason)
             else:
+                self._has_responded = True
                 if reply.status < 300:
                     return (REPEATED if reply.is_repeated() else STORED), ""
                 if reply.status in _FATAL:
@@ -197,16 +221,22 @@ class Sender:
                 reason, retry_after = reply.detail(), reply.retry_after
             if attempt < MAX_ATTEMPTS:
                 self._sleep(pause_after(attempt, retry_after))
-        raise GaveUp(f"{reason}, after {MAX_ATTEMPTS} attempts")
+        raise ServerUnavailable(f"{reason}, after {attempt} attempts")
 
     def _post(self, entry: Entry) -> Reply:
         headers = {**self._headers, "Idempotency-Key": entry.idempotency_key(self._source)}
+        if self._connection.sock is None:
+            self._connect()
         self._connection.request("POST", self._path, body=entry.body, headers=headers)
         response = self._connection.getresponse()
         body = response.read(_MAX_RESPONSE)
         if response.read(1):
             self._connection.close()
         return Reply(response.status, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)), body)
+
+    def _connect(self) -> None:
+        self._connection.connect()
+        self._connection.sock.settimeout(_TIMEOUT)
 
     def close(self) -> None:
         """Close the connection."""

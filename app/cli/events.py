@@ -18,6 +18,7 @@ import click
 from tqdm import tqdm
 
 from app.cli.base import (
+    UnavailableError,
     account_option,
     command,
     context,
@@ -29,7 +30,17 @@ from app.cli.base import (
     read_time_option,
     terminal_width,
 )
-from app.cli.event_sender import REFUSED, REPEATED, STORED, Entry, GaveUp, Sender, is_token, read_entries
+from app.cli.event_sender import (
+    REFUSED,
+    REPEATED,
+    STORED,
+    Entry,
+    GaveUp,
+    Sender,
+    ServerUnavailable,
+    is_token,
+    read_entries,
+)
 from app.cli.event_tail import EventTail
 from app.cli.formatting import row, visible, visible_json
 from app.cli.lazy_group import LazyGroup
@@ -177,7 +188,8 @@ def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> N
             "an API key is printable ASCII without spaces", param_hint="--token (or SIGNALBOX_TOKEN)"
         )
     try:
-        sender = Sender(url, token, account_id, source=secrets.token_hex(8) if anew else _source_of(file))
+        source = secrets.token_hex(8) if anew else _source_of(file)
+        sender = Sender(url, token, account_id, source=source, notify=_say_retrying)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--url") from None
     try:
@@ -185,20 +197,23 @@ def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> N
     except ValueError as exc:
         raise click.ClickException(f"{getattr(file, 'name', '-')}: {exc}") from None
     counts: Counter[str] = Counter()
-    unsent = None
+    unsent: GaveUp | None = None
     with closing(sender):
         try:
             _send_all(sender, total, entries, counts)
         except GaveUp as exc:
-            unsent = str(exc)
+            unsent = exc
     results = [f"{counts[result]:,} {result}" for result in (STORED, REPEATED, REFUSED) if counts[result]]
     click.echo(f"{counts.total():,} sent: {', '.join(results)}" if results else "nothing sent")
     if unsent is not None:
-        raise click.ClickException(
-            f"{visible(unsent)}. Send the same file again later: stored events are not stored twice"
-        )
+        error = UnavailableError if isinstance(unsent, ServerUnavailable) else click.ClickException
+        raise error(f"{visible(unsent)}. Send the same file again later: stored events are not stored twice")
     if counts[REFUSED]:
         sys.exit(1)
+
+
+def _say_retrying(reason: str) -> None:
+    tqdm.write(f"{visible(reason)}; retrying", file=sys.stderr)
 
 
 def _source_of(file: BinaryIO) -> str:
@@ -214,7 +229,7 @@ def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], count
             try:
                 result, reason = sender.send(entry)
             except GaveUp as exc:
-                raise GaveUp(f"gave up at line {entry.line}: {exc}") from None
+                raise type(exc)(f"gave up at line {entry.line}: {exc}") from None
             counts[result] += 1
             if result == REFUSED:
                 tqdm.write(visible(f"line {entry.line}: {reason}"), file=sys.stderr)

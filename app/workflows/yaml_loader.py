@@ -22,6 +22,14 @@ MAX_BYTES = 256 * 1024
 _ABOUT_NAME = re.compile(r"(is )?unknown|appears twice")
 _LAST_PART = re.compile(r"(\.[^.\[\]]*|\[[^\]]*\]|^[^.\[]*)$")
 _TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+# What PyYAML says about an expression without quotes, such as `{where: data.items[0] > 1}` or `where: "x" in data.tags`.
+_UNQUOTED = re.compile(
+    r"expected ',' or '.', but got '(?!<stream end>)|found '<scalar>'|mapping values are not allowed|while scanning a tag"
+    r"|found character '[^\\]+' that cannot start any token|sequence entries are not allowed"
+)
+# The rest of an expression that a comma has cut.
+_CUT = re.compile(r"[()\"'=<>&|!?+*/]")
+_QUOTE = "; put the whole text in quotes, such as 'data.items[0] > 1'"
 # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters.
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
@@ -117,7 +125,8 @@ def read_document(text: str) -> Document:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        return Document(None, [Mistake("", f"not YAML: {exc.problem or exc.context}", line, column)])
+        hint = _QUOTE if mark and _is_unquoted(exc, [*text.splitlines(), ""][mark.line][: mark.column]) else ""
+        return Document(None, [Mistake("", f"not YAML: {exc.problem or exc.context}{hint}", line, column)])
     except yaml.reader.ReaderError as exc:
         message = f"not YAML: the character U+{exc.character:04X} is not allowed"
         return Document(None, [Mistake("", message, *_position(text, exc.position))])
@@ -125,6 +134,11 @@ def read_document(text: str) -> Document:
         return Document(
             None, [Mistake("", f"not YAML: {str(exc).splitlines()[0] if str(exc) else 'nested too deeply'}")]
         )
+
+
+def _is_unquoted(exc: yaml.MarkedYAMLError, before: str) -> bool:
+    """Whether an expression without quotes causes an error; `before` is its line up to the error."""
+    return ": " in before and _UNQUOTED.search(f"{exc.context}\n{exc.problem}") is not None
 
 
 def _read(loader: _Loader) -> Document:
@@ -199,7 +213,8 @@ class _Reader:
                 path, position, f"is an alias (*{node.value}); aliases are not supported, repeat the part"
             )
         if node.tag not in _TAGS:
-            return self._unread(path, position, f"has the tag {node.tag}; tags are not supported")
+            hint = _QUOTE if node.tag.startswith("!") else ""
+            return self._unread(path, position, f"has the tag {node.tag}; tags are not supported{hint}")
         if isinstance(node, yaml.MappingNode):
             return self._read_mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -231,7 +246,13 @@ class _Reader:
         members: dict[str, Any] = {}
         for key, member in node.value:
             position = (key.start_mark.line + 1, key.start_mark.column + 1)
-            name = join_surrogates(key.value) if isinstance(key, yaml.ScalarNode) else "\0"
+            if not isinstance(key, yaml.ScalarNode):
+                self.mistakes.append(Mistake(path, f"a name must be text, and {{{{ … }}}} is none{_QUOTE}", *position))
+                continue
+            name = join_surrogates(key.value)
+            if node.flow_style and _is_empty(member) and _CUT.search(name):
+                self.mistakes.append(Mistake(path, f"a comma ends a text within {{ }}{_QUOTE}", *position))
+                continue
             if UNSTORABLE.search(name):
                 self.mistakes.append(Mistake(path, "a name must be text that can be stored", *position))
                 continue
@@ -242,6 +263,10 @@ class _Reader:
             self.names[below] = position
             members[name] = self.read(member, below)
         return members
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.value and not node.style
 
 
 def join_surrogates(text: str) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.event_sender import MAX_ATTEMPTS, Entry, GaveUp, Sender, pause_after, read_entries
+from app.cli.event_sender import (
+    CONNECT_TIMEOUT,
+    MAX_ATTEMPTS,
+    Entry,
+    GaveUp,
+    Sender,
+    ServerUnavailable,
+    pause_after,
+    read_entries,
+)
 from tests.cli.conftest import CommandLine
 from tests.support.builders import an_event
 from tests.support.http_target import Answer, HttpTarget, an_http_target
@@ -134,11 +143,51 @@ def test_sending_stops_when_the_server_is_always_busy() -> None:
     assert len(server.calls) == MAX_ATTEMPTS
 
 
-def test_sending_stops_when_the_server_is_unreachable() -> None:
+@pytest.mark.parametrize(("answer", "code"), [(None, 3), (Answer(401, b"{}"), 1)])
+def test_the_exit_code_says_whether_the_same_command_may_work_later(
+    signalbox: CommandLine, three: Path, answer: Answer | None, code: int
+) -> None:
+    with an_http_target(*filter(None, [answer])) as server:
+        result = signalbox(*_command(server, three)) if answer else None
+    result = result or signalbox(*_command(server, three))
+    assert (result.exit_code, result.stdout) == (code, "nothing sent\n")
+
+
+def test_a_server_that_has_never_responded_is_given_up_after_two_attempts() -> None:
     with an_http_target() as server:
         pass
-    with pytest.raises(GaveUp, match=r"no response: .*refused, after 8 attempts"):
-        _send(server)
+    pauses: list[float] = []
+    sender = Sender(server.url, "t", 7, sleep=pauses.append)
+    with pytest.raises(ServerUnavailable, match=rf"cannot connect to {server.url}: .*refused, after 2 attempts"):
+        sender.send(Entry(0, 1, b"{}"))
+    assert len(pauses) == 1
+
+
+def test_a_server_that_has_responded_gets_all_attempts() -> None:
+    notes: list[str] = []
+    with an_http_target(STORED) as server:
+        sender = Sender(server.url, "t", 7, sleep=lambda seconds: None, notify=notes.append)
+        assert sender.send(Entry(0, 1, b"{}")) == ("stored", "")
+    sender.close()
+    with pytest.raises(ServerUnavailable, match=r"refused, after 8 attempts"):
+        sender.send(Entry(1, 2, b"{}"))
+    assert len(notes) == MAX_ATTEMPTS - 1
+    assert all(note.startswith(f"cannot connect to {server.url}: ") for note in notes)
+
+
+def test_connecting_has_a_shorter_time_out_than_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[object] = []
+
+    def refuse(address: object, timeout: object, *_: object) -> None:
+        timeouts.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    sender = Sender("http://192.0.2.1", "t", 7, sleep=lambda seconds: None)
+    with pytest.raises(ServerUnavailable, match=r"cannot connect to http://192\.0\.2\.1: timed out, after 2 attempts"):
+        sender.send(Entry(0, 1, b"{}"))
+    assert timeouts == [CONNECT_TIMEOUT] * 2
+    assert CONNECT_TIMEOUT <= 5
 
 
 @pytest.mark.parametrize("status", [301, 401, 403, 404, 405])

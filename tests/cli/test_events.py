@@ -317,7 +317,7 @@ def test_a_refused_line_is_reported_with_the_problem_detail(
     assert (result.exit_code, result.stdout) == (1, "4 sent: 1 stored, 3 refused\n")
     output = result.stderr.splitlines()
     assert output[0] == "line 2: event is missing: the name of the event (422)"
-    assert output[1].startswith("line 3: phone has to begin with + and the country code")
+    assert output[1].startswith("line 3: phone must begin with + and the country code")
     assert output[2].startswith("line 4: The body is not JSON")
 
 

@@ -190,3 +190,54 @@ def test_a_written_document_is_readable() -> None:
     assert written == (
         "name: x\non:\n  any:\n    - a\n    - b\nsteps:\n  - log: |\n      one\n      two\na:\n  - again\nb:\n  - again\n"
     )
+
+
+QUOTE = "put the whole text in quotes, such as 'data.items[0] > 1'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {where: data.items[0] > 1}",
+        'a: {where: data.m["k"] == 1}',
+        'a: {where: data.x == {"a": 1}.a}',
+        "a: {where: size(data.l) > 0 ? data.a : data.b}",
+        'a: {where: data.t == "a: b"}',
+        'a: {where: "x" in data.tags}',
+        "a: {where: [1, 2].exists(x, x == 1)}",
+        "a: {where: !data.x}",
+        'a: {where: data.tags.exists(t, t == "x")}',
+        'a: {where: data.name == "x, y"}',
+        "a: {log: {{ event }}}",
+        "a: {{ event }}",
+        'a: data.t == "a: b"',
+        'a: "x" in data.tags',
+        "a: [1, 2].exists(x, x == 1)",
+        'a: {"a": 1}.a == 1',
+        'a: data.t == "a" ? data.x: 3',
+        "a: !data.x",
+        "a: `x`",
+        "a: @x",
+        "a: %x",
+        "a: - 1 > data.x",
+    ],
+)
+def test_a_text_that_yaml_reads_as_something_else_gives_the_hint_to_quote_it(text: str) -> None:
+    (mistake, *_) = read_document(text).mistakes
+    assert mistake.message.endswith(f"; {QUOTE}")
+    assert mistake.line == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["a: {where: 'data.items[0] > 1'}", "a: {b, c}", "a: {b: }", "a: {b: null}", "a: [1, {b: 2}]"]
+)
+def test_a_flow_mapping_that_means_what_it_says_gives_no_hint(text: str) -> None:
+    assert read_document(text).mistakes == []
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [", "a: {b: 1", "a:\n b: 1\n  c: 2", "a: 'x", "\ta: 1", "a: 1\u2028b: [", "a: [\r"]
+)
+def test_another_error_in_yaml_gives_no_hint(text: str) -> None:
+    (mistake,) = read_document(text).mistakes
+    assert QUOTE not in mistake.message

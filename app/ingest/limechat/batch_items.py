@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, ExactObject, malformed_body, not_utf8, read_object, syntax_error
+from app.core.ids import utc_text
 from app.core.models import Event
 from app.ingest.limechat.parser import BATCH_ITEM, item_schema, parse_event
 
@@ -147,7 +148,7 @@ def read_line(line: bytes, *, account_id: int, time_field: str, latest: datetime
     except (ValueError, OverflowError) as exc:
         raise _invalid_time(time_field, str(exc)) from None
     if not EARLIEST <= received_at <= latest:
-        raise _invalid_time(time_field, f"is {received_at:%Y-%m-%d %H:%M:%S} UTC; it has to be from 2000 to now")
+        raise _invalid_time(time_field, f"is {utc_text(received_at)}; it must be from 2000 to now")
     rest = ExactObject(_without(exact.value, time_field), _without(exact.raw, time_field))
     event = parse_event(rest, BATCH_ITEM, account_id=account_id, event_id=_NO_ID, received_at=received_at)
     return replace(event, id=identify(received_at, event.idempotency_key))
@@ -174,7 +175,7 @@ def _timestamp(value: Any) -> datetime:
             raise ValueError("is no time such as 2026-11-22T10:00:00Z") from None
         return timestamp.replace(tzinfo=UTC) if timestamp.tzinfo is None else timestamp.astimezone(UTC)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("has to be a time such as 2026-11-22T10:00:00Z, or a number of seconds since 1970")
+        raise ValueError("must be a time such as 2026-11-22T10:00:00Z, or a number of seconds since 1970")
     if abs(value) < _MILLISECONDS_FROM:
         return _EPOCH + timedelta(seconds=value)
     return _EPOCH + (

@@ -78,7 +78,7 @@ class Phone(PlainField[str | None]):
         if not isinstance(value, str):
             if isinstance(value, int | float) and not isinstance(value, bool):
                 raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
-            raise ValidationError('has to be text with the country code, such as "+915673412780"')
+            raise ValidationError('must be text with the country code, such as "+915673412780"')
         if len(value) > MAX_PHONE_LENGTH:
             raise ValidationError("is longer than any phone number")
         number, error = _e164(value)
@@ -92,15 +92,15 @@ class Data(PlainField[dict[str, Any]]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ValidationError('has to be an object, such as {"product_id": "65432"}')
+            raise ValidationError('must be an object, such as {"product_id": "65432"}')
         return value
 
 
 def _text(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise ValidationError(f"has to be text: {what}")
+        raise ValidationError(f"must be text: {what}")
     if not 1 <= len(value) <= MAX_LENGTH:
-        raise ValidationError(f"has {len(value)} characters; it has to have 1 to {MAX_LENGTH}")
+        raise ValidationError(f"has {len(value)} characters; it must have 1 to {MAX_LENGTH}")
     return value
 
 
@@ -108,7 +108,7 @@ def _text(value: Any, what: str) -> str:
 def _e164(text: str) -> tuple[str | None, str]:
     """The number in E.164 and "", or None and the error message."""
     if not text.startswith("+"):
-        return None, "has to begin with + and the country code, such as +915673412780"
+        return None, "must begin with + and the country code, such as +915673412780"
     if not _PHONE_SHAPE.fullmatch(text):
         return None, "may hold only digits, spaces, dots, dashes and brackets after the +"
     try:
@@ -134,7 +134,7 @@ class IdempotencyKey(PlainField[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not isinstance(value, str) or len(value) > self._max_length or not _PRINTABLE.fullmatch(value):
-            raise ValidationError(f"has to be 1 to {self._max_length} printable ASCII characters")
+            raise ValidationError(f"must be 1 to {self._max_length} printable ASCII characters")
         return value
 
 
@@ -143,7 +143,7 @@ class ApiKey(PlainField[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not isinstance(value, str) or not prefix_of(value):
-            raise ValidationError("has to be an API key")
+            raise ValidationError("must be an API key")
         return value
 
 
@@ -152,7 +152,7 @@ class AccountId(PlainField[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not isinstance(value, str):
-            raise ValidationError("has to be text: the id of the account")
+            raise ValidationError("must be text: the id of the account")
         return value
 
 
@@ -165,7 +165,7 @@ class EventSchema(Schema):
     event = EventName(required=True, error_messages={"required": "is missing: the name of the event"})
     distinct_id = DistinctId(allow_none=True)
     phone = Phone(allow_none=True)
-    data = Data(error_messages={"null": "has to be an object, or absent"})
+    data = Data(error_messages={"null": "must be an object, or absent"})
 
 
 class BatchItemSchema(EventSchema):
