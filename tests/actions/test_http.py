@@ -68,7 +68,7 @@ def test_a_call_without_content_has_no_body(method: str) -> None:
 
 def test_json_is_rendered_at_any_depth() -> None:
     call = sent({"json": {"to": "{{ phone }}", "lines": [{"price": "{{ data.price }}", "vip": True, "n": 1.5}]}})
-    assert call.json == {"to": "+915673412780", "lines": [{"price": "1999", "vip": True, "n": 1.5}]}
+    assert call.json == {"to": "+915673412780", "lines": [{"price": 1999, "vip": True, "n": 1.5}]}
     assert call.headers["Content-Type"] == "application/json"
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
+from app.actions.templates.budget import LimitError
+
 MAX_DIGITS = 1_000
 _EXACT = Context(prec=MAX_DIGITS, Emax=999_999, Emin=-999_999)
 _DIVIDING = Context(prec=28, Emax=999_999, Emin=-999_999)
@@ -32,6 +34,12 @@ class Number(Decimal):
 
     def __eq__(self, other: object) -> bool:
         return Decimal.__eq__(self, _as_decimal(other))
+
+    def __int__(self) -> int:
+        # With a large exponent, `1e131071`, this takes a second and makes a number of 54 kB.
+        if self.is_finite() and self.adjusted() >= MAX_DIGITS:
+            raise LimitError(f"a number of more than {MAX_DIGITS} digits is used as an integer")
+        return Decimal.__int__(self)
 
     def __lt__(self, other: Any) -> bool:
         return Decimal.__lt__(self, _as_decimal(other))
@@ -74,7 +82,7 @@ def read_number(value: object) -> int | Number:
 def calculation(operation: Callable[[Decimal, Decimal], Decimal]) -> Callable[..., int | Number]:
     """A filter of two numbers. The result is whole if both are, otherwise exact to MAX_DIGITS digits."""
 
-    def calculate(value: object, other: object = 0) -> int | Number:
+    def calculate(value: object, other: object) -> int | Number:
         left, right = read_number(value), read_number(other)
         try:
             result = operation(Decimal(left), Decimal(right))
@@ -98,7 +106,7 @@ def _divide(left: Decimal, right: Decimal) -> Decimal:
     return _DIVIDING.divide(left, right)
 
 
-def divided_by(value: object, other: object = 0) -> int | Number:
+def divided_by(value: object, other: object) -> int | Number:
     """`value` divided by `other`. The quotient of two whole numbers is rounded down."""
     left, right = read_number(value), read_number(other)
     if isinstance(left, int) and isinstance(right, int):
@@ -136,8 +144,8 @@ def total(values: list[object]) -> int | Number:
 
 FILTERS: dict[str, Callable[..., int | Number]] = {
     "abs": lambda value: abs(n) if isinstance(n := read_number(value), int) else Number(n.copy_abs()),
-    "at_least": lambda value, other=0: max(read_number(value), read_number(other)),
-    "at_most": lambda value, other=0: min(read_number(value), read_number(other)),
+    "at_least": lambda value, other: max(read_number(value), read_number(other)),
+    "at_most": lambda value, other: min(read_number(value), read_number(other)),
     "ceil": lambda value: whole(Decimal(read_number(value)).to_integral_value(ROUND_CEILING)),
     "floor": lambda value: whole(Decimal(read_number(value)).to_integral_value(ROUND_FLOOR)),
     "round": rounded,

@@ -1,231 +1,234 @@
-"""The Liquid dialect of templates: exact numbers, and limits on everything that a rendering may use.
+"""The Liquid dialect of templates: exact numbers, members of the data and nothing else, and limits on everything.
 
-Each filter checks the remaining CPU time and the size of its result; filters that multiply text compute the size first. The
-rounds of all loops of a template are counted together. Templates cannot include other templates, read files, or access
-attributes of Python objects.
+What templates use is counted in a `Budget`. Templates cannot include other templates, read files, or access attributes of Python
+objects. The library is used by its documented hooks: `get_item` decides what `.first`, `.last` and `.size` are, tags are
+subclasses that are registered by `add_tag`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
-import msgspec
-from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext, Undefined
-from liquid.builtin.filters.misc import date as liquid_date
-from liquid.exceptions import (
-    FilterError,
-    LiquidError,
-    LoopIterationLimitError,
-    OutputStreamLimitError,
-    UndefinedError,
-)
+from liquid import BoundTemplate, Environment, FalsyStrictUndefined, Node, RenderContext, TokenStream, Undefined
+from liquid.builtin.output import Output, OutputNode
+from liquid.builtin.tags.cycle_tag import CycleNode, CycleTag
+from liquid.builtin.tags.echo_tag import EchoTag
+from liquid.builtin.tags.for_tag import ForNode, ForTag
+from liquid.builtin.tags.tablerow_tag import TablerowNode, TablerowTag
+from liquid.exceptions import OutputStreamLimitError
+from liquid.expression import Expression
 from liquid.output import LimitedStringIO
+from liquid.undefined import UNDEFINED
 
-from app.actions.templates.decimals import FILTERS, Number, total
+from app.actions.templates.budget import Budget, LimitError, Rounds
+from app.actions.templates.filters import filters, members_of_range
+from app.actions.templates.member_names import Source
+from app.actions.templates.values import to_text, weight
 
 MAX_OUTPUT_BYTES = 64 * 1024
-_MAX_FILTER_RESULT = 1_000_000
-_MAX_ROUNDS = 10_000
-# Rounds times characters: a longer template may have fewer rounds.
-_MAX_WORK = 20_000_000
-_MAX_SECONDS = 0.5
+_MAX_VARIABLES = 4 * MAX_OUTPUT_BYTES
+# A value that is only read costs at most this much, for comparisons.
+_MAX_READ = 32_000
 
 
-def write_json(value: Any) -> str:
-    """A value of a template as JSON text, with exact numbers."""
-    return _JSON.encode(value).decode()
+class Context(RenderContext):
+    """One rendering: looks up values and counts what is used."""
 
+    __slots__ = ("_variables_size", "budget")
 
-def _plain(value: Any) -> Any:
-    return Decimal(value) if isinstance(value, Number) else str(value)
-
-
-_JSON = msgspec.json.Encoder(decimal_format="number", enc_hook=_plain)
-
-
-class _Context(RenderContext):
-    """The resources that one rendering has used."""
-
-    __slots__ = ("deadline", "rounds")
-
-    def __init__(self, template: BoundTemplate, **options: Any) -> None:
+    def __init__(self, template: BoundTemplate, *, budget: Budget | None = None, **options: Any) -> None:
         super().__init__(template, **options)
-        self.rounds = 0
-        self.deadline = time.thread_time() + _MAX_SECONDS
+        self.budget = budget or Budget()
+        self._variables_size = 0
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether a missing value is an error."""
+        return self.env.undefined is Missing
+
+    def get(self, path: list[object], *, token: Any, default: object = UNDEFINED) -> object:
+        """The value of a path."""
+        value = super().get(path, token=token, default=default)
+        self.budget.charge(4 + min(weight(value) >> 4, _MAX_READ))
+        return value
+
+    def get_item(self, value: Any, key: Any) -> Any:
+        """A member. An object has only its own members, also when the name is `first`, `last` or `size`."""
+        return value[key] if isinstance(value, Mapping) else super().get_item(value, key)
+
+    def assign(self, key: str, val: Any) -> None:
+        """Set a variable; raises LimitError when all variables together are too large."""
+        self.budget.charge(4)
+        self._variables_size += _size(val) - _size(self.locals.get(key))
+        if self._variables_size > _MAX_VARIABLES:
+            raise LimitError(f"the limit of all variables together is {_MAX_VARIABLES} bytes; assign and capture less")
+        self.locals[key] = val
 
     def raise_for_loop_limit(self, length: int = 1) -> None:
-        """Count the rounds of each loop that begins; raises beyond the limit."""
-        assert isinstance(self.template, Template)
-        self.rounds += length
-        if self.rounds > self.template.max_rounds:
-            raise LoopIterationLimitError(f"loops of more than {self.template.max_rounds} rounds", token=None)
+        """Nothing: rounds are counted when they begin."""
 
-    def check_time(self) -> None:
-        """Raise when the CPU time is used up."""
-        if time.thread_time() > self.deadline:
-            raise FilterError("rendering takes too long", token=None)
+    def get_buffer(self, buf: Any = None) -> Buffer:
+        """A buffer for the output of a block, such as `capture`."""
+        return Buffer(self.budget)
 
-    def get_buffer(self, buf: Any = None) -> _Buffer:
-        """A buffer for the output of a `capture`."""
-        return _Buffer(self)
+    def print(self, value: Any) -> str:
+        """How a value prints; raises LimitError for a value that is too large in any case."""
+        size = weight(value)
+        if size > 4 * MAX_OUTPUT_BYTES:
+            raise too_large()
+        self.budget.charge(size >> 4)
+        return to_text(value)
 
 
-class _Buffer(LimitedStringIO):
-    """Output with limits on its size and on the CPU time."""
+def _size(value: Any) -> int:
+    return sys.getsizeof(value, 1)
 
-    def __init__(self, context: _Context) -> None:
+
+def too_large() -> LimitError:
+    """The error of a text that is too large."""
+    return LimitError(f"the text is larger than {MAX_OUTPUT_BYTES} bytes")
+
+
+class Buffer(LimitedStringIO):
+    """Output of limited size."""
+
+    def __init__(self, budget: Budget) -> None:
         super().__init__(limit=MAX_OUTPUT_BYTES)
-        self._context = context
+        self._budget = budget
 
     def write(self, text: str) -> int:
-        self._context.check_time()
+        self._budget.charge(2 + (len(text) >> 5))
         try:
             return super().write(text)
         except OutputStreamLimitError:
-            raise OutputStreamLimitError(f"the text is larger than {MAX_OUTPUT_BYTES} bytes", token=None) from None
+            raise too_large() from None
+
+
+# Tags
+
+
+class _OutputNode(OutputNode):
+    def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
+        assert isinstance(context, Context)
+        return buffer.write(context.print(self.expression.evaluate(context)))
+
+
+class _Output(Output):
+    node_class = _OutputNode
+
+
+class _EchoTag(EchoTag):
+    node_class = _OutputNode  # type: ignore[assignment]
+
+
+class _Converted(Expression):
+    """An expression whose value is converted."""
+
+    __slots__ = ("_convert", "_inner")
+
+    def __init__(self, inner: Expression, convert: Callable[[Context, Any], Any]) -> None:
+        super().__init__(inner.token)
+        self._inner, self._convert = inner, convert
+
+    def __str__(self) -> str:
+        return str(self._inner)
+
+    def evaluate(self, context: RenderContext) -> object:
+        assert isinstance(context, Context)
+        return self._convert(context, self._inner.evaluate(context))
+
+    def children(self) -> list[Expression]:
+        return [self._inner]
+
+
+class _CycleTag(CycleTag):
+    def parse(self, stream: TokenStream) -> CycleNode:
+        node = super().parse(stream)
+        node.args = [_Converted(argument, Context.print) for argument in node.args]
+        node.group = node.group and _Converted(node.group, Context.print)
+        return node
+
+
+def _count_rounds(node: ForNode | TablerowNode, stream: TokenStream) -> None:
+    """Make the rounds of a loop count. `stream` is at its end tag."""
+    units = 4 + (stream.current.start_index - node.token.start_index) // 3
+
+    def rounds(context: Context, value: Any) -> Any:
+        members = list(value.items()) if isinstance(value, dict) else value
+        return Rounds(members, context.budget, units) if isinstance(members, list | tuple | range) else members
+
+    node.expression.iterable = _Converted(node.expression.iterable, rounds)
+
+
+class _ForTag(ForTag):
+    def parse(self, stream: TokenStream) -> Node:
+        node = super().parse(stream)
+        if isinstance(node, ForNode):
+            _count_rounds(node, stream)
+        return node
+
+
+class _TablerowTag(TablerowTag):
+    def parse(self, stream: TokenStream) -> TablerowNode:
+        node = super().parse(stream)
+        _count_rounds(node, stream)
+        return node
+
+
+# Templates
 
 
 class Template(BoundTemplate):
-    """A parsed template."""
+    """A parsed template. `source` is its text."""
 
-    context_class = _Context
-    max_rounds = _MAX_ROUNDS
+    source: Source
 
-    def limit_rounds(self, characters: int) -> None:
-        """Set how many rounds its loops may have together, by the length of its text."""
-        self.max_rounds = min(_MAX_ROUNDS, _MAX_WORK // max(1, characters))
-
-    def fill(self, names: Mapping[str, Any]) -> str:
-        """Render with `names`; raises LiquidError, and any exception of a filter."""
-        context = _Context(self, globals={"now": None, "today": None, **names})
-        buffer = _Buffer(context)
-        self.render_with_context(context, buffer)
+    def fill(self, names: Mapping[str, Any], budget: Budget) -> str:
+        """The rendered text; raises LiquidError, and any exception of a filter."""
+        buffer = Buffer(budget)
+        with budget.running():
+            budget.charge(4 + (len(self.source.text) >> 4))
+            self.render_with_context(self._context(names, budget), buffer)
         return buffer.getvalue()
 
+    @property
+    def is_expression(self) -> bool:
+        """Whether the template is one `{{ expression }}` and nothing else."""
+        return len(self.nodes) == 1 and type(self.nodes[0]) is _OutputNode
 
-class _Environment(Environment):
-    template_class = Template
-    local_namespace_limit = 4 * MAX_OUTPUT_BYTES
-    block_nesting_limit = 30
+    def evaluate(self, names: Mapping[str, Any], budget: Budget) -> Any:
+        """The value of the expression of a template that is nothing else; raises as `fill` does."""
+        (node,) = self.nodes
+        assert isinstance(node, _OutputNode)
+        with budget.running():
+            budget.charge(4)
+            value = node.expression.evaluate(self._context(names, budget))
+            return members_of_range(value) if isinstance(value, range) else value
+
+    def _context(self, names: Mapping[str, Any], budget: Budget) -> Context:
+        return Context(self, budget=budget, globals=names)
 
 
-class _Missing(FalsyStrictUndefined):
+class Missing(FalsyStrictUndefined):
     """A missing value in strict templates: `if` and the filter `default` accept it, any other use is an error."""
 
     force_liquid_default = True
 
 
-Filter = Callable[..., Any]
+class _Environment(Environment):
+    template_class = Template
+    block_nesting_limit = 30
+
+    def setup_tags_and_filters(self, *, extra: bool = False) -> None:
+        super().setup_tags_and_filters(extra=extra)
+        for tag in ("include", "render", "liquid"):
+            del self.tags[tag]
+        for changed in (_Output, _EchoTag, _CycleTag, _ForTag, _TablerowTag):
+            self.add_tag(changed)
+        self.filters = filters(self.filters, Missing)
 
 
-def _bounded(function: Filter, *, allow_missing: bool = False) -> Filter:
-    """A filter with limits on the CPU time and on the size of its result. In strict templates its arguments must not be
-    missing; with `allow_missing` its first may be."""
-    needs_environment = getattr(function, "with_environment", False)
-
-    def call(value: Any, *arguments: Any, context: _Context, **named: Any) -> Any:
-        context.check_time()
-        for argument in arguments if allow_missing else (value, *arguments, *named.values()):
-            if type(argument) is _Missing:
-                raise UndefinedError(argument.msg, token=argument.token)
-        if needs_environment:
-            named["environment"] = context.env
-        try:
-            result = function(value, *arguments, **named)
-        except (ValueError, OverflowError) as exc:
-            raise FilterError(str(exc), token=None) from None
-        if _size(result) > _MAX_FILTER_RESULT:
-            raise FilterError("the result of a filter is too large", token=None)
-        return result
-
-    call.with_context = True  # type: ignore[attr-defined]
-    return call
-
-
-def _size(value: Any) -> int:
-    """About how many characters a value prints; stops counting above the limit."""
-    if isinstance(value, str):
-        return len(value)
-    if not isinstance(value, list | tuple | dict):
-        return 1
-    size = 1
-    for member in value.values() if isinstance(value, dict) else value:
-        size += _size(member)
-        if size > _MAX_FILTER_RESULT:
-            break
-    return size
-
-
-def _replace(value: object, old: object, new: object = "") -> str:
-    """Liquid's replace, which computes the size of its result first."""
-    text, old, new = _text(value), _text(old), _text(new)
-    if len(text) + text.count(old) * len(new) > _MAX_FILTER_RESULT:
-        raise FilterError("the result of a filter is too large", token=None)
-    return text.replace(old, new)
-
-
-def _join(value: object, separator: object = " ") -> str:
-    """Liquid's join, which computes the size of its result first."""
-    parts = list(_flatten(value if isinstance(value, list | tuple | range) else [value]))
-    if sum(map(_size, parts)) + len(parts) * len(_text(separator)) > _MAX_FILTER_RESULT:
-        raise FilterError("the result of a filter is too large", token=None)
-    return _text(separator).join(map(_text, parts))
-
-
-def _sum(value: object, key: object = None) -> int | Number:
-    """Liquid's sum with exact numbers, of the members `key` if given."""
-    parts = list(_flatten(value if isinstance(value, list | tuple | range) else [value]))
-    if key is not None:
-        parts = [part.get(_text(key)) for part in parts if isinstance(part, Mapping)]
-    return total(parts)
-
-
-def _flatten(values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flatten(value)
-        else:
-            yield value
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _date(value: object, format: object = "", *, context: _Context) -> str:
-    """Liquid's date: formats seconds since 1970 or a text by strftime; always in UTC."""
-    pattern, text = _text(format), _text(value)
-    if text in ("now", "today"):
-        text = _text(context.globals.get("now")) or datetime.now(UTC).isoformat()
-    if not pattern or len(pattern) > 200 or len(text) > 100:
-        return text
-    try:
-        is_number = isinstance(value, int | float | Decimal) or (text.isascii() and text.isdigit())
-        timestamp = datetime.fromtimestamp(float(text), UTC) if is_number else text
-        return str(liquid_date(timestamp, pattern, environment=context.env))
-    except (LiquidError, ValueError, OverflowError, OSError):
-        return text
-
-
-_date.with_context = True  # type: ignore[attr-defined]
-
-
-def _build(undefined: type[Undefined] = Undefined) -> _Environment:
-    environment = _Environment(undefined=undefined)
-    for tag in ("include", "render", "liquid"):
-        del environment.tags[tag]
-    own: dict[str, Filter] = {"replace": _replace, "join": _join, "sum": _sum, "json": write_json, **FILTERS}
-    for name, function in {**environment.filters, **own}.items():
-        environment.filters[name] = _bounded(function, allow_missing=name == "default")
-    environment.filters["date"] = _date
-    return environment
-
-
-ENVIRONMENT = _build()
-STRICT = _build(_Missing)
+ENVIRONMENT = _Environment(undefined=Undefined)
+STRICT = _Environment(undefined=Missing)

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import html
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import mstache
 
+from app.actions.templates.budget import Budget, Rounds
 from app.actions.templates.decimals import Number
-from app.actions.templates.liquid import MAX_OUTPUT_BYTES, write_json
+from app.actions.templates.liquid import MAX_OUTPUT_BYTES, too_large
+from app.actions.templates.values import weight, write_json
 
 MAX_TEMPLATE_CHARS = 64 * 1024
 MAX_DEPTH = 30
-_MAX_ROUNDS = 10_000
-_MAX_SECONDS = 0.5
 # Section tags times characters: the library copies the text of each section while it parses a template.
 _MAX_WORK = 64_000_000
 # The library converts the value of a section to a float; a larger int does not fit.
@@ -140,9 +139,18 @@ def members_read(tokens: Tokens, root: str) -> frozenset[str]:
 # Rendering
 
 
-def render(source: str, tokens: Tokens, names: Mapping[str, Any], *, strict: bool, as_html: bool) -> str:
-    """The rendered text; raises MustacheError. `names` are prepared as for Liquid."""
-    scopes = _Scopes(strict)
+def render(
+    source: str, tokens: Tokens, names: Mapping[str, Any], budget: Budget, *, strict: bool, as_html: bool
+) -> str:
+    """The rendered text; raises MustacheError and LimitError. `names` are prepared as for Liquid."""
+    with budget.running():
+        return _render(source, tokens, names, budget, strict=strict, as_html=as_html)
+
+
+def _render(
+    source: str, tokens: Tokens, names: Mapping[str, Any], budget: Budget, *, strict: bool, as_html: bool
+) -> str:
+    scopes = _Scopes(strict, budget, tokens)
     data = names.get("latest", names.get("data"))
     parts = mstache.process(
         source.encode(),
@@ -150,7 +158,7 @@ def render(source: str, tokens: Tokens, names: Mapping[str, Any], *, strict: boo
         scopes=(names, data if isinstance(data, Mapping) else {}),
         resolver=_no_partials,
         getter=scopes.get,
-        stringify=_to_bytes,
+        stringify=scopes.to_bytes,
         escape=_escape if as_html else _unchanged,
         cache=_ParsedTemplate(tokens),
         text=True,
@@ -158,9 +166,9 @@ def render(source: str, tokens: Tokens, names: Mapping[str, Any], *, strict: boo
     output = bytearray()
     for part in parts:
         output += part
-        scopes.check_time()
+        budget.charge(2 + (len(part) >> 5))
         if len(output) > MAX_OUTPUT_BYTES:
-            raise MustacheError(f"the text is larger than {MAX_OUTPUT_BYTES} bytes")
+            raise too_large()
     return output.decode()
 
 
@@ -176,21 +184,19 @@ class _ParsedTemplate(dict[Any, Any]):
 
 
 class _Scopes:
-    """Looks up names, in plain data only; checks the CPU time and counts the rounds of all sections."""
+    """Looks up names, in plain data only, and counts the work and the rounds of all sections."""
 
-    def __init__(self, strict: bool) -> None:
+    def __init__(self, strict: bool, budget: Budget, tokens: Tokens) -> None:
         self._strict = strict
-        self._rounds = 0
-        self._deadline = time.thread_time() + _MAX_SECONDS
-
-    def check_time(self) -> None:
-        """Raise when the CPU time is used up."""
-        if time.thread_time() > self._deadline:
-            raise MustacheError("rendering takes too long")
+        self._budget = budget
+        # For each round the library may copy the rest of the tokens.
+        self._copying = len(tokens) >> 6
+        self._section_sizes = _section_sizes(tokens)
+        budget.charge(4 + len(tokens))
 
     def get(self, scope: Any, scopes: Sequence[Any], name: Any, default: Any) -> Any:
         """The value of a name. The library passes None as `default` for the name of a section."""
-        self.check_time()
+        self._budget.charge(8 + 2 * len(scopes) + (len(name) >> 2))
         is_section = default is None
         found = scope if name == "." else _look_up(str(name), (scope, *reversed(scopes)))
         if found is _MISSING:
@@ -198,10 +204,30 @@ class _Scopes:
                 raise MustacheError(f"{name} is missing")
             return default
         if is_section and isinstance(found, list):
-            self._rounds += len(found)
-            if self._rounds > _MAX_ROUNDS:
-                raise MustacheError(f"sections of more than {_MAX_ROUNDS} rounds")
+            return Rounds(found, self._budget, 4 + self._copying + self._section_sizes[name])
         return _section_number(found) if is_section and isinstance(found, int | Decimal) else found
+
+    def to_bytes(self, value: Any, text: bool) -> bytes:
+        """The text of a value as bytes; raises LimitError for a value that is too large in any case."""
+        size = weight(value)
+        if size > 4 * MAX_OUTPUT_BYTES:
+            raise too_large()
+        self._budget.charge(size >> 4)
+        return _to_bytes(value)
+
+
+def _section_sizes(tokens: Tokens) -> dict[str, int]:
+    """How many tokens the sections of each name have: the most, if there are several."""
+    sizes: dict[str, int] = {}
+    begun: list[int] = []
+    for index, (first, second, third, label, _, _) in enumerate(tokens):
+        kind = _KINDS[(first, second, third)]
+        if kind == "open":
+            begun.append(index)
+        elif kind == "close":
+            name = label.decode()
+            sizes[name] = max(sizes.get(name, 0), index - begun.pop())
+    return sizes
 
 
 def _section_number(number: int | Decimal) -> Any:
@@ -243,8 +269,7 @@ def _no_partials(name: Any) -> None:
     return None
 
 
-def _to_bytes(value: Any, text: bool) -> bytes:
-    """The text of a value as bytes."""
+def _to_bytes(value: Any) -> bytes:
     if value is None:
         return b""
     if isinstance(value, bool):

@@ -14,9 +14,11 @@ from app.actions.templates.render import (
     MAX_TEMPLATE_CHARS,
     MAX_VALUE_CHARS,
     TemplateError,
+    Text,
     check,
     check_texts,
     members_read,
+    prepare,
     render,
     render_value,
 )
@@ -107,7 +109,47 @@ def test_the_steps_that_a_template_reads_are_found() -> None:
 
 def test_texts_are_rendered_at_any_depth() -> None:
     value = {"to": "{{ phone }}", "n": [1, True, None, {"at": "{{ data.price }}"}]}
-    assert render_value(value, NAMES) == {"to": "+915673412780", "n": [1, True, None, {"at": "1999"}]}
+    assert render_value(value, NAMES) == {"to": "+915673412780", "n": [1, True, None, {"at": 1999}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ data.price }}", 1999),
+        (" {{ data.price }}", " 1999"),
+        ("{{ data.price }}{{ data.price }}", "19991999"),
+        ("{{ data.exact }}", Decimal("0.1234567890123456789")),
+        ("{{ data.exact | times: 2 }}", Decimal("0.2469135780246913578")),
+        ("{{ 1.5 }}", Decimal("1.5")),
+        ("{{- data.tags -}}", ["a", "b"]),
+        ("{{ data.items }}", [{"price": Decimal("0.1")}, {"price": Decimal("0.2")}]),
+        ("{{ data.address }}", {"city": "Pune", "rent": Decimal("10.50")}),
+        ("{{ data.items | map: 'price' }}", [Decimal("0.1"), Decimal("0.2")]),
+        ("{{ data.yes }}", True),
+        ("{{ data.null }}", None),
+        ("{{ data.nothing }}", None),
+        ("{{ data.nothing | default: false }}", False),
+        ("{{ (1..3) }}", [1, 2, 3]),
+        ("{{ data.price | append: '' }}", "1999"),
+        ("{{ received_at }}", "2026-11-22T10:30:00.000000Z"),
+        ("{% if true %}{{ data.price }}{% endif %}", "1999"),
+        ({"mustache": "{{data.price}}"}, "1999"),
+    ],
+)
+def test_a_value_that_is_one_expression_keeps_its_type(text: Text, value: Any) -> None:
+    names = {**NAMES, "data": {**NAMES["data"], "yes": True, "null": None}}
+    rendered = render_value({"a": [text]}, names)["a"][0]
+    assert (rendered, type(rendered)) == (value, type(value))
+
+
+def test_a_missing_value_of_a_strict_step_is_an_error_also_alone() -> None:
+    with pytest.raises(TemplateError, match=r"line 1, column 4: data\.nothing is undefined"):
+        render_value(["{{ data.nothing }}"], prepare(NAMES, strict=True))
+
+
+def test_a_range_alone_is_limited() -> None:
+    with pytest.raises(TemplateError, match="a range of more than 10000 members"):
+        render_value(["{{ (1..100000000) }}"], NAMES)
 
 
 def test_a_number_of_thousands_of_digits_is_printed_in_full() -> None:
@@ -132,7 +174,7 @@ def test_templates_cannot_access_python() -> None:
         ("{{ 9 " + "| times: 9999999999 " * 200 + "}}", "too large"),
         ("{{ data.price | divided_by: 0 }}", "a division by zero"),
         ("{% for i in (1..9000) %}{{ data.long | upcase | downcase | size }}{% endfor %}", "takes too long"),
-        ("{{ event | upcase: context: 1 }}", "cannot be rendered"),
+        ("{{ event | upcase: context: 1 }}", "the filter upcase has no argument context"),
     ],
 )
 def test_unbounded_growth_is_stopped(text: str, message: str) -> None:
