@@ -20,12 +20,14 @@ _PIECE = 16 * 1024
 # Each member takes a decompressor of its own, however small it is.
 _MAX_MEMBERS = 1_000
 UNPACKED = "counted unpacked"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_body(
     request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...], unpacked_limit: int | None = None
 ) -> bytes:
-    """The body of at most `limit` bytes, read in at most `seconds` and unpacked to at most `unpacked_limit` (default `limit`).
+    """The body of at most `limit` bytes, without a byte order mark, read in at most `seconds` and unpacked to at most
+    `unpacked_limit` (default `limit`).
 
     Raises Problem: 408 (late), 413 (too large), 415 (media type or content encoding), 400 (incomplete, or broken gzip).
     """
@@ -37,7 +39,9 @@ def read_body(
     counted = UNPACKED if unpacked_limit is None else "as it is sent"
     expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
     body = _read(environ, expected, limit, seconds, counted)
-    return _unpack(body, limit if unpacked_limit is None else unpacked_limit) if packed else body
+    if packed:
+        body = _unpack(body, limit if unpacked_limit is None else unpacked_limit)
+    return body.removeprefix(_BYTE_ORDER_MARK)
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:

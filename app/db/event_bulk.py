@@ -110,6 +110,35 @@ def insert_past_events(connection: sa.Connection, account_id: int, events: Seque
     return inserter.inserted
 
 
+# A body that came again: its number, the event that its idempotency key stands for, and the columns of the event that it makes.
+Repeat = tuple[int, UUID, datetime, EventColumns]
+
+
+def find_same_events(connection: RawConnection, account_id: int, repeats: Sequence[Repeat]) -> set[int]:
+    """The numbers of those repeats that are the same JSON as the stored events. Postgres compares: white space, the order of
+    members and the spelling of numbers do not matter, every digit does."""
+    if not repeats:
+        return set()
+    numbers, ids, timestamps, columns = zip(*repeats, strict=True)
+    names, subjects, phones, data, extra, *_ = zip(*columns, strict=True)
+    rows = fetch_all(
+        connection,
+        "SELECT number FROM unnest(%s::int[], %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[], "
+        "%s::text[]) AS new (number, id, received_at, event, distinct_id, phone, data, extra) "
+        "JOIN events AS known ON known.account_id = %s AND known.id = new.id AND known.received_at = new.received_at "
+        "WHERE known.event = new.event AND known.distinct_id = new.distinct_id AND known.phone IS NOT DISTINCT FROM new.phone "
+        "AND known.data = new.data::jsonb AND known.extra IS NOT DISTINCT FROM new.extra::jsonb",
+        (
+            list(numbers),
+            list(map(str, ids)),
+            list(timestamps),
+            *map(list, (names, subjects, phones, data, extra)),
+            account_id,
+        ),
+    )
+    return {number for (number,) in rows}
+
+
 def is_current(connection: RawConnection, account_id: int, account_version: int, batch: int) -> bool:
     """Whether `account_version` is the account's current one.
 

@@ -27,6 +27,8 @@ from app.core.group_commit import GroupCommit
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
+from app.db.event_bulk import columns_of, find_same_events
+from app.db.event_keys import EarlierEvent
 from app.db.event_writes import EventRecord, RecordResult
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
@@ -68,9 +70,27 @@ class EventAcceptor:
                 raise Problem(ProblemType.UNSTORABLE_VALUE, str(exc).splitlines()[0]) from None
             if not accepted.recorded.stale:
                 self._accounts.confirm(account, started_at)
-                return _receipt(accepted)
+                return _receipt(accepted, self._check_repeat(event, accepted.recorded.earlier))
             account = self._accounts.reload(account)
         raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
+
+    def _check_repeat(self, event: Event, earlier: EarlierEvent | None) -> tuple[str, ...]:
+        """Warnings about an event whose idempotency key stands for an earlier one; raises Problem 422 when that has another
+        body. A `webhook-id` with another body is a warning: senders may render the body anew for each retry."""
+        if earlier is None or earlier.digest == event.body_digest:
+            return ()
+        repeat = (0, earlier.id, earlier.received_at, columns_of(event))
+        find = partial(find_same_events, account_id=event.account_id, repeats=[repeat])
+        if self._context.database.run_with_reconnect(find):
+            return ()
+        if event.is_webhook_id:
+            return (
+                f"webhook-id: came before with another body; event {earlier.id} was stored then, this body is not stored",
+            )
+        raise Problem(
+            ProblemType.IDEMPOTENCY_KEY_REUSED,
+            f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
+        )
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
         decisions, stateful = match_stateless(account, event_variables(event))
@@ -151,13 +171,8 @@ class Accepted(Struct, frozen=True):
     recorded: RecordResult
 
 
-def _receipt(accepted: Accepted) -> Receipt:
+def _receipt(accepted: Accepted, warnings: tuple[str, ...]) -> Receipt:
     event, earlier = accepted.event, accepted.recorded.earlier
-    if earlier is not None and earlier.digest != event.body_digest:
-        raise Problem(
-            ProblemType.IDEMPOTENCY_KEY_REUSED,
-            f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
-        )
     decisions = accepted.decisions if earlier is None else []
     if earlier is None:
         metrics.events_accepted.inc()
@@ -174,5 +189,5 @@ def _receipt(accepted: Accepted) -> Receipt:
         duplicate=earlier is not None,
         contributing=any(decision.contributing for decision in decisions),
         runs=tuple(decision.run_id for decision in decisions if decision.run_id is not None),
-        warnings=event.warnings,
+        warnings=event.warnings + warnings,
     )

@@ -26,11 +26,11 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
-from app.core.ids import uuid7
+from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import event_bulk, event_queries, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
-from app.db.event_bulk import EventColumns, EventInserter, StartedRun, columns_of
+from app.db.event_bulk import EventColumns, EventInserter, Repeat, StartedRun, columns_of, find_same_events
 from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
 from app.db.match_state import StateKey, StoredState
@@ -73,14 +73,15 @@ def make_item_ids(count: int, start: datetime) -> ItemIds:
 class Draft(NamedTuple):
     """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
 
-    `digest`: of its body, when it has an idempotency key. `decisions`: JSON text, complete unless the item starts a run or
-    advances match state (`is_matched_later`). `awaited`: a run may be waiting for it.
+    `digest`: of its body, when it has an idempotency key (`is_webhook_id`: which tolerates another body). `decisions`: JSON text,
+    complete unless the item starts a run or advances match state (`is_matched_later`). `awaited`: a run may be waiting for it.
     """
 
     number: int
     columns: EventColumns
     key: str | None
     digest: bytes | None
+    is_webhook_id: bool
     awaited: bool
     decisions: str | None
     is_matched_later: bool
@@ -90,11 +91,12 @@ class Draft(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Drafts:
     """The items of a batch by number: those to write, those refused, and those that repeat the idempotency key of an earlier
-    item (its number)."""
+    item (its number). `other_bodies`: repeats with other bytes, which may be the same JSON."""
 
     items: list[Draft] = field(default_factory=list)
     refused: dict[int, Problem] = field(default_factory=dict)
     repeats: dict[int, int] = field(default_factory=dict)
+    other_bodies: dict[int, EventColumns] = field(default_factory=dict)
 
 
 def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
@@ -120,9 +122,9 @@ class _Reader:
         key = event.idempotency_key
         first = None if key is None else self._by_key.get(key)
         if first is not None:
-            if first.digest != event.body_digest:
-                raise key_reused(f"item {first.number} of this batch")
             self.drafts.repeats[number] = first.number
+            if first.digest != event.body_digest:
+                self.drafts.other_bodies[number] = columns_of(event)
             return
         draft = self._draft(number, event)
         self.drafts.items.append(draft)
@@ -137,6 +139,7 @@ class _Reader:
             columns=columns_of(event),
             key=event.idempotency_key,
             digest=event.body_digest,
+            is_webhook_id=event.is_webhook_id,
             awaited=is_awaited(self._account, event),
             decisions=None if is_matched_later else self._decisions_json(decisions),
             is_matched_later=is_matched_later,
@@ -189,6 +192,7 @@ class BatchTransaction:
         self._batch = batch
         self._item_ids = item_ids
         self._drafts = drafts.items
+        self._repeats, self._other_bodies = drafts.repeats, drafts.other_bodies
         self._lock = int.from_bytes(os.urandom(8), "big", signed=True)
         self._attempted: BatchResult | None = None
 
@@ -243,17 +247,36 @@ class BatchTransaction:
         earlier: Mapping[str, EarlierEvent | None],
     ) -> None:
         inserter = EventInserter(connection, self._account.snapshot.id)
+        differing: dict[int, EarlierEvent] = {}
+        repeats: list[Repeat] = []
         for draft in self._drafts:
             yield_to_others(draft.number)
             known = earlier.get(draft.key or "")
             if known is None:
                 self._write_event(inserter, result, draft, states)
-            elif known.digest != draft.digest:
-                result.refused[draft.number] = key_reused(f"event {known.id}")
-            else:
-                result.ids[draft.number] = known.id
-                result.duplicates += 1
+                continue
+            result.ids[draft.number] = known.id
+            result.duplicates += 1
+            if known.digest != draft.digest and not draft.is_webhook_id:
+                differing[draft.number] = known
+                repeats.append((draft.number, known.id, known.received_at, draft.columns))
         inserter.flush()
+        same = find_same_events(connection, self._account.snapshot.id, [*repeats, *self._repeats_in_batch(result)])
+        for number, known in differing.items():
+            if number not in same:
+                del result.ids[number]
+                result.duplicates -= 1
+                result.refused[number] = key_reused(f"event {known.id}")
+        for number in self._other_bodies.keys() - same:
+            result.refused[number] = key_reused(f"item {self._repeats[number]} of this batch")
+
+    def _repeats_in_batch(self, result: BatchResult) -> list[Repeat]:
+        """The items that repeat the key of an earlier item with other bytes."""
+        return [
+            (number, event_id, timestamp_of(event_id), columns)
+            for number, columns in self._other_bodies.items()
+            if (event_id := result.ids.get(self._repeats[number])) is not None
+        ]
 
     def _write_event(self, inserter: EventInserter, result: BatchResult, draft: Draft, states: States) -> None:
         event_id, received_at = self._item_ids.ids[draft.number], self._item_ids.timestamps[draft.number]
@@ -340,6 +363,8 @@ def make_receipt(batch: Batch, drafts: Drafts, result: BatchResult) -> BatchRece
     ids = [result.ids.get(number) for number in range(len(batch))]
     refused, duplicates = {**drafts.refused, **result.refused}, result.duplicates
     for number, first in drafts.repeats.items():
+        if number in refused:
+            continue
         ids[number] = ids[first]
         if first in refused:
             refused[number] = refused[first]

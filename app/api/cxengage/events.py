@@ -100,17 +100,18 @@ def receive_object(
 def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:
     """The object in the request's body, and its origin; raises Problem."""
     settings = context.settings
-    idempotency_key = read_idempotency_key()
+    idempotency_key, is_webhook_id = read_idempotency_key()
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    return read_object(body), Origin(RECEIVER, idempotency_key, body)
+    return read_object(body), Origin(RECEIVER, idempotency_key, is_webhook_id, body)
 
 
-def read_idempotency_key() -> str | None:
-    """The idempotency key of the request; raises Problem 422 for an unusable one."""
-    key = request.headers.get("Idempotency-Key", request.headers.get("webhook-id"))
-    return None if key is None else str(load(_KEY, {"Idempotency-Key": key})["idempotency_key"])
+def read_idempotency_key() -> tuple[str | None, bool]:
+    """The idempotency key of the request, and whether it is a `webhook-id`; raises Problem 422 for an unusable one."""
+    key = request.headers.get("Idempotency-Key")
+    sent = request.headers.get("webhook-id") if key is None else key
+    return None if sent is None else str(load(_KEY, {"Idempotency-Key": sent})["idempotency_key"]), key is None
 
 
 def _attributes(account: Account) -> tuple[str, str]:

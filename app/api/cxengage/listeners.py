@@ -163,9 +163,9 @@ def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject
     listener = crud.find_resource(context, account.snapshot.id, LISTENERS, name)
     if not listener.status:
         raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off.")
-    idempotency_key = read_idempotency_key()
+    idempotency_key, is_webhook_id = read_idempotency_key()
     settings = context.settings
     media_type = request.mimetype if request.mimetype.endswith("+json") else "application/json"
     body = read_body(request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=(media_type,))
     mapped = map_body(body, listener.mapping)
-    return mapped.fields, Origin(f"listener:{name}", idempotency_key, body, mapped.warnings)
+    return mapped.fields, Origin(f"listener:{name}", idempotency_key, is_webhook_id, body, mapped.warnings)

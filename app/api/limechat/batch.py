@@ -39,6 +39,7 @@ class ReceivedBatch:
     item: Callable[[int], bytes]
     idempotency_key: str | None
     max_bytes: int
+    is_webhook_id: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -51,6 +52,7 @@ class ReceivedBatch:
             event_id=event_id,
             received_at=received_at,
             idempotency_key=None if self.idempotency_key is None else f"{self.idempotency_key}#{number}",
+            is_webhook_id=self.is_webhook_id,
             max_bytes=self.max_bytes,
         )
 
@@ -92,7 +94,9 @@ def _read_batch(context: AppContext, account: Account, headers: Headers) -> Rece
         media_types=("application/json", LINES),
     )
     count, item = _split(body, settings.max_batch_events, lines=request.mimetype == LINES)
-    return ReceivedBatch(account.snapshot.id, count, item, headers.idempotency_key, settings.max_event_bytes)
+    return ReceivedBatch(
+        account.snapshot.id, count, item, headers.idempotency_key, settings.max_event_bytes, headers.is_webhook_id
+    )
 
 
 def _split(body: bytes, max_items: int, *, lines: bool) -> tuple[int, Callable[[int], bytes]]:

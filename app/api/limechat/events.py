@@ -35,6 +35,7 @@ class Headers(Struct, frozen=True):
     api_key: str
     account_id: str | None
     idempotency_key: str | None
+    is_webhook_id: bool
     problem: Problem | None
 
     def check(self) -> None:
@@ -74,7 +75,8 @@ def read_headers(environ: Mapping[str, Any], schema: Schema) -> Headers:
         valid, problem = dict(exc.valid_data or {}), validation_failed(exc)
         if "api_key" not in valid:
             raise unauthorized() from None
-    return Headers(valid["api_key"], valid.get("account_id"), valid.get("idempotency_key"), problem)
+    is_webhook_id = "HTTP_IDEMPOTENCY_KEY" not in environ
+    return Headers(valid["api_key"], valid.get("account_id"), valid.get("idempotency_key"), is_webhook_id, problem)
 
 
 def sender_of(context: AppContext, headers: Headers) -> Sender:
@@ -113,6 +115,7 @@ def _read_event(context: AppContext, account: Account, headers: Headers) -> Even
         event_id=uuid7(received_at),
         received_at=received_at,
         idempotency_key=headers.idempotency_key,
+        is_webhook_id=headers.is_webhook_id,
         body=body,
     )
 

@@ -30,10 +30,11 @@ _MAX_LENGTH = 255
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where an event comes from: `via` is the receiver or a listener; `body` is hashed for a request with an
-    `idempotency_key`; `warnings` are those found before the event was built."""
+    `idempotency_key` (`is_webhook_id`: a `webhook-id`); `warnings` are those found before the event was built."""
 
     via: str = RECEIVER
     idempotency_key: str | None = None
+    is_webhook_id: bool = False
     body: bytes = b""
     warnings: tuple[str, ...] = ()
 
@@ -53,6 +54,7 @@ def build_event(account: Account, exact: ExactObject, now: datetime, origin: Ori
         received_at=now,
         idempotency_key=origin.idempotency_key,
         body_digest=hashlib.sha256(origin.body).digest() if origin.idempotency_key is not None else None,
+        is_webhook_id=origin.is_webhook_id,
         warnings=origin.warnings + warnings,
         via=origin.via,
     )

@@ -110,9 +110,11 @@ def read_item(
     event_id: UUID,
     received_at: datetime,
     idempotency_key: str | None = None,
+    is_webhook_id: bool = False,
     max_bytes: int,
 ) -> Event:
-    """The event of an item; raises Problem as for a single event. `idempotency_key` is for an item that has none itself."""
+    """The event of an item; raises Problem as for a single event. `idempotency_key` (`is_webhook_id`:
+    a `webhook-id`) is for an item that has none itself."""
     if len(item) > max_bytes:
         raise Problem(ProblemType.BODY_TOO_LARGE, f"The event is larger than {max_bytes} bytes.")
     exact = read_object(item)
@@ -123,6 +125,7 @@ def read_item(
         event_id=event_id,
         received_at=received_at,
         idempotency_key=idempotency_key,
+        is_webhook_id=is_webhook_id,
         body=item,
     )
 

@@ -32,15 +32,18 @@ def parse_event(
     event_id: UUID,
     received_at: datetime,
     idempotency_key: str | None = None,
+    is_webhook_id: bool = False,
     body: bytes | None = None,
 ) -> Event:
     """The event of an object; raises Problem 422 with all faults.
 
-    `idempotency_key` is for an event that carries none itself; `body` is the text whose digest belongs to the key.
+    `idempotency_key` is for an event that carries none itself (`is_webhook_id`: it is a `webhook-id`); `body` is the text whose
+    digest belongs to the key.
     """
     fields = load(schema, exact.value)
     extra = {name: text for name, text in exact.raw.items() if name not in schema.fields}
-    key = fields.get("idempotency_key") or idempotency_key
+    own_key = fields.get("idempotency_key")
+    key = own_key or idempotency_key
     return Event(
         id=event_id,
         account_id=account_id,
@@ -53,6 +56,7 @@ def parse_event(
         received_at=received_at,
         idempotency_key=key,
         body_digest=hashlib.sha256(body).digest() if body is not None and key is not None else None,
+        is_webhook_id=is_webhook_id and own_key is None,
         warnings=warnings_of(fields["event"], extra),
     )
 

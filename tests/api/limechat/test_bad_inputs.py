@@ -167,7 +167,7 @@ ENCODINGS = [
     Bad("UTF-16 with a mark", 400, "not UTF-8: byte 1", GOOD.decode().encode("utf-16")),
     Bad("UTF-16 without a mark", 400, "line 1, column", GOOD.decode().encode("utf-16-le")),
     Bad("UTF-32", 400, "not UTF-8: byte 1", GOOD.decode().encode("utf-32")),
-    Bad("UTF-8 with a mark", 400, "BOM", b"\xef\xbb\xbf" + GOOD),
+    Bad("UTF-8 with two marks", 400, "BOM", b"\xef\xbb\xbf" * 2 + GOOD),
     Bad("random bytes", 400, "not UTF-8: byte", bytes(range(256))),
     Bad("gzip that does not say so", 400, "not UTF-8: byte 2", gzip.compress(GOOD)),
 ]

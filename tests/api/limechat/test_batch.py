@@ -211,7 +211,7 @@ BROKEN_ARRAYS = [
     (b'[{"a": 01}]', "line 1, column"),
     (b'[{"a": "\x01"}]', "line 1, column"),
     (b'[{"a": "\xff"}]', "UTF-8: byte 9"),
-    (b"\xef\xbb\xbf[]", "line 1, column 1"),
+    (b"\xef\xbb\xbf\xef\xbb\xbf[]", "line 1, column 1"),
     (b"[" * 100_000, "nested more than 64"),
     (b"[" * 100_000 + b"]" * 100_000, "nested more than 64"),
 ]
