@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from app.actions import ACTIONS
 from app.core import metrics
@@ -154,4 +154,8 @@ def test_every_metric_is_documented_and_no_other() -> None:
         re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE)
     )
     counters = [value for value in vars(metrics).values() if isinstance(value, Counter)]
-    assert documented == {f"{counter.describe()[0].name}_total" for counter in counters}
+    gauges = [value for value in vars(metrics).values() if isinstance(value, Gauge)]
+    assert documented == {
+        *(f"{counter.describe()[0].name}_total" for counter in counters),
+        *(gauge.describe()[0].name for gauge in gauges),
+    }

@@ -81,16 +81,18 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     envelope = _compose(fields, context, integration)
     host = f"{integration['host']}:{smtp_port(integration)}"
     started_at = time.perf_counter()
-    async with context.circuit_breakers.permit(context.run.account_id, host) as permit:
+    target = f"email from {envelope.sender}"
+    async with context.circuit_breakers.permit(context.run.account_id, host, target) as permit:
         outcome = await _send(envelope, context, integration, host)
-        permit.succeeded = _is_reachable(outcome)
+        permit.succeeded = _is_good_answer(outcome)
+        permit.is_connected = outcome.response is not None or outcome.error_class not in ("connection", "tls")
     duration = round((time.perf_counter() - started_at) * 1000)
     response = None if outcome.response is None else {**outcome.response, "ms": duration}
     outcome = replace(outcome, request=envelope.redacted(), response=response)
     return _without_password(outcome, integration.get("password"))
 
 
-def _is_reachable(outcome: Outcome) -> bool | None:
+def _is_good_answer(outcome: Outcome) -> bool | None:
     if outcome.response is not None:
         return bool(outcome.response["status"] != 421)
     return False if outcome.kind == "retry" else None

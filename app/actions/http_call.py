@@ -1,4 +1,4 @@
-"""One HTTP call of an action: sends a request under a permit of its host and turns the response into an Outcome.
+"""One HTTP call of an action: sends a request under a permit of its host and target and turns the response into an Outcome.
 
 Actions differ in how they make the request and how they classify the response. The stored request and response are truncated
 and have their secrets masked.
@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from app.actions.action_context import ActionContext
+from app.actions.circuit_breaker import Permit
 from app.actions.http_request import Request
 from app.actions.http_response import parse_response
 from app.actions.integration_kinds import MASK
@@ -22,19 +23,24 @@ from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
 
 if TYPE_CHECKING:
-    import aiohttp
+    pass
 
 MAX_STORED_RESPONSE = 2_048
+# Of the time that a call may take, connecting (DNS and TLS included) may take this much.
+_CONNECT_SHARE = 0.9
+# Characters of a target that tell it from others.
+_MAX_TARGET = 300
 
 # Takes the status, the headers, the body (parsed if it is JSON) and the time of the call.
 ClassifyResponse = Callable[[int, Mapping[str, str], Any, datetime], Outcome]
 
 
 async def call(request: Request, context: ActionContext, classify: ClassifyResponse) -> Outcome:
-    """Make the call once; raises Deferred when the host takes no call now."""
-    async with context.circuit_breakers.permit(context.run.account_id, _host_of(request)) as permit:
-        outcome = await _exchange(request, context, classify)
-        permit.succeeded = _is_reachable(outcome)
+    """Make the call once; raises Deferred when the host or the target takes no call now."""
+    host, target = _host_of(request), request.target and request.target[:_MAX_TARGET]
+    async with context.circuit_breakers.permit(context.run.account_id, host, target) as permit:
+        outcome = await _exchange(request, context, classify, permit)
+        permit.succeeded = _is_good_answer(outcome)
     return outcome
 
 
@@ -42,15 +48,15 @@ def _host_of(request: Request) -> str:
     return f"{request.url.host}:{request.url.port}"
 
 
-def _is_reachable(outcome: Outcome) -> bool | None:
-    """True if the host answered below 500, False if it failed, None if no call was made."""
+def _is_good_answer(outcome: Outcome) -> bool | None:
+    """True if the answer was below 500, False if it was not or there was none, None if no call was made."""
     status = (outcome.response or {}).get("status")
     if status is None:
         return False if outcome.kind == "retry" else None
     return outcome.error_class != "timeout" and status < 500
 
 
-async def _exchange(request: Request, context: ActionContext, classify: ClassifyResponse) -> Outcome:
+async def _exchange(request: Request, context: ActionContext, classify: ClassifyResponse, permit: Permit) -> Outcome:
     # Imported here and below, so that commands which only check documents start without aiohttp.
     import aiohttp
 
@@ -59,10 +65,11 @@ async def _exchange(request: Request, context: ActionContext, classify: Classify
     received: dict[str, Any] | None = None
     started_at = time.perf_counter()
     try:
-        async with asyncio.timeout(context.timeout), _send(context.session, request) as response:
+        async with asyncio.timeout(context.timeout), _send(context, request) as response:
             received = {"status": response.status}
             raw = await read_body(response)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+        permit.is_connected = not isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
         return replace(_failure(exc, request, context.timeout), request=request.redacted(), response=received)
     duration = round((time.perf_counter() - started_at) * 1000)
     text = _redact(replace_unstorable(raw.decode("utf-8", "replace")), request.secrets)
@@ -83,17 +90,18 @@ def _redact(text: str, secrets: tuple[str, ...]) -> str:
     return text
 
 
-def _send(session: aiohttp.ClientSession, request: Request) -> Any:
+def _send(context: ActionContext, request: Request) -> Any:
     import aiohttp
 
-    return session.request(
+    return context.session.request(
         request.method,
         request.url,
         data=request.body or None,
         headers=request.headers,
         allow_redirects=False,
         auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=None),
+        # Shorter than the whole, so that who does not connect is known from who does not respond.
+        timeout=aiohttp.ClientTimeout(total=None, connect=context.timeout * _CONNECT_SHARE),
     )
 
 
@@ -107,6 +115,9 @@ def _failure(exc: Exception, request: Request, timeout: float) -> Outcome:
     refused = getattr(exc, "os_error", exc)
     if isinstance(refused, RefusedTarget):
         return Outcome("failed", error=str(refused), error_class="refused_target")
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        error = f"{host} did not accept a connection within {write_duration(timeout * _CONNECT_SHARE)}"
+        return Outcome("retry", error=error, error_class="timeout")
     if isinstance(exc, TimeoutError):
         error = f"{host} did not respond completely within {write_duration(timeout)}"
         return Outcome("retry", error=error, error_class="timeout")

@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from app.actions.action_context import ActionContext, ActionError
+from app.actions.call_target import http_target
 from app.actions.integration_kinds import MASK
 from app.actions.templates.render import render, render_scalar, render_value
 from app.core.exact_json import replace_unstorable
@@ -60,13 +61,15 @@ DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. `secrets` are texts that must not be stored, wherever they appear."""
+    """A request to send. `secrets` are texts that must not be stored, wherever they appear. `target` is what the answer is judged
+    by, in addition to those of other calls with the same one."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    target: str | None = None
 
     def redacted(self) -> dict[str, Any]:
         """What is stored with the attempt: secrets masked, the body truncated."""
@@ -139,7 +142,8 @@ def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
     headers = {} if content_type is None else {"Content-Type": content_type}
     for name, value in _rendered_headers(fields.get("headers", {}), context.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
-    return Request(method, url, {**headers, **DEFAULT_HEADERS, **_signature_headers(body, context)}, body.encode())
+    all_headers = {**headers, **DEFAULT_HEADERS, **_signature_headers(body, context)}
+    return Request(method, url, all_headers, body.encode(), target=http_target(method, fields["url"], url))
 
 
 def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -> tuple[str, str | None]:

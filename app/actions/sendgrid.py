@@ -62,9 +62,10 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
     """The API request; raises ActionError and TemplateError."""
+    sender = _named(render_address(_sender(fields, integration), "from", context))
     message = {
         "personalizations": [{"to": _recipients(fields["to"], context)}],
-        "from": _named(render_address(_sender(fields, integration), "from", context)),
+        "from": sender,
         "subject": _subject(fields["subject"], context),
         "content": _content(fields, context),
         "custom_args": {"idempotency_key": context.idempotency_key},
@@ -77,7 +78,8 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
         "Accept": "application/json",
     }
     url = URL(f"{_origin(context.settings, integration)}/v3/mail/send")
-    return Request("POST", url, headers, EXACT_JSON.encode(encodable(message)), (key,))
+    body = EXACT_JSON.encode(encodable(message))
+    return Request("POST", url, headers, body, (key,), f"sendgrid from {sender['email']}")
 
 
 def _origin(settings: Settings, integration: Mapping[str, str]) -> str:

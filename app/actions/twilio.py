@@ -23,12 +23,15 @@ from app.core.models import Outcome
 # Too many requests (20429), too many concurrent calls (10004), full queue of the sender (21611), too many messages between
 # two numbers (14107), server error (20500), unavailable (20503).
 TRANSIENT_CODES = frozenset((10004, 14107, 20429, 20500, 20503, 21611))
+# By the resource.
+_ACTIONS = {"Messages": "sms", "Calls": "call"}
 
 
 def twilio_request(
     resource: str, form: Mapping[str, str], integration: Mapping[str, str], settings: Settings
 ) -> Request:
-    """A POST of `form` to a resource of the account, such as Messages."""
+    """A POST of `form` to a resource of the account, such as Messages. Answers are judged by the sender."""
+    sender = form.get("From") or form.get("MessagingServiceSid")
     sid, token = integration["account_sid"], integration["auth_token"]
     credentials = base64.b64encode(f"{sid}:{token}".encode()).decode()
     headers = {
@@ -37,7 +40,8 @@ def twilio_request(
         "Content-Type": "application/x-www-form-urlencoded",
     }
     url = URL(f"{settings.twilio_base_url}/2010-04-01/Accounts/{sid}/{resource}.json")
-    return Request("POST", url, headers, urlencode(encodable(form)).encode(), (token, credentials))
+    body = urlencode(encodable(form)).encode()
+    return Request("POST", url, headers, body, (token, credentials), f"{_ACTIONS[resource]} from {sender}")
 
 
 def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:

@@ -166,7 +166,9 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
         "Content-Type": "application/json",
     }
     url = URL(f"{base}/{version}/{sender}/messages")
-    return Request("POST", url, headers, EXACT_JSON.encode(encodable(message)), (integration["access_token"],))
+    target = f"whatsapp template {template['name']} ({template['language']['code']})"
+    body = EXACT_JSON.encode(encodable(message))
+    return Request("POST", url, headers, body, (integration["access_token"],), target)
 
 
 def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:

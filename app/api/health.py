@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import prometheus_client
 from flask import Blueprint, Response, current_app
 from prometheus_client import CollectorRegistry, multiprocess
 
+from app.core import metrics
+from app.core.errors import Unavailable
+from app.services import targets
 from app.services.context import AppContext
 
 blueprint = Blueprint("health", __name__)
@@ -22,8 +26,14 @@ def health() -> Response:
 
 
 @blueprint.get("/metrics")
-def metrics() -> Response:
-    """All counters in Prometheus' text format, over all web processes where PROMETHEUS_MULTIPROC_DIR is set."""
+def show_metrics() -> Response:
+    """All metrics in Prometheus' text format, over all web processes where PROMETHEUS_MULTIPROC_DIR is set."""
+    context: AppContext = current_app.extensions["context"]
+    # Without the database the gauges keep their values; the counters are still needed then.
+    with suppress(Unavailable):
+        open_circuits, runs_held = targets.count_open_circuits(context)
+        metrics.open_circuits.set(open_circuits)
+        metrics.runs_held.set(runs_held)
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

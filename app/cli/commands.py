@@ -27,7 +27,7 @@ _COMMANDS = {
     "migrate": ("app.cli.processes:migrate", "Migrate the database."),
     "run": ("app.cli.runs:group", "List, explain, retry and cancel runs."),
     "subject": ("app.cli.data_subjects:group", "Show and erase the data of a person."),
-    "target": ("app.cli.integrations:target_group", "List and enable disabled targets of http steps."),
+    "target": ("app.cli.targets:group", "List and enable disabled targets of http steps."),
     "worker": ("app.cli.processes:worker", "Execute runs until SIGTERM or Ctrl-C."),
     "workflow": ("app.cli.workflows:group", "Check, save, enable, simulate, delete workflows."),
 }

@@ -1,25 +1,22 @@
-"""`signalbox integration …`: the services that an account sends with; `signalbox target …`: targets disabled by 410 Gone."""
+"""`signalbox integration …`: the services that an account sends with."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import click
 
 from app.actions.integration_kinds import Kind
-from app.cli.base import account_option, command, context, get_account, parse_option
+from app.cli.base import account_option, command, context, get_account
 from app.cli.lists import Page, json_line, list_options, print_list
-from app.cli.program import paste
 from app.core.ids import utc_text
 from app.services import integrations
 from app.services.integrations import Integration
 
 group = click.Group("integration", help="Integrations: the WhatsApp, Twilio, SendGrid and SMTP accounts to send with.")
-target_group = click.Group("target", help="Targets of http steps, disabled after a response of 410 Gone.")
 
 
 @group.command("set")
@@ -131,45 +128,3 @@ def rotate() -> None:
         click.echo(f"{name} cannot be decrypted with any key of ENCRYPTION_KEY and is unchanged", err=True)
     if rotated.undecryptable:
         sys.exit(1)
-
-
-@target_group.command("list")
-@list_options
-@account_option
-@command
-def list_targets(account: str | None, page: Page) -> None:
-    """List disabled targets, the latest first. Columns: since when, URL without its query, reason, run."""
-    account_id = get_account(account).id
-    print_list(
-        page,
-        lambda after, limit: integrations.list_disabled_targets(
-            context(), account_id, after=parse_option("--after", read_cursor, after), limit=limit
-        ),
-        cursor=lambda one: f"{utc_text(one.disabled_at)},{one.target}",
-        cells=lambda one: (utc_text(one.disabled_at), one.target, one.reason, f"run {one.run_id}"),
-        widths=(27, 40, 40),
-        as_json=lambda one: json_line(asdict(one)),
-    )
-
-
-def read_cursor(text: str) -> tuple[datetime, str]:
-    """The time and the target of a cursor. Raises ValueError."""
-    at, _, target = text.partition(",")
-    try:
-        return datetime.fromisoformat(at), target
-    except ValueError:
-        raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
-
-
-@target_group.command("enable")
-@click.argument("target")
-@account_option
-@command
-def enable_target(target: str, account: str | None) -> None:
-    """Enable TARGET (as `signalbox target list` shows it) again."""
-    found = get_account(account)
-    integrations.enable_target(context(), found.id, target)
-    click.echo(
-        f"{found.slug}: {target} is enabled; workers notice within seconds, "
-        f"{paste('run', 'retry', '--failed', '--since', '1d', account=account)} retries failed runs"
-    )

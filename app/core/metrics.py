@@ -1,8 +1,8 @@
-"""Counters of this process, for Prometheus."""
+"""Counters of this process, and gauges of the whole system, for Prometheus."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
@@ -15,3 +15,8 @@ unlimited_by_outage = Counter(
     "signalbox_rate_limit_outage_total", "Events let through uncounted because Redis did not answer"
 )
 housekeeping_failures = Counter("signalbox_housekeeping_failures_total", "Housekeeping tasks that failed", ["task"])
+# Set when they are read.
+open_circuits = Gauge(
+    "signalbox_open_circuits", "Targets that keep failing and are paused", multiprocess_mode="mostrecent"
+)
+runs_held = Gauge("signalbox_runs_held", "Runs that wait for a paused target", multiprocess_mode="mostrecent")

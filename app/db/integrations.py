@@ -24,16 +24,6 @@ class IntegrationRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetRow:
-    """A target that is disabled until a person enables it, and the run that disabled it."""
-
-    target: str
-    reason: str
-    run_id: UUID
-    disabled_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class OutboundConfig:
     """What an account's outgoing calls need, read by one statement; secrets are encrypted."""
 
@@ -139,21 +129,6 @@ def disable_target(
         "VALUES (:account, :target, :reason, :run, :now) ON CONFLICT (account_id, target) DO NOTHING",
         {"account": account_id, "target": target, "reason": reason, "run": run, "now": now},
     )
-
-
-def list_disabled_targets(
-    connection: sa.Connection, account_id: int, after: tuple[datetime, str] | None, limit: int
-) -> list[TargetRow]:
-    """At most `limit` disabled targets of an account, the latest first: those after the one that was disabled at that time."""
-    at, target = after or (None, None)
-    rows = run_sql(
-        connection,
-        "SELECT target, reason, run_id, disabled_at FROM disabled_targets WHERE account_id = :account "
-        "AND (CAST(:at AS timestamptz) IS NULL OR disabled_at < :at OR disabled_at = :at AND target > :target) "
-        "ORDER BY disabled_at DESC, target LIMIT :limit",
-        {"account": account_id, "at": at, "target": target, "limit": limit},
-    )
-    return [TargetRow(*row) for row in rows]
 
 
 def enable_target(connection: sa.Connection, account_id: int, target: str) -> bool:

@@ -35,7 +35,7 @@ WITH updated AS (
     UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
         forgiven = CASE WHEN ordinal = %(ordinal)s THEN forgiven ELSE 0 END,
         turn = turn + 1, job = %(job)s, wake_at = %(wake_at)s, step_started_at = %(step_started_at)s,
-        blocks_left = %(blocks_left)s, rounds = %(rounds)s, error = %(error)s, updated_at = %(now)s,
+        blocks_left = %(blocks_left)s, rounds = %(rounds)s, error = %(error)s, held_by = %(held_by)s, updated_at = %(now)s,
         finished_at = CASE WHEN %(status)s = 'running' THEN NULL ELSE %(now)s::timestamptz END
     WHERE account_id = %(account_id)s AND id = %(run_id)s AND turn = %(turn)s AND status = 'running'
     RETURNING account_id, id, root_id, parent_id, workflow_id, version, match_key, event_id, event_received_at, matched,
@@ -123,6 +123,8 @@ class NewBlock:
 class RunUpdate:
     """The new state of a run, the row of its step, and the outcome of an attempt if one was made.
 
+    `held_by` is the target whose open circuit holds the run back.
+
     `wake_at` with a `job` greater than the run's own enqueues that job, due then. Without `wake_at` the job is enqueued when
     all `blocks`, which start now, have ended.
     """
@@ -140,6 +142,7 @@ class RunUpdate:
     tried_at: datetime | None = None
     rounds: int = 0
     blocks: Sequence[NewBlock] = ()
+    held_by: str | None = None
 
 
 def update_time(run: Run, now: datetime) -> datetime:
@@ -215,6 +218,7 @@ def _values(run: Run, update: RunUpdate, now: datetime) -> dict[str, Any]:
         "error": make_storable(update.error),
         "now": now,
         "rounds": update.rounds,
+        "held_by": make_storable(update.held_by),
         **_step_values(run, update.step, now),
         **_attempt_values(run, update),
         **_block_values(run, update.blocks, now),

@@ -15,7 +15,7 @@ from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 from app.db import integrations
-from app.db.integrations import OutboundConfig, TargetRow
+from app.db.integrations import OutboundConfig
 from app.services.context import AppContext
 
 
@@ -137,14 +137,6 @@ def disable_target(context: AppContext, account_id: int, target: str, reason: st
     """Disable a target until a person enables it again."""
     with context.database.transaction() as connection:
         integrations.disable_target(connection, account_id, target, reason, run_id, context.clock())
-
-
-def list_disabled_targets(
-    context: AppContext, account_id: int, *, after: tuple[datetime, str] | None = None, limit: int = 1_000
-) -> list[TargetRow]:
-    """At most `limit` of an account's disabled targets, the latest first: those after (disabled at, target)."""
-    with context.database.transaction() as connection:
-        return integrations.list_disabled_targets(connection, account_id, after, limit)
 
 
 def enable_target(context: AppContext, account_id: int, target: str) -> None:

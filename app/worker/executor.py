@@ -42,7 +42,7 @@ from app.db.job_queue import Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
-from app.services import integrations, message_stream
+from app.services import integrations, message_stream, targets
 from app.services.context import AppContext
 from app.worker import transitions
 from app.worker.db_retry import RetryUntilAvailable
@@ -211,6 +211,8 @@ class RunExecutor:
             save_message=lambda text, data: self._query(message_stream.keep_message, self._context, run, text, data),
         )
         outcome = await actions.perform(step, action_context)
+        if changes := self._circuit_breakers.take_changes():
+            await self._query(targets.save_circuits, self._context, changes)
         if outcome.error_class == actions.OUT_OF_MEMORY and self._alone:
             raise MemoryError(outcome.error)
         if outcome.gone is not None:

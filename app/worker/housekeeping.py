@@ -11,7 +11,7 @@ import structlog
 
 from app.core import metrics
 from app.core.errors import Unavailable
-from app.db import event_keys, job_queue, match_state, messages, run_deaths
+from app.db import circuits, event_keys, job_queue, match_state, messages, run_deaths
 from app.db.connection import error_message, limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
@@ -31,6 +31,7 @@ TASKS: tuple[Task, ...] = (
     messages.forget_old_messages,
     messages.forget_old_tickets,
     event_keys.delete_old_keys,
+    circuits.forget_old_circuits,
 )
 # Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.
 _TIMEOUT = 30.0

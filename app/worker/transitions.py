@@ -214,7 +214,9 @@ def apply_outcome(
     if outcome.kind == "later":
         # A deferred step does not count as an attempt; its row says why it waits.
         wake_at = clock() + timedelta(seconds=outcome.retry_after or 1.0)
-        return replace(update, attempt=run.attempt, wake_at=wake_at, outcome=None, tried_at=None)
+        return replace(
+            update, attempt=run.attempt, wake_at=wake_at, outcome=None, tried_at=None, held_by=outcome.held_by
+        )
     policy = step.get("retry", {})
     if outcome.kind == "retry" and attempts - run.forgiven < retry_policy.attempts(policy):
         pause = outcome.retry_after

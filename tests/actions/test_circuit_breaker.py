@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 
-from app.actions.circuit import FAILURE_THRESHOLD, FIRST_PAUSE, MAX_PAUSE, Deferred
+from app.actions.circuit import FAILURE_THRESHOLD, FIRST_PAUSE, MAX_CIRCUITS, MAX_PAUSE, Deferred
 from app.actions.circuit_breaker import (
     MAX_DEFERRAL,
     CircuitBreakers,
@@ -40,15 +41,25 @@ class Scenario:
         self.clock = Clock()
         self.circuit_breakers = CircuitBreakers(40, rng=Random(7), clock=self.clock)
 
-    async def call(self, succeeded: bool | None, *, host: str = HERE, account: int = 1, seconds: float = 0.01) -> None:
+    async def call(
+        self,
+        succeeded: bool | None,
+        *,
+        host: str = HERE,
+        account: int = 1,
+        seconds: float = 0.01,
+        target: str | None = None,
+        connected: bool = True,
+    ) -> None:
         """One call that takes so many seconds."""
-        async with self.circuit_breakers.permit(account, host) as permit:
+        async with self.circuit_breakers.permit(account, host, target) as permit:
             self.clock.now += seconds
             permit.succeeded = succeeded
+            permit.is_connected = connected
 
-    async def fail(self, times: int = FAILURE_THRESHOLD) -> None:
+    async def fail(self, times: int = FAILURE_THRESHOLD, **where: Any) -> None:
         for _ in range(times):
-            await self.call(False)
+            await self.call(False, **where)
 
     async def deferred(self, **where: object) -> Deferred:
         with pytest.raises(Deferred) as caught:
@@ -176,6 +187,122 @@ def test_deferred_calls_do_not_come_back_together() -> None:
         seconds = {round((await it.deferred()).seconds, 3) for _ in range(100)}
         assert len(seconds) > 90
         assert max(seconds) - min(seconds) > FIRST_PAUSE / 2
+
+    run_scenario(scenario)
+
+
+# Targets
+
+
+def test_bad_answers_are_counted_by_target() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(target="POST /bad")
+        deferred = await it.deferred(target="POST /bad")
+        assert deferred.held_by == "POST /bad"
+        assert f"POST /bad failed {FAILURE_THRESHOLD} times in a row" in str(deferred)
+        await it.call(True, target="POST /good")
+        assert (await it.deferred(target="POST /bad")).error_class == "circuit_open"
+
+    run_scenario(scenario)
+
+
+def test_bad_answers_of_several_targets_open_no_circuit_of_the_host() -> None:
+    async def scenario(it: Scenario) -> None:
+        for number in range(FAILURE_THRESHOLD * 3):
+            await it.call(False, target=f"POST /{number}", seconds=0.0)
+        await it.call(True, target="POST /good")
+
+    run_scenario(scenario)
+
+
+def test_connection_failures_are_counted_by_host() -> None:
+    async def scenario(it: Scenario) -> None:
+        for number in range(FAILURE_THRESHOLD):
+            await it.call(False, target=f"POST /{number}", connected=False)
+        deferred = await it.deferred(target="POST /good")
+        assert deferred.held_by == HERE
+        await it.call(True, host=THERE, target="POST /good")
+
+    run_scenario(scenario)
+
+
+def test_a_bad_answer_proves_that_the_host_can_be_reached() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(FAILURE_THRESHOLD - 1, target="a", connected=False)
+        await it.call(False, target="b")
+        await it.fail(FAILURE_THRESHOLD - 1, target="a", connected=False)
+        await it.call(True, target="a")
+
+    run_scenario(scenario)
+
+
+def test_the_probe_of_a_host_is_of_the_target_that_has_waited_longest() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(target="bad", connected=False)
+        first = await it.deferred(target="patient")
+        others = [await it.deferred(target=f"late {number % 5}") for number in range(50)]
+        assert first.seconds <= min(other.seconds for other in others)
+        it.clock.now += first.seconds
+        for number in range(5):
+            await it.deferred(target=f"late {number}")
+        await it.deferred(target="bad")
+        await it.call(False, target="patient", connected=False)
+        # In the next pause another one has waited longest.
+        it.clock.now += FIRST_PAUSE * 2.5
+        await it.call(False, target="late 0", connected=False)
+
+    run_scenario(scenario)
+
+
+def test_when_the_target_that_has_waited_longest_does_not_come_another_one_may() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(target="bad", connected=False)
+        await it.deferred(target="gone")
+        it.clock.now += FIRST_PAUSE * 1.3 + 2.0
+        await it.call(True, target="other")
+        await it.call(True, target="bad")
+
+    run_scenario(scenario)
+
+
+def test_an_account_has_a_bounded_number_of_circuits() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(target="open")
+        for number in range(MAX_CIRCUITS * 3):
+            await it.call(False, target=f"POST /{number}", seconds=0.0)
+        assert (await it.deferred(target="open")).error_class == "circuit_open"
+        assert len(it.circuit_breakers._accounts[1].circuits._circuits) == MAX_CIRCUITS
+
+    run_scenario(scenario)
+
+
+def test_an_account_without_failures_keeps_no_state() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.call(False, target="a")
+        await it.call(True, target="a")
+        assert it.circuit_breakers._accounts == {}
+
+    run_scenario(scenario)
+
+
+def test_openings_and_closings_are_reported_once() -> None:
+    async def scenario(it: Scenario) -> None:
+        await it.fail(FAILURE_THRESHOLD - 1, target="a")
+        assert it.circuit_breakers.take_changes() == []
+        await it.call(False, target="a")
+        it.clock.now += 2.0
+        (change,) = it.circuit_breakers.take_changes()
+        assert (change.account_id, change.target, change.failures, change.open_for) == (1, "a", FAILURE_THRESHOLD, 2.0)
+        assert FIRST_PAUSE * 0.8 - 2 <= change.retry_in <= FIRST_PAUSE * 1.2 - 2
+        assert it.circuit_breakers.take_changes() == []
+        it.clock.now += FIRST_PAUSE * 1.3
+        await it.call(False, target="a")
+        (change,) = it.circuit_breakers.take_changes()
+        assert (change.failures, round(change.open_for, 2)) == (FAILURE_THRESHOLD + 1, 2.0 + FIRST_PAUSE * 1.3 + 0.01)
+        it.clock.now += FIRST_PAUSE * 2.5
+        await it.call(True, target="a")
+        assert [(change.target, change.failures) for change in it.circuit_breakers.take_changes()] == [("a", 0)]
+        assert it.circuit_breakers._accounts == {}
 
     run_scenario(scenario)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from app.actions.circuit import FAILURE_THRESHOLD
 from app.actions.integration_kinds import KINDS
-from app.services import integrations, workflows
+from app.services import integrations, targets, workflows
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 from tests.support.builders import Sender, a_workflow, an_event
@@ -114,7 +114,7 @@ def test_a_410_disables_the_target_until_a_person_enables_it(context: AppContext
             "`signalbox target enable` enables it"
         )
         assert execute_run(context, globex.account_id, other)["status"] == "done"
-        (target,) = integrations.list_disabled_targets(context, acme.account_id)
+        (target,) = targets.list_targets(context, acme.account_id)
         assert (target.target, target.run_id) == (server.url + "/hook", UUID(first))
         integrations.enable_target(context, acme.account_id, target.target)
         assert execute_run(context, acme.account_id, third)["status"] == "done"

@@ -36,8 +36,8 @@ class Answer:
 
 
 class HttpTarget(ThreadingHTTPServer):
-    """`calls` are the received calls, `answers` the next responses; the last one is repeated. `before_answer` is called
-    outside of the lock, between a call and its response."""
+    """`calls` are the received calls, `answers` the next responses; the last one is repeated. `answer` replaces them.
+    `before_answer` is called outside of the lock, between a call and its response."""
 
     daemon_threads = True
 
@@ -46,6 +46,7 @@ class HttpTarget(ThreadingHTTPServer):
         self.calls: list[Call] = []
         self.answers = list(answers) or [Answer()]
         self.lock = threading.Lock()
+        self.answer: Callable[[Call], Answer] | None = None
         self.before_answer: Callable[[Call], None] = lambda call: None
 
     @property
@@ -63,6 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.calls.append(call)
             answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
         server.before_answer(call)
+        answer = answer if server.answer is None else server.answer(call)
         self.send_response(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)

@@ -1,0 +1,70 @@
+"""`signalbox target …`: targets that are not called as usual, since they keep failing or are disabled by 410 Gone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+import click
+
+from app.cli.base import account_option, command, context, get_account, parse_option
+from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.program import paste
+from app.core.ids import utc_text
+from app.db.circuits import TargetRow
+from app.services import integrations, targets
+
+group = click.Group("target", help="Targets that keep failing and are paused, or that are disabled by 410 Gone.")
+
+
+@group.command("list")
+@list_options
+@account_option
+@command
+def list_(account: str | None, page: Page) -> None:
+    """List targets that are not called as usual.
+
+    The latest first. Columns: since when, failing or disabled, the target, and why. A failing target is called now and then,
+    until it works; a disabled one is not called until it is enabled.
+    """
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: targets.list_targets(
+            context(), account_id, after=parse_option("--after", read_cursor, after), limit=limit
+        ),
+        cursor=lambda one: f"{utc_text(one.since)},{one.target}",
+        cells=lambda one: (utc_text(one.since), one.state, one.target, *_reason(one)),
+        widths=(27, 8, 40),
+        as_json=lambda one: json_line(asdict(one)),
+    )
+
+
+def _reason(one: TargetRow) -> tuple[str, str]:
+    if one.retry_at is None:
+        return str(one.reason), f"run {one.run_id}"
+    held = f"{one.runs_held:,} run{'' if one.runs_held == 1 else 's'} waiting"
+    return f"failed {one.failures:,} times in a row, next call {utc_text(one.retry_at)}", held
+
+
+def read_cursor(text: str) -> tuple[datetime, str]:
+    """The time and the target of a cursor. Raises ValueError."""
+    at, _, target = text.partition(",")
+    try:
+        return datetime.fromisoformat(at), target
+    except ValueError:
+        raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
+
+
+@group.command("enable")
+@click.argument("target")
+@account_option
+@command
+def enable(target: str, account: str | None) -> None:
+    """Enable the disabled TARGET (as `signalbox target list` shows it) again."""
+    found = get_account(account)
+    integrations.enable_target(context(), found.id, target)
+    click.echo(
+        f"{found.slug}: {target} is enabled; workers notice within seconds, "
+        f"{paste('run', 'retry', '--failed', '--since', '1d', account=account)} retries failed runs"
+    )
