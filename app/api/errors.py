@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from app.api.responses import json_bytes, request_id
 from app.core import metrics
 from app.core.errors import LookupLimit, NotMigrated, Problem, ProblemType, Unavailable
+from app.core.log_config import describe_exception
 
 RETRY_AFTER_SECONDS = 5
 RETRY_LOOKUP_SECONDS = 2
@@ -52,7 +53,7 @@ def unavailable(exc: Unavailable) -> Problem:
             "Too many unknown keys arrive. A key that was just created works from the next request on. Retry later.",
             headers={"Retry-After": str(RETRY_LOOKUP_SECONDS)},
         )
-    _log.error("database unavailable", error=str(exc)[:300], request_id=request_id())
+    _log.error("database unavailable", error=describe_exception(exc), request_id=request_id())
     reason = (
         "The database lacks a migration; the operator has to run `signalbox migrate`."
         if isinstance(exc, NotMigrated)
@@ -70,9 +71,18 @@ def _rate_limit_problem(exc: RateLimitExceeded) -> Problem:
     return Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after)
 
 
+def _add_headers(response: Response) -> Response:
+    headers = response.headers
+    headers.add("X-Request-Id", request_id())
+    headers.add("X-Content-Type-Options", "nosniff")
+    if "Cache-Control" not in headers:
+        headers.add("Cache-Control", "no-store")
+    return response
+
+
 def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
-    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document, and add
-    X-Request-Id to every response."""
+    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document. Every
+    response gets X-Request-Id, and says that it is not to be cached and that its media type is right."""
 
     def respond(problem: Problem) -> Response:
         responders = (one.response for one in formats if one.covers(request.path))
@@ -105,7 +115,4 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
         _log.exception("unexpected error", request_id=request_id(), exc_info=exc)
         return respond(Problem(ProblemType.INTERNAL_ERROR, f"Unexpected error; it is logged as {request_id()}."))
 
-    @app.after_request
-    def add_request_id(response: Response) -> Response:
-        response.headers.add("X-Request-Id", request_id())
-        return response
+    app.after_request(_add_headers)

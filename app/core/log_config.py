@@ -1,13 +1,29 @@
-"""Logging: structlog on standard error, one JSON object or one line of text per entry."""
+"""Logging: structlog on standard error, one JSON object or one line of text per entry.
+
+Nothing personal is logged: of an exception its type and where it was raised, and its message only where that quotes no data.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
-from app.core.config import Settings
+from app.core.config import Settings, SettingsError
+from app.core.errors import Unavailable
+
+# Seconds between two entries with the same message, of level warning or above.
+_INTERVAL = 1.0
+_MAX_MESSAGES = 1_000
+_MAX_LENGTH = 300
+# Their messages are our own, or name a file or a host.
+_QUOTES_NO_DATA = (Unavailable, SettingsError, OSError)
 
 
 def configure(settings: Settings) -> None:
@@ -17,6 +33,7 @@ def configure(settings: Settings) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.ExceptionRenderer(lambda exc_info: format_exception(exc_info[1])),
     ]
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
@@ -24,7 +41,7 @@ def configure(settings: Settings) -> None:
         else structlog.dev.ConsoleRenderer(colors=False)
     )
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, last],
+        processors=[OncePerSecond(), *shared, last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -39,3 +56,53 @@ def configure(settings: Settings) -> None:
     logger = logging.getLogger("app")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)
+
+
+class OncePerSecond:
+    """Drops warnings and errors whose message was logged less than a second ago: an outage affects every request.
+
+    The next entry with the message has their number as `suppressed`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        # For each message, when it was last logged, and how many entries were dropped since.
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, logger: Any, name: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """The entry; raises DropEvent."""
+        if name in ("debug", "info"):
+            return entry
+        message, now = str(entry.get("event")), self._clock()
+        with self._lock:
+            logged_at, dropped = self._seen.get(message, (now - _INTERVAL, 0))
+            if now - logged_at < _INTERVAL:
+                self._seen[message] = logged_at, dropped + 1
+                raise structlog.DropEvent
+            if len(self._seen) >= _MAX_MESSAGES:
+                self._seen.clear()
+            self._seen[message] = now, 0
+        if dropped:
+            entry["suppressed"] = dropped
+        return entry
+
+
+def describe_exception(exc: BaseException) -> str:
+    """An exception in one line: its type, the error code of Postgres, and its message where that quotes no data."""
+    if isinstance(exc, _QUOTES_NO_DATA):
+        return (str(exc).partition("\n")[0] or type(exc).__name__)[:_MAX_LENGTH]
+    code = getattr(getattr(exc, "orig", exc), "pgcode", None)
+    return f"{type(exc).__name__} {code}" if code else type(exc).__name__
+
+
+def format_exception(exc: BaseException | None) -> str:
+    """A traceback with the exceptions that led to this one, each described by `describe_exception`."""
+    chain: list[str] = []
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:
+        seen.add(id(exc))
+        frames = "".join(traceback.format_tb(exc.__traceback__))
+        chain.insert(0, f"Traceback (most recent call last):\n{frames}{type(exc).__module__}.{describe_exception(exc)}")
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    return "\n\nThen:\n\n".join(chain)

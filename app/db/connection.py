@@ -31,6 +31,22 @@ _NOT_MIGRATED = ("42P01", "42703")
 _TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", *_NOT_MIGRATED)
 _DEADLOCK = "40P01"
 _READ_ONLY, _STALE_PREPARED_STATEMENT = "25006", "0A000"
+# The server's log quotes statements, in which psycopg2 writes values, and personal data with them. Superusers may set these for
+# their sessions, and roles to which it is granted (docs/deploying.md).
+_LOG_SETTINGS = (
+    ("log_min_error_statement", "panic"),
+    ("log_error_verbosity", "terse"),
+    ("log_min_duration_statement", "-1"),
+    ("log_min_duration_sample", "-1"),
+    ("log_statement", "none"),
+    ("log_duration", "off"),
+    ("log_parameter_max_length", "0"),
+    ("log_parameter_max_length_on_error", "0"),
+)
+_KEEP_STATEMENTS_OUT_OF_THE_LOG = """
+SELECT set_config(name, value, false) FROM unnest(%s, %s) AS setting (name, value)
+WHERE has_parameter_privilege(name, 'SET')
+"""
 # Seconds beyond statement_timeout after which a connection that does not respond is given up.
 _EXTRA_SECONDS = 2.0
 
@@ -211,6 +227,8 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.connect_timeout,
             pool_pre_ping=True,
+            # Values are personal data: no message of an error quotes them.
+            hide_parameters=True,
         )
         self._pool_timeout = settings.connect_timeout
         self._slots = threading.BoundedSemaphore(settings.database_pool)
@@ -280,6 +298,9 @@ class Database:
 
     def _connect(self, *, autocommit: bool = False) -> PgConnection:
         connection: PgConnection = psycopg2.connect(self.url, connection_factory=PgConnection, **self._options)
+        connection.autocommit = True
+        names, values = map(list, zip(*_LOG_SETTINGS, strict=True))
+        execute(connection, _KEEP_STATEMENTS_OUT_OF_THE_LOG, (names, values))
         connection.autocommit = autocommit
         return connection
 

@@ -85,6 +85,11 @@ class Job:
         """The id of the account that the job belongs to."""
         return self.payload.partition(":")[0]
 
+    @property
+    def ids(self) -> str:
+        """The account and the run, event or workflow, for the log: the subject in the payload of a deadline is personal."""
+        return ":".join(self.payload.split(":")[:2])
+
 
 @dataclass(frozen=True, slots=True)
 class Again:

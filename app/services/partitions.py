@@ -10,6 +10,7 @@ import structlog
 
 from app.core import metrics
 from app.core.errors import Unavailable
+from app.core.log_config import describe_exception
 from app.db import partitions
 from app.db.connection import limit_statements
 from app.services.context import AppContext
@@ -39,6 +40,7 @@ def make_partitions(
             if partitions.clear_default_partition(connection, now) is None:
                 break
     with context.database.transaction() as connection:
+        limit_statements(connection, timeout)
         partitions.make_partitions(connection, partitions.coming_months(now) if timestamps is None else timestamps)
 
 
@@ -53,5 +55,5 @@ def keep_making_partitions(context: AppContext) -> None:
             metrics.housekeeping_failures.labels("make_partitions").inc()
             # Requests report that Postgres is unavailable.
             log = _log.debug if isinstance(exc, Unavailable) else _log.error
-            log("partitions of events were not created", error=str(exc).partition("\n")[0][:200])
+            log("partitions of events were not created", error=describe_exception(exc))
         time.sleep(interval)

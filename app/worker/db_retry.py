@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 
 from app.core.errors import Unavailable
+from app.core.log_config import describe_exception
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class RetryUntilAvailable:
             try:
                 return await self.run_once(function, *args, **kwargs)
             except Unavailable as exc:
-                _log.warning("Postgres is unavailable; retrying", error=str(exc)[:200], pause=pause)
+                _log.warning("Postgres is unavailable; retrying", error=describe_exception(exc), pause=pause)
                 await asyncio.sleep(pause * self._rng.uniform(0.8, 1.2))
         raise AssertionError("unreachable")
 

@@ -32,6 +32,6 @@ async def call_handler(handlers: Handlers, kind: str, payload: str) -> None:
     try:
         arguments = [parse(part) for parse, part in zip(parsers, payload.split(":"), strict=True)]
     except ValueError:
-        _log.error("a job with an invalid payload is dropped", kind=kind, payload=payload[:200])
+        _log.error("a job with an invalid payload is dropped", kind=kind, account=payload.partition(":")[0][:20])
         return
     await handle(*arguments)

@@ -11,8 +11,9 @@ import structlog
 
 from app.core import metrics
 from app.core.errors import Unavailable
+from app.core.log_config import describe_exception
 from app.db import circuits, event_keys, job_queue, match_state, messages, run_deaths
-from app.db.connection import error_message, limit_statements
+from app.db.connection import limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
 
@@ -64,10 +65,4 @@ def _run(context: AppContext, name: str, task: Callable[[], object]) -> None:
             # Raises Unavailable when not only this task has failed.
             context.check_connection()
         metrics.housekeeping_failures.labels(name).inc()
-        _log.error("a housekeeping task failed", task=name, error=_describe(exc))
-
-
-def _describe(exc: Exception) -> str:
-    """The message of an error of Postgres; of another one its type, since its message may quote data."""
-    message = error_message(exc) if isinstance(exc, Unavailable | sa.exc.SQLAlchemyError) else ""
-    return message[:200] or type(exc).__name__
+        _log.error("a housekeeping task failed", task=name, error=describe_exception(exc))

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from app.actions import http_session
 from app.core import config, log_config
+from app.core.log_config import describe_exception
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 from app.worker.handlers import call_handler, make_handlers
@@ -28,7 +29,6 @@ from app.worker.isolation import TurnOver
 # Bytes of data. Who needs more gets a MemoryError, which ends this process and not the whole machine.
 MAX_MEMORY = 512 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
-_MAX_ERROR = 1_000
 _OUT_OF_MEMORY = 4
 
 
@@ -74,7 +74,7 @@ async def _serve(context: AppContext, answers: TextIO) -> None:
                 except MemoryError:
                     os._exit(_OUT_OF_MEMORY)
                 except Exception as exc:
-                    _write(answers, {"error": f"{type(exc).__name__}: {exc}"[:_MAX_ERROR]})
+                    _write(answers, {"error": describe_exception(exc)})
                 else:
                     _write(answers, {"is_over": True})
 

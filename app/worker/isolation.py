@@ -137,7 +137,7 @@ class Isolation:
         if answer is None:
             reason = _exit_reason(code)
             await self._on_death(job)
-            _log.error("a process died while it executed one job alone", job=job.payload, kind=job.kind, reason=reason)
+            _log.error("a process died while it executed one job alone", job=job.ids, kind=job.kind, reason=reason)
             raise NotDone(f"its process died ({reason})", Again(_pause(job), died=True))
         if answer.get("error") is not None:
             raise NotDone(str(answer["error"]), Again(_pause(job)))

@@ -18,8 +18,9 @@ from typing import TypeVar
 
 import structlog
 
-from app.core.config import Settings
+from app.core.config import Settings, SettingsError
 from app.core.errors import Unavailable
+from app.core.log_config import describe_exception
 from app.db import job_queue
 from app.db.connection import Database
 from app.db.job_queue import Again, Job
@@ -113,7 +114,7 @@ class _Consumer:
                 timeout = await self._exchange(self._free_slots())
             except Exception as exc:
                 if available:
-                    _log.warning("the job queue is unavailable; retrying until it is", error=_one_line(exc))
+                    _log.warning("the job queue is unavailable; retrying until it is", error=describe_exception(exc))
                 available = False
                 await _sleep(stop, delay * self._rng.uniform(0.5, 1.0))
                 delay = min(delay * 2, _MAX_RECONNECT_DELAY)
@@ -139,7 +140,7 @@ class _Consumer:
         try:
             await asyncio.wait_for(self._exchange(0), _LEAVE_TIMEOUT)
         except Exception as exc:
-            _log.warning("ended jobs stay in the queue until their leases expire", error=_one_line(exc))
+            _log.warning("ended jobs stay in the queue until their leases expire", error=describe_exception(exc))
 
     async def _announce_stop(self) -> None:
         """Who stops this worker may kill it before its jobs have ended: then they have not killed it."""
@@ -147,7 +148,7 @@ class _Consumer:
         try:
             await asyncio.wait_for(self._call(mark), _LEAVE_TIMEOUT)
         except Exception as exc:
-            _log.warning("the queue does not know that this worker stops", error=_one_line(exc))
+            _log.warning("the queue does not know that this worker stops", error=describe_exception(exc))
 
     async def listen(self) -> None:
         """Claim at once when jobs are added, and when the connection that says so was lost."""
@@ -157,7 +158,7 @@ class _Consumer:
                     self._wakeup.set()
                     await self._receive(listener)
             except Exception as exc:
-                _log.debug("the connection that is notified of jobs was lost", error=_one_line(exc))
+                _log.debug("the connection that is notified of jobs was lost", error=describe_exception(exc))
             await asyncio.sleep(_MIN_RECONNECT_DELAY * self._rng.uniform(1.0, 5.0))
 
     async def extend_leases(self) -> None:
@@ -173,7 +174,7 @@ class _Consumer:
                     await self._call(partial(job_queue.extend_leases, connection, self._worker, self._held()))
                     await asyncio.sleep(self._worker.lease / 3)
             except Exception as exc:
-                _log.warning("the leases of running jobs were not extended", error=_one_line(exc))
+                _log.warning("the leases of running jobs were not extended", error=describe_exception(exc))
             finally:
                 if connection is not None:
                     # In a thread, because closing waits for a statement that still runs.
@@ -220,7 +221,7 @@ class _Consumer:
         except NotDone as exc:
             self._again[job.id] = exc.again
             log = _log.warning if exc.again.is_failure else _log.debug
-            log("a job that is executed alone is due again", payload=job.payload, error=_one_line(exc))
+            log("a job that is executed alone is due again", payload=job.ids, error=str(exc)[:200])
         except (Exception, asyncio.CancelledError) as exc:
             self._again[job.id] = Again(self._retry_delay(job, exc))
         else:
@@ -267,8 +268,10 @@ class _Consumer:
         if isinstance(exc, asyncio.CancelledError):
             return 0.0
         delay = min(_MIN_RETRY_DELAY * 2.0 ** min(job.attempts, 10), _MAX_RETRY_DELAY) * self._rng.uniform(0.5, 1.0)
-        log = _log.warning if isinstance(exc, Unavailable) else partial(_log.error, exc_info=exc)
-        log("a job failed", kind=job.kind, payload=job.payload, error=_one_line(exc), retry_in=round(delay, 1))
+        expected = isinstance(exc, Unavailable | SettingsError)
+        log = _log.warning if expected else partial(_log.error, exc_info=exc)
+        error, payload = describe_exception(exc), job.ids
+        log("a job failed", kind=job.kind, payload=payload, error=error, retry_in=round(delay, 1))
         return delay
 
     def _held(self) -> list[int]:
@@ -304,13 +307,9 @@ async def _sweep_periodically(sweep: Callable[[], Awaitable[None]], stop: asynci
         try:
             await sweep()
         except Exception as exc:
-            _log.warning("the sweep failed; the next one tries again", error=_one_line(exc))
+            _log.warning("the sweep failed; the next one tries again", error=describe_exception(exc))
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-
-
-def _one_line(exc: BaseException) -> str:
-    return (str(exc).split("\n")[0] or type(exc).__name__)[:200]

@@ -21,6 +21,7 @@ from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import LookupLimit, Problem, ProblemType, Unavailable
 from app.core.ids import utc_text
+from app.core.log_config import describe_exception
 from app.core.models import EVENTS_READ, Message
 from app.services import message_stream
 from app.services.context import AppContext
@@ -64,7 +65,7 @@ def read_stream(tenant: str) -> Response:
     except LookupLimit:
         return _stream(_RETRY_LATER, ())
     except Unavailable as exc:
-        _log.error("database unavailable for a message stream", error=str(exc)[:300])
+        _log.error("database unavailable for a message stream", error=describe_exception(exc))
         return _stream(_RETRY_LATER, ())
     except Problem as exc:
         return _refuse(exc)

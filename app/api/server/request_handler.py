@@ -16,6 +16,7 @@ from gunicorn.workers.ggevent import PyWSGIHandler
 from app.api.server.request_head import HeaderFields, check_request_line, read_header_fields
 from app.api.server.request_streams import ChunkedBody, ClientStream
 from app.core.errors import Problem, ProblemType
+from app.core.log_config import format_exception
 
 if TYPE_CHECKING:
     from app.api.server.gunicorn_worker import Server
@@ -35,6 +36,8 @@ def problem_bytes(problem: Problem, request_id: str) -> bytes:
         "Content-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\n"
         f"X-Request-Id: {request_id}\r\n"
+        "Cache-Control: no-store\r\n"
+        "X-Content-Type-Options: nosniff\r\n"
         "Connection: close\r\n\r\n"
     )
     return (head + body).encode("ascii")
@@ -188,7 +191,7 @@ class RequestHandler(PyWSGIHandler):
         if issubclass(kind, GreenletExit) or (self.headers_sent and isinstance(exc, OSError)):
             return
         request_id = uuid.uuid4().hex
-        self.server.log.error("Error handling request %s", request_id, exc_info=exc)
+        self.server.log.error("Error handling request %s\n%s", request_id, format_exception(exc))
         if not self.headers_sent:
             problem = Problem(ProblemType.INTERNAL_ERROR, "An unexpected error happened; it is logged.")
             self._send(problem_bytes(problem, request_id))

@@ -53,6 +53,8 @@ def test_what_is_no_request_is_answered_with_a_problem_document(server: Gunicorn
     assert b"Content-Type: application/problem+json\r\n" in head + b"\r\n"
     assert re.search(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n", head)
     assert b"\r\nConnection: close" in head
+    assert b"\r\nCache-Control: no-store\r\n" in head
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
     problem = json.loads(body)
     kind = ProblemType.of_status(status)
     assert (problem["type"], problem["title"], problem["status"]) == (kind.urn, kind.title, status)
@@ -69,6 +71,8 @@ def test_only_failures_of_the_app_are_errors_in_the_log(server: Gunicorn) -> Non
     assert errors != []
     assert [line for line in errors if "Error handling request" not in line] == []
     assert written.count("Traceback") == len(errors)
+    # The message of an exception may quote what was sent.
+    assert "<secret>" not in written.replace('raise RuntimeError("<secret>")', "")
 
 
 def test_a_refused_client_that_is_still_sending_gets_its_response(server: Gunicorn) -> None:
