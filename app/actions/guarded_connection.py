@@ -30,6 +30,8 @@ class GuardedConnection(http.client.HTTPConnection):
         assert url.raw_host is not None
         super().__init__(url.raw_host, url.port, timeout=timeout)
         self.origin = url.origin()
+        # Whether a connection was made, now or earlier.
+        self.is_connected = False
         self._idle_until = 0.0
         self._aborted = False
         self._seconds = timeout
@@ -61,26 +63,36 @@ class GuardedConnection(http.client.HTTPConnection):
             self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
             self._check_aborted()
             self.sock.do_handshake()
+        self.is_connected = True
 
     def get(self, url: URL, headers: Mapping[str, str], max_bytes: int) -> tuple[int, bytes]:
         """GET; the status and at most `max_bytes` of the body. Raises OSError and http.client.HTTPException."""
+        return self._call("GET", url, headers, None, max_bytes)
+
+    def post(self, url: URL, headers: Mapping[str, str], body: bytes, max_bytes: int) -> tuple[int, bytes]:
+        """POST of JSON; as `get`. It is sent again if the server closes an idle connection."""
+        return self._call("POST", url, {**headers, "Content-Type": "application/json"}, body, max_bytes)
+
+    def _call(
+        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None, max_bytes: int
+    ) -> tuple[int, bytes]:
         try:
-            response = self._send(url, headers)
+            response = self._send(method, url, headers, body)
         except (ConnectionError, ssl.SSLError):
             # The server closed the idle connection.
             if not self._idle_until:
                 raise
             self.close()
-            response = self._send(url, headers)
+            response = self._send(method, url, headers, body)
         with response:
-            body = response.read(max_bytes)
+            answer = response.read(max_bytes)
             is_complete = response.isclosed()
         self._check_aborted()
         if is_complete:
             self._idle_until = time.monotonic() + _KEEPALIVE_TIMEOUT
         else:
             self.close()
-        return response.status, body
+        return response.status, answer
 
     def is_reusable(self) -> bool:
         """Whether another call may use the connection now."""
@@ -103,9 +115,9 @@ class GuardedConnection(http.client.HTTPConnection):
         if self._aborted:
             raise TimeoutError("the call was aborted")
 
-    def _send(self, url: URL, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    def _send(self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None) -> http.client.HTTPResponse:
         own = {"Host": url.host_port_subcomponent or self.host}
         if url.user is not None:
             own["Authorization"] = "Basic " + b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-        self.request("GET", url.raw_path_qs, headers={**headers, **own})
+        self.request(method, url.raw_path_qs, body, headers={**headers, **own})
         return self.getresponse()

@@ -151,10 +151,11 @@ class AccountSnapshot:
 @dataclass(frozen=True, slots=True)
 class AugmentSnapshot:
     """An augment that is ready for use: a file (its `columns`, number of rows and bytes, and `upload`, which grows with each
-    file) or an API (its `url`). `attributes`: those that it may add; None: all."""
+    file) or an API (its `url` and `method`). `attributes`: those that it may add; None: all."""
 
     number: int
     url: str | None
+    method: str
     attributes: Sequence[str] | None
     columns: Sequence[str] | None
     rows: int
@@ -185,7 +186,7 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
      WHERE workflow.account_id = accounts.id) AS workflows,
     (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
      WHERE account_id = accounts.id) AS awaits,
-    (SELECT jsonb_agg(jsonb_build_array(number, url, attributes, columns, rows, bytes, upload) ORDER BY number)
+    (SELECT jsonb_agg(jsonb_build_array(number, url, method, attributes, columns, rows, bytes, upload) ORDER BY number)
      FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments
 FROM accounts
 """

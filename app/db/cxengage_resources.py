@@ -73,6 +73,7 @@ class AugmentRow:
     description: str
     type: str
     url: str | None
+    method: str
     attributes: list[str] | None
     in_options: bool
     columns: list[str] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -12,10 +13,26 @@ from functools import partial
 
 import pytest
 
-from app.ingest.enrichment_api import ApiClient, ApiError, ApiQuery
+from app.core.exact_json import ExactObject
+from app.ingest import enrichment_budget
+from app.ingest.enrichment_api import ApiClient, ApiError, event_query, lookup_query
+from app.ingest.enrichment_budget import ApiBudget
 from tests.support.action_contexts import the_settings
+from tests.support.http_target import Answer, an_http_target
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"known": "well"}'
+
+
+def ask(client: ApiClient, url: str, value: str = "a") -> ExactObject | ApiError:
+    """The answer to a GET of account 1, for an event of its own."""
+    (answer,) = client.query([lookup_query(1, url, "key", value)], ApiBudget())
+    return answer
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More time, for calls that a busy machine delays."""
+    monkeypatch.setattr(enrichment_budget, "API_SECONDS", 20.0)
 
 
 @contextmanager
@@ -43,12 +60,12 @@ def test_a_server_that_sends_byte_by_byte_is_left_after_half_a_second() -> None:
 
     with a_server(drip) as url, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
         began = time.monotonic()
-        with pytest.raises(ApiError, match=r"did not answer within 0\.5 seconds"):
-            client.query(ApiQuery(1, url, "key", "a"))
+        assert "did not answer within 0.5 seconds" in str(ask(client, url))
         assert 0.4 < time.monotonic() - began < 1.5
         assert left.wait(5)
 
 
+@pytest.mark.usefixtures("patient")
 def test_calls_share_a_connection() -> None:
     requests: list[bytes] = []
 
@@ -59,8 +76,8 @@ def test_calls_share_a_connection() -> None:
                 connection.sendall(ANSWER)
 
     with a_server(answer) as url, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
-        answers = [client.query(ApiQuery(1, url, "key", value)).value for value in ("a", "b", "a")]
-    assert answers == [{"known": "well"}] * 3
+        answers = [ask(client, url, value) for value in ("a", "b", "a")]
+    assert answers == [ExactObject({"known": "well"}, {"known": '"well"'})] * 3
     assert requests == [b"GET /?key=a HTTP/1.1", b"GET /?key=b HTTP/1.1"]
 
 
@@ -75,9 +92,7 @@ def test_an_abandoned_call_keeps_its_permit_until_its_thread_ends(monkeypatch: p
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
     def query(server: str, value: int) -> str:
-        with pytest.raises(ApiError) as caught:
-            client.query(ApiQuery(1, f"http://{server}.example/", "key", str(value)))
-        return str(caught.value)
+        return str(ask(client, f"http://{server}.example/", str(value)))
 
     with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as threads:
         for server in ("a", "b", "c"):
@@ -94,9 +109,7 @@ def test_an_abandoned_call_keeps_its_permit_until_its_thread_ends(monkeypatch: p
 
 def test_a_call_that_got_no_thread_in_time_releases_its_permit(monkeypatch: pytest.MonkeyPatch) -> None:
     def query(value: int) -> str:
-        with pytest.raises(ApiError) as caught:
-            client.query(ApiQuery(1, "http://127.0.0.1:9/", "key", str(value)))
-        return str(caught.value)
+        return str(ask(client, "http://127.0.0.1:9/", str(value)))
 
     ended = threading.Event()
     with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as callers:
@@ -105,3 +118,83 @@ def test_a_call_that_got_no_thread_in_time_releases_its_permit(monkeypatch: pyte
         for _ in range(2):
             assert set(callers.map(query, range(16))) == {"127.0.0.1:9 did not answer within 0.5 seconds"}
         ended.set()
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_calls_of_one_event_run_side_by_side() -> None:
+    all_there = threading.Barrier(12)
+    with (
+        an_http_target(Answer(body=b'{"known": "well"}')) as crm,
+        closing(ApiClient(the_settings("127.0.0.0/8"))) as client,
+    ):
+        # A server that answers when twelve calls wait for it.
+        crm.before_answer = lambda _: void(all_there.wait(10))
+        queries = [lookup_query(1, crm.url, "key", str(number)) for number in range(12)]
+        answers = client.query(queries, ApiBudget())
+    assert [answer.value for answer in answers if isinstance(answer, ExactObject)] == [{"known": "well"}] * 12
+
+
+def void(_: object) -> None:
+    pass
+
+
+def test_all_calls_of_one_event_share_a_deadline() -> None:
+    ended = threading.Event()
+    with (
+        an_http_target() as hanging,
+        an_http_target() as healthy,
+        closing(ApiClient(the_settings("127.0.0.0/8"))) as client,
+    ):
+        hanging.before_answer = lambda _: void(ended.wait(20))
+        budget = ApiBudget()
+        slow = client.query([lookup_query(1, hanging.url, "key", str(number)) for number in range(160)], budget)
+        (late,) = client.query([lookup_query(1, healthy.url, "key", "a")], budget)
+        ended.set()
+    # As many as one server is called at a time.
+    assert len(hanging.calls) <= 16
+    assert healthy.calls == []
+    assert str(late) == "no time was left for it"
+    reasons = {str(answer).partition(" ")[2] for answer in slow}
+    assert reasons == {"did not answer within 0.5 seconds", "has reached its limit of 16 calls at a time"}
+
+
+def test_a_call_that_had_little_time_says_nothing_about_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enrichment_budget, "API_SECONDS", 0.05)
+    ended = threading.Event()
+    with an_http_target() as slow, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+        slow.before_answer = lambda _: void(ended.wait(20))
+        answers = [ask(client, slow.url, str(number)) for number in range(8)]
+        ended.set()
+    assert not any("calls are paused" in str(answer) for answer in answers)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_event_that_is_built_again_asks_no_api_twice() -> None:
+    budget = ApiBudget()
+    with an_http_target(Answer(status=500)) as crm, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+        query = event_query(1, crm.url, "a", '{"key":"a"}')
+        answers = [client.query([query], budget) for _ in range(2)]
+    assert len(crm.calls) == 1
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_answers_for_one_event_have_a_size_together() -> None:
+    body = json.dumps({"a": "x" * 60_000}).encode()
+    with an_http_target(Answer(body=body)) as crm, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+        answers = client.query([lookup_query(1, crm.url, "key", str(number)) for number in range(6)], ApiBudget())
+    assert [isinstance(answer, ExactObject) for answer in answers] == [True] * 4 + [False] * 2
+    assert str(answers[-1]) == "the APIs answered with more than 262144 bytes together"
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_url_that_fails_does_not_pause_another_one_of_its_server() -> None:
+    with an_http_target() as server, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+        server.answers = [Answer(status=500)]
+        bad = [str(ask(client, f"{server.url}/bad/secret", str(number))) for number in range(6)]
+        server.answers = [Answer(body=b'{"known": "well"}')]
+        good = ask(client, f"{server.url}/good")
+    assert bad[4].endswith("answered 500")
+    assert "calls are paused" in bad[5]
+    assert "secret" not in bad[5]
+    assert isinstance(good, ExactObject)

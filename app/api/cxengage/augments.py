@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
 from app.api.cxengage.resources import app_context, authorize, load_fields, management_limit
-from app.api.cxengage.schemas import AugmentSchema
+from app.api.cxengage.schemas import API_FIELDS, AugmentSchema
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -114,17 +114,17 @@ def _read_file() -> bytes:
 
 
 def _values(loaded: Mapping[str, Any]) -> dict[str, Any]:
-    """The values by column; `in_options` records where `url` and `attributes` were given."""
-    values = {name: loaded[name] for name in ("name", "description", "type", "url", "attributes") if name in loaded}
+    """The values by column; `in_options` records where `url`, `method` and `attributes` were given."""
+    values = {name: loaded[name] for name in ("name", "description", "type", *API_FIELDS) if name in loaded}
     if "options" in loaded:
         values |= {**loaded["options"], "in_options": True}
-    elif "url" in loaded or "attributes" in loaded or "type" in loaded:
+    elif "type" in loaded or not loaded.keys().isdisjoint(API_FIELDS):
         values["in_options"] = False
     return values
 
 
 def _to_json(row: AugmentRow) -> dict[str, Any]:
-    optional = {"url": row.url, "attributes": row.attributes}
+    optional = {"url": row.url, "method": row.method if row.type == "api" else None, "attributes": row.attributes}
     fields = {name: value for name, value in optional.items() if value is not None}
     return {
         "id": f"AU{row.number}",

@@ -23,6 +23,7 @@ from app.core.models import Event, Receipt
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.cxengage.event_builder import RECEIVER, Origin, build_event
 from app.ingest.enrichment import Enricher
+from app.ingest.enrichment_budget import ApiBudget
 from app.ingest.limechat.parser import load
 from app.ingest.limechat.schemas import HeadersSchema
 from app.services import inspection
@@ -68,25 +69,26 @@ def receive_object(
 ) -> Response:
     """Accept the JSON object that `read` takes from the request, then call `after_accept`.
 
-    The event depends on the account's attribute names: it is built again for each newer snapshot, and refused only by
-    the current one.
+    The event depends on the account's attribute names and augments: it is built again for each newer snapshot, and refused
+    only by the current one.
     """
     context: AppContext = current_app.extensions["context"]
     accounts: AccountCache = current_app.extensions["accounts"]
     enricher: Enricher = current_app.extensions["enricher"]
     request_parts: tuple[ExactObject, Origin] | None = None
+    budget = ApiBudget()
 
     def build(account: Account) -> Event:
         nonlocal request_parts
         request_parts = request_parts or read(account)
+        exact, origin = request_parts
         try:
-            event = build_event(account, request_parts[0], context.clock(), request_parts[1])
+            return build_event(account, exact, context.clock(), origin, enricher.enrich(account, exact, budget))
         except Problem:
             current = recheck(accounts, account, sender, max_age=0)
-            if current is None or _attributes(current) == _attributes(account):
+            if current is None or current.snapshot.version == account.snapshot.version:
                 raise
-            account, event = current, build_event(current, request_parts[0], context.clock(), request_parts[1])
-        return enricher.enrich(account, event, account.snapshot.key_attribute)
+            return build_event(current, exact, context.clock(), origin, enricher.enrich(current, exact, budget))
 
     def respond(account: Account) -> Response:
         receipt = accept_event(account, sender, build)
@@ -112,10 +114,6 @@ def read_idempotency_key() -> tuple[str | None, bool]:
     key = request.headers.get("Idempotency-Key")
     sent = request.headers.get("webhook-id") if key is None else key
     return None if sent is None else str(load(_KEY, {"Idempotency-Key": sent})["idempotency_key"]), key is None
-
-
-def _attributes(account: Account) -> tuple[str, str]:
-    return account.snapshot.key_attribute, account.snapshot.event_attribute
 
 
 def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:

@@ -99,8 +99,12 @@ class ListenerSchema(_Resource):
                 raise ValidationError(f"{name[:40]} must be a dotted path such as interaction.author.username")
 
 
+# The fields of an augment that may be inside or outside of `options`.
+API_FIELDS = ("url", "method", "attributes")
+
+
 class _AugmentOptions(Schema):
-    """The API's URL and the attributes to add, which may be inside or outside of `options`."""
+    """The API's URL, how it is asked, and the attributes to add."""
 
     error_messages = _SCHEMA_ERRORS
 
@@ -108,6 +112,7 @@ class _AugmentOptions(Schema):
         unknown = RAISE
 
     url = _text(allow_none=True, validate=_length(_MAX_URL, 1))
+    method = _text(validate=validate.OneOf(["POST", "GET"], error="must be POST or GET"))
     attributes = fields.List(
         _text(validate=_length(MAX_NAME, 1)),
         allow_none=True,
@@ -147,8 +152,8 @@ class AugmentSchema(_Resource, _AugmentOptions):
 
     @validates_schema(skip_on_field_errors=True)
     def check_no_repetition(self, data: dict[str, Any], **_: Any) -> None:
-        """`url` and `attributes` are inside or outside of `options`, not both."""
-        for name in ("url", "attributes"):
+        """`url`, `method` and `attributes` are inside or outside of `options`, not both."""
+        for name in API_FIELDS:
             if name in data and name in data.get("options", {}):
                 raise ValidationError("occurs both inside and outside of options", name)
 

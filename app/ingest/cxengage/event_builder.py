@@ -19,12 +19,15 @@ from app.core.ids import uuid7
 from app.core.models import Event
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.ingest.account_cache import Account
+from app.ingest.enrichment import NO_ENRICHMENT, Enrichment
 
 # The name of an event without a usable name attribute.
 UNNAMED = "event"
 RECEIVER = "receiver"
 # Characters of a name.
 _MAX_LENGTH = 255
+# Seconds until a sender may try again when an augment did not answer: its circuit breaker pauses calls for about as long.
+_RETRY_AFTER = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,43 +42,68 @@ class Origin:
     warnings: tuple[str, ...] = ()
 
 
-def build_event(account: Account, exact: ExactObject, now: datetime, origin: Origin) -> Event:
-    """The event of an account whose data is the whole object. Raises Problem 422 without a usable key attribute."""
+def build_event(
+    account: Account, exact: ExactObject, now: datetime, origin: Origin, enrichment: Enrichment = NO_ENRICHMENT
+) -> Event:
+    """The event of an account whose data is the whole object, with what augments add.
+
+    Raises Problem 422 without a usable key attribute, and 503 if an augment that was left out may have it.
+    """
     name, warnings = _name(account, exact)
+    subject, faults = _subject(account.snapshot.key_attribute, exact, enrichment)
+    added = enrichment.added
     return Event(
         id=uuid7(now),
         account_id=account.snapshot.id,
         event=name,
-        distinct_id=_subject(account, exact),
+        distinct_id=subject,
         phone=None,
-        data=exact.value,
+        data={**exact.value, **added.value} if added.value else exact.value,
         data_json=object_text(exact.raw),
         extra_json=None,
         received_at=now,
         idempotency_key=origin.idempotency_key,
         body_digest=hashlib.sha256(origin.body).digest() if origin.idempotency_key is not None else None,
         is_webhook_id=origin.is_webhook_id,
-        warnings=origin.warnings + warnings,
+        warnings=origin.warnings + warnings + faults + enrichment.warnings,
         via=origin.via,
+        augmented_json=object_text(added.raw) if added.raw else None,
     )
 
 
-def _subject(account: Account, exact: ExactObject) -> str:
-    attribute = account.snapshot.key_attribute
-    value = exact.value.get(attribute)
-    if (text := subject_text(value)) is not None:
-        return text
-    if value is None:
-        fault = "is missing"
-    elif isinstance(value, bool | dict | list):
-        fault = "is neither text nor a number"
-    else:
-        length = len(value if isinstance(value, str) else exact.raw[attribute].strip())
-        fault = f"has {length} characters, not 1 to {MAX_SUBJECT_LENGTH}"
+def _subject(attribute: str, exact: ExactObject, enrichment: Enrichment) -> tuple[str, tuple[str, ...]]:
+    """The value of the key attribute that augments add, otherwise the one that was sent; and warnings about it."""
+    added, fault = _key_value(attribute, enrichment.added)
+    if added is not None:
+        return added, ()
+    added_fault = fault if attribute in enrichment.added.value else ""
+    sent, fault = _key_value(attribute, exact)
+    if sent is not None:
+        warning = f"{attribute}: the augments' value {added_fault}; the event is about the subject that was sent"
+        return sent, (warning,) if added_fault else ()
+    if enrichment.may_lack(attribute):
+        raise Problem(
+            ProblemType.SERVICE_UNAVAILABLE,
+            f"The augment that adds the key attribute {attribute!r} did not answer.",
+            headers={"Retry-After": str(_RETRY_AFTER)},
+        )
     raise Problem(
         ProblemType.VALIDATION_FAILED,
-        f"The key attribute {attribute!r} {fault}. It must identify the event's subject, as text or a number.",
+        f"The key attribute {attribute!r} {added_fault or fault}. It must identify the event's subject, as text or a number.",
     )
+
+
+def _key_value(attribute: str, fields: ExactObject) -> tuple[str | None, str]:
+    """A usable value of the key attribute, or None and what is wrong with it."""
+    value = fields.value.get(attribute)
+    if (text := subject_text(value)) is not None:
+        return text, ""
+    if value is None:
+        return None, "is missing"
+    if isinstance(value, bool | dict | list):
+        return None, "is neither text nor a number"
+    length = len(value if isinstance(value, str) else fields.raw[attribute].strip())
+    return None, f"has {length} characters, not 1 to {MAX_SUBJECT_LENGTH}"
 
 
 def _name(account: Account, exact: ExactObject) -> tuple[str, tuple[str, ...]]:

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
 from app.db import cxengage_resources
-from app.db.cxengage_resources import ResourceKind
+from app.db.cxengage_resources import AUGMENTS, ResourceKind
 from app.services.context import AppContext
 
+# Resources of an account. Every event of an account looks at all of its augments.
 MAX_PER_KIND = 1_000
+MAX_AUGMENTS = 100
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 Row = TypeVar("Row")
 
@@ -58,9 +60,10 @@ def insert(
     connection: sa.Connection, account_id: int, kind: ResourceKind[Row], values: Mapping[str, Any], now: datetime
 ) -> Row:
     """Insert a resource; raises Problem 422 when the account has the maximum number of its kind."""
-    if cxengage_resources.count_all(connection, kind, account_id) >= MAX_PER_KIND:
+    maximum = MAX_AUGMENTS if kind.prefix == AUGMENTS.prefix else MAX_PER_KIND
+    if cxengage_resources.count_all(connection, kind, account_id) >= maximum:
         raise Problem(
-            ProblemType.VALIDATION_FAILED, f"there are {MAX_PER_KIND} {kind.name}s, the maximum; delete some first"
+            ProblemType.VALIDATION_FAILED, f"there are {maximum} {kind.name}s, the maximum; delete some first"
         )
     number = cxengage_resources.insert(connection, kind, account_id, values, now)
     return find(connection, account_id, kind, f"{kind.prefix}{number}")

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from threading import Event as Flag
-from threading import Thread
+from threading import Semaphore, Thread
 from typing import Any
 
+import msgspec
 import pytest
+from flask import Flask
 
-from app.core.ids import uuid7
+from app.core.exact_json import ExactObject, read_object
 from app.core.models import Event, Receipt
-from app.ingest import enrichment
+from app.db.accounts import AugmentSnapshot
+from app.ingest import enrichment_budget, enrichment_files
 from app.ingest.account_cache import Account
-from app.ingest.enrichment import Enricher
+from app.ingest.cxengage.event_builder import Origin, build_event
+from app.ingest.enrichment import NO_ENRICHMENT, Enricher
+from app.ingest.enrichment_budget import ApiBudget
 from app.services import workflows
 from app.services.context import AppContext
+from app.services.cxengage import augments
 from app.services.cxengage.augments import read_csv
 from tests.api.cxengage.conftest import Tenant
 from tests.support.acceptance import accept, current_account
 from tests.support.builders import a_workflow
-from tests.support.http_target import Answer, an_http_target
+from tests.support.http_target import Answer, Call, an_http_target
 from tests.support.run_execution import execute_run, rows_of, wake
 
 CSV = b"custId,segment,first-name\n101,gold,Ryan\n201,,John\n"
@@ -40,28 +47,43 @@ def enricher(context: AppContext) -> Iterator[Enricher]:
     made.close()
 
 
+@pytest.fixture
+def tenant(tenant: Tenant) -> Tenant:
+    """The tenant, with the key attribute `custId`."""
+    return with_key(tenant, "custId")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More time for APIs, which a busy machine delays."""
+    monkeypatch.setattr(enrichment_budget, "API_SECONDS", 20.0)
+
+
+def with_key(tenant: Tenant, name: str) -> Tenant:
+    """The tenant after changing its key attribute."""
+    assert tenant.post("/key-attribute", {"key": name}).status_code == 200
+    return tenant
+
+
 def an_account(context: AppContext, tenant: Tenant) -> Account:
     return current_account(context, tenant.token)
 
 
-def an_event(context: AppContext, tenant: Tenant, **data: Any) -> Event:
-    now = context.clock()
-    return Event(
-        id=uuid7(now),
-        account_id=tenant.account_id,
-        event="order",
-        distinct_id=str(data.get("custId", "101")),
-        phone=None,
-        data=data,
-        data_json=json.dumps(data),
-        extra_json=None,
-        received_at=now,
-    )
+def an_object(data: Mapping[str, Any]) -> ExactObject:
+    """A sent object."""
+    return read_object(json.dumps(data).encode())
+
+
+def build(context: AppContext, account: Account, enricher: Enricher, data: Mapping[str, Any]) -> Event:
+    """The event of sent data, called `order`, as workflows see it."""
+    exact = an_object(data)
+    enrichment = enricher.enrich(account, exact, ApiBudget())
+    return msgspec.structs.replace(build_event(account, exact, context.clock(), Origin(), enrichment), event="order")
 
 
 def enriched(context: AppContext, tenant: Tenant, enricher: Enricher, **data: Any) -> Event:
     """An event as workflows see it."""
-    return enricher.enrich(an_account(context, tenant), an_event(context, tenant, **data), "custId")
+    return build(context, an_account(context, tenant), enricher, data)
 
 
 def added(event: Event) -> Any:
@@ -91,12 +113,13 @@ def test_the_row_found_by_the_first_column_is_added(
 
 
 @pytest.mark.parametrize(
-    "data", [{"custId": "999"}, {"total": 5}, {"custId": None}, {"custId": True}, {"custId": [101]}]
+    "data",
+    [{"id": 1, "custId": "999"}, {"id": 1}, *({"id": 1, "custId": value} for value in (None, True, [101], 1.5))],
 )
 def test_an_event_without_a_matching_row_is_unchanged(
     context: AppContext, tenant: Tenant, enricher: Enricher, data: dict[str, Any]
 ) -> None:
-    a_file(tenant)
+    a_file(with_key(tenant, "id"))
     event = enriched(context, tenant, enricher, **data)
     assert (event.data, added(event), event.warnings) == (data, None, ())
 
@@ -104,21 +127,21 @@ def test_an_event_without_a_matching_row_is_unchanged(
 def test_a_second_column_with_the_name_of_the_first_overrides_the_sent_value(
     context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
-    a_file(tenant, b"username,username\nian,not-ian\n")
+    a_file(with_key(tenant, "username"), b"username,username\nian,not-ian\n")
     assert enriched(context, tenant, enricher, username="ian").data == {"username": "not-ian"}
 
 
 def test_the_last_of_several_columns_with_one_name_counts(
     context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
-    a_file(tenant, b"id,a,a\n1,first,second\n")
+    a_file(with_key(tenant, "id"), b"id,a,a\n1,first,second\n")
     assert enriched(context, tenant, enricher, id=1).data == {"id": 1, "a": "second"}
 
 
 def test_a_later_augment_sees_and_overrides_an_earlier_one(
     context: AppContext, tenant: Tenant, enricher: Enricher
 ) -> None:
-    a_file(tenant, b"id,dealer,city\n1,D7,Oslo\n")
+    a_file(with_key(tenant, "id"), b"id,dealer,city\n1,D7,Oslo\n")
     a_file(tenant, b"dealer,city,boss\nD7,Bergen,Kari\n")
     assert added(enriched(context, tenant, enricher, id=1)) == {"dealer": "D7", "city": "Bergen", "boss": "Kari"}
 
@@ -131,7 +154,7 @@ def test_only_the_named_attributes_are_added(context: AppContext, tenant: Tenant
 def test_a_large_file_is_queried_row_by_row(
     context: AppContext, tenant: Tenant, enricher: Enricher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrichment, "SMALL_FILE", 10)
+    monkeypatch.setattr(enrichment_files, "SMALL_FILE", 10)
     a_file(tenant)
     assert added(enriched(context, tenant, enricher, custId=101)) == {"segment": "gold", "first-name": "Ryan"}
     assert added(enriched(context, tenant, enricher, custId="nobody")) is None
@@ -141,7 +164,7 @@ def test_cells_are_returned_unchanged(context: AppContext, tenant: Tenant, enric
     cells = ["{}", "NULL", '"', "\\", '\\"', "a,b", "ü\n", "", " "]
     written = ",".join('"' + cell.replace('"', '""') + '"' for cell in cells)
     raw = f"id,a,b,c,d,e,f,g,h,i\n1,{written}\n".encode()
-    path = a_file(tenant, raw)
+    path = a_file(with_key(tenant, "id"), raw)
     assert added(enriched(context, tenant, enricher, id=1)) == dict(zip("abcdefghi", cells, strict=True))
     assert read_csv(tenant.get(f"{path}/file").data) == read_csv(raw)
 
@@ -159,12 +182,12 @@ def test_the_file_of_another_tenant_adds_nothing(
     context: AppContext, tenant: Tenant, stranger: Tenant, enricher: Enricher
 ) -> None:
     a_file(tenant)
-    assert added(enriched(context, stranger, enricher, custId=101)) is None
+    assert added(enriched(context, with_key(stranger, "custId"), enricher, custId=101)) is None
 
 
 def test_an_account_without_augments_needs_no_query(context: AppContext, tenant: Tenant) -> None:
-    account, event = an_account(context, tenant), an_event(context, tenant, custId=101)
-    assert Enricher(without_database(context)).enrich(account, event, "custId") is event
+    enricher = Enricher(without_database(context))
+    assert enricher.enrich(an_account(context, tenant), an_object({"custId": 101}), ApiBudget()) is NO_ENRICHMENT
 
 
 def without_database(context: AppContext) -> AppContext:
@@ -239,8 +262,7 @@ def test_a_file_of_100000_rows_is_accepted(context: AppContext, tenant: Tenant, 
 
 
 def accepted(context: AppContext, tenant: Tenant, enricher: Enricher, **data: Any) -> Receipt:
-    event = an_event(context, tenant, **data)
-    return accept(context, an_account(context, tenant), lambda account: enricher.enrich(account, event, "custId"))
+    return accept(context, an_account(context, tenant), lambda account: build(context, account, enricher, data))
 
 
 def stored(context: AppContext, receipt: Receipt) -> tuple[Any, ...]:
@@ -322,8 +344,7 @@ def test_a_file_uploaded_after_the_snapshot_was_loaded_is_used(
 ) -> None:
     old = an_account(context, tenant)
     a_file(tenant)
-    event = an_event(context, tenant, custId=101)
-    receipt = accept(context, old, lambda account: enricher.enrich(account, event, "custId"))
+    receipt = accept(context, old, lambda account: build(context, account, enricher, {"custId": 101}))
     assert stored(context, receipt)[1] == '{"segment": "gold", "first-name": "Ryan"}'
 
 
@@ -331,7 +352,8 @@ def test_a_file_uploaded_after_the_snapshot_was_loaded_is_used(
 
 
 def an_api(tenant: Tenant, url: str, **fields: Any) -> None:
-    answer = tenant.post("/augments", {"name": "CRM", "type": "api", "url": url, **fields})
+    """A new augment with an API that is asked by GET."""
+    answer = tenant.post("/augments", {"name": "CRM", "type": "api", "url": url, "method": "GET", **fields})
     assert answer.status_code == 201, answer.data
 
 
@@ -402,8 +424,9 @@ class _Silent(BaseHTTPRequestHandler):
 
 
 def test_a_hanging_server_costs_half_a_second_per_event_until_its_circuit_opens(
-    context: AppContext, tenant: Tenant, enricher: Enricher
+    context: AppContext, tenant: Tenant, enricher: Enricher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(enrichment_budget, "API_SECONDS", 0.5)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -419,3 +442,225 @@ def test_a_hanging_server_costs_half_a_second_per_event_until_its_circuit_opens(
         server.server_close()
     assert all("did not answer within 0.5 seconds" in event.warnings[0] for event in events), events[0].warnings
     assert all("calls are paused" in event.warnings[0] for event in left_alone)
+
+
+# APIs that are posted to
+
+
+def posted(attributes: Mapping[str, Any], key: Any = "x") -> Answer:
+    """The answer of an API in CxEngage's format."""
+    return Answer(body=json.dumps({"key-attr": key, "attributes": attributes}).encode())
+
+
+def test_an_api_gets_the_event_by_post_and_its_attributes_are_added(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
+    with an_http_target(posted({"segment": "gold", "secret": 1})) as crm:
+        an_api(tenant, f"{crm.url}/augment?by=us", attributes=["segment"], method="POST")
+        event = enriched(context, tenant, enricher, custId=101, price=1)
+    (call,) = crm.calls
+    assert (call.method, call.path, call.headers["Content-Type"]) == ("POST", "/augment?by=us", "application/json")
+    assert call.json == {"key-attr": "101", "attributes": {"custId": 101, "price": 1}}
+    assert added(event) == {"segment": "gold"}
+
+
+def test_post_is_the_default_and_numbers_stay_exact(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
+    body = b'{"key-attr": "1", "attributes": {"balance": 12345678901234567890.10}}'
+    sent = read_object(b'{"custId": 1, "n": 0.1000}')
+    with an_http_target(Answer(body=body)) as crm:
+        made = tenant.post("/augments", {"name": "CRM", "type": "api", "url": crm.url})
+        enrichment = enricher.enrich(an_account(context, tenant), sent, ApiBudget())
+    assert made.json["method"] == "POST"
+    assert b'"n":0.1000' in crm.calls[0].body
+    assert enrichment.added.raw == {"balance": "12345678901234567890.10"}
+
+
+def test_what_an_api_repeats_of_the_event_is_not_added(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
+    sent = {"custId": 101, "tags": ["a", True], "total": 5}
+    with an_http_target(posted({**sent, "total": 6, "segment": "gold"})) as crm:
+        an_api(tenant, crm.url, method="POST")
+        event = enriched(context, tenant, enricher, **sent)
+    assert added(event) == {"total": 6, "segment": "gold"}
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"segment": "gold"}', b'{"attributes": [1]}', b'{"attributes": null}'])
+def test_an_answer_of_another_shape_is_a_warning(
+    context: AppContext, tenant: Tenant, enricher: Enricher, body: bytes
+) -> None:
+    with an_http_target(Answer(body=body)) as crm:
+        an_api(tenant, crm.url, method="POST")
+        event = enriched(context, tenant, enricher, custId=1)
+    assert added(event) is None
+    assert 'did not answer with {"key-attr": …, "attributes": {…}}' in event.warnings[0]
+
+
+def test_an_api_sees_what_earlier_augments_added_and_the_last_one_wins(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
+    with (
+        an_http_target(posted({"a": "second", "b": "second"})) as second,
+        an_http_target(posted({"a": "third"})) as third,
+    ):
+        a_file(tenant, b"custId,a,b,c\n1,first,first,first\n")
+        an_api(tenant, second.url, method="POST")
+        an_api(tenant, third.url, method="POST")
+        event = enriched(context, tenant, enricher, custId=1)
+    from_file = {"a": "first", "b": "first", "c": "first"}
+    # Side by side: the third does not see what the second adds.
+    assert [one.calls[0].json["attributes"] for one in (second, third)] == [{"custId": 1, **from_file}] * 2
+    assert added(event) == {"a": "third", "b": "second", "c": "first"}
+
+
+def test_an_existing_api_is_asked_as_before(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
+    with an_http_target(Answer(body=b'{"segment": "gold"}')) as crm:
+        with context.database.transaction() as connection:
+            # As the previous release stores it.
+            connection.exec_driver_sql(
+                "INSERT INTO augments (account_id, number, name, description, type, url, in_options, created_at, updated_at)"
+                " VALUES (%(id)s, 1, 'CRM', '', 'api', %(url)s, false, now(), now())",
+                {"id": tenant.account_id, "url": crm.url},
+            )
+        event = enriched(context, tenant, enricher, custId=1)
+    assert tenant.get("/augments/AU1").json["method"] == "GET"
+    assert (crm.calls[0].method, crm.calls[0].path, added(event)) == ("GET", "/?custId=1", {"segment": "gold"})
+
+
+# The budget of an event
+
+
+def test_what_augments_add_to_one_event_has_a_size_together(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
+    for name in "abc":
+        a_file(tenant, f"custId,{name}\n1,{name * 30_000}\n".encode())
+    event = enriched(context, tenant, enricher, custId=1)
+    assert set(added(event)) == {"a", "b"}
+    message = "with its fields augments would add more than 65536 bytes; the event was accepted without it"
+    assert event.warnings == (f"AU3: {message}",)
+
+
+def test_a_field_that_replaces_another_one_counts_once(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
+    for name in "abc":
+        a_file(tenant, f"custId,field\n1,{name * 40_000}\n".encode())
+    event = enriched(context, tenant, enricher, custId=1)
+    assert (added(event), event.warnings) == ({"field": "c" * 40_000}, ())
+
+
+def test_an_event_with_many_failing_augments_has_a_few_warnings(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
+    with an_http_target(Answer(status=404)) as crm:
+        port = crm.server_port
+    for number in range(14):
+        an_api(tenant, f"http://127.0.0.{number + 1}:{port}/")
+    event = enriched(context, tenant, enricher, custId=1)
+    assert len(event.warnings) == 11
+    assert event.warnings[-1] == "4 more augments failed; the event was accepted without them"
+
+
+def test_files_are_no_longer_queried_when_they_took_too_long(
+    context: AppContext, tenant: Tenant, enricher: Enricher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrichment_budget, "FILE_SECONDS", 0.0)
+    a_file(tenant)
+    event = enriched(context, tenant, enricher, custId=101)
+    assert added(event) is None
+    assert event.warnings == ("AU1: the files before it took too long; the event was accepted without it",)
+
+
+def test_the_small_files_of_one_account_take_a_share_of_the_cache() -> None:
+    files = [AugmentSnapshot(number, None, "GET", None, ["a", "b"], 1, 256 * 1024, 1) for number in range(1, 101)]
+    assert enrichment_files.cacheable_files(files) == set(range(1, 17))
+
+
+def test_more_events_than_may_wait_are_accepted_without_the_api(
+    context: AppContext, tenant: Tenant, enricher: Enricher
+) -> None:
+    waiting, ended = Semaphore(0), Flag()
+
+    def hang(_: Call) -> None:
+        waiting.release()
+        ended.wait(20)
+
+    with an_http_target(posted({"a": 1})) as crm, ThreadPoolExecutor(4) as threads:
+        crm.before_answer = hang
+        an_api(tenant, crm.url, method="POST")
+        account = an_account(context, tenant)
+        objects = [an_object({"custId": number}) for number in range(5)]
+        others = [threads.submit(enricher.enrich, account, one, ApiBudget()) for one in objects[:4]]
+        for _ in others:
+            assert waiting.acquire(timeout=10)
+        late = enricher.enrich(account, objects[4], ApiBudget())
+        ended.set()
+        assert all(other.result(20) for other in others)
+    assert "too many events of the account wait for APIs" in late.warnings[0]
+
+
+# The key attribute
+
+
+def posted_event(tenant: Tenant, **data: Any) -> Any:
+    return tenant.post("/event", data)
+
+
+def test_an_event_with_only_the_lookup_attribute_is_about_the_augmented_key(tenant: Tenant) -> None:
+    a_file(with_key(tenant, "user"), b"handle,user\n@ian,7\n@bishop,7\n")
+    answers = [posted_event(tenant, handle=handle, type="x") for handle in ("@ian", "@bishop")]
+    assert [(answer.status_code, answer.json["key-attr"]) for answer in answers] == [(200, "7"), (200, "7")]
+    assert answers[0].json["event"] == {"handle": "@ian", "type": "x"}
+    missing = posted_event(tenant, handle="@nobody", type="x")
+    assert missing.status_code == 400
+    assert "'user' is missing" in missing.json["error"]
+
+
+def test_an_augmented_key_is_the_subject_of_patterns(tenant: Tenant) -> None:
+    a_file(with_key(tenant, "user"), b"handle,user\n@ian,7\n@bishop,7\n@eve,8\n")
+    when = '(within 1 hours (count 2 (event (= type "x"))))'
+    pattern = {"name": "twice", "when": when, "then": "(send echo message {:message *handle*})", "status": True}
+    assert tenant.post("/patterns", pattern).status_code == 201
+    sent = [posted_event(tenant, handle=handle, type="x").json for handle in ("@ian", "@eve", "@bishop")]
+    assert [one["contributing?"] for one in sent] == [True, True, True]
+    assert runs_of_account(tenant) == 1
+
+
+def runs_of_account(tenant: Tenant) -> int:
+    context: AppContext = tenant.client.application.extensions["context"]
+    with context.database.transaction() as connection:
+        query = "SELECT count(*) FROM runs WHERE account_id = %(id)s"
+        return int(connection.exec_driver_sql(query, {"id": tenant.account_id}).scalar_one())
+
+
+def test_an_unusable_augmented_key_leaves_the_sent_one(context: AppContext, tenant: Tenant, enricher: Enricher) -> None:
+    a_file(tenant, b"phone,custId\n1,\n")
+    event = enriched(context, tenant, enricher, phone="1", custId="sent")
+    assert event.distinct_id == "sent"
+    assert event.warnings == (
+        "custId: the augments' value has 0 characters, not 1 to 255; the event is about the subject that was sent",
+    )
+    refused = posted_event(tenant, phone="1")
+    assert (refused.status_code, "has 0 characters" in refused.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(("attributes", "status"), [(None, 403), (["custId"], 403), (["segment"], 400)])
+def test_an_event_whose_key_an_api_did_not_supply_in_time_may_be_sent_again(
+    tenant: Tenant, attributes: list[str] | None, status: int
+) -> None:
+    with an_http_target(Answer(status=500)) as crm:
+        an_api(tenant, crm.url, method="POST", **({"attributes": attributes} if attributes else {}))
+        answer = posted_event(tenant, handle="@ian")
+    assert answer.status_code == status
+    if status == 403:
+        assert (answer.json, answer.headers["Retry-After"]) == ({"error": "Timeout ocurred"}, "5")
+
+
+def test_a_key_that_a_new_file_supplies_is_found_by_a_stale_process(
+    app: Flask, context: AppContext, tenant: Tenant
+) -> None:
+    with_key(tenant, "user")
+    assert posted_event(tenant, handle="@ian").status_code == 400
+    # Another process stores the file.
+    made = augments.create_augment(
+        context, tenant.account_id, {"name": "x", "type": "file", "in_options": False, "description": ""}
+    )
+    augments.put_file(context, tenant.account_id, f"AU{made.number}", b"handle,user\n@ian,7\n")
+    assert posted_event(tenant, handle="@ian").json["key-attr"] == "7"

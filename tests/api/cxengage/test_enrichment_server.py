@@ -35,7 +35,7 @@ def a_tenant_with_an_api(context: AppContext, server: Server, url: str) -> Sende
     sender = a_sender(context, server)
     token = api_keys.create_key(context, sender.account_id, "all", SCOPES)
     tenant = Sender(sender.account_id, sender.slug, token, server)
-    assert call(tenant, "/augments", {"name": "CRM", "type": "api", "url": url}).status_code == 201
+    assert call(tenant, "/augments", {"name": "CRM", "type": "api", "url": url, "method": "GET"}).status_code == 201
     return tenant
 
 

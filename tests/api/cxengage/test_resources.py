@@ -34,9 +34,9 @@ API = {
     **FILE,
     "name": "CRM",
     "type": "api",
-    "options": {"url": "https://crm.example.com/customer", "attributes": ["a"]},
+    "options": {"url": "https://crm.example.com/customer", "method": "POST", "attributes": ["a"]},
 }
-FLAT = {**FILE, "type": "api", "url": "https://crm.example.com/customer", "attributes": ["a", "b"]}
+FLAT = {**FILE, "type": "api", "url": "https://crm.example.com/customer", "method": "GET", "attributes": ["a", "b"]}
 PATTERN = {
     "name": "Greeting",
     "description": "says hello",
@@ -168,6 +168,9 @@ def test_an_id_cannot_be_changed(tenant: Tenant, kind: str, prefix: str, body: d
         ("augments", {**FILE, "augment-service": "x"}, "augment-service: must be engine"),
         ("augments", {**FILE, "url": "https://example.com"}, "url: is not allowed for an augment of the type file"),
         ("augments", {**FILE, "type": "api"}, "url: is required"),
+        ("augments", {**FILE, "method": "GET"}, "method: is not allowed for an augment of the type file"),
+        ("augments", {**FLAT, "method": "PUT"}, "method: must be POST or GET"),
+        ("augments", {**API, "method": "GET"}, "method: occurs both inside and outside of options"),
         ("augments", {**API, "url": "https://example.com"}, "url: occurs both inside and outside of options"),
         ("augments", {**API, "options": {"url": "hostname"}}, "options.url: must be a URL such as"),
         (
@@ -264,3 +267,9 @@ def test_the_number_of_resources_is_limited(
     monkeypatch.setattr(crud, "MAX_PER_KIND", 2)
     assert [tenant.post("/templates", TEMPLATE).status_code for _ in range(3)] == [201, 201, 400]
     assert len(crud.list_resources(context, tenant.account_id, TEMPLATES)) == 2
+
+
+def test_an_account_has_fewer_augments(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crud, "MAX_AUGMENTS", 1)
+    assert [tenant.post("/augments", FILE).status_code for _ in range(2)] == [201, 400]
+    assert tenant.post("/augments", FILE).json == {"error": "there are 1 augments, the maximum; delete some first"}
