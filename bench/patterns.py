@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, compile_rule
+from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, build_variables, compile_rule
 from bench.measuring import median
 from bench.rows import Row, at_most
 
@@ -52,5 +52,4 @@ def _advance(rule: Rule, state: MatchState, event: EventView) -> MatchState:
 
 
 def _view_event(number: int, name: str, timestamp: datetime, data: dict[str, Any]) -> EventView:
-    variables = {"event": name, "distinct_id": "1", "phone": None, "data": data, "received_at": timestamp}
-    return EventView(str(UUID(int=number)), name, timestamp, variables)
+    return EventView(str(UUID(int=number)), name, timestamp, build_variables(name, "1", None, data, timestamp))

@@ -27,8 +27,11 @@ def is_gevent_patched() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("socket"))
 
 
-def _yield_to_others() -> None:
-    """Let callers that are about to submit do so. Takes no time when there are none."""
+def yield_to_others() -> None:
+    """Let the other requests of this process run. Takes no time when there are none.
+
+    gevent.sleep(0) is not enough: it runs greenlets that are ready, and skips the event loop that makes others ready.
+    """
     if not is_gevent_patched():
         time.sleep(0)
         return
@@ -77,7 +80,7 @@ class GroupCommit(Generic[Item, Result]):
             if follows:
                 caller.wakeup.acquire()
             else:
-                _yield_to_others()
+                yield_to_others()
         except BaseException:
             # Killed while it waited: the callers behind it must not wait for ever.
             self._leave(caller, leads=not follows)

@@ -7,6 +7,10 @@ from prometheus_client import Counter, Gauge
 events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
 runs_started = Counter("signalbox_runs_started_total", "Runs created")
+not_evaluated = Counter(
+    "signalbox_not_evaluated_total",
+    "Workflows that were not evaluated for an event, since it exceeded its budget of work",
+)
 refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
 lookups_refused = Counter(
     "signalbox_lookups_refused_total", "Requests with an unknown key, client or ticket that were not looked up"

@@ -32,9 +32,10 @@ from app.db.event_keys import EarlierEvent
 from app.db.event_writes import EventRecord, RecordResult
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import add_runs, advance_states, is_awaited, match_stateless, order_after
+from app.ingest.matching_step import add_runs, advance_states, is_awaited, match_stateless, order_after, variables_of
 from app.services.context import AppContext
-from app.workflows.matching.rule import Rule, event_variables
+from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.matching.rule import Rule
 
 MAX_RELOADS = 5
 _MAX_BATCH = 200
@@ -93,9 +94,10 @@ class EventAcceptor:
         )
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
-        decisions, stateful = match_stateless(account, event_variables(event))
+        variables = variables_of(event)
+        decisions, stateful = match_stateless(account, variables)
         if stateful:
-            return self._record_with_match_state(account, event, decisions, stateful)
+            return self._record_with_match_state(account, Matching(event, variables, decisions, stateful))
         decisions, started = add_runs(event, decisions)
         record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
         if event.idempotency_key is not None or event.augmented_json is not None:
@@ -106,9 +108,7 @@ class EventAcceptor:
             raise recorded
         return Accepted(event, decisions, started, recorded)
 
-    def _record_with_match_state(
-        self, account: Account, event: Event, decided: list[Decision], stateful: dict[StateKey, Rule]
-    ) -> Accepted:
+    def _record_with_match_state(self, account: Account, matching: Matching) -> Accepted:
         """Write an event that advances match state: a transaction of three round trips under advisory locks.
 
         A lost connection is opened again and the transaction repeated, unless the event turns out to be stored: then only
@@ -117,19 +117,17 @@ class EventAcceptor:
         attempted: list[Accepted] = []
         try:
             return self._context.database.run_with_reconnect(
-                lambda connection: self._advance_and_record(connection, account, event, decided, stateful, attempted)
+                lambda connection: self._advance_and_record(connection, account, matching, attempted)
             )
         except errors.ForeignKeyViolation:
             # A workflow was deleted in the meantime.
-            return Accepted(event, [], [], RecordResult(stale=True))
+            return Accepted(matching.event, [], [], RecordResult(stale=True))
 
     def _advance_and_record(
         self,
         connection: PgConnection,
         account: Account,
-        event: Event,
-        decided: list[Decision],
-        stateful: dict[StateKey, Rule],
+        matching: Matching,
         attempted: list[Accepted],
     ) -> Accepted:
         """Lock, match, record, commit. `attempted` receives what is about to be committed.
@@ -137,15 +135,15 @@ class EventAcceptor:
         When it already holds an earlier attempt, that transaction has ended once the locks are held: its event is stored
         or it is not.
         """
-        account_id = account.snapshot.id
+        account_id, stateful = account.snapshot.id, matching.stateful
         with rollback_on_error(connection):
             states = match_state.begin_and_lock(connection, account_id, list(stateful))
             if attempted and event_queries.find_event(connection, account_id, attempted[0].event.id) is not None:
                 roll_back(connection)
                 return attempted[0]
-            event = order_after(event, self._context.clock(), states.values())
-            decisions, started = add_runs(event, decided)
-            changes = advance_states(event, stateful, states)
+            event = order_after(matching.event, self._context.clock(), states.values())
+            decisions, started = add_runs(event, matching.decided)
+            changes = advance_states(event, matching.variables, stateful, states)
             decisions += changes.decisions
             started += changes.started
             record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
@@ -160,6 +158,15 @@ class EventAcceptor:
             match_state.write_and_commit(connection, account_id, changes.states)
         metrics.runs_started.inc(len(changes.by_deadline))
         return accepted
+
+
+class Matching(Struct, frozen=True):
+    """An event that advances match state, as far as it was matched without it."""
+
+    event: Event
+    variables: CelVariables
+    decided: list[Decision]
+    stateful: dict[StateKey, Rule]
 
 
 class Accepted(Struct, frozen=True):

@@ -26,6 +26,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db import event_bulk, event_queries, match_state, runs
@@ -36,9 +37,15 @@ from app.db.event_writes import decisions_json
 from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import add_runs, advance_states, is_awaited, latest_event_at, match_stateless
+from app.ingest.matching_step import (
+    add_runs,
+    advance_states,
+    is_awaited,
+    latest_event_at,
+    match_stateless,
+    variables_of,
+)
 from app.services.context import AppContext
-from app.workflows.matching.rule import event_variables
 
 _MAX_ATTEMPTS = 3
 _MICROSECOND = timedelta(microseconds=1)
@@ -103,7 +110,7 @@ def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
     """Read all items of a batch, once each."""
     reader = _Reader(account)
     for number in range(len(batch)):
-        yield_to_others(number)
+        _yield_at(number)
         try:
             reader.add(number, batch.read(number, item_ids.ids[number], item_ids.timestamps[number]))
         except Problem as exc:
@@ -132,7 +139,7 @@ class _Reader:
             self._by_key[key] = draft
 
     def _draft(self, number: int, event: Event) -> Draft:
-        decisions, stateful = match_stateless(self._account, event_variables(event))
+        decisions, stateful = match_stateless(self._account, variables_of(event))
         is_matched_later = bool(stateful) or any(decision.started for decision in decisions)
         return Draft(
             number=number,
@@ -161,10 +168,10 @@ def key_reused(where: str) -> Problem:
     return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)
 
 
-def yield_to_others(number: int) -> None:
-    """Every few items, let other threads or greenlets of this process run."""
+def _yield_at(number: int) -> None:
+    """Every few items, let other requests of this process run."""
     if number % _ITEMS_PER_YIELD == 0:
-        time.sleep(0)
+        yield_to_others()
 
 
 States = dict[StateKey, StoredState]
@@ -250,7 +257,7 @@ class BatchTransaction:
         differing: dict[int, EarlierEvent] = {}
         repeats: list[Repeat] = []
         for draft in self._drafts:
-            yield_to_others(draft.number)
+            _yield_at(draft.number)
             known = earlier.get(draft.key or "")
             if known is None:
                 self._write_event(inserter, result, draft, states)
@@ -291,9 +298,10 @@ class BatchTransaction:
         """Read the item again and match it in its turn, after the events before it; its decisions as JSON text."""
         number = draft.number
         event = self._batch.read(number, self._item_ids.ids[number], self._item_ids.timestamps[number])
-        decided, stateful = match_stateless(self._account, event_variables(event))
+        variables = variables_of(event)
+        decided, stateful = match_stateless(self._account, variables)
         decisions, started = add_runs(event, decided)
-        changes = advance_states(event, stateful, states)
+        changes = advance_states(event, variables, stateful, states)
         for key, (before, after) in changes.states.items():
             states[key] = after
             result.changes[key] = (result.changes.get(key, (before, after))[0], after)

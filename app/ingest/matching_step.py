@@ -13,15 +13,18 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from app.core import metrics
+from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
-from app.workflows.expressions.cel import CelVariables
+from app.workflows.expressions.budget import NOT_EVALUATED, Budget
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
-from app.workflows.matching.rule import Match, MatchState, Rule, view_event
+from app.workflows.matching.rule import Match, MatchState, Rule, event_variables, view_event
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -29,7 +32,11 @@ _MICROSECOND = timedelta(microseconds=1)
 def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[StateKey, Rule]]:
     """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well."""
     candidates = account.rules.find_candidates(variables)
-    decisions = [rule.decide(variables) for rule in candidates.stateless]
+    decisions = []
+    for rule in candidates.stateless:
+        variables.budget.pause_if_due()
+        decisions.append(rule.decide(variables))
+    _count_not_evaluated(decisions)
     decisions += [_decide_skipped(skipped) for skipped in candidates.skipped]
     stateful: dict[StateKey, Rule] = {}
     for rule in candidates.stateful:
@@ -39,6 +46,17 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
         else:
             stateful[(rule.workflow_id, subject)] = rule
     return decisions, stateful
+
+
+def variables_of(event: Event) -> CelVariables:
+    """The CEL variables of an event, with a budget that lets other requests run between two filters."""
+    return event_variables(event, Budget(pause=yield_to_others))
+
+
+def _count_not_evaluated(decisions: Iterable[Decision]) -> None:
+    for decision in decisions:
+        if NOT_EVALUATED in decision.reason:
+            metrics.not_evaluated.inc()
 
 
 @lru_cache(maxsize=4_096)
@@ -105,12 +123,13 @@ class StateChanges:
 
 
 def advance_states(
-    event: Event, stateful: Mapping[StateKey, Rule], states: Mapping[StateKey, StoredState]
+    event: Event, variables: CelVariables, stateful: Mapping[StateKey, Rule], states: Mapping[StateKey, StoredState]
 ) -> StateChanges:
-    """Advance the match state of each rule by an event."""
+    """Advance the match state of each rule by an event; `variables` are those it had when it was matched before."""
     changes = StateChanges()
-    view = view_event(event)
+    view = view_event(event, variables)
     for key, rule in stateful.items():
+        view.variables.budget.pause_if_due()
         before = states.get(key, NO_STATE)
         state = to_match_state(before)
         result = rule.advance(state, view)
@@ -120,6 +139,7 @@ def advance_states(
             (changes.by_deadline if match.by_deadline else new).append(new_run(rule, match, event.received_at))
         changes.started.extend(new)
         changes.decisions.append(replace(rule.explain(state, view, result), run_id=new[0].id if new else None))
+    _count_not_evaluated(changes.decisions)
     return changes
 
 

@@ -19,6 +19,7 @@ import pytest
 from app.cli.devserver.supervisor import Command, stop_together
 from app.services import simulation, workflows
 from app.services.context import AppContext
+from app.workflows.matching.rule import build_variables
 from app.workflows.matching.simulation import simulate
 from tests.support.builders import a_sender, a_workflow, an_event
 from tests.support.server import Server, running_server
@@ -105,9 +106,7 @@ def _in_order(context: AppContext, account_id: int) -> list[simulation.EventView
             {"account": account_id},
         )
         return [
-            simulation.EventView(
-                row[0], row[1], row[4], {"event": row[1], "distinct_id": row[2], "phone": None, "data": row[3]}
-            )
+            simulation.EventView(row[0], row[1], row[4], build_variables(row[1], row[2], None, row[3], row[4]))
             for row in rows
         ]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from app.workflows.expressions.cel import CelVariables
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.rule import EventView, compile_rule
 from tests.support.timelines import run_pattern
 

@@ -1,17 +1,17 @@
 """Compiles and evaluates CEL: filters, which are true or false for an event, and expressions of steps.
 
-Evaluation never raises: a filter that cannot be evaluated is false, with a reason. The cost of one evaluation is bounded
-before it starts: by the length of the text, by the nesting of its brackets and loops, and by the amount of data that its
-loops would visit (CEL copies a list each time it is mentioned).
+Evaluation never raises: a filter that cannot be evaluated is false, with a reason. Only the members of an event that a text
+names are converted (`cel_variables.py`), and the work of an evaluation is taken from the event's budget before it starts
+(`cel_cost.py`): by the length of the text, the nesting of its loops, and the amount of data that they go through.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from math import isfinite
@@ -21,6 +21,7 @@ import msgspec
 
 from app.core.ids import utc_text
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
+from app.workflows.expressions.budget import EXPRESSION_UNITS, NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
@@ -31,6 +32,8 @@ from app.workflows.expressions.cel_analysis import (
     rename_calls,
     to_filter_error,
 )
+from app.workflows.expressions.cel_cost import Cost, analyze
+from app.workflows.expressions.cel_variables import TIMES, CelVariables
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
 from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS
 
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
 
 # Characters of the text.
 MAX_LENGTH = 2_048
-# Operations of about 25 to 100 nanoseconds. A filter that needs more for an event is false.
-MAX_WORK = 5_000_000
 # Bytes of an expression's value as JSON.
 MAX_VALUE_BYTES = 64 * 1024
 
@@ -59,9 +60,9 @@ _EXTRA = (
     *("bool", "min", "max", "sum"),
     *("charAt", "indexOf", "lastIndexOf", "substring", "split", "lowerAscii", "upperAscii", "trim"),
 )
-_MAX_INTEGER, _MIN_INTEGER = (1 << 63) - 1, -(1 << 63)
 _CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: \w+: (.*)")
 _ADVICE = ". Check function arguments and their types."
+_TOO_LARGE = "the event is too large for this filter, which"
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
 # It logs a line for each event for which a function of _EXTRA fails; the decision has the reason.
@@ -74,44 +75,39 @@ class Filter:
 
     text: str
     _program: cel.Program = field(repr=False, compare=False)
-    _roots: tuple[str, ...] = field(repr=False, compare=False)
+    cost: Cost = field(repr=False, compare=False)
     _functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
     _shape: Shape = field(repr=False, compare=False)
 
     def evaluate(self, variables: Mapping[str, Any]) -> tuple[bool, str | None]:
         """Whether the filter is true, and if it cannot be evaluated the reason. Never raises.
 
-        Pass `CelVariables` to several filters: each variable is then converted once.
+        Pass the same `CelVariables` to all filters of an event: they share its conversion and its budget.
         """
-        converted = variables if isinstance(variables, CelVariables) else CelVariables(variables)
-        return _to_bool(*self._evaluate(converted, self._functions))
+        shared = variables if isinstance(variables, CelVariables) else CelVariables(variables)
+        known = shared.results.get(self.text)
+        if known is None:
+            known = _to_bool(*self._evaluate(shared, _filter_functions()))
+            if TIMES.isdisjoint(path[0] for path in self.cost.reads):
+                shared.results[self.text] = known
+        return known
 
     def _evaluate(self, variables: CelVariables, functions: Mapping[str, Callable[..., Any]]) -> tuple[Any, str | None]:
         """The value that CEL returns, or None and the reason."""
-        values: dict[str, Any] = {}
+        values: Mapping[str, Any] = {}
         try:
-            size = _Size(characters=4 if functions else 64)
-            for root in self._roots:
-                values[root] = variables.convert(root, size)
-            if (reason := self._check_work(size)) is not None:
-                return None, reason
-            if not functions:
-                return self._program.execute(values), None
-            from cel import Context
-
-            return self._program.execute(Context(values, dict(functions))), None
+            work = self.cost.units(variables.sizes(self.cost.reads))
+            variables.budget.require(work, _TOO_LARGE)
+            bound = variables.bind(self.cost.reads, functions)
+            values = bound.values
+            variables.budget.take(work, _TOO_LARGE)
+            return self._program.execute(bound.context), None
+        except BudgetExceeded as exc:
+            return None, f"{NOT_EVALUATED} ({exc})"
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # A panic of the Rust engine is a BaseException.
             return None, self._explain(exc, values)
-
-    def _check_work(self, size: _Size) -> str | None:
-        if self._shape.work(size.values, size.max_length) <= MAX_WORK:
-            return None
-        loops = " with loops" if self._shape.loops else ""
-        return (
-            f"the event is too large for a filter{loops} ({size.values} values, the longest list has {size.max_length})"
-        )
 
     def _explain(self, exc: BaseException, values: Mapping[str, Any]) -> str:
         text = str(exc).split("\n")[0]
@@ -184,7 +180,7 @@ class Expression(Filter):
     def _calculate(self, variables: Mapping[str, Any]) -> tuple[ExactNumbers, Any, str | None]:
         numbers = ExactNumbers(self._literals)
         functions = {name: numbers.wrap(function) for name, function in self._functions.items()}
-        return (numbers, *self._evaluate(CelVariables(variables, numbers), functions))
+        return (numbers, *self._evaluate(CelVariables(variables, Budget(EXPRESSION_UNITS), numbers), functions))
 
 
 def _to_bool(found: Any, reason: str | None) -> tuple[bool, str | None]:
@@ -231,10 +227,16 @@ def _extra_functions() -> Mapping[str, Callable[..., Any]]:
     return {**{name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}, **STANDARD_FUNCTIONS}
 
 
+@cache
+def _filter_functions() -> Mapping[str, Callable[..., Any]]:
+    """All functions of filters by the names that the engine knows. Filters share one context."""
+    return {_name_in_context(name): function for name, function in _extra_functions().items()}
+
+
 def _compile(
     text: str, allowed: tuple[str, ...], available: Mapping[str, Callable[..., Any]]
-) -> tuple[cel.Program, tuple[str, ...], Mapping[str, Callable[..., Any]], Shape]:
-    """The program, the variables that it reads, the Python functions that it calls, and its shape."""
+) -> tuple[cel.Program, Cost, Mapping[str, Callable[..., Any]], Shape]:
+    """The program, its cost, the Python functions that it calls, and its shape."""
     if not text.strip():
         raise FilterError("the filter is empty")
     if len(text) > MAX_LENGTH:
@@ -254,13 +256,16 @@ def _compile(
             raise FilterError(f"{name} is not known; a filter can use {', '.join(allowed)}", *find_position(text, name))
     named = [name for name in functions if name.isidentifier()]
     _check_functions(text, named, available)
-    roots = tuple(name for name in variables if name in allowed)
-    # The engine prefers its own functions. It does not have these names.
-    renamed = {name: name[0].upper() + name[1:] for name in named if name in STANDARD_FUNCTIONS}
+    renamed = {name: _name_in_context(name) for name in named if name in STANDARD_FUNCTIONS}
     if renamed:
         program = cel.compile(rename_calls(text, renamed))
-    called = {renamed.get(name, name): available[name] for name in named if name in available}
-    return program, roots, called, shape
+    called = {_name_in_context(name): available[name] for name in named if name in available}
+    return program, analyze(text, allowed, available), called, shape
+
+
+def _name_in_context(name: str) -> str:
+    """The name of a Python function for the engine, which prefers functions of its own and does not have these names."""
+    return name[0].upper() + name[1:] if name in STANDARD_FUNCTIONS else name
 
 
 def _check_functions(text: str, named: Iterable[str], available: Iterable[str]) -> None:
@@ -275,71 +280,3 @@ def _check_functions(text: str, named: Iterable[str], available: Iterable[str]) 
 
 
 _MISSING = object()
-
-
-class _Size:
-    """The size of what a filter reads: the number of values, where so many `characters` of a text count as one, and the
-    length of the longest list."""
-
-    __slots__ = ("characters", "max_length", "numbers", "values")
-
-    def __init__(self, characters: int, numbers: ExactNumbers | None = None) -> None:
-        self.characters = characters
-        self.numbers = numbers
-        self.values = 0
-        self.max_length = 0
-
-
-class CelVariables(Mapping[str, Any]):
-    """Variables for CEL. Each is converted when the first filter reads it."""
-
-    def __init__(self, values: Mapping[str, Any], numbers: ExactNumbers | None = None) -> None:
-        """`numbers` remembers which exact number each double represents."""
-        self._values = values
-        self._numbers = numbers
-        self._converted: dict[tuple[str, int], tuple[Any, int, int]] = {}
-
-    def convert(self, name: str, size: _Size) -> Any:
-        """The converted value of a variable. Adds its size to `size`."""
-        converted = self._converted.get((name, size.characters))
-        if converted is None:
-            own = _Size(size.characters, self._numbers)
-            value = _convert(self._values.get(name), own)
-            converted = self._converted[name, size.characters] = (value, own.values, own.max_length)
-        size.values += converted[1]
-        size.max_length = max(size.max_length, converted[2])
-        return converted[0]
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-
-def _convert(value: Any, size: _Size) -> Any:
-    """The value in types that CEL accepts: integers beyond 64 bits and decimals become floats."""
-    size.values += 1
-    if isinstance(value, str):
-        size.values += len(value) // size.characters
-        return value
-    if value is None or isinstance(value, bool | float | datetime | timedelta):
-        return value
-    if isinstance(value, int):
-        return value if _MIN_INTEGER <= value <= _MAX_INTEGER else _to_double(value, size)
-    if isinstance(value, Mapping):
-        size.max_length = max(size.max_length, len(value))
-        return {str(name): _convert(member, size) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        size.max_length = max(size.max_length, len(value))
-        return [_convert(member, size) for member in value]
-    if isinstance(value, Decimal):
-        return _to_double(value, size)
-    return value.isoformat() if isinstance(value, date) else str(value)
-
-
-def _to_double(value: int | Decimal, size: _Size) -> float:
-    return (size.numbers or ExactNumbers()).to_double(value)

@@ -19,10 +19,18 @@ for each part of the pattern, the one that was complete first.
 from datetime import datetime
 from typing import NamedTuple
 
+from app.workflows.expressions.budget import Budget
 from app.workflows.matching.node_matcher import advance_node
 from app.workflows.matching.partial_match import EMPTY_PREFIX, EventRef, PartialMatches, Step
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, LeafTest, MatcherEvent, Pattern
-from app.workflows.matching.progress_json import Deadline, Progress, next_deadline, read_progress, write_progress
+from app.workflows.matching.progress_json import (
+    Deadline,
+    Progress,
+    measure_progress,
+    next_deadline,
+    read_progress,
+    write_progress,
+)
 
 
 class Advanced(NamedTuple):
@@ -47,9 +55,15 @@ class Expired(NamedTuple):
     used: tuple[str, ...] = ()
 
 
-def advance(pattern: Pattern, progress: Progress, event: MatcherEvent) -> Advanced:
+# Units of work (app/workflows/expressions/budget.py) for each remembered event, partial match and event in one: it is read,
+# described, written, and stored.
+_UNITS = 25
+
+
+def advance(pattern: Pattern, progress: Progress, event: MatcherEvent, budget: Budget | None = None) -> Advanced:
     """Advance one subject's progress by an event. Raises ValueError when a deadline before the event has not been
-    expired: its match would be lost."""
+    expired: its match would be lost. Raises BudgetExceeded when that is more work than `budget` has left."""
+    budget = budget or Budget()
     deadline = next_deadline(progress)
     if deadline is not None and deadline < event.received_at:
         raise ValueError(f"the deadline {deadline.isoformat()} is before the event: expire it first")
@@ -58,9 +72,10 @@ def advance(pattern: Pattern, progress: Progress, event: MatcherEvent) -> Advanc
     kinds, failures = _evaluate_tests(pattern.tests, event)
     if not kinds:
         return Advanced(progress, False, False, deadline, (), failures)
+    budget.take(_UNITS * (1 + measure_progress(progress)), "the state of the pattern")
     stored = read_progress(progress)
     ref = EventRef(stored.events + 1, event.id, event.received_at)
-    step = Step(ref, kinds, stored.partial_matches, PartialMatches())
+    step = Step(ref, kinds, stored.partial_matches, PartialMatches(), budget)
     match, has_partial = advance_node(pattern.root, step, EMPTY_PREFIX)
     contributing = has_partial or match is not None
     if match is not None and pattern.trailing_none is None:

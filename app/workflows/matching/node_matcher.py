@@ -27,11 +27,14 @@ from app.workflows.matching.partial_match import (
 from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
 from app.workflows.matching.shared_all import advance_shared_all
 
+_NODE_UNITS = 30
+
 
 def advance_node(node: Node, step: Step, prefix: Prefix | None) -> NodeResult:
     """Advance one node by the event. A match may begin on `prefix`; None: no match may begin here yet."""
     if prefix is None and step.before is NO_PARTIAL_MATCHES:
         return NO_RESULT
+    step.budget.take(_NODE_UNITS, "the pattern")
     if step.before is NO_PARTIAL_MATCHES or node.unless.isdisjoint(step.kinds):
         return _advance_form(node, step, prefix)
     completed = _advance_form(node, replace(step, after=PartialMatches()), prefix).match

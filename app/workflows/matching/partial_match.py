@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from app.workflows.expressions.budget import Budget
+
 
 class EventRef(NamedTuple):
     """A remembered event. Numbers rise in the order of acceptance."""
@@ -82,12 +84,14 @@ NO_PARTIAL_MATCHES = PartialMatches()
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event, the kinds that it matches, and the partial matches before and after it. `after` is being written."""
+    """One event, the kinds that it matches, the partial matches before and after it (`after` is being written), and the
+    budget of work."""
 
     event: EventRef
     kinds: frozenset[int]
     before: PartialMatches
     after: PartialMatches
+    budget: Budget
 
 
 class NodeMatch(NamedTuple):

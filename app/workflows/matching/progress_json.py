@@ -62,6 +62,23 @@ def read_progress(progress: Progress) -> Stored:
     return Stored(len(reader.events), partial_matches, reader.deadline(progress.get("deadline")))
 
 
+def measure_progress(progress: Progress) -> int:
+    """About how many values it has: remembered events, partial matches, and the events in each."""
+    values = len(progress.get("events", ()))
+    for prefixes in (*progress.get("open", {}).values(), progress.get("shared", {}).values()):
+        for prefix in prefixes:
+            values += 1
+            if isinstance(prefix, dict):
+                values += len(prefix.get("used", ())) + sum(1 + _length(each) for each in prefix.get("earlier", ()))
+    for assignments in progress.get("tangled", {}).values():
+        values += sum(1 + (len(each["positions"]) + len(each["used"])) // 4 for each in assignments)
+    return values
+
+
+def _length(prefix: Any) -> int:
+    return len(prefix.get("used", ())) if isinstance(prefix, dict) else 1
+
+
 def next_deadline(progress: Progress) -> datetime | None:
     """When an armed `none` completes the match unless an event disarms it before; None: none is armed."""
     return datetime.fromisoformat(progress["deadline"]["at"]) if "deadline" in progress else None

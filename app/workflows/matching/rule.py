@@ -15,13 +15,18 @@ from uuid import UUID
 from app.core.durations import read_duration, write_duration
 from app.core.models import Decision, Event
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
-from app.workflows.expressions.cel import CelVariables, Filter, compile_filter
+from app.workflows.expressions.budget import NOT_EVALUATED, Budget, BudgetExceeded
+from app.workflows.expressions.cel import Filter, compile_filter
+from app.workflows.expressions.cel_cost import Path
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching import matcher
 from app.workflows.matching.describe import describe
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
 from app.workflows.matching.pattern_parser import compile_pattern
 from app.workflows.matching.progress_json import next_deadline
 
+# Filters that could not be evaluated, in one reason.
+_MAX_FAILURES = 5
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
 
@@ -56,7 +61,7 @@ class EventView:
     id: str
     event: str
     received_at: datetime
-    variables: Mapping[str, Any]
+    variables: CelVariables
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class RuleResult:
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One enabled workflow: its pattern, the `key` that names the subject, how soon it may start `again`, how often it
-    had been enabled or disabled (`enablement`), and the event names that it looks at (`triggers`; `*`: any)."""
+    had been enabled or disabled (`enablement`), the event names that it looks at (`triggers`; `*`: any), and what its filters
+    read of an event (`reads`)."""
 
     workflow_id: UUID
     workflow: str
@@ -84,6 +90,7 @@ class Rule:
     again: timedelta | str
     enablement: int
     triggers: frozenset[str]
+    reads: frozenset[Path]
 
     @property
     def is_stateless(self) -> bool:
@@ -120,7 +127,7 @@ class Rule:
     def advance(self, before: MatchState, event: EventView) -> RuleResult:
         """Advance a subject's match state by an event. A deadline before the event expires first."""
         state, matches = self.expire(before, event.received_at - timedelta(microseconds=1))
-        advanced = matcher.advance(self.pattern, dict(state.progress or {}), event)
+        advanced = self._advance_pattern(dict(state.progress or {}), event)
         last = state.last_started_at
         started = advanced.matched and self.may_start(last, event.received_at)
         if started:
@@ -128,6 +135,14 @@ class Rule:
             matches = (*matches, Match(tuple(map(UUID, advanced.used)), last))
         state = MatchState(self.enablement, advanced.progress, advanced.deadline, last)
         return RuleResult(state, matches, advanced, started)
+
+    def _advance_pattern(self, progress: dict[str, Any], event: EventView) -> matcher.Advanced:
+        """The pattern after the event; unchanged, with the reason as a failure, when the event's budget does not suffice."""
+        try:
+            return matcher.advance(self.pattern, progress, event, event.variables.budget)
+        except BudgetExceeded as exc:
+            failure = (self.pattern.root.path, f"{NOT_EVALUATED} ({exc})")
+            return matcher.Advanced(progress, False, False, next_deadline(progress), (), (failure,))
 
     def expire(self, before: MatchState, at: datetime) -> tuple[MatchState, tuple[Match, ...]]:
         """Expire a deadline that was reached by `at`: the new match state, and the match if it may start a run."""
@@ -162,7 +177,9 @@ class Rule:
 
     def _explain_progress(self, before: MatchState, event: EventView, advanced: matcher.Advanced) -> str:
         if advanced.failures and not advanced.contributing:
-            return "; ".join(f"{path}: {reason}" for path, reason in advanced.failures)
+            more = len(advanced.failures) - _MAX_FAILURES
+            shown = [f"{path}: {reason}" for path, reason in advanced.failures[:_MAX_FAILURES]]
+            return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
         description = describe(self.pattern, advanced.progress, event.received_at)
         if advanced.contributing:
             return description
@@ -189,7 +206,14 @@ def compile_rule(
     """Compile a valid document. Raises PatternError."""
     on, again = document["on"], document.get("again", ALWAYS)
     where = on.get("where") if isinstance(on, Mapping) else None
-    pattern = compile_pattern(on, compile_test)
+    reads: set[Path] = set()
+
+    def compile_leaf(text: str) -> Callable[[EventView], bool]:
+        compiled = compile_filter(text)
+        reads.update(compiled.cost.reads)
+        return _test(compiled)
+
+    pattern = compile_pattern(on, compile_leaf)
     return Rule(
         workflow_id=workflow_id,
         workflow=workflow,
@@ -200,13 +224,16 @@ def compile_rule(
         again=again if again in (ALWAYS, ONCE) else read_duration(again),
         enablement=enablement,
         triggers=pattern.triggers,
+        reads=frozenset(reads),
     )
 
 
 def compile_test(text: str) -> Callable[[EventView], bool]:
     """A filter as the matcher calls it: raises FilterFailed when it cannot be evaluated. Raises FilterError."""
-    compiled = compile_filter(text)
+    return _test(compile_filter(text))
 
+
+def _test(compiled: Filter) -> Callable[[EventView], bool]:
     def passes(event: EventView) -> bool:
         is_true, failure = compiled.evaluate(event.variables)
         if failure is not None:
@@ -224,22 +251,28 @@ def leaf_matches(leaf: Any, event: Event) -> bool:
     return where is None or compile_filter(where).evaluate(event_variables(event))[0]
 
 
-def view_event(event: Event) -> EventView:
-    """An event as rules take it."""
-    return EventView(str(event.id), event.event, event.received_at, event_variables(event))
+def view_event(event: Event, variables: CelVariables | None = None) -> EventView:
+    """An event as rules take it. `variables`: those that it had at an earlier time."""
+    variables = event_variables(event) if variables is None else variables.with_time(event.received_at)
+    return EventView(str(event.id), event.event, event.received_at, variables)
 
 
-def event_variables(event: Event) -> CelVariables:
+def event_variables(event: Event, budget: Budget | None = None) -> CelVariables:
     """The CEL variables that filters read of an event."""
-    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at)
+    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at, budget)
 
 
 def build_variables(
-    name: str, distinct_id: str, phone: str | None, data: Mapping[str, Any], received_at: datetime
+    name: str,
+    distinct_id: str,
+    phone: str | None,
+    data: Mapping[str, Any],
+    received_at: datetime,
+    budget: Budget | None = None,
 ) -> CelVariables:
-    """The CEL variables of an event."""
+    """The CEL variables of an event. `budget`: for all its filters and patterns; by default that of one event."""
     event = {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
-    return CelVariables({**event, "now": received_at})
+    return CelVariables({**event, "now": received_at}, budget)
 
 
 def find_subject(key: str, variables: Mapping[str, Any]) -> str | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from app.core.models import EnabledWorkflow
-from app.workflows.expressions.cel import CelVariables
 from app.workflows.expressions.cel_analysis import Comparison, find_comparisons
+from app.workflows.expressions.cel_cost import Path
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import PredicateIndex, Skipped, is_indexable
 from app.workflows.matching.rule import Rule, compile_rule
@@ -23,11 +24,12 @@ MAX_UNINDEXED = 20
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The workflows that an event may start or advance, and why the others are skipped."""
+    """The workflows that an event may start or advance, why the others are skipped, and what the filters read of the event."""
 
     stateless: list[Rule]
     stateful: list[Rule]
     skipped: list[Skipped]
+    reads: frozenset[Path]
 
 
 class _EventRules:
@@ -39,6 +41,7 @@ class _EventRules:
         self._indexes: list[PredicateIndex[Rule]] = []
         if len(self._unindexed) > MAX_UNINDEXED:
             self._build_indexes()
+        self._reads = _reads_of(self._unindexed + self._stateful)
 
     def _build_indexes(self) -> None:
         by_path: dict[str, list[tuple[Comparison, Rule]]] = {}
@@ -55,13 +58,19 @@ class _EventRules:
         self._indexes = [PredicateIndex(path, members) for path, members in by_path.items()]
 
     def find_candidates(self, variables: CelVariables) -> Candidates:
-        stateless, skipped = list(self._unindexed), []
+        stateless, skipped, reads = list(self._unindexed), [], self._reads
         for index in self._indexes:
             found, others = index.find_candidates(variables)
             stateless += found
+            if found:
+                reads |= _reads_of(found)
             if others is not None:
                 skipped.append(others)
-        return Candidates(stateless, self._stateful, skipped)
+        return Candidates(stateless, self._stateful, skipped, reads)
+
+
+def _reads_of(rules: list[Rule]) -> frozenset[Path]:
+    return frozenset().union(*(rule.reads for rule in rules))
 
 
 class Rules:
@@ -89,6 +98,7 @@ class Rules:
             [rule for each in found for rule in each.stateless],
             [rule for each in found for rule in each.stateful],
             [skipped for each in found for skipped in each.skipped],
+            frozenset().union(*(each.reads for each in found)),
         )
 
 

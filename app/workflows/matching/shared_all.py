@@ -8,22 +8,26 @@ a Pareto front, depends on the pattern alone (`progress_bound_shared.py` explain
 from collections.abc import Iterator
 from operator import attrgetter
 
+from app.workflows.expressions.budget import Budget
 from app.workflows.matching.partial_match import Assignment, NodeMatch, NodeResult, OpenPosition, Position, Prefix, Step
 from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
 
 Skeleton = tuple[object, ...]
+# Units of work for one member of one partial match, and for one comparison of two.
+_MEMBER_UNITS, _COMPARISON_UNITS = 25, 10
 
 
 def advance_shared_all(node: SharedAll, step: Step, prefix: Prefix | None) -> NodeResult:
     """Advance all assignments by one event. A new one may begin on `prefix`."""
     live = [each for each in step.before.assignments.get(node.path, ()) if each.prefix.is_live(step.event.at)]
     new = [] if prefix is None else [Assignment((False,) * len(node.members), (), prefix)]
+    step.budget.take(_MEMBER_UNITS * len(node.members) * (len(live) + len(new)), "the pattern")
     extended = [longer for assignment in live + new for longer in _extend(node, assignment, step)]
     complete = [assignment for assignment in extended if _is_complete(assignment.positions)]
     partial = [assignment for assignment in extended if not _is_complete(assignment.positions)]
     unchanged = [assignment for assignment in live if _all_survive(node.members, assignment.positions, step)]
     if unchanged or partial:
-        step.after.assignments[node.path] = _drop_dominated(unchanged + partial, node.ranks_by_start)
+        step.after.assignments[node.path] = _drop_dominated(unchanged + partial, node.ranks_by_start, step.budget)
     best = max(complete, key=attrgetter("start"), default=None)
     return NodeResult(None if best is None else NodeMatch(best.used, best.prefix), bool(partial))
 
@@ -120,7 +124,7 @@ def _is_complete(positions: tuple[Position, ...]) -> bool:
     return all(position is True for position in positions)
 
 
-def _drop_dominated(assignments: list[Assignment], ranks_by_start: bool) -> tuple[Assignment, ...]:
+def _drop_dominated(assignments: list[Assignment], ranks_by_start: bool, budget: Budget) -> tuple[Assignment, ...]:
     """The Pareto front: drops each assignment that another one dominates or equals. Of equals the first one stays."""
     groups: dict[Skeleton, list[tuple[tuple[int, ...], Assignment]]] = {}
     for assignment in assignments:
@@ -128,6 +132,7 @@ def _drop_dominated(assignments: list[Assignment], ranks_by_start: bool) -> tupl
         if ranks_by_start:
             starts = (*starts, assignment.start)
         front = groups.setdefault(skeleton, [])
+        budget.take(_COMPARISON_UNITS * (1 + 2 * len(front)), "the pattern")
         if not any(_dominates(other, starts) for other, _ in front):
             front[:] = [(other, kept) for other, kept in front if not _dominates(starts, other)]
             front.append((starts, assignment))

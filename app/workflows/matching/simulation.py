@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from app.workflows.expressions.cel import CelVariables
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rule import NO_MATCH_STATE, EventView, Match, MatchState, Rule, RuleResult
 
@@ -62,7 +61,7 @@ def _without_effect(event: EventView, reason: str) -> SimulatedStep:
 
 
 def _step(rule: Rule, subject: str, before: MatchState, event: EventView, result: RuleResult) -> SimulatedStep:
-    decision = rule.decide(CelVariables(event.variables)) if rule.is_stateless else rule.explain(before, event, result)
+    decision = rule.decide(event.variables) if rule.is_stateless else rule.explain(before, event, result)
     return SimulatedStep(
         at=event.received_at,
         subject=subject,

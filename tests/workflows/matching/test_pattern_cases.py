@@ -9,7 +9,7 @@ import pytest
 from app.workflows.matching.matcher import advance, expire
 from app.workflows.matching.pattern_parser import compile_pattern
 from app.workflows.matching.progress_json import next_deadline
-from app.workflows.matching.rule import EventView, compile_rule
+from app.workflows.matching.rule import EventView, build_variables, compile_rule
 from app.workflows.matching.simulation import simulate
 from tests.support.exhaustive_search import judge
 from tests.support.timelines import (
@@ -72,7 +72,7 @@ def test_the_simulation_agrees_with_the_case(case: dict[str, Any]) -> None:
 
 
 def view_event(index: int, event: TimelineEvent) -> EventView:
-    variables = {"event": event.event, "distinct_id": "jane", "phone": None, "data": event.data}
+    variables = build_variables(event.event, "jane", None, event.data, event.received_at)
     return EventView(str(UUID(int=index)), event.event, event.received_at, variables)
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.workflows.expressions.cel import CelVariables, compile_filter
+from app.workflows.expressions.cel import compile_filter
 from app.workflows.expressions.cel_analysis import Comparison, find_comparisons
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.rule import compile_rule
 from app.workflows.matching.rules import MAX_UNINDEXED, Rules
 
