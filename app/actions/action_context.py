@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 from app.actions.circuit_breaker import CircuitBreakers
+from app.actions.renderer import Renderer
 from app.core.config import Settings
 from app.core.models import Outcome, Run
 
 if TYPE_CHECKING:
     import aiohttp
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,15 @@ class ActionContext:
     now: datetime
     session: aiohttp.ClientSession
     circuit_breakers: CircuitBreakers
+    renderer: Renderer
     settings: Settings = field(repr=False)
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
     save_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
+
+    async def compose(self, make: Callable[..., T], *arguments: object) -> T:
+        """The result of `make(*arguments)`, called in a thread. What renders templates is called like this."""
+        return await self.renderer.run(self.run.account_id, make, *arguments)
 
     def credentials(self, kind: str) -> Mapping[str, str]:
         """The fields of the account's integration of a kind; raises ActionError when it has none."""

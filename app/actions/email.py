@@ -78,7 +78,7 @@ class _Envelope:
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
     integration = context.credentials("smtp")
-    envelope = _compose(fields, context, integration)
+    envelope = await context.compose(_compose, fields, context, integration)
     host = f"{integration['host']}:{smtp_port(integration)}"
     started_at = time.perf_counter()
     target = f"email from {envelope.sender}"

@@ -88,7 +88,7 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> FieldErrors:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Make the call once, unless its target is disabled. A 410 disables it."""
-    request = make_request(fields, context)
+    request = await context.compose(make_request, fields, context)
     target = target_of(request.url)
     if (reason := context.disabled.get(target)) is not None:
         error = f"{target} is disabled ({reason}); `signalbox target enable` enables it"

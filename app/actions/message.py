@@ -47,6 +47,13 @@ def check(fields: Any, path: str) -> FieldErrors:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Store the message, unless an earlier attempt has."""
+    text, data = await context.compose(_compose, fields, context)
+    message_id = await context.save_message(text, data)
+    return Outcome("done", output={"id": str(message_id), "text": text})
+
+
+def _compose(fields: Mapping[str, Any], context: ActionContext) -> tuple[str, dict[str, Any]]:
+    """The text and the data; raises ActionError and TemplateError."""
     text = replace_unstorable(render(fields["text"], context.names))
     if not text.strip():
         raise ActionError("bad_text", "the message is empty")
@@ -56,5 +63,4 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     for name, size in (("text", len(text)), ("data", len(EXACT_JSON.encode(encodable(data))))):
         if size > MAX_CHARS:
             raise ActionError("bad_text", f"the {name} has {size} characters; {MAX_CHARS} are allowed")
-    message_id = await context.save_message(text, data)
-    return Outcome("done", output={"id": str(message_id), "text": text})
+    return text, data

@@ -54,7 +54,8 @@ def check(fields: Any, path: str) -> FieldErrors:
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
     integration = context.credentials("sendgrid")
-    outcome = await call(make_request(fields, context, integration), context, classify_response)
+    request = await context.compose(make_request, fields, context, integration)
+    outcome = await call(request, context, classify_response)
     if outcome.kind != "done":
         return outcome
     return replace(outcome, output={**outcome.output, "message_id": outcome.output["headers"].get("x-message-id")})

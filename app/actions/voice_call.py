@@ -82,7 +82,8 @@ def _url(text: str) -> str:
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Request the call once."""
     integration = context.credentials("twilio")
-    return await call(make_request(fields, context, integration), context, classify_response)
+    request = await context.compose(make_request, fields, context, integration)
+    return await call(request, context, classify_response)
 
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:

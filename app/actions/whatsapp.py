@@ -140,7 +140,8 @@ def _check_buttons(buttons: Any, path: str) -> FieldErrors:
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
     integration = context.credentials("whatsapp")
-    return await call(make_request(fields, context, integration), context, classify_response)
+    request = await context.compose(make_request, fields, context, integration)
+    return await call(request, context, classify_response)
 
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:

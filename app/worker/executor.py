@@ -34,6 +34,7 @@ import sqlalchemy as sa
 
 from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
+from app.actions.renderer import Renderer
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
 from app.db import run_deaths, run_trees, run_updates, runs
@@ -92,6 +93,7 @@ class RunExecutor:
         self._query = self._retry.run
         self._correlator = EventCorrelator(context, self._retry)
         self._circuit_breakers = CircuitBreakers(concurrency, rng=self._rng)
+        self._renderer = Renderer()
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
@@ -205,6 +207,7 @@ class RunExecutor:
             now=started_at,
             session=self._session,
             circuit_breakers=self._circuit_breakers,
+            renderer=self._renderer,
             settings=self._context.settings,
             integration=partial(integrations.open_integration, self._context, config),
             disabled=config.disabled,

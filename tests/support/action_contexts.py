@@ -20,6 +20,7 @@ from msgspec import structs
 from app import actions
 from app.actions import http_session
 from app.actions.circuit_breaker import CircuitBreakers
+from app.actions.renderer import Renderer
 from app.core import config
 from app.core.config import Settings
 from app.core.models import Event, Outcome, Run
@@ -87,6 +88,7 @@ def an_action_context(session: aiohttp.ClientSession, **changes: Any) -> actions
         now=NOW,
         session=session,
         circuit_breakers=CircuitBreakers(50),
+        renderer=Renderer(),
         settings=the_settings(),
         integration={}.get,
         disabled={},

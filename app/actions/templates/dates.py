@@ -7,15 +7,14 @@ It reads ISO 8601, seconds and milliseconds since 1970, and other texts that hav
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from dateutil import parser  # type: ignore[import-untyped]
 
 from app.actions.templates.values import to_text
+from app.core.time_zones import find_zone
 
 if TYPE_CHECKING:
     from app.actions.templates.liquid import Context
@@ -27,7 +26,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MILLISECONDS = 100_000_000_000
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
-_OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{2}):?(\d{2})", re.ASCII)
 _DIRECTIVE = re.compile(r"%([%sL])")
 # What a text does not say would come from here. A text without a whole date reads differently with each of them.
 _DEFAULTS = (datetime(2001, 1, 1), datetime(2003, 2, 2))  # noqa: DTZ001
@@ -44,7 +42,7 @@ def format_date(value: object, format: object, zone: object = None, *, context: 
         raise ValueError(f"the format has {len(pattern)} characters; {_MAX_FORMAT} are allowed")
     if not text:
         return ""
-    target = read_zone(to_text(zone) or "UTC")
+    target = find_zone(to_text(zone) or "UTC")
     if text in ("now", "today"):
         text = value = to_text(context.globals.get("now")) or datetime.now(UTC).isoformat()
     try:
@@ -63,21 +61,6 @@ def _directive(letter: str, timestamp: datetime) -> str:
     if letter == "s":
         return str((timestamp - _EPOCH) // timedelta(seconds=1))
     return f"{timestamp.microsecond // 1000:03}" if letter == "L" else "%%"
-
-
-@lru_cache(64)
-def read_zone(text: str) -> tzinfo:
-    """A time zone: a name such as Asia/Kolkata, or an offset such as +05:30. Raises ValueError."""
-    if text in ("UTC", "GMT", "Z"):
-        return UTC
-    if (match := _OFFSET.fullmatch(text)) is not None and int(match[2]) < 24 and int(match[3]) < 60:
-        offset = timedelta(hours=int(match[2]), minutes=int(match[3]))
-        return timezone(-offset if match[1] == "-" else offset)
-    try:
-        return ZoneInfo(text)
-    except (KeyError, ValueError, OSError):
-        message = f"{text[:50]!r} is not a time zone; use a name such as Asia/Kolkata or an offset such as +05:30"
-        raise ValueError(message) from None
 
 
 def read_timestamp(value: int | float | Decimal | str) -> datetime:

@@ -12,10 +12,11 @@ from liquid.undefined import StrictUndefined
 
 from app.actions.templates import decimals
 from app.actions.templates.budget import LimitError
-from app.actions.templates.dates import format_date, read_zone
+from app.actions.templates.dates import format_date
 from app.actions.templates.decimals import Number, total
 from app.actions.templates.locales import format_money, format_number, read_currency, read_locale
 from app.actions.templates.values import List, to_text, weight, write_json
+from app.core.time_zones import find_zone
 
 if TYPE_CHECKING:
     from app.actions.templates.liquid import Context
@@ -310,7 +311,7 @@ def _count(minimum: int, maximum: int) -> str:
 
 
 _LITERAL_CHECKS: dict[str, dict[int, Callable[[str], object]]] = {
-    "date": {1: read_zone},
+    "date": {1: find_zone},
     "money": {0: read_currency, 1: read_locale},
     "number": {0: read_locale},
 }

@@ -125,6 +125,8 @@ def _run(use: Callable[[Names, Budget], T], names: Names, template: Template) ->
         raise TemplateError(error_message(exc, template.source)) from None
     except RecursionError:
         raise TemplateError("the template is nested too deep") from None
+    except MemoryError:
+        raise
     except Exception as exc:
         raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
 
@@ -170,6 +172,8 @@ def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
         return render_mustache(source, tokens, names, names.budget, strict=names.strict, as_html=as_html)
     except (MustacheError, LimitError) as exc:
         raise TemplateError(str(exc)) from None
+    except MemoryError:
+        raise
     except Exception as exc:
         raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
 

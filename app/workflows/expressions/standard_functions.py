@@ -10,24 +10,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from app.core.time_zones import find_zone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = timedelta(seconds=1)
 _MIN_INTEGER, _MAX_INTEGER = -(1 << 63), (1 << 63) - 1
 # As for google.protobuf.Duration.
 _MAX_DURATION = timedelta(seconds=315_576_000_000)
-_MAX_ZONE_LENGTH = 64
 
 _TIMESTAMP = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})[Tt](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d+))?(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
-_OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)", re.ASCII)
 _AMOUNT, _UNIT = r"(?:\d+\.?\d*|\.\d+)", r"(?:h|ms|m|s|us|µs|ns)"
 _PART = re.compile(rf"(?P<number>{_AMOUNT})(?P<unit>{_UNIT})", re.ASCII)
 _DURATION = re.compile(rf"[+-]?(?:0|(?:{_AMOUNT}{_UNIT})+)", re.ASCII)
@@ -135,26 +133,6 @@ def find_size(*values: Any) -> int:
 
 
 # Parts of timestamps and durations
-
-
-def find_zone(name: Any) -> tzinfo:
-    """The time zone with an IANA name such as Asia/Kolkata, or a fixed offset such as +05:30. Raises ValueError."""
-    zone = _find_zone(name) if isinstance(name, str) and len(name) <= _MAX_ZONE_LENGTH else None
-    if zone is None:
-        raise ValueError("the time zone is not known; use a name such as Asia/Kolkata, or an offset such as +05:30")
-    return zone
-
-
-@lru_cache(maxsize=1_024)
-def _find_zone(name: str) -> tzinfo | None:
-    match = _OFFSET.fullmatch(name)
-    if match is not None and int(match["hours"]) < 24:
-        offset = timedelta(hours=int(match["hours"]), minutes=int(match["minutes"]))
-        return timezone(-offset if match["sign"] == "-" else offset)
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
 
 
 def _part(of_timestamp: Callable[[datetime], int], of_duration: Callable[[timedelta], int] | None = None) -> Any:

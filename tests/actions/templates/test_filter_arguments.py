@@ -30,7 +30,7 @@ from app.services.workflows import find_mistakes
         ),
         ("{% capture a %}{% echo 1 | join: 1, 2 %}{% endcapture %}", "the filter join takes 0 to 1 arguments, not 2"),
         ("{{ data.a | shout }}", "line 1, column 13: the filter shout is unknown"),
-        ("{{ data.a | date: '%Y', 'Mars/Olympus' }}", "'Mars/Olympus' is not a time zone"),
+        ("{{ data.a | date: '%Y', 'Mars/Olympus' }}", "the time zone is not known; use a name such as Asia/Kolkata"),
         ("{{ data.a | money: 'RUPEES' }}", "'RUPEES' is not a currency; use a code such as INR"),
         ("{{ data.a | money: 'INR', 'xx_YY' }}", "'xx_YY' is not a locale; use one such as en_IN"),
         ("{{ data.a | number: 'Klingon' }}", "'Klingon' is not a locale"),

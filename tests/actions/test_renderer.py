@@ -1,0 +1,111 @@
+"""Templates are rendered in threads, one attempt of an account at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.actions.renderer import Renderer
+from tests.support.action_contexts import perform
+
+TWILIO = {"account_sid": "AC" + "0" * 32, "auth_token": "t", "from": "+14155550100"}
+INTEGRATIONS: dict[str, dict[str, str]] = {
+    "twilio": TWILIO,
+    "whatsapp": {"access_token": "t", "phone_number_id": "12345"},
+    "sendgrid": {"api_key": "t", "from": "a@example.com"},
+    "smtp": {"host": "127.0.0.1", "from": "a@example.com", "port": "1"},
+}
+
+
+class Spy(Mapping[str, Any]):
+    """Data that record which threads read them."""
+
+    def __init__(self) -> None:
+        self.readers: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.readers.add(threading.current_thread().name.partition("_")[0])
+        return {"phone": "+14155550100", "text": "hello"}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("phone", "text"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"http": {"url": "http://10.0.0.1/", "body": "{{ data.text }}"}},
+        {"sms": {"to": "{{ data.phone }}", "text": "{{ data.text }}"}},
+        {"call": {"to": "{{ data.phone }}", "say": "{{ data.text }}"}},
+        {"whatsapp": {"to": "{{ data.phone }}", "template": "a", "language": "en", "params": ["{{ data.text }}"]}},
+        {"sendgrid": {"to": "a@example.com", "subject": "{{ data.text }}", "text": {"mustache": "{{data.text}}"}}},
+        {"email": {"to": "a@example.com", "subject": "{{ data.text }}", "text": "{{ data.text }}"}},
+        {"message": {"text": "{{ data.text }}", "data": {"a": "{{ data.text }}"}}},
+        {"log": "{{ data.text }}"},
+    ],
+    ids=lambda step: next(iter(step)),
+)
+def test_each_action_renders_off_the_event_loop(step: dict[str, Any]) -> None:
+    spy = Spy()
+
+    async def save(text: str, data: Mapping[str, Any]) -> UUID:
+        return UUID(int=1)
+
+    perform(step, "10.9.9.9/32", names={"data": spy}, integration=INTEGRATIONS.get, save_message=save)
+    assert spy.readers == {"render"}
+
+
+def test_an_account_renders_one_attempt_at_a_time_and_others_do_not_wait() -> None:
+    async def check() -> None:
+        renderer, gate, begun = Renderer(), threading.Event(), []
+
+        def hold(name: str) -> str:
+            begun.append(name)
+            gate.wait(10)
+            return name
+
+        held = [asyncio.create_task(renderer.run(1, hold, name)) for name in ("first", "second")]
+        assert await renderer.run(2, str.upper, "other account") == "OTHER ACCOUNT"
+        assert begun == ["first"]
+        gate.set()
+        assert await asyncio.gather(*held) == ["first", "second"]
+
+    asyncio.run(check())
+
+
+def test_a_cancelled_rendering_keeps_its_account_waiting_until_it_has_ended() -> None:
+    async def check() -> None:
+        renderer, gate, ended = Renderer(), threading.Event(), []
+
+        def hold() -> None:
+            gate.wait(10)
+            ended.append("cancelled one")
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(renderer.run(1, hold), 0.05)
+        following = asyncio.create_task(renderer.run(1, ended.append, "next one"))
+        await renderer.run(2, str, "x")
+        assert ended == []
+        gate.set()
+        await following
+        assert ended == ["cancelled one", "next one"]
+
+    asyncio.run(check())
+
+
+def test_errors_of_the_thread_are_raised_and_the_account_goes_on() -> None:
+    async def check() -> None:
+        renderer = Renderer()
+        with pytest.raises(ZeroDivisionError):
+            await renderer.run(1, lambda: 1 // 0)
+        assert await renderer.run(1, str, 5) == "5"
+
+    asyncio.run(check())
