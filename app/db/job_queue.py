@@ -174,6 +174,16 @@ def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:
     return rows[0][0] if rows else float("inf")
 
 
+# A worker is present while its connection has this application_name, followed by its id.
+PRESENCE = "signalbox worker "
+
+
+def announce_worker(connection: PgConnection, worker: Worker) -> None:
+    """Show that the worker is present for as long as this connection is open. Raises Unavailable."""
+    with unavailable_on_transient_errors():
+        execute(connection, "SELECT set_config('application_name', %s, false)", (f"{PRESENCE}{worker.id}",))
+
+
 def extend_leases(connection: PgConnection, worker: Worker, held: Sequence[int]) -> None:
     """Let the worker keep the jobs that it still holds for another `lease` seconds. Raises Unavailable."""
     with unavailable_on_transient_errors():

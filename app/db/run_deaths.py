@@ -8,19 +8,24 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
+from app.db.job_queue import PRESENCE
 
 # How long the runs of a workflow are executed alone after one of them has killed its process.
 ISOLATION_PERIOD = timedelta(hours=1)
 
-# The leases of the jobs that a dead worker had expire, and others may be due before them. Payloads that name no run are skipped.
-_ADD_DEAD_WORKERS = """
+# A worker that is not present has died, or has just lost its connection: then it will take its id away again. Nobody waits for
+# its leases to expire, since until then the same runs might kill other workers. The condition on due_at is for the index: leases
+# are short. Payloads that name no run are skipped.
+_ADD_DEAD_WORKERS = f"""
 WITH dead AS (
     SELECT DISTINCT runs.account_id, runs.workflow_id, jobs.worker_id
     FROM jobs CROSS JOIN LATERAL (
-        SELECT CASE WHEN payload ~ '^[0-9]{1,18}:[0-9a-f-]{36}:[0-9]+$' THEN string_to_array(payload, ':') END
+        SELECT CASE WHEN payload ~ '^[0-9]{{1,18}}:[0-9a-f-]{{36}}:[0-9]+$' THEN string_to_array(payload, ':') END
     ) AS job (names)
     JOIN runs ON runs.account_id = names[1]::bigint AND runs.id = names[2]::uuid
-    WHERE kind = 'run' AND jobs.worker_id IS NOT NULL AND claim IS DISTINCT FROM 'stopping' AND due_at < now()
+    WHERE due_at < now() + interval '60 seconds' AND kind = 'run' AND jobs.worker_id IS NOT NULL
+    AND claim IS DISTINCT FROM 'stopping' AND NOT EXISTS (
+        SELECT FROM pg_stat_activity WHERE application_name = '{PRESENCE}' || jobs.worker_id)
 )
 UPDATE workflows SET dead_workers = workflows.dead_workers || ARRAY(
     SELECT worker_id FROM dead WHERE dead.account_id = workflows.account_id AND dead.workflow_id = workflows.id
@@ -31,7 +36,7 @@ WHERE EXISTS (SELECT FROM dead WHERE dead.account_id = workflows.account_id AND 
 
 
 def add_dead_workers(connection: sa.Connection, now: datetime) -> int:
-    """Add the workers whose leases have expired to the workflows whose runs they executed; how many workflows have changed."""
+    """Add the workers that are not present to the workflows whose runs they executed; how many workflows have changed."""
     return run_sql(connection, _ADD_DEAD_WORKERS).rowcount
 
 

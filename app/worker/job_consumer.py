@@ -41,6 +41,7 @@ _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 _MAX_EXTEND_RETRY_DELAY = 1.0
 # Between two jobs that are executed while the worker has no other, and how long it waits for its other jobs to end.
 _EXCLUSIVE_PAUSE, _MAX_EXCLUSIVE_WAIT = 60.0, 30.0
+_MAX_PRESENCE_WAIT = 2.0
 _MIN_RECONNECT_DELAY, _MAX_RECONNECT_DELAY = 0.1, 2.0
 _log = structlog.get_logger()
 
@@ -98,6 +99,7 @@ class _Consumer:
         self._done: set[int] = set()
         self._again: dict[int, Again] = {}
         self._wakeup = asyncio.Event()
+        self._is_present = asyncio.Event()
         # A job that is executed while the worker has no other.
         self._has_exclusive = False
         self._next_exclusive = time.monotonic() + _EXCLUSIVE_PAUSE
@@ -107,6 +109,9 @@ class _Consumer:
     async def claim_until(self, stop: asyncio.Event) -> None:
         """Claim and start jobs until `stop` is set."""
         stopping = asyncio.create_task(self._wake_on(stop))
+        # Who looks for dead workers must not miss this one.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_present.wait(), _MAX_PRESENCE_WAIT)
         delay, available = _MIN_RECONNECT_DELAY, True
         while not stop.is_set():
             self._wakeup.clear()
@@ -170,8 +175,10 @@ class _Consumer:
             connection = None
             try:
                 connection = await self._call(self._database.dedicated_connection)
+                await self._call(partial(job_queue.announce_worker, connection, self._worker))
                 while True:
                     await self._call(partial(job_queue.extend_leases, connection, self._worker, self._held()))
+                    self._is_present.set()
                     await asyncio.sleep(self._worker.lease / 3)
             except Exception as exc:
                 _log.warning("the leases of running jobs were not extended", error=describe_exception(exc))

@@ -154,25 +154,44 @@ def test_a_workflow_is_suspected_after_two_deaths_of_workers_that_had_its_runs(q
     seen = []
     for _ in range(2):
         queue.deaths(queue.worker())
-        queue.expire()
         queue.add_dead_workers()
         queue.add_dead_workers()
         seen.append(queue.isolation())
     assert seen == [None, "suspected"]
 
 
-def test_workers_whose_leases_have_not_expired_are_not_dead(queue: Queue) -> None:
-    for _ in range(2):
-        queue.deaths(queue.worker())
-        queue.add_dead_workers()
-    assert queue.isolation() is None
+def test_present_workers_are_not_dead(queue: Queue) -> None:
+    with queue.database.autocommit_connection() as first, queue.database.autocommit_connection() as second:
+        for connection in (first, second):
+            worker = queue.worker()
+            job_queue.announce_worker(connection, worker)
+            queue.deaths(worker)
+            queue.add_dead_workers()
+        assert queue.isolation() is None
+    # The first one has given the job to the second one, which ends.
+    second.close()
+    queue.add_dead_workers()
+    assert _dead_workers(queue) == 1
+
+
+def _dead_workers(queue: Queue) -> int:
+    with queue.context.database.transaction() as connection:
+        query = "SELECT cardinality(dead_workers) FROM workflows WHERE account_id = %s"
+        return int(connection.exec_driver_sql(query, (queue.account,)).scalar_one())
+
+
+def test_a_worker_that_is_told_to_stop_suspects_no_workflow(queue: Queue) -> None:
+    worker = queue.worker()
+    (job,) = queue.exchange(worker)
+    job_queue.mark_claims(queue.database, worker, [job.id], "stopping")
+    queue.add_dead_workers()
+    assert _dead_workers(queue) == 0
 
 
 def test_a_worker_that_returns_suspects_no_workflow(queue: Queue) -> None:
     workers = [queue.worker(), queue.worker()]
     for worker in workers:
         queue.deaths(worker)
-        queue.expire()
         queue.add_dead_workers()
     queue.extend(workers[0])
     assert queue.isolation() is None
