@@ -6,6 +6,7 @@ Fields: `url`, `method` (default POST), `headers`, and `json` (any value) or `bo
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -91,7 +92,7 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     request = await context.compose(make_request, fields, context)
     target = target_of(request.url)
     if (reason := context.disabled.get(target)) is not None:
-        error = f"{target} is disabled ({reason}); `signalbox target enable` enables it"
+        error = f"{target} is disabled ({reason}); `signalbox target enable {shlex.quote(target)}` enables it"
         return Outcome("failed", request=request.redacted(), error=error, error_class="target_disabled")
     outcome = await call(request, context, lambda status, headers, body, now: classify_status(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome

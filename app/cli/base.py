@@ -76,6 +76,18 @@ def explain_unavailable(exc: Unavailable) -> str:
     return f"the database does not respond: {exc}"
 
 
+def confirm(question: str) -> None:
+    """Ask a question on the terminal; anything but yes ends the command."""
+    try:
+        if click.confirm(question, err=True):
+            return
+        reason = "nothing was changed"
+    except click.Abort:
+        click.echo(err=True)
+        reason = "nothing was changed: there is no answer; --yes confirms without a question"
+    raise click.ClickException(reason)
+
+
 def context() -> AppContext:
     """The app context of the running command."""
     found: AppContext = current_app.extensions["context"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli.base import account_option, command, context, get_account, yes_option
+from app.cli.base import account_option, command, confirm, context, get_account, yes_option
 from app.cli.formatting import visible
 from app.core.ids import utc_text
 from app.services import data_subjects, workflows
@@ -56,7 +56,7 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
     """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs."""
     found = get_account(account)
     if not yes:
-        click.confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?", abort=True, err=True)
+        confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?")
     erased = data_subjects.erase_subject(context(), found.id, distinct_id)
     click.echo(f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress")
 
@@ -71,6 +71,6 @@ def delete_workflow(name: str, account: str | None, yes: bool) -> None:
     found = get_account(account)
     workflows.find_workflow(context(), found.id, name)
     if not yes:
-        click.confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?", abort=True, err=True)
+        confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?")
     erased = data_subjects.delete_workflow(context(), found.id, name)
     click.echo(f"{name}: deleted, with {erased.runs} runs and {erased.progress} rows of progress")

@@ -205,7 +205,7 @@ class Sender:
                 reply = self._post(entry)
             except (OSError, http.client.HTTPException) as exc:
                 begin = "no response from" if self._connection.sock else "cannot connect to"
-                reason = f"{begin} {self._url}: {str(exc) or type(exc).__name__}"
+                reason = f"{begin} {self._url}: {getattr(exc, 'strerror', None) or str(exc) or type(exc).__name__}"
                 self._connection.close()
                 if attempt == (MAX_ATTEMPTS if self._has_responded else _FIRST_ATTEMPTS):
                     break

@@ -42,9 +42,9 @@ from app.cli.event_sender import (
     read_entries,
 )
 from app.cli.event_tail import EventTail
-from app.cli.formatting import row, visible, visible_json
+from app.cli.formatting import counted, row, visible, visible_json
 from app.cli.lazy_group import LazyGroup
-from app.cli.lists import Page, list_options, print_list
+from app.cli.lists import Page, list_options, print_list, read_id
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id, utc_text
@@ -93,7 +93,7 @@ def list_(
     print_list(
         page,
         lambda after, limit: inspection.find_latest_events(
-            context(), account_id, replace(wanted, before=parse_option("--after", UUID, after)), limit
+            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
         ),
         cursor=lambda event: event.id,
         cells=event_cells,
@@ -105,7 +105,7 @@ def list_(
 def event_cells(event: StoredEvent) -> tuple[object, ...]:
     """An event as the cells of a line."""
     count = sum(bool(decision.get("started")) for decision in event.decisions)
-    started = f"{count} run{'' if count == 1 else 's'}" if count else "-"
+    started = counted(count, "run") if count else "-"
     return utc_text(event.received_at), event.id, event.event, event.distinct_id, started, event.data_json
 
 

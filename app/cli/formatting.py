@@ -50,6 +50,11 @@ def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
     return (line + cut(rest, max(_MIN_REST, terminal - width(line)))).rstrip()
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: `1 run`, `1,200 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_relative(at: datetime, now: datetime) -> str:
     """A time relative to now: `in 2h5m` or `3m ago`."""
     return f"in {format_duration(at - now)}" if at > now else f"{format_duration(now - at)} ago"

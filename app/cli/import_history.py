@@ -42,8 +42,8 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
     was interrupted. Invalid lines go to FILE.rejected.ndjson with the reason; the exit code is 1 then.
     """
     if not _FIELD.fullmatch(time_field):
-        raise click.ClickException(
-            f"--time-field: {time_field!r} is not a field such as received_at or data.created_at"
+        raise click.BadParameter(
+            f"{time_field!r} is not a field such as received_at or data.created_at", param_hint="--time-field"
         )
     account_id = get_account(account).id
     try:

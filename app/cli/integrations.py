@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from app.actions.integration_kinds import Kind
+from app.actions.integration_kinds import KINDS, Kind
 from app.cli.base import account_option, command, context, get_account
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.core.ids import utc_text
@@ -20,7 +20,7 @@ group = click.Group("integration", help="Integrations: the WhatsApp, Twilio, Sen
 
 
 @group.command("set")
-@click.argument("kind")
+@click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("values", nargs=-1, metavar="NAME=VALUE...")
 @click.option("--from-stdin", is_flag=True, help="Read NAME=VALUE from standard input, one per line.")
 @account_option
@@ -48,7 +48,7 @@ def _read(lines: Iterable[str], *, files: bool) -> dict[str, str]:
     for line in filter(None, (line.strip() for line in lines)):
         name, sign, value = line.partition("=")
         if not sign:
-            raise click.ClickException("expected NAME=VALUE, found a part without =")
+            raise click.UsageError("expected NAME=VALUE, found a part without =")
         given[name.strip()] = _file(value[1:]) if files and value.startswith("@") else value.strip()
     return given
 
@@ -108,7 +108,7 @@ def _fields(one: Integration) -> str:
 
 
 @group.command("remove")
-@click.argument("kind")
+@click.argument("kind", type=click.Choice(list(KINDS)))
 @account_option
 @command
 def remove(kind: str, account: str | None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import click
 
@@ -73,6 +74,14 @@ def print_list(
         if not left:
             click.echo(f"There are more; continue with --after {shlex.quote(after)}", err=True)
             return
+
+
+def read_id(text: str) -> UUID:
+    """The id in a cursor of events or runs. Raises ValueError."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
 
 
 def json_line(fields: Mapping[str, Any]) -> str:

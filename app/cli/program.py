@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import click
 
 NAME = "signalbox"
+# The groups whose commands have the option --account.
+_OF_AN_ACCOUNT = frozenset({"event", "integration", "run", "target", "workflow"})
 # docs/commands.md lists the same codes. click itself uses 1 and 2.
 FAILED = 1
 UNAVAILABLE = 3
@@ -36,19 +39,31 @@ def _shown(path: Path) -> str:
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
 
 
-def paste(*words: object, account: str | None = None) -> str:
-    """A command of ours for a shell, in backticks; `account` is the value of its option --account (None: without)."""
-    option = () if account is None else ("--account", account)
-    return f"`{_typed()} {shlex.join(map(str, (*words, *option)))}`"
+def paste(*words: object) -> str:
+    """A command of ours for a shell, in backticks, with the --account of the running command."""
+    return with_program(f"`{NAME} {shlex.join(map(str, words))}`")
 
 
 def with_program(text: str) -> str:
-    """A message that names commands as `signalbox …`, with the program's name as it was typed."""
-    return text.replace(f"`{NAME} ", f"`{_typed()} ")
-
-
-def _typed() -> str:
-    """The program's name; `signalbox` when another program, such as `flask`, runs the command."""
+    """A message that names commands as `signalbox …` in backticks, with the program's name as it was typed, and with the
+    --account of the running command where it has that option."""
     context = click.get_current_context(silent=True)
     root = context.find_root() if context else None
-    return str(root.info_name) if root and root.command.name == NAME else NAME
+    # Another program, such as `flask`, may run the command.
+    name = str(root.info_name) if root and root.command.name == NAME else NAME
+
+    def complete(command: re.Match[str]) -> str:
+        words = command[1].split()
+        account = (
+            f" --account {shlex.quote(_account(context))}" if words[0] in _OF_AN_ACCOUNT and _account(context) else ""
+        )
+        return f"`{name} {command[1]}{account}`"
+
+    return re.sub(rf"`{NAME} ([^`]+)`", complete, text)
+
+
+def _account(context: click.Context | None) -> str:
+    """The value of the running command's option --account; empty without one."""
+    if context is None or not any("--account" in parameter.opts for parameter in context.command.params):
+        return ""
+    return context.params.get("account") or ""

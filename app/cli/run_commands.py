@@ -14,6 +14,7 @@ from tqdm import tqdm
 from app.cli.base import (
     account_option,
     command,
+    confirm,
     context,
     get_account,
     get_owner_id,
@@ -22,8 +23,8 @@ from app.cli.base import (
     read_time_option,
     yes_option,
 )
-from app.cli.formatting import format_relative
-from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.formatting import counted, format_relative
+from app.cli.lists import Page, json_line, list_options, print_list, read_id
 from app.core.ids import utc_text
 from app.db.inspection import RunFilter, RunRow
 from app.services import inspection
@@ -57,7 +58,7 @@ def list_(
     print_list(
         page,
         lambda after, limit: inspection.find_latest_runs(
-            context(), account_id, replace(wanted, before=parse_option("--after", UUID, after)), limit
+            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
         ),
         cursor=lambda run: run.id,
         cells=lambda run: run_cells(run, context().clock()),
@@ -124,17 +125,13 @@ def retry(
         click.echo("no run has failed since then")
         return
     if not yes:
-        click.confirm(f"Retry {_count(len(chosen))}?", abort=True, err=True)
+        confirm(f"Retry {counted(len(chosen), 'run')}?")
     skipped = _retry(chosen)
-    click.echo(f"{_count(len(chosen) - len(skipped))} scheduled again")
+    click.echo(f"{counted(len(chosen) - len(skipped), 'run')} scheduled again")
     for run_id in skipped:
         click.echo(f"{run_id}: skipped; it has not failed, is a block, or belongs to another account", err=True)
     if skipped:
         sys.exit(1)
-
-
-def _count(runs: int) -> str:
-    return f"{runs:,} run{'' if runs == 1 else 's'}"
 
 
 def _failed_runs(workflow: str | None, since: str | None, account: str | None) -> list[tuple[int, UUID]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from app.cli.formatting import cut, format_relative, visible
+from app.cli.formatting import counted, cut, format_relative, visible
+from app.cli.program import paste
 from app.core.durations import format_duration
 from app.core.ids import utc_text
 from app.db.inspection import AttemptDetails, RunRow, StepDetails, StoredEvent
@@ -46,7 +47,7 @@ def _progress_lines(details: RunDetails, now: datetime) -> Iterator[str]:
     if len(details.blocks) == MAX_BLOCKS_SHOWN:
         yield (
             _INDENT
-            + f"(only the first {MAX_BLOCKS_SHOWN} blocks are shown; `signalbox run show` shows each block by its id)"
+            + f"(only the first {MAX_BLOCKS_SHOWN} blocks are shown; {paste('run', 'show', 'ID')} shows each block)"
         )
     known = {step.ordinal for step in details.steps}
     for attempt in details.attempts:
@@ -129,7 +130,7 @@ def _round(output: Mapping[str, Any]) -> str:
     if "ended" not in output:
         return f": round {rounds + 1 if isinstance(rounds, int) else '?'} begins{reason}"
     ended = "until is true" if output["ended"] == "until" else "the limit is reached"
-    return f": ended after {rounds} round{'' if rounds == 1 else 's'}, {ended}{reason}"
+    return f": ended after {counted(rounds, 'round') if isinstance(rounds, int) else rounds}, {ended}{reason}"
 
 
 def _short(value: object) -> str:

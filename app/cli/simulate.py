@@ -14,7 +14,7 @@ import click
 from tqdm import tqdm
 
 from app.cli.base import account_option, command, context, existing_file, get_account, read_time_option, terminal_width
-from app.cli.formatting import row, visible
+from app.cli.formatting import counted, row, visible
 from app.cli.lists import json_line
 from app.cli.workflows import print_errors
 from app.core.ids import utc_text
@@ -109,8 +109,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
                 start = {**subject_fields(rule, subject), "at": match.at, "matched": match.used}
                 click.echo(json_line(start))
             elif (left := left - 1) >= 0:
-                count = len(match.used)
-                cells = (utc_text(match.at), subject, f"{count} event{'' if count == 1 else 's'}")
+                cells = (utc_text(match.at), subject, counted(len(match.used), "event"))
                 click.echo(row(cells, (27, 36), terminal_width()))
         bar.update()
         if checkpoint and tally.subjects % 1_000 == 0:
@@ -152,8 +151,8 @@ class Tally:
         """All counts as text."""
         days = "".join(f"\n  {day}  {count}" for day, count in sorted(self.days.items()))
         return (
-            f"{workflow} would have started {self.starts} times, for {self.started} of {self.subjects} subjects that sent "
-            f"matching events{days}"
+            f"{workflow} would have started {counted(self.starts, 'run')}, for {self.started:,} of "
+            f"{counted(self.subjects, 'subject')} with events that it looks at{days}"
         )
 
     def write(self, file: Path) -> None:

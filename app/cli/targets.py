@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from app.cli.base import account_option, command, context, get_account, parse_option
+from app.cli.formatting import counted
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
 from app.core.ids import utc_text
@@ -43,7 +44,7 @@ def list_(account: str | None, page: Page) -> None:
 def _reason(one: TargetRow) -> tuple[str, str]:
     if one.retry_at is None:
         return str(one.reason), f"run {one.run_id}"
-    held = f"{one.runs_held:,} run{'' if one.runs_held == 1 else 's'} waiting"
+    held = f"{counted(one.runs_held or 0, 'run')} waiting"
     return f"failed {one.failures:,} times in a row, next call {utc_text(one.retry_at)}", held
 
 
@@ -61,10 +62,10 @@ def read_cursor(text: str) -> tuple[datetime, str]:
 @account_option
 @command
 def enable(target: str, account: str | None) -> None:
-    """Enable the disabled TARGET (as `signalbox target list` shows it) again."""
+    """Enable the disabled TARGET again. `signalbox target list` shows it."""
     found = get_account(account)
     integrations.enable_target(context(), found.id, target)
     click.echo(
         f"{found.slug}: {target} is enabled; workers notice within seconds, "
-        f"{paste('run', 'retry', '--failed', '--since', '1d', account=account)} retries failed runs"
+        f"{paste('run', 'retry', '--failed', '--since', '1d')} retries failed runs"
     )

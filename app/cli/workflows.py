@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from app.cli.base import account_option, command, context, existing_file, get_account
-from app.cli.formatting import visible
+from app.cli.formatting import counted, visible
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.program import paste
 from app.core.ids import utc_text
 from app.db.workflows import WorkflowRow
 from app.services import simulation, workflows
@@ -59,7 +60,7 @@ def _state_bound(file: Path) -> str:
     if pattern.bound.references == 0:
         return "its pattern keeps no match state"
     size = pattern.bound.max_bytes(id_length=36)
-    return f"its match state is at most {pattern.bound.references} events ({size} bytes) per subject"
+    return f"its match state is at most {counted(pattern.bound.references, 'event')} ({size:,} bytes) per subject"
 
 
 def print_errors(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
@@ -116,7 +117,9 @@ def read_source(file: Path) -> str:
 
 
 def _applied_line(applied: Applied) -> str:
-    state = "enabled" if applied.enabled_version else f"disabled; `signalbox workflow enable {applied.name}` enables it"
+    state = (
+        "enabled" if applied.enabled_version else f"disabled; {paste('workflow', 'enable', applied.name)} enables it"
+    )
     if applied.change == "enabled":
         return f"{applied.name}: unchanged, version {applied.version} is enabled"
     if applied.change == "unchanged":
@@ -126,7 +129,7 @@ def _applied_line(applied: Applied) -> str:
 
 def _draft_line(applied: Applied) -> str:
     count = len(applied.mistakes)
-    errors = f"{count} error{'s' if count > 1 else ''}" if count else "no errors"
+    errors = counted(count, "error") if count else "no errors"
     rest = f"version {applied.enabled_version} stays enabled" if applied.enabled_version else "not enabled"
     change = f"unchanged at version {applied.version}" if applied.change == "unchanged" else _change(applied)
     return f"{applied.name}: draft {change}, {errors}, {rest}"
@@ -167,7 +170,7 @@ def count_errors(workflow: WorkflowRow) -> int:
 def workflow_cells(workflow: WorkflowRow) -> tuple[object, ...]:
     """A workflow as the cells of a line."""
     count = count_errors(workflow)
-    draft = f" (a draft with {count} error{'s' if count > 1 else ''})" if count else ""
+    draft = f" (a draft with {counted(count, 'error')})" if count else ""
     state = f"enabled at version {workflow.enabled_version}" if workflow.enabled_version else "disabled"
     return workflow.name, f"version {workflow.latest_version}{draft}", state, utc_text(workflow.updated_at)
 
@@ -213,5 +216,5 @@ def enable(name: str, version: int | None, account: str | None) -> None:
 def disable(name: str, cancel_runs: bool, account: str | None) -> None:
     """Disable workflow NAME: it looks at no further event. Its runs continue, unless --cancel-runs cancels them."""
     cancelled = workflows.disable_workflow(context(), get_account(account).id, name, cancel_runs=cancel_runs)
-    more = f", {cancelled:,} run{'' if cancelled == 1 else 's'} cancelled" if cancel_runs else ""
+    more = f", {counted(cancelled, 'run')} cancelled" if cancel_runs else ""
     click.echo(f"{name}: disabled{more}")

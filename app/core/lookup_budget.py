@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from app.core import metrics
 from app.core.errors import LookupLimit
 
 RATE, BURST = 20.0, 100.0
@@ -54,6 +53,9 @@ class LookupBudget:
                 self._existing.update(existing)
                 if self._take(name, now):
                     return
+        # Imported here: commands have a budget, too, and start without metrics.
+        from app.core import metrics
+
         metrics.lookups_refused.inc()
         raise LookupLimit("too many unknown keys are looked up")
 

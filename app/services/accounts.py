@@ -21,7 +21,8 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
     """Create an account; its id. A slug is unique and not a number, which would look like an id. Raises Problem."""
     if not _SLUG.fullmatch(slug) or slug.isdigit():
         raise Problem(
-            ProblemType.VALIDATION_FAILED, f"{slug!r} must be 1 to 63 of a-z, 0-9 and -, and more than a number"
+            ProblemType.VALIDATION_FAILED,
+            f"{slug!r} is not a slug: 1 to 63 of a-z, 0-9 and -, not beginning with -, and more than a number",
         )
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -220,7 +221,8 @@ class RunExecutor:
             raise MemoryError(outcome.error)
         if outcome.gone is not None:
             await self._disable_target(run, outcome)
-            error = f"{outcome.error}; {outcome.gone} is disabled until `signalbox target enable` enables it"
+            enable = f"`signalbox target enable {shlex.quote(outcome.gone)}`"
+            error = f"{outcome.error}; {outcome.gone} is disabled until {enable} enables it"
             outcome = replace(outcome, error=error)
         return transitions.apply_outcome(run, outcome, started_at, self._context.clock, self._rng)
 

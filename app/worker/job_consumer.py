@@ -134,9 +134,10 @@ class _Consumer:
 
     async def finish(self) -> None:
         """Let the running jobs end, at most 25 s, and give back those that do not."""
-        if self._running:
+        # They may end while the stop is announced.
+        if running := list(self._running.values()):
             await self._announce_stop()
-            await asyncio.wait(self._running.values(), timeout=_FINISH_TIMEOUT)
+            await asyncio.wait(running, timeout=_FINISH_TIMEOUT)
         if self._running:
             _log.warning("jobs did not finish in time and go back to the queue", jobs=len(self._running))
             for task in self._running.values():

@@ -111,7 +111,7 @@ def test_a_410_disables_the_target_until_a_person_enables_it(context: AppContext
         assert failed["status"] == "failed"
         assert failed["error"] == (
             f"steps[0] (http): {server.url}/hook is disabled (answered 410: the target is gone for good); "
-            "`signalbox target enable` enables it"
+            f"`signalbox target enable {server.url}/hook` enables it"
         )
         assert execute_run(context, globex.account_id, other)["status"] == "done"
         (target,) = targets.list_targets(context, acme.account_id)

@@ -83,7 +83,7 @@ def test_what_is_missing_is_reported_before_a_confirmation(runner: FlaskCliRunne
     result = runner.invoke(args=["workflow", "delete", "nix", "--account", acme.slug])
     assert (result.exit_code, result.output) == (
         1,
-        "Error: there is no workflow 'nix'; `signalbox workflow list` shows all\n",
+        f"Error: there is no workflow 'nix'; `signalbox workflow list --account {acme.slug}` shows all\n",
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from tests.cli.conftest import CommandLine
-from tests.support.builders import Sender
+from tests.support.builders import Sender, an_event
 from tests.support.command_lines import every_command
 
 
@@ -42,3 +42,36 @@ def test_an_invalid_value_is_reported_with_the_usage(
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Usage: ")
     assert f"\n{message}" in result.stderr
+
+
+def test_a_command_in_a_message_has_the_account(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
+    for words in (["workflow", "show", "nix"], ["run", "list", "--workflow", "nix"]):
+        result = signalbox(*words, "--account", acme.slug)
+        hint = f"`signalbox workflow list --account {acme.slug}`"
+        assert (result.exit_code, result.stderr) == (1, f"Error: there is no workflow 'nix'; {hint} shows all\n")
+    assert signalbox("workflow", "list", "--account", acme.slug).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        ("n\n", "nothing was changed"),
+        ("", "nothing was changed: there is no answer; --yes confirms without a question"),
+    ],
+)
+def test_a_question_that_is_not_answered_with_yes_changes_nothing(
+    signalbox: CommandLine, acme: Sender, typed: str, reason: str
+) -> None:
+    acme.post(an_event())
+    result = signalbox("subject", "erase", acme.slug, "915673412780", typed=typed)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f"\nError: {reason}\n")
+    assert signalbox("event", "list", "--account", acme.slug).stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("list_", ["account", "event", "run", "target"])
+def test_an_invalid_cursor_is_reported(signalbox: CommandLine, acme: Sender, list_: str) -> None:
+    account = [] if list_ == "account" else ["--account", acme.slug]
+    result = signalbox(list_, "list", "--after", "nonsense", *account)
+    assert result.exit_code == 2
+    assert "\nError: Invalid value for --after: 'nonsense' is not " in result.stderr

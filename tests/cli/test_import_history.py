@@ -177,7 +177,7 @@ def test_the_time_may_be_in_another_field(
 def test_an_invalid_field_name_is_refused(signalbox: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     result = signalbox("event", "import", file, "--time-field", "a..b", "--account", acme.slug)
-    assert (result.exit_code, "is not a field" in result.stderr) == (1, True)
+    assert (result.exit_code, "is not a field" in result.stderr) == (2, True)
 
 
 def test_an_idempotency_key_identifies_one_event(

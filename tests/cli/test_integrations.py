@@ -62,9 +62,7 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("set", "carrier-pigeon"), "there are whatsapp, twilio, sendgrid, smtp"),
         (("set", "whatsapp"), "access_token is required"),
-        (("set", "whatsapp", "access_token"), "expected NAME=VALUE"),
         (("set", "whatsapp", "access_token=@/nowhere"), "/nowhere cannot be read"),
         (("remove", "smtp"), "has no smtp integration"),
     ],
@@ -74,6 +72,21 @@ def test_an_error_is_one_line(signalbox: CommandLine, acme: Sender, arguments: t
     assert done.exit_code == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("set", "carrier-pigeon"), "'carrier-pigeon' is not one of 'whatsapp', 'twilio', 'sendgrid', 'smtp'."),
+        (("set", "whatsapp", "access_token"), "expected NAME=VALUE, found a part without ="),
+    ],
+)
+def test_an_invalid_argument_is_reported_with_the_usage(
+    signalbox: CommandLine, acme: Sender, arguments: tuple[str, ...], message: str
+) -> None:
+    done = signalbox("integration", *arguments, "--account", acme.slug)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"{message}\n")
 
 
 def test_the_list_shows_no_secret(signalbox: CommandLine, acme: Sender) -> None:

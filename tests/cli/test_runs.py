@@ -100,7 +100,10 @@ def test_an_unknown_workflow_is_reported(signalbox: CommandLine, context: AppCon
     for words in (["list"], ["retry", "--failed", "--since", "1h"]):
         result = signalbox("run", *words, "--workflow", "nix", "--account", acme.slug)
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == "Error: there is no workflow 'nix'; `signalbox workflow list` shows all\n"
+        assert (
+            result.stderr
+            == f"Error: there is no workflow 'nix'; `signalbox workflow list --account {acme.slug}` shows all\n"
+        )
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     assert signalbox("run", "list", "--workflow", "watch", "--account", acme.slug).exit_code == 0
 

@@ -52,7 +52,7 @@ def test_a_simulation_prints_events_and_deadlines_in_time_order(runner: FlaskCli
     files = _files(tmp_path, {"seq": ["cart_updated", {"none": "order_placed", "for": "30m"}]}, EVENTS)
     result = runner.invoke(args=["workflow", "simulate", *files, "--json"])
     assert result.exit_code == 0, result.output
-    waits = "starts at 2026-11-22T00:30:00.000000Z unless order_placed arrives"
+    waits = "will start at 2026-11-22T00:30:00.000000Z unless order_placed arrives"
     assert [json.loads(line) for line in result.output.splitlines()] == [
         {"line": 1, "at": _utc(0), "contributing": True, "fired": False, "reason": waits},
         {"line": 2, "at": _utc(10), "contributing": True, "fired": False, "reason": waits.replace("30:00.", "30:10.")},

@@ -129,7 +129,7 @@ def test_a_printed_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(sys, "argv", [str(ROOT / "app" / "cli" / "__main__.py")])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "my venv" / "python"))
     assert program_name() == "'my venv/python' -m app.cli"
-    assert paste("workflow", "enable", "a b", account="acme") == "`signalbox workflow enable 'a b' --account acme`"
+    assert paste("workflow", "enable", "a b") == "`signalbox workflow enable 'a b'`"
 
 
 # Exit codes

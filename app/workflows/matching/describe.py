@@ -33,7 +33,7 @@ def describe(pattern: Pattern, progress: Progress, now: datetime) -> str:
     stored = read_progress(progress)
     if pattern.trailing_none is not None and stored.deadline is not None:
         names = " or ".join(pattern.trailing_none.names)
-        return f"starts at {utc_text(stored.deadline.at)} unless {names} arrives"
+        return f"will start at {utc_text(stored.deadline.at)} unless {names} arrives"
     sentence = _describe_node(pattern.root, _View(stored.partial_matches, now))
     return sentence.text if sentence else "nothing yet"
 

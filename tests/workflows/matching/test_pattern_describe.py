@@ -30,7 +30,7 @@ SHARED = {"all": [{"event": "buy", "where": "x == 1"}, "buy", "pay"], "within": 
         ({"seq": ["a", "b"], "within": "2d"}, [["a", 0]], 1, "waits for b until 2026-10-20T12:00:00.000000Z"),
         ({"seq": ["a", "b", "c"]}, [["a", 0], ["b", 1]], 1, "step 3 of 3: waits for c"),
         ({"seq": ["a", {"times": 2, "of": "b"}]}, [["a", 0], ["b", 60]], 3, "1 of 2 b in the last 2m"),
-        (A_CART, [["cart_updated", 0]], 1, "starts at 2026-10-18T12:30:00.000000Z unless order_placed arrives"),
+        (A_CART, [["cart_updated", 0]], 1, "will start at 2026-10-18T12:30:00.000000Z unless order_placed arrives"),
         (TWICE, [["view", 0]], 1, "waits for add"),
         (TWICE, [["view", 0], ["add", 1]], 1, "1 of 2 view, then add in the last 1m"),
         (TWICE, [["view", 0], ["add", 1], ["view", 2]], 1, "1 of 2 view, then add in the last 1m; waits for add"),
