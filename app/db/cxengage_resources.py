@@ -6,10 +6,10 @@ JSON text of a `jsonb` column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,7 +19,16 @@ from app.db.connection import array_literal, run_sql
 from app.db.tables import cxengage_resources as tables
 from app.db.tables.workflows import workflows
 
-Row = TypeVar("Row")
+
+class Numbered(Protocol):
+    """A row of any kind."""
+
+    @property
+    def number(self) -> int:
+        """The number in its id."""
+
+
+Row = TypeVar("Row", bound=Numbered)
 _JSON = "_json"
 
 
@@ -122,11 +131,33 @@ LISTENERS = ResourceKind("LI", "listener", tables.listeners, ListenerRow)
 AUGMENTS = ResourceKind("AU", "augment", tables.augments, AugmentRow)
 
 
-def list_all(connection: sa.Connection, kind: ResourceKind[Row], account_id: int) -> list[Row]:
-    """All resources of a kind that an account has, in the order of their numbers."""
+def list_after(
+    connection: sa.Connection, kind: ResourceKind[Row], account_id: int, number: int, limit: int
+) -> list[Row]:
+    """At most `limit` resources of a kind that an account has: those after a number, in the order of their numbers."""
     table = kind.table
-    rows = connection.execute(sa.select(*kind.columns()).where(table.c.account_id == account_id).order_by("number"))
+    is_after = sa.and_(table.c.account_id == account_id, table.c.number > number)
+    rows = connection.execute(sa.select(*kind.columns()).where(is_after).order_by(table.c.number).limit(limit))
     return [kind.row(*row) for row in rows]
+
+
+def find_enabled_patterns(connection: sa.Connection, account_id: int, text: str) -> list[int]:
+    """The numbers of the patterns that are on and contain a text (without % and _)."""
+    table = tables.patterns
+    contains = sa.or_(*(table.c[name].contains(text) for name in ("when_text", "then_text", "code")))
+    query = sa.select(table.c.number).where(table.c.account_id == account_id, _IS_ENABLED, contains)
+    return list(connection.execute(query.order_by(table.c.number)).scalars())
+
+
+def find_templates(connection: sa.Connection, account_id: int, wanted: Collection[int]) -> dict[int, str | None]:
+    """The texts of the templates with the `wanted` numbers, and the numbers of all others with None."""
+    rows = run_sql(
+        connection,
+        "SELECT number, CASE WHEN number = ANY (:wanted) THEN template END AS text FROM templates "
+        "WHERE account_id = :account ORDER BY number",
+        {"account": account_id, "wanted": list(wanted)},
+    )
+    return {row.number: row.text for row in rows}
 
 
 def count_all(connection: sa.Connection, kind: ResourceKind[Row], account_id: int) -> int:
@@ -278,11 +309,14 @@ def find_augment_row(connection: sa.Connection, account_id: int, number: int, lo
     return cells
 
 
-def list_augment_rows(connection: sa.Connection, account_id: int, number: int) -> list[LookupRow]:
-    """All rows of a file, in file order."""
-    rows = run_sql(
-        connection,
-        "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position",
+def iterate_augment_rows(connection: sa.Connection, account_id: int, number: int) -> Iterator[LookupRow]:
+    """All rows of a file, in file order; a batch of them is in memory."""
+    rows = connection.execute(
+        sa.text(
+            "SELECT lookup, cells FROM augment_rows WHERE account_id = :account AND number = :number ORDER BY position"
+        ),
         {"account": account_id, "number": number},
+        execution_options={"yield_per": _BATCH},
     )
-    return [(row.lookup, row.cells) for row in rows]
+    for row in rows:
+        yield row.lookup, row.cells

@@ -75,14 +75,25 @@ def insert_message(connection: sa.Connection, new: NewMessage, now: datetime) ->
     return found if found is not None else run_sql(connection, _INSERT, values).scalar_one()
 
 
-def find_messages_after(connection: sa.Connection, account_id: int, number: int, limit: int) -> list[Message]:
-    """At most `limit` messages after a number, in stream order."""
-    rows = run_sql(
-        connection,
-        "SELECT id, run_id, distinct_id, text, data::text, created_at FROM messages "
-        "WHERE account_id = :account AND number > :number ORDER BY number LIMIT :limit",
-        {"account": account_id, "number": number, "limit": limit},
-    )
+# The size of the messages before each one: reading ends after the first that exceeds the maximum.
+_AFTER = """
+WITH next AS (
+    SELECT id, number, run_id, distinct_id, text, data::text AS data, created_at FROM messages
+    WHERE account_id = :account AND number > :number ORDER BY number LIMIT :limit
+), sized AS (
+    SELECT next.*, sum(octet_length(text) + octet_length(data)) OVER (ORDER BY number ROWS UNBOUNDED PRECEDING) AS size
+    FROM next
+)
+SELECT id, run_id, distinct_id, text, data, created_at FROM sized
+WHERE size - octet_length(text) - octet_length(data) < :bytes ORDER BY number
+"""
+
+
+def find_messages_after(
+    connection: sa.Connection, account_id: int, number: int, limit: int, max_bytes: int = 1 << 30
+) -> list[Message]:
+    """Messages after a number, in stream order: at most `limit`, and no more after `max_bytes` of texts and data."""
+    rows = run_sql(connection, _AFTER, {"account": account_id, "number": number, "limit": limit, "bytes": max_bytes})
     return [Message(*row) for row in rows]
 
 

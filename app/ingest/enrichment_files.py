@@ -48,7 +48,7 @@ class AugmentFiles:
         if cached is not None:
             return cached[1]
         with self._context.database.transaction() as connection:
-            rows = dict(cxengage_resources.list_augment_rows(connection, account_id, augment.number))
+            rows = dict(cxengage_resources.iterate_augment_rows(connection, account_id, augment.number))
         with self._lock:
             self._files[key] = (augment.bytes + 1_000, rows)
         return rows

@@ -19,7 +19,9 @@ from app.db import messages
 from app.db.messages import FIRST_USE, NewMessage
 from app.services.context import AppContext
 
+# Of one response.
 MAX_MESSAGES = 500
+MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) 
         number = found.position
         if last is not None:
             number = messages.find_number(connection, found.account_id, last, _least_id_before(last))
-        return messages.find_messages_after(connection, found.account_id, number, MAX_MESSAGES)
+        return messages.find_messages_after(connection, found.account_id, number, MAX_MESSAGES, MAX_BYTES)
 
 
 def _least_id_before(message_id: UUID) -> UUID:

@@ -198,6 +198,19 @@ def test_a_maximum_number_of_messages_is_delivered(context: AppContext, acme: Se
     assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, page[-1].id)] == ids[500:]
 
 
+def test_a_response_ends_after_the_message_that_exceeds_its_size(
+    context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_stream, "MAX_BYTES", 1_000)
+    ticket = a_ticket(context, acme)
+    ids = insert(context, acme, "a" * 600, "b" * 600, "c" * 5_000, "d")
+    page = message_stream.read_stream(context, acme.slug, ticket, None)
+    assert [one.id for one in page] == ids[:2]
+    page = message_stream.read_stream(context, acme.slug, ticket, ids[1])
+    assert [one.id for one in page] == ids[2:3]
+    assert [one.id for one in message_stream.read_stream(context, acme.slug, ticket, ids[2])] == ids[3:]
+
+
 def test_a_message_that_is_committed_late_is_not_missed(context: AppContext, acme: Sender) -> None:
     """A message that is created first and committed last is delivered to a reader that has read the other one."""
     ticket = a_ticket(context, acme)

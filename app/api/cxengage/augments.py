@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
-from app.api.cxengage.resources import app_context, authorize, load_fields, management_limit
+from app.api.cxengage.resources import app_context, authorize, list_response, load_fields, management_limit
 from app.api.cxengage.schemas import API_FIELDS, AugmentSchema
 from app.api.request_body import read_body
 from app.api.responses import json_response
@@ -28,9 +28,8 @@ _FORM_BYTES = 8 * 1024
 @blueprint.get("/tenants/<tenant>/augments")
 @management_limit
 def list_augments(tenant: str) -> Response:
-    """All augments."""
-    rows = crud.list_resources(app_context(), authorize(tenant), AUGMENTS)
-    return json_response([_to_json(row) for row in rows])
+    """All augments, or a page of them."""
+    return list_response(tenant, AUGMENTS, _to_json)
 
 
 @blueprint.post("/tenants/<tenant>/augments")

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, request
 
 from app.api.cxengage import auth, schemas
 from app.api.cxengage.events import read_idempotency_key, receive_object
-from app.api.cxengage.resources import app_context, authorize, management_limit, read_fields
+from app.api.cxengage.resources import app_context, authorize, list_response, management_limit, read_fields
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -41,9 +41,8 @@ _NAMED = frozenset((*_schema.fields, *_RETURNED_ONCE))
 @blueprint.get("/tenants/<tenant>/listeners")
 @management_limit
 def list_listeners(tenant: str) -> Response:
-    """All listeners."""
-    rows = crud.list_resources(app_context(), authorize(tenant), LISTENERS)
-    return json_response([_to_json(row) for row in rows])
+    """All listeners, or a page of them."""
+    return list_response(tenant, LISTENERS, _to_json)
 
 
 @blueprint.post("/tenants/<tenant>/listeners")
@@ -114,6 +113,12 @@ def _load(existing: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     if "options" in values:
         values.pop("options")
         values["options_json"] = exact.raw.get("options", "{}")
+        size = len(values["options_json"].encode())
+        if size > listeners.MAX_JSON:
+            raise Problem(
+                ProblemType.VALIDATION_FAILED,
+                f"options: has {size} bytes as JSON; at most {listeners.MAX_JSON} are allowed",
+            )
     return values, {name: text for name, text in exact.raw.items() if name not in _NAMED}
 
 

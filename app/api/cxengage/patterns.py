@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.resources import app_context, authorize, load_fields, management_limit
+from app.api.cxengage.resources import app_context, authorize, list_response, load_fields, management_limit
 from app.api.cxengage.schemas import PatternSchema
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -21,9 +21,8 @@ _schema = PatternSchema()
 @blueprint.get("/tenants/<tenant>/patterns")
 @management_limit
 def list_patterns(tenant: str) -> Response:
-    """All patterns."""
-    rows = crud.list_resources(app_context(), authorize(tenant), PATTERNS)
-    return json_response([_to_json(row) for row in rows])
+    """All patterns, or a page of them."""
+    return list_response(tenant, PATTERNS, _to_json)
 
 
 @blueprint.post("/tenants/<tenant>/patterns")

@@ -5,20 +5,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import quote
 
-from flask import current_app, request
+from flask import Response, current_app, request
 from marshmallow import Schema
 
 from app.api.cxengage import auth, schemas
 from app.api.request_body import read_body
+from app.api.responses import json_bytes
 from app.api.route_limits import client_address, limiter
 from app.core.api_keys import prefix_of
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import ACCOUNT_MANAGE
+from app.db.cxengage_resources import Numbered, ResourceKind
 from app.ingest.account_cache import AccountCache
 from app.services.context import AppContext
+from app.services.cxengage import crud
+
+Row = TypeVar("Row", bound=Numbered)
 
 # Requests per minute of one account, or of one address without a valid token.
 MAX_PER_MINUTE = 600
@@ -70,3 +78,35 @@ def read_fields() -> ExactObject:
 def load_fields(schema: Schema, existing: str | None = None) -> dict[str, Any]:
     """The validated fields of the request's body, of a new resource or of the one with the id `existing`."""
     return schemas.load(schema, read_fields().value, existing=existing)
+
+
+def list_response(tenant: str, kind: ResourceKind[Row], to_json: Callable[[Row], Any]) -> Response:
+    """A list as an array: complete, or with `limit` one page of it, whose `Link` header leads to the next. Raises Problem 422
+    for a complete list that is too large."""
+    account_id = authorize(tenant)
+    limit = _limit_of(request.args.get("limit"))
+    page = crud.list_page(
+        app_context(),
+        account_id,
+        kind,
+        lambda row: json_bytes(to_json(row)),
+        after=request.args.get("after"),
+        limit=limit or crud.MAX_PER_KIND,
+    )
+    response = Response(b"[" + b",".join(page.texts) + b"]", content_type="application/json")
+    if page.last is None:
+        return response
+    if limit is None:
+        message = f"The list has more than {crud.MAX_LIST_BYTES} bytes: add ?limit=100 and follow the Link header."
+        raise Problem(ProblemType.VALIDATION_FAILED, message)
+    response.headers["Link"] = f'<{quote(request.path)}?limit={limit}&after={page.last}>; rel="next"'
+    return response
+
+
+def _limit_of(text: str | None) -> int | None:
+    """The number of resources of a page; None for the complete list."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= crud.MAX_PER_KIND:
+        raise Problem(ProblemType.VALIDATION_FAILED, f"limit: must be a whole number from 1 to {crud.MAX_PER_KIND}")
+    return int(text)

@@ -9,14 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from marshmallow import EXCLUDE, RAISE, Schema, ValidationError, fields, validate, validates, validates_schema
 
 from app.core.errors import Problem, ProblemType
+from app.services.cxengage.listeners import MAX_JSON
 
 MAX_NAME = 255
 MAX_TEXT = 64 * 1024
 MAX_MAPPED = 200
 _MAX_DESCRIPTION, _MAX_PATH, _MAX_URL = 10_000, 1_000, 2_000
+# Characters of all attributes of an augment, which web processes keep in memory.
+_MAX_ATTRIBUTES = 16 * 1024
 
 _TEXT_ERRORS: dict[str, Any] = {"invalid": "must be text", "null": "must be text", "required": "is required"}
 _FLAG_ERRORS: dict[str, Any] = {"invalid": "must be true or false", "null": "must be true or false"}
@@ -97,6 +101,9 @@ class ListenerSchema(_Resource):
                 raise ValidationError(f"has a field of {len(name)} characters; 1 to {MAX_NAME} are allowed")
             if not isinstance(path, str) or not 1 <= len(path) <= _MAX_PATH or "" in path.split("."):
                 raise ValidationError(f"{name[:40]} must be a dotted path such as interaction.author.username")
+        size = len(msgspec.json.encode(value))
+        if size > MAX_JSON:
+            raise ValidationError(f"has {size} bytes as JSON; at most {MAX_JSON} are allowed")
 
 
 # The fields of an augment that may be inside or outside of `options`.
@@ -119,6 +126,13 @@ class _AugmentOptions(Schema):
         validate=validate.Length(1, 200, error="must have 1 to 200 names"),
         error_messages={"invalid": "must be a list of names"},
     )
+
+    @validates("attributes")
+    def check_attributes(self, value: list[str] | None, **_: Any) -> None:
+        """All names together have a maximum length."""
+        size = sum(map(len, value or ()))
+        if size > _MAX_ATTRIBUTES:
+            raise ValidationError(f"has {size} characters; at most {_MAX_ATTRIBUTES} are allowed")
 
     @validates("url")
     def check_url(self, value: str | None, **_: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_ROWS = 100_000
 MAX_COLUMNS = 200
 # Characters of a column's name or a lookup value.
 MAX_LENGTH = 255
+# Bytes of a row, which an event may get as a whole, and of all names of columns, which web processes keep in memory.
+MAX_ROW_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 16 * 1024
 # Rows after which other greenlets run.
 _YIELD_ROWS = 1_000
 
@@ -93,14 +96,13 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
         return crud.find(connection, account_id, AUGMENTS, name)
 
 
-def read_file(context: AppContext, account_id: int, name: str) -> str:
-    """The file as CSV text; raises Problem 404."""
+def read_file(context: AppContext, account_id: int, name: str) -> bytes:
+    """The file as CSV in UTF-8; raises Problem 404."""
     with context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name)
         if row.columns is None:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
-        rows = cxengage_resources.list_augment_rows(connection, account_id, row.number)
-    return write_csv(CsvFile(row.columns, rows))
+        return write_csv(row.columns, cxengage_resources.iterate_augment_rows(connection, account_id, row.number))
 
 
 def delete_file(context: AppContext, account_id: int, name: str) -> None:
@@ -143,6 +145,8 @@ def read_csv(raw: bytes) -> CsvFile:
             raise InvalidFile(
                 f"line {number}: {columns[0]} has {len(lookup)} characters; 1 to {MAX_LENGTH} are allowed"
             )
+        if (size := _size(cells)) > MAX_ROW_BYTES:
+            raise InvalidFile(f"line {number}: has {size} bytes; at most {MAX_ROW_BYTES} are allowed")
         if lookup in seen:
             raise InvalidFile(f"line {number}: {columns[0]} {lookup[:80]!r} is already in line {seen[lookup]}")
         if len(rows) == MAX_ROWS:
@@ -154,13 +158,14 @@ def read_csv(raw: bytes) -> CsvFile:
     return CsvFile(columns, rows)
 
 
-def write_csv(file: CsvFile) -> str:
-    """The file as text."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(file.columns)
-    writer.writerows([lookup, *cells] for lookup, cells in file.rows)
-    return text.getvalue()
+def write_csv(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> bytes:
+    """A file in UTF-8."""
+    raw = io.BytesIO()
+    with io.TextIOWrapper(raw, "utf-8", newline="", write_through=True) as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([lookup, *cells] for lookup, cells in rows)
+        return raw.getvalue()
 
 
 def _text(raw: bytes) -> str:
@@ -214,4 +219,11 @@ def _columns(header: tuple[int, list[str]]) -> list[str]:
         if not 1 <= len(name) <= MAX_LENGTH:
             message = f"the name of column {position} has {len(name)} characters"
             raise InvalidFile(f"line {number}: {message}; 1 to {MAX_LENGTH} are allowed")
+    if (size := _size(names)) > MAX_HEADER_BYTES:
+        message = f"the names of the columns have {size} bytes together"
+        raise InvalidFile(f"line {number}: {message}; at most {MAX_HEADER_BYTES} are allowed")
     return names
+
+
+def _size(cells: Sequence[str]) -> int:
+    return len("".join(cells).encode())

@@ -6,7 +6,8 @@ The error for another account's id is the same as for an id that does not exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -20,14 +21,48 @@ from app.services.context import AppContext
 # Resources of an account. Every event of an account looks at all of its augments.
 MAX_PER_KIND = 1_000
 MAX_AUGMENTS = 100
+# Bytes of the JSON of a list, or of a page of one.
+MAX_LIST_BYTES = 5 * 1024 * 1024
+# Rows that are read at a time.
+_BATCH = 25
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-Row = TypeVar("Row")
+Row = TypeVar("Row", bound=cxengage_resources.Numbered)
 
 
-def list_resources(context: AppContext, account_id: int, kind: ResourceKind[Row]) -> list[Row]:
-    """All resources of a kind in an account."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: resources as JSON texts, and the id of the last one if more follow."""
+
+    texts: list[bytes]
+    last: str | None
+
+
+def list_page(
+    context: AppContext,
+    account_id: int,
+    kind: ResourceKind[Row],
+    encode: Callable[[Row], bytes],
+    *,
+    after: str | None = None,
+    limit: int = MAX_PER_KIND,
+) -> Page:
+    """The resources of a kind after an id (None: from the first), encoded: at most `limit`, and at most MAX_LIST_BYTES. Reads a
+    few rows at a time. Raises Problem 422 for an id that the kind cannot have."""
+    number = 0 if after is None else number_of(kind, after)
+    if number is None:
+        raise Problem(ProblemType.VALIDATION_FAILED, f"after: must be an id such as {kind.prefix}1")
+    texts: list[bytes] = []
+    size = 0
     with context.database.transaction() as connection:
-        return cxengage_resources.list_all(connection, kind, account_id)
+        while rows := cxengage_resources.list_after(connection, kind, account_id, number, _BATCH):
+            for row in rows:
+                text = encode(row)
+                size += len(text) + 1
+                if len(texts) == limit or (texts and size > MAX_LIST_BYTES):
+                    return Page(texts, f"{kind.prefix}{number}")
+                texts.append(text)
+                number = row.number
+    return Page(texts, None)
 
 
 def find_resource(context: AppContext, account_id: int, kind: ResourceKind[Row], name: str) -> Row:

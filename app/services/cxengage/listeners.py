@@ -15,13 +15,16 @@ import msgspec
 import sqlalchemy as sa
 
 from app.core.api_keys import make_key
-from app.core.errors import Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.exact_json import object_text
 from app.core.models import Key
 from app.db import api_keys, cxengage_resources
 from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
+# Bytes of JSON of a listener's mapping, of its options, and of its further members together.
+MAX_JSON = 64 * 1024
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -94,7 +97,13 @@ def _make_token(connection: sa.Connection, account_id: int, number: int, now: da
 
 
 def _merged(current: str, changes: Mapping[str, str]) -> str:
-    """A JSON object with changed members, their values as exact texts; null removes a member."""
+    """A JSON object with changed members, their values as exact texts; null removes a member. Raises Problem 422 when it
+    becomes too large."""
     members = {name: bytes(text).decode() for name, text in _members.decode(current).items()}
     merged = {name: text for name, text in {**members, **changes}.items() if text != "null"}
-    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in merged.items()) + "}"
+    text = object_text(merged)
+    if changes and (size := len(text.encode())) > MAX_JSON:
+        raise Problem(
+            ProblemType.VALIDATION_FAILED, f"further members: have {size} bytes as JSON; at most {MAX_JSON} are allowed"
+        )
+    return text

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from app.core.errors import Problem, ProblemType
 from app.db import accounts, cxengage_resources, erasure, integrations
 from app.db import workflows as db_workflows
-from app.db.cxengage_resources import PATTERNS, TEMPLATES, PatternRow
+from app.db.cxengage_resources import PATTERNS, PatternRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
@@ -64,10 +64,12 @@ def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
             erasure.erase_workflow(connection, account_id, row.workflow_id)
 
 
-def users_of(connection: sa.Connection, account_id: int, template: int) -> list[PatternRow]:
-    """The patterns that are on and use a template."""
-    rows = cxengage_resources.list_all(connection, PATTERNS, account_id)
-    return [row for row in rows if row.status and template in _templates_in(row)]
+def users_of(connection: sa.Connection, account_id: int, template: int) -> Iterator[PatternRow]:
+    """The patterns that are on and use a template; one at a time, since their texts may be long."""
+    for number in cxengage_resources.find_enabled_patterns(connection, account_id, f"+TM{template}"):
+        row = crud.find(connection, account_id, PATTERNS, f"PT{number}")
+        if template in _templates_in(row):
+            yield row
 
 
 def recompile_users(connection: sa.Connection, account_id: int, template: int, now: datetime) -> None:
@@ -117,9 +119,9 @@ def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, now:
 def _compile(connection: sa.Connection, account_id: int, row: PatternRow) -> Mapping[str, Any]:
     from app.workflows import cxengage
 
-    templates = {
-        f"TM{one.number}": one.template for one in cxengage_resources.list_all(connection, TEMPLATES, account_id)
-    }
+    found = cxengage_resources.find_templates(connection, account_id, _templates_in(row))
+    # Errors name all templates; only those that the pattern uses have their text.
+    templates = {f"TM{number}": text or "" for number, text in found.items()}
     name = f"PT{row.number}"
     try:
         if row.code is not None:

@@ -42,7 +42,7 @@ def delete_template(context: AppContext, account_id: int, name: str) -> None:
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find(connection, account_id, TEMPLATES, name)
-        if users := patterns.users_of(connection, account_id, row.number):
+        if users := list(patterns.users_of(connection, account_id, row.number)):
             names = ", ".join(f"PT{user.number}" for user in users)
             raise Problem(ProblemType.CONFLICT, f"{name} is used by {names}; switch it off first")
         cxengage_resources.delete(connection, TEMPLATES, account_id, row.number)

@@ -57,4 +57,4 @@ def test_the_server_logs_no_token(answers: list[str], server: Server) -> None:
 
 
 def test_each_printed_command_has_its_answer() -> None:
-    assert len(STEPS) == TEXT.count("```sh") == TEXT.count("```json") == 15
+    assert len(STEPS) == TEXT.count("```sh") == TEXT.count("```json") == 16
