@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.batch import batch
+from bench.filters import filters
 from bench.grown import grown
 from bench.hanging import hanging
 from bench.latency import latency
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "many-workflows": many_workflows,
     "grown": grown,
     "latency": latency,
+    "filters": filters,
     "advance": advance,
     "runs": runs,
     "first-call": first_call,

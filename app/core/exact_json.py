@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from itertools import accumulate
 from math import isfinite
 from typing import Any
 
 import msgspec
 
 from app.core.errors import Problem, ProblemType
+from app.core.group_commit import yield_to_others
 
 MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -23,11 +26,17 @@ MAX_DIGITS_BEFORE = 131_072
 MAX_DIGITS_AFTER = 16_383
 # Numbers with fewer characters and no exponent are always storable.
 _SHORT_NUMBER = 4_000
-# A double has all the digits of a number of so many characters, without an exponent.
+# A double has all the digits of a number of so many characters, with an exponent of up to two digits.
 _ALWAYS_EXACT = 15
+_SHORT_EXPONENT = 2
+# Bytes from which a body is parsed piece by piece, with other requests in between: after so many objects and fractions, or
+# brackets.
+_LARGE = 32 * 1024
+_OBJECTS_PER_PIECE, _BRACKETS_PER_PIECE = 2_000, 64 * 1024
 
 # NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -72,7 +81,7 @@ def read_value(body: bytes) -> Any:
 
 def object_text(members: Mapping[str, str]) -> str:
     """Members whose values are JSON text as one JSON object, nothing re-encoded but their names."""
-    return "{" + ",".join(f"{msgspec.json.encode(name).decode()}:{text}" for name, text in members.items()) + "}"
+    return msgspec.json.encode({name: msgspec.Raw(text) for name, text in members.items()}).decode()
 
 
 def malformed_body(detail: str) -> Problem:
@@ -107,7 +116,7 @@ def _parse(text: str) -> Any:
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected byte order mark (BOM)", text, 0)
     try:
-        value = _decoder.decode(text)
+        value = (_decoder if len(text) < _LARGE else _large_decoder()).decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:
@@ -132,14 +141,14 @@ def _refuse_constant(name: str) -> None:
 
 def read_fraction(text: str) -> float | Decimal:
     """A JSON number with a fraction or an exponent: a double if it has the same digits, otherwise a decimal."""
-    if len(text) <= _ALWAYS_EXACT and "e" not in text and "E" not in text:
+    if len(text) <= _ALWAYS_EXACT and len(text.lower().partition("e")[2].lstrip("+-")) <= _SHORT_EXPONENT:
         return float(text)
     exact, double = Decimal(text), float(text)
     return double if isfinite(double) and Decimal(repr(double)) == exact else exact
 
 
 def _storable_float(text: str) -> float | Decimal:
-    if len(text) < _SHORT_NUMBER and "e" not in text and "E" not in text:
+    if len(text) < _SHORT_NUMBER and len(text.lower().partition("e")[2]) <= _SHORT_EXPONENT:
         return read_fraction(text)
     number = _number(text)
     if isinstance(number, _Unstorable):
@@ -168,11 +177,53 @@ _long_number_decoder = json.JSONDecoder(
 )
 
 
+def _large_decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_in_pieces(_unique_members),
+        parse_constant=_refuse_constant,
+        parse_float=_in_pieces(_storable_float),
+    )
+
+
+def _in_pieces(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function; after many calls, other requests run."""
+    calls = 0
+
+    def call(argument: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % _OBJECTS_PER_PIECE == 0:
+            yield_to_others()
+        return function(argument)
+
+    return call
+
+
+# Opening brackets are 1 and closing ones -1, as signed bytes; everything else is deleted.
+_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
+
+
+def _is_deep(body: bytes) -> bool:
+    steps = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
+    depth = 0
+    for start in range(0, len(steps), _BRACKETS_PER_PIECE):
+        depths = list(accumulate(array("b", steps[start : start + _BRACKETS_PER_PIECE]), initial=depth))
+        if max(depths) > MAX_DEPTH:
+            return True
+        depth = depths[-1]
+        if len(steps) > _BRACKETS_PER_PIECE:
+            yield_to_others()
+    return False
+
+
 def _check_depth(body: bytes) -> None:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH or not _is_deep(body):
         return
     depth = 0
-    for token in _TOKEN.finditer(body):
+    for number, token in enumerate(_TOKEN.finditer(body)):
+        if number % _OBJECTS_PER_PIECE == _OBJECTS_PER_PIECE - 1:
+            yield_to_others()
         first = token[0][:1]
         if first in b"[{":
             depth += 1

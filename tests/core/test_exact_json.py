@@ -116,3 +116,34 @@ def _postgres_refuses(url: str, text: str) -> bool:
         except psycopg2.DataError:
             return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"a": 1e5}', 100_000.0),
+        (b'{"a": -1.5E-10}', -1.5e-10),
+        (b'{"a": 1e99}', 1e99),
+        (b'{"a": 1e400}', Decimal("1e400")),
+        (b'{"a": 1234567890.1234567890}', Decimal("1234567890.1234567890")),
+    ],
+)
+def test_a_number_with_an_exponent_is_a_double_if_that_has_all_its_digits(body: bytes, value: Any) -> None:
+    assert repr(read_object(body).value["a"]) == repr(value)
+
+
+def test_a_large_body_is_read_as_a_small_one() -> None:
+    members = ",".join(f'{{"n": {number}.5, "t": "x[{{"}}' for number in range(20_000))
+    assert read_value(f"[{members}]".encode()) == [{"n": number + 0.5, "t": "x[{"} for number in range(20_000)]
+
+
+def test_a_repeated_name_in_a_large_body_is_refused() -> None:
+    members = ",".join(f'{{"n": {number}}}' for number in range(20_000))
+    with pytest.raises(Problem, match=r"The name l\[20000\].b appears twice"):
+        read_object(f'{{"l": [{members}, {{"b": 1, "b": 2}}]}}'.encode())
+
+
+def test_nesting_after_many_brackets_is_refused_at_its_position() -> None:
+    body = b"[" + b"[]," * 100_000 + b"[" * 64 + b"]" * 64 + b"]"
+    with pytest.raises(Problem, match="line 1, column 300065 on"):
+        read_value(body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from heapq import nsmallest
 from typing import Any, TypeVar
 
 import phonenumbers
@@ -199,7 +200,8 @@ def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
     if " " in name:
         warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
     if extra:
-        names = [name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in sorted(extra)]
-        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-        warnings.append(f"unknown fields kept in extra: {', '.join(names[:_MAX_NAMES])}{more}")
+        shown = nsmallest(_MAX_NAMES, extra)
+        names = [name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in shown]
+        more = f" and {len(extra) - _MAX_NAMES} more" if len(extra) > _MAX_NAMES else ""
+        warnings.append(f"unknown fields kept in extra: {', '.join(names)}{more}")
     return tuple(warnings)

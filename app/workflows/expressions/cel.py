@@ -62,6 +62,8 @@ _EXTRA = (
 )
 _CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: \w+: (.*)")
 _ADVICE = ". Check function arguments and their types."
+# Units of work of a filter apart from the engine's.
+_FILTER_UNITS = 60
 _TOO_LARGE = "the event is too large for this filter, which"
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -96,6 +98,7 @@ class Filter:
         """The value that CEL returns, or None and the reason."""
         values: Mapping[str, Any] = {}
         try:
+            variables.budget.take(_FILTER_UNITS, "a filter")
             work = self.cost.units(variables.sizes(self.cost.reads))
             variables.budget.require(work, _TOO_LARGE)
             bound = variables.bind(self.cost.reads, functions)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import Problem
-from app.core.exact_json import read_object
+from app.core.exact_json import read_fraction, read_object
 from app.core.ids import uuid7
 from app.core.models import Event
 from app.ingest.limechat.batch_items import read_item, split_array, split_lines
@@ -105,7 +105,7 @@ def test_an_item_is_parsed_as_a_single_event(changes: list[tuple[int, int, bytes
         assert parsed == single
         assert repr(parsed and parsed.data) == repr(single and single.data)
     if parsed is not None:
-        assert repr(parsed.data) == repr(json.loads(item).get("data", {}))
+        assert repr(parsed.data) == repr(json.loads(item, parse_float=read_fraction).get("data", {}))
 
 
 values = st.recursive(
