@@ -12,20 +12,27 @@ from app.db.job_queue import PRESENCE
 
 # How long the runs of a workflow are executed alone after one of them has killed its process.
 ISOLATION_PERIOD = timedelta(hours=1)
+# So many workflows of an account may kill processes before all of its workflows are executed alone.
+MAX_ISOLATED_WORKFLOWS = 2
 
 # A worker that is not present has died, or has just lost its connection: then it will take its id away again. Nobody waits for
 # its leases to expire, since until then the same runs might kill other workers. The condition on due_at is for the index: leases
-# are short. Payloads that name no run are skipped.
+# are short. The job of an event evaluates conditions of any workflow whose runs wait for events.
 _ADD_DEAD_WORKERS = f"""
-WITH dead AS (
-    SELECT DISTINCT runs.account_id, runs.workflow_id, jobs.worker_id
+WITH dead_jobs AS (
+    SELECT kind, names[1]::bigint AS account_id, names[2]::uuid AS id, worker_id
     FROM jobs CROSS JOIN LATERAL (
-        SELECT CASE WHEN payload ~ '^[0-9]{{1,18}}:[0-9a-f-]{{36}}:[0-9]+$' THEN string_to_array(payload, ':') END
+        SELECT CASE WHEN payload ~ '^[0-9]{{1,18}}:[0-9a-f-]{{36}}(:|$)' THEN string_to_array(payload, ':') END
     ) AS job (names)
-    JOIN runs ON runs.account_id = names[1]::bigint AND runs.id = names[2]::uuid
-    WHERE due_at < now() + interval '60 seconds' AND kind = 'run' AND jobs.worker_id IS NOT NULL
+    WHERE due_at < now() + interval '60 seconds' AND kind IN ('run', 'event') AND worker_id IS NOT NULL
     AND claim IS DISTINCT FROM 'stopping' AND NOT EXISTS (
-        SELECT FROM pg_stat_activity WHERE application_name = '{PRESENCE}' || jobs.worker_id)
+        SELECT FROM pg_stat_activity WHERE application_name = '{PRESENCE}' || worker_id)
+), dead AS (
+    SELECT runs.account_id, workflow_id, worker_id FROM dead_jobs AS job
+    JOIN runs ON runs.account_id = job.account_id AND runs.id = job.id WHERE kind = 'run'
+    UNION
+    SELECT version.account_id, workflow_id, worker_id FROM dead_jobs AS job
+    JOIN workflow_versions AS version ON version.account_id = job.account_id AND awaits <> '{{}}' WHERE kind = 'event'
 )
 UPDATE workflows SET dead_workers = workflows.dead_workers || ARRAY(
     SELECT worker_id FROM dead WHERE dead.account_id = workflows.account_id AND dead.workflow_id = workflows.id
@@ -41,12 +48,32 @@ def add_dead_workers(connection: sa.Connection, now: datetime) -> int:
 
 
 def isolate_workflow(connection: sa.Connection, account_id: int, run_id: UUID, now: datetime) -> None:
-    """Execute the runs of a run's workflow alone for ISOLATION_PERIOD, since this run has killed its process."""
+    """Execute the runs of a run's workflow alone for ISOLATION_PERIOD, since this run has killed its process. The third such
+    workflow of an account isolates all of them."""
     run_sql(
         connection,
-        "UPDATE workflows SET isolated_until = :until FROM runs WHERE runs.account_id = :account AND runs.id = :run "
-        "AND workflows.account_id = :account AND workflows.id = runs.workflow_id",
-        {"account": account_id, "run": run_id, "until": now + ISOLATION_PERIOD},
+        "WITH deadly AS (SELECT workflow_id FROM runs WHERE account_id = :account AND id = :run), "
+        "others AS (SELECT count(*) AS count FROM workflows WHERE account_id = :account AND isolated_until > :now "
+        "AND id NOT IN (SELECT workflow_id FROM deadly)) "
+        "UPDATE workflows SET isolated_until = :until FROM deadly, others WHERE account_id = :account "
+        "AND (id = deadly.workflow_id OR others.count >= :most)",
+        {
+            "account": account_id,
+            "run": run_id,
+            "now": now,
+            "until": now + ISOLATION_PERIOD,
+            "most": MAX_ISOLATED_WORKFLOWS,
+        },
+    )
+
+
+def isolate_awaiting_workflows(connection: sa.Connection, account_id: int, now: datetime) -> None:
+    """The same for an account's workflows whose runs may wait for events, since the job of an event has killed its process."""
+    run_sql(
+        connection,
+        "UPDATE workflows SET isolated_until = :until WHERE account_id = :account AND id IN "
+        "(SELECT workflow_id FROM workflow_versions WHERE account_id = :account AND awaits <> '{}')",
+        {"account": account_id, "until": now + ISOLATION_PERIOD},
     )
 
 

@@ -24,6 +24,7 @@ from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
 from app.worker import transitions
 from app.worker.db_retry import RetryUntilAvailable
+from app.worker.isolation import NeedsIsolation
 from app.workflows import step_graph
 from app.workflows.matching.rule import DISTINCT_ID, event_variables, find_subject, leaf_matches
 
@@ -31,20 +32,27 @@ from app.workflows.matching.rule import DISTINCT_ID, event_variables, find_subje
 class EventCorrelator:
     """Advances and ends runs by events."""
 
-    def __init__(self, context: AppContext, retry: RetryUntilAvailable) -> None:
+    def __init__(self, context: AppContext, retry: RetryUntilAvailable, *, alone: bool = False) -> None:
         self._context = context
+        self._alone = alone
         self._database = context.database
         self._query = retry.run
 
-    async def deliver(self, account_id: int, event_id: UUID) -> None:
-        """Advance the runs that wait for this event, and end those that exit on it."""
+    async def deliver(self, account_id: int, event_id: UUID) -> list[UUID]:
+        """Advance the runs that wait for this event, and end those that exit on it. Returns a run of each workflow that is
+        executed alone. Raises NeedsIsolation for such a run in a process that executes others."""
         event = await self._query(runs.find_event, self._database, account_id, event_id)
+        isolated = dict[UUID, UUID]()
         if event is None:
-            return
+            return []
         subjects = await self._save_keys(event)
         after, exiting = UUID(int=0), dict[UUID, Run]()
         while page := await self._query(runs.find_running_runs_of_subject, self._database, event, subjects, after):
             for run in page:
+                if run.isolation is not None:
+                    if not self._alone:
+                        raise NeedsIsolation(is_proven=run.isolation == "killed")
+                    isolated[run.workflow_id] = run.id
                 if not _is_about(event, run):
                     continue
                 await self._deliver_to(run, event)
@@ -54,6 +62,7 @@ class EventCorrelator:
         # Last, since one of the blocks may have waited for the event.
         for run in exiting.values():
             await self._query(self._exit_run_tree, run, event)
+        return list(isolated.values())
 
     async def _save_keys(self, event: Event) -> list[str]:
         """Save the event's values under the keys by which runs of the account wait; these values."""

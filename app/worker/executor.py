@@ -92,7 +92,7 @@ class RunExecutor:
         self._rng = random.SystemRandom()
         self._retry = RetryUntilAvailable(threads, self._rng)
         self._query = self._retry.run
-        self._correlator = EventCorrelator(context, self._retry)
+        self._correlator = EventCorrelator(context, self._retry, alone=alone)
         self._circuit_breakers = CircuitBreakers(concurrency, rng=self._rng)
         self._renderer = Renderer()
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
@@ -159,17 +159,21 @@ class RunExecutor:
 
     async def record_death(self, job: Job) -> None:
         """A job has killed a process that executed nothing else: the runs of its workflow are executed alone for a while."""
+        now = self._context.clock()
         if job.kind == "run":
             account_id, run_id, _ = _parse_run_job(job)
-            await self._query(self._transact, run_deaths.isolate_workflow, account_id, run_id, self._context.clock())
+            await self._query(self._transact, run_deaths.isolate_workflow, account_id, run_id, now)
+        elif job.kind == "event":
+            await self._query(self._transact, run_deaths.isolate_awaiting_workflows, int(job.account), now)
 
     async def find_dead_workers(self) -> None:
         """Note which workflows were executed by workers that have died. Raises Unavailable."""
         await self._retry.run_once(self._transact, run_deaths.add_dead_workers, self._context.clock())
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
-        """Advance the runs that wait for this event, and end those that exit on it."""
-        await self._correlator.deliver(account_id, event_id)
+        """Advance the runs that wait for this event, and end those that exit on it. Raises NeedsIsolation."""
+        for run_id in await self._correlator.deliver(account_id, event_id):
+            await self._query(self._transact, run_deaths.clear_dead_workers, account_id, run_id)
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
         """Start the run of a deadline that has passed, unless the deadline was cancelled or moved."""

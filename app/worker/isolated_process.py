@@ -26,8 +26,12 @@ from app.worker.executor import RunExecutor
 from app.worker.handlers import call_handler, make_handlers
 from app.worker.isolation import TurnOver
 
-# Bytes of data. Who needs more gets a MemoryError, which ends this process and not the whole machine.
-MAX_MEMORY = 512 * 1024 * 1024
+# Bytes of data, in addition to many times the largest event. Who needs more gets a MemoryError, which ends this process and not
+# the whole machine.
+MAX_MEMORY = 1024 * 1024 * 1024
+_EVENT_COPIES = 32
+# From -1000 to 1000: among processes that need the same, the kernel kills this one first.
+_OOM_SCORE_ADJUSTMENT = 300
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = 4
 
@@ -41,19 +45,19 @@ def main() -> None:
     os.dup2(2, 1)
     settings = config.from_environment()
     log_config.configure(settings)
-    _prepare_to_die()
+    _prepare_to_die(MAX_MEMORY + _EVENT_COPIES * settings.max_event_bytes)
     asyncio.run(_serve(AppContext(settings), answers))
 
 
-def _prepare_to_die() -> None:
-    """Limit the memory, be the first that the kernel kills when there is none left, and end with the worker."""
+def _prepare_to_die(max_memory: int) -> None:
+    """Limit the memory (bytes), be killed before the worker when there is none left, and end with the worker."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    soft = max_memory if hard == resource.RLIM_INFINITY else min(max_memory, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE_ADJUSTMENT))
 
 
 async def _serve(context: AppContext, answers: TextIO) -> None:

@@ -213,3 +213,47 @@ def test_a_workflow_whose_run_has_killed_its_process_is_isolated_for_an_hour(que
             run_deaths.clear_dead_workers(connection, queue.account, queue.run)
         seen.append(queue.isolation())
     assert seen == ["killed", None]
+
+
+def _isolated(queue: Queue) -> list[bool]:
+    with queue.context.database.transaction() as connection:
+        query = "SELECT isolated_until IS NOT NULL FROM workflows WHERE account_id = %s ORDER BY created_at"
+        return list(connection.exec_driver_sql(query, (queue.account,)).scalars())
+
+
+def test_the_third_deadly_workflow_of_an_account_isolates_all(queue: Queue, acme: Sender, globex: Sender) -> None:
+    names = ["a", "b", "harmless"]
+    for name in names:
+        workflows.apply_workflow(queue.context, queue.account, a_workflow(name=name, on=name, steps=[{"log": "x"}]))
+    workflows.apply_workflow(queue.context, globex.account_id, a_workflow(steps=[{"log": "x"}]))
+    deadly = [queue.run, *(UUID(acme.post(an_event(event=name)).get_json()["runs"][0]) for name in names[:2])]
+    seen = []
+    for run in [*deadly[:2], deadly[1], deadly[2]]:
+        with queue.context.database.transaction() as connection:
+            run_deaths.isolate_workflow(connection, queue.account, run, datetime.now(UTC))
+        seen.append(_isolated(queue))
+    assert seen == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [True, True, False, False],
+        [True, True, True, True],
+    ]
+    with queue.context.database.transaction() as connection:
+        query = "SELECT isolated_until FROM workflows WHERE account_id = %s"
+        assert connection.exec_driver_sql(query, (globex.account_id,)).scalars().all() == [None]
+
+
+def test_the_job_of_an_event_stands_for_the_workflows_whose_runs_may_wait(queue: Queue) -> None:
+    steps = [{"wait_for": "reply", "timeout": "1h"}]
+    workflows.apply_workflow(queue.context, queue.account, a_workflow(name="awaiting", on="x", steps=steps))
+    queue.set(payload=f"{queue.account}:{queue.run}")
+    queue.deaths(queue.worker())
+    queue.set(kind="event")
+    with queue.context.database.transaction() as connection:
+        run_deaths.add_dead_workers(connection, NOW)
+        query = "SELECT name, cardinality(dead_workers) FROM workflows WHERE account_id = %s ORDER BY name"
+        found = dict(connection.exec_driver_sql(query, (queue.account,)).all())
+        assert found.pop("awaiting") == 1
+        assert list(found.values()) == [0]
+        run_deaths.isolate_awaiting_workflows(connection, queue.account, NOW)
+    assert _isolated(queue) == [False, True]

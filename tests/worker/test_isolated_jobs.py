@@ -188,6 +188,20 @@ def test_a_run_that_was_executed_alone_clears_its_workflow(context: AppContext, 
     assert claimed.isolation is None
 
 
+def test_an_event_for_a_waiting_run_of_such_a_workflow_is_delivered_alone(context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"wait_for": "reply", "timeout": "1h"}, {"log": "x"})
+    with_executor(context, lambda executor: executor.advance(acme.account_id, UUID(run), 1))
+    event = UUID(acme.post(an_event(event="reply")).get_json()["id"])
+    _suspect(context, acme)
+    with pytest.raises(NeedsIsolation):
+        with_executor(context, lambda executor: executor.wake(acme.account_id, event))
+    with_executor(context, lambda executor: executor.wake(acme.account_id, event), alone=True)
+    assert the_run(context, acme.account_id, run)["at"] == "steps[1]"
+    claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 3)
+    assert claimed is not None
+    assert claimed.isolation is None
+
+
 def test_a_long_run_gives_its_turn_to_others_between_two_steps(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
