@@ -11,11 +11,12 @@ from uuid import UUID
 from app.actions.field_checks import FieldErrors
 from app.core.durations import read_duration
 from app.workflows import step_graph, validate_steps
+from app.workflows.expressions.cel_check import check_filter
 from app.workflows.matching import pattern_parser
 from app.workflows.matching.pattern_ast import ANY_NAME, Pattern
 from app.workflows.matching.pattern_parser import MAX_REFERENCES, PatternError, compile_pattern
 from app.workflows.matching.progress_bound import find_busiest_name
-from app.workflows.matching.rule import ALWAYS, ONCE, Rule, compile_rule, compile_test
+from app.workflows.matching.rule import ALWAYS, ONCE, EventView, Rule, compile_rule, compile_test
 from app.workflows.yaml_loader import Document, Mistake
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
@@ -25,11 +26,16 @@ MAX_EVENT_NAME = 255
 KEY = re.compile(r"distinct_id|phone|data(\.[A-Za-z_][A-Za-z0-9_-]*)+")
 
 
+def _compile_checked(text: str) -> Callable[[EventView], bool]:
+    check_filter(text)
+    return compile_test(text)
+
+
 def check_leaf(leaf: Any, path: str) -> FieldErrors:
     """Every mistake in a leaf of `wait_for` or `exit_on`: the name of an event, or {event, where}."""
     if isinstance(leaf, Mapping) and set(leaf) - {"event", "where"}:
         return [(path, "must be one event: its name, or {event: NAME, where: CEL}")]
-    return pattern_parser.check(leaf, compile_test, path)
+    return pattern_parser.check(leaf, _compile_checked, path)
 
 
 def check_key(key: Any, path: str = "key") -> FieldErrors:
@@ -82,7 +88,7 @@ def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if not isinstance(document.get("description", ""), str):
         yield "description", "must be text"
     if "on" in document:
-        yield from pattern_parser.check(document["on"], compile_test)
+        yield from pattern_parser.check(document["on"], _compile_checked)
     else:
         yield "on", "is missing: the event or pattern that starts the workflow"
     for name, check in _OPTIONAL.items():

@@ -11,8 +11,8 @@ from app.actions.field_checks import FieldErrors
 from app.actions.templates.render import find_texts, members_read
 from app.core.durations import read_duration
 from app.workflows import step_graph
-from app.workflows.expressions.cel import compile_expression
 from app.workflows.expressions.cel_analysis import FilterError
+from app.workflows.expressions.cel_check import check_expression
 from app.workflows.step_graph import IF, PAR, REPEAT, SET, VERBS, WAIT, WAIT_FOR, allowed_fields, blocks_in
 
 # Checks the leaf of a pattern (an event's name, or {event, where}) at a path.
@@ -138,12 +138,12 @@ class _StepChecker:
         else:
             self._action(verb, step, path)
 
-    def _expression(self, text: Any, path: str) -> None:
+    def _expression(self, text: Any, path: str, *, is_condition: bool = True) -> None:
         if not isinstance(text, str):
             self.mistakes.append((path, "must be a CEL expression (text) such as data.price > 5000"))
             return
         try:
-            compile_expression(text)
+            check_expression(text, is_condition=is_condition)
         except FilterError as exc:
             self.mistakes.append((path, str(exc)))
         self._check_step_ids(path, set(_IN_CEL["steps"].findall(text)))
@@ -159,7 +159,7 @@ class _StepChecker:
                 self.mistakes.append((f"{path}.{name}", message))
             self._variables.add(str(name))
             if not isinstance(value, bool | int | float):
-                self._expression(value, f"{path}.{name}")
+                self._expression(value, f"{path}.{name}", is_condition=False)
 
     def _par(self, blocks: Any, path: str) -> None:
         if not isinstance(blocks, list) or not step_graph.MIN_BLOCKS <= len(blocks) <= step_graph.MAX_BLOCKS:

@@ -82,7 +82,10 @@ def test_unstorable_characters_of_a_reason_are_replaced(context: AppContext, acm
 
 def test_a_value_that_cannot_be_evaluated_is_null_and_the_step_says_why(context: AppContext, acme: Sender) -> None:
     run = started(
-        context, acme, {"id": "s", "set": {"x": "data.nothing", "y": "div(1, 0)", "z": "1"}}, {"log": "[{{ vars.x }}]"}
+        context,
+        acme,
+        {"id": "s", "set": {"x": "data.nothing", "y": "div(1, data.price - data.price)", "z": "1"}},
+        {"log": "[{{ vars.x }}]"},
     )
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     step = rows_of(context, "steps", acme.account_id, run)[0]

@@ -235,7 +235,7 @@ def _total(*values: Any) -> Any:
 def _extreme(name: str, choose: Callable[[Iterable[Number]], Number]) -> Callable[..., Any]:
     def find(*values: Any) -> Any:
         members = _members(values)
-        if any(isinstance(member, str | timedelta) for member in members):
+        if any(isinstance(member, str | timedelta | datetime) for member in members):
             from cel import stdlib
 
             return stdlib.STDLIB_FUNCTIONS[name](*values)
