@@ -60,3 +60,8 @@ def test_an_installed_wheel_migrates_and_is_healthy(installed: Path, empty_datab
 def test_what_make_run_reads_is_in_the_wheel(installed: Path) -> None:
     for part in ("deploy/gunicorn.conf.py", "examples/hello.yaml"):
         assert (installed / part).read_bytes() == (ROOT / part).read_bytes()
+
+
+def test_the_wheel_installs_the_program(installed: Path) -> None:
+    (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "[console_scripts]\nsignalbox = app.cli.commands:main\n" in entry_points.read_text()

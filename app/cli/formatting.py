@@ -20,11 +20,16 @@ Widths = Sequence[int]
 
 def visible(value: object) -> str:
     """`value` on one line, with characters escaped that could control a terminal or reverse the text."""
-    return "".join(char if char.isprintable() or char in _HARMLESS else repr(char)[1:-1] for char in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in _HARMLESS else repr(char)[1:-1] for char in text)
 
 
 def visible_json(text: str) -> str:
     """JSON text with the same meaning, with characters escaped that could control a terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() or char in _HARMLESS else _json_escape(char) for char in text)
 
 
@@ -40,9 +45,10 @@ def cut(text: str, columns: int) -> str:
 
 def row(cells: Sequence[object], widths: Widths, terminal: int | None) -> str:
     """One line of a list: aligned and cut to `terminal` columns; whole and separated by tabs when that is None."""
-    shown = [visible(cell) for cell in cells]
     if terminal is None:
-        return "\t".join(shown)
+        return "\t".join(map(visible, cells))
+    # A cell may be half a MiB; combining characters take no column.
+    shown = [visible(str(cell)[: 4 * terminal]) for cell in cells]
     line = ""
     for cell, columns in zip(shown, widths, strict=False):
         line += ljust(cut(cell, columns), columns) + _GAP

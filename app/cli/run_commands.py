@@ -128,8 +128,8 @@ def retry(
         confirm(f"Retry {counted(len(chosen), 'run')}?")
     skipped = _retry(chosen)
     click.echo(f"{counted(len(chosen) - len(skipped), 'run')} scheduled again")
-    for run_id in skipped:
-        click.echo(f"{run_id}: skipped; it has not failed, is a block, or belongs to another account", err=True)
+    for account_id, run_id in skipped:
+        click.echo(f"{run_id}: skipped; {_explain_skipped(account_id, run_id)}", err=True)
     if skipped:
         sys.exit(1)
 
@@ -155,7 +155,17 @@ def _owned(ids: Sequence[UUID], account: str | None) -> list[tuple[int, UUID]]:
     ]
 
 
-def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[UUID]:
+def _explain_skipped(account_id: int, run_id: UUID) -> str:
+    """Why a run could not be retried or cancelled."""
+    run = inspection.find_run(context(), account_id, run_id)
+    if run is None:
+        return "the account has no such run"
+    if run.root_id is not None:
+        return f"it is {run.status}, and a block of run {run.root_id}, which can be retried"
+    return f"it is {run.status}"
+
+
+def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[tuple[int, UUID]]:
     """Retry runs in batches with a progress bar on a terminal. Returns the runs that cannot be retried."""
     skipped = []
     with tqdm(total=len(chosen), unit=" runs", disable=None, file=sys.stderr, leave=False) as bar:
@@ -164,7 +174,7 @@ def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[UUID]:
             for begin in range(0, len(of_account), _BATCH):
                 batch = of_account[begin : begin + _BATCH]
                 retried = services_runs.retry_runs(context(), account_id, batch)
-                skipped += [run_id for run_id in batch if run_id not in retried]
+                skipped += [(account_id, run_id) for run_id in batch if run_id not in retried]
                 bar.update(len(batch))
     return skipped
 
@@ -183,6 +193,6 @@ def cancel(ids: tuple[UUID, ...], account: str | None) -> None:
             click.echo(f"{run_id}: cancelled")
         else:
             has_skipped = True
-            click.echo(f"{run_id}: skipped; it is not running, or belongs to another account", err=True)
+            click.echo(f"{run_id}: skipped; {_explain_skipped(account_id, run_id)}", err=True)
     if has_skipped:
         sys.exit(1)

@@ -114,7 +114,8 @@ def read_by_subject(
     if not with_key_only and root != "distinct_id":
         subject = f"coalesce({subject}, '')"
     with driver_connection(connection).cursor(name="read_by_subject") as cursor:
-        cursor.itersize = 5_000
+        # An event may be half a MiB.
+        cursor.itersize = 200
         cursor.execute(
             f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "
             "FROM events "

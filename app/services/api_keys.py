@@ -8,16 +8,26 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.core.api_keys import digest_of, is_client_id, make_client, make_key, make_token_prefix, token_of
+from app.core.errors import Problem, ProblemType
 from app.core.models import SCOPES, Key
 from app.db import api_keys
 from app.db.api_keys import Client, ClientRow, KeyRow, TokenRow
 from app.services.context import AppContext
 
+# Characters of a name.
+_MAX_NAME = 255
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _MAX_NAME or not name.isprintable():
+        raise Problem(ProblemType.VALIDATION_FAILED, f"the name must be at most {_MAX_NAME} printable characters")
+
 
 def create_key(
     context: AppContext, account_id: int, name: str, scopes: tuple[str, ...], lifetime: timedelta | None = None
 ) -> str:
-    """Create a key; the key itself, which cannot be shown again."""
+    """Create a key; the key itself, which cannot be shown again. Raises Problem 422 for an invalid name."""
+    _check_name(name)
     now = context.clock()
     text, prefix, digest = make_key()
     key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime, None)
@@ -65,6 +75,7 @@ class Token:
 
 def create_client(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...] = SCOPES) -> tuple[str, str]:
     """Create a client whose tokens have at most these scopes; returns its id and its secret, which is not stored."""
+    _check_name(name)
     client_id, secret, digest = make_client()
     client = Client(account_id, client_id, digest, in_order(scopes))
     with context.database.transaction() as connection:

@@ -79,6 +79,12 @@ def find_further_events(
         return inspection.find_further_events(connection, account_id, wanted, known, limit)
 
 
+def find_run(context: AppContext, account_id: int, run_id: UUID) -> RunRow | None:
+    """A run of an account; None when the account has none of this id."""
+    with context.database.transaction() as connection:
+        return inspection.find_run(connection, account_id, run_id)
+
+
 def find_run_details(context: AppContext, account_id: int, run_id: UUID) -> RunDetails | None:
     """All details of a run; None when the account has none of this id."""
     with context.database.transaction() as connection:

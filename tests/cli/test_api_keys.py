@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender
 
@@ -41,3 +43,11 @@ def test_a_key_is_revoked_once(signalbox: CommandLine, acme: Sender) -> None:
         "Error: no active key has this prefix; `signalbox key list` shows all\n",
     )
     assert f"sb_{key[3:11]}_…\t\tevents:write\trevoked " in signalbox("key", "list", acme.slug).output
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\nb"])
+def test_a_name_is_short_and_printable(signalbox: CommandLine, acme: Sender, name: str) -> None:
+    for kind in ("key", "client"):
+        result = signalbox(kind, "create", acme.slug, "--name", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "Error: the name must be at most 255 printable characters\n"

@@ -95,8 +95,6 @@ LISTS = [name for name in COMMANDS if name.endswith(" list")]
 BY_ID = {"event replay", "event show", "run cancel", "run retry", "run show"}
 # What they print besides the output.
 STANDARD_ERROR = {"workflow show": "watch, version 1 of "}
-# They print the times of others: a document, a file.
-NO_TIMES = {"workflow schema"}
 # What makes a list longer than one line.
 MORE = {
     "account list": ["account create other"],
@@ -248,6 +246,8 @@ def test_a_command_works_on_the_only_account(command: str, run: Run, names: Name
     expected = STANDARD_ERROR.get(command, "")
     assert result.stderr == expected or (expected and result.stderr.startswith(expected))
     assert result.stdout.strip(), "nothing is printed"
+    times = re.findall(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+\S*?(?=[\s,;:)\"]|$)", result.output)
+    assert [text for text in times if not TIME.fullmatch(text)] == [], "times have one spelling"
 
 
 @pytest.mark.parametrize("command", [name for name in CALLS if "--account" in _options(name)])
@@ -285,15 +285,6 @@ def test_every_list_has_json_lines_and_pages(command: str) -> None:
     assert {"--json", "--limit", "--after"} <= _options(command)
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if "--json" in _options(name) and name not in ENDLESS])
-def test_json_is_one_object_per_line(command: str, run: Run, names: Names) -> None:
-    result = run(f"{_line(command, names)} --json")
-    assert result.exit_code == 0, result.output
-    found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert found
-    assert command == "workflow check" or all(isinstance(one, dict) for one in found)
-
-
 def _times(value: Any) -> Iterator[str]:
     """All texts in a JSON value that begin as a timestamp does."""
     if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[T ]", value):
@@ -302,18 +293,14 @@ def _times(value: Any) -> Iterator[str]:
         yield from _times(below)
 
 
-@pytest.mark.parametrize("command", [name for name in CALLS if "--json" in _options(name)])
-def test_times_in_json_are_utc_with_microseconds(command: str, run: Run, names: Names) -> None:
-    for line in run(f"{_line(command, names)} --json").stdout.splitlines():
-        for text in _times(json.loads(line)):
-            assert TIME.fullmatch(text)
-
-
-@pytest.mark.parametrize("command", [name for name in CALLS if name not in NO_TIMES])
-def test_times_in_text_are_utc_with_microseconds(command: str, run: Run, names: Names) -> None:
-    output = run(_line(command, names)).output
-    found = re.findall(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+\S*?(?=[\s,;:)\"]|$)", output)
-    assert [text for text in found if not TIME.fullmatch(text)] == []
+@pytest.mark.parametrize("command", [name for name in COMMANDS if "--json" in _options(name) and name not in ENDLESS])
+def test_json_is_one_object_per_line(command: str, run: Run, names: Names) -> None:
+    result = run(f"{_line(command, names)} --json")
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert found
+    assert command == "workflow check" or all(isinstance(one, dict) for one in found)
+    assert [text for text in _times(found) if not TIME.fullmatch(text)] == []
 
 
 @pytest.mark.parametrize("command", LISTS)

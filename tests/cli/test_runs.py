@@ -313,7 +313,7 @@ def test_only_failed_runs_are_retried(signalbox: CommandLine, context: AppContex
     before = the_run(context, acme.account_id, run)
     result = signalbox("run", "retry", run, "--yes")
     assert (result.exit_code, result.stdout) == (1, "0 runs scheduled again\n")
-    assert result.stderr == f"{run}: skipped; it has not failed, is a block, or belongs to another account\n"
+    assert result.stderr == f"{run}: skipped; it is running\n"
     assert the_run(context, acme.account_id, run) == before
 
 
@@ -349,7 +349,7 @@ def test_only_running_runs_are_cancelled(signalbox: CommandLine, context: AppCon
     before = execute_run(context, acme.account_id, run)
     result = signalbox("run", "cancel", run)
     assert result.exit_code == 1
-    assert result.stderr == f"{run}: skipped; it is not running, or belongs to another account\n"
+    assert result.stderr == f"{run}: skipped; it is done\n"
     assert the_run(context, acme.account_id, run) == before
 
 
