@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from app.core import metrics
 from app.core.errors import Unavailable
-from app.services import targets
+from app.services import accounts, targets
 from app.services.context import AppContext
 
 blueprint = Blueprint("health", __name__)
@@ -34,6 +34,9 @@ def show_metrics() -> Response:
         open_circuits, runs_held = targets.count_open_circuits(context)
         metrics.open_circuits.set(open_circuits)
         metrics.runs_held.set(runs_held)
+        plans_ending, plans_ended = accounts.count_ending_plans(context)
+        metrics.plans_ending.set(plans_ending)
+        metrics.plans_ended.set(plans_ended)
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()

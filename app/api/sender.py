@@ -89,6 +89,16 @@ def recheck(
     return current
 
 
+def stores_unusable_phone(account: Account) -> bool:
+    """Whether the account keeps events whose phone cannot be used, by a recent snapshot: a refusal rests on it."""
+    accounts: AccountCache = current_app.extensions["accounts"]
+    try:
+        current = accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
+    except Unavailable:
+        current = None
+    return (current or account).snapshot.unusable_phone == models.STORE
+
+
 def check_open(account: Account, now: datetime) -> None:
     """Raises Problem 403 when the account is disabled or its plan has ended."""
     snapshot = account.snapshot

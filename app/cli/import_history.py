@@ -22,6 +22,8 @@ from tqdm import tqdm
 from app.cli.base import account_option, command, context, get_account
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
+from app.core.models import STORE
+from app.db.accounts import AccountRow
 from app.ingest.history_import import Counts, Importer, Line, survey
 
 _GZIP = b"\x1f\x8b"
@@ -45,10 +47,10 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
         raise click.BadParameter(
             f"{time_field!r} is not a field such as received_at or data.created_at", param_hint="--time-field"
         )
-    account_id = get_account(account).id
+    found = get_account(account)
     try:
         with _opened(file) as source:
-            counts = _import(source, account_id, time_field, start_workflows, _rejected_path(file))
+            counts = _import(source, found, time_field, start_workflows, _rejected_path(file))
     except (OSError, EOFError, zlib.error) as exc:
         raise click.ClickException(f"{file} cannot be read: {exc}") from None
     results = [f"{counts.stored:,} stored", f"{counts.known:,} stored before", f"{counts.rejected:,} rejected"]
@@ -60,11 +62,18 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
         sys.exit(1)
 
 
-def _import(source: BinaryIO, account_id: int, time_field: str, start_workflows: bool, rejected: Path) -> Counts:
+def _import(source: BinaryIO, account: AccountRow, time_field: str, start_workflows: bool, rejected: Path) -> Counts:
     max_bytes = context().settings.max_event_bytes
     total, repeated = survey(_lines(source, max_bytes))
     with _RejectedLines(rejected) as rejected_lines:
-        importer = Importer(context(), account_id, time_field=time_field, repeated=repeated, reject=rejected_lines.add)
+        importer = Importer(
+            context(),
+            account.id,
+            time_field=time_field,
+            stores_unusable_phone=account.unusable_phone == STORE,
+            repeated=repeated,
+            reject=rejected_lines.add,
+        )
         try:
             _show_progress("storing", total, importer.run(_lines(source, max_bytes)))
             if start_workflows:

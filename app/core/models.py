@@ -27,6 +27,11 @@ PLANS: Mapping[str, Plan] = {
     plan.name: plan for plan in (Plan("trial", 100, 30), Plan("standard", 1_000, None), Plan("unlimited", None, None))
 }
 
+DEFAULT_PLAN = "standard"
+
+# What an account does with an event whose phone number cannot be used.
+REFUSE, STORE = "refuse", "store"
+
 # Scopes of an API key: send events, read received events, manage the account.
 EVENTS_WRITE = "events:write"
 EVENTS_READ = "events:read"

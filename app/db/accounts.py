@@ -28,16 +28,18 @@ class AccountRow:
     name: str
     key_attribute: str
     event_attribute: str
+    unusable_phone: str
 
 
 @dataclass(frozen=True, slots=True)
 class AccountDetails:
     """New values of an account; None: unchanged. `key_attribute` and `event_attribute` are the attributes of a CxEngage event
-    that hold its subject and its name."""
+    that hold its subject and its name. `unusable_phone` is REFUSE or STORE."""
 
     name: str | None = None
     key_attribute: str | None = None
     event_attribute: str | None = None
+    unusable_phone: str | None = None
 
 
 def create_account(
@@ -72,8 +74,15 @@ def update_account_details(connection: sa.Connection, account_id: int, details: 
     run_sql(
         connection,
         "UPDATE accounts SET name = coalesce(:name, name), key_attribute = coalesce(:key, key_attribute), "
-        "event_attribute = coalesce(:event, event_attribute), version = version + 1 WHERE id = :id",
-        {"id": account_id, "name": details.name, "key": details.key_attribute, "event": details.event_attribute},
+        "event_attribute = coalesce(:event, event_attribute), unusable_phone = coalesce(:phone, unusable_phone), "
+        "version = version + 1 WHERE id = :id",
+        {
+            "id": account_id,
+            "name": details.name,
+            "key": details.key_attribute,
+            "event": details.event_attribute,
+            "phone": details.unusable_phone,
+        },
     )
 
 
@@ -98,7 +107,7 @@ def lock_account(connection: sa.Connection, account_id: int) -> None:
 
 _ROW = (
     "id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at, "
-    "coalesce(name, slug), key_attribute, event_attribute"
+    "coalesce(name, slug), key_attribute, event_attribute, unusable_phone"
 )
 
 
@@ -107,6 +116,14 @@ def list_accounts(connection: sa.Connection, after: int, limit: int) -> list[Acc
     query = f"SELECT {_ROW} FROM accounts WHERE id > :after ORDER BY id LIMIT :limit"
     rows = run_sql(connection, query, {"after": after, "limit": limit})
     return [AccountRow(*row) for row in rows]
+
+
+def find_ending_plans(connection: sa.Connection, before: datetime) -> list[AccountRow]:
+    """The accounts that are not disabled and whose plan ends, or has ended, before a time; the first to end first."""
+    query = (
+        f"SELECT {_ROW} FROM accounts WHERE plan_ends_at < :before AND disabled_at IS NULL ORDER BY plan_ends_at, id"
+    )
+    return [AccountRow(*row) for row in run_sql(connection, query, {"before": before})]
 
 
 def find_account(connection: sa.Connection, name: str) -> AccountRow | None:
@@ -142,6 +159,7 @@ class AccountSnapshot:
     name: str
     key_attribute: str
     event_attribute: str
+    unusable_phone: str
     keys: Mapping[str, Key]
     workflows: Sequence[EnabledWorkflow]
     awaits: frozenset[str]
@@ -165,7 +183,7 @@ class AugmentSnapshot:
 
 _SNAPSHOT = """
 SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
-    coalesce(name, slug) AS name, key_attribute, event_attribute,
+    coalesce(name, slug) AS name, key_attribute, event_attribute, unusable_phone,
     (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
                                      extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
      FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,

@@ -77,6 +77,7 @@ class Importer:
         account_id: int,
         *,
         time_field: str,
+        stores_unusable_phone: bool,
         repeated: set[int],
         reject: Callable[[int, bytes | None, str], None],
     ) -> None:
@@ -84,6 +85,7 @@ class Importer:
         self._context = context
         self._account_id = account_id
         self._time_field = time_field
+        self._stores_unusable_phone = stores_unusable_phone
         self._repeated = repeated
         self._reject = reject
         self._latest = context.clock()
@@ -135,7 +137,12 @@ class Importer:
             return uuid7(received_at, digest.digest())
 
         return read_line(
-            text, account_id=self._account_id, time_field=self._time_field, latest=self._latest, identify=make_id
+            text,
+            account_id=self._account_id,
+            time_field=self._time_field,
+            latest=self._latest,
+            identify=make_id,
+            stores_unusable_phone=self._stores_unusable_phone,
         )
 
     def _store(self, batch: list[Event]) -> None:

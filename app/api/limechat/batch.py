@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from flask import Blueprint, Response, current_app, request
 from app.api.limechat.events import Headers, read_headers, sender_of
 from app.api.request_body import read_body
 from app.api.responses import json_response
-from app.api.sender import receive, recheck, take_from_plan
+from app.api.sender import receive, recheck, stores_unusable_phone, take_from_plan
 from app.core.errors import Problem
 from app.core.models import Event
 from app.ingest.accept_batch import BatchReceipt, accept_batch
@@ -40,6 +41,7 @@ class ReceivedBatch:
     idempotency_key: str | None
     max_bytes: int
     is_webhook_id: bool = False
+    stores_unusable_phone: Callable[[], bool] = lambda: False
 
     def __len__(self) -> int:
         return self.count
@@ -54,6 +56,7 @@ class ReceivedBatch:
             idempotency_key=None if self.idempotency_key is None else f"{self.idempotency_key}#{number}",
             is_webhook_id=self.is_webhook_id,
             max_bytes=self.max_bytes,
+            stores_unusable_phone=self.stores_unusable_phone,
         )
 
 
@@ -95,7 +98,13 @@ def _read_batch(context: AppContext, account: Account, headers: Headers) -> Rece
     )
     count, item = _split(body, settings.max_batch_events, lines=request.mimetype == LINES)
     return ReceivedBatch(
-        account.snapshot.id, count, item, headers.idempotency_key, settings.max_event_bytes, headers.is_webhook_id
+        account.snapshot.id,
+        count,
+        item,
+        headers.idempotency_key,
+        settings.max_event_bytes,
+        headers.is_webhook_id,
+        cache(partial(stores_unusable_phone, account)),
     )
 
 

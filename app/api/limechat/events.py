@@ -11,13 +11,14 @@ from msgspec import Struct
 
 from app.api.request_body import read_body
 from app.api.responses import json_response
-from app.api.sender import Sender, accept_event, check_open, receive
+from app.api.sender import Sender, accept_event, check_open, receive, stores_unusable_phone
 from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import read_object
 from app.core.ids import utc_text, uuid7
 from app.core.models import Event, Receipt
+from app.ingest.accept import BuildEvent
 from app.ingest.account_cache import Account
 from app.ingest.limechat.parser import EVENT, parse_event, validation_failed
 from app.ingest.limechat.schemas import HeadersSchema
@@ -50,13 +51,13 @@ def receive_event() -> Response:
     context: AppContext = current_app.extensions["context"]
     headers = read_headers(request.environ, _headers_schema)
     sender = sender_of(context, headers)
-    event: Event | None = None
+    parse: BuildEvent | None = None
 
     def build_event(account: Account) -> Event:
-        nonlocal event
-        if event is None:
-            event = _read_event(context, account, headers)
-        return event
+        nonlocal parse
+        if parse is None:
+            parse = _read_event(context, headers)
+        return parse(account)
 
     return receive(sender, lambda account: _success(accept_event(account, sender, build_event)))
 
@@ -100,23 +101,25 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
     return Sender(prefix, check, unauthorized)
 
 
-def _read_event(context: AppContext, account: Account, headers: Headers) -> Event:
-    """The event in the body of the request; raises Problem."""
+def _read_event(context: AppContext, headers: Headers) -> BuildEvent:
+    """Read the body of the request; what parses its event for an account. Both raise Problem."""
     settings = context.settings
     headers.check()
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    received_at = context.clock()
-    return parse_event(
-        read_object(body),
+    exact, received_at = read_object(body), context.clock()
+    event_id = uuid7(received_at)
+    return lambda account: parse_event(
+        exact,
         EVENT,
         account_id=account.snapshot.id,
-        event_id=uuid7(received_at),
+        event_id=event_id,
         received_at=received_at,
         idempotency_key=headers.idempotency_key,
         is_webhook_id=headers.is_webhook_id,
         body=body,
+        stores_unusable_phone=lambda: stores_unusable_phone(account),
     )
 
 

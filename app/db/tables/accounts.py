@@ -29,9 +29,16 @@ accounts = sa.Table(
         "key_attribute", sa.Text, "the attribute of its CxEngage events that says whom they are about", default="'key'"
     ),
     column("event_attribute", sa.Text, "the attribute of its CxEngage events that names them", default="'type'"),
+    column(
+        "unusable_phone",
+        sa.Text,
+        "what becomes of an event whose phone cannot be used: refuse it, or store it with the phone in extra",
+        default="'refuse'",
+    ),
     sa.PrimaryKeyConstraint("id"),
     sa.UniqueConstraint("slug"),
     sa.CheckConstraint("plan IN ('trial', 'standard', 'unlimited')", name="plan"),
+    sa.CheckConstraint("unusable_phone IN ('refuse', 'store')", name="unusable_phone"),
     comment="who owns everything",
 )
 

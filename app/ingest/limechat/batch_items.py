@@ -112,6 +112,7 @@ def read_item(
     idempotency_key: str | None = None,
     is_webhook_id: bool = False,
     max_bytes: int,
+    stores_unusable_phone: Callable[[], bool],
 ) -> Event:
     """The event of an item; raises Problem as for a single event. `idempotency_key` (`is_webhook_id`:
     a `webhook-id`) is for an item that has none itself."""
@@ -127,6 +128,7 @@ def read_item(
         idempotency_key=idempotency_key,
         is_webhook_id=is_webhook_id,
         body=item,
+        stores_unusable_phone=stores_unusable_phone,
     )
 
 
@@ -139,7 +141,15 @@ _NO_ID = UUID(int=0)
 Identify = Callable[[datetime, str | None], UUID]
 
 
-def read_line(line: bytes, *, account_id: int, time_field: str, latest: datetime, identify: Identify) -> Event:
+def read_line(
+    line: bytes,
+    *,
+    account_id: int,
+    time_field: str,
+    latest: datetime,
+    identify: Identify,
+    stores_unusable_phone: bool = False,
+) -> Event:
     """The event of a line; raises Problem. `identify` computes its id from its time and its idempotency key.
 
     `time_field` is a field such as `received_at`, or a path into data such as `data.created_at`. A top-level field is not
@@ -153,7 +163,14 @@ def read_line(line: bytes, *, account_id: int, time_field: str, latest: datetime
     if not EARLIEST <= received_at <= latest:
         raise _invalid_time(time_field, f"is {utc_text(received_at)}; it must be from 2000 to now")
     rest = ExactObject(_without(exact.value, time_field), _without(exact.raw, time_field))
-    event = parse_event(rest, BATCH_ITEM, account_id=account_id, event_id=_NO_ID, received_at=received_at)
+    event = parse_event(
+        rest,
+        BATCH_ITEM,
+        account_id=account_id,
+        event_id=_NO_ID,
+        received_at=received_at,
+        stores_unusable_phone=lambda: stores_unusable_phone,
+    )
     return replace(event, id=identify(received_at, event.idempotency_key))
 
 

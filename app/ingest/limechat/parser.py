@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -34,14 +34,19 @@ def parse_event(
     idempotency_key: str | None = None,
     is_webhook_id: bool = False,
     body: bytes | None = None,
+    stores_unusable_phone: Callable[[], bool] = lambda: False,
 ) -> Event:
     """The event of an object; raises Problem 422 with all faults.
 
     `idempotency_key` is for an event that carries none itself (`is_webhook_id`: it is a `webhook-id`); `body` is the text whose
-    digest belongs to the key.
+    digest belongs to the key. `stores_unusable_phone` is called for an event whose phone cannot be used: whether it is kept
+    without the phone, which then is in `extra`.
     """
-    fields = load(schema, exact.value)
+    fields, phone_warnings = _load_event(schema, exact.value, stores_unusable_phone)
     extra = {name: text for name, text in exact.raw.items() if name not in schema.fields}
+    warnings = warnings_of(fields["event"], extra) + phone_warnings
+    if phone_warnings:
+        extra["phone"] = exact.raw["phone"]
     own_key = fields.get("idempotency_key")
     key = own_key or idempotency_key
     return Event(
@@ -57,8 +62,23 @@ def parse_event(
         idempotency_key=key,
         body_digest=hashlib.sha256(body).digest() if body is not None and key is not None else None,
         is_webhook_id=is_webhook_id and own_key is None,
-        warnings=warnings_of(fields["event"], extra),
+        warnings=warnings,
     )
+
+
+def _load_event(
+    schema: Schema, value: Mapping[str, Any], stores_unusable_phone: Callable[[], bool]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of an event, and a warning when it is kept without its phone; raises Problem 422."""
+    try:
+        return schema.load(value), ()
+    except ValidationError as exc:
+        problem = validation_failed(exc)
+    messages = [error["message"] for error in problem.errors or () if error["field"] == "phone"]
+    if not messages or value.get("distinct_id") in (None, "") or not stores_unusable_phone():
+        raise problem
+    fields = load(schema, {name: member for name, member in value.items() if name != "phone"})
+    return fields, (f"phone: {messages[0]}; the event is stored without a phone, what was sent is in extra",)
 
 
 def load(schema: Schema, data: Mapping[str, Any]) -> dict[str, Any]:

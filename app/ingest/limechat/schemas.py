@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from heapq import nsmallest
 from typing import Any, TypeVar
 
-import phonenumbers
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 from app.core.api_keys import prefix_of
+from app.ingest.limechat.phone_numbers import UnusablePhone, read_phone
 
 MAX_LENGTH = 255
 # Behind the key of a batch come `#` and the number of the item.
 MAX_BATCH_KEY_LENGTH = 240
-MAX_PHONE_LENGTH = 64
 _MAX_NAMES, _MAX_NAME_LENGTH = 20, 80
-_PHONE_SHAPE = re.compile(r"\+[0-9 .()\[\]-]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 
@@ -80,12 +77,10 @@ class Phone(PlainField[str | None]):
             if isinstance(value, int | float) and not isinstance(value, bool):
                 raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
             raise ValidationError('must be text with the country code, such as "+915673412780"')
-        if len(value) > MAX_PHONE_LENGTH:
-            raise ValidationError("is longer than any phone number")
-        number, error = _e164(value)
-        if number is None:
-            raise ValidationError(error)
-        return number
+        try:
+            return read_phone(value)
+        except UnusablePhone as exc:
+            raise ValidationError(str(exc)) from None
 
 
 class Data(PlainField[dict[str, Any]]):
@@ -103,27 +98,6 @@ def _text(value: Any, what: str) -> str:
     if not 1 <= len(value) <= MAX_LENGTH:
         raise ValidationError(f"has {len(value)} characters; it must have 1 to {MAX_LENGTH}")
     return value
-
-
-@lru_cache(maxsize=16_384)
-def _e164(text: str) -> tuple[str | None, str]:
-    """The number in E.164 and "", or None and the error message."""
-    if not text.startswith("+"):
-        return None, "must begin with + and the country code, such as +915673412780"
-    if not _PHONE_SHAPE.fullmatch(text):
-        return None, "may hold only digits, spaces, dots, dashes and brackets after the +"
-    try:
-        number = phonenumbers.parse(text)
-    except phonenumbers.NumberParseException:
-        return None, "has no known country code, or no number behind it"
-    reason = phonenumbers.is_possible_number_with_reason(number)
-    if reason == phonenumbers.ValidationResult.TOO_SHORT:
-        return None, "is too short for a number of that country"
-    if reason == phonenumbers.ValidationResult.TOO_LONG:
-        return None, "is too long for a number of that country"
-    if not phonenumbers.is_possible_number(number):
-        return None, "is no possible number of that country"
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), ""
 
 
 class IdempotencyKey(PlainField[str]):

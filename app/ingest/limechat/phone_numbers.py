@@ -1,0 +1,65 @@
+"""Reads phone numbers as people and programs write them, into E.164."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import phonenumbers
+
+_MAX_LENGTH = 64
+_PLAIN = re.compile(r"\+[0-9]+")
+# Removed before a number is read, besides white space and what _INVISIBLE_OR_DASH has. The minus sign is no dash in Unicode.
+_PUNCTUATION = frozenset(".()[]\uff0e\uff08\uff09\uff3b\uff3d\u2212")
+# Unicode categories: dashes, and marks without a shape such as those of the writing direction.
+_INVISIBLE_OR_DASH = ("Pd", "Cf")
+# WhatsApp writes Mexican mobile numbers with a 1 that is no part of the number.
+_MEXICO_OF_WHATSAPP = re.compile(r"\+521(\d{10})\Z")
+
+
+class UnusablePhone(Exception):
+    """The text is no phone number; the message says what would be right."""
+
+
+def read_phone(text: str) -> str:
+    """The number in E.164; raises UnusablePhone."""
+    if len(text) > _MAX_LENGTH:
+        raise UnusablePhone("is longer than any phone number")
+    number, error = _read(text)
+    if number is None:
+        raise UnusablePhone(error)
+    return number
+
+
+@lru_cache(maxsize=16_384)
+def _read(text: str) -> tuple[str | None, str]:
+    """The number in E.164 and "", or None and the error message."""
+    if not _PLAIN.fullmatch(text):
+        text = _without_punctuation(text)
+    if not text.startswith("+"):
+        return None, "must begin with + and the country code, such as +915673412780"
+    if not _PLAIN.fullmatch(text):
+        return None, "may hold only digits, spaces, dots, dashes and brackets after the +"
+    try:
+        number = phonenumbers.parse(_MEXICO_OF_WHATSAPP.sub(r"+52\1", text))
+    except phonenumbers.NumberParseException:
+        return None, "has no known country code, or no number behind it"
+    reason = phonenumbers.is_possible_number_with_reason(number)
+    if reason == phonenumbers.ValidationResult.TOO_SHORT:
+        return None, "is too short for a number of that country"
+    if reason == phonenumbers.ValidationResult.TOO_LONG:
+        return None, "is too long for a number of that country"
+    if not phonenumbers.is_possible_number(number):
+        return None, "is no possible number of that country"
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), ""
+
+
+def _without_punctuation(text: str) -> str:
+    return "".join(
+        character
+        for character in text
+        if not character.isspace()
+        and character not in _PUNCTUATION
+        and unicodedata.category(character) not in _INVISIBLE_OR_DASH
+    )
