@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from datetime import datetime
 
 import click
 
 from app.cli.base import command, context, get_account, parse_option
-from app.cli.formatting import visible
+from app.cli.formatting import format_relative, visible
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
 from app.core.ids import utc_text
-from app.core.models import PLANS
+from app.core.models import DEFAULT_PLAN, PLANS, REFUSE, STORE
 from app.db.accounts import AccountDetails, AccountRow
 from app.services import accounts
 
 group = click.Group("account", help="Accounts, which own everything else.")
 
 
-_name = click.option("--name", help="A name to display, besides the slug.")
-_key_attribute = click.option(
-    "--key-attribute", metavar="NAME", help="The attribute of CxEngage events that identifies the subject (key)."
+_OPTIONS = (
+    click.option("--name", help="A name to display, besides the slug."),
+    click.option(
+        "--key-attribute", metavar="NAME", help="The attribute of CxEngage events that identifies the subject (key)."
+    ),
+    click.option(
+        "--event-attribute", metavar="NAME", help="The attribute of CxEngage events that names the event (type)."
+    ),
+    click.option(
+        "--unusable-phone",
+        type=click.Choice([REFUSE, STORE]),
+        help="What becomes of an event with a good distinct_id whose phone cannot be used (refuse).",
+    ),
 )
-_event_attribute = click.option(
-    "--event-attribute", metavar="NAME", help="The attribute of CxEngage events that names the event (type)."
-)
+
+
+def _details(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of an account's details: the fields of AccountDetails."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @group.command("create")
 @click.argument("slug")
-@click.option("--plan", type=click.Choice(list(PLANS)), default="trial", show_default=True)
-@_name
-@_key_attribute
-@_event_attribute
+@click.option("--plan", type=click.Choice(list(PLANS)), default=DEFAULT_PLAN, show_default=True)
+@_details
 @command
-def create(slug: str, plan: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
+def create(slug: str, plan: str, **details_given: str | None) -> None:
     """Create account SLUG. A slug has lower-case letters, digits and -."""
-    details = AccountDetails(name, key_attribute, event_attribute)
+    details = AccountDetails(**details_given)
     accounts.check_account_details(details)
     account_id = accounts.create_account(context(), slug, PLANS[plan])
     if details != AccountDetails():
@@ -57,7 +71,7 @@ def list_(page: Page) -> None:
             context(), after=parse_option("--after", account_id, after) or 0, limit=limit
         ),
         cursor=lambda account: account.id,
-        cells=account_cells,
+        cells=lambda account: account_cells(account, context().clock()),
         widths=(6, 24, 48),
         as_json=lambda account: json_line(asdict(account)),
     )
@@ -70,28 +84,32 @@ def account_id(text: str) -> int:
     return int(text)
 
 
-def account_cells(account: AccountRow) -> tuple[object, ...]:
-    """An account as the cells of a line."""
+def account_cells(account: AccountRow, now: datetime) -> tuple[object, ...]:
+    """An account as the cells of a line. A plan that ends within 7 days, or has ended, is said in words."""
     rate = f", {account.events_per_second} events/s" if account.events_per_second else ""
-    ends = f", until {utc_text(account.plan_ends_at)}" if account.plan_ends_at else ""
+    ends = ""
+    if account.plan_ends_at is not None:
+        ends = f", until {utc_text(account.plan_ends_at)}"
+        if account.plan_ends_at <= now + accounts.ENDS_SOON:
+            verb = "ended" if accounts.has_ended(account, now) else "ends"
+            ends += f" ({verb} {format_relative(account.plan_ends_at, now)})"
     state = f"disabled since {utc_text(account.disabled_at)}" if account.disabled_at else "enabled"
     return account.id, account.slug, f"{account.plan}{rate}{ends}", state
 
 
 @group.command("change")
 @click.argument("account")
-@_name
-@_key_attribute
-@_event_attribute
+@_details
 @command
-def change(account: str, name: str | None, key_attribute: str | None, event_attribute: str | None) -> None:
+def change(account: str, **details_given: str | None) -> None:
     """Change the given fields of ACCOUNT (slug or id). They apply from the next event on; all are printed."""
     found = get_account(account)
-    accounts.update_account_details(context(), found.id, AccountDetails(name, key_attribute, event_attribute))
+    accounts.update_account_details(context(), found.id, AccountDetails(**details_given))
     found = get_account(account)
     click.echo(f"name={visible(found.name)}")
     click.echo(f"key-attribute={visible(found.key_attribute)}")
     click.echo(f"event-attribute={visible(found.event_attribute)}")
+    click.echo(f"unusable-phone={found.unusable_phone}")
 
 
 @group.command("plan")

@@ -20,6 +20,8 @@ unlimited_by_outage = Counter(
 )
 housekeeping_failures = Counter("signalbox_housekeeping_failures_total", "Housekeeping tasks that failed", ["task"])
 # Set when they are read.
+plans_ending = Gauge("signalbox_plans_ending", "Accounts whose plan ends within 7 days", multiprocess_mode="mostrecent")
+plans_ended = Gauge("signalbox_plans_ended", "Accounts whose plan has ended", multiprocess_mode="mostrecent")
 open_circuits = Gauge(
     "signalbox_open_circuits", "Targets that keep failing and are paused", multiprocess_mode="mostrecent"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from datetime import datetime, timedelta
 
 from app.core.encryption import make_signing_secret
 from app.core.errors import Problem, ProblemType
@@ -13,6 +14,8 @@ from app.db.accounts import AccountDetails, AccountRow
 from app.services.context import AppContext
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+# The end of a plan is announced for so long.
+ENDS_SOON = timedelta(days=7)
 # Characters of a name or an attribute.
 _MAX_LENGTH = 255
 
@@ -30,6 +33,20 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
     if account_id is None:
         raise Problem(ProblemType.CONFLICT, f"there is an account {slug!r} already")
     return account_id
+
+
+def count_ending_plans(context: AppContext) -> tuple[int, int]:
+    """How many accounts have a plan that ends within 7 days, and how many one that has ended."""
+    now = context.clock()
+    with context.database.transaction() as connection:
+        found = accounts.find_ending_plans(connection, now + ENDS_SOON)
+    ended = sum(has_ended(account, now) for account in found)
+    return len(found) - ended, ended
+
+
+def has_ended(account: AccountRow, now: datetime) -> bool:
+    """Whether the account's plan has ended."""
+    return account.plan_ends_at is not None and account.plan_ends_at <= now
 
 
 def list_accounts(context: AppContext, *, after: int = 0, limit: int) -> list[AccountRow]:

@@ -16,6 +16,7 @@ from app.db import circuits, event_keys, job_queue, match_state, messages, run_d
 from app.db.connection import limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
+from app.worker.ending_plans import log_ending_plans
 
 Task = Callable[[sa.Connection, datetime], object]
 
@@ -33,6 +34,7 @@ TASKS: tuple[Task, ...] = (
     messages.forget_old_tickets,
     event_keys.delete_old_keys,
     circuits.forget_old_circuits,
+    log_ending_plans,
 )
 # Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.
 _TIMEOUT = 30.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.core.config import Settings
-from app.core.models import EVENTS_WRITE, PLANS
+from app.core.models import DEFAULT_PLAN, EVENTS_WRITE, PLANS
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
 
@@ -36,7 +36,7 @@ def create_demo(settings: Settings) -> Demo:
     context = AppContext(settings)
     try:
         account = accounts.find_account(context, SLUG)
-        account_id = account.id if account else accounts.create_account(context, SLUG, PLANS["trial"])
+        account_id = account.id if account else accounts.create_account(context, SLUG, PLANS[DEFAULT_PLAN])
         names = [workflow.name for workflow in workflows.list_workflows(context, account_id)]
         if account is None or not names:
             workflows.apply_workflow(context, account_id, example())
