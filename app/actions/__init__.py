@@ -7,6 +7,7 @@ so all attempts of a step have the same idempotency key.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import structlog
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
 from app.actions.action_context import Action, ActionContext, ActionError
 from app.actions.circuit import Deferred
-from app.actions.templates.render import TemplateError, prepare
+from app.actions.templates.render import TemplateError, find_secret_values, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
 from app.core.exact_json import replace_unstorable
@@ -48,12 +49,14 @@ async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
     strict = step.get("strict", context.run.document.get("strict", False))
     names = prepare({**context.names, "now": context.now}, strict=strict)
     outcome = await _attempt(verb, step[verb], replace(context, names=names))
+    outcome = context.secrets.mask_outcome(outcome)
     return outcome if outcome.error is None else replace(outcome, error=replace_unstorable(outcome.error))
 
 
 async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     try:
         async with asyncio.timeout(context.timeout + _GRACE_PERIOD):
+            context.secrets.add_value(await context.compose(find_secret_values, fields, context.names))
             return await ACTIONS[verb].act(fields, context)
     except TemplateError as exc:
         return Outcome("failed", error=str(exc), error_class="template")
@@ -69,8 +72,9 @@ async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     except MemoryError:
         return Outcome("retry", error="there is not enough memory for it", error_class=OUT_OF_MEMORY)
     except Exception as exc:
-        _log.exception(
+        _log.error(
             "an action raised an exception",
+            exception=context.secrets.mask(traceback.format_exc()),
             action=verb,
             run=str(context.run.id),
             account=context.run.account_id,

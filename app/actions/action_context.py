@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
 from app.actions.circuit_breaker import CircuitBreakers
+from app.actions.integration_kinds import KINDS
+from app.actions.masking import Secrets
 from app.actions.renderer import Renderer
 from app.core.config import Settings
 from app.core.models import Outcome, Run
@@ -27,7 +29,7 @@ class ActionContext:
     `now` is the aware time of the attempt, `signing_secret` begins with `whsec_`. `integration` returns the fields of the
     account's integration of a kind; None when it has none, and it raises SettingsError when they cannot be decrypted.
     `disabled` maps disabled targets to the reason. `save_message` saves a message (text and data) of this step for the
-    account's message stream, once however often it is called, and returns its id.
+    account's message stream, once however often it is called, and returns its id. `secrets` are masked in all that is stored.
     """
 
     run: Run
@@ -43,6 +45,7 @@ class ActionContext:
     integration: Callable[[str], Mapping[str, str] | None] = field(repr=False)
     disabled: Mapping[str, str]
     save_message: Callable[[str, Mapping[str, Any]], Awaitable[UUID]] = field(repr=False)
+    secrets: Secrets = field(default_factory=Secrets, repr=False)
 
     async def compose(self, make: Callable[..., T], *arguments: object) -> T:
         """The result of `make(*arguments)`, called in a thread. What renders templates is called like this."""
@@ -55,6 +58,7 @@ class ActionContext:
             raise ActionError(
                 "not_set_up", f"the account has no {kind} integration; `signalbox integration set {kind}` creates it"
             )
+        self.secrets.add(*(fields[field.name] for field in KINDS[kind].fields if field.secret and field.name in fields))
         return fields
 
 

@@ -25,7 +25,7 @@ from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors
 from app.actions.http_call import MAX_STORED_RESPONSE, error_detail
 from app.actions.http_request import MAX_STORED_BODY
-from app.actions.integration_kinds import MASK, smtp_port
+from app.actions.integration_kinds import smtp_port
 from app.actions.mail_fields import (
     ADDRESSES,
     MAIL_FIELDS,
@@ -88,22 +88,13 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
         permit.is_connected = outcome.response is not None or outcome.error_class not in ("connection", "tls")
     duration = round((time.perf_counter() - started_at) * 1000)
     response = None if outcome.response is None else {**outcome.response, "ms": duration}
-    outcome = replace(outcome, request=envelope.redacted(), response=response)
-    return _without_password(outcome, integration.get("password"))
+    return replace(outcome, request=envelope.redacted(), response=response)
 
 
 def _is_good_answer(outcome: Outcome) -> bool | None:
     if outcome.response is not None:
         return bool(outcome.response["status"] != 421)
     return False if outcome.kind == "retry" else None
-
-
-def _without_password(outcome: Outcome, password: str | None) -> Outcome:
-    """Mask the password, which a server may repeat in its response."""
-    if not password or outcome.error is None:
-        return outcome
-    response = outcome.response and {**outcome.response, "body": outcome.response["body"].replace(password, MASK)}
-    return replace(outcome, error=outcome.error.replace(password, MASK), response=response)
 
 
 # Composing

@@ -14,7 +14,15 @@ from typing import Any
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, is_blank, is_scalar, text_schema
 from app.actions.http_call import call
-from app.actions.http_request import BODYLESS_METHODS, METHODS, header_error, make_request, parse_url, target_of
+from app.actions.http_request import (
+    BODYLESS_METHODS,
+    METHODS,
+    describe,
+    header_error,
+    make_request,
+    parse_url,
+    target_of,
+)
 from app.actions.retry_policy import classify_status
 from app.actions.templates.render import check_texts, is_text
 from app.core.models import Outcome
@@ -93,6 +101,7 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     target = target_of(request.url)
     if (reason := context.disabled.get(target)) is not None:
         error = f"{target} is disabled ({reason}); `signalbox target enable {shlex.quote(target)}` enables it"
-        return Outcome("failed", request=request.redacted(), error=error, error_class="target_disabled")
+        described = await context.compose(describe, request, context.secrets)
+        return Outcome("failed", request=described, error=error, error_class="target_disabled")
     outcome = await call(request, context, lambda status, headers, body, now: classify_status(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from app.actions.action_context import ActionContext
 from app.actions.circuit_breaker import Permit
-from app.actions.http_request import Request
-from app.actions.http_response import parse_response
-from app.actions.integration_kinds import MASK
+from app.actions.http_request import Request, describe
+from app.actions.http_response import MAX_BODY_BYTES, parse_response
 from app.core.durations import write_duration
 from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
@@ -38,10 +37,11 @@ ClassifyResponse = Callable[[int, Mapping[str, str], Any, datetime], Outcome]
 async def call(request: Request, context: ActionContext, classify: ClassifyResponse) -> Outcome:
     """Make the call once; raises Deferred when the host or the target takes no call now."""
     host, target = _host_of(request), request.target and request.target[:_MAX_TARGET]
+    described = await context.compose(describe, request, context.secrets)
     async with context.circuit_breakers.permit(context.run.account_id, host, target) as permit:
         outcome = await _exchange(request, context, classify, permit)
         permit.succeeded = _is_good_answer(outcome)
-    return outcome
+    return replace(outcome, request=described)
 
 
 def _host_of(request: Request) -> str:
@@ -70,24 +70,17 @@ async def _exchange(request: Request, context: ActionContext, classify: Classify
             raw = await read_body(response)
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
         permit.is_connected = not isinstance(exc, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-        return replace(_failure(exc, request, context.timeout), request=request.redacted(), response=received)
+        return replace(_failure(exc, request, context.timeout), response=received)
     duration = round((time.perf_counter() - started_at) * 1000)
-    text = _redact(replace_unstorable(raw.decode("utf-8", "replace")), request.secrets)
+    is_cut = len(raw) >= MAX_BODY_BYTES
+    text = context.secrets.mask(replace_unstorable(raw.decode("utf-8", "replace")), is_cut=is_cut)
     output = parse_response(response.status, response.headers, text)
     outcome = classify(response.status, response.headers, output["body"], context.now)
     return replace(
         outcome,
         output=output if outcome.kind == "done" else {},
-        request=request.redacted(),
         response={"status": response.status, "body": text[:MAX_STORED_RESPONSE], "ms": duration},
     )
-
-
-def _redact(text: str, secrets: tuple[str, ...]) -> str:
-    """The text without the request's secrets, which some services repeat in error messages."""
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
 
 
 def _send(context: ActionContext, request: Request) -> Any:

@@ -7,10 +7,12 @@ attempts. Authors cannot set the headers that Signalbox sets, nor those of the c
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,6 +23,7 @@ from yarl import URL
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.call_target import http_target
 from app.actions.integration_kinds import MASK
+from app.actions.masking import Secrets, add_form, is_secret_name, mask_members
 from app.actions.templates.render import render, render_scalar, render_value
 from app.core.exact_json import replace_unstorable
 from app.core.ids import utc_text
@@ -43,9 +46,6 @@ _RESERVED_HEADERS = frozenset(
 )
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-_SECRET_NAME = re.compile(
-    r"token|secret|passw|pwd|api[-_]?key|^key$|auth|signature|^sig$|credential|session|cookie|^code$|jwt", re.IGNORECASE
-)
 EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -61,28 +61,47 @@ DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. `secrets` are texts that must not be stored, wherever they appear. `target` is what the answer is judged
-    by, in addition to those of other calls with the same one."""
+    """A request to send. `target` is what the answer is judged by, in addition to those of other calls with the same one."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
-    secrets: tuple[str, ...] = field(default=(), repr=False)
     target: str | None = None
 
-    def redacted(self) -> dict[str, Any]:
-        """What is stored with the attempt: secrets masked, the body truncated."""
-        headers = {
-            name: MASK if _SECRET_NAME.search(name) else replace_unstorable(value)
-            for name, value in self.headers.items()
-        }
-        return {
-            "method": self.method,
-            "url": mask_url(self.url)[:MAX_STORED_BODY],
-            "headers": headers,
-            "body": replace_unstorable(self.body[:MAX_STORED_BODY].decode("utf-8", "ignore")),
-        }
+
+def describe(request: Request, secrets: Secrets) -> dict[str, Any]:
+    """What is stored of a request with the attempt: its secrets masked, its body truncated. `secrets` keeps what it carries."""
+    for name, value in request.headers.items():
+        secrets.add_header(name, value)
+    secrets.add(*(value for name, value in request.url.query.items() if is_secret_name(name)))
+    secrets.add_path(request.url.path)
+    body = _describe_body(request, secrets)
+    headers = {
+        name: MASK if is_secret_name(name) else secrets.mask(replace_unstorable(value))
+        for name, value in request.headers.items()
+    }
+    return {
+        "method": request.method,
+        "url": secrets.mask(mask_url(request.url))[:MAX_STORED_BODY],
+        "headers": headers,
+        "body": secrets.mask(body)[:MAX_STORED_BODY],
+    }
+
+
+def _describe_body(request: Request, secrets: Secrets) -> str:
+    """The body as text, with the members of JSON masked that have a secret name."""
+    text = replace_unstorable(request.body.decode("utf-8", "replace"))
+    content_type = request.headers.get("Content-Type", "").lower()
+    if "form-urlencoded" in content_type:
+        add_form(text, secrets)
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            masked, is_changed = mask_members(json.loads(text, parse_float=Decimal), secrets)
+        except (ValueError, RecursionError):
+            return text
+        return EXACT_JSON.encode(encodable(masked)).decode() if is_changed else text
+    return text
 
 
 def parse_url(text: str) -> URL:
@@ -116,11 +135,9 @@ def target_of(url: URL) -> str:
 
 def mask_url(url: URL) -> str:
     """The URL with masked values of query parameters that look like secrets."""
-    if not any(_SECRET_NAME.search(name) for name in url.query):
+    if not any(map(is_secret_name, url.query)):
         return str(url)
-    return str(
-        url.with_query([(name, MASK if _SECRET_NAME.search(name) else value) for name, value in url.query.items()])
-    )
+    return str(url.with_query([(name, MASK if is_secret_name(name) else value) for name, value in url.query.items()]))
 
 
 def header_error(name: Any, *, with_body: bool) -> str | None:
@@ -158,7 +175,7 @@ def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -
 
 
 def _event_json(context: ActionContext) -> str:
-    """The event as JSON; `data` is the text that was received."""
+    """The event as JSON; `data` is the text that Postgres makes of it: the same values, numbers with all digits."""
     run, event = context.run, context.run.event
     return EXACT_JSON.encode(
         {

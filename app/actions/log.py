@@ -25,7 +25,7 @@ def check(fields: Any, path: str) -> list[tuple[str, str]]:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Log the text."""
-    text = await context.compose(render, fields, context.names)
+    text = context.secrets.mask(await context.compose(render, fields, context.names))
     run = context.run
     shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text[:_MAX_LOGGED])
     _log.info("workflow log", run=str(run.id), account=run.account_id, workflow=run.workflow, text=shown)

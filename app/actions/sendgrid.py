@@ -80,7 +80,7 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     }
     url = URL(f"{_origin(context.settings, integration)}/v3/mail/send")
     body = EXACT_JSON.encode(encodable(message))
-    return Request("POST", url, headers, body, (key,), f"sendgrid from {sender['email']}")
+    return Request("POST", url, headers, body, f"sendgrid from {sender['email']}")
 
 
 def _origin(settings: Settings, integration: Mapping[str, str]) -> str:

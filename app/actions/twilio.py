@@ -41,7 +41,7 @@ def twilio_request(
     }
     url = URL(f"{settings.twilio_base_url}/2010-04-01/Accounts/{sid}/{resource}.json")
     body = urlencode(encodable(form)).encode()
-    return Request("POST", url, headers, body, (token, credentials), f"{_ACTIONS[resource]} from {sender}")
+    return Request("POST", url, headers, body, f"{_ACTIONS[resource]} from {sender}")
 
 
 def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:

@@ -169,7 +169,7 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     url = URL(f"{base}/{version}/{sender}/messages")
     target = f"whatsapp template {template['name']} ({template['language']['code']})"
     body = EXACT_JSON.encode(encodable(message))
-    return Request("POST", url, headers, body, (integration["access_token"],), target)
+    return Request("POST", url, headers, body, target)
 
 
 def _components(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, Any]]:

@@ -225,8 +225,8 @@ class RunExecutor:
             raise MemoryError(outcome.error)
         if outcome.gone is not None:
             await self._disable_target(run, outcome)
-            enable = f"`signalbox target enable {shlex.quote(outcome.gone)}`"
-            error = f"{outcome.error}; {outcome.gone} is disabled until {enable} enables it"
+            target = action_context.secrets.mask(outcome.gone)
+            error = f"{outcome.error}; {target} is disabled until `signalbox target enable {shlex.quote(target)}` enables it"
             outcome = replace(outcome, error=error)
         return transitions.apply_outcome(run, outcome, started_at, self._context.clock, self._rng)
 

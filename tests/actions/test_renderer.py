@@ -65,15 +65,17 @@ def test_each_action_renders_off_the_event_loop(step: dict[str, Any]) -> None:
 
 def test_an_account_renders_one_attempt_at_a_time_and_others_do_not_wait() -> None:
     async def check() -> None:
-        renderer, gate, begun = Renderer(), threading.Event(), []
+        renderer, gate, is_held, begun = Renderer(), threading.Event(), threading.Event(), []
 
         def hold(name: str) -> str:
             begun.append(name)
+            is_held.set()
             gate.wait(10)
             return name
 
         held = [asyncio.create_task(renderer.run(1, hold, name)) for name in ("first", "second")]
         assert await renderer.run(2, str.upper, "other account") == "OTHER ACCOUNT"
+        await asyncio.to_thread(is_held.wait, 10)
         assert begun == ["first"]
         gate.set()
         assert await asyncio.gather(*held) == ["first", "second"]

@@ -56,6 +56,16 @@ def test_every_digit_of_data_is_sent(context: AppContext, acme: Sender) -> None:
     assert "0.1234567890123456789" in body
 
 
+def test_data_are_sent_as_postgres_writes_them(context: AppContext, acme: Sender) -> None:
+    with an_http_target() as server:
+        workflows.apply_workflow(context, acme.account_id, a_workflow(steps=[{"http": {"url": server.url}}]))
+        data = '{"name":"\\u00fc",  "b":[1 ,2], "amount":1.50e2, "a":0.10}'
+        body = '{"event": "product_view", "distinct_id": "1", "data": ' + data + "}"
+        run = acme.post(body).get_json()["runs"][0]
+        execute_run(context, acme.account_id, run)
+    assert '"data":{"a": 0.10, "b": [1, 2], "name": "ü", "amount": 150}' in server.calls[0].body.decode()
+
+
 def test_later_steps_can_read_earlier_outputs(context: AppContext, acme: Sender) -> None:
     with an_http_target(Answer(body=b'{"ticket": "T-17"}')) as server:
         run = _started(

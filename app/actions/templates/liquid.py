@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, TextIO
 
 from liquid import BoundTemplate, Environment, FalsyStrictUndefined, Node, RenderContext, TokenStream, Undefined
@@ -184,6 +185,15 @@ class Template(BoundTemplate):
     """A parsed template. `source` is its text."""
 
     source: Source
+
+    @cached_property
+    def paths_read(self) -> tuple[tuple[str, ...], ...]:
+        """The names that the template reads, with their literal members."""
+        return tuple(
+            tuple(str(part) for part in use.segments if isinstance(part, str | int))
+            for uses in self.analyze().globals.values()
+            for use in uses
+        )
 
     def fill(self, names: Mapping[str, Any], budget: Budget) -> str:
         """The rendered text; raises LiquidError, and any exception of a filter."""

@@ -130,10 +130,20 @@ def _parse_error(exc: mstache.TokenException, source: str) -> MustacheError:
 
 def members_read(tokens: Tokens, root: str) -> frozenset[str]:
     """The members of `root` that a template reads: of `steps`, `nudge` in `{{steps.nudge.body}}`."""
-    labels = (
-        label.decode().split(".") for first, second, third, label, _, _ in tokens if (second, third) != (True, True)
-    )
-    return frozenset(parts[1] for parts in labels if parts[0] == root and len(parts) > 1 and parts[1])
+    return frozenset(path[1] for path in _labels(tokens) if path[0] == root and len(path) > 1 and path[1])
+
+
+def paths_read(tokens: Tokens) -> Iterator[tuple[str, ...]]:
+    """What a template may read: each name is one of the template's names, or a variable or field of the data."""
+    for path in _labels(tokens):
+        for root in ((), ("vars",), ("latest",), ("data",)):
+            yield (*root, *path)
+
+
+def _labels(tokens: Tokens) -> Iterator[tuple[str, ...]]:
+    for _, second, third, label, _, _ in tokens:
+        if (second, third) != (True, True):
+            yield tuple(label.decode().split("."))
 
 
 # Rendering

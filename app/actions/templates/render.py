@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from liquid.exceptions import LiquidError, UndefinedError
 
+from app.actions.masking import is_secret_member
 from app.actions.templates.budget import Budget, LimitError
 from app.actions.templates.liquid import Missing, Template
 from app.actions.templates.mustache import MAX_TEMPLATE_CHARS, MustacheError, mustache_source
 from app.actions.templates.mustache import members_read as mustache_members_read
+from app.actions.templates.mustache import paths_read as mustache_paths_read
 from app.actions.templates.mustache import render as render_mustache
 from app.actions.templates.parsing import TemplateError, Text, error_message, parse, parse_mustache
 from app.actions.templates.values import prepare_value, to_data, weight
@@ -103,6 +105,36 @@ def members_read(text: Text, root: str) -> frozenset[str]:
         return frozenset(member for name, member, _ in _names_read(parse(text)) if name == root and member)
     except TemplateError:
         return frozenset()
+
+
+def find_secret_values(value: Any, names: Names) -> list[Any]:
+    """The values that the templates in a value read under the name of a secret, such as `data.token`."""
+    found = []
+    for _, text in find_texts(value, ""):
+        try:
+            paths = _paths_read(text)
+            found += [_look_up(path, names) for path in paths if any(map(is_secret_member, path))]
+        except (TemplateError, LimitError):
+            # Rendering fails for the same reason, and nothing is sent.
+            continue
+    return found
+
+
+def _paths_read(text: Text) -> Iterator[tuple[str, ...]]:
+    if not isinstance(text, str):
+        yield from mustache_paths_read(parse_mustache(text)[1])
+    elif (template := parse(text)) is not None:
+        yield from template.paths_read
+
+
+def _look_up(path: tuple[str, ...], names: Names) -> Any:
+    value: Any = names
+    for part in path:
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> str:

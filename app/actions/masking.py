@@ -1,0 +1,219 @@
+"""Masks the secrets of an attempt wherever they would be stored or logged: requests, responses, outputs and errors.
+
+Secrets are the secret fields of integrations, what a request carries under a name such as Authorization, `api_key` or `password`
+(headers, query parameters, members of a JSON or form body), tokens in the paths of webhooks, and values that templates read under
+such a name. What a server sends back is masked as it is, percent-encoded, escaped for JSON or HTML, and in Base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus
+
+from app.actions.integration_kinds import MASK
+from app.core.models import Outcome
+
+# Of headers and query parameters.
+_SECRET_NAME = re.compile(
+    r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|^key$|auth(?!or(?!i[sz]))|signature|^sig$"
+    r"|credential|session|cookie|^code$|jwt",
+    re.IGNORECASE,
+)
+# Of members and of names in templates, where `key`, `code` and `session` are usually something else.
+_SECRET_MEMBER = re.compile(
+    r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|auth(?!or(?!i[sz]))|signature|credential|cookie|jwt",
+    re.IGNORECASE,
+)
+# The signature is no secret for the server that receives it, and each attempt has one.
+_PUBLIC_HEADERS = ("webhook-signature",)
+_ABOUT_A_SECRET = re.compile(r"(type|name|expir\w*|count|limit|length|method|mode|status)$", re.IGNORECASE)
+# Webhooks of Slack, Discord and Telegram.
+_SECRET_PATHS = (
+    re.compile(r"/services/(T\w+/B\w+/\w+)"),
+    re.compile(r"/webhooks/\d+/([\w-]{20,})"),
+    re.compile(r"/bot(\d+:[\w-]{20,})"),
+)
+_MAX_SECRETS = 30
+_MIN_LENGTH = 4
+# A shorter secret is masked only as a word of its own, since it may be a part of anything.
+_MIN_LENGTH_INSIDE = 8
+_MIN_CUT = 6
+_MAX_FIELDS = 1_000
+_HEX = re.compile(r"%[0-9A-F]{2}")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a header or query parameter of this name has a secret value."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def is_secret_member(name: str) -> bool:
+    """Whether a member of this name has a secret value."""
+    return _SECRET_MEMBER.search(name) is not None and _ABOUT_A_SECRET.search(name) is None
+
+
+class Secrets:
+    """The secrets of one attempt."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, None] = {}
+        self._forms: list[str] = []
+        self._words: re.Pattern[str] | None = None
+
+    def add(self, *texts: str) -> None:
+        """Mask these texts from now on; what is too short to be recognised is left out, and so are more than _MAX_SECRETS."""
+        for text in map(str.strip, texts):
+            is_usable = len(text) >= (_MIN_LENGTH_INSIDE if text.isdigit() else _MIN_LENGTH) and text != MASK
+            if is_usable and text not in self._texts and len(self._texts) < _MAX_SECRETS:
+                self._texts[text] = None
+                self._forms = []
+
+    def add_value(self, value: Any) -> None:
+        """Mask all texts in a value, and its numbers."""
+        if isinstance(value, Mapping):
+            for member in value.values():
+                self.add_value(member)
+        elif isinstance(value, list | tuple):
+            for member in value:
+                self.add_value(member)
+        elif value is not None and not isinstance(value, bool):
+            self.add(str(value))
+
+    def add_header(self, name: str, value: str) -> None:
+        """Mask the value of a header with a secret name: all of it, and its parts."""
+        if not is_secret_name(name) or name in _PUBLIC_HEADERS:
+            return
+        scheme, _, credentials = value.strip().partition(" ")
+        self.add(value, credentials)
+        if scheme.lower() == "basic":
+            user_and_password = _decoded(credentials)
+            user, _, password = user_and_password.partition(":")
+            # Some services take the key as the name, without a password.
+            self.add(user_and_password, password or user)
+        if "cookie" in name.lower():
+            self.add(*(pair.partition("=")[2] for pair in value.split(";")))
+
+    def add_path(self, path: str) -> None:
+        """Mask what is secret in the path of a URL."""
+        self.add(*(match[1] for pattern in _SECRET_PATHS for match in pattern.finditer(path)))
+
+    def mask(self, text: str, *, is_cut: bool = False) -> str:
+        """The text without the secrets, in any of their forms. With `is_cut` it may end within one."""
+        if not self._texts or len(text) < _MIN_LENGTH:
+            return text
+        if not self._forms:
+            self._prepare()
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        if self._words is not None:
+            text = self._words.sub(MASK, text)
+        return self._without_cut_secret(text) if is_cut else text
+
+    def mask_value(self, value: Any) -> Any:
+        """A value with all its texts masked."""
+        if isinstance(value, str):
+            return self.mask(value)
+        if isinstance(value, Mapping):
+            return {name: self.mask_value(member) for name, member in value.items()}
+        return [self.mask_value(member) for member in value] if isinstance(value, list | tuple) else value
+
+    def mask_outcome(self, outcome: Outcome) -> Outcome:
+        """The outcome with everything masked that is stored of it."""
+        if not self._texts:
+            return outcome
+        return replace(
+            outcome,
+            error=outcome.error and self.mask(outcome.error),
+            output=self.mask_value(outcome.output),
+            request=self.mask_value(outcome.request),
+            response=self.mask_value(outcome.response),
+        )
+
+    def _prepare(self) -> None:
+        forms = {form for text in self._texts for form in _forms(text) if len(form) >= _MIN_LENGTH_INSIDE}
+        self._forms = sorted(forms, key=len, reverse=True)
+        short = {form for text in self._texts for form in _forms(text) if len(form) < _MIN_LENGTH_INSIDE}
+        words = "|".join(sorted(map(re.escape, short), key=len, reverse=True))
+        self._words = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
+
+    def _without_cut_secret(self, text: str) -> str:
+        for form in self._forms:
+            for length in range(min(len(form) - 1, 500), _MIN_CUT - 1, -1):
+                if text.endswith(form[:length]):
+                    return text[:-length] + MASK
+        return text
+
+
+def _forms(text: str) -> Iterator[str]:
+    """The forms in which a server may send a text back."""
+    raw = text.encode("utf-8", "replace")
+    yield text
+    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+        yield encoded
+        yield _HEX.sub(lambda match: match[0].lower(), encoded)
+    for escaped in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
+        yield escaped
+        yield escaped.replace("/", "\\/")
+    yield html.escape(text)
+    yield html.escape(text, quote=False)
+    if len(raw) >= _MIN_LENGTH_INSIDE:
+        yield from _base64_forms(raw)
+
+
+def _base64_forms(raw: bytes) -> Iterator[str]:
+    """What Base64 makes of bytes wherever they stand in a larger text: it depends on their position modulo three."""
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + raw).decode()
+        # Only the characters that the bytes around do not change.
+        part = encoded[-(-8 * before // 6) : 8 * (before + len(raw)) // 6]
+        yield part
+        yield part.translate(str.maketrans("+/", "-_"))
+
+
+def _decoded(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials.strip()).decode("utf-8", "replace")
+    except (binascii.Error, ValueError):
+        return ""
+
+
+# Bodies
+
+
+def mask_members(value: Any, secrets: Secrets) -> tuple[Any, bool]:
+    """A JSON value with the texts masked that have a secret name, which `secrets` keeps; and whether there are any."""
+    if isinstance(value, dict):
+        masked, is_changed = {}, False
+        for name, member in value.items():
+            if is_secret_member(name) and _has_text(member):
+                secrets.add_value(member)
+                masked[name], is_changed = MASK, True
+            else:
+                masked[name], inner = mask_members(member, secrets)
+                is_changed |= inner
+        return masked, is_changed
+    if isinstance(value, list):
+        members = [mask_members(member, secrets) for member in value]
+        return [member for member, _ in members], any(inner for _, inner in members)
+    return value, False
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_has_text, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value != ""
+
+
+def add_form(body: str, secrets: Secrets) -> None:
+    """Keep the values of a form body that have a secret name."""
+    with contextlib.suppress(ValueError):
+        pairs = parse_qsl(body, max_num_fields=_MAX_FIELDS)
+        secrets.add(*(value for name, value in pairs if is_secret_member(name)))
