@@ -114,9 +114,9 @@ def _result(step: StepDetails) -> str:
         return f" after {format_duration(step.finished_at - step.started_at)}"
     if step.action == "wait_for":
         arrived = f": {_short(output.get('event'))} arrived (event {output.get('id')})"
-        return arrived if output.get("arrived") else ": no event arrived in time"
+        return arrived if output.get("arrived") else ": no event arrived in time" + _why(output)
     if step.action == "if":
-        return f": {output.get('taken')}" + (f" ({_short(output['why'])})" if "why" in output else "")
+        return f": {output.get('taken')}" + _why(output)
     if step.action == "repeat":
         return _round(output)
     if step.action == "set":
@@ -125,8 +125,13 @@ def _result(step: StepDetails) -> str:
     return f": {_short(output['text'])}" if "text" in output else ""
 
 
+def _why(output: Mapping[str, Any]) -> str:
+    """Why a condition could not be evaluated."""
+    return f" ({_short(output['why'])})" if "why" in output else ""
+
+
 def _round(output: Mapping[str, Any]) -> str:
-    rounds, reason = output.get("rounds"), f" ({_short(output['why'])})" if "why" in output else ""
+    rounds, reason = output.get("rounds"), _why(output)
     if "ended" not in output:
         return f": round {rounds + 1 if isinstance(rounds, int) else '?'} begins{reason}"
     ended = "until is true" if output["ended"] == "until" else "the limit is reached"

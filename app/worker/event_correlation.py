@@ -26,7 +26,7 @@ from app.worker import transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.isolation import NeedsIsolation
 from app.workflows import step_graph
-from app.workflows.matching.rule import DISTINCT_ID, event_variables, find_subject, leaf_matches
+from app.workflows.matching.rule import DISTINCT_ID, evaluate_leaf, event_variables, find_subject, leaf_matches
 
 
 class EventCorrelator:
@@ -118,6 +118,15 @@ class EventCorrelator:
         remaining = [event for event in found if event.id not in taken]
         return transitions.event_received(run, remaining[0], self._context.clock()) if remaining else None
 
+    async def explain_timeout(self, run: Run) -> str | None:
+        """Why the filter of a `wait_for` could not be evaluated for the last event that it could not be evaluated for."""
+        leaf = step_graph.find_step(run.document, str(run.at))[step_graph.WAIT_FOR]
+        if isinstance(leaf, str) or "where" not in leaf:
+            return None
+        events = await self._find_named_events_since_start(run, leaf)
+        reasons = ((event, evaluate_leaf(leaf, event)[1]) for event in reversed(events))
+        return next((f"{event.event} (event {event.id}): {reason}" for event, reason in reasons if reason), None)
+
     async def _deliver_to(self, found: Run, event: Event) -> None:
         run: Run | None = found
         while run is not None:
@@ -156,6 +165,10 @@ class EventCorrelator:
 
     async def _find_events_since_start(self, run: Run, leaf: Any) -> list[Event]:
         """The subject's events since the run's start that match a leaf of a pattern, oldest first."""
+        return [event for event in await self._find_named_events_since_start(run, leaf) if leaf_matches(leaf, event)]
+
+    async def _find_named_events_since_start(self, run: Run, leaf: Any) -> list[Event]:
+        """The subject's events since the run's start with the name of a leaf, oldest first."""
         name = leaf if isinstance(leaf, str) else leaf["event"]
         database, key = self._database, _key_of(run)
         found = await self._all_pages(run, lambda since: runs.find_events_of_subject_since(database, since, [name]))
@@ -164,8 +177,8 @@ class EventCorrelator:
                 run,
                 lambda since: event_keys.find_events_by_key(database, run.account_id, key, subject, since, [name]),
             )
-        matching = {event.id: event for event in found if leaf_matches(leaf, event) and _is_about(event, run)}
-        return [matching[event_id] for event_id in sorted(matching)]
+        named = {event.id: event for event in found if _is_about(event, run)}
+        return [named[event_id] for event_id in sorted(named)]
 
     async def _all_pages(self, run: Run, find_page: Callable[[Event], list[Event]]) -> list[Event]:
         since, found = run.event, list[Event]()

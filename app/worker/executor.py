@@ -234,7 +234,10 @@ class RunExecutor:
         """Entered for the first time it begins to wait; the second time the wait has timed out, unless the event has come."""
         if run.step_started_at is None:
             return transitions.begin_wait(run, now, now + read_duration(step["timeout"]))
-        return await self._correlator.find_awaited_event(run) or transitions.wait_timed_out(run, now)
+        update = await self._correlator.find_awaited_event(run)
+        if update is None:
+            update = transitions.wait_timed_out(run, now, await self._correlator.explain_timeout(run))
+        return update
 
     async def _par(self, run: Run, now: datetime) -> RunUpdate | None:
         """Entered for the first time it starts its blocks; the second time they have ended."""

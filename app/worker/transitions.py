@@ -95,9 +95,10 @@ def event_received(run: Run, event: Event, now: datetime) -> RunUpdate:
     return update if update.at is None else replace(update, job=run.job + 1)
 
 
-def wait_timed_out(run: Run, now: datetime) -> RunUpdate:
-    """The event of a `wait_for` has not come in time: continue in `else`."""
-    row = _step_row(run, "done", run.step_started_at or now, {"arrived": False})
+def wait_timed_out(run: Run, now: datetime, why: str | None = None) -> RunUpdate:
+    """The event of a `wait_for` has not come in time: continue in `else`. `why`: its filter could not be evaluated."""
+    output = {"arrived": False, **({"why": why} if why else {})}
+    row = _step_row(run, "done", run.step_started_at or now, output, why)
     return _advance(run, row, step_graph.enter_block(run.document, str(run.at), "else"), now)
 
 

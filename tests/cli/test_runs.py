@@ -165,6 +165,35 @@ def test_a_run_is_explained_from_start_to_end(signalbox: CommandLine, context: A
     ]
 
 
+def test_conditions_that_could_not_be_evaluated_show_why(
+    signalbox: CommandLine, context: AppContext, acme: Sender
+) -> None:
+    run = _started(
+        context,
+        acme,
+        {"if": "data.no > 1", "then": []},
+        {"set": {"a": "data.no", "b": "1"}},
+        {"repeat": [{"wait": "1h"}], "until": "data.no > 1", "most": 1},
+        {"wait_for": {"event": "order_placed", "where": "data.no > 1"}, "timeout": "1h"},
+        {"if": "data.no > 1", "strict": True, "then": []},
+    )
+    for job in (1, 2):
+        execute_run(context, acme.account_id, run, job=job)
+    event = acme.post(an_event(event="order_placed", data={"total": 1})).get_json()["id"]
+    wake(context, acme.account_id, event)
+    execute_run(context, acme.account_id, run, job=3)
+    output = signalbox("run", "show", run).stdout
+    lines = [line.partition("Z  ")[2] for line in output.splitlines()]
+    assert [line for line in lines if line.startswith("steps[") and "data.no" in line] == [
+        "steps[0] if done: else (data.no is missing)",
+        "steps[1] set done: a = null, b = 1 (a: data.no is missing)",
+        "steps[2] repeat done: round 1 begins (data.no is missing)",
+        "steps[2] repeat done: ended after 1 round, the limit is reached (data.no is missing)",
+        f"steps[3] wait_for done: no event arrived in time (order_placed (event {event}): data.no is missing)",
+        "steps[4] if failed: steps[4].if: data.no is missing",
+    ]
+
+
 def test_a_waiting_run_shows_when_it_wakes_up(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
     run = _started(context, acme, {"wait": "1h"})
     execute_run(context, acme.account_id, run)

@@ -245,10 +245,15 @@ def _test(compiled: Filter) -> Callable[[EventView], bool]:
 
 def leaf_matches(leaf: Any, event: Event) -> bool:
     """Whether an event matches a valid leaf (of `wait_for` or `exit_on`)."""
+    return evaluate_leaf(leaf, event)[0]
+
+
+def evaluate_leaf(leaf: Any, event: Event) -> tuple[bool, str | None]:
+    """Whether an event matches a valid leaf, and if its filter cannot be evaluated the reason."""
     name, where = (leaf, None) if isinstance(leaf, str) else (leaf["event"], leaf.get("where"))
     if name not in (ANY_NAME, event.event):
-        return False
-    return where is None or compile_filter(where).evaluate(event_variables(event))[0]
+        return False, None
+    return (True, None) if where is None else compile_filter(where).evaluate(event_variables(event))
 
 
 def view_event(event: Event, variables: CelVariables | None = None) -> EventView:
