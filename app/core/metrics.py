@@ -11,6 +11,10 @@ not_evaluated = Counter(
     "signalbox_not_evaluated_total",
     "Workflows that were not evaluated for an event, since it exceeded its budget of work",
 )
+matching_postponed = Counter(
+    "signalbox_matching_postponed_total",
+    "Events whose matching took too long in a web process, so that a worker finishes it",
+)
 refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
 lookups_refused = Counter(
     "signalbox_lookups_refused_total", "Requests with an unknown key, client or ticket that were not looked up"

@@ -32,7 +32,7 @@ from app.db.event_keys import EarlierEvent
 from app.db.event_writes import EventRecord, RecordResult
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import add_runs, advance_states, is_awaited, match_stateless, order_after, variables_of
+from app.ingest.matching_step import add_runs, advance_states, match_stateless, needs_job, order_after, variables_of
 from app.services.context import AppContext
 from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.rule import Rule
@@ -99,7 +99,7 @@ class EventAcceptor:
         if stateful:
             return self._record_with_match_state(account, Matching(event, variables, decisions, stateful))
         decisions, started = add_runs(event, decisions)
-        record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
+        record = EventRecord(account.snapshot.version, event, decisions, started, needs_job(account, event, decisions))
         if event.idempotency_key is not None or event.augmented_json is not None:
             return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
         is_large = len(event.data_json) + len(event.extra_json or "") > _LARGE
@@ -146,7 +146,9 @@ class EventAcceptor:
             changes = advance_states(event, matching.variables, stateful, states)
             decisions += changes.decisions
             started += changes.started
-            record = EventRecord(account.snapshot.version, event, decisions, started, is_awaited(account, event))
+            record = EventRecord(
+                account.snapshot.version, event, decisions, started, needs_job(account, event, decisions)
+            )
             recorded = event_writes.insert_event(connection, record)
             accepted = Accepted(event, decisions, started, recorded)
             if recorded.stale or recorded.earlier is not None:

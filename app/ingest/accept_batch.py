@@ -34,15 +34,16 @@ from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import EventColumns, EventInserter, Repeat, StartedRun, columns_of, find_same_events
 from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
+from app.db.late_decisions import LATE
 from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import (
     add_runs,
     advance_states,
-    is_awaited,
     latest_event_at,
     match_stateless,
+    needs_job,
     variables_of,
 )
 from app.services.context import AppContext
@@ -147,7 +148,7 @@ class _Reader:
             key=event.idempotency_key,
             digest=event.body_digest,
             is_webhook_id=event.is_webhook_id,
-            awaited=is_awaited(self._account, event),
+            awaited=needs_job(self._account, event, decisions),
             decisions=None if is_matched_later else self._decisions_json(decisions),
             is_matched_later=is_matched_later,
             state_keys=tuple(stateful),
@@ -291,7 +292,7 @@ class BatchTransaction:
         inserter.add(event_id, received_at, decisions, draft.columns)
         result.ids[draft.number] = event_id
         result.accepted.append(event_id)
-        if draft.awaited:
+        if draft.awaited or LATE in (decisions or ""):
             result.awaited.append(event_id)
 
     def _match(self, result: BatchResult, draft: Draft, states: States) -> str | None:
@@ -300,6 +301,8 @@ class BatchTransaction:
         event = self._batch.read(number, self._item_ids.ids[number], self._item_ids.timestamps[number])
         variables = variables_of(event)
         decided, stateful = match_stateless(self._account, variables)
+        # Rules that were late when the item was drafted are not locked.
+        decided += [stateful.pop(key).postpone(LATE) for key in set(stateful).difference(draft.state_keys)]
         decisions, started = add_runs(event, decided)
         changes = advance_states(event, variables, stateful, states)
         for key, (before, after) in changes.states.items():

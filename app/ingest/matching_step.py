@@ -5,6 +5,7 @@ Pure functions over an account snapshot, an event, and match state that the call
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from app.core import metrics
 from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
+from app.db.late_decisions import LATE
 from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
 from app.workflows.expressions.budget import NOT_EVALUATED, Budget
@@ -26,16 +28,19 @@ from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
 from app.workflows.matching.rule import Match, MatchState, Rule, event_variables, view_event
 
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
+# From here on, what is left of an event's matching is postponed: a worker does it. Twelve times what the budget of work takes.
+MAX_SECONDS = 0.25
 
 
 def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[StateKey, Rule]]:
     """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well."""
+    watch = Watch(MAX_SECONDS)
     candidates = account.rules.find_candidates(variables)
     decisions = []
     for rule in candidates.stateless:
-        variables.budget.pause_if_due()
-        decisions.append(rule.decide(variables))
+        watch.pause(variables.budget)
+        decisions.append(rule.postpone(LATE) if watch.is_late() else rule.decide(variables))
     _count_not_evaluated(decisions)
     decisions += [_decide_skipped(skipped) for skipped in candidates.skipped]
     stateful: dict[StateKey, Rule] = {}
@@ -43,9 +48,30 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
         subject = rule.find_subject(variables)
         if subject is None:
             decisions.append(rule.decide_without_subject())
+        elif watch.is_late():
+            decisions.append(rule.postpone(LATE))
         else:
             stateful[(rule.workflow_id, subject)] = rule
     return decisions, stateful
+
+
+class Watch:
+    """How long the matching of an event takes, without the pauses in which other requests run."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: from when on it is late."""
+        self._left = seconds
+        self._since = time.perf_counter()
+
+    def pause(self, budget: Budget) -> None:
+        """Let other requests run if it is time."""
+        self._left -= time.perf_counter() - self._since
+        budget.pause_if_due()
+        self._since = time.perf_counter()
+
+    def is_late(self) -> bool:
+        """Whether the rest has to be left to a worker."""
+        return time.perf_counter() - self._since > self._left
 
 
 def variables_of(event: Event) -> CelVariables:
@@ -65,8 +91,11 @@ def _decide_skipped(skipped: Skipped) -> Decision:
     return Decision(None, f"{skipped.count} workflows", None, started=False, contributing=False, reason=skipped.reason)
 
 
-def is_awaited(account: Account, event: Event) -> bool:
-    """Whether a run of the account may wait for an event of this name."""
+def needs_job(account: Account, event: Event, decisions: Iterable[Decision]) -> bool:
+    """Whether a worker has to look at the event: a run of the account may wait for its name, or a decision is late."""
+    if any(decision.reason == LATE for decision in decisions):
+        metrics.matching_postponed.inc()
+        return True
     return not account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
 
 
@@ -102,7 +131,7 @@ def order_after(event: Event, now: datetime, states: Iterable[StoredState]) -> E
     received_at = max(now, event.received_at)
     latest = latest_event_at(states)
     if latest is not None and received_at <= latest:
-        received_at = latest + _MICROSECOND
+        received_at = latest + MICROSECOND
     return replace(event, id=uuid7(received_at), received_at=received_at)
 
 
@@ -123,13 +152,22 @@ class StateChanges:
 
 
 def advance_states(
-    event: Event, variables: CelVariables, stateful: Mapping[StateKey, Rule], states: Mapping[StateKey, StoredState]
+    event: Event,
+    variables: CelVariables,
+    stateful: Mapping[StateKey, Rule],
+    states: Mapping[StateKey, StoredState],
+    watch: Watch | None = None,
 ) -> StateChanges:
-    """Advance the match state of each rule by an event; `variables` are those it had when it was matched before."""
+    """Advance the match state of each rule by an event; `variables` are those it had when it was matched before. Rules that are
+    late by the `watch` are postponed."""
+    watch = watch or Watch(MAX_SECONDS)
     changes = StateChanges()
     view = view_event(event, variables)
     for key, rule in stateful.items():
-        view.variables.budget.pause_if_due()
+        watch.pause(view.variables.budget)
+        if watch.is_late():
+            changes.decisions.append(rule.postpone(LATE))
+            continue
         before = states.get(key, NO_STATE)
         state = to_match_state(before)
         result = rule.advance(state, view)

@@ -44,6 +44,7 @@ from app.db.job_queue import Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
+from app.ingest.late_matching import finish_matching
 from app.services import integrations, message_stream, targets
 from app.services.context import AppContext
 from app.worker import transitions
@@ -171,7 +172,9 @@ class RunExecutor:
         await self._retry.run_once(self._transact, run_deaths.add_dead_workers, self._context.clock())
 
     async def wake(self, account_id: int, event_id: UUID) -> None:
-        """Advance the runs that wait for this event, and end those that exit on it. Raises NeedsIsolation."""
+        """Finish the matching of this event if it was postponed; advance the runs that wait for it, and end those that exit on
+        it. Raises NeedsIsolation."""
+        await self._retry.run_once(finish_matching, self._context, self._accounts, account_id, event_id)
         for run_id in await self._correlator.deliver(account_id, event_id):
             await self._query(self._transact, run_deaths.clear_dead_workers, account_id, run_id)
 

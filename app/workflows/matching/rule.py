@@ -112,6 +112,10 @@ class Rule:
             reason = "matched" if matched else failure or "the filter is false"
         return self._decision(started=matched, contributing=matched, reason=reason)
 
+    def postpone(self, reason: str) -> Decision:
+        """The decision about an event that the rule has not looked at."""
+        return self._decision(started=False, contributing=False, reason=reason)
+
     def find_subject(self, variables: Mapping[str, Any]) -> str | None:
         """The subject whose match state an event advances; None when the event lacks the key."""
         return find_subject(self.key, variables)
