@@ -148,6 +148,7 @@ def _attempt_lines(attempt: AttemptDetails) -> Iterator[str]:
     duration = format_duration(measured if measured is not None else attempt.finished_at - attempt.started_at)
     line = " ".join(filter(None, (_request_line(request), _response_line(response), f"in {duration}")))
     error = f", {attempt.error}" if attempt.error else ""
+    error += f" ({attempt.error_class})" if attempt.error_class else ""
     yield _at(attempt.started_at, f"  attempt {attempt.attempt}: {line}: {attempt.outcome}{error}")
     body = response.get("body")
     if body not in (None, ""):

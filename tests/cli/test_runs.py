@@ -150,7 +150,7 @@ def test_a_run_is_explained_from_start_to_end(signalbox: CommandLine, context: A
         "AT  steps[0] wait entered, until AT",
         "AT  steps[0] wait done after SPAN",
         "AT  steps[1] http tell entered",
-        f"AT    attempt 1: POST {server.url}/hook?token=*** → 503 in SPAN: retry, answered 503",
+        f"AT    attempt 1: POST {server.url}/hook?token=*** → 503 in SPAN: retry, answered 503 (http_5xx)",
         "                                 response: busy",
         f"AT    attempt 2: POST {server.url}/hook?token=*** → 200 in SPAN: done",
         '                                 response: {"id": 7}',
@@ -213,7 +213,7 @@ def test_a_run_that_no_worker_has_claimed_is_due(signalbox: CommandLine, context
 def test_a_failed_run_shows_why(signalbox: CommandLine, context: AppContext, acme: Sender, broken: HttpTarget) -> None:
     output = signalbox("run", "show", _failed(context, acme, broken)).stdout
     assert re.search(r"^status     failed .+Z: steps\[0\] \(http\): answered 500$", output, re.MULTILINE)
-    assert "failed, answered 500\n" in output
+    assert "failed, answered 500 (http_5xx)\n" in output
     assert "response: out of order\n" in output
 
 

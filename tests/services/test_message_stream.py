@@ -85,7 +85,7 @@ def test_a_step_sends_its_message(context: AppContext, acme: Sender) -> None:
     (one,) = stored_messages(context, acme)
     assert (one.text, one.data_json) == (
         "product_view of +915673412780",
-        '{"n": 1.5, "list": ["product_view"], "price": "1999"}',
+        '{"n": 1.5, "list": ["product_view"], "price": 1999}',
     )
     assert (str(one.run_id), one.distinct_id) == (run, "915673412780")
     first, second = rows_of(context, "steps", acme.account_id, run)

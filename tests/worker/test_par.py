@@ -476,7 +476,7 @@ def test_the_details_of_a_run_show_its_blocks(context: AppContext, acme: Sender)
     assert "status     running at steps[0] (par), next wake-up when its blocks have ended" in waiting
     execute_run(context, acme.account_id, parallel_blocks(context, acme, run)[1], job=2)
     execute_run(context, acme.account_id, run, job=2)
-    lines = [line[24:] for line in _run_details(context, acme, run)]
+    lines = [line[27:] for line in _run_details(context, acme, run)]
     first, second = parallel_blocks(context, acme, run)
     assert "  steps[0] par entered" in lines
     assert f"    block 0 started (run {first})" in lines
