@@ -123,7 +123,7 @@ def _delays(send: _Sender, fast: Listener, worker: Program, queued: int) -> list
 
 @contextmanager
 def _worker(base: Backends) -> Iterator[Program]:
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+    command = [sys.executable, "-m", "app.cli", "worker"]
     program = start_program(command, death_signal=signal.SIGKILL, cwd=ROOT, env=base.environment)
     try:
         yield program

@@ -68,7 +68,7 @@ class _Call(BaseHTTPRequestHandler):
 
 @contextmanager
 def _worker(base: Backends) -> Iterator[Command]:
-    command = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], base.environment)
+    command = Command([sys.executable, "-m", "app.cli", "worker"], base.environment)
     command.start()
     try:
         yield command

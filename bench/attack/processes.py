@@ -60,7 +60,7 @@ class Processes:
                 self._worker_restarts += 1
 
     def _start_worker(self) -> Program:
-        command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+        command = [sys.executable, "-m", "app.cli", "worker"]
         return start_program(
             command,
             death_signal=signal.SIGTERM,

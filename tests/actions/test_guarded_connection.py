@@ -98,20 +98,20 @@ def test_a_private_address_is_not_called_whatever_its_name(host: str) -> None:
 
 
 def test_the_connected_address_is_the_checked_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name server that answers otherwise the second time is not asked a second time."""
-    asked: list[str] = []
+    """A name server that answers otherwise the second time is not queried a second time."""
+    queried: list[str] = []
     real = socket.getaddrinfo
 
     def rebinding(host: Any, *arguments: Any, **options: Any) -> Any:
-        asked.append(host)
-        return real("192.0.2.1" if len(asked) == 1 else "127.0.0.1", *arguments, **options)
+        queried.append(host)
+        return real("192.0.2.1" if len(queried) == 1 else "127.0.0.1", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     with an_http_target() as server:
         url = f"http://rebinding.example:{server.server_port}/"
         with pytest.raises(RefusedTarget, match=r"192\.0\.2\.1"):
             get(a_connection(url, allowed=()), url)
-    assert asked == ["rebinding.example"]
+    assert queried == ["rebinding.example"]
 
 
 def test_an_address_that_refuses_is_followed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,9 @@ def test_a_certificate_has_to_be_for_the_name_that_is_called(tmp_path: Path) -> 
         trusting = ssl.create_default_context(cafile=str(a_certificate_of(tmp_path)))
         right = server.url.replace("http:", "https:")
         assert get(a_connection(right, tls=trusting), right) == (200, b"{}")
-        wrong = right.replace("127.0.0.1", "localhost")
+        other = right.replace("127.0.0.1", "localhost")
         with pytest.raises(ssl.SSLCertVerificationError):
-            get(a_connection(wrong, tls=trusting), wrong)
+            get(a_connection(other, tls=trusting), other)
 
 
 def a_certificate_of(folder: Path) -> Path:

@@ -171,7 +171,7 @@ def test_permanent_errors_fail(api: SendGridApi, status: int) -> None:
     assert (outcome.kind, outcome.error_class) == ("failed", f"sendgrid_{status}")
 
 
-def test_the_error_says_what_sendgrid_said(api: SendGridApi) -> None:
+def test_the_error_has_the_message_of_sendgrid(api: SendGridApi) -> None:
     api.instead.append(sendgrid_error(403, "The from address does not match a verified Sender Identity.", field="from"))
     assert str(send(api).error) == (
         "SendGrid answered 403: from: The from address does not match a verified Sender Identity."

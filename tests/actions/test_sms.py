@@ -104,7 +104,7 @@ def test_permanent_errors_fail(api: TwilioApi, status: int, code: int) -> None:
     assert (outcome.kind, outcome.error_class) == ("failed", f"twilio_{code}")
 
 
-def test_the_error_says_what_twilio_said(api: TwilioApi) -> None:
+def test_the_error_has_the_message_of_twilio(api: TwilioApi) -> None:
     api.instead.append(twilio_error(400, 21610, "Attempt to send to unsubscribed recipient"))
     assert str(send(api).error) == (
         "Twilio answered 400, code 21610: Attempt to send to unsubscribed recipient "

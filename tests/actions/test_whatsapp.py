@@ -168,7 +168,7 @@ def test_a_response_without_a_code_is_classified_by_its_status(api: WhatsAppApi,
     assert send(api).kind == kind
 
 
-def test_the_error_says_what_meta_said(api: WhatsAppApi) -> None:
+def test_the_error_has_the_message_of_meta(api: WhatsAppApi) -> None:
     data = {"messaging_product": "whatsapp", "details": "Parameter of the body is missing"}
     api.instead.append(meta_error(400, 132000, "Number of parameters does not match", error_data=data))
     error = str(send(api).error)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLI = (*SIGNALBOX, "account", "list")
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", str(ROOT / "deploy" / "gunicorn.conf.py"), "--chdir", str(ROOT))
 UP = (sys.executable, "-m", "app.cli.devserver.up")
-WRONG = [
+INVALID = [
     ({"DATABASE_URL": "mysql://a:hush@h/d"}, "DATABASE_URL cannot be used: expected a URL such as"),
     ({"DATABASE_URL": "postgresql://a:hush@[::1/d"}, "DATABASE_URL cannot be used: end of string reached when"),
     ({"DATABASE_URL": "postgresql://a:%hush@h/d"}, "DATABASE_URL cannot be used: invalid percent-encoded token;"),
@@ -31,13 +31,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "told"), WRONG)
-def test_an_invalid_setting_is_reported_without_secrets(settings: dict[str, str], told: str) -> None:
-    with pytest.raises(SettingsError) as wrong:
+@pytest.mark.parametrize(("settings", "message"), INVALID)
+def test_an_invalid_setting_is_reported_without_secrets(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
         from_environment(settings)
-    assert str(wrong.value).startswith(told)
-    assert "hush" not in str(wrong.value)
-    assert "\n" not in str(wrong.value)
+    assert str(caught.value).startswith(message)
+    assert "hush" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_invalid_key_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,19 +51,19 @@ def test_an_invalid_key_file_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("program", "settings", "told"),
+    ("program", "settings", "message"),
     [
-        (CLI, *WRONG[1]),
-        (CLI, *WRONG[6]),
+        (CLI, *INVALID[1]),
+        (CLI, *INVALID[6]),
         (CLI, {"REDIS_URL": "redis://h/?socket_timeout=x"}, "REDIS_URL cannot be used: Invalid value for"),
-        ((*GUNICORN, "wsgi:app"), *WRONG[1]),
-        ((*GUNICORN, "wsgi:app"), *WRONG[6]),
-        (UP, *WRONG[1]),
-        (UP, *WRONG[6]),
+        ((*GUNICORN, "wsgi:app"), *INVALID[1]),
+        ((*GUNICORN, "wsgi:app"), *INVALID[6]),
+        (UP, *INVALID[1]),
+        (UP, *INVALID[6]),
     ],
 )
 def test_a_program_with_an_invalid_setting_ends_with_one_line(
-    program: tuple[str, ...], settings: dict[str, str], told: str, tmp_path: Path
+    program: tuple[str, ...], settings: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as trial:
         port = trial.getsockname()[1]
@@ -73,7 +73,7 @@ def test_a_program_with_an_invalid_setting_ends_with_one_line(
     )
     assert (done.returncode, done.stdout) == (1 if program in (CLI, UP) else 3, "")
     start = "signalbox" if program == UP else "Error"
-    assert done.stderr.startswith(f"{start}: {told}")
+    assert done.stderr.startswith(f"{start}: {message}")
     assert done.stderr.count("\n") == 1
 
 

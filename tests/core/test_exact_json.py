@@ -49,12 +49,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "said"), REFUSED, ids=range(len(REFUSED)))
-def test_an_unreadable_or_unstorable_body_is_refused_with_its_position(body: bytes, status: int, said: str) -> None:
+@pytest.mark.parametrize(("body", "status", "message"), REFUSED, ids=range(len(REFUSED)))
+def test_an_unreadable_or_unstorable_body_is_refused_with_its_position(body: bytes, status: int, message: str) -> None:
     with pytest.raises(Problem) as refused:
         read_object(body)
     assert refused.value.status == status
-    assert said in refused.value.detail
+    assert message in refused.value.detail
 
 
 @pytest.mark.parametrize("depth", [1, 2, 63, 64])

@@ -43,9 +43,7 @@ def running(context: AppContext) -> Iterator[Server]:
         "ENCRYPTION_KEY": ",".join(context.settings.encryption_keys),
         "LOG_LEVEL": "error",
     }
-    worker = Command(
-        [sys.executable, "-m", "flask", "--app", "wsgi", "worker"], {**_clean_environment(), **environment}
-    )
+    worker = Command([sys.executable, "-m", "app.cli", "worker"], {**_clean_environment(), **environment})
     with running_server(**environment) as server:
         worker.start()
         try:

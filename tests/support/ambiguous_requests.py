@@ -151,7 +151,7 @@ BROKEN_CHUNKS: dict[str, bytes] = {
     )
 }
 # First lines that are none; %s is the path.
-WRONG_FIRST_LINES = (
+INVALID_FIRST_LINES = (
     *(
         b"POST  %s HTTP/1.1\r\n",
         b"POST %s  HTTP/1.1\r\n",

@@ -1,4 +1,4 @@
-"""Simulates a pattern on a list of events: when it fires, and which events contribute."""
+"""Simulates a pattern on a list of events: when it matches, and which events contribute."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Played(NamedTuple):
     """The indexes of the events that fired with those of the matched events, the seconds of timer firings, and whether each event
     contributed."""
 
-    fires: list[tuple[int, tuple[int, ...]]]
+    matches: list[tuple[int, tuple[int, ...]]]
     by_clock: list[int]
     contributing: list[bool]
 
@@ -31,12 +31,12 @@ def play(on: Any, events: list[Happened], until: int | None = None) -> Played:
     played = Played([], [], [])
     seen = [
         EventView(
-            str(place),
+            str(index),
             "event",
             START + timedelta(seconds=second),
             CelVariables({"event": "event", "distinct_id": "jane", "phone": None, "data": data}),
         )
-        for place, (second, data) in enumerate(events)
+        for index, (second, data) in enumerate(events)
     ]
     limit = None if until is None else START + timedelta(seconds=until)
     for step in run_pattern(rule.pattern, seen, limit):
@@ -45,12 +45,12 @@ def play(on: Any, events: list[Happened], until: int | None = None) -> Played:
             continue
         played.contributing.append(step.result.contributing)
         if step.result.matched:
-            matched = tuple(int(place) for place in step.result.used)
-            played.fires.append((int(step.event.id), matched))
+            matched = tuple(int(index) for index in step.result.used)
+            played.matches.append((int(step.event.id), matched))
     return played
 
 
-def fires_on(on: Any, *events: dict[str, Any] | Happened) -> list[int]:
-    """The indexes of the events on which a pattern fires; events without a second are one second apart."""
-    timed = [event if isinstance(event, tuple) else (place, event) for place, event in enumerate(events)]
-    return [place for place, _ in play(on, timed).fires]
+def matches_on(on: Any, *events: dict[str, Any] | Happened) -> list[int]:
+    """The indexes of the events on which a pattern matches; events without a second are one second apart."""
+    timed = [event if isinstance(event, tuple) else (index, event) for index, event in enumerate(events)]
+    return [index for index, _ in play(on, timed).matches]

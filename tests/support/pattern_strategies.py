@@ -55,7 +55,7 @@ events_with_pauses = st.tuples(
 )
 
 
-def place_in_time(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
+def as_timeline(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
     """Turn pauses into seconds."""
     second, timeline = 0, []
     for name, pause, data in events:
@@ -64,7 +64,7 @@ def place_in_time(events: list[tuple[str, int, dict[str, Any]]]) -> Timeline:
     return timeline
 
 
-short_timelines = st.lists(events_with_pauses, min_size=1, max_size=5).map(place_in_time)
+short_timelines = st.lists(events_with_pauses, min_size=1, max_size=5).map(as_timeline)
 
 
 @st.composite
@@ -78,7 +78,7 @@ def scenes(draw: st.DrawFn) -> tuple[Any, Timeline]:
         if is_wanted and wanted:
             name, data = wanted.pop(0)
         events.append((name, pause, data))
-    return document, place_in_time(events)
+    return document, as_timeline(events)
 
 
 def matching_events(document: Any) -> list[tuple[str, dict[str, Any]]]:

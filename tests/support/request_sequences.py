@@ -17,8 +17,8 @@ from tests.support.ambiguous_requests import (
     CHUNKS,
     HARMLESS_LINES,
     HIDDEN,
+    INVALID_FIRST_LINES,
     SMUGGLED,
-    WRONG_FIRST_LINES,
 )
 
 RECORDER = """
@@ -168,7 +168,7 @@ class Generator:
             sent = b"POST %s HTTP/1.1\r\n" % path + host + CHUNKS + b"\r\n" + BROKEN_CHUNKS[name]
             made.tolerated = [(number, kind if kind != "read" else "broken"), (number, "broken")]
         elif which == "first":
-            line = rng.choice(WRONG_FIRST_LINES)
+            line = rng.choice(INVALID_FIRST_LINES)
             name = repr(line[:20] + line[-30:])
             sent = (line % path if b"%s" in line else line) + host + ALL + b"\r\n" + HIDDEN
         else:

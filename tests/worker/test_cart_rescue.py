@@ -157,7 +157,7 @@ def shop() -> Iterator[Shop]:
             integrations.set_integration(context, sender.account_id, KINDS[kind], fields)
         for document in (CART_RESCUE, PARCEL):
             workflows.apply_workflow(context, sender.account_id, document)
-        worker = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
+        worker = Command([sys.executable, "-m", "app.cli", "worker"], environment)
         stack.callback(lambda: stop_together([worker], 20))
         worker.start()
         yield Shop(context, sender, whatsapp, twilio, mail)

@@ -32,7 +32,7 @@ from tests.support.run_execution import the_run
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 TEMPLATES = {
     "TM1": "Hello {{first-name}}{{#vip}}, dear friend{{/vip}}!",
     "TM2": "{{count}} services cost {{total}}",
@@ -120,7 +120,7 @@ class Tenant:
 
 
 def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not good(seen := look()):
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)
@@ -157,7 +157,7 @@ def tenant() -> Iterator[Tenant]:
             compile_script(WORDS, key=None, templates=TEMPLATES, name="words"),
         ):
             workflows.apply_workflow(context, sender.account_id, write_document(document))
-        worker = Command([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], environment)
+        worker = Command([sys.executable, "-m", "app.cli", "worker"], environment)
         stack.callback(lambda: stop_together([worker], 20))
         worker.start()
         yield Tenant(context, sender, twilio, sendgrid)

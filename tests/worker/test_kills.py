@@ -131,7 +131,7 @@ def under_test() -> Iterator[tuple[Processes, dict[str, str]]]:
             "LOG_LEVEL": "error",
         }
         web = Command([sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "wsgi:app"], environment)
-        worker = Command([sys.executable, "-m", "flask", "worker"], environment)
+        worker = Command([sys.executable, "-m", "app.cli", "worker"], environment)
         stack.callback(lambda: stop_together([web, worker], 20))
         web.start()
         worker.start()

@@ -150,9 +150,9 @@ def test_outputs_and_variables_of_blocks_can_be_read_after_them_and_by_each_othe
 
 
 def test_last_in_a_block_is_not_that_of_another_block(context: AppContext, acme: Sender) -> None:
-    tell = {"log": "{{ last.text }}"}
-    blocks = [[tell, {"log": "mine"}, WAIT, tell], [{"log": "yours"}]]
-    run = started(context, acme, {"log": "before"}, {"par": blocks}, tell)
+    log_last = {"log": "{{ last.text }}"}
+    blocks = [[log_last, {"log": "mine"}, WAIT, log_last], [{"log": "yours"}]]
+    run = started(context, acme, {"log": "before"}, {"par": blocks}, log_last)
     execute_due_jobs(context, acme, run)
     mine = parallel_blocks(context, acme, run)[0]
     execute_run(context, acme.account_id, mine, job=2)
@@ -459,9 +459,9 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
     for wanted in (RunFilter(), RunFilter(failed=True), RunFilter(workflow="watch")):
         found = inspection.find_latest_runs(context, acme.account_id, wanted, None)
         assert [str(row.id) for row in found] == [run]
-    story = inspection.find_run_details(context, acme.account_id, UUID(run))
-    assert story is not None
-    assert [str(block.run.id) for block in story.blocks] == parallel_blocks(context, acme, run)
+    details = inspection.find_run_details(context, acme.account_id, UUID(run))
+    assert details is not None
+    assert [str(block.run.id) for block in details.blocks] == parallel_blocks(context, acme, run)
 
 
 def test_the_details_of_a_run_show_its_blocks(context: AppContext, acme: Sender) -> None:
@@ -490,6 +490,6 @@ def test_the_details_of_a_run_show_its_blocks(context: AppContext, acme: Sender)
 
 
 def _run_details(context: AppContext, sender: Sender, run: str) -> list[str]:
-    story = inspection.find_run_details(context, sender.account_id, UUID(run))
-    assert story is not None
-    return list(run_lines(story, context.clock()))
+    details = inspection.find_run_details(context, sender.account_id, UUID(run))
+    assert details is not None
+    return list(run_lines(details, context.clock()))

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS: list[Any] = [
     {
         "par": [
-            [{"id": "answer", "wait_for": "answer", "timeout": "1h"}, {"set": {"said": "steps.answer.data.text"}}],
+            [{"id": "answer", "wait_for": "answer", "timeout": "1h"}, {"set": {"text": "steps.answer.data.text"}}],
             [{"wait": "1s"}],
             [
                 {"set": {"n": "0"}},
@@ -45,7 +45,7 @@ STEPS: list[Any] = [
             ],
         ]
     },
-    {"log": "{{ vars.said }} {{ vars.n }}"},
+    {"log": "{{ vars.text }} {{ vars.n }}"},
 ]
 
 
@@ -62,7 +62,7 @@ def database() -> Iterator[str]:
 
 
 def _worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "flask", "--app", "wsgi", "worker"], env=environment, cwd=ROOT)
+    return subprocess.Popen([sys.executable, "-m", "app.cli", "worker"], env=environment, cwd=ROOT)
 
 
 def _counts(context: AppContext, sender: Sender, question: str) -> list[Any]:
@@ -101,11 +101,11 @@ def test_runs_with_blocks_end_once_when_workers_are_killed(database: str) -> Non
         "SELECT parent_id IS NULL, status, count(*) FROM runs WHERE account_id = %(account)s GROUP BY 1, 2 ORDER BY 1"
     )
     assert _counts(context, sender, statuses) == [(False, "done", 9 * RUNS), (True, "done", RUNS)]
-    said = (
+    texts_sent = (
         "SELECT output ->> 'text', count(*) FROM steps JOIN runs ON runs.id = run_id WHERE steps.account_id = %(account)s "
         "AND parent_id IS NULL AND action = 'log' GROUP BY 1 ORDER BY 1"
     )
-    assert sorted(_counts(context, sender, said)) == sorted((f"{number} 2", 1) for number in range(RUNS))
+    assert sorted(_counts(context, sender, texts_sent)) == sorted((f"{number} 2", 1) for number in range(RUNS))
     context.database.close()
 
 

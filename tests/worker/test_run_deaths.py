@@ -49,7 +49,7 @@ class Workers:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "flask", "--app", "wsgi", "worker"]
+        command = [sys.executable, "-m", "app.cli", "worker"]
         self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT)
 
     def restart_when_killed(self) -> None:

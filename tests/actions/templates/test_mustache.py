@@ -262,9 +262,9 @@ def test_every_text_of_an_action_may_be_mustache(action: str, fields: dict[str, 
     good = {name: mustache("{{x}}") for name in fields}
     assert ACTIONS[action].check(good, action) == []
     for name in names:
-        for wrong in (mustache("{{#x}}"), {"mustache": 5}, {"mustache": "x", "more": "x"}):
-            mistakes = ACTIONS[action].check({**good, name: wrong}, action)
-            assert mistakes, (name, wrong)
+        for invalid in (mustache("{{#x}}"), {"mustache": 5}, {"mustache": "x", "more": "x"}):
+            mistakes = ACTIONS[action].check({**good, name: invalid}, action)
+            assert mistakes, (name, invalid)
             assert all(path.startswith(f"{action}.{name}") for path, _ in mistakes)
 
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
-from tests.support.cxengage_playback import fires_on, play
+from tests.support.cxengage_playback import matches_on, play
 
 KINDS = ("a", "b", "c")
 Written = tuple[str, str, Any]  # in 4.1, in 4.2, and as a document
@@ -90,7 +90,7 @@ def pattern_of(when: str) -> Any:
 
 def same(one: Any, other: Any, timeline: list[tuple[int, dict[str, Any]]]) -> None:
     first, second = play(one, timeline, until=1_000), play(other, timeline, until=1_000)
-    assert [place for place, _ in first.fires] == [place for place, _ in second.fires]
+    assert [place for place, _ in first.matches] == [place for place, _ in second.matches]
     assert first.by_clock == second.by_clock
     assert first.contributing == second.contributing
 
@@ -249,4 +249,4 @@ def test_a_condition_is_evaluated_as_in_clojure(case: ConditionCase, rows: list[
     text, is_true = case
     pattern = pattern_of(f"(event {text})")
     for data in rows:
-        assert (fires_on(pattern, data) == [0]) is bool(is_true(data)), (text, data)
+        assert (matches_on(pattern, data) == [0]) is bool(is_true(data)), (text, data)

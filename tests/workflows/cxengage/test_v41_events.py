@@ -8,7 +8,7 @@ import pytest
 
 from app.workflows.cxengage import NotationError, compile_pattern
 from app.workflows.expressions.cel_analysis import find_comparisons
-from tests.support.cxengage_playback import fires_on, play
+from tests.support.cxengage_playback import matches_on, play
 
 ECHO = '(send echo message {:message "seen"})'
 A, B, C = {"type": "a"}, {"type": "b"}, {"type": "c"}
@@ -26,7 +26,7 @@ def where(condition: str) -> str:
 
 
 def holds(condition: str, data: dict[str, Any]) -> bool:
-    return fires_on(on(f"(event {condition})"), data) == [0]
+    return matches_on(on(f"(event {condition})"), data) == [0]
 
 
 PATTERNS: list[tuple[str, Any]] = [
@@ -212,37 +212,37 @@ def test_a_condition_is_evaluated_as_in_clojure(condition: str, data: dict[str, 
 
 
 def test_count_needs_that_many_events() -> None:
-    assert fires_on(on('(count 2 (event (= type "a")))'), A, B, A, A, A) == [2, 4]
+    assert matches_on(on('(count 2 (event (= type "a")))'), A, B, A, A, A) == [2, 4]
 
 
 def test_seq_needs_events_in_order() -> None:
-    assert fires_on(on('(seq (event (= type "a")) (event (= type "b")))'), B, A, C, B) == [3]
+    assert matches_on(on('(seq (event (= type "a")) (event (= type "b")))'), B, A, C, B) == [3]
 
 
 def test_all_needs_different_events_in_any_order() -> None:
-    assert fires_on(on('(all (event (= type "a")) (event (= type "b")))'), B, C, A) == [2]
-    assert fires_on(on("(all (event (> n 1)) (event (> n 2)))"), {"n": 3}, {"n": 2}) == [1]
+    assert matches_on(on('(all (event (= type "a")) (event (= type "b")))'), B, C, A) == [2]
+    assert matches_on(on("(all (event (> n 1)) (event (> n 2)))"), {"n": 3}, {"n": 2}) == [1]
 
 
 def test_any_needs_one_event() -> None:
-    assert fires_on(on('(any (event (= type "a")) (event (= type "b")))'), C, B, A) == [1, 2]
+    assert matches_on(on('(any (event (= type "a")) (event (= type "b")))'), C, B, A) == [1, 2]
 
 
 def test_within_ignores_old_events() -> None:
     pattern = on('(within 10 seconds (count 2 (event (= type "a"))))')
-    assert fires_on(pattern, (0, A), (11, A), (21, A)) == [2]
+    assert matches_on(pattern, (0, A), (11, A), (21, A)) == [2]
 
 
 def test_fail_in_all_ends_a_partial_match() -> None:
     pattern = on('(all (count 2 (event (= type "a"))) (fail (event (= type "b"))))')
-    assert fires_on(pattern, A, B, A) == []
-    assert fires_on(pattern, A, B, A, A) == [3]
+    assert matches_on(pattern, A, B, A) == []
+    assert matches_on(pattern, A, B, A, A) == [3]
 
 
 def test_fail_in_seq_applies_between_two_events() -> None:
     pattern = on('(seq (event (= type "a")) (fail (event (= type "b"))) (event (= type "c")) (event (= type "a")))')
-    assert fires_on(pattern, A, B, C, A) == []
-    assert fires_on(pattern, A, C, B, A) == [3]
+    assert matches_on(pattern, A, B, C, A) == []
+    assert matches_on(pattern, A, C, B, A) == [3]
 
 
 def test_fail_at_the_end_of_seq_fires_after_the_time() -> None:
@@ -257,9 +257,9 @@ def test_the_example_of_the_reference_fires() -> None:
                              (count 1 (event (and (= customerSegment "platinum") (= type "cnclticket"))))))
     """)
     check, cancelled = ({"customerSegment": "platinum", "type": kind} for kind in ("flcheck", "cnclticket"))
-    assert fires_on(pattern, (0, check), (60, cancelled), (3600, check)) == [2]
-    assert fires_on(pattern, (0, check), (60, cancelled), (3601, check)) == []
-    assert fires_on(pattern, check, cancelled, {**check, "customerSegment": "gold"}) == []
+    assert matches_on(pattern, (0, check), (60, cancelled), (3600, check)) == [2]
+    assert matches_on(pattern, (0, check), (60, cancelled), (3601, check)) == []
+    assert matches_on(pattern, check, cancelled, {**check, "customerSegment": "gold"}) == []
 
 
 @pytest.mark.parametrize(

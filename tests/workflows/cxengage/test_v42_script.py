@@ -10,7 +10,7 @@ import pytest
 
 from app.workflows.cxengage import NotationError, compile_script
 from app.workflows.expressions.cel import compile_expression
-from tests.support.cxengage_playback import fires_on
+from tests.support.cxengage_playback import matches_on
 
 TEMPLATES = {"TM1": "Hello {{first-name}}", "TM2": "{{total}} {{result.sid}}"}
 A, B, C = {"type": "a"}, {"type": "b"}, {"type": "c"}
@@ -122,32 +122,32 @@ TRUTHS: list[tuple[str, dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("described", "data", "truth"), TRUTHS)
 def test_an_event_matches_when_its_values_fit(described: str, data: dict[str, Any], truth: bool) -> None:
-    assert (fires_on(on(f"(event {described})"), data) == [0]) is truth
+    assert (matches_on(on(f"(event {described})"), data) == [0]) is truth
 
 
 def test_each_event_form_uses_a_different_event() -> None:
     pattern = on('(and (event {:priority "high" :type "purchase"}) (event {:amount (> 50000)}))')
     purchase = {"priority": "high", "type": "purchase"}
-    assert fires_on(pattern, {**purchase, "amount": 100_000}) == []
-    assert fires_on(pattern, {"amount": 100_000}, purchase) == [1]
+    assert matches_on(pattern, {**purchase, "amount": 100_000}) == []
+    assert matches_on(pattern, {"amount": 100_000}, purchase) == [1]
 
 
 def test_times_needs_that_many_events() -> None:
-    assert fires_on(on(f"(times 3 {EVENT_A})"), A, B, A, A, A) == [3]
+    assert matches_on(on(f"(times 3 {EVENT_A})"), A, B, A, A, A) == [3]
 
 
 def test_sequence_needs_events_in_order() -> None:
-    assert fires_on(on(f"(sequence {EVENT_A} {EVENT_B})"), B, A, C, B) == [3]
-    assert fires_on(on(f"{EVENT_A} {EVENT_B}"), B, A, C, B) == [3]
+    assert matches_on(on(f"(sequence {EVENT_A} {EVENT_B})"), B, A, C, B) == [3]
+    assert matches_on(on(f"{EVENT_A} {EVENT_B}"), B, A, C, B) == [3]
 
 
 def test_or_needs_one_event() -> None:
-    assert fires_on(on(f"(or {EVENT_A} {EVENT_B})"), C, B) == [1]
+    assert matches_on(on(f"(or {EVENT_A} {EVENT_B})"), C, B) == [1]
 
 
 def test_within_ignores_old_events() -> None:
     pattern = on(f"(within 10 seconds (times 2 {EVENT_A}))")
-    assert fires_on(pattern, (0, A), (11, A), (21, A)) == [2]
+    assert matches_on(pattern, (0, A), (11, A), (21, A)) == [2]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_within_ignores_old_events() -> None:
 )
 @pytest.mark.parametrize("event", [EVENT_A, '(event {:type (or (= "a") (= "z"))})'])
 def test_an_event_without_the_key_does_not_fire(event: str, data: dict[str, Any], fires: bool) -> None:
-    assert fires_on(script(f"{event} {echo('x')}", key="owner.id")["on"], (0, data)) == ([0] if fires else [])
+    assert matches_on(script(f"{event} {echo('x')}", key="owner.id")["on"], (0, data)) == ([0] if fires else [])
 
 
 def test_events_are_matched_per_value_of_the_key() -> None:
@@ -507,7 +507,7 @@ def test_the_example_of_the_reference_compiles() -> None:
     }
     service = {"product": "car", "type": "service", "maintenance-cost": 1400}
     day = 86_400
-    assert fires_on(found["on"], *((at * day, service) for at in (0, 1, 2, 31, 31))) == [4]
+    assert matches_on(found["on"], *((at * day, service) for at in (0, 1, 2, 31, 31))) == [4]
 
 
 MATCHED = [{"a": 1}, {"b": 2}, {"a": Decimal("0.1")}, {"a": Decimal("0.2")}, {"a": 10}]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from app.workflows.matching.pattern_parser import TOO_LARGE, check
 from tests.support.exhaustive_search import complete, is_leaf, judge, split
-from tests.support.pattern_strategies import patterns, place_in_time, scenes, short_timelines
+from tests.support.pattern_strategies import as_timeline, patterns, scenes, short_timelines
 from tests.support.timelines import Timeline, plain_filter, plain_leaf_matches, plain_pattern, run_matcher
 
 EXAMPLES = int(os.environ.get("PATTERN_EXAMPLES", "20000"))
@@ -57,7 +57,7 @@ HARD = [
 def test_the_matcher_agrees_on_every_timeline_of_five_events(document: Any) -> None:
     later = list(product(product("abc", [0, 1]), repeat=4))
     for first, events in product("abc", later):
-        assert_agreement(document, place_in_time([(first, 0, {}), *((name, pause, {}) for name, pause in events)]))
+        assert_agreement(document, as_timeline([(first, 0, {}), *((name, pause, {}) for name, pause in events)]))
 
 
 def assert_agreement(document: Any, timeline: Timeline) -> None:
