@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import sys
 import threading
 
@@ -31,6 +32,11 @@ def _number(name: str, default: str) -> float:
 # Only this machine by default: nginx with TLS belongs in front. BIND takes whatever gunicorn takes
 # (0.0.0.0:8000, [::]:8000, unix:/run/signalbox.sock).
 bind = _setting("BIND", f"127.0.0.1:{_setting('PORT', '8000')}")
+_port = re.search(r"(?:[^:]|\]):(\d+)$", bind)
+if _port and not 0 < int(_port[1]) < 65_536:
+    sys.exit(f"BIND={bind!r} cannot be used: expected a port from 1 to 65535")
+if bind.startswith("unix:") and not os.access(os.path.dirname(os.path.abspath(bind[5:])), os.W_OK | os.X_OK):
+    sys.exit(f"BIND={bind!r} cannot be used: its folder does not exist, or this user may not write to it")
 
 # One process while the rate limit counts in its memory; with REDIS_URL, one for each core that Postgres leaves.
 workers = int(_number("WEB_CONCURRENCY", "1"))

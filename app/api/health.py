@@ -6,21 +6,31 @@ import os
 from contextlib import suppress
 
 import prometheus_client
+import structlog
 from flask import Blueprint, Response, current_app
 from prometheus_client import CollectorRegistry, multiprocess
 
 from app.core import metrics
-from app.core.errors import Unavailable
+from app.core.config import SettingsError
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.services import accounts, targets
 from app.services.context import AppContext
 
 blueprint = Blueprint("health", __name__)
+_log = structlog.get_logger()
 
 
 @blueprint.get("/health")
 def health() -> Response:
-    """200 while events can be stored; 503 (a problem document) while Postgres is unavailable or lacks a migration."""
+    """200 while events can be stored; 503 (a problem document) while Postgres is unavailable or lacks a migration, or when the
+    settings do not fit the database."""
     context: AppContext = current_app.extensions["context"]
+    try:
+        context.check_settings()
+    except SettingsError as exc:
+        _log.error("a setting does not fit the database", error=str(exc))
+        detail = "A setting of the server does not fit the database; its log says which."
+        raise Problem(ProblemType.SERVICE_UNAVAILABLE, detail) from None
     context.check_database()
     return Response('{"status":"ok"}', content_type="application/json")
 

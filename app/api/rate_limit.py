@@ -60,6 +60,21 @@ class RateLimiter:
         self._windows = Windows()
         self._paused_until = 0.0
 
+    def check(self) -> None:
+        """Raises SettingsError when Redis refuses the password or the database of REDIS_URL. It may be unavailable."""
+        if self._url is None:
+            return
+        from redis import Redis
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+        try:
+            with Redis.from_url(self._url, socket_timeout=1.0, socket_connect_timeout=1.0) as client:
+                client.ping()
+        except (AuthenticationError, ResponseError) as exc:
+            raise SettingsError(f"REDIS_URL cannot be used: {str(exc).splitlines()[0]}") from None
+        except RedisError as exc:
+            _log.warning("Redis is unavailable", error=str(exc)[:200])
+
     def take(self, account_id: int, rate: int, events: int = 1) -> Allowance:
         """Count `events` against the account's `rate` (events a second).
 

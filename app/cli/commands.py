@@ -39,10 +39,15 @@ class _Program(LazyGroup):
     """All commands. Ctrl-C ends a command with exit code 130, as in a shell."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        from app.core.config import SettingsError
+
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except SettingsError as exc:
+            # Raised while the module of a command is imported.
+            raise click.ClickException(str(exc)) from None
 
 
 group = _Program(

@@ -57,6 +57,7 @@ class Settings:
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     """Read and check all settings. Raises SettingsError."""
     env = os.environ if environment is None else environment
+    check_metrics_folder(env)
     return Settings(
         database_url=_database_url(env),
         redis_url=_read(env, "REDIS_URL", None, _redis_url),
@@ -88,6 +89,17 @@ def body_timeout(environment: Mapping[str, str] | None = None) -> float:
     env = os.environ if environment is None else environment
     seconds: float = _read(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600))
     return seconds
+
+
+def check_metrics_folder(environment: Mapping[str, str] | None = None) -> None:
+    """Raises SettingsError unless PROMETHEUS_MULTIPROC_DIR is unset or a folder for files of this process."""
+    _read(os.environ if environment is None else environment, "PROMETHEUS_MULTIPROC_DIR", None, _writable_folder)
+
+
+def _writable_folder(text: str) -> str:
+    if not os.path.isdir(text) or not os.access(text, os.W_OK | os.X_OK):
+        raise ValueError("expected a folder that exists and that this process may write to")
+    return text
 
 
 def _read(env: Mapping[str, str], name: str, default: Any, read: Callable[[str], Any]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -31,6 +32,23 @@ class Secrets:
             raise SettingsError(
                 "ENCRYPTION_KEY cannot decrypt a stored secret; append the key that was used before, after a comma"
             ) from None
+
+    def check(self, stored: Sequence[bytes]) -> int:
+        """How many of these stored secrets no key decrypts. Raises SettingsError when that is all of them, or without a key."""
+        failed = 0
+        for secret in stored:
+            try:
+                self.decrypt(secret)
+            except SettingsError:
+                self._require_key()
+                failed += 1
+        if stored and failed == len(stored):
+            raise SettingsError("ENCRYPTION_KEY is not the key with which the secrets in the database are encrypted")
+        return failed
+
+    def check_key(self) -> None:
+        """Raises SettingsError without a key."""
+        self._require_key()
 
     def rotate(self, stored: bytes) -> bytes:
         """The same secret, encrypted with the first key. Raises SettingsError without its present key."""

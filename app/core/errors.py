@@ -19,6 +19,14 @@ class LookupLimit(Unavailable):
     """The process has looked up too many unknown keys. A key that exists is found when it comes again."""
 
 
+class MissingRight(Unavailable):
+    """The role of DATABASE_URL lacks a right."""
+
+
+class InvalidDatabaseUrl(Unavailable):
+    """DATABASE_URL names a host, a database or a role that does not exist, or a wrong password."""
+
+
 class ProblemType(Enum):
     """The kinds of problem that a response can report: name, HTTP status and title.
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
+from app.core.config import check_metrics_folder
+
+# prometheus_client opens files there when the first metric is made.
+check_metrics_folder()
+
 events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
 runs_started = Counter("signalbox_runs_started_total", "Runs created")

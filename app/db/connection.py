@@ -6,6 +6,7 @@ psycopg2 connection in autocommit mode with prepared statements: one statement i
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
-from app.core.errors import NotMigrated, Unavailable
+from app.core.errors import InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
 from app.core.group_commit import is_gevent_patched
 
 T = TypeVar("T")
@@ -26,9 +27,13 @@ Values = Sequence[Any] | Mapping[str, Any]
 
 # A table or column that a later migration adds.
 _NOT_MIGRATED = ("42P01", "42703")
+_MISSING_RIGHT = "42501"
+_INVALID_URL = re.compile(
+    "FATAL: +(password authentication failed|no pg_hba.conf entry|(role|database) .* does not exist)|Name or service not known"
+)
 # Error classes of Postgres: connection lost (08), out of resources (53), shutting down (57P0x), statement timed out or
-# cancelled (57014), lock timeout (55P03), deadlock (40), read-only standby (25006).
-_TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", *_NOT_MIGRATED)
+# cancelled (57014), lock timeout (55P03), deadlock (40), read-only standby (25006); and what the operator has to mend.
+_TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", _MISSING_RIGHT, *_NOT_MIGRATED)
 _DEADLOCK = "40P01"
 _READ_ONLY, _STALE_PREPARED_STATEMENT = "25006", "0A000"
 # The server's log quotes statements, in which psycopg2 writes values, and personal data with them. Superusers may set these for
@@ -65,14 +70,23 @@ def is_transient(exc: BaseException) -> bool:
 
 @contextmanager
 def unavailable_on_transient_errors() -> Iterator[None]:
-    """Turn transient errors into Unavailable (NotMigrated for a missing table or column); others are raised unchanged."""
+    """Turn transient errors into Unavailable, or a class of it that says more; others are raised unchanged."""
     try:
         yield
     except (psycopg2.Error, sa.exc.SQLAlchemyError) as exc:
         if not is_transient(exc):
             raise
-        kind = NotMigrated if getattr(_driver_error(exc), "pgcode", None) in _NOT_MIGRATED else Unavailable
-        raise kind(error_message(exc)) from exc
+        raise _kind_of(exc)(error_message(exc)) from exc
+
+
+def _kind_of(exc: BaseException) -> type[Unavailable]:
+    code = getattr(_driver_error(exc), "pgcode", None)
+    if code in _NOT_MIGRATED:
+        return NotMigrated
+    if code == _MISSING_RIGHT:
+        return MissingRight
+    # psycopg2 gives no code to an error of connecting. The text is English unless the server's lc_messages is another.
+    return InvalidDatabaseUrl if code is None and _INVALID_URL.search(str(exc)) else Unavailable
 
 
 def error_message(exc: BaseException) -> str:

@@ -27,6 +27,7 @@ def create_account(context: AppContext, slug: str, plan: Plan) -> int:
             ProblemType.VALIDATION_FAILED,
             f"{slug!r} is not a slug: 1 to 63 of a-z, 0-9 and -, not beginning with -, and more than a number",
         )
+    context.check_settings()
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:
         account_id = accounts.create_account(connection, slug, plan, secret, context.clock())

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 
-from app.core.config import Settings
+import structlog
+
+from app.core.config import DATA_DIRECTORY, Settings, SettingsError, embedded_database_url
 from app.core.encryption import Secrets
+from app.core.errors import InvalidDatabaseUrl, MissingRight, Unavailable
 from app.core.ids import now
 from app.core.lookup_budget import LookupBudget
-from app.db import api_keys, messages, migrate
+from app.db import api_keys, messages, migrate, startup
 from app.db.connection import Database, run_sql
+
+_log = structlog.get_logger()
 
 
 class AppContext:
@@ -23,9 +28,43 @@ class AppContext:
         self.database = Database(settings)
         self.clock = clock
         self.secrets = Secrets(settings.encryption_keys)
+        self._is_checked = False
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, self.database))
+
+    def check_settings(self) -> None:
+        """Check DATABASE_URL, the rights of its role and ENCRYPTION_KEY against the database, until they fit once.
+
+        Raises SettingsError when they do not fit, and Unavailable while Postgres is unavailable or lacks a migration.
+        """
+        if self._is_checked:
+            return
+        try:
+            with self.database.transaction() as connection:
+                migrate.check_migrated(connection)
+                read_only = startup.find_read_only(connection)
+                missing = startup.find_missing_rights(connection)
+                stored = startup.find_secrets(connection) if not missing else []
+        except (MissingRight, InvalidDatabaseUrl) as exc:
+            # The embedded database has no passwords, and does not exist yet when it starts for the first time.
+            if isinstance(exc, InvalidDatabaseUrl) and self.settings.database_url == embedded_database_url(
+                DATA_DIRECTORY
+            ):
+                raise
+            raise SettingsError(f"DATABASE_URL cannot be used: {exc}") from None
+        if read_only == "standby":
+            raise Unavailable("the server is a standby, which is read-only")
+        if read_only:
+            raise SettingsError("DATABASE_URL cannot be used: its role or database is read-only")
+        if missing:
+            more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""
+            raise SettingsError(f"DATABASE_URL cannot be used: its role lacks {', '.join(missing[:2])}{more}")
+        if failed := self.secrets.check(stored):
+            _log.warning(
+                "ENCRYPTION_KEY does not decrypt all secrets in the database", failed=failed, tried=len(stored)
+            )
+        self._is_checked = True
 
     def check_connection(self) -> None:
         """Raises Unavailable when Postgres cannot be reached."""

@@ -49,6 +49,7 @@ def set_integration(context: AppContext, account_id: int, kind: Kind, changes: M
 
     Raises Problem 422 with all errors of the resulting fields.
     """
+    context.check_settings()
     with context.database.transaction() as connection:
         stored = integrations.lock_integration(connection, account_id, kind.name)
         existing = {} if stored is None else _decrypt(context, stored)

@@ -36,6 +36,7 @@ import sqlalchemy as sa
 from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
 from app.actions.renderer import Renderer
+from app.core.config import SettingsError
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
 from app.db import run_deaths, run_trees, run_updates, runs
@@ -202,7 +203,11 @@ class RunExecutor:
             return await self._wait_for(run, step, now)
         if verb == step_graph.PAR:
             return await self._par(run, now)
-        return await self._perform_action(run, step, now)
+        try:
+            return await self._perform_action(run, step, now)
+        except SettingsError as exc:
+            outcome = Outcome("retry", error=str(exc), error_class="encryption_key")
+            return transitions.apply_outcome(run, outcome, now, self._context.clock, self._rng)
 
     async def _perform_action(self, run: Run, step: Mapping[str, Any], started_at: datetime) -> RunUpdate:
         config = await self._outbound_config(run.account_id)

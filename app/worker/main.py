@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
 from app.actions import http_session
-from app.core.errors import Unavailable
+from app.core.config import SettingsError
+from app.core.errors import NotMigrated, Unavailable
 from app.services.context import AppContext
 from app.worker import job_consumer
+from app.worker.db_retry import RetryUntilAvailable
 from app.worker.executor import RunExecutor
 from app.worker.handlers import make_handlers
 from app.worker.isolation import Isolation
 
 
+async def _settings_fit(context: AppContext, threads: ThreadPoolExecutor, stop: asyncio.Event) -> bool:
+    """Check the settings as soon as Postgres is available; False when told to stop before. Raises SettingsError."""
+
+    def check() -> None:
+        context.secrets.check_key()
+        try:
+            context.check_settings()
+        except NotMigrated as exc:
+            raise SettingsError(f"the database is not up to date, run `signalbox migrate` ({exc})") from None
+
+    checking = asyncio.create_task(RetryUntilAvailable(threads, random.Random()).run(check))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((checking, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not checking.done():
+        checking.cancel()
+        return False
+    checking.result()
+    return True
+
+
 async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> None:
-    """Work on the queue's jobs until `stop` is set; survives Postgres going away."""
+    """Work on the queue's jobs until `stop` is set; survives Postgres going away. Raises SettingsError at the start."""
     threads = ThreadPoolExecutor(max_workers=min(context.settings.database_pool, 8), thread_name_prefix="postgres")
     async with http_session.open_session(context.settings) as session:
         executor = RunExecutor(context, session, threads, concurrency)
         settings = replace(context.settings, worker_concurrency=concurrency)
         handlers, isolation = make_handlers(executor), Isolation(executor.record_death, executor.give_up)
+        if not await _settings_fit(context, threads, stop):
+            return
         # Workers that die one after the other may not live until the first sweep.
         with suppress(Unavailable):
             await executor.find_dead_workers()

@@ -1,0 +1,43 @@
+"""What a process checks before it serves or works: the rights of its role, and secrets by which it checks its key."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from app.db.connection import run_sql
+from app.db.tables import metadata
+
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+_FUNCTIONS = ("make_events_partitions(timestamptz[])", "clear_events_default(timestamptz)")
+# The oldest and the latest: a key that was changed without the old one fits neither or only the latest.
+_SECRETS = """
+(SELECT signing_secret FROM accounts ORDER BY id LIMIT 50)
+UNION (SELECT signing_secret FROM accounts ORDER BY id DESC LIMIT 50)
+UNION (SELECT settings FROM integrations ORDER BY updated_at DESC LIMIT 50)
+"""
+
+
+def find_read_only(connection: sa.Connection) -> str | None:
+    """Why the role cannot write: `standby` or `setting`; None when it can."""
+    query = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+    is_standby, is_read_only = run_sql(connection, query).one()
+    return "standby" if is_standby else "setting" if is_read_only else None
+
+
+def find_missing_rights(connection: sa.Connection) -> list[str]:
+    """What the role may not do, such as `INSERT on events`. A table that a newer release has dropped is left out."""
+    rows = run_sql(
+        connection,
+        "SELECT format('%s on %s', right_name, table_name) FROM unnest(CAST(:tables AS text[])) AS table_name, "
+        "unnest(CAST(:rights AS text[])) AS right_name WHERE to_regclass(table_name) IS NOT NULL "
+        "AND NOT has_table_privilege(to_regclass(table_name), right_name) UNION ALL "
+        "SELECT format('EXECUTE on %s', name) FROM unnest(CAST(:functions AS text[])) AS name "
+        "WHERE to_regprocedure(name) IS NOT NULL AND NOT has_function_privilege(to_regprocedure(name), 'EXECUTE')",
+        {"tables": sorted(metadata.tables), "rights": list(_RIGHTS), "functions": list(_FUNCTIONS)},
+    )
+    return [text for (text,) in rows]
+
+
+def find_secrets(connection: sa.Connection) -> list[bytes]:
+    """Some encrypted secrets; none in a database without accounts."""
+    return [bytes(stored) for (stored,) in run_sql(connection, _SECRETS)]
