@@ -29,5 +29,10 @@ def _number_text(number: float | Decimal) -> str | None:
         return "0"
     if not exact.is_finite() or abs(exact.adjusted()) > MAX_SUBJECT_LENGTH:
         return None
-    text = f"{exact:f}"
+    return plain_digits(exact)
+
+
+def plain_digits(number: Decimal) -> str:
+    """A finite number without an exponent and without zeros at the end of its fraction."""
+    text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

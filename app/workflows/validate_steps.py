@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
@@ -11,14 +10,12 @@ from app.actions.field_checks import FieldErrors
 from app.actions.templates.render import find_texts, members_read
 from app.core.durations import read_duration
 from app.workflows import step_graph
+from app.workflows.expressions import cel_check
 from app.workflows.expressions.cel_analysis import FilterError
-from app.workflows.expressions.cel_check import check_expression
 from app.workflows.step_graph import IF, PAR, REPEAT, SET, VERBS, WAIT, WAIT_FOR, allowed_fields, blocks_in
 
 # Checks the leaf of a pattern (an event's name, or {event, where}) at a path.
 CheckLeaf = Callable[[Any, str], FieldErrors]
-
-_IN_CEL = {name: re.compile(rf"(?<![\w.]){name}\.(\w+)") for name in ("steps", "vars")}
 
 
 def check(steps: Any, check_leaf: CheckLeaf, path: str = "steps") -> FieldErrors:
@@ -143,11 +140,11 @@ class _StepChecker:
             self.mistakes.append((path, "must be a CEL expression (text) such as data.price > 5000"))
             return
         try:
-            check_expression(text, is_condition=is_condition)
+            cel_check.check_expression(text, is_condition=is_condition)
         except FilterError as exc:
             self.mistakes.append((path, str(exc)))
-        self._check_step_ids(path, set(_IN_CEL["steps"].findall(text)))
-        self._variables_read += [(path, name) for name in sorted(set(_IN_CEL["vars"].findall(text)))]
+        self._check_step_ids(path, cel_check.members_read(text, "steps"))
+        self._variables_read += [(path, name) for name in sorted(cel_check.members_read(text, "vars"))]
 
     def _set(self, fields: Any, path: str) -> None:
         if not isinstance(fields, Mapping) or not fields:

@@ -7,7 +7,8 @@ saved, is still evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from app.workflows.expressions.cel import compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import LOOPS, FilterError
@@ -40,6 +41,7 @@ _NAMES: Mapping[str, Type] = {
     "matched": LIST,
     **dict.fromkeys(("int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"), TYPE),
 }
+_PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 _ORDERED = (NUMBER, BOOL, STRING, BYTES, TIMESTAMP, DURATION)
 # For each operator: the types of its operands, and of the result.
 _SAME = tuple((one, one, one) for one in (INT, UINT, DOUBLE))
@@ -67,6 +69,28 @@ def check_expression(text: str, *, is_condition: bool) -> None:
     """Check an expression of a step: a condition, or a value. Raises FilterError."""
     compile_expression(text)
     _check(text, is_condition=is_condition)
+
+
+def members_read(text: str, root: str) -> frozenset[str]:
+    """The members of `root` that an expression reads, such as `nudge` of `steps` in `steps.nudge.body`; none if it is invalid."""
+    try:
+        return frozenset(_members(parse(text), root))
+    except (UnreadableText, RecursionError):
+        return frozenset()
+
+
+def _members(node: Node, root: str) -> Iterator[str]:
+    if node.kind == "method" and node.text in LOOPS and [part.text for part in node.parts[1:2]] == [root]:
+        # The variable of a loop hides the name.
+        yield from _members(node.parts[0], root)
+        return
+    if node.parts and (node.parts[0].kind, node.parts[0].text) == ("name", root):
+        if node.kind == "field":
+            yield node.text
+        elif node.kind == "index" and (name := _PLAIN_TEXT.fullmatch(node.parts[1].text)):
+            yield name[2]
+    for part in node.parts:
+        yield from _members(part, root)
 
 
 def _check(text: str, *, is_condition: bool) -> None:

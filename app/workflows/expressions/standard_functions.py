@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from app.core.subjects import plain_digits
 from app.core.time_zones import find_zone
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,7 +96,7 @@ def to_integer(value: Any) -> int:
 
 
 def to_text(value: Any) -> str:
-    """`string(value)`: numbers with all digits, timestamps in UTC, durations in seconds."""
+    """`string(value)`: numbers with all digits and no exponent, timestamps in UTC, durations in seconds."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -111,12 +112,10 @@ def to_text(value: Any) -> str:
             return value.decode()
         except UnicodeDecodeError:
             raise ValueError("the bytes are not UTF-8") from None
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
-    if isinstance(value, int):
+    if isinstance(value, int) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
-    if isinstance(value, Decimal):
-        return f"{value:f}"
+    if isinstance(value, float | Decimal):
+        return plain_digits(Decimal(repr(value)) if isinstance(value, float) else value)
     raise ValueError("takes a text, number, timestamp, duration, bytes, true or false")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.workflows.expressions.cel import compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import LOOPS, FilterError
-from app.workflows.expressions.cel_check import check_expression, check_filter
+from app.workflows.expressions.cel_check import check_expression, check_filter, members_read
 from app.workflows.expressions.cel_parser import Node, UnreadableText, parse
 from app.workflows.expressions.functions import FUNCTIONS
 from app.workflows.expressions.signatures import SIGNATURES
@@ -207,3 +207,31 @@ def test_the_parser_raises_no_other_error(text: str) -> None:
         assert isinstance(parse(text), Node)
     except UnreadableText as exc:
         assert str(exc)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("steps.a.body.id == steps.b['steps.c']", {"a", "b"}),
+        ('steps["a"].body == 1 && has(steps.b.body)', {"a", "b"}),
+        ("data.x == 'steps.a' && data.steps.b == 1", set()),
+        ("data.steps.all(steps, steps.a > 1) && steps . c == 1", {"c"}),
+        ("// steps.a\n data.list.exists(i, i == steps.b.x)", {"b"}),
+        ("steps.size() > 1 && steps[data.name] == 1", set()),
+        ("steps.a ==", set()),
+    ],
+)
+def test_the_names_that_an_expression_reads_are_found(text: str, names: set[str]) -> None:
+    assert members_read(text, "steps") == names
+
+
+def test_a_document_may_contain_the_name_of_a_step_as_text() -> None:
+    document = read_document("{name: a, on: b, steps: [{if: \"event == 'steps.nothing'\", then: [{wait: 1d}]}]}")
+    assert check_workflow(document) == []
+
+
+def test_an_unknown_step_in_brackets_is_refused() -> None:
+    document = read_document("{name: a, on: b, steps: [{if: \"steps['nothing'].x\", then: [{wait: 1d}]}]}")
+    assert [mistake.message for mistake in check_workflow(document)] == [
+        "steps.nothing is not known: no earlier step has the id nothing"
+    ]

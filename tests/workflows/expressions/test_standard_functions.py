@@ -143,6 +143,23 @@ def test_text_of_a_number_has_all_its_digits_in_an_expression() -> None:
     assert value == (["12345678901234567890123", "0.1234567890123456789"], None)
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (98765.0, "98765"),
+        (1.5, "1.5"),
+        (1e22, "1" + "0" * 22),
+        (1e-7, "0.0000001"),
+        (-0.5, "-0.5"),
+        (10**15, "1" + "0" * 15),
+    ],
+)
+def test_the_text_of_a_number_is_the_same_in_filters_and_in_expressions(number: float, text: str) -> None:
+    assert evaluate("string(data.n) == data.text", data={"n": number, "text": text}) == (True, None)
+    exact = {**EVENT, "data": {"n": Decimal(repr(number)) if isinstance(number, float) else number}}
+    assert compile_expression("string(data.n)").value(exact) == (text, None)
+
+
 def test_a_function_is_known_only_by_its_own_name() -> None:
     with pytest.raises(FilterError, match="the function GetHours is not known"):
         compile_filter("received_at.GetHours() == 1")
