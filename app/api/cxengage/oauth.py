@@ -13,7 +13,7 @@ from app.api.responses import json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core import metrics
 from app.core.config import Settings
-from app.core.errors import Problem, Unavailable
+from app.core.errors import LookupLimit, Problem, Unavailable
 from app.db.api_keys import Client
 from app.services import api_keys
 
@@ -63,6 +63,9 @@ def authenticate_client() -> None:
         context = current_app.extensions["context"]
         g.client = api_keys.authenticate_client(context, credentials.client_id, credentials.secret)
         g.client_secret = credentials.secret
+    except LookupLimit:
+        # Refused without the limiter, whose counters are in Redis.
+        raise
     except (TokenError, Problem, Unavailable) as exc:
         g.token_error = exc
 
