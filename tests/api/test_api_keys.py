@@ -8,9 +8,11 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -284,19 +286,17 @@ def test_the_use_of_a_key_is_written_once_a_minute(
 
 @pytest.fixture(scope="module")
 def watched_server(own_postgres: EmbeddedPostgres, own_context: AppContext) -> Iterator[Server]:
-    """One web process, whose every statement Postgres writes down."""
-    log_statements(own_postgres, "all")
-    with running_server(**settings_of(own_context)) as running:
+    """One web process, whose every statement Postgres writes down. A superuser's sessions would keep them out of the log."""
+    with closing(psycopg2.connect(own_postgres.url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("CREATE ROLE watched LOGIN")
+        cursor.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO watched")
+        cursor.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO watched")
+        cursor.execute("ALTER ROLE watched SET log_statement = 'all'")
+    parts = urlsplit(own_postgres.url)
+    url = urlunsplit(parts._replace(netloc=f"watched@{parts.netloc.rpartition('@')[2]}"))
+    with running_server(**settings_of(own_context) | {"DATABASE_URL": url}) as running:
         yield running
-    log_statements(own_postgres, "none")
-
-
-def log_statements(postgres: EmbeddedPostgres, which: str) -> None:
-    connection = psycopg2.connect(postgres.url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER DATABASE signalbox SET log_statement = '{which}'")
-    connection.close()
 
 
 @pytest.fixture

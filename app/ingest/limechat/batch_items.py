@@ -112,7 +112,7 @@ def read_item(
     idempotency_key: str | None = None,
     is_webhook_id: bool = False,
     max_bytes: int,
-    stores_unusable_phone: Callable[[], bool],
+    stores_unusable_phone: Callable[[], bool] = lambda: False,
 ) -> Event:
     """The event of an item; raises Problem as for a single event. `idempotency_key` (`is_webhook_id`:
     a `webhook-id`) is for an item that has none itself."""

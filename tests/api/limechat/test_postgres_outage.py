@@ -219,7 +219,7 @@ def test_an_exhausted_pool_gives_503(own_postgres: EmbeddedPostgres, own_context
         for answer in answers:
             assert_try_again(answer)
     assert [until(200, lambda: stranger.post(an_event())).status_code for stranger in strangers] == [200] * 4  # noqa: B023
-    assert "QueuePool limit" in patient.output()
+    assert "all connections to Postgres are in use" in patient.output()
 
 
 def test_a_postgres_that_hangs_gives_503_in_time_and_delays_nothing_else(
