@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,10 @@ from app.worker.db_retry import RetryUntilAvailable
 from app.worker.executor import RunExecutor
 from app.worker.handlers import make_handlers
 from app.worker.isolation import Isolation
+
+# Seconds after which a thread that renders gives the interpreter lock to one that waits for it. With Python's 5 ms, a long
+# rendering delays every query and every call of the worker by as much.
+_SWITCH_INTERVAL = 0.000_5
 
 
 async def _settings_fit(context: AppContext, threads: ThreadPoolExecutor, stop: asyncio.Event) -> bool:
@@ -42,6 +47,7 @@ async def _settings_fit(context: AppContext, threads: ThreadPoolExecutor, stop: 
 
 async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> None:
     """Work on the queue's jobs until `stop` is set; survives Postgres going away. Raises SettingsError at the start."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     threads = ThreadPoolExecutor(max_workers=min(context.settings.database_pool, 8), thread_name_prefix="postgres")
     async with http_session.open_session(context.settings) as session:
         executor = RunExecutor(context, session, threads, concurrency)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from app.actions.circuit import Deferred
 from app.actions.renderer import Renderer
 from tests.support.action_contexts import perform
 
@@ -99,6 +100,40 @@ def test_a_cancelled_rendering_keeps_its_account_waiting_until_it_has_ended() ->
         gate.set()
         await following
         assert ended == ["cancelled one", "next one"]
+
+    asyncio.run(check())
+
+
+def test_an_attempt_that_would_wait_long_is_deferred_and_later_ones_come_back_after_it() -> None:
+    async def check() -> None:
+        times = [0.0]
+        renderer, gate = Renderer(clock=lambda: times[0]), threading.Event()
+        held = asyncio.create_task(renderer.run(1, gate.wait, 10))
+        await renderer.run(2, str, "x")
+        times[0] = 2.0
+        deferrals = []
+        for _ in range(3):
+            with pytest.raises(Deferred, match="rendered one after the other") as caught:
+                await renderer.run(1, str, "x")
+            deferrals.append(caught.value.seconds)
+        assert caught.value.error_class == "busy"
+        assert all(0.8 * turn <= seconds <= 1.2 * turn for turn, seconds in zip((2, 4, 6), deferrals, strict=True))
+        times[0] = 0.0
+        gate.set()
+        await held
+        assert await renderer.run(1, str, 5) == "5"
+
+    asyncio.run(check())
+
+
+def test_after_a_long_rendering_the_account_pauses_and_others_do_not() -> None:
+    async def check() -> None:
+        times = [0.0]
+        renderer = Renderer(clock=lambda: times[0])
+        await renderer.run(1, times.__setitem__, 0, 2.0)
+        assert await renderer.run(2, str, "x") == "x"
+        with pytest.raises(Deferred):
+            await renderer.run(1, str, "x")
 
     asyncio.run(check())
 

@@ -20,6 +20,7 @@ MAX_ROUNDS = 10_000
 MAX_CPU_SECONDS = 0.5
 # Units after which the CPU time is checked and other threads may run.
 _CHECK_EVERY = 1_000
+_PAUSE = 0.000_05
 
 
 class LimitError(ResourceLimitError):
@@ -75,8 +76,8 @@ class Budget:
         if time.thread_time() > self._deadline:
             raise LimitError(f"rendering takes too long: more than {MAX_CPU_SECONDS} s; use less data or fewer rounds")
         self._next_check = self._work - _CHECK_EVERY
-        # Another thread, such as the event loop, may take the interpreter lock now. Without this it waits 5 ms for it.
-        time.sleep(0)
+        # Another thread, such as the event loop's, takes the interpreter lock meanwhile. Otherwise it waits 5 ms for it.
+        time.sleep(_PAUSE)
 
 
 class Rounds(Sequence[Any]):
