@@ -20,6 +20,7 @@ _COMMANDS = {
     "account": ("app.cli.accounts:group", "Create, list and change accounts."),
     "client": ("app.cli.api_keys:client_group", "Create, list and revoke OAuth clients."),
     "completion": ("app.cli.completion:completion", "Print the completion script for a shell."),
+    "drop-partition": ("app.cli.processes:drop_partition", "Delete the events of a past month."),
     "event": ("app.cli.events:group", "List, explain, follow, send, import, replay events."),
     "integration": ("app.cli.integrations:group", "Set up WhatsApp, Twilio, SendGrid and SMTP."),
     "key": ("app.cli.api_keys:group", "Create, list and revoke API keys."),
@@ -27,7 +28,7 @@ _COMMANDS = {
     "migrate": ("app.cli.processes:migrate", "Migrate the database."),
     "run": ("app.cli.runs:group", "List, explain, retry and cancel runs."),
     "subject": ("app.cli.data_subjects:group", "Show and erase the data of a person."),
-    "target": ("app.cli.targets:group", "List and enable disabled targets of http steps."),
+    "target": ("app.cli.targets:group", "List paused and disabled targets, enable them."),
     "worker": ("app.cli.processes:worker", "Execute runs until SIGTERM or Ctrl-C."),
     "workflow": ("app.cli.workflows:group", "Check, save, enable, simulate, delete workflows."),
 }

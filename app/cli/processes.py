@@ -1,4 +1,4 @@
-"""`signalbox worker`, `signalbox migrate` and `signalbox make-encryption-key`."""
+"""`signalbox worker`, `signalbox migrate`, `signalbox drop-partition` and `signalbox make-encryption-key`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import psycopg2
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-from app.cli.base import command, context
+from app.cli.base import command, context, yes_option
+from app.cli.formatting import visible
 from app.core.errors import Unavailable
 from app.db.connection import error_message
 from app.db.migrate import upgrade
@@ -50,6 +51,20 @@ def migrate() -> None:
             raise Unavailable(message) from None
         raise click.ClickException(f"the database cannot be migrated: {message}") from None
     click.echo("the database is up to date")
+
+
+@click.command("drop-partition")
+@click.argument("name")
+@yes_option
+@command
+def drop_partition(name: str, yes: bool) -> None:
+    """Delete all events of partition NAME, such as events_2026_01, unless a running run needs one of them."""
+    from app.services import partitions
+
+    if not yes:
+        click.confirm(f"Delete all events of {visible(name)}?", abort=True, err=True)
+    partitions.drop_partition(context(), name)
+    click.echo(f"{name}: dropped")
 
 
 @click.command("make-encryption-key")

@@ -44,6 +44,27 @@ def clear_default_partition(connection: sa.Connection, now: datetime) -> str | N
     return run_sql(connection, "SELECT clear_events_default(:now)", {"now": now}).scalar()
 
 
+def find_partition(connection: sa.Connection, name: str) -> tuple[datetime, datetime, bool] | None:
+    """From when until before when the events of a partition were received, and whether this role owns it; None when there is no
+    such partition."""
+    row = run_sql(
+        connection,
+        "SELECT bounds[1]::timestamptz, bounds[2]::timestamptz, pg_has_role(relowner, 'USAGE') "
+        "FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, "
+        "regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds "
+        "WHERE inhparent = CAST('events' AS regclass) AND relname = :name AND bounds IS NOT NULL",
+        {"name": name},
+    ).one_or_none()
+    return None if row is None else (row[0], row[1], row[2])
+
+
+def drop_partition(connection: sa.Connection, name: str) -> None:
+    """Drop a partition that `find_partition` has found, with its events. Waits for its lock for at most five seconds, since
+    events wait behind it meanwhile."""
+    connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+    connection.exec_driver_sql(f'DROP TABLE "{name}"')
+
+
 def coming_months(now: datetime) -> list[datetime]:
     """The starts of this month and the next MONTHS_AHEAD."""
     months = [divmod(now.year * 12 + now.month - 1 + ahead, 12) for ahead in range(MONTHS_AHEAD + 1)]

@@ -9,9 +9,9 @@ from datetime import datetime
 import structlog
 
 from app.core import metrics
-from app.core.errors import Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.log_config import describe_exception
-from app.db import partitions
+from app.db import partitions, runs
 from app.db.connection import limit_statements
 from app.services.context import AppContext
 
@@ -42,6 +42,26 @@ def make_partitions(
     with context.database.transaction() as connection:
         limit_statements(connection, timeout)
         partitions.make_partitions(connection, partitions.coming_months(now) if timestamps is None else timestamps)
+
+
+def drop_partition(context: AppContext, name: str) -> None:
+    """Drop a partition of `events` with all its events, such as events_2026_01. Raises Problem 404 for an unknown one, 403 for
+    another role than its owner, and 409 while its months have not ended or a running run needs one of its events."""
+    with context.database.transaction() as connection:
+        limit_statements(connection, _TIMEOUT)
+        found = partitions.find_partition(connection, name)
+        if found is None:
+            raise Problem(ProblemType.NOT_FOUND, f"events has no partition {name!r} that can be dropped")
+        begin, end, is_owner = found
+        if not is_owner:
+            raise Problem(ProblemType.FORBIDDEN, f"only the owner of the table can drop {name}")
+        if end > context.clock():
+            raise Problem(ProblemType.CONFLICT, f"the months of {name} have not ended")
+        if runs.are_events_needed(connection, begin, end):
+            raise Problem(
+                ProblemType.CONFLICT, f"a running run needs an event of {name}; drop it when the run has ended"
+            )
+        partitions.drop_partition(connection, name)
 
 
 def keep_making_partitions(context: AppContext) -> None:

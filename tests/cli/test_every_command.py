@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from app.actions.integration_kinds import KINDS
 from app.cli.commands import group
 from app.core import config
 from app.core.models import EVENTS_READ, EVENTS_WRITE, PLANS
+from app.db import partitions
 from app.db.migrate import upgrade
 from app.services import accounts, api_keys, integrations, workflows
 from app.services.context import AppContext
@@ -54,6 +56,7 @@ CALLS: Mapping[str, str] = {
     "client list": "",
     "client revoke": "{client}",
     "completion": "bash",
+    "drop-partition": "{partition} --yes",
     "event import": "{history} --start-workflows",
     "event list": "--event product_view --subject 915673412780 --phone +915673412780 --since 1h --until 2100-01-01",
     "event replay": "{event} --dry-run",
@@ -157,6 +160,7 @@ def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[di
             integrations.disable_target(
                 shop_context, shop.account_id, f"https://example.com/{path}", "answered 410", uuid4()
             )
+        _make_partition(shop_context)
         client, _ = api_keys.create_client(shop_context, shop.account_id, "app", (EVENTS_READ,))
         key = api_keys.create_key(shop_context, shop.account_id, "spare", (EVENTS_WRITE,))
         yield {
@@ -166,11 +170,18 @@ def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[di
             "url": server.url,
             "new": f"new-{uuid4().hex[:8]}",
             "client": client,
+            "partition": "events_2001_01",
             "key": key,
             **files,
             **runs,
         }
         _tidy(shop_context, shop)
+
+
+def _make_partition(context: AppContext) -> None:
+    """The partition of a month that has ended, unless it is there."""
+    with context.database.transaction() as connection:
+        partitions.make_partitions(connection, [datetime(2001, 1, 1, tzinfo=UTC)])
 
 
 TWILIO = {"account_sid": "AC" + "0" * 32, "auth_token": "hush", "from": "+15005550006"}

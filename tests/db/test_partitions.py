@@ -16,9 +16,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 import pytest
 
+from app.core.errors import Problem
 from app.db.migrate import upgrade
 from app.services.context import AppContext
-from app.services.partitions import make_partitions
+from app.services.partitions import drop_partition, make_partitions
 from tests.support.action_contexts import the_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,3 +258,48 @@ def test_the_functions_work_in_another_schema(empty_database: str) -> None:
         assert _query(empty_database, found) == [('"Own schema"',)]
     finally:
         _query(empty_database, f"ALTER ROLE current_user IN DATABASE {name} RESET ALL")
+
+
+# Retention
+
+RUN = (
+    "INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id, "
+    "status, at, wake_at, created_at, updated_at) SELECT 1, gen_random_uuid(), gen_random_uuid(), 1, 'k', id, received_at, "
+    "ARRAY[id], 's', %s, 'steps[0]', received_at, received_at, received_at FROM events LIMIT 1"
+)
+
+
+def _refused(database: str, name: str) -> str:
+    with pytest.raises(Problem) as caught:
+        drop_partition(_context(database), name)
+    return str(caught.value)
+
+
+def test_a_past_partition_is_dropped_with_its_events(database: str) -> None:
+    make_partitions(_context(database), [datetime(2031, 5, 1, tzinfo=UTC)])
+    _query(database, EVENTS, ("2031-05-03", 10))
+    _query(database, RUN, ("done",))
+    drop_partition(_context(database), "events_2031_05")
+    assert "events_2031_05" not in _partitions(database)
+    assert _query(database, "SELECT count(*) FROM events") == [(0,)]
+
+
+def test_a_partition_that_a_running_run_needs_is_kept(database: str) -> None:
+    make_partitions(_context(database), [datetime(2031, 5, 1, tzinfo=UTC)])
+    _query(database, EVENTS, ("2031-05-03", 10))
+    _query(database, RUN, ("running",))
+    assert "a running run needs an event of events_2031_05" in _refused(database, "events_2031_05")
+    assert _partitions(database)["events_2031_05"] == 10
+
+
+def test_only_past_partitions_of_events_are_dropped(database: str) -> None:
+    make_partitions(_context(database))
+    assert "have not ended" in _refused(database, "events_2031_07")
+    for name in ("events_default", "runs", "events_2001_01", 'x"; DROP TABLE runs; --'):
+        assert "events has no partition" in _refused(database, name)
+    assert _query(database, "SELECT count(*) FROM runs") == [(0,)]
+
+
+def test_another_role_than_the_owner_drops_nothing(database: str, runtime_role: str) -> None:
+    make_partitions(_context(database), [datetime(2031, 5, 1, tzinfo=UTC)])
+    assert "only the owner" in _refused(runtime_role, "events_2031_05")
