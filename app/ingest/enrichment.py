@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from app.ingest.enrichment_api import ApiClient, ApiQuery
 
 # Events of one account that wait for APIs at the same time, in a process with greenlets and in one with a few threads.
-_MAX_WAITING, _MAX_WAITING_THREADS = 32, 4
+_MAX_WAITING, _MAX_WAITING_THREADS = 16, 4
 # Seconds between two log lines about one account.
 _LOG_INTERVAL = 60.0
 _log = structlog.get_logger()
@@ -113,14 +113,14 @@ class Enricher:
         # Loads the HTTP client only for accounts that use it.
         from app.ingest.enrichment_api import ApiClient, ApiError
 
-        queries = _queries(account, group, merged)
         with self._lock:
             client = self._client = self._client or ApiClient(self._context.settings)
         with self._turn_to_wait(account.snapshot.id) as may_wait:
             if not may_wait:
-                for augment, _ in queries:
+                for augment in group:
                     merged.fail(augment, "too many events of the account wait for APIs")
                 return
+            queries = _queries(account, group, merged)
             answers = client.query([query for _, query in queries], budget)
         before = dict(merged.raw)
         for (augment, query), answer in zip(queries, answers, strict=True):
@@ -196,16 +196,16 @@ class _Merged:
 
 def _queries(account: Account, group: list[AugmentSnapshot], merged: _Merged) -> list[tuple[AugmentSnapshot, ApiQuery]]:
     """What the APIs of a group are asked about an event. An event without the key attribute cannot be asked by GET."""
-    from app.ingest.enrichment_api import event_query, lookup_query
+    from app.ingest.enrichment_api import ApiQuery, event_body, lookup_query
 
     account_id, key = account.snapshot.id, account.snapshot.key_attribute
     subject = subject_text(merged.value.get(key))
-    attributes = object_text(merged.raw)
+    body = event_body(subject, object_text(merged.raw)) if any(each.method == "POST" for each in group) else None
     queries = []
     for augment in group:
         assert augment.url is not None
         if augment.method == "POST":
-            queries.append((augment, event_query(account_id, augment.url, subject, attributes)))
+            queries.append((augment, ApiQuery(account_id, augment.url, body)))
         elif subject is not None:
             queries.append((augment, lookup_query(account_id, augment.url, key, subject)))
     return queries

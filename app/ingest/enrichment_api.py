@@ -13,10 +13,12 @@ import json
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import TTLCache
 from yarl import URL
@@ -37,8 +39,9 @@ _MAX_ABORT_WAIT = 0.1
 # A call that was abandoned after less than this is not counted as a failure of its server.
 _MIN_FAILURE = 0.25
 _MAX_CACHED_BYTES = 16 * 1024 * 1024
-# Concurrent calls: at most 16 to one server and 48 of one account.
-_MAX_CALLS = 64
+# Concurrent calls: at most 16 to one server and 48 of one account, a quarter and three quarters of _MAX_CALLS.
+_MAX_CALLS, _MAX_PER_ACCOUNT = 64, 48
+_ACCOUNT_IS_BUSY = f"the account has reached its limit of {_MAX_PER_ACCOUNT} calls at a time"
 # Threads of all accounts.
 _MAX_THREADS = 192
 # The status and body of an answer, or why there is none.
@@ -66,23 +69,50 @@ def lookup_query(account_id: int, url: str, key: str, value: str) -> ApiQuery:
     return ApiQuery(account_id, str(URL(url).update_query({key: value})))
 
 
-def event_query(account_id: int, url: str, value: str | None, attributes: str) -> ApiQuery:
-    """A POST of the value of the key attribute and of the event's members (JSON text)."""
-    return ApiQuery(account_id, url, f'{{"key-attr":{json.dumps(value)},"attributes":{attributes}}}'.encode())
+def event_body(value: str | None, attributes: str) -> bytes:
+    """The body of a POST: the value of the key attribute, and the event's members (JSON text)."""
+    return f'{{"key-attr":{json.dumps(value)},"attributes":{attributes}}}'.encode()
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
     """A call under way; `outcome` is the status and body, or why there are none."""
 
-    query: ApiQuery
+    target: _Target
+    batch: _Batch
     connection: GuardedConnection
     permit: Permit
-    server: str
     future: Future[None] | None = None
     outcome: Outcome | None = None
     # Abandoned so early that this says nothing about the server.
     had_little_time: bool = False
+
+
+class _Target(NamedTuple):
+    """A query with the server, as in messages, and the URL without its query, by which circuits judge answers."""
+
+    query: ApiQuery
+    url: URL
+    server: str
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """The calls of one event: those that wait for permits, those that were made, and why the others were not."""
+
+    account_id: int
+    waiting: list[_Target]
+    calls: list[_Call] = field(default_factory=list)
+    failed: dict[ApiQuery, Exception] = field(default_factory=dict)
+    # Why calls wait.
+    reason: str = "no time was left for it"
+    # Set when a call of it has ended, or when a permit may be free for it.
+    wake: threading.Event = field(default_factory=threading.Event)
+
+    def is_done(self) -> bool:
+        """Whether every call has ended."""
+        return not self.waiting and all(call.outcome is not None for call in self.calls)
 
 
 class ApiClient:
@@ -93,80 +123,122 @@ class ApiClient:
         self._tls = ssl.create_default_context()
         self._cache: TTLCache[ApiQuery, ExactObject] = TTLCache(_MAX_CACHED_BYTES, CACHE_TTL, getsizeof=_size)
         self._circuit_breakers = CircuitBreakers(_MAX_CALLS)
-        # Notified when a call has ended. Guards everything below and the cache.
-        self._ended = threading.Condition()
+        # Guards everything below and the cache.
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="augments")
         # Those that end their idle time first come first.
         self._idle: list[GuardedConnection] = []
+        # By account: calls under way, and batches that wait for permits, first come first.
+        self._running: Counter[int] = Counter()
+        self._queues: dict[int, list[_Batch]] = {}
 
     def query(self, queries: Sequence[ApiQuery], budget: ApiBudget) -> list[ExactObject | ApiError]:
         """The answers to the queries of one event, in their order; an empty object for a 404. Returns by the deadline."""
         answers = budget.answers
-        with self._ended:
-            answers.update({query: self._cache[query] for query in queries if query in self._cache})
+        with self._lock:
+            for query in queries:
+                if query.body is None and (cached := self._cache.get(query)) is not None:
+                    answers[query] = cached
         missing = [query for query in dict.fromkeys(queries) if query not in answers]
         outcomes = self._call_all(missing, budget.deadline()) if missing else {}
         for query in missing:
             answer = answers[query] = _answer(query, outcomes[query], budget)
             if query.body is None and isinstance(answer, ExactObject):
-                with self._ended:
+                with self._lock:
                     self._cache[query] = answer
         return [answers[query] for query in queries]
 
     def close(self) -> None:
         """Close idle connections and end the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        with self._ended:
+        with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
 
     def _call_all(self, queries: Sequence[ApiQuery], deadline: float) -> dict[ApiQuery, Outcome]:
         """The outcome of each query. Calls start as their permits become free."""
-        calls: list[_Call] = []
-        failed: dict[ApiQuery, Exception] = {}
-        waiting = list(queries)
-        with self._ended:
-            while (left := deadline - time.monotonic()) > 0:
-                waiting = [query for query in waiting if not self._start(query, calls, failed)]
-                if not waiting and all(call.outcome is not None for call in calls):
-                    break
-                self._ended.wait(left)
-            unfinished = [call for call in calls if call.outcome is None]
-            outcomes = {call.query: call.outcome or TimeoutError() for call in calls}
+        batch = _Batch(queries[0].account_id, list(map(_target, queries)))
+        while (left := deadline - time.monotonic()) > 0:
+            self._start_waiting(batch)
+            if batch.is_done():
+                break
+            batch.wake.wait(left)
+            batch.wake.clear()
+        with self._lock:
+            self._leave_queue(batch)
+            unfinished = [call for call in batch.calls if call.outcome is None]
+            outcomes = {call.target.query: call.outcome or TimeoutError() for call in batch.calls}
         self._abandon(unfinished)
-        late = ApiError("no time was left for it")
-        return {**dict.fromkeys(waiting, late), **failed, **outcomes}
+        not_made = ApiError(batch.reason)
+        return {**{target.query: not_made for target in batch.waiting}, **batch.failed, **outcomes}
 
-    def _start(self, query: ApiQuery, calls: list[_Call], failed: dict[ApiQuery, Exception]) -> bool:
-        """Start a call, or record why it was not made; False while no permit is free."""
-        url = URL(query.url)
-        server = f"{url.host}:{url.port}"
-        target = f"{'GET' if query.body is None else 'POST'} {url.with_query(None)}"
+    def _start_waiting(self, batch: _Batch) -> None:
+        """Start the calls for which permits are free. A batch that still waits is in the queue of its account."""
+        still: list[_Target] = []
+        busy: set[str] = set()
+        with self._lock:
+            for index, target in enumerate(batch.waiting):
+                if self._running[batch.account_id] >= _MAX_PER_ACCOUNT:
+                    batch.reason = _ACCOUNT_IS_BUSY
+                    still += batch.waiting[index:]
+                    break
+                if target.server in busy or not self._start(target, batch):
+                    busy.add(target.server)
+                    still.append(target)
+            batch.waiting = still
+            following = self._leave_queue(batch)
+            if still:
+                self._queues.setdefault(batch.account_id, []).insert(following, batch)
+            # A permit that this batch cannot use may be for the next one.
+            queue = self._queues.get(batch.account_id, [])[following + bool(still) :]
+            if queue and self._running[batch.account_id] < _MAX_PER_ACCOUNT:
+                queue[0].wake.set()
+
+    def _leave_queue(self, batch: _Batch) -> int:
+        """Remove a batch from its account's queue; the position where it was, or the end. The caller has locked."""
+        queue = self._queues.get(batch.account_id, [])
+        if batch not in queue:
+            return len(queue)
+        position = queue.index(batch)
+        queue.remove(batch)
+        if not queue:
+            del self._queues[batch.account_id]
+        return position
+
+    def _start(self, target: _Target, batch: _Batch) -> bool:
+        """Start a call, or record why it was not made; False while no permit is free. The caller has locked."""
+        account_id = batch.account_id
         try:
-            permit = self._circuit_breakers.acquire(query.account_id, server, target)
+            permit = self._circuit_breakers.acquire(account_id, target.server, target.name)
         except Deferred as exc:
-            failed[query] = ApiError(str(exc).replace(target, server))
-            return exc.error_class != "busy"
-        connection = self._take_idle(url) or GuardedConnection(url, API_SECONDS, self._allowed, self._tls)
-        call = _Call(query, connection, permit, server)
+            batch.reason = str(exc).replace(target.name, target.server)
+            if exc.error_class == "busy":
+                return False
+            batch.failed[target.query] = ApiError(batch.reason)
+            return True
+        connection = self._take_idle(target.url)
+        connection = connection or GuardedConnection(target.url, API_SECONDS, self._allowed, self._tls)
+        call = _Call(target, batch, connection, permit)
         try:
-            call.future = self._threads.submit(self._make, call, url)
+            call.future = self._threads.submit(self._make, call)
         except RuntimeError as exc:
-            self._circuit_breakers.release(query.account_id, server, permit)
-            failed[query] = exc
+            self._circuit_breakers.release(account_id, target.server, permit)
+            batch.failed[target.query] = exc
         else:
-            calls.append(call)
+            batch.calls.append(call)
+            self._running[account_id] += 1
         return True
 
-    def _make(self, call: _Call, url: URL) -> None:
+    def _make(self, call: _Call) -> None:
         """Make a call, in a thread of its own."""
+        url, body = call.target.url, call.target.query.body
         outcome: Outcome
         try:
-            if call.query.body is None:
+            if body is None:
                 outcome = call.connection.get(url, _HEADERS, MAX_BODY_BYTES)
             else:
-                outcome = call.connection.post(url, _HEADERS, call.query.body, MAX_BODY_BYTES)
+                outcome = call.connection.post(url, _HEADERS, body, MAX_BODY_BYTES)
         except Exception as exc:
             call.connection.close()
             outcome = exc
@@ -176,12 +248,17 @@ class ApiClient:
         self._end(call, outcome)
 
     def _end(self, call: _Call, outcome: Outcome) -> None:
-        with self._ended:
-            self._circuit_breakers.release(call.query.account_id, call.server, call.permit)
+        account_id = call.batch.account_id
+        with self._lock:
+            self._circuit_breakers.release(account_id, call.target.server, call.permit)
+            self._running[account_id] -= 1
+            if not self._running[account_id]:
+                del self._running[account_id]
             call.outcome = outcome
             if not isinstance(outcome, Exception) and call.connection.is_reusable():
                 self._idle.append(call.connection)
-            self._ended.notify_all()
+            for batch in (call.batch, *self._queues.get(account_id, ())[:1]):
+                batch.wake.set()
 
     def _abandon(self, calls: Sequence[_Call]) -> None:
         """End calls at the deadline. A call keeps its permit until its thread ends, so that the limits bound the threads; most
@@ -205,11 +282,20 @@ class ApiClient:
         return found
 
 
+def _target(query: ApiQuery) -> _Target:
+    return _Target(query, *_parts(query.url, is_post=query.body is not None))
+
+
+@lru_cache(4_096)
+def _parts(text: str, *, is_post: bool) -> tuple[URL, str, str]:
+    url = URL(text)
+    return url, f"{url.host}:{url.port}", f"{'POST' if is_post else 'GET'} {url.with_query(None)}"
+
+
 def _answer(query: ApiQuery, outcome: Outcome, budget: ApiBudget) -> ExactObject | ApiError:
-    url = URL(query.url)
-    server = f"{url.host}:{url.port}"
     if isinstance(outcome, ApiError):
         return outcome
+    server = _target(query).server
     if isinstance(outcome, RefusedTarget):
         return ApiError(str(outcome))
     if isinstance(outcome, TimeoutError):

@@ -15,7 +15,7 @@ import pytest
 
 from app.core.exact_json import ExactObject
 from app.ingest import enrichment_budget
-from app.ingest.enrichment_api import ApiClient, ApiError, event_query, lookup_query
+from app.ingest.enrichment_api import ApiClient, ApiError, ApiQuery, event_body, lookup_query
 from app.ingest.enrichment_budget import ApiBudget
 from tests.support.action_contexts import the_settings
 from tests.support.http_target import Answer, an_http_target
@@ -172,7 +172,7 @@ def test_a_call_that_had_little_time_says_nothing_about_its_server(monkeypatch: 
 def test_an_event_that_is_built_again_asks_no_api_twice() -> None:
     budget = ApiBudget()
     with an_http_target(Answer(status=500)) as crm, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
-        query = event_query(1, crm.url, "a", '{"key":"a"}')
+        query = ApiQuery(1, crm.url, event_body("a", '{"key":"a"}'))
         answers = [client.query([query], budget) for _ in range(2)]
     assert len(crm.calls) == 1
     assert answers[0] == answers[1]
