@@ -71,18 +71,14 @@ def _rate_limit_problem(exc: RateLimitExceeded) -> Problem:
     return Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after)
 
 
-def _add_headers(response: Response) -> Response:
-    headers = response.headers
-    headers.add("X-Request-Id", request_id())
-    headers.add("X-Content-Type-Options", "nosniff")
-    if "Cache-Control" not in headers:
-        headers.add("Cache-Control", "no-store")
+def _add_request_id(response: Response) -> Response:
+    response.headers.add("X-Request-Id", request_id())
     return response
 
 
 def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
-    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document. Every
-    response gets X-Request-Id, and says that it is not to be cached and that its media type is right."""
+    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document, and add
+    X-Request-Id to every response."""
 
     def respond(problem: Problem) -> Response:
         responders = (one.response for one in formats if one.covers(request.path))
@@ -115,4 +111,4 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
         _log.exception("unexpected error", request_id=request_id(), exc_info=exc)
         return respond(Problem(ProblemType.INTERNAL_ERROR, f"Unexpected error; it is logged as {request_id()}."))
 
-    app.after_request(_add_headers)
+    app.after_request(_add_request_id)

@@ -12,6 +12,8 @@ from typing import Any
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
+# Responses are personal: no cache keeps them, and no browser guesses another media type.
+_FIELDS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 _PLAIN_HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}(?::[0-9]{1,5})?")
 
 
@@ -28,6 +30,14 @@ class Application(Flask):
     """The WSGI application."""
 
     session_interface = _NoSession()
+
+    def wsgi_app(self, environ: Any, start_response: Any) -> Any:
+        """Flask's own, with two more fields in each response."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, headers + _FIELDS, exc_info)
+
+        return super().wsgi_app(environ, start)
 
     def create_url_adapter(self, request: Any) -> Any:
         """The adapter that finds the route. Flask's own examines the Host header; here only unusual ones need that."""

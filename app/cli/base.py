@@ -18,7 +18,7 @@ from flask.cli import with_appcontext
 from app.cli.formatting import parse_time
 from app.cli.program import UNAVAILABLE, paste, with_program
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
-from app.core.errors import NotMigrated, Problem, Unavailable
+from app.core.errors import MissingRight, NotMigrated, Problem, Unavailable
 from app.db.accounts import AccountRow
 from app.services import accounts
 from app.services.context import AppContext
@@ -66,6 +66,8 @@ def explain_unavailable(exc: Unavailable) -> str:
     """Why the database is unavailable and what to do about it, in one line."""
     if isinstance(exc, NotMigrated):
         return f"the database is not up to date, run {paste('migrate')} ({exc})"
+    if isinstance(exc, MissingRight):
+        return f"the role of DATABASE_URL lacks a right: {exc}"
     if "connection to server" not in str(exc):
         return f"the database is unavailable: {exc}"
     if context().settings.database_url == embedded_database_url(DATA_DIRECTORY):

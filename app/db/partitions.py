@@ -37,7 +37,7 @@ def clear_default_partition(connection: sa.Connection, now: datetime) -> str | N
     1. Add a CHECK constraint with the months of its events, which covers the events that come meanwhile.
     2. Validate the constraint: reads all events, and stops neither readers nor writers.
     3. Attach the table as the partition of these months and create an empty default partition. No event is read or moved,
-       so this takes milliseconds however many there are.
+       so this takes no longer for many events than for few.
 
     When there is a partition between the oldest and the latest event, the events of the oldest month are moved first.
     """

@@ -112,6 +112,12 @@ def test_a_role_that_cannot_write_is_one_line(database: str, program: tuple[str,
     _check_line(_run(program, DATABASE_URL=url, ENCRYPTION_KEY=KEY), message)
 
 
+def test_a_command_without_a_right_is_one_line(database: str) -> None:
+    url = _database(database, urlsplit(database).path[1:], "has_nothing")
+    done = _run((*ACCOUNT[:-2], "list"), DATABASE_URL=url, ENCRYPTION_KEY=KEY)
+    _check_line(done, "the role of DATABASE_URL lacks a right: permission denied for table accounts")
+
+
 def test_a_database_that_does_not_exist_is_one_line(database: str) -> None:
     done = _run(WORKER, DATABASE_URL=_database(database, "nowhere"), ENCRYPTION_KEY=KEY)
     _check_line(done, "DATABASE_URL cannot be used: connection to server")

@@ -222,6 +222,7 @@ def test_a_role_without_ddl_makes_partitions(database: str, runtime_role: str) -
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         _query(runtime_role, "ALTER TABLE events DETACH PARTITION events_default")
     _query(runtime_role, EVENTS, ("2031-07-01", 10))
+    _context(runtime_role).check_settings()
     make_partitions(_context(runtime_role))
     assert _partitions(database) == {**dict.fromkeys(COMING, 0), "events_2031_07": 10, "events_default": 0}
     _query(runtime_role, EVENTS, ("2031-07-11", 1))

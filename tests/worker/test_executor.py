@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 
 from app.db import run_updates, runs
@@ -76,6 +78,15 @@ def test_later_steps_can_read_earlier_outputs(context: AppContext, acme: Sender)
         )
         execute_run(context, acme.account_id, run)
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "T-17"}
+
+
+def test_a_secret_that_cannot_be_decrypted_is_a_failed_attempt_that_says_so(context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"log": "one"})
+    other = replace(context.settings, encryption_keys=(Fernet.generate_key().decode(),))
+    after = execute_run(AppContext(other), acme.account_id, run)
+    (attempt,) = rows_of(context, "attempts", acme.account_id, run)
+    assert (after["status"], after["attempt"]) == ("running", 1)
+    assert attempt["error"].startswith("ENCRYPTION_KEY cannot decrypt a stored secret")
 
 
 def test_a_wait_is_entered_once_and_ends_with_its_job(context: AppContext, acme: Sender) -> None:

@@ -99,7 +99,7 @@ def issue_token() -> Response:
                 "scope": " ".join(scopes),
             }
         )
-    response.headers.update({"Cache-Control": "no-store", "Pragma": "no-cache"})
+    response.headers["Pragma"] = "no-cache"
     return response
 
 

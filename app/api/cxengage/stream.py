@@ -47,7 +47,6 @@ def make_ticket(tenant: str) -> Response:
     caller = authenticate(tenant, EVENTS_READ)
     made = message_stream.make_ticket(context, caller.account.snapshot.id, caller.key.prefix)
     response = json_response({"ticket": made.ticket, "ttl": made.ttl})
-    response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -121,5 +120,5 @@ def _stream(retry: int, found: Iterable[Message]) -> Response:
         parts.append(b"id: %b\ndata: %b\n\n" % (str(message.id).encode(), json_bytes(fields)))
     response = Response(b"".join(parts), content_type="text/event-stream; charset=utf-8")
     # Only the ticket gives access, no cookie does: pages of any origin may read the stream.
-    response.headers.update({"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
+    response.headers["Access-Control-Allow-Origin"] = "*"
     return response
