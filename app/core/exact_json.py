@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import accumulate
 from math import isfinite
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from app.core.errors import Problem, ProblemType
-from app.core.group_commit import yield_to_others
+from app.core.pacing import Pacer, in_pieces
 
 MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -29,10 +29,9 @@ _SHORT_NUMBER = 4_000
 # A double has all the digits of a number of so many characters, with an exponent of up to two digits.
 _ALWAYS_EXACT = 15
 _SHORT_EXPONENT = 2
-# Bytes from which a body is parsed piece by piece, with other requests in between: after so many objects and fractions, or
-# brackets.
+# Bytes from which a body is parsed in pieces.
 _LARGE = 32 * 1024
-_OBJECTS_PER_PIECE, _BRACKETS_PER_PIECE = 2_000, 64 * 1024
+_BRACKETS_PER_PIECE = 64 * 1024
 
 # NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
@@ -148,6 +147,8 @@ def read_fraction(text: str) -> float | Decimal:
 
 
 def _storable_float(text: str) -> float | Decimal:
+    if len(text) <= _ALWAYS_EXACT and "e" not in text and "E" not in text:
+        return float(text)
     if len(text) < _SHORT_NUMBER and len(text.lower().partition("e")[2]) <= _SHORT_EXPONENT:
         return read_fraction(text)
     number = _number(text)
@@ -179,24 +180,10 @@ _long_number_decoder = json.JSONDecoder(
 
 def _large_decoder() -> json.JSONDecoder:
     return json.JSONDecoder(
-        object_pairs_hook=_in_pieces(_unique_members),
+        object_pairs_hook=in_pieces(_unique_members),
         parse_constant=_refuse_constant,
-        parse_float=_in_pieces(_storable_float),
+        parse_float=in_pieces(_storable_float),
     )
-
-
-def _in_pieces(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function; after many calls, other requests run."""
-    calls = 0
-
-    def call(argument: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls % _OBJECTS_PER_PIECE == 0:
-            yield_to_others()
-        return function(argument)
-
-    return call
 
 
 # Opening brackets are 1 and closing ones -1, as signed bytes; everything else is deleted.
@@ -206,24 +193,22 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
 
 def _is_deep(body: bytes) -> bool:
     steps = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
-    depth = 0
+    depth, pacer = 0, Pacer()
     for start in range(0, len(steps), _BRACKETS_PER_PIECE):
         depths = list(accumulate(array("b", steps[start : start + _BRACKETS_PER_PIECE]), initial=depth))
         if max(depths) > MAX_DEPTH:
             return True
         depth = depths[-1]
-        if len(steps) > _BRACKETS_PER_PIECE:
-            yield_to_others()
+        pacer.pause_if_due()
     return False
 
 
 def _check_depth(body: bytes) -> None:
     if body.count(b"{") + body.count(b"[") <= MAX_DEPTH or not _is_deep(body):
         return
-    depth = 0
-    for number, token in enumerate(_TOKEN.finditer(body)):
-        if number % _OBJECTS_PER_PIECE == _OBJECTS_PER_PIECE - 1:
-            yield_to_others()
+    depth, pacer = 0, Pacer()
+    for token in _TOKEN.finditer(body):
+        pacer.pause_if_due()
         first = token[0][:1]
         if first in b"[{":
             depth += 1
@@ -239,12 +224,13 @@ def _check_depth(body: bytes) -> None:
 
 
 def _check_storable(value: Any) -> None:
-    errors = [{"field": path, "message": message} for path, message in _unstorable(value, "")]
+    errors = [{"field": path, "message": message} for path, message in _unstorable(value, "", Pacer())]
     if errors:
         raise Problem(ProblemType.UNSTORABLE_VALUE, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors[:20])
 
 
-def _unstorable(value: Any, path: str) -> Iterator[tuple[str, str]]:
+def _unstorable(value: Any, path: str, pacer: Pacer) -> Iterator[tuple[str, str]]:
+    pacer.pause_if_due()
     if isinstance(value, _Unstorable):
         written = value if len(value) <= 40 else value[:40] + "…"
         yield path, f"the number {written} is beyond what can be stored (Postgres numeric)"
@@ -254,10 +240,10 @@ def _unstorable(value: Any, path: str) -> Iterator[tuple[str, str]]:
         for name, member in value.items():
             below = path_of(path, name)
             yield from _unstorable_text(name, below)
-            yield from _unstorable(member, below)
+            yield from _unstorable(member, below, pacer)
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _unstorable(member, f"{path}[{index}]")
+            yield from _unstorable(member, f"{path}[{index}]", pacer)
 
 
 def _unstorable_text(text: str, path: str) -> Iterator[tuple[str, str]]:
@@ -276,7 +262,8 @@ def path_of(path: str, name: str) -> str:
 
 
 def _describe_repeated_name(text: str) -> str:
-    for path in _repeated(json.loads(text, object_pairs_hook=_Pairs, parse_int=str, parse_float=str), ""):
+    value = json.loads(text, object_pairs_hook=in_pieces(_Pairs), parse_int=str, parse_float=str)
+    for path in _repeated(value, "", Pacer()):
         return f"The name {path} appears twice in its object."
     raise AssertionError("a repeated name was seen before")
 
@@ -285,17 +272,18 @@ class _Pairs(list[tuple[str, Any]]):
     """The members of an object in their order, repeated ones included."""
 
 
-def _repeated(value: Any, path: str) -> Iterator[str]:
+def _repeated(value: Any, path: str, pacer: Pacer) -> Iterator[str]:
+    pacer.pause_if_due()
     if isinstance(value, _Pairs):
         seen = set()
         for name, member in value:
             if name in seen:
                 yield path_of(path, name)
             seen.add(name)
-            yield from _repeated(member, path_of(path, name))
+            yield from _repeated(member, path_of(path, name), pacer)
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _repeated(member, f"{path}[{index}]")
+            yield from _repeated(member, f"{path}[{index}]", pacer)
 
 
 def _describe_constant(text: str, name: str) -> str:

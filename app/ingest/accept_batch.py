@@ -26,9 +26,9 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
-from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
+from app.core.pacing import Pacer
 from app.db import event_bulk, event_queries, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import EventColumns, EventInserter, Repeat, StartedRun, columns_of, find_same_events
@@ -50,7 +50,6 @@ from app.services.context import AppContext
 
 _MAX_ATTEMPTS = 3
 _MICROSECOND = timedelta(microseconds=1)
-_ITEMS_PER_YIELD = 50
 
 
 class Batch(Protocol):
@@ -109,9 +108,9 @@ class Drafts:
 
 def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
     """Read all items of a batch, once each."""
-    reader = _Reader(account)
+    reader, pacer = _Reader(account), Pacer()
     for number in range(len(batch)):
-        _yield_at(number)
+        pacer.pause_if_due()
         try:
             reader.add(number, batch.read(number, item_ids.ids[number], item_ids.timestamps[number]))
         except Problem as exc:
@@ -167,12 +166,6 @@ def key_reused(where: str) -> Problem:
     message = f"This idempotency key was used with another body ({where}). A new event needs a new key."
     errors = [{"field": "idempotency_key", "message": message}]
     return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)
-
-
-def _yield_at(number: int) -> None:
-    """Every few items, let other requests of this process run."""
-    if number % _ITEMS_PER_YIELD == 0:
-        yield_to_others()
 
 
 States = dict[StateKey, StoredState]
@@ -257,8 +250,9 @@ class BatchTransaction:
         inserter = EventInserter(connection, self._account.snapshot.id)
         differing: dict[int, EarlierEvent] = {}
         repeats: list[Repeat] = []
+        pacer = Pacer()
         for draft in self._drafts:
-            _yield_at(draft.number)
+            pacer.pause_if_due()
             known = earlier.get(draft.key or "")
             if known is None:
                 self._write_event(inserter, result, draft, states)

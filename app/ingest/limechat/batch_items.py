@@ -17,13 +17,13 @@ from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, ExactObject, malformed_body, not_utf8, read_object, syntax_error
 from app.core.ids import utc_text
 from app.core.models import Event
+from app.core.pacing import Pacer, in_pieces
 from app.ingest.limechat.parser import BATCH_ITEM, item_schema, parse_event
 
 # msgspec checks the number of items only after it has read all of them.
 _MAX_COMMAS = 250_000
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def split_array(body: bytes, max_items: int) -> Sequence[Raw | bytes]:
@@ -53,13 +53,16 @@ def split_array(body: bytes, max_items: int) -> Sequence[Raw | bytes]:
 def _split_text(text: str, max_items: int) -> list[bytes]:
     """Slower than msgspec, but it knows the position of an error, and stops after `max_items`."""
     items: list[bytes] = []
+    decoder = json.JSONDecoder(parse_int=in_pieces(str), parse_float=in_pieces(str), object_pairs_hook=in_pieces(len))
+    pacer = Pacer()
     try:
         start = _skip_space(text, 0)
         if text[start] != "[":
             raise json.JSONDecodeError("Expecting value", text, start)
         position = _skip_space(text, start + 1)
         while True:
-            _, end = _decoder.raw_decode(text, position)
+            _, end = decoder.raw_decode(text, position)
+            pacer.pause_if_due()
             if len(items) == max_items:
                 raise too_many(max_items)
             items.append(text[position:end].encode())
