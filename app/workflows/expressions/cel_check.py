@@ -96,10 +96,10 @@ def _members(node: Node, root: str) -> Iterator[str]:
 def _check(text: str, *, is_condition: bool) -> None:
     try:
         tree = parse(text)
+        found = _TypeCheck(text).type_of(tree)
     except (UnreadableText, RecursionError):
         # The engine reads it, so it is valid.
         return
-    found = _TypeCheck(text).type_of(tree)
     if is_condition and not found & BOOL:
         raise FilterError(f"gives {describe(found)}, not true or false", *_position(text, tree.at))
 

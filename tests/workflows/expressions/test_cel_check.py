@@ -209,6 +209,17 @@ def test_the_parser_raises_no_other_error(text: str) -> None:
         assert str(exc)
 
 
+@pytest.mark.parametrize("part", ["!", "-", "data.x && ", "1 + ", "data.x == 1 ? true : "])
+@pytest.mark.parametrize("count", [80, 300, 600, 900, 1_900])
+def test_a_deep_text_is_checked_or_valid(part: str, count: int) -> None:
+    text = part * count + "data.x"
+    try:
+        check_filter(text)
+    except FilterError as exc:
+        assert "at most" in str(exc) or "number" in str(exc)
+    assert members_read(text, "data") <= {"x"}
+
+
 @pytest.mark.parametrize(
     ("text", "names"),
     [
