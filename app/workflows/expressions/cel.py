@@ -35,7 +35,7 @@ from app.workflows.expressions.cel_analysis import (
 from app.workflows.expressions.cel_cost import Cost, analyze
 from app.workflows.expressions.cel_variables import TIMES, CelVariables
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
-from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS
+from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS, to_text
 
 if TYPE_CHECKING:
     import cel
@@ -207,7 +207,7 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, datetime):
         return utc_text(value)
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
+        return to_text(value)
     raise ValueError(f"the value is {describe_type(value)}, which cannot be stored")
 
 

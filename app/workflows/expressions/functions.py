@@ -29,7 +29,7 @@ _ROUNDED = Context(prec=34, Emin=-999_999, Emax=999_999, traps=[InvalidOperation
 
 _TYPES: tuple[tuple[type | UnionType, str], ...] = (
     (type(None), "null"), (bool, "true or false"), (str, "text"), (int | float, "a number"), (list, "a list"),
-    (Mapping, "an object"), (datetime, "a time"), (timedelta, "a duration"),
+    (Mapping, "an object"), (datetime, "a timestamp"), (timedelta, "a duration"),
 )  # fmt: skip
 
 

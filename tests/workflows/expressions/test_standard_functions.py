@@ -160,6 +160,18 @@ def test_the_text_of_a_number_is_the_same_in_filters_and_in_expressions(number: 
     assert compile_expression("string(data.n)").value(exact) == (text, None)
 
 
+@pytest.mark.parametrize("text", ["1209600s", "1234567.891s", "-0.000001s", "0s"])
+def test_a_duration_that_is_set_keeps_its_digits_and_can_be_read_again(text: str) -> None:
+    assert compile_expression("duration(data.d)").value({**EVENT, "data": {"d": text}}) == (text, None)
+
+
+def test_a_timestamp_that_is_set_can_be_read_again() -> None:
+    at = datetime(2026, 1, 2, 3, 40, 5, 60, tzinfo=UTC)
+    text, _ = compile_expression("received_at").value({**EVENT, "received_at": at})
+    assert text == "2026-01-02T03:40:05.000060Z"
+    assert evaluate("timestamp(data.at) == received_at", data={"at": text}, received_at=at) == (True, None)
+
+
 def test_a_function_is_known_only_by_its_own_name() -> None:
     with pytest.raises(FilterError, match="the function GetHours is not known"):
         compile_filter("received_at.GetHours() == 1")
