@@ -67,6 +67,17 @@ _event = click.option("--event", "name", metavar="NAME", help="Only events of th
 _subject = click.option("--subject", metavar="ID", help="Only events of this subject (distinct_id).")
 
 
+def _stored_phone(text: str) -> str:
+    """A phone number as the table has it. Raises ValueError."""
+    # The import is slow and hardly ever needed.
+    from app.ingest.limechat.phone_numbers import UnusablePhone, read_phone
+
+    try:
+        return read_phone(text)
+    except UnusablePhone as exc:
+        raise ValueError(f"{text!r} {exc}") from None
+
+
 @group.command("list")
 @_event
 @_subject
@@ -88,7 +99,8 @@ def list_(
     page: Page,
 ) -> None:
     """List events, newest first. Columns: received, id, name, subject, number of started runs, data."""
-    wanted = EventFilter(name, subject, phone, read_time_option("--since", since), read_time_option("--until", until))
+    number = parse_option("--phone", _stored_phone, phone)
+    wanted = EventFilter(name, subject, number, read_time_option("--since", since), read_time_option("--until", until))
     account_id = get_account(account).id
     print_list(
         page,

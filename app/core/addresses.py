@@ -6,9 +6,13 @@ A text is exactly one address. A text that contains several is refused, so that 
 from __future__ import annotations
 
 import re
+import unicodedata
 from email.headerregistry import Address
 
-_AROUND_DIGITS = re.compile(r"[\s().\u00a0-]")
+# Around the digits of a phone number, besides white space and these categories of Unicode: dashes, and marks without a shape,
+# such as those of the writing direction. The minus sign is no dash in Unicode.
+_PUNCTUATION = frozenset(".()[]\uff0e\uff08\uff09\uff3b\uff3d\u2212")
+_DASH_OR_INVISIBLE = ("Pd", "Cf")
 _PHONE = re.compile(r"\+?([1-9]\d{6,14})", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
@@ -17,9 +21,21 @@ _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za
 _MAX_EMAIL, _MAX_LOCAL, _MAX_NAME = 254, 64, 200
 
 
+def strip_phone(text: str) -> str:
+    """A phone number without what people and programs write around its digits: white space, brackets, dots, dashes, and
+    invisible marks."""
+    return "".join(
+        character
+        for character in text
+        if not character.isspace()
+        and character not in _PUNCTUATION
+        and unicodedata.category(character) not in _DASH_OR_INVISIBLE
+    )
+
+
 def read_phone(text: str) -> str:
-    """A phone number in E.164 (`+` and digits); spaces, brackets, dots and hyphens are left out."""
-    match = _PHONE.fullmatch(_AROUND_DIGITS.sub("", text))
+    """A phone number in E.164 (`+` and digits); what is written around the digits is left out."""
+    match = _PHONE.fullmatch(strip_phone(text))
     if match is None:
         raise ValueError(f"{_shown(text)} is not a phone number with its country code, such as +915673412780")
     return f"+{match[1]}"

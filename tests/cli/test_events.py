@@ -67,6 +67,7 @@ def test_a_list_shows_how_many_runs_an_event_started(signalbox: CommandLine, con
         (["--event", "a"], ["a"]),
         (["--subject", "2"], ["b"]),
         (["--phone", "+915673412781"], ["c"]),
+        (["--phone", "(+91)\u00a056734-12781"], ["c"]),
         (["--since", "1h"], ["c", "b", "a"]),
         (["--since", "2999-01-01"], []),
         (["--until", "1h"], []),

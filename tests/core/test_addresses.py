@@ -13,6 +13,8 @@ from app.core.addresses import read_email, read_phone
         ("+915673412780", "+915673412780"),
         ("915673412780", "+915673412780"),
         (" +91 (56) 734-12.780 ", "+915673412780"),
+        ("\u202a(+91)\u00a056734\u201112780\u202c", "+915673412780"),
+        ("+91\u200e 56734\u2212\uff0812780\uff09", "+915673412780"),
     ],
 )
 def test_a_phone_number_becomes_e164(text: str, number: str) -> None:

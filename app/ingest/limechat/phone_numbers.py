@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import lru_cache
 
 import phonenumbers
 
+from app.core.addresses import strip_phone
+
 _MAX_LENGTH = 64
 _PLAIN = re.compile(r"\+[0-9]+")
-# Removed before a number is read, besides white space and what _INVISIBLE_OR_DASH has. The minus sign is no dash in Unicode.
-_PUNCTUATION = frozenset(".()[]\uff0e\uff08\uff09\uff3b\uff3d\u2212")
-# Unicode categories: dashes, and marks without a shape such as those of the writing direction.
-_INVISIBLE_OR_DASH = ("Pd", "Cf")
 # WhatsApp writes Mexican mobile numbers with a 1 that is no part of the number.
 _MEXICO_OF_WHATSAPP = re.compile(r"\+521(\d{10})\Z")
 
@@ -36,7 +33,7 @@ def read_phone(text: str) -> str:
 def _read(text: str) -> tuple[str | None, str]:
     """The number in E.164 and "", or None and the error message."""
     if not _PLAIN.fullmatch(text):
-        text = _without_punctuation(text)
+        text = strip_phone(text)
     if not text.startswith("+"):
         return None, "must begin with + and the country code, such as +915673412780"
     if not _PLAIN.fullmatch(text):
@@ -53,13 +50,3 @@ def _read(text: str) -> tuple[str | None, str]:
     if not phonenumbers.is_possible_number(number):
         return None, "is no possible number of that country"
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), ""
-
-
-def _without_punctuation(text: str) -> str:
-    return "".join(
-        character
-        for character in text
-        if not character.isspace()
-        and character not in _PUNCTUATION
-        and unicodedata.category(character) not in _INVISIBLE_OR_DASH
-    )
