@@ -8,6 +8,7 @@ import click
 
 from app.cli.base import account_option, command, confirm, context, get_account, yes_option
 from app.cli.formatting import visible
+from app.cli.program import with_program
 from app.core.ids import utc_text
 from app.services import data_subjects, workflows
 from app.services.data_subjects import SubjectDetails
@@ -24,9 +25,10 @@ group = click.Group("subject", help="Subjects: the people whom events are about.
 @command
 def show(account: str, distinct_id: str, limit: int) -> None:
     """Show events, runs and progress of DISTINCT_ID. ACCOUNT is a slug or an id."""
-    details = data_subjects.find_subject_details(context(), get_account(account).id, distinct_id, limit)
+    found = get_account(account)
+    details = data_subjects.find_subject_details(context(), found.id, distinct_id, limit)
     for line in subject_lines(distinct_id, details):
-        click.echo(line)
+        click.echo(with_program(line, found.slug))
 
 
 def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:

@@ -45,6 +45,7 @@ from app.cli.event_tail import EventTail
 from app.cli.formatting import counted, row, visible, visible_json
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, list_options, print_list, read_id
+from app.cli.program import with_program
 from app.cli.run_report import event_lines, event_object
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id, utc_text
@@ -143,8 +144,9 @@ def show(id: tuple[str | None, UUID], account: str | None) -> None:
     details = inspection.find_event_details(context(), owner, event)
     if details is None:
         raise click.ClickException(f"this account has no event {event}")
-    for line in event_lines(details, get_account(str(owner)).slug, context().clock()):
-        click.echo(line)
+    slug = get_account(str(owner)).slug
+    for line in event_lines(details, slug, context().clock()):
+        click.echo(with_program(line, slug))
 
 
 @group.command("tail")

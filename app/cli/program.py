@@ -44,22 +44,20 @@ def paste(*words: object) -> str:
     return with_program(f"`{NAME} {shlex.join(map(str, words))}`")
 
 
-def with_program(text: str) -> str:
-    """A message that names commands as `signalbox …` in backticks, with the program's name as it was typed, and with the
-    --account of the running command where it has that option."""
+def with_program(text: str, account: str | None = None) -> str:
+    """A message that names commands as `signalbox …` in backticks, with the program's name as it was typed, and with --account:
+    the given one, or that of the running command."""
     context = click.get_current_context(silent=True)
     root = context.find_root() if context else None
     # Another program, such as `flask`, may run the command.
     name = str(root.info_name) if root and root.command.name == NAME else NAME
+    account = account or _account(context)
 
     def complete(command: re.Match[str]) -> str:
-        words = command[1].split()
-        account = (
-            f" --account {shlex.quote(_account(context))}" if words[0] in _OF_AN_ACCOUNT and _account(context) else ""
-        )
-        return f"`{name} {command[1]}{account}`"
+        option = f" --account {shlex.quote(account)}" if account and command[1].split()[0] in _OF_AN_ACCOUNT else ""
+        return f"`{name} {command[1]}{option}`"
 
-    return re.sub(rf"`{NAME} ([^`]+)`", complete, text)
+    return re.sub(rf"`{NAME} (\w[^`]*)`", complete, text)
 
 
 def _account(context: click.Context | None) -> str:

@@ -25,6 +25,7 @@ from app.cli.base import (
 )
 from app.cli.formatting import counted, format_relative
 from app.cli.lists import Page, json_line, list_options, print_list, read_id
+from app.cli.program import with_program
 from app.core.ids import utc_text
 from app.db.inspection import RunFilter, RunRow
 from app.services import inspection
@@ -100,7 +101,7 @@ def show(id: UUID, account: str | None) -> None:
     if details is None:
         raise click.ClickException(f"this account has no run {id}")
     for line in run_lines(details, context().clock()):
-        click.echo(line)
+        click.echo(with_program(line, details.run.account))
 
 
 @click.command("retry")

@@ -252,6 +252,20 @@ def test_an_unknown_run_is_reported_in_one_line(signalbox: CommandLine, acme: Se
     assert (result.exit_code, result.stderr) == (1, f"Error: run {unknown} not found\n")
 
 
+def test_a_command_in_a_report_works_when_it_is_pasted(
+    signalbox: CommandLine, context: AppContext, acme: Sender, globex: Sender
+) -> None:
+    with an_http_target(Answer(410)) as server:
+        run = _failed(context, acme, server)
+        event = the_run(context, acme.account_id, run)["event_id"]
+    reports = [("run", "show", run), ("event", "show", event), ("subject", "show", acme.slug, "915673412780")]
+    for words in reports:
+        report = signalbox(*words).stdout
+        command = f"signalbox target enable {server.url} --account {acme.slug}"
+        assert set(re.findall(r"`(.*?)`", report)) == {command}
+    assert signalbox(*command.split()[1:]).exit_code == 0
+
+
 # retry
 
 

@@ -25,10 +25,10 @@ END = "-- end of block --"
 def answers(context: AppContext, server: Server) -> list[str]:
     """The output of each block, with the printed names."""
     sender = a_sender(context, server)
-    variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token, "FLASK_APP": "wsgi"}
+    variables = {"url": f"http://127.0.0.1:{server.port}", "token": sender.token}
     script = f"\necho '{END}'\n".join(command for command, _ in STEPS)
     script = script.replace("tenant=demo", f"tenant={sender.slug}").replace(
-        ".venv/bin/signalbox", f"{sys.executable} -m flask"
+        ".venv/bin/signalbox", f"{sys.executable} -m app.cli"
     )
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
