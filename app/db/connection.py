@@ -25,8 +25,8 @@ from app.core.group_commit import is_gevent_patched
 T = TypeVar("T")
 Values = Sequence[Any] | Mapping[str, Any]
 
-# A table or column that a later migration adds.
-_NOT_MIGRATED = ("42P01", "42703")
+# A table, column or function that a later migration adds.
+_NOT_MIGRATED = ("42P01", "42703", "42883")
 _MISSING_RIGHT = "42501"
 _INVALID_URL = re.compile(
     "FATAL: +(password authentication failed|no pg_hba.conf entry|(role|database) .* does not exist)|Name or service not known"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg2
 import pytest
 
-from app.core.errors import Problem
+from app.core.errors import NotMigrated, Problem
 from app.db.migrate import upgrade
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
@@ -259,6 +259,11 @@ def test_the_functions_work_in_another_schema(empty_database: str) -> None:
         assert _query(empty_database, found) == [('"Own schema"',)]
     finally:
         _query(empty_database, f"ALTER ROLE current_user IN DATABASE {name} RESET ALL")
+
+
+def test_before_the_first_migration_the_database_is_not_migrated(empty_database: str) -> None:
+    with pytest.raises(NotMigrated):
+        make_partitions(_context(empty_database))
 
 
 # Retention
