@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger
 
 from app.core import metrics
 from app.core.errors import Unavailable
@@ -23,6 +23,14 @@ from app.worker.housekeeping import sweep
 from tests.support.action_contexts import the_settings
 
 NOW = datetime(2031, 7, 10, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What the sweep logs."""
+    capturing = CapturingLogger()
+    monkeypatch.setattr(housekeeping, "_log", capturing)
+    return capturing
 
 
 def _failures(task: str) -> float:
@@ -45,7 +53,10 @@ def _fail(connection: sa.Connection, now: datetime) -> None:
 
 @pytest.mark.parametrize("failing", [_divide_by_zero, _wait_for_a_lock, _fail])
 def test_a_task_that_fails_is_logged_and_counted_once_and_stops_no_other(
-    context: AppContext, monkeypatch: pytest.MonkeyPatch, failing: Callable[[sa.Connection, datetime], None]
+    context: AppContext,
+    log: CapturingLogger,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: Callable[[sa.Connection, datetime], None],
 ) -> None:
     done: list[str] = []
 
@@ -54,14 +65,19 @@ def test_a_task_that_fails_is_logged_and_counted_once_and_stops_no_other(
 
     monkeypatch.setattr(housekeeping, "TASKS", (failing, note))
     before = _failures(failing.__name__)
-    with closing(psycopg2.connect(context.database.url)) as other, capture_logs() as logs:
+    with closing(psycopg2.connect(context.database.url)) as other:
         other.cursor().execute("LOCK TABLE accounts IN ACCESS SHARE MODE")
         sweep(context)
     assert done == ["noted"]
     assert _failures(failing.__name__) == before + 1
-    assert [(entry["event"], entry["task"]) for entry in logs] == [("a housekeeping task failed", failing.__name__)]
-    assert "\n" not in logs[0]["error"]
-    assert "915673412780" not in str(logs)
+    (call,) = log.calls
+    assert (call.method_name, call.args, call.kwargs["task"]) == (
+        "error",
+        ("a housekeeping task failed",),
+        failing.__name__,
+    )
+    assert "\n" not in call.kwargs["error"]
+    assert "915673412780" not in str(call)
 
 
 def test_a_task_has_a_time_out_of_its_own(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +92,14 @@ def test_a_task_has_a_time_out_of_its_own(context: AppContext, monkeypatch: pyte
     assert found == ["30s"]
 
 
-def test_while_postgres_is_gone_the_sweep_ends_at_its_first_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_postgres_is_gone_the_sweep_ends_at_its_first_task(log: CapturingLogger) -> None:
     gone = AppContext(replace(the_settings(), database_url="postgresql://nobody@127.0.0.1:1/none"))
-    with pytest.raises(Unavailable), capture_logs() as logs:
+    with pytest.raises(Unavailable):
         sweep(gone)
-    assert logs == []
+    assert log.calls == []
 
 
-def test_a_filled_default_partition_stops_no_task(empty_database: str) -> None:
+def test_a_filled_default_partition_stops_no_task(empty_database: str, log: CapturingLogger) -> None:
     upgrade(empty_database)
     settings = replace(the_settings(), database_url=empty_database, statement_timeout=0.1)
     context = AppContext(settings, clock=lambda: NOW)
@@ -93,9 +109,8 @@ def test_a_filled_default_partition_stops_no_task(empty_database: str) -> None:
             "'d', '{}', '2031-07-01' FROM generate_series(1, 50000)"
         )
         cursor.execute("INSERT INTO idempotency_keys VALUES (1, 'old', '', gen_random_uuid(), '2031-01-01')")
-    with capture_logs() as logs:
-        sweep(context)
-    assert logs == []
+    sweep(context)
+    assert log.calls == []
     with closing(psycopg2.connect(empty_database)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT (SELECT count(*) FROM idempotency_keys), (SELECT count(*) FROM events_default), "
