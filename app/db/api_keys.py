@@ -116,7 +116,10 @@ def find_key_owners(database: Database, prefixes: Collection[str]) -> dict[str, 
 
 def record_key_use(connection: sa.Connection, prefix: str, minute: datetime) -> None:
     """Store the minute in which a key, or an OAuth client's access token, was last used."""
-    of_client = "(token_prefix = :prefix OR id = (SELECT client_id FROM access_tokens WHERE prefix = :prefix))"
+    of_client = (
+        "id = (SELECT id FROM clients WHERE token_prefix = :prefix UNION ALL "
+        "SELECT client_id FROM access_tokens WHERE prefix = :prefix)"
+    )
     for table, condition in (("keys", "prefix = :prefix"), ("clients", of_client)):
         run_sql(
             connection,

@@ -103,7 +103,7 @@ def test_the_message_of_a_workflow_arrives(
     assert b"<b>" not in answer.data
     (one,) = source.seen
     assert one.keys() == {"id", "text", "data", "distinct_id", "run", "created_at"}
-    assert (one["text"], one["data"]) == ("about <b>&</b>\nand 🙂", {"price": "0.1", "exact": 1.1})
+    assert (one["text"], one["data"]) == ("about <b>&</b>\nand 🙂", {"price": 0.1, "exact": 1.1})
     assert (one["distinct_id"], one["run"], one["id"]) == ("915673412780", run, source.last_id)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", one["created_at"])
 
