@@ -1,4 +1,4 @@
-"""Static analysis of a CEL text: its maximum cost, what it reads, its comparisons with constants, and error positions."""
+"""Static analysis of a CEL text: what it reads, its comparisons with constants, and error positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ MAX_LOOP_DEPTH = 2
 MAX_MATCHES_CALLS = 5
 
 LOOPS = frozenset(("all", "exists", "exists_one", "existsOne", "map", "filter"))
-_COPYING_LOOPS = LOOPS - {"all", "exists"}
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*)
@@ -41,23 +40,10 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What determines the cost of a filter: how often it mentions a variable or uses +, how deep its loops nest, and
-    whether a loop duplicates a whole list in each round (`duplicates_list`). `loop_variables` are the names that loops
-    introduce, `paths` what the filter reads, such as data.price."""
+    """The names that the loops of a filter introduce, and what it reads, such as data.price."""
 
-    mentions: int
-    additions: int
-    commas: int
-    loops: int
-    duplicates_list: bool
     loop_variables: frozenset[str]
     paths: tuple[str, ...]
-
-    def work(self, size: int, max_length: int) -> int:
-        """The approximate maximum number of small operations to evaluate the filter over `size` values."""
-        max_length = max(max_length * (1 + self.additions), self.commas + 1)
-        exponent = self.loops if self.duplicates_list else max(0, self.loops - 1)
-        return int(size * (self.mentions + self.additions**2) * max_length**exponent)
 
 
 def tokenize(text: str) -> list[re.Match[str]]:
@@ -75,13 +61,7 @@ def measure(text: str) -> Shape:
     names = [
         index for index, token in enumerate(tokens) if token.lastgroup == "word" and words[index - 1 : index] != ["."]
     ]
-    mentions = [index for index in names if words[index] not in loop_variables]
     return Shape(
-        mentions=max(1, len(mentions) + (len(names) - len(mentions)) // 8),
-        additions=words.count("+"),
-        commas=words.count(","),
-        loops=max(depths, default=0),
-        duplicates_list=any(depths[index] for index in mentions) or not _COPYING_LOOPS.isdisjoint(words),
         loop_variables=loop_variables,
         paths=tuple(dict.fromkeys(_path(words, index) for index in names if words[index + 1 : index + 2] != ["("])),
     )
