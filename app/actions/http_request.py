@@ -23,7 +23,7 @@ from yarl import URL
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.call_target import http_target
 from app.actions.integration_kinds import MASK
-from app.actions.masking import Secrets, add_form, is_secret_name, mask_members
+from app.actions.masking import Secrets, add_form, is_secret_name, mask_members, mask_written_members
 from app.actions.templates.render import render, render_scalar, render_value
 from app.core.exact_json import replace_unstorable
 from app.core.ids import utc_text
@@ -97,9 +97,10 @@ def _describe_body(request: Request, secrets: Secrets) -> str:
         add_form(text, secrets)
     if text.lstrip()[:1] in ("{", "["):
         try:
-            masked, is_changed = mask_members(json.loads(text, parse_float=Decimal), secrets)
+            value = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+            masked, is_changed = mask_members(value, secrets)
         except (ValueError, RecursionError):
-            return text
+            return mask_written_members(text, secrets)
         return EXACT_JSON.encode(encodable(masked)).decode() if is_changed else text
     return text
 

@@ -47,6 +47,7 @@ _MIN_LENGTH = 4
 _MIN_LENGTH_INSIDE = 8
 _MIN_CUT = 6
 _MAX_FIELDS = 1_000
+_WRITTEN_MEMBER = re.compile(r'"(?P<name>[^"\\]{1,100})"\s{0,100}:\s{0,100}"(?P<value>(?:[^"\\]|\\.)*)"')
 _HEX = re.compile(r"%[0-9A-F]{2}")
 
 
@@ -204,6 +205,18 @@ def mask_members(value: Any, secrets: Secrets) -> tuple[Any, bool]:
         members = [mask_members(member, secrets) for member in value]
         return [member for member, _ in members], any(inner for _, inner in members)
     return value, False
+
+
+def mask_written_members(text: str, secrets: Secrets) -> str:
+    """`mask_members` for a text that looks like JSON but cannot be parsed: it is cut, or nested too deep."""
+
+    def masked(match: re.Match[str]) -> str:
+        if not is_secret_member(match["name"]):
+            return match[0]
+        secrets.add(match["value"])
+        return f'"{match["name"]}":"{MASK}"'
+
+    return _WRITTEN_MEMBER.sub(masked, text)
 
 
 def _has_text(value: Any) -> bool:

@@ -160,6 +160,19 @@ def test_the_numbers_of_a_masked_body_keep_their_digits() -> None:
     assert outcome.request["body"] == '{"n":0.1234567890123456789,"password":"***"}'
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"password": "hush-hush", "cut": ',
+        "[" * 700 + '{"password": "hush-hush"}' + "]" * 700,
+        '{"password": "hush-hush", "n": 1' + "0" * 5_000 + "}",
+    ],
+)
+def test_a_body_that_is_hard_to_parse_is_masked(body: str) -> None:
+    outcome = echoed({"body": body})
+    assert "hush-hush" not in stored(outcome)
+
+
 def test_credentials_of_an_integration_are_masked_in_an_accepted_answer() -> None:
     credentials = base64.b64encode(f"{TWILIO['account_sid']}:{AUTH_TOKEN}".encode()).decode()
     body = json.dumps({"sid": "SM1", "token": AUTH_TOKEN, "header": f"Basic {credentials}"})

@@ -23,6 +23,7 @@ from liquid.expression import Expression
 from liquid.output import LimitedStringIO
 from liquid.undefined import UNDEFINED
 
+from app.actions.templates import decimals
 from app.actions.templates.budget import Budget, LimitError, Rounds
 from app.actions.templates.filters import filters, members_of_range
 from app.actions.templates.member_names import Source
@@ -154,13 +155,21 @@ class _CycleTag(CycleTag):
 
 def _count_rounds(node: ForNode | TablerowNode, stream: TokenStream) -> None:
     """Make the rounds of a loop count. `stream` is at its end tag."""
+    limit = node.expression.limit
     units = 4 + (stream.current.start_index - node.token.start_index) // 3
 
     def rounds(context: Context, value: Any) -> Any:
+        # The library takes a limit of 0 for none.
+        if limit is not None and decimals.read_number(limit.evaluate(context)) <= 0:
+            return []
         members = list(value.items()) if isinstance(value, dict) else value
         return Rounds(members, context.budget, units) if isinstance(members, list | tuple | range) else members
 
     node.expression.iterable = _Converted(node.expression.iterable, rounds)
+    if limit is not None:
+        node.expression.limit = _Converted(
+            limit, lambda context, value: max(0, value) if isinstance(value, int) else value
+        )
 
 
 class _ForTag(ForTag):

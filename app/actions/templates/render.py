@@ -171,7 +171,10 @@ def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
 def render_value(value: Any, names: Mapping[str, Any]) -> Any:
     """`value` with all texts in its lists and objects rendered; together at most MAX_VALUE_CHARS. A text that is one
     `{{ expression }}` and nothing else becomes the value of the expression, with its type; null if it is missing."""
-    return _rendered(value, prepare(names), [MAX_VALUE_CHARS])
+    try:
+        return _rendered(value, prepare(names), [MAX_VALUE_CHARS])
+    except RecursionError:
+        raise TemplateError("a value is nested too deep") from None
 
 
 def _rendered(value: Any, names: Names, remaining: list[int]) -> Any:

@@ -25,7 +25,7 @@ class Object(dict[str, Any]):
 
     __slots__ = ("weight",)
 
-    def __init__(self, members: Iterable[tuple[str, Any]]) -> None:
+    def __init__(self, members: Mapping[str, Any]) -> None:
         super().__init__(members)
         self.weight = 2 + sum(len(name) + 1 + weight(member) for name, member in self.items())
 
@@ -65,9 +65,16 @@ def prepare_value(value: Any, count: Callable[[int], None]) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):
-        return Object((str(name), prepare_value(member, count)) for name, member in value.items())
+        members = {}
+        # One call for each level: data may be nested almost as deep as Python allows.
+        for name, member in value.items():
+            members[str(name)] = prepare_value(member, count)
+        return Object(members)
     if isinstance(value, list | tuple):
-        return List(prepare_value(member, count) for member in value)
+        prepared = []
+        for member in value:
+            prepared.append(prepare_value(member, count))
+        return List(prepared)
     if isinstance(value, datetime):
         return utc_text(value)
     return value.isoformat() if isinstance(value, date) else str(value)

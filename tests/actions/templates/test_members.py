@@ -107,6 +107,13 @@ def test_values_print_as_data_and_never_as_python(text: str, printed: str) -> No
     assert render(text, {"data": data}) == printed
 
 
+@pytest.mark.parametrize(("limit", "printed"), [(0, "none"), (-1, "none"), (1, "1"), (9, "123")])
+def test_a_loop_has_at_most_limit_rounds(limit: int, printed: str) -> None:
+    names = {"data": {"n": limit, "items": [1, 2, 3]}}
+    text = "{% for item in data.items limit: data.n %}{{ item }}{% else %}none{% endfor %}"
+    assert render(text, names) == printed
+
+
 @pytest.mark.parametrize(
     ("text", "printed"),
     [

@@ -147,6 +147,16 @@ def test_a_missing_value_of_a_strict_step_is_an_error_also_alone() -> None:
         render_value(["{{ data.nothing }}"], prepare(NAMES, strict=True))
 
 
+def test_deep_data_do_not_keep_other_members_from_being_read() -> None:
+    deep: Any = "x"
+    for _ in range(800):
+        deep = [deep]
+    names = {"data": {"deep": deep, "city": "Pune"}}
+    assert render("{{ data.city }}{{ forloop }}", names) == "Pune"
+    with pytest.raises(TemplateError, match="nested too deep"):
+        render_value(["{{ data.deep }}"], names)
+
+
 def test_a_range_alone_is_limited() -> None:
     with pytest.raises(TemplateError, match="a range of more than 10000 members"):
         render_value(["{{ (1..100000000) }}"], NAMES)
