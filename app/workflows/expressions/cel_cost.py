@@ -18,7 +18,7 @@ Path = tuple[str, ...]
 _PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 # Units (about 0.1 µs each) of one evaluation, one token, one round of a loop, one value that is copied, a call of a Python
 # function, one value that it takes, and a character that it takes or makes a text of.
-_EVALUATION, _TOKEN, _ROUND, _DUPLICATE, _CALL, _ARGUMENT, _CHARACTER, _PART = 10, 0.5, 3, 0.75, 30, 10, 2, 30
+_EVALUATION, _TOKEN, _ROUND, _DUPLICATE, _CALL, _ARGUMENT, _CHARACTER, _PART = 10, 0.5, 3, 0.75, 40, 10, 2, 30
 # They copy their result in each round.
 _COPYING_LOOPS = frozenset(("map", "filter"))
 _CHARACTERS_PER_VALUE = 256
