@@ -122,16 +122,16 @@ def test_a_call_that_got_no_thread_in_time_releases_its_permit(monkeypatch: pyte
 
 @pytest.mark.usefixtures("patient")
 def test_the_calls_of_one_event_run_side_by_side() -> None:
-    all_there = threading.Barrier(12)
+    all_there = threading.Barrier(5)
     with (
         an_http_target(Answer(body=b'{"known": "well"}')) as crm,
         closing(ApiClient(the_settings("127.0.0.0/8"))) as client,
     ):
-        # A server that answers when twelve calls wait for it.
+        # A server that answers when five calls wait for it.
         crm.before_answer = lambda _: void(all_there.wait(10))
-        queries = [lookup_query(1, crm.url, "key", str(number)) for number in range(12)]
+        queries = [lookup_query(1, crm.url, "key", str(number)) for number in range(5)]
         answers = client.query(queries, ApiBudget())
-    assert [answer.value for answer in answers if isinstance(answer, ExactObject)] == [{"known": "well"}] * 12
+    assert [answer.value for answer in answers if isinstance(answer, ExactObject)] == [{"known": "well"}] * 5
 
 
 def void(_: object) -> None:
