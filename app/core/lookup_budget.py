@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 
 from app.core.errors import LookupLimit
 
-RATE, BURST = 20.0, 100.0
+RATE, BURST = 20.0, 20.0
 _INTERVAL = 1.0
 _MAX_NAMES = 5_000
 

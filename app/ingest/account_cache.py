@@ -26,6 +26,8 @@ _MAX_UNKNOWN_KEYS = 10_000
 # Seconds for which an unknown key is not looked up again.
 _UNKNOWN_KEY_SECONDS = 2.0
 _LOCKS = 64
+# Concurrent look-ups of keys: fewer than LookupBudget lets through at once, so that none of a valid key exceeds it.
+_OWNER_LOCKS = 16
 # Seconds after which a confirmed snapshot gets a new `checked_at`.
 _CONFIRM_SECONDS = 0.1
 
@@ -71,7 +73,7 @@ class AccountCache:
         # Prefixes are random: one that does not exist will not be created within two seconds.
         if time.monotonic() - self._unknown_keys.get(prefix, -_UNKNOWN_KEY_SECONDS) < _UNKNOWN_KEY_SECONDS:
             return None
-        with self._single_flight(hash(prefix)):
+        with self._single_flight(hash(prefix) % _OWNER_LOCKS):
             owner = self._account_of_key.get(prefix)
             # Another request has found it meanwhile.
             if owner is not None and (owner not in self._accounts or self._cached_by_key(prefix)):
