@@ -1,6 +1,6 @@
 """The partitions of `events`, one a month, and the default partition, which takes the events of months without one.
 
-The functions that are called here are defined by migration 0014. They run with the rights of the role that ran it: the role of
+The functions that are called here are defined by migration 0013. They run with the rights of the role that ran it: the role of
 the processes needs no DDL.
 """
 

@@ -7,7 +7,7 @@ Safe with the previous code: yes, its default is what the code does.
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 
 
 def upgrade() -> None:

@@ -11,8 +11,8 @@ The downgrade changes nothing: the previous code reads such subjects as those of
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0014"
+revision = "0014"
+down_revision = "0013"
 
 # A number that has another text than `trim_scale` gives it. The exponents that a double has are at most 308.
 RENAMED = r"""

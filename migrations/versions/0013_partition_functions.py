@@ -10,7 +10,7 @@ Safe with the previous code: yes, it creates partitions by statements of its own
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
+revision = "0013"
 down_revision = "0012"
 
 # The first schema is that of the tables: a schema that another role can write to must not come before it.
