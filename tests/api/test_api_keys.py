@@ -292,6 +292,7 @@ def watched_server(own_postgres: EmbeddedPostgres, own_context: AppContext) -> I
         cursor.execute("CREATE ROLE watched LOGIN")
         cursor.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO watched")
         cursor.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO watched")
+        cursor.execute("GRANT ALL ON ALL FUNCTIONS IN SCHEMA public TO watched")
         cursor.execute("ALTER ROLE watched SET log_statement = 'all'")
     parts = urlsplit(own_postgres.url)
     url = urlunsplit(parts._replace(netloc=f"watched@{parts.netloc.rpartition('@')[2]}"))
