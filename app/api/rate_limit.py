@@ -1,7 +1,7 @@
 """The rate limit of an account's plan: exact counts per second, over all web processes together.
 
-A window of one second begins with its first event. The counter is in the process's memory (one web process) or in Redis, by
-the storage of the `limits` library. While Redis does not respond, events are accepted and counted by a metric: losing
+A window of one second begins with its first event. The counter is in Redis, by the storage of the `limits` library, or in the
+memory of the only web process (`Windows`). While Redis does not respond, events are accepted and counted by a metric: losing
 events is worse than exceeding a plan.
 """
 
