@@ -114,11 +114,11 @@ def test_no_more_jobs_run_at_once_than_allowed(queue: Queue) -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("trouble", [Unavailable("Postgres is gone"), RuntimeError("a bug"), OSError("no network")])
-def test_a_job_that_fails_is_put_back_and_done_later(queue: Queue, trouble: Exception) -> None:
+@pytest.mark.parametrize("exc", [Unavailable("Postgres is gone"), RuntimeError("a bug"), OSError("no network")])
+def test_a_job_that_fails_is_put_back_and_done_later(queue: Queue, exc: Exception) -> None:
     async def fail_once(*_: Any) -> None:
         if len(queue.advanced) == 1:
-            raise trouble
+            raise exc
 
     async def scene() -> None:
         (run,) = await queue.enqueue()
