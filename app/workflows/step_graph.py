@@ -44,11 +44,6 @@ _INDEX = re.compile(r"\[(\d+)\]")
 _REFERENCED = re.compile(r"\b(matched|latest|vars|last|steps|mustache)\b")
 
 
-def first_step(document: Mapping[str, Any]) -> str | None:
-    """The path of the first step, or None."""
-    return "steps[0]" if document["steps"] else None
-
-
 def next_step(document: Mapping[str, Any], at: str) -> str | None:
     """The path of the step after the one at `at`; None at the end of the document or of a block of a `par`."""
     while match := _PATH.fullmatch(at):

@@ -33,10 +33,6 @@ def paths(*document: Any) -> list[str]:
     return [path for path, _ in mistakes(*document)]
 
 
-def test_the_first_step_is_found() -> None:
-    assert step_graph.first_step(NESTED) == "steps[0]"
-
-
 @pytest.mark.parametrize(
     ("at", "next_step"),
     [
