@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 
 from app.actions.circuit import Circuit, Circuits, Deferred
 
-# Seconds: how long a call is deferred at most when no permit is free.
+# Seconds: how long a call is deferred at most when no permit is free, or an attempt when its account renders another one.
 MAX_DEFERRAL = 60.0
-# Seconds: a call waits for a permit no longer than this, since it occupies a slot of the worker meanwhile.
-_MAX_WAIT = 0.25
+# Seconds: a call or an attempt waits in the worker no longer than this, since it occupies a slot meanwhile.
+MAX_WAIT = 0.25
 # Seconds: the assumed duration of a call before any has ended, for calls that wait and for calls that are deferred.
 _ASSUMED_DURATION, _ASSUMED_LONG_DURATION = 0.1, 1.0
 _MAX_HOSTS = 10_000
@@ -60,7 +60,7 @@ class CircuitChange:
 
 
 class _PermitPool:
-    """A bounded number of permits, with a queue for callers that expect one within `_MAX_WAIT` seconds."""
+    """A bounded number of permits, with a queue for callers that expect one within `MAX_WAIT` seconds."""
 
     __slots__ = ("_clock", "_duration", "_waiters", "calls", "in_use", "size")
 
@@ -77,12 +77,12 @@ class _PermitPool:
         if self.in_use < self.size:
             self.in_use += 1
             return True
-        if self.typical_duration() * (len(self._waiters) + 1) / self.size > _MAX_WAIT:
+        if self.typical_duration() * (len(self._waiters) + 1) / self.size > MAX_WAIT:
             return False
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            await asyncio.wait((waiter,), timeout=_MAX_WAIT)
+            await asyncio.wait((waiter,), timeout=MAX_WAIT)
         except asyncio.CancelledError:
             if waiter.done():
                 self.release()
@@ -107,7 +107,7 @@ class _PermitPool:
     def expected_duration(self) -> float:
         """The same for deferred calls: when calls take unusually long, twice the age of the oldest one is expected."""
         age = self._oldest_age()
-        if self._duration is not None and age <= 2 * self._duration + _MAX_WAIT:
+        if self._duration is not None and age <= 2 * self._duration + MAX_WAIT:
             return self.typical_duration()
         return max(_ASSUMED_LONG_DURATION, 2 * age)
 

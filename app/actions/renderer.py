@@ -16,16 +16,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.actions.circuit import Deferred
+from app.actions.circuit_breaker import MAX_DEFERRAL, MAX_WAIT
 
 T = TypeVar("T")
 
 # More accounts than this wait for each other.
 _THREADS = 16
-# Seconds that an attempt waits for its turn.
-_MAX_WAIT = 0.25
 # Seconds of a rendering that is not long.
 _MAX_QUICK = 0.02
-_MAX_DEFERRAL = 60.0
 
 
 @dataclass(slots=True)
@@ -75,9 +73,9 @@ class Renderer:
             return
         now = self._clock()
         duration = max(account.duration, now - account.began_at)
-        if duration * (account.waiting + 1) <= _MAX_WAIT:
+        if duration * (account.waiting + 1) <= MAX_WAIT:
             return
-        account.next_turn = min(max(account.next_turn, now) + duration, now + _MAX_DEFERRAL)
+        account.next_turn = min(max(account.next_turn, now) + duration, now + MAX_DEFERRAL)
         seconds = (account.next_turn - now) * self._rng.uniform(0.8, 1.2)
         reason = "the account's texts take long to render, and are rendered one after the other"
         raise Deferred("busy", reason, max(0.1, seconds))
@@ -94,7 +92,7 @@ class Renderer:
         now = self._clock()
         account.duration = (account.duration + duration) / 2
         account.turn.release()
-        if not account.waiting and account.next_turn <= now and account.duration < _MAX_WAIT / 10:
+        if not account.waiting and account.next_turn <= now and account.duration < MAX_WAIT / 10:
             self._accounts.pop(account_id, None)
 
 
