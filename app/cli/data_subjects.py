@@ -1,4 +1,4 @@
-"""`signalbox subject …`: show and erase the data of one subject; `signalbox workflow delete`."""
+"""`signalbox subject …`: show and erase the data of one subject."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import click
 
-from app.cli.base import account_option, command, confirm, context, get_account, yes_option
+from app.cli.base import command, confirm, context, get_account, yes_option
 from app.cli.formatting import visible
 from app.cli.program import with_program
 from app.core.ids import utc_text
-from app.services import data_subjects, workflows
+from app.services import data_subjects
 from app.services.data_subjects import SubjectDetails
 
 group = click.Group("subject", help="Subjects: the people whom events are about.")
@@ -61,18 +61,3 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
         confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?")
     erased = data_subjects.erase_subject(context(), found.id, distinct_id)
     click.echo(f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress")
-
-
-@click.command("delete")
-@click.argument("name")
-@account_option
-@yes_option
-@command
-def delete_workflow(name: str, account: str | None, yes: bool) -> None:
-    """Delete workflow NAME with its versions, progress and runs, running ones included."""
-    found = get_account(account)
-    workflows.find_workflow(context(), found.id, name)
-    if not yes:
-        confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?")
-    erased = data_subjects.delete_workflow(context(), found.id, name)
-    click.echo(f"{name}: deleted, with {erased.runs} runs and {erased.progress} rows of progress")

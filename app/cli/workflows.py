@@ -1,4 +1,4 @@
-"""`signalbox workflow …`: check, save, list, show, enable and disable workflows."""
+"""`signalbox workflow …`: check, save, list, show, enable, disable and delete workflows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from app.cli.base import account_option, command, context, existing_file, get_account
+from app.cli.base import account_option, command, confirm, context, existing_file, get_account, yes_option
 from app.cli.formatting import counted, visible
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, json_line, list_options, print_list
@@ -27,7 +27,6 @@ group = LazyGroup(
     help="Workflows: check, save, enable, simulate and delete them.",
     lazy_commands={
         "backtest": ("app.cli.simulate:backtest", "Simulate a document on the stored events."),
-        "delete": ("app.cli.data_subjects:delete_workflow", "Delete a workflow with its versions and runs."),
         "import-cxengage": ("app.cli.import_cxengage:import_cxengage", "Print a CxEngage pattern as a workflow."),
         "simulate": ("app.cli.simulate:simulate_", "Simulate a document on a file of events."),
     },
@@ -218,3 +217,18 @@ def disable(name: str, cancel_runs: bool, account: str | None) -> None:
     cancelled = workflows.disable_workflow(context(), get_account(account).id, name, cancel_runs=cancel_runs)
     more = f", {counted(cancelled, 'run')} cancelled" if cancel_runs else ""
     click.echo(f"{name}: disabled{more}")
+
+
+@group.command("delete")
+@click.argument("name")
+@account_option
+@yes_option
+@command
+def delete(name: str, account: str | None, yes: bool) -> None:
+    """Delete workflow NAME with its versions and runs. Running ones and progress are deleted, too."""
+    found = get_account(account)
+    workflows.find_workflow(context(), found.id, name)
+    if not yes:
+        confirm(f"Delete workflow {visible(name)} of {found.slug} with all its runs?")
+    erased = workflows.delete_workflow(context(), found.id, name)
+    click.echo(f"{name}: deleted, with {erased.runs} runs and {erased.progress} rows of progress")

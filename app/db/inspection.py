@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.ids import first_id_at, timestamp_of
-from app.db.connection import run_sql
+from app.db.connection import limit_statements, run_sql
 from app.db.event_queries import read_exactly, subject_at
 
 
@@ -122,7 +122,7 @@ class RunFilter:
 
 def allow_slow_statements(connection: sa.Connection) -> None:
     """Raise the statement timeout of this transaction to a minute: a person at a terminal waits longer than a request."""
-    connection.exec_driver_sql("SET LOCAL statement_timeout = '60s'")
+    limit_statements(connection, 60)
 
 
 # Events

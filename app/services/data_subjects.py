@@ -1,4 +1,4 @@
-"""Use cases for data subjects: show all that is stored about a person, erase it; and delete a workflow with its data."""
+"""Use cases for data subjects: show all that is stored about a person, and erase it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.core.errors import Problem, ProblemType
-from app.db import accounts, erasure, inspection, match_state, workflows
+from app.db import erasure, inspection, match_state
 from app.db.erasure import Erased
 from app.db.inspection import EventFilter, RunFilter, RunRow, StoredEvent
 from app.services.context import AppContext
@@ -66,14 +65,3 @@ def erase_subject(context: AppContext, account_id: int, subject: str) -> Erased:
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         return erasure.erase_subject(connection, account_id, subject)
-
-
-def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
-    """Delete a workflow with its versions, progress and runs. Decisions stay in the events."""
-    with context.database.transaction() as connection:
-        inspection.allow_slow_statements(connection)
-        accounts.increment_version(connection, account_id)
-        found = workflows.find_workflow(connection, account_id, name)
-        if found is None:
-            raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `signalbox workflow list` shows all")
-        return erasure.erase_workflow(connection, account_id, found.id)

@@ -1,4 +1,4 @@
-"""Use cases for workflows: apply, save as a draft, list, enable, disable. One transaction each."""
+"""Use cases for workflows: apply, save as a draft, list, enable, disable, delete. One transaction each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import EnabledWorkflow
-from app.db import accounts, workflows
+from app.db import accounts, erasure, inspection, workflows
+from app.db.erasure import Erased
 from app.db.workflows import NewVersion, WorkflowRow
 from app.services.context import AppContext
 from app.services.runs import cancel_runs_of_workflow
@@ -189,6 +190,19 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
     """A workflow by its name. Raises Problem 404."""
     with context.database.transaction() as connection:
         found = workflows.find_workflow(connection, account_id, name)
+    return _existing(found, name)
+
+
+def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
+    """Delete a workflow with its versions, progress and runs. Decisions stay in the events. Raises Problem 404."""
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        accounts.increment_version(connection, account_id)
+        found = _existing(workflows.find_workflow(connection, account_id, name), name)
+        return erasure.erase_workflow(connection, account_id, found.id)
+
+
+def _existing(found: WorkflowRow | None, name: str) -> WorkflowRow:
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `signalbox workflow list` shows all")
     return found

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from app.db import accounts
 from app.db.migrate import upgrade
-from app.services import data_subjects, workflows
+from app.services import workflows
 from app.services.context import AppContext
 from app.workflows.validate import trigger_names
 from tests.support.builders import Sender, a_workflow, an_event
@@ -68,7 +68,7 @@ def test_a_draft_changes_no_rows(context: AppContext, acme: Sender) -> None:
     assert triggers(context, acme) == [("a", "watch", 1)]
 
 
-@pytest.mark.parametrize("end", [workflows.disable_workflow, data_subjects.delete_workflow])
+@pytest.mark.parametrize("end", [workflows.disable_workflow, workflows.delete_workflow])
 def test_a_disabled_or_deleted_workflow_has_no_rows(context: AppContext, acme: Sender, end: Any) -> None:
     apply(context, acme)
     apply(context, acme, name="other")

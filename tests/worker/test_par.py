@@ -448,7 +448,7 @@ def test_erasing_a_subject_erases_their_blocks(context: AppContext, acme: Sender
 def test_deleting_a_workflow_deletes_the_blocks_of_its_runs(context: AppContext, acme: Sender) -> None:
     run = started(context, acme, {"par": [[WAIT], [WAIT]]})
     execute_due_jobs(context, acme, run)
-    assert data_subjects.delete_workflow(context, acme.account_id, "watch").runs == 1
+    assert workflows.delete_workflow(context, acme.account_id, "watch").runs == 1
     assert parallel_blocks(context, acme, run) == []
 
 

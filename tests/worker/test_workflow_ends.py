@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import UUID
 
-from app.services import data_subjects, workflows
+from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Call, HttpTarget, an_http_target
@@ -105,6 +105,6 @@ def test_a_run_in_a_step_ends_after_it_and_the_attempt_is_kept(context: AppConte
 def test_a_run_of_a_deleted_workflow_ends_after_its_step(context: AppContext, acme: Sender) -> None:
     with an_http_target() as server:
         with _a_run_in_its_first_step(context, acme, server) as run:
-            assert data_subjects.delete_workflow(context, acme.account_id, NAME).runs == 1
+            assert workflows.delete_workflow(context, acme.account_id, NAME).runs == 1
         assert [call.path for call in server.calls] == ["/one"]
     assert rows_of(context, "attempts", acme.account_id, run) == []
