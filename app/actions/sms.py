@@ -16,11 +16,10 @@ from typing import Any
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
-from app.actions.http_call import call
 from app.actions.http_request import Request
 from app.actions.integration_kinds import parse_sender
 from app.actions.templates.render import render
-from app.actions.twilio import classify_response, twilio_request
+from app.actions.twilio import call_twilio, twilio_request
 from app.core.addresses import read_phone
 from app.core.models import Outcome
 
@@ -73,9 +72,7 @@ def _sender(text: str) -> dict[str, str]:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Send the message once."""
-    integration = context.credentials("twilio")
-    request = await context.compose(make_request, fields, context, integration)
-    return await call(request, context, classify_response)
+    return await call_twilio(make_request, fields, context)
 
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:

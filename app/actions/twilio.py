@@ -8,13 +8,15 @@ The API has no idempotency keys: a request whose response is lost is repeated.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from yarl import URL
 
+from app.actions.action_context import ActionContext
+from app.actions.http_call import call
 from app.actions.http_request import DEFAULT_HEADERS, Request, encodable
 from app.actions.retry_policy import classify_status, retry_after
 from app.core.config import Settings
@@ -25,6 +27,13 @@ from app.core.models import Outcome
 TRANSIENT_CODES = frozenset((10004, 14107, 20429, 20500, 20503, 21611))
 # By the resource.
 _ACTIONS = {"Messages": "sms", "Calls": "call"}
+
+
+async def call_twilio(make_request: Callable[..., Request], fields: Any, context: ActionContext) -> Outcome:
+    """Make the call of `make_request(fields, context, integration)` once. Raises ActionError without an integration."""
+    integration = context.credentials("twilio")
+    request = await context.compose(make_request, fields, context, integration)
+    return await call(request, context, classify_response)
 
 
 def twilio_request(

@@ -19,10 +19,9 @@ from xml.sax.saxutils import escape
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
-from app.actions.http_call import call
 from app.actions.http_request import Request, parse_url
 from app.actions.templates.render import render
-from app.actions.twilio import classify_response, twilio_request
+from app.actions.twilio import call_twilio, twilio_request
 from app.core.addresses import read_phone
 from app.core.models import Outcome
 
@@ -81,9 +80,7 @@ def _url(text: str) -> str:
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Request the call once."""
-    integration = context.credentials("twilio")
-    request = await context.compose(make_request, fields, context, integration)
-    return await call(request, context, classify_response)
+    return await call_twilio(make_request, fields, context)
 
 
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:

@@ -88,10 +88,7 @@ class EventAcceptor:
             return (
                 f"webhook-id: came before with another body; event {earlier.id} was stored then, this body is not stored",
             )
-        raise Problem(
-            ProblemType.IDEMPOTENCY_KEY_REUSED,
-            f"This idempotency key was used with another body (event {earlier.id}). A new event needs a new key.",
-        )
+        raise key_reused(f"event {earlier.id}")
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
         variables = variables_of(event)
@@ -160,6 +157,12 @@ class EventAcceptor:
             match_state.write_and_commit(connection, account_id, changes.states)
         metrics.runs_started.inc(len(changes.by_deadline))
         return accepted
+
+
+def key_reused(where: str) -> Problem:
+    """The 422 for an idempotency key that came with another body."""
+    detail = f"This idempotency key was used with another body ({where}). A new event needs a new key."
+    return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, detail)
 
 
 class Matching(Struct, frozen=True):

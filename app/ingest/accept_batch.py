@@ -36,7 +36,7 @@ from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
 from app.db.late_decisions import LATE
 from app.db.match_state import StateKey, StoredState
-from app.ingest.accept import MAX_RELOADS
+from app.ingest.accept import MAX_RELOADS, key_reused
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import (
     add_runs,
@@ -161,11 +161,10 @@ class _Reader:
         return self._decisions[key]
 
 
-def key_reused(where: str) -> Problem:
-    """The 422 for an idempotency key that came with another body."""
-    message = f"This idempotency key was used with another body ({where}). A new event needs a new key."
-    errors = [{"field": "idempotency_key", "message": message}]
-    return Problem(ProblemType.IDEMPOTENCY_KEY_REUSED, message, errors=errors)
+def _item_key_reused(where: str) -> Problem:
+    problem = key_reused(where)
+    problem.errors = [{"field": "idempotency_key", "message": problem.detail}]
+    return problem
 
 
 States = dict[StateKey, StoredState]
@@ -268,9 +267,9 @@ class BatchTransaction:
             if number not in same:
                 del result.ids[number]
                 result.duplicates -= 1
-                result.refused[number] = key_reused(f"event {known.id}")
+                result.refused[number] = _item_key_reused(f"event {known.id}")
         for number in self._other_bodies.keys() - same:
-            result.refused[number] = key_reused(f"item {self._repeats[number]} of this batch")
+            result.refused[number] = _item_key_reused(f"item {self._repeats[number]} of this batch")
 
     def _repeats_in_batch(self, result: BatchResult) -> list[Repeat]:
         """The items that repeat the key of an earlier item with other bytes."""
