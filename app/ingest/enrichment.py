@@ -9,7 +9,6 @@ exceeds it is left out, and the event gets a warning instead.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ import structlog
 from cachetools import TTLCache
 
 from app.core.exact_json import ExactObject, object_text
+from app.core.group_commit import is_gevent_patched
 from app.core.subjects import subject_text
 from app.db.accounts import AugmentSnapshot
 from app.ingest import enrichment_budget
@@ -132,7 +132,7 @@ class Enricher:
     @contextmanager
     def _turn_to_wait(self, account_id: int) -> Iterator[bool]:
         """Whether another event of the account may wait for APIs during the block."""
-        limit = _MAX_WAITING if _has_greenlets() else _MAX_WAITING_THREADS
+        limit = _MAX_WAITING if is_gevent_patched() else _MAX_WAITING_THREADS
         with self._lock:
             may_wait = self._waiting[account_id] < limit
             self._waiting[account_id] += may_wait
@@ -230,9 +230,3 @@ def _may_add(augment: AugmentSnapshot, name: str) -> bool:
 
 def _size(texts: Mapping[str, str]) -> int:
     return sum(len(name.encode()) + len(text.encode()) + 4 for name, text in texts.items())
-
-
-def _has_greenlets() -> bool:
-    """Whether gevent replaced threads by greenlets."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
