@@ -12,20 +12,21 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from app.workflows.expressions.cel_analysis import LOOPS, tokenize
+from app.workflows.expressions.regex_cost import RegexCost, literal_cost
 
 Path = tuple[str, ...]
 
 _PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 # Units (about 0.1 µs each) of one evaluation, one token, one round of a loop, one value that is copied, a call of a Python
 # function, one value that it takes, and a character that it takes or makes a text of.
-_EVALUATION, _TOKEN, _ROUND, _DUPLICATE, _CALL, _ARGUMENT, _CHARACTER, _PART = 10, 0.5, 3, 0.75, 40, 10, 2, 30
+_EVALUATION, _TOKEN, _ROUND, _DUPLICATE, _CALL, _ARGUMENT, _CHARACTER = 10, 0.5, 3, 0.75, 40, 10, 2
+# Functions that take more for a character: `split` makes a value of it, `duration` a number.
+_PER_CHARACTER = {"split": 30, "duration": 8}
 # They copy their result in each round.
 _COPYING_LOOPS = frozenset(("map", "filter"))
-_CHARACTERS_PER_VALUE = 256
-# A character that a regular expression reads: units, and per unit that the pattern took to compile.
-_SEARCH, _SEARCH_AUTOMATON = 1 / 50, 1 / 40_000
-# More units than an event has: a pattern that is not in the text.
-_UNKNOWN_REGEX = 1_100_000
+_CHARACTERS_PER_VALUE = 100
+# Characters that `string` makes of a number, at most.
+_NUMBER_CHARACTERS = 350
 
 
 @dataclass(slots=True)
@@ -50,10 +51,11 @@ class Size:
 
 @dataclass(slots=True)
 class _Loop:
-    """A loop: what it loops over (a path of the event; the variable `of` another loop; something in either if not `is_exact`;
-    or unknown), and what is in its body: how often its variable is mentioned as a whole, and its members, and the variables of
-    outer loops that are (`outer_mentions`)."""
+    """A loop: the position of its bracket, what it loops over (a path of the event; the variable `of` another loop; something in
+    either if not `is_exact`; or unknown), and what is in its body: how often its variable is mentioned as a whole, and its
+    members, the variables of outer loops that are (`outer_mentions`), and the characters of texts (`literals`)."""
 
+    at: int
     parent: int | None
     name: str
     variable: str
@@ -65,27 +67,31 @@ class _Loop:
     mentions: int = 0
     selections: int = 0
     outer_mentions: list[int] = field(default_factory=list)
+    literals: int = 0
 
 
 @dataclass(slots=True)
 class _Call:
-    """A call of a Python function or of `matches`: the positions of its first (None: unknown) and last token. `regex`: units
-    to compile."""
+    """A call of a Python function or of `matches`: the positions of its first (None: unknown) and last token, and the commas
+    and the characters of texts between them."""
 
     name: str
     first: int | None
     last: int
     loop: int | None
-    regex: int | None
+    regex: RegexCost | None
+    commas: int = 0
+    literals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What determines the work of a text. `additions` outside of loops; `mentions`: (position, path, index of the loop around
-    it); `reads`: all paths."""
+    """What determines the work of a text. `additions` and `literals` outside of loops; `mentions`: (position, path, index of the
+    loop around it); `reads`: all paths."""
 
     tokens: int
     additions: int
+    literals: int
     commas: int
     splits: bool
     mentions: list[tuple[int, Path, int | None]]
@@ -100,13 +106,14 @@ class Cost:
 
 class _Estimate:
     """One estimate of a cost: upper limits. `rounds` and `ranges` hold for each loop how many rounds it makes, and how many
-    values it goes through in all of them; `values` and `max_length` limit what an unknown value may be."""
+    values it goes through in all of them; `values`, `max_length` and `text` (characters) limit what an unknown value may be."""
 
     def __init__(self, cost: Cost, sizes: Mapping[Path, Size]) -> None:
         self.cost = cost
         self.sizes = sizes
-        self.characters = sum(size.characters for size in sizes.values())
-        split = self.characters if cost.splits else 0
+        characters = sum(size.characters for size in sizes.values())
+        split = characters + cost.literals + sum(loop.literals for loop in cost.loops) if cost.splits else 0
+        self.text = (1 + cost.additions) * (characters + cost.literals)
         growth = 1 + cost.additions + sum(loop.additions for loop in cost.loops)
         self.values = cost.commas + 1 + growth * (split + sum(size.values for size in sizes.values()))
         self.max_length = cost.commas + 1 + growth * max([split, *(size.max_length for size in sizes.values())])
@@ -137,7 +144,10 @@ class _Estimate:
         from_outer = sum(self.ranges[of] * min(rounds, self.max_length) for of in loop.outer_mentions)
         units = rounds * (_ROUND + _TOKEN * loop.tokens)
         units += (inside * (1 + loop.mentions) + from_outer) * _DUPLICATE * (1 + loop.additions)
+        text = self._text(number, loop, outer)
+        units += loop.additions * text / _CHARACTERS_PER_VALUE
         if loop.name in _COPYING_LOOPS:
+            self.text = max(self.text, text)
             mentioned = sum(self.sizes[path].values for _, path, at in self.cost.mentions if at == number)
             result = rounds * (1 + mentioned) + from_outer
             if loop.name == "map" and not loop.mentions and loop.receiver is not None:
@@ -148,6 +158,17 @@ class _Estimate:
             self.values += result
             self.max_length = max(self.max_length, rounds)
         return units
+
+    def _text(self, number: int, loop: _Loop, outer: int) -> int:
+        """The characters that all rounds of a loop make together: each `+` may double what there was before the loop."""
+        rounds = self.rounds[number]
+        # A loop in another one goes through its own range in each round of that, and may read that one's in each of its own.
+        times = 1 if loop.parent is None else outer + rounds // max(1, outer)
+        return (1 + loop.additions) * (self.text * times + rounds * (self._mentioned(number) + loop.literals))
+
+    def _mentioned(self, number: int) -> int:
+        """The characters of what a loop mentions of the event."""
+        return sum(self.sizes[path].characters for _, path, at in self.cost.mentions if at == number)
 
     def _range(self, loop: _Loop, outer: int) -> tuple[int, int]:
         """How many rounds a loop makes, and how many values it goes through."""
@@ -167,17 +188,19 @@ class _Estimate:
     def _call(self, call: _Call) -> float:
         first = 0 if call.first is None else call.first
         found = [self.sizes[path] for at, path, _ in self.cost.mentions if first <= at <= call.last]
-        values, characters = sum(size.values for size in found), sum(size.characters for size in found)
+        values = call.commas + sum(size.values for size in found)
+        characters = call.literals + sum(size.characters for size in found)
         if call.first is None:
-            values, characters = self.values, self.characters
+            values, characters = self.values, self.text
         if call.regex is not None:
-            return call.regex + characters * max(_SEARCH, call.regex * _SEARCH_AUTOMATON)
-        per_character = _PART if call.name == "split" else _CHARACTER
+            return call.regex.compile + characters * call.regex.search
+        per_character = _PER_CHARACTER.get(call.name, _CHARACTER)
         units = self._rounds(call.loop) * (_CALL + _ARGUMENT * values + per_character * characters)
         if call.loop is not None:
             # What it takes of the loop's variable is all of its range in the end.
-            outer = self._rounds(self.cost.loops[call.loop].parent)
-            units += _ARGUMENT * self.ranges[call.loop] + per_character * outer * self.characters
+            outer, growth = self._rounds(self.cost.loops[call.loop].parent), 1 + self._additions(call.loop)
+            mentioned = self._rounds(call.loop) * self._mentioned(call.loop) if growth > 1 else 0
+            units += _ARGUMENT * self.ranges[call.loop] + per_character * growth * (outer * self.text + mentioned)
         return units
 
 
@@ -198,6 +221,7 @@ class _Analysis:
         self.calls: list[_Call] = []
         # For each open bracket: the index of its loop, and the call that it belongs to.
         self.opened: list[tuple[int | None, _Call | None]] = []
+        self.literals = 0
 
     def run(self) -> Cost:
         for index, word in enumerate(self.words):
@@ -210,7 +234,11 @@ class _Analysis:
             elif word in (")", "]", "}"):
                 _, call = self.opened.pop() if self.opened else (None, None)
                 if call is not None:
-                    call.last = index
+                    self._close(call, index)
+            elif self.kinds[index] in ("text", "raw"):
+                self._add_literal(len(word))
+            elif self.kinds[index] == "word" and word == "string":
+                self._add_literal(_NUMBER_CHARACTERS)
             elif self.kinds[index] == "word" and self.words[index - 1 : index] != ["."] and not self._is_call(index):
                 self._mention(index)
         # A loop variable with the name of a variable hides it: then its members are not known.
@@ -222,6 +250,7 @@ class _Analysis:
         return Cost(
             tokens=len(self.words),
             additions=self.words.count("+") - sum(loop.additions for loop in self.loops),
+            literals=self.literals,
             commas=self.words.count(","),
             splits="split" in self.words,
             mentions=mentions,
@@ -229,6 +258,24 @@ class _Analysis:
             calls=self.calls,
             reads=reads,
         )
+
+    def _add_literal(self, characters: int) -> None:
+        loop = self._current_loop()
+        if loop is None:
+            self.literals += characters
+        else:
+            self.loops[loop].literals += characters
+
+    def _close(self, call: _Call, index: int) -> None:
+        """A call ends at this token."""
+        call.last = index
+        if call.first is None:
+            return
+        inside = range(call.first, index)
+        if any(loop.at in inside and loop.additions for loop in self.loops):
+            call.first = None
+        call.commas = self.words[call.first : index].count(",")
+        call.literals = sum(len(self.words[at]) for at in inside if self.kinds[at] in ("text", "raw"))
 
     def _current_loop(self) -> int | None:
         return next((loop for loop, _ in reversed(self.opened) if loop is not None), None)
@@ -304,7 +351,7 @@ class _Analysis:
 
     def _loop(self, index: int, name: str) -> _Loop:
         first = self._receiver(index - 2)
-        loop = _Loop(self._current_loop(), name, "".join(self.words[index + 1 : index + 2]))
+        loop = _Loop(index, self._current_loop(), name, "".join(self.words[index + 1 : index + 2]))
         if first is not None:
             loop.of = self._loop_of(self.words[first])
             if loop.of is not None:
@@ -341,54 +388,12 @@ class _Analysis:
             index -= 1
         return index
 
-    def _regex(self, index: int) -> int:
-        """The units to compile the pattern of a call of `matches`, its last argument."""
+    def _regex(self, index: int) -> RegexCost:
+        """The cost of the pattern of a call of `matches`, its last argument."""
         depth, close = 0, index
         for close in range(index, len(self.words)):
             depth += (self.words[close] in ("(", "[", "{")) - (self.words[close] in (")", "]", "}"))
             if depth == 0:
                 break
-        kind, pattern = self.kinds[close - 1], self.words[close - 1]
-        if self.words[close - 2] not in ("(", ",") or kind not in ("text", "raw"):
-            return _UNKNOWN_REGEX
-        if kind == "text" and _CODE_ESCAPE.search(pattern.replace("\\\\", "")):
-            return _UNKNOWN_REGEX
-        return regex_units(pattern)
-
-
-# A character by its code in a text that is not raw, which may be a backslash.
-_CODE_ESCAPE = re.compile(r"\\[xXuU0-7]")
-_REGEX_PART = re.compile(
-    r"""(?P<unicode>\\+(?:[wW]|[pP](?:\{[^}]*\}|.)))|(?P<digit>\\+[dD])|(?P<space>\\+[sSbB])|(?P<escape>\\+.)
-      |(?P<any>\.)|\{(?P<low>\d+)(?:,(?P<high>\d*))?\}|(?P<negated>\[\^)|(?P<open>[(\[])|(?P<close>[)\]])|(?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_IGNORES_CASE = re.compile(r"\(\?[a-zA-Z]*i")
-# Units to compile one of them: character classes of Unicode are large automata.
-_PART_UNITS = {"unicode": 2_500, "digit": 250, "space": 80, "negated": 60, "any": 80}
-
-
-def regex_units(pattern: str) -> int:
-    """The approximate maximum number of units to compile a regular expression; counted repetitions multiply.
-
-    The engine gives up at 10 MB of automaton, which takes about 0.1 s.
-    """
-    factor = 8 if _IGNORES_CASE.search(pattern) else 1
-    stack, last = [100 * factor], 0
-    for part in _REGEX_PART.finditer(pattern):
-        kind = part.lastgroup or ""
-        if part["low"]:
-            count = max(1, int(part["low"][:6]), int((part["high"] or "0")[:6]))
-            stack[-1] += last * (count - 1)
-            last *= count
-        elif kind in ("open", "negated"):
-            stack.append(_PART_UNITS.get(kind, 0))
-        elif kind == "close":
-            # A bracket without an opening one may end a class that began with it: then what it repeats is unknown.
-            last = stack.pop() if len(stack) > 1 else 0
-            stack[-1] += last
-            last = last or stack[0]
-        else:
-            last = _PART_UNITS.get(kind) or 2 * factor
-            stack[-1] += last
-    return min(sum(stack), _UNKNOWN_REGEX)
+        is_alone = self.words[close - 2] in ("(", ",")
+        return literal_cost(self.kinds[close - 1], self.words[close - 1], is_alone=is_alone)

@@ -27,7 +27,7 @@ _TIMESTAMP = re.compile(
     r"(?P<day>\d{4}-\d{2}-\d{2})[Tt](?P<time>\d{2}:\d{2}:\d{2})(?:\.(?P<fraction>\d+))?(?P<offset>[Zz]|[+-]\d{2}:\d{2})",
     re.ASCII,
 )
-_AMOUNT, _UNIT = r"(?:\d+\.?\d*|\.\d+)", r"(?:h|ms|m|s|us|µs|ns)"
+_AMOUNT, _UNIT = r"(?:\d++\.?+\d*+|\.\d++)", r"(?:h|ms|m|s|us|µs|ns)"
 _PART = re.compile(rf"(?P<number>{_AMOUNT})(?P<unit>{_UNIT})", re.ASCII)
 _DURATION = re.compile(rf"[+-]?(?:0|(?:{_AMOUNT}{_UNIT})+)", re.ASCII)
 _MICROSECONDS = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from app.workflows.expressions.budget import EVENT_UNITS, NOT_EVALUATED, Budget
 from app.workflows.expressions.cel import compile_expression, compile_filter
-from app.workflows.expressions.cel_cost import regex_units
 from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.regex_cost import regex_cost
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ITEMS = [
@@ -177,7 +177,65 @@ def test_a_budget_pauses_only_after_much_work() -> None:
     ],
 )
 def test_a_regular_expression_costs_what_it_takes_to_compile(cheap: str, expensive: str) -> None:
-    assert regex_units(cheap) * 5 < regex_units(expensive)
+    assert regex_cost(cheap).compile * 5 < regex_cost(expensive).compile
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?x)\w {1000}",
+        r"(?x)\w{ 1000 }",
+        r"\w{0000001000}",
+        r"\w*{1000}",
+        r"(\w)+?{1000}",
+        r"[\w(]{1000}",
+        r"(\w\\){1000}",
+    ],
+)
+def test_what_stands_between_a_part_and_its_count_does_not_hide_it(pattern: str) -> None:
+    text = f'data.text.matches(r"{pattern}")'
+    assert NOT_EVALUATED in (compile_filter(text).evaluate(variables_of({"text": "a"}))[1] or "")
+
+
+def test_an_expression_with_many_positions_costs_each_of_them_at_each_character() -> None:
+    data = {"text": "ab" * 10_000}
+    one, many = (units_of(f'data.text.matches("a[ab]{{{count}}}c")', data) for count in (4, 40))
+    assert many > 20_000 * 40 / 10 > 20 * one
+
+
+@pytest.mark.parametrize(
+    "pattern", ["error|failure|timeout|unavailable", r"^[^@\\s]+@[^@\\s]+\\.[a-z]+$", "(?i)out of stock"]
+)
+def test_an_ordinary_expression_costs_a_tenth_of_a_unit_for_a_character(pattern: str) -> None:
+    data = {"text": "x" * 100_000}
+    assert units_of(f'data.text.matches("{pattern}")', data) < 100_000 / 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[data.text]" + 3 * ".map(a, a+a+a+a+a+a+a+a)" + "[0] == 'b'",
+        "[data.text]" + 2 * f".map(a, {'+'.join(24 * 'a')})" + "[0] == 'b'",
+        "data.numbers.map(n, data.text).map(a, a+a+a+a)[0] == 'b'",
+        f"({'+'.join(150 * ['data.text'])}).matches('[ab]c')",
+    ],
+)
+def test_texts_that_grow_cost_what_they_grow_to(text: str) -> None:
+    data = {"text": "x" * 100_000, "numbers": list(range(50))}
+    assert NOT_EVALUATED in (compile_filter(text).evaluate(variables_of(data))[1] or "")
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("duration('1h').getHours()", f"duration('{24 * '1.1h'}').getHours()"),
+        ("'a,a'.split(',').size()", f"'{30 * 'a,'}'.split(',').size()"),
+        ("sum([1, 1])", f"sum([{','.join(500 * '1')}])"),
+    ],
+)
+def test_the_texts_and_lists_of_a_filter_cost_what_a_function_takes_of_them(short: str, long: str) -> None:
+    data = {"l": list(range(10))}
+    assert units_of(f"data.l.all(x, {long} > 0)", data) > units_of(f"data.l.all(x, {short} > 0)", data) + 7_000
 
 
 def test_a_step_may_use_more_than_an_event() -> None:
