@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from flask import Flask, Response, request
@@ -31,16 +30,8 @@ class ErrorFormat:
 
 def problem_response(problem: Problem) -> Response:
     """A problem document."""
-    body: dict[str, Any] = {
-        "type": problem.type.urn,
-        "title": problem.type.title,
-        "status": problem.status,
-        "detail": problem.detail,
-    }
-    if problem.errors is not None:
-        body["errors"] = problem.errors
     metrics.refusals.labels(str(problem.status)).inc()
-    response = Response(json_bytes(body), problem.status, content_type="application/problem+json")
+    response = Response(json_bytes(problem.document()), problem.status, content_type="application/problem+json")
     response.headers.update(problem.headers)
     return response
 

@@ -12,8 +12,8 @@ from typing import Any
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
-# Responses are personal: no cache keeps them, and no browser guesses another media type.
-_FIELDS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+from app.api.responses import RESPONSE_FIELDS
+
 _PLAIN_HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}(?::[0-9]{1,5})?")
 
 
@@ -35,7 +35,7 @@ class Application(Flask):
         """Flask's own, with two more fields in each response."""
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, headers + _FIELDS, exc_info)
+            return start_response(status, headers + RESPONSE_FIELDS, exc_info)
 
         return super().wsgi_app(environ, start)
 

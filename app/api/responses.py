@@ -1,4 +1,4 @@
-"""JSON responses, and the request id that every response carries."""
+"""JSON responses, and the header fields and the request id that every response carries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 from flask import Response, request
 
+# Responses are personal: no cache keeps them, and no browser guesses another media type.
+RESPONSE_FIELDS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
 _REQUEST_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+=-]{0,127}")
 _KEY = "signalbox.request_id"
 

@@ -99,3 +99,9 @@ class Problem(Exception):
     def status(self) -> int:
         """The HTTP status."""
         return self.type.status
+
+    def document(self) -> dict[str, Any]:
+        """The members of the problem document."""
+        kind = self.type
+        members = {"type": kind.urn, "title": kind.title, "status": kind.status, "detail": self.detail}
+        return members if self.errors is None else {**members, "errors": self.errors}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import GreenletExit
 from gunicorn.workers.ggevent import PyWSGIHandler
 
+from app.api.responses import RESPONSE_FIELDS
 from app.api.server.request_head import HeaderFields, check_request_line, read_header_fields
 from app.api.server.request_streams import ChunkedBody, ClientStream
 from app.core.errors import Problem, ProblemType
@@ -30,15 +31,14 @@ _PART = 64 * 1024
 def problem_bytes(problem: Problem, request_id: str) -> bytes:
     """A whole HTTP response with a problem document; the last one of its connection."""
     kind = problem.type
-    body = json.dumps({"type": kind.urn, "title": kind.title, "status": kind.status, "detail": problem.detail})
+    body = json.dumps(problem.document())
     head = (
         f"HTTP/1.1 {kind.status} {kind.title}\r\n"
         "Content-Type: application/problem+json\r\n"
         f"Content-Length: {len(body)}\r\n"
         f"X-Request-Id: {request_id}\r\n"
-        "Cache-Control: no-store\r\n"
-        "X-Content-Type-Options: nosniff\r\n"
-        "Connection: close\r\n\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in RESPONSE_FIELDS)
+        + "Connection: close\r\n\r\n"
     )
     return (head + body).encode("ascii")
 
