@@ -25,7 +25,7 @@ _MAX_ACCOUNTS = 10_000
 _MAX_UNKNOWN_KEYS = 10_000
 # Seconds for which an unknown key is not looked up again.
 _UNKNOWN_KEY_SECONDS = 2.0
-_LOCKS = 64
+_LOCKS = 4_096
 # Concurrent look-ups of keys: fewer than LookupBudget lets through at once, so that none of a valid key exceeds it.
 _OWNER_LOCKS = 16
 # Seconds after which a confirmed snapshot gets a new `checked_at`.

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from app.core.exact_json import UNSTORABLE
+from app.core.pacing import pause_between_parts
 
 MAX_BYTES = 256 * 1024
 # Messages about a name and not about its value.
@@ -90,6 +91,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of the YAML 1.2 core schema, and aliases as separate nodes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        pause_between_parts()
         is_alias = self.check_event(yaml.AliasEvent)
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from uuid import UUID
 
+import pytest
+
+from app.core import pacing
+from app.core.models import EnabledWorkflow
 from app.core.pacing import in_pieces
+from app.services.workflows import checked_document
+from app.workflows.cxengage import compile_pattern
+from app.workflows.matching.rules import compile_rules
 
 # Two greenlets parse large bodies, while a third one answers on a connection: it must get its turn many times.
 SCRIPT = """
@@ -42,3 +51,36 @@ def test_a_function_in_pieces_returns_what_it_returns() -> None:
 def test_a_connection_is_served_while_large_bodies_are_parsed() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) > 20
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One member for each time that others could run, as if every part took long."""
+    found: list[int] = []
+    monkeypatch.setattr(pacing, "_PIECE", -1.0)
+    monkeypatch.setattr(pacing, "yield_to_others", lambda: found.append(1))
+    return found
+
+
+def test_others_run_between_the_parts_of_a_pattern_that_is_switched_on(pauses: list[int]) -> None:
+    when = f"(any {' '.join(f'(event (= type {number}))' for number in range(50))})"
+    document = compile_pattern(when=when, then='(send echo message {:message "x"})', templates={}, name="PT1")
+    # Reading the notation, compiling each form, and compiling and checking each filter.
+    assert len(pauses) > 4 * 50
+    pauses.clear()
+    checked_document(json.dumps(document))
+    assert len(pauses) > 3 * 50
+
+
+def test_others_run_between_the_filters_of_an_account_that_is_loaded(pauses: list[int]) -> None:
+    on = {"any": [{"event": "order", "where": f"data.total == {number}"} for number in range(20)]}
+    workflow = EnabledWorkflow(
+        id=UUID(int=1),
+        name="thanks",
+        version=1,
+        document={"on": on, "steps": []},
+        enablement=1,
+        triggers=frozenset(["order"]),
+    )
+    compile_rules([workflow])
+    assert len(pauses) >= 20

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from app.core.durations import MAX_DURATION, read_duration
 from app.core.exact_json import UNSTORABLE
+from app.core.pacing import pause_between_parts
 from app.workflows.yaml_loader import join_surrogates
 
 MAX_BYTES = 64 * 1024
@@ -174,6 +175,7 @@ def read(text: str) -> tuple[list[Node], Node]:
 def _tokens(text: str) -> Iterator[tuple[str, str, Node]]:
     line, begin = 1, 0
     for match in _TOKEN.finditer(text):
+        pause_between_parts()
         kind, token = str(match.lastgroup), match.group()
         if kind != "space":
             yield kind, token, Node(line, match.start() - begin + 1)
@@ -325,6 +327,8 @@ def arguments(form: Form, expected: tuple[str, ...], optional: int = 0) -> tuple
 
 def expect_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Form:
     """A list that starts with one of `heads`, or of `also`, which errors do not mention; raises Unexpected."""
+    # Each form of a text is compiled by way of this.
+    pause_between_parts()
     if not isinstance(node, Form) or node.bracket != "(":
         raise unexpected(node, f"a list that begins with {one_of(heads)}")
     if not node.members:

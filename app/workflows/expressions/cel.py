@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.core.ids import utc_text
+from app.core.pacing import pause_between_parts
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
 from app.workflows.expressions.budget import EXPRESSION_UNITS, NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.expressions.cel_analysis import (
@@ -240,6 +241,7 @@ def _compile(
     text: str, allowed: tuple[str, ...], available: Mapping[str, Callable[..., Any]]
 ) -> tuple[cel.Program, Cost, Mapping[str, Callable[..., Any]], Shape]:
     """The program, its cost, the Python functions that it calls, and its shape."""
+    pause_between_parts()
     if not text.strip():
         raise FilterError("the filter is empty")
     if len(text) > MAX_LENGTH:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from app.core.pacing import pause_between_parts
 from app.workflows.expressions.cel import compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import LOOPS, FilterError
 from app.workflows.expressions.cel_parser import Node, UnreadableText, parse
@@ -62,12 +63,14 @@ _COMPARISONS = frozenset(("<", "<=", ">", ">="))
 def check_filter(text: str, *, also: Iterable[str] = ()) -> None:
     """Check a filter over an event, and the names in `also`. Raises FilterError."""
     compile_filter(text, also=also)
+    pause_between_parts()
     _check(text, is_condition=True)
 
 
 def check_expression(text: str, *, is_condition: bool) -> None:
     """Check an expression of a step: a condition, or a value. Raises FilterError."""
     compile_expression(text)
+    pause_between_parts()
     _check(text, is_condition=is_condition)
 
 
