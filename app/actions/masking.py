@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus
 
@@ -190,11 +191,11 @@ def _decoded(credentials: str) -> str:
 
 
 def mask_members(value: Any, secrets: Secrets) -> tuple[Any, bool]:
-    """A JSON value with the texts masked that have a secret name, which `secrets` keeps; and whether there are any."""
+    """A JSON value with the texts and numbers of secret names masked, which `secrets` keeps; and whether there are any."""
     if isinstance(value, dict):
         masked, is_changed = {}, False
         for name, member in value.items():
-            if is_secret_member(name) and _has_text(member):
+            if is_secret_member(name) and _has_secret(name, member):
                 secrets.add_value(member)
                 masked[name], is_changed = MASK, True
             else:
@@ -219,10 +220,13 @@ def mask_written_members(text: str, secrets: Secrets) -> str:
     return _WRITTEN_MEMBER.sub(masked, text)
 
 
-def _has_text(value: Any) -> bool:
+def _has_secret(name: str, value: Any) -> bool:
+    """Whether there is a text or a number in a member of a secret name. A number of tokens (`max_tokens`) is no secret."""
     if isinstance(value, dict | list):
-        return any(map(_has_text, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, str) and value != ""
+        return any(_has_secret(name, member) for member in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, str):
+        return value != ""
+    return isinstance(value, int | Decimal) and not isinstance(value, bool) and not name.lower().endswith("tokens")
 
 
 def add_form(body: str, secrets: Secrets) -> None:

@@ -57,6 +57,8 @@ def stored(outcome: Outcome) -> str:
         ({"path": "/hook?api_key=hush%2Fhush%2F1&to=me"}, "hush%2Fhush%2F1"),
         ({"json": {"user": {"password": "hush-hush", "name": "Jane"}}}, "hush-hush"),
         ({"json": [{"client_secret": ["hush-hush-1", "hush-hush-2"]}]}, "hush-hush"),
+        ({"json": {"user": {"password": 98765432}}}, "98765432"),
+        ({"json": {"user": {"auth_token": [{"id": 87654321}]}}}, "87654321"),
         (
             {"body": "grant=x&password=hush-hush", "headers": {"Content-Type": "application/x-www-form-urlencoded"}},
             "hush-hush",
@@ -140,6 +142,13 @@ def test_other_values_stay_readable() -> None:
 def test_a_short_secret_is_masked_only_as_a_word() -> None:
     outcome = echoed({"headers": {"X-Pin-Token": "abcd"}, "json": {"a": "abcd", "b": "abcde", "c": "1234"}})
     assert json.loads(outcome.output["body"]["body"]) == {"a": "***", "b": "abcde", "c": "1234"}
+
+
+def test_a_short_number_with_a_secret_name_is_masked_in_the_request() -> None:
+    outcome = echoed({"json": {"password": 1234, "is_secret": True, "token": None, "usage": {"tokens": 500}}})
+    assert outcome.request is not None
+    masked = {"password": "***", "is_secret": True, "token": None, "usage": {"tokens": 500}}
+    assert json.loads(outcome.request["body"]) == masked
 
 
 def test_the_server_receives_the_secrets() -> None:
