@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import structlog
 
 from app import actions
 from app.actions import log
@@ -33,18 +32,6 @@ class Odd:
 def outcome_of(monkeypatch: pytest.MonkeyPatch, does: Callable[[], Any], **changes: Any) -> Outcome:
     monkeypatch.setattr(actions, "ACTIONS", {"odd": Odd(does)})
     return perform({"odd": {}}, **changes)
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The log entries of `log` steps, at any level and with any earlier configuration."""
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.reset_defaults()
-    monkeypatch.setattr(log, "_log", structlog.get_logger())
-    with structlog.testing.capture_logs() as found:
-        yield found
-    if before is not None:
-        structlog.configure(**before)
 
 
 def test_a_log_step_writes_its_text(lines: list[Any]) -> None:

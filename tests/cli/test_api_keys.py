@@ -29,7 +29,7 @@ def test_a_list_shows_keys_without_their_secret(signalbox: CommandLine, acme: Se
 
 
 def test_a_list_of_all_accounts_has_the_keys_of_each(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
-    accounts = {line.split("\t")[0] for line in signalbox("key", "list").output.splitlines()}
+    accounts = {line.split("\t")[0] for line in signalbox("key", "list", "--limit", "10000").output.splitlines()}
     assert {acme.slug, globex.slug} <= accounts
     assert {line.split("\t")[0] for line in signalbox("key", "list", acme.slug).output.splitlines()} == {acme.slug}
 

@@ -63,7 +63,7 @@ def test_the_list_shows_clients_without_secrets(signalbox: CommandLine, acme: Se
     assert (
         output == f"{acme.slug}\t{client_id}\tweb shop\tevents:write events:read account:manage\tactive\tnever used\n"
     )
-    everybody = signalbox("client", "list").stdout
+    everybody = signalbox("client", "list", "--limit", "10000").stdout
     assert globex.slug in everybody
     assert secret not in everybody
 
