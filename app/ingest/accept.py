@@ -98,7 +98,8 @@ class EventAcceptor:
         decisions, started = add_runs(event, decisions)
         record = EventRecord(account.snapshot.version, event, decisions, started, needs_job(account, event, decisions))
         if event.idempotency_key is not None or event.augmented_json is not None:
-            return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
+            with self._context.event_turns.turn(event.account_id):
+                return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
         is_large = len(event.data_json) + len(event.extra_json or "") > _LARGE
         recorded = (self._large_recorder if is_large else self._recorder).submit(record)
         if isinstance(recorded, Exception):
@@ -113,9 +114,10 @@ class EventAcceptor:
         """
         attempted: list[Accepted] = []
         try:
-            return self._context.database.run_with_reconnect(
-                lambda connection: self._advance_and_record(connection, account, matching, attempted)
-            )
+            with self._context.event_turns.turn(account.snapshot.id):
+                return self._context.database.run_with_reconnect(
+                    lambda connection: self._advance_and_record(connection, account, matching, attempted)
+                )
         except errors.ForeignKeyViolation:
             # A workflow was deleted in the meantime.
             return Accepted(matching.event, [], [], RecordResult(stale=True))

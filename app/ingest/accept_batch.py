@@ -343,7 +343,8 @@ def accept_batch(
         drafts = read_drafts(account, batch, item_ids)
         if not drafts.items:
             return make_receipt(batch, drafts, BatchResult())
-        result = _write(context, BatchTransaction(account, batch, item_ids, drafts))
+        with context.event_turns.turn(account.snapshot.id):
+            result = _write(context, BatchTransaction(account, batch, item_ids, drafts))
         if result is not None:
             accounts.confirm(account, started_at)
             return make_receipt(batch, drafts, result)

@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from app.core.account_turns import AccountTurns
 from app.core.config import DATA_DIRECTORY, Settings, SettingsError, embedded_database_url
 from app.core.encryption import Secrets
 from app.core.errors import InvalidDatabaseUrl, MissingRight, Unavailable
@@ -18,10 +19,13 @@ from app.db.connection import Database, run_sql
 
 _log = structlog.get_logger()
 
+# One account uses at most this fraction of the connections for events, except for those that many events share.
+_SHARE = 3
+
 
 class AppContext:
-    """Settings, database, clock and secrets of one process, and its budgets for look-ups of what senders invent. Opens no
-    connection before the first query."""
+    """Settings, database, clock and secrets of one process, its budgets for look-ups of what senders invent, and the turns of
+    accounts. Opens no connection before the first query."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = now) -> None:
         self.settings = settings
@@ -29,6 +33,11 @@ class AppContext:
         self.clock = clock
         self.secrets = Secrets(settings.encryption_keys)
         self._is_checked = False
+        # A transaction that waits for the lock of a subject, or writes a batch, keeps its connection meanwhile.
+        at_once = max(1, settings.database_pool // _SHARE)
+        self.event_turns = AccountTurns(at_once, settings.connect_timeout)
+        # Changes of an account wait for its lock, and compile its patterns.
+        self.change_turns = AccountTurns(1, settings.connect_timeout)
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, self.database))

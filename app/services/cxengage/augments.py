@@ -36,7 +36,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
     _check_url(values["type"], values)
     # The default of the column is what earlier releases mean.
     values = {"method": "POST", **values}
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         row = crud.insert(connection, account_id, AUGMENTS, values, context.clock())
         accounts.increment_version(connection, account_id)
     return row
@@ -44,7 +44,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
 
 def change_augment(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> AugmentRow:
     """Change an augment; raises Problem 404, or 422 for a value that its type does not allow."""
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name)
         if changes.get("type", row.type) != row.type:
             raise Problem(
@@ -71,7 +71,7 @@ def _check_url(kind: str, values: Mapping[str, Any]) -> None:
 
 def delete_augment(context: AppContext, account_id: int, name: str) -> None:
     """Delete an augment with its file; raises Problem 404."""
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name)
         cxengage_resources.delete(connection, AUGMENTS, account_id, row.number)
         accounts.increment_version(connection, account_id)
@@ -86,7 +86,7 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
         file = read_csv(raw)
     except InvalidFile as exc:
         raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         if not cxengage_resources.lock_augment(connection, account_id, row.number):
             raise crud.not_found(AUGMENTS, name)
         cxengage_resources.replace_file(
@@ -107,7 +107,7 @@ def read_file(context: AppContext, account_id: int, name: str) -> bytes:
 
 def delete_file(context: AppContext, account_id: int, name: str) -> None:
     """Delete the file; raises Problem 404."""
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name, lock=True)
         if row.columns is None:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")

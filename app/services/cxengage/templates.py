@@ -18,7 +18,7 @@ from app.services.cxengage import crud, patterns
 def create_template(context: AppContext, account_id: int, values: Mapping[str, Any]) -> TemplateRow:
     """Create a template; raises Problem 422 with the position of a syntax error."""
     _check(values)
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         return crud.insert(connection, account_id, TEMPLATES, values, context.clock())
 
@@ -27,7 +27,7 @@ def change_template(context: AppContext, account_id: int, name: str, changes: Ma
     """Change a template and recompile the enabled patterns that use it; raises Problem 404 or 422."""
     _check(changes)
     now = context.clock()
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find(connection, account_id, TEMPLATES, name)
         if changes:
@@ -39,7 +39,7 @@ def change_template(context: AppContext, account_id: int, name: str, changes: Ma
 
 def delete_template(context: AppContext, account_id: int, name: str) -> None:
     """Delete a template; raises Problem 404, or 409 while an enabled pattern uses it."""
-    with context.database.transaction() as connection:
+    with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.find(connection, account_id, TEMPLATES, name)
         if users := list(patterns.users_of(connection, account_id, row.number)):

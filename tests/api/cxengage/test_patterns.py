@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.core.account_turns import AccountTurns
 from app.core.errors import Problem
 from app.db import messages
 from app.services import workflows
@@ -351,3 +352,12 @@ def test_a_script_starts_with_the_fourth_service(context: AppContext, tenant: Te
         assert runs_of(context, tenant) == []
         tenant.post("/event", {"id": 7, "product": "car", "type": "service", "maintenance-cost": 1500.50})
     assert len(runs_of(context, tenant)) == 1
+
+
+def test_changes_of_an_account_take_turns(context: AppContext, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = AccountTurns(1, 0.01)
+    monkeypatch.setattr(context, "change_turns", turns)
+    with turns.turn(tenant.account_id):
+        assert tenant.post("/patterns", PATTERN).status_code == 429
+        assert tenant.get("/patterns").status_code == 200
+    assert tenant.post("/patterns", PATTERN).status_code == 201

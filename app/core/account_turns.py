@@ -1,0 +1,51 @@
+"""Limits what one account does at the same time, so that it cannot use all of something that a process has few of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.core.errors import Problem, ProblemType
+
+# Seconds. A turn takes much less.
+_RETRY_AFTER = "1"
+
+
+class AccountTurns:
+    """At most `at_once` turns of each account at the same time; the others of it wait, at most `seconds`. Works with threads
+    and with gevent's greenlets."""
+
+    def __init__(self, at_once: int, seconds: float) -> None:
+        self._at_once = at_once
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        # For each account that has or waits for a turn: its semaphore, and how many do.
+        self._accounts: dict[int, tuple[threading.Semaphore, int]] = {}
+
+    @contextmanager
+    def turn(self, account_id: int) -> Iterator[None]:
+        """Wait for a turn, and have it inside. Raises Problem 429 when none comes in time."""
+        semaphore = self._count(account_id, 1)
+        try:
+            if not semaphore.acquire(timeout=self._seconds):
+                raise Problem(
+                    ProblemType.RATE_LIMIT_EXCEEDED,
+                    "Too many requests of this account at the same time. Retry later.",
+                    headers={"Retry-After": _RETRY_AFTER},
+                )
+            try:
+                yield
+            finally:
+                semaphore.release()
+        finally:
+            self._count(account_id, -1)
+
+    def _count(self, account_id: int, change: int) -> threading.Semaphore:
+        """The semaphore of an account, which is kept while it is used."""
+        with self._lock:
+            semaphore, users = self._accounts.pop(account_id, (None, 0))
+            semaphore = semaphore or threading.Semaphore(self._at_once)
+            if users + change:
+                self._accounts[account_id] = (semaphore, users + change)
+            return semaphore

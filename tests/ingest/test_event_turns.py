@@ -1,0 +1,38 @@
+"""What an account writes in transactions of its own, which may wait for locks, uses a part of the connections only."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.account_turns import AccountTurns
+from app.services import workflows
+from app.services.context import AppContext
+from tests.support.builders import Sender, a_workflow, an_event
+
+
+@pytest.fixture
+def turns(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> AccountTurns:
+    """One turn of each account, and no waiting for another one."""
+    turns = AccountTurns(1, 0.01)
+    monkeypatch.setattr(context, "event_turns", turns)
+    return turns
+
+
+def test_events_that_match_a_pattern_wait_for_a_turn_of_their_account(
+    context: AppContext, turns: AccountTurns, acme: Sender, globex: Sender
+) -> None:
+    for sender in (acme, globex):
+        workflows.apply_workflow(context, sender.account_id, a_workflow(name="many", on={"times": 3, "of": "view"}))
+    with turns.turn(acme.account_id):
+        assert acme.post(an_event(event="view")).status_code == 429
+        assert globex.post(an_event(event="view")).status_code == 200
+        # It is written together with those of others.
+        assert acme.post(an_event(event="order")).status_code == 200
+    assert acme.post(an_event(event="view")).status_code == 200
+
+
+def test_batches_and_events_with_a_key_wait_for_a_turn_of_their_account(turns: AccountTurns, acme: Sender) -> None:
+    with turns.turn(acme.account_id):
+        assert acme.post(an_event(), Idempotency_Key="one").status_code == 429
+        assert acme.post_batch([an_event()]).status_code == 429
+    assert acme.post(an_event(), Idempotency_Key="one").status_code == 200
