@@ -11,7 +11,7 @@ import psycopg2
 import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
-from app.cli.base import command, context, yes_option
+from app.cli.base import command, confirm, context, yes_option
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
 from app.db.connection import error_message
@@ -62,7 +62,7 @@ def drop_partition(name: str, yes: bool) -> None:
     from app.services import partitions
 
     if not yes:
-        click.confirm(f"Delete all events of {visible(name)}?", abort=True, err=True)
+        confirm(f"Delete all events of {visible(name)}?")
     partitions.drop_partition(context(), name)
     click.echo(f"{name}: dropped")
 

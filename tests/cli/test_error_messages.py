@@ -69,6 +69,13 @@ def test_a_question_that_is_not_answered_with_yes_changes_nothing(
     assert signalbox("event", "list", "--account", acme.slug).stdout.count("\n") == 1
 
 
+def test_the_question_of_drop_partition_names_yes_when_there_is_no_answer(signalbox: CommandLine) -> None:
+    result = signalbox("drop-partition", "events_2026_01", typed="")
+    reason = "nothing was changed: there is no answer; --yes confirms without a question"
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f"\nError: {reason}\n")
+
+
 @pytest.mark.parametrize("list_", ["account", "event", "run", "target"])
 def test_an_invalid_cursor_is_reported(signalbox: CommandLine, acme: Sender, list_: str) -> None:
     account = [] if list_ == "account" else ["--account", acme.slug]
