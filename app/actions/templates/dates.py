@@ -1,7 +1,7 @@
 """The filter `date`: reads a point in time, and prints it in a time zone.
 
-It reads ISO 8601, seconds and milliseconds since 1970, and other texts that have only one meaning: `5 March 2024` and
-`25/12/2024`, but not `05-03-2024`. What it cannot read stays as it is; in strict templates it is an error.
+It reads ISO 8601, seconds and milliseconds since 1970, and other texts that have only one meaning: `5 March 2024`,
+`2024/03/05` and `25/12/2024`, but not `05-03-2024`. What it cannot read stays as it is; in strict templates it is an error.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_MILLISECONDS = 100_000_000_000
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
+# With the year in front, the month comes before the day everywhere.
+_YEAR_FIRST = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)", re.ASCII)
 _DIRECTIVE = re.compile(r"%([%sL])")
 # What a text does not say would come from here. A text without a whole date reads differently with each of them.
 _DEFAULTS = (datetime(2001, 1, 1), datetime(2003, 2, 2))  # noqa: DTZ001
@@ -95,6 +97,8 @@ def _parse(text: str) -> datetime:
     found = _parse_once(text, _DEFAULTS[0])
     if found != _parse_once(text, _DEFAULTS[1]):
         raise ValueError("no whole date")
+    if _YEAR_FIRST.match(text):
+        return found
     for order in ({"dayfirst": True}, {"yearfirst": True}):
         if _parse_once(text, _DEFAULTS[0], **order) != found:
             raise _Ambiguous("may have the day or the month first; send ISO 8601, such as 2024-12-25")
