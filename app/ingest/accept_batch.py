@@ -50,6 +50,8 @@ from app.services.context import AppContext
 
 _MAX_ATTEMPTS = 3
 _MICROSECOND = timedelta(microseconds=1)
+# Characters of decisions that the drafts of a batch keep; the decisions of further items are made again when they are written.
+MAX_KEPT_DECISIONS = 16 * 1024 * 1024
 
 
 class Batch(Protocol):
@@ -81,7 +83,8 @@ class Draft(NamedTuple):
     """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
 
     `digest`: of its body, when it has an idempotency key (`is_webhook_id`: which tolerates another body). `decisions`: JSON text,
-    complete unless the item starts a run or advances match state (`is_matched_later`). `awaited`: a run may be waiting for it.
+    complete unless the item starts a run, advances match state or comes after many decisions (`is_matched_later`). `awaited`: a
+    run may be waiting for it.
     """
 
     number: int
@@ -124,6 +127,7 @@ class _Reader:
         self._account = account
         self._by_key: dict[str, Draft] = {}
         self._decisions: dict[tuple[tuple[str, str], ...], str | None] = {}
+        self._left = MAX_KEPT_DECISIONS
 
     def add(self, number: int, event: Event) -> None:
         key = event.idempotency_key
@@ -140,7 +144,7 @@ class _Reader:
 
     def _draft(self, number: int, event: Event) -> Draft:
         decisions, stateful = match_stateless(self._account, variables_of(event))
-        is_matched_later = bool(stateful) or any(decision.started for decision in decisions)
+        is_matched_later = self._left < 0 or bool(stateful) or any(decision.started for decision in decisions)
         return Draft(
             number=number,
             columns=columns_of(event),
@@ -157,7 +161,8 @@ class _Reader:
         """Decisions that start nothing, as JSON text: one string in memory for equal decisions."""
         key = tuple((decision.workflow, decision.reason) for decision in decisions)
         if key not in self._decisions:
-            self._decisions[key] = decisions_json(decisions)
+            self._decisions[key] = text = decisions_json(decisions)
+            self._left -= len(text or "")
         return self._decisions[key]
 
 
