@@ -89,6 +89,9 @@ def _update_workflow(
     if row.code is not None and (row.when_text is not None or row.then_text is not None):
         raise Problem(ProblemType.VALIDATION_FAILED, "code: cannot be combined with when or then")
     if on:
+        if row.code is None and row.key is not None:
+            reason = "key: belongs to code; a pattern of when and then is matched by the key attribute: leave key out"
+            raise Problem(ProblemType.VALIDATION_FAILED, reason)
         _switch_on(connection, account_id, row, now)
     elif row.status and row.workflow_id is not None:
         db_workflows.disable_workflow(connection, account_id, row.workflow_id, now)

@@ -256,6 +256,14 @@ def test_an_invalid_key_is_reported_with_the_field(tenant: Tenant) -> None:
     assert error(answer) == (400, 'key, line 1, column 1: expected a key of letters, digits, _ and -, found "a b"')
 
 
+def test_a_pattern_of_when_and_then_with_a_key_cannot_be_switched_on(tenant: Tenant) -> None:
+    reason = "key: belongs to code; a pattern of when and then is matched by the key attribute: leave key out"
+    assert error(tenant.post("/patterns", {**PATTERN, "key": "cart", "status": True})) == (400, reason)
+    assert tenant.post("/patterns", {**PATTERN, "key": "cart"}).status_code == 201
+    assert error(tenant.put("/patterns/PT1", {"status": True})) == (400, reason)
+    assert tenant.put("/patterns/PT1", {"status": True, "key": None}).json["status"] is True
+
+
 def test_a_message_without_a_text_cannot_be_switched_on(context: AppContext, tenant: Tenant) -> None:
     tenant.post("/integrations/twilio", TWILIO)
     then = '(send twilio sms {:to-phone-number "+15005550006"})'
