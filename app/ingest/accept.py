@@ -39,8 +39,9 @@ from app.workflows.matching.rule import Rule
 
 MAX_RELOADS = 5
 _MAX_BATCH = 200
-# Characters of JSON above which an event is written by itself: others would wait for it.
+# Characters of JSON above which an event is written by itself: others would wait for it. A decision and a run have about so many.
 _LARGE = 16 * 1024
+_DECISION, _RUN = 150, 500
 
 # Checks the sender against an account snapshot and gives the event; raises Problem.
 BuildEvent = Callable[[Account], Event]
@@ -54,7 +55,6 @@ class EventAcceptor:
         self._accounts = accounts
         write = partial(event_writes.record_events, context.database)
         self._recorder = GroupCommit(write, max_batch=_MAX_BATCH)
-        self._large_recorder = GroupCommit(write, max_batch=1)
 
     def accept(self, account: Account, build_event: BuildEvent) -> Receipt:
         """Store an event with everything that follows from it; it is committed when this returns.
@@ -97,11 +97,10 @@ class EventAcceptor:
             return self._record_with_match_state(account, Matching(event, variables, decisions, stateful))
         decisions, started = add_runs(event, decisions)
         record = EventRecord(account.snapshot.version, event, decisions, started, needs_job(account, event, decisions))
-        if event.idempotency_key is not None or event.augmented_json is not None:
+        if event.idempotency_key is not None or event.augmented_json is not None or _is_large(record):
             with self._context.event_turns.turn(event.account_id):
                 return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
-        is_large = len(event.data_json) + len(event.extra_json or "") > _LARGE
-        recorded = (self._large_recorder if is_large else self._recorder).submit(record)
+        recorded = self._recorder.submit(record)
         if isinstance(recorded, Exception):
             raise recorded
         return Accepted(event, decisions, started, recorded)
@@ -183,6 +182,13 @@ class Accepted(Struct, frozen=True):
     decisions: list[Decision]
     started: list[NewRun]
     recorded: RecordResult
+
+
+def _is_large(record: EventRecord) -> bool:
+    """Whether there is so much to write that events of others would wait for it."""
+    event = record.event
+    characters = len(event.data_json) + len(event.extra_json or "")
+    return characters + _DECISION * len(record.decisions) + _RUN * len(record.runs) > _LARGE
 
 
 def _receipt(accepted: Accepted, warnings: tuple[str, ...]) -> Receipt:

@@ -36,3 +36,16 @@ def test_batches_and_events_with_a_key_wait_for_a_turn_of_their_account(turns: A
         assert acme.post(an_event(), Idempotency_Key="one").status_code == 429
         assert acme.post_batch([an_event()]).status_code == 429
     assert acme.post(an_event(), Idempotency_Key="one").status_code == 200
+
+
+def test_events_with_much_to_store_wait_for_a_turn_of_their_account(
+    context: AppContext, turns: AccountTurns, acme: Sender, globex: Sender
+) -> None:
+    for number in range(110):
+        document = a_workflow(name=f"w{number}", on={"event": "order", "where": f"data.a != {number} && false"})
+        workflows.apply_workflow(context, globex.account_id, document)
+    with turns.turn(acme.account_id), turns.turn(globex.account_id):
+        assert acme.post(an_event(data={"text": "x" * 20_000})).status_code == 429
+        assert acme.post(an_event(data={"text": "x" * 2_000})).status_code == 200
+        assert globex.post(an_event(event="order", data={"a": -1})).status_code == 429
+    assert globex.post(an_event(event="order", data={"a": -1})).status_code == 200
