@@ -73,7 +73,7 @@ def read_value(body: bytes) -> Any:
             raise malformed_body("The body is empty; it must be a JSON object.") from None
         raise syntax_error(exc) from None
     except _RepeatedName:
-        raise malformed_body(_describe_repeated_name(text)) from None
+        raise _repeated_name_problem(text) from None
     except _NotANumber as exc:
         raise malformed_body(_describe_constant(text, str(exc))) from None
 
@@ -261,11 +261,14 @@ def path_of(path: str, name: str) -> str:
     return f"{path}[{json.dumps(name if len(name) <= 80 else name[:80] + '…')}]"
 
 
-def _describe_repeated_name(text: str) -> str:
-    value = json.loads(text, object_pairs_hook=in_pieces(_Pairs), parse_int=str, parse_float=str)
-    for path in _repeated(value, "", Pacer()):
-        return f"The name {path} appears twice in its object."
-    raise AssertionError("a repeated name was seen before")
+def _repeated_name_problem(text: str) -> Problem:
+    try:
+        value = json.loads(text, object_pairs_hook=in_pieces(_Pairs), parse_int=str, parse_float=str)
+    except json.JSONDecodeError as exc:
+        # The text is no JSON after the repeated name.
+        return syntax_error(exc)
+    path = next(_repeated(value, "", Pacer()))
+    return malformed_body(f"The name {path} appears twice in its object.")
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -143,6 +143,11 @@ def test_a_repeated_name_in_a_large_body_is_refused() -> None:
         read_object(f'{{"l": [{members}, {{"b": 1, "b": 2}}]}}'.encode())
 
 
+def test_a_body_with_a_repeated_name_that_is_no_json_is_refused_with_its_position() -> None:
+    with pytest.raises(Problem, match="not JSON: extra data at line 1, column 25"):
+        read_object(b'{"a": {"b": 1, "b": 2}} "')
+
+
 def test_nesting_after_many_brackets_is_refused_at_its_position() -> None:
     body = b"[" + b"[]," * 100_000 + b"[" * 64 + b"]" * 64 + b"]"
     with pytest.raises(Problem, match="line 1, column 300065 on"):
