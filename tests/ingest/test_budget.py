@@ -13,7 +13,9 @@ import prometheus_client
 from app.services import workflows
 from app.services.context import AppContext
 from app.workflows.expressions.budget import NOT_EVALUATED, Budget
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, build_variables, compile_rule
+from app.workflows.matching.rules import Rules
 from tests.support.builders import Sender, a_workflow, an_event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,6 +72,33 @@ def test_each_item_of_a_batch_has_the_budget_of_an_event(context: AppContext, ac
     reasons = [decisions_of(context, event_id)[0]["reason"] for event_id in answer.get_json()["ids"]]
     assert reasons[:5] == ["matched"] * 5
     assert reasons[5].startswith(NOT_EVALUATED)
+
+
+# Filters that share one large member and name a small one each.
+SHARING = [f"data.m{number} >= 0 && data.items.exists(i, i.price > 40)" for number in range(50)]
+ITEMS = {"items": [{"price": number, "name": "n", "tags": ["a", "b"]} for number in range(60)]}
+ORDER = {**ITEMS, **{f"m{number}": number for number in range(50)}}
+
+
+def order_variables() -> CelVariables:
+    return build_variables("order", "1", None, ORDER, NOW)
+
+
+def test_filters_that_share_a_large_member_convert_it_once() -> None:
+    rules = Rules(
+        compile_rule(UUID(int=number), f"w{number}", 1, {"on": {"event": "order", "where": where}, "steps": []})
+        for number, where in enumerate(SHARING)
+    )
+    variables = order_variables()
+    candidates = rules.find_candidates(variables).stateless
+    assert [rule.decide(variables).reason for rule in candidates] == ["matched"] * 50
+
+
+def test_the_leaves_of_a_pattern_convert_a_large_member_once() -> None:
+    leaves = [{"event": "order", "where": where.replace("> 40", "> 99")} for where in SHARING]
+    rule = compile_rule(UUID(int=1), "watch", 1, {"on": {"any": leaves}, "steps": []})
+    result = rule.advance(NO_MATCH_STATE, EventView("1", "order", NOW, order_variables()))
+    assert result.advanced.failures == ()
 
 
 def advance(rule: Rule, state: MatchState, number: int, units: int | None = None) -> tuple[MatchState, str]:

@@ -75,8 +75,9 @@ class CelVariables(Mapping[str, Any]):
         return other
 
     def expect(self, reads: frozenset[Path]) -> None:
-        """Announce what the filters of this event read: small members are then converted together."""
-        self._expected = reads
+        """Announce what filters of this event read, before they are evaluated: small members are then converted together."""
+        if not reads <= self._expected:
+            self._expected |= reads
 
     def sizes(self, reads: frozenset[Path]) -> dict[Path, Size]:
         """The size of each member. Raises BudgetExceeded when one is too large to be converted."""

@@ -107,6 +107,7 @@ class Rule:
 
     def decide(self, variables: CelVariables) -> Decision:
         """The decision of a stateless rule about an event whose name matches."""
+        variables.expect(self.reads)
         matched, reason = True, "matched"
         if self.filter is not None:
             matched, failure = self.filter.evaluate(variables)
@@ -143,6 +144,7 @@ class Rule:
 
     def _advance_pattern(self, progress: dict[str, Any], event: EventView) -> matcher.Advanced:
         """The pattern after the event; unchanged, with the reason as a failure, when the event's budget does not suffice."""
+        event.variables.expect(self.reads)
         try:
             return matcher.advance(self.pattern, progress, event, event.variables.budget)
         except BudgetExceeded as exc:

@@ -24,12 +24,11 @@ MAX_UNINDEXED = 20
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The workflows that an event may start or advance, why the others are skipped, and what the filters read of the event."""
+    """The workflows that an event may start or advance, and why the others are skipped."""
 
     stateless: list[Rule]
     stateful: list[Rule]
     skipped: list[Skipped]
-    reads: frozenset[Path]
 
 
 class _EventRules:
@@ -66,7 +65,8 @@ class _EventRules:
                 reads |= _reads_of(found)
             if others is not None:
                 skipped.append(others)
-        return Candidates(stateless, self._stateful, skipped, reads)
+        variables.expect(reads)
+        return Candidates(stateless, self._stateful, skipped)
 
 
 def _reads_of(rules: list[Rule]) -> frozenset[Path]:
@@ -98,7 +98,6 @@ class Rules:
             [rule for each in found for rule in each.stateless],
             [rule for each in found for rule in each.stateful],
             [skipped for each in found for skipped in each.skipped],
-            frozenset().union(*(each.reads for each in found)),
         )
 
 
