@@ -15,6 +15,10 @@ from app.api.server.request_handler import RequestHandler
 from app.api.server.request_head import Limits
 from app.core import config
 
+# Seconds for which connections stay open once the worker stops: a proxy may be sending a request on one that seems idle, and it
+# must not send a POST again.
+STOP_GRACE = 1.0
+
 
 class Server(PyWSGIServer):
     """Accepts the connections of one listening socket."""
@@ -66,12 +70,17 @@ class Worker(GeventPyWSGIWorker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.servers: list[Server] = []
+        self._close_idle_after: float | None = None
         self.server_class = partial(Server, worker=self)
 
     def notify(self) -> None:
-        """Called every second: close the connections that have been idle for too long; while stopping, all idle ones."""
+        """Called every second: close the connections that have been idle for too long; while stopping, all that still are idle
+        after STOP_GRACE. Responses end their connections then, so that these have not been used meanwhile."""
         super().notify()
         now = time.monotonic()
+        if not self.alive and self._close_idle_after is None:
+            self._close_idle_after = now + STOP_GRACE
+        close_all = self._close_idle_after is not None and self._close_idle_after <= now
         for server in self.servers:
-            for handler in [handler for handler, until in server.idle.items() if until <= now or not self.alive]:
+            for handler in [handler for handler, until in server.idle.items() if until <= now or close_all]:
                 handler.close_if_silent()

@@ -120,6 +120,20 @@ def test_a_request_that_arrives_while_stopping_is_answered_as_the_last_one(tmp_p
         assert server.program.wait(15) == 0
 
 
+def test_a_request_on_a_kept_connection_that_arrives_while_stopping_is_answered(tmp_path: Path) -> None:
+    # A proxy does not know yet that the process stops, and it never sends a POST again.
+    with running_gunicorn(tmp_path) as server, closing(server.connect()) as kept:
+        kept.sendall(GET)
+        response(kept)
+        stop(server)
+        until_refused(server)
+        kept.sendall(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
+        answer = response(kept)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert server.program.wait(15) == 0
+
+
 def test_a_response_that_is_being_computed_while_stopping_is_sent(tmp_path: Path) -> None:
     with running_gunicorn(tmp_path, WAITING) as server, closing(server.connect()) as sender:
         sender.sendall(b"GET /2 HTTP/1.1\r\n\r\n")
