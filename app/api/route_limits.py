@@ -7,6 +7,7 @@ per-account limit of `rate_limit` instead.
 from __future__ import annotations
 
 import threading
+from ipaddress import ip_address
 
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
@@ -18,8 +19,21 @@ _lock = threading.Lock()
 
 
 def client_address() -> str:
-    """The client's address: the peer's, or behind TRUSTED_PROXIES the forwarded one. Never empty, which would not count."""
-    return request.remote_addr or "unknown"
+    """The client's address: the peer's, or behind TRUSTED_PROXIES the forwarded one. Never empty, which would not count.
+
+    Without that setting, a peer on this machine that forwards an address is a proxy such as nginx, and no other peer is.
+    """
+    peer = request.remote_addr
+    settings: Settings = current_app.extensions["context"].settings
+    if settings.trusted_proxies is None and _is_on_this_machine(peer):
+        # The last one is what the proxy has added.
+        return (request.access_route or ["unknown"])[-1]
+    return peer or "unknown"
+
+
+def _is_on_this_machine(peer: str | None) -> bool:
+    """Whether a connection came through a Unix socket, whose peers have no address, or from a loopback address."""
+    return not peer or ip_address(peer).is_loopback
 
 
 limiter = Limiter(client_address, key_prefix="signalbox", in_memory_fallback_enabled=True)

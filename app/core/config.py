@@ -34,7 +34,7 @@ class Settings:
 
     database_url: str
     redis_url: str | None
-    trusted_proxies: int
+    trusted_proxies: int | None
     encryption_keys: tuple[str, ...]
     max_event_bytes: int
     max_batch_events: int
@@ -61,7 +61,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         database_url=_database_url(env),
         redis_url=_read(env, "REDIS_URL", None, _redis_url),
-        trusted_proxies=_read(env, "TRUSTED_PROXIES", 0, _whole(0, 10)),
+        trusted_proxies=_read(env, "TRUSTED_PROXIES", None, _whole(0, 10)),
         encryption_keys=_encryption_keys(env),
         max_event_bytes=_read(env, "MAX_EVENT_BYTES", 512 * 1024, _whole(1_024, 64 * 1024 * 1024)),
         max_batch_events=_read(env, "MAX_BATCH_EVENTS", 5_000, _whole(1, 100_000)),

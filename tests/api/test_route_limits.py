@@ -20,30 +20,54 @@ FAILURES = 300
 
 
 @pytest.fixture
-def clients(context: AppContext) -> Iterator[dict[int, FlaskClient]]:
-    """Clients of applications with that many trusted proxies."""
-    apps = {count: create_app(replace(context.settings, trusted_proxies=count)) for count in (0, 1)}
+def clients(context: AppContext) -> Iterator[dict[int | None, FlaskClient]]:
+    """Clients of applications with that many trusted proxies (None: the setting is absent)."""
+    apps = {count: create_app(replace(context.settings, trusted_proxies=count)) for count in (0, 1, None)}
     yield {count: app.test_client() for count, app in apps.items()}
     for app in apps.values():
         app.extensions["context"].database.close()
 
 
-def failures_of(client: FlaskClient, address: str) -> int:
+def ask(client: FlaskClient, forwarded: str, peer: str | None = "127.0.0.1") -> int:
+    """The status of a failed request for a token from `peer` (None: through a Unix socket)."""
+    environ = {"REMOTE_ADDR": peer or ""}
+    return client.post("/token", headers={"X-Forwarded-For": forwarded}, environ_overrides=environ).status_code
+
+
+def failures_of(client: FlaskClient, address: str, peer: str | None = "127.0.0.1") -> int:
     """How many of so many failed requests for a token are answered before the limit."""
-    statuses = [client.post("/token", headers={"X-Forwarded-For": address}).status_code for _ in range(FAILURES + 1)]
+    statuses = [ask(client, address, peer) for _ in range(FAILURES + 1)]
     assert set(statuses) <= {401, 429}
     return statuses.count(401)
 
 
-def test_behind_a_trusted_proxy_failures_count_for_the_forwarded_address(clients: dict[int, FlaskClient]) -> None:
+def test_behind_a_trusted_proxy_failures_count_for_the_forwarded_address(
+    clients: dict[int | None, FlaskClient],
+) -> None:
     assert failures_of(clients[1], "192.0.2.1") == FAILURES
     assert clients[1].post("/token", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 401
     assert clients[1].post("/token", headers={"X-Forwarded-For": "192.0.2.2, 192.0.2.1"}).status_code == 429
 
 
-def test_without_trusted_proxies_a_forwarded_address_is_ignored(clients: dict[int, FlaskClient]) -> None:
+def test_without_trusted_proxies_a_forwarded_address_is_ignored(clients: dict[int | None, FlaskClient]) -> None:
     assert failures_of(clients[0], "192.0.2.1") == FAILURES
     assert clients[0].post("/token", headers={"X-Forwarded-For": "192.0.2.2"}).status_code == 429
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", None])
+def test_without_the_setting_a_proxy_on_this_machine_is_trusted(
+    clients: dict[int | None, FlaskClient], peer: str | None
+) -> None:
+    address = f"192.0.2.{len(peer or '')}"
+    assert failures_of(clients[None], f"198.51.100.9, {address}", peer) == FAILURES
+    assert ask(clients[None], address, peer) == 429
+    assert ask(clients[None], "192.0.2.99", peer) == 401
+
+
+def test_without_the_setting_no_other_peer_is_trusted(clients: dict[int | None, FlaskClient]) -> None:
+    assert failures_of(clients[None], "192.0.2.50", "203.0.113.1") == FAILURES
+    assert ask(clients[None], "192.0.2.51", "203.0.113.1") == 429
+    assert ask(clients[None], "192.0.2.50", "203.0.113.2") == 401
 
 
 def bearer(context: AppContext, client: FlaskClient) -> tuple[str, dict[str, str]]:
