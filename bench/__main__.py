@@ -24,9 +24,11 @@ from bench.latency import latency
 from bench.measuring import cpu_ticks, steal_share
 from bench.memory import memory
 from bench.patterns import advance
+from bench.restart import restart
 from bench.rows import Row, broken, table
 from bench.running import first_call, runs, waiting
 from bench.single import many_workflows, pgbench, single, single_starting
+from bench.slow import slow
 
 BENCHMARKS = {
     "single": single,
@@ -43,6 +45,8 @@ BENCHMARKS = {
     "waiting": waiting,
     "hanging": hanging,
     "memory": memory,
+    "restart": restart,
+    "slow": slow,
 }
 RESULTS = Path(__file__).resolve().parent / "results" / "latest.json"
 _PACKAGES = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -32,7 +32,7 @@ class Sent:
 
 
 async def post_steadily(
-    port: int, path: str, headers: Mapping[str, str], bodies: Sequence[bytes], *, rate: float
+    port: int, path: str, headers: Mapping[str, str], bodies: Iterable[bytes], *, rate: float
 ) -> Sent:
     """Post the bodies to 127.0.0.1 at a steady rate, over as many kept connections as it takes. A request without a response
     after a minute counts as refused."""

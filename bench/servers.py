@@ -65,15 +65,16 @@ class Backends:
 
 
 @contextmanager
-def backends() -> Iterator[Backends]:
-    """PostgreSQL (durable: fsync and synchronous_commit on), migrated, and Redis."""
+def backends(*, migrated: bool = True) -> Iterator[Backends]:
+    """PostgreSQL (durable: fsync and synchronous_commit on), migrated unless told otherwise, and Redis."""
     folder = Path(tempfile.mkdtemp(prefix="signalbox-bench-"))
     folder.chmod(0o711)
     postgres = EmbeddedPostgres(folder, durable=True, say=lambda line: None)
     redis: Program | None = None
     try:
         postgres.start()
-        upgrade(postgres.url)
+        if migrated:
+            upgrade(postgres.url)
         redis, redis_url = _redis(folder)
         environment = {
             **os.environ,
@@ -151,10 +152,13 @@ def empty(base: Backends, arguments: list[str]) -> AbstractContextManager[tuple[
 
 
 @contextmanager
-def nginx(parent: Path, web_port: int, changes: Mapping[str, str] | None = None, *, tls: bool = False) -> Iterator[int]:
-    """nginx with deploy/nginx.conf in front of a web process, in a folder of its own; its port.
+def nginx(
+    parent: Path, web: int | Path, changes: Mapping[str, str] | None = None, *, certificate: Path | None = None
+) -> Iterator[int]:
+    """nginx with deploy/nginx.conf in a folder of its own, in front of the port or the socket of web processes; its port.
 
-    Addresses are replaced, and each text of `changes` by another one.
+    It speaks TLS where there is a certificate. Addresses are replaced, and each text of `changes` by another one. The server
+    for plain HTTP has the socket `plain.sock` in the folder.
     """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
@@ -162,9 +166,16 @@ def nginx(parent: Path, web_port: int, changes: Mapping[str, str] | None = None,
     folder, port = parent / "nginx", free_port()
     folder.mkdir(mode=0o755)
     text = (ROOT / "deploy" / "nginx.conf").read_text()
+    upstream = f"127.0.0.1:{web}" if isinstance(web, int) else f"unix:{web}"
+    chain, key = (f"ssl_certificate{kind} {certificate};" if certificate else "" for kind in ("", "_key"))
     for there, here in {
-        "listen 80;": f"listen 127.0.0.1:{port}{' ssl' if tls else ''};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{web_port};",
+        "listen 80 default_server;": f"listen unix:{folder}/plain.sock;",
+        "listen [::]:80 default_server;": "",
+        "listen 443 ssl http2 default_server;": f"listen 127.0.0.1:{port}{' ssl http2' if certificate else ''};",
+        "listen [::]:443 ssl http2 default_server;": "",
+        "ssl_certificate /etc/signalbox/tls/fullchain.pem;": chain,
+        "ssl_certificate_key /etc/signalbox/tls/privkey.pem;": key,
+        "server unix:/run/signalbox/web.sock;": f"server {upstream};",
         "pid /run/nginx.pid;": f"pid {folder}/pid;",
         "http {": "http {" + "".join(f"{kind}_temp_path {folder}/{kind};" for kind in _TEMPORARY),
         **(changes or {}),

@@ -18,7 +18,7 @@ from tests.support.certificates import a_certificate
 
 HOST = b"Host: x\r\n"
 # The location to which others are added.
-LOCATION = "        location / {"
+LOCATION = "        location / {\n            limit_req"
 # Each status that nginx answers by itself, and what senders get for it.
 STATUSES = {
     400: 400,
@@ -190,13 +190,10 @@ def test_a_refusal_repeats_a_valid_request_id(port: int, sent: bytes, repeated: 
 
 def test_a_port_for_https_answers_plain_http_and_missing_certificates_with_problem_documents(tmp_path: Path) -> None:
     certificate = a_certificate(tmp_path)
-    tls = {
-        "server_name _;": f"server_name _; ssl_certificate {certificate}; ssl_certificate_key {certificate}; "
-        f"ssl_verify_client on; ssl_client_certificate {certificate};",
-    }
+    clients = {"server_name events.example.com;": f"ssl_verify_client on; ssl_client_certificate {certificate};"}
     ours = ssl.create_default_context(cafile=str(certificate))
     ours.check_hostname = False
-    with nginx(tmp_path, free_port(), tls, tls=True) as port:
+    with nginx(tmp_path, free_port(), clients, certificate=certificate) as port:
         _check_problem(*_send(port, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"), 400)
         with_none = _send(port, b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", context=ours)
     _check_problem(*with_none, 400)
