@@ -143,9 +143,11 @@ def limit_statements(connection: sa.Connection, seconds: float | None) -> None:
         run_sql(connection, "SELECT set_config('statement_timeout', :limit, true)", {"limit": f"{seconds * 1000:.0f}"})
 
 
-def delete_batch(connection: sa.Connection, table: str, condition: str, values: Mapping[str, Any]) -> int:
-    """Delete at most 10,000 rows of a table that meet a condition; how many."""
-    chosen = f"SELECT ctid FROM {table} WHERE {condition} LIMIT 10000"
+def delete_batch(
+    connection: sa.Connection, table: str, condition: str, values: Mapping[str, Any], limit: int = 10_000
+) -> int:
+    """Delete at most `limit` rows of a table that meet a condition; how many."""
+    chosen = f"SELECT ctid FROM {table} WHERE {condition} LIMIT {limit}"
     return run_sql(connection, f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({chosen}))", values).rowcount
 
 

@@ -1,0 +1,250 @@
+"""Refused requests: write, list, find, record replays, delete. Every statement has a range of (account_id, id), or an index."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from app.core.ids import first_id_at
+from app.db.connection import delete_batch, run_sql
+
+# How long refusals are kept.
+RETENTION = timedelta(days=7)
+# Bodies make rows large.
+_MAX_DELETED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class NewRefusal:
+    """A refusal to store. The fields are the columns of the table: `errors` and `items` are JSON texts, `body` is compressed."""
+
+    account_id: int
+    id: UUID
+    refused_at: datetime
+    route: str
+    key_prefix: str
+    status: int
+    type: str
+    detail: str
+    errors: str | None
+    items: str | None
+    request_id: str
+    idempotency_key: str | None
+    is_webhook_id: bool
+    content_type: str | None
+    content_encoding: str | None
+    body: bytes | None
+    body_bytes: int
+    replayable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalRow:
+    """A stored refusal without its body. `not_kept`: how many refusals of the account followed that were not kept."""
+
+    id: UUID
+    account_id: int
+    refused_at: datetime
+    route: str
+    key_prefix: str
+    status: int
+    type: str
+    detail: str
+    errors: Sequence[Mapping[str, Any]] | None
+    items: Sequence[Mapping[str, Any]] | None
+    request_id: str
+    idempotency_key: str | None
+    is_webhook_id: bool
+    content_type: str | None
+    content_encoding: str | None
+    body_bytes: int
+    replayable: bool
+    not_kept: int
+    replayed_at: datetime | None
+    replayed_event_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalFilter:
+    """Filters refusals by their columns and by time (`since` inclusive, `until` exclusive); `before`: only smaller ids. With
+    `waiting`: only those that can be replayed and were not. None: all."""
+
+    status: int | None = None
+    type: str | None = None
+    key_prefix: str | None = None
+    route: str | None = None
+    request_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: UUID | None = None
+    waiting: bool = False
+
+
+_TYPES = {"account_id": "bigint", "id": "uuid", "refused_at": "timestamptz", "status": "smallint", "errors": "jsonb"}
+_TYPES |= {
+    "items": "jsonb",
+    "is_webhook_id": "boolean",
+    "body": "bytea",
+    "body_bytes": "integer",
+    "replayable": "boolean",
+}
+_NAMES = [field.name for field in fields(NewRefusal)]
+_ARRAYS = ", ".join(f"CAST(:{name} AS {_TYPES.get(name, 'text')}[])" for name in _NAMES)
+# Repeated when the response of the commit was lost. The account may have been deleted meanwhile.
+_INSERT = f"""
+INSERT INTO refusals ({", ".join(_NAMES)})
+SELECT new.* FROM unnest({_ARRAYS}) AS new ({", ".join(_NAMES)}) JOIN accounts ON accounts.id = new.account_id
+ON CONFLICT (account_id, id) DO NOTHING
+"""
+# What is not kept is counted by the latest row, behind which it came.
+_COUNT_NOT_KEPT = """
+UPDATE refusals SET not_kept = refusals.not_kept + dropped.count
+FROM unnest(CAST(:accounts AS bigint[]), CAST(:counts AS integer[])) AS dropped (account_id, count)
+WHERE refusals.account_id = dropped.account_id AND refusals.id = (
+    SELECT latest.id FROM refusals AS latest WHERE latest.account_id = dropped.account_id ORDER BY latest.id DESC LIMIT 1
+)
+"""
+
+
+def insert_refusals(connection: sa.Connection, new: Sequence[NewRefusal], not_kept: Mapping[int, int]) -> None:
+    """Insert refusals; `not_kept`: how many others of each account were dropped."""
+    if new:
+        columns = zip(*map(astuple, new), strict=True)
+        values = {name: list(column) for name, column in zip(_NAMES, columns, strict=True)}
+        run_sql(connection, _INSERT, {**values, "id": [str(one.id) for one in new]})
+    if not_kept:
+        run_sql(connection, _COUNT_NOT_KEPT, {"accounts": list(not_kept), "counts": list(not_kept.values())})
+
+
+_SELECT = f"SELECT {', '.join(field.name for field in fields(RefusalRow))} FROM refusals WHERE account_id = :account "
+# Filters that are null are constants to the planner, which drops them.
+_FILTER = """
+    AND (CAST(:status AS smallint) IS NULL OR status = :status)
+    AND (CAST(:type AS text) IS NULL OR type = :type)
+    AND (CAST(:key_prefix AS text) IS NULL OR key_prefix = :key_prefix)
+    AND (CAST(:route AS text) IS NULL OR route = :route)
+    AND (CAST(:request_id AS text) IS NULL OR request_id = :request_id)
+    AND (CAST(:first AS uuid) IS NULL OR id >= :first)
+    AND (CAST(:beyond AS uuid) IS NULL OR id < :beyond)
+    AND (CAST(:before AS uuid) IS NULL OR id < :before)
+    AND (NOT :waiting OR replayable AND replayed_at IS NULL)
+"""
+
+
+def find_latest_refusals(
+    connection: sa.Connection, account_id: int, wanted: RefusalFilter, limit: int
+) -> list[RefusalRow]:
+    """The refusals that pass the filter, newest first."""
+    query = _SELECT + _FILTER + "ORDER BY id DESC LIMIT :limit"
+    values = {"account": account_id, "limit": limit, **_values(wanted)}
+    return [RefusalRow(*row) for row in run_sql(connection, query, values)]
+
+
+def count_refusals(connection: sa.Connection, account_id: int, wanted: RefusalFilter, maximum: int) -> int:
+    """The number of refusals that pass the filter; counts to `maximum`."""
+    found = f"SELECT FROM refusals WHERE account_id = :account {_FILTER} LIMIT :limit"
+    values = {"account": account_id, "limit": maximum, **_values(wanted)}
+    count: int = run_sql(connection, f"SELECT count(*) FROM ({found}) AS found", values).scalar_one()
+    return count
+
+
+def _values(wanted: RefusalFilter) -> dict[str, Any]:
+    return {
+        **asdict(wanted),
+        "first": None if wanted.since is None else str(first_id_at(wanted.since)),
+        "beyond": None if wanted.until is None else str(first_id_at(wanted.until)),
+        "before": None if wanted.before is None else str(wanted.before),
+    }
+
+
+def find_refusal(connection: sa.Connection, account_id: int, refusal_id: UUID) -> RefusalRow | None:
+    """A refusal by its id."""
+    row = run_sql(connection, _SELECT + "AND id = :id", {"account": account_id, "id": str(refusal_id)}).first()
+    return None if row is None else RefusalRow(*row)
+
+
+def find_accounts_with_refusal(connection: sa.Connection, refusal_id: UUID) -> list[int]:
+    """The ids of the accounts that have a refusal of this id; almost always none or one."""
+    rows = run_sql(
+        connection,
+        "SELECT accounts.id FROM accounts JOIN refusals ON account_id = accounts.id WHERE refusals.id = :id ORDER BY 1",
+        {"id": str(refusal_id)},
+    )
+    return [row.id for row in rows]
+
+
+def find_body(connection: sa.Connection, account_id: int, refusal_id: UUID) -> bytes | None:
+    """The body of a refusal as it was sent; None when it is not kept."""
+    query = "SELECT body, body_bytes FROM refusals WHERE account_id = :account AND id = :id"
+    row = run_sql(connection, query, {"account": account_id, "id": str(refusal_id)}).first()
+    return None if row is None or row.body is None else unpack_body(row.body, row.body_bytes)
+
+
+def unpack_body(packed: bytes | memoryview, size: int) -> bytes:
+    """The body in a row, which has `size` bytes."""
+    return zlib.decompressobj().decompress(packed, size) if size else b""
+
+
+def find_bodies_after(
+    connection: sa.Connection, account_id: int, refusal_id: UUID | None, limit: int
+) -> list[tuple[UUID, bytes | None, int]]:
+    """Ids, compressed bodies and sizes of the refusals after one (None: from the oldest), oldest first."""
+    query = (
+        "SELECT id, body, body_bytes FROM refusals WHERE account_id = :account "
+        "AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit"
+    )
+    after = None if refusal_id is None else str(refusal_id)
+    rows = run_sql(connection, query, {"account": account_id, "after": after, "limit": limit})
+    return [(row.id, row.body, row.body_bytes) for row in rows]
+
+
+def record_replay(
+    connection: sa.Connection, account_id: int, refusal_id: UUID, replayed_at: datetime, event_id: UUID | None
+) -> None:
+    """Record that the body of a refusal was accepted, with its event, or the first one of several."""
+    values = {"account": account_id, "id": str(refusal_id), "at": replayed_at}
+    run_sql(
+        connection,
+        "UPDATE refusals SET replayed_at = :at, replayed_event_id = CAST(:event AS uuid) "
+        "WHERE account_id = :account AND id = :id",
+        {**values, "event": None if event_id is None else str(event_id)},
+    )
+
+
+def save_items(connection: sa.Connection, account_id: int, refusal_id: UUID, items_json: str) -> None:
+    """Replace the items of a refusal."""
+    run_sql(
+        connection,
+        "UPDATE refusals SET items = CAST(:items AS jsonb) WHERE account_id = :account AND id = :id",
+        {"account": account_id, "id": str(refusal_id), "items": items_json},
+    )
+
+
+def delete_refusals(connection: sa.Connection, account_id: int, refusal_ids: Sequence[UUID]) -> int:
+    """Delete refusals; how many."""
+    return run_sql(
+        connection,
+        "DELETE FROM refusals WHERE account_id = :account AND id = ANY (CAST(:ids AS uuid[]))",
+        {"account": account_id, "ids": [str(one) for one in refusal_ids]},
+    ).rowcount
+
+
+def delete_older(
+    connection: sa.Connection, before: datetime, *, account_id: int | None = None, limit: int = _MAX_DELETED
+) -> int:
+    """Delete at most `limit` refusals from before a time, of one account or of all; how many. Repeat while it deletes `limit`."""
+    if account_id is None:
+        return delete_batch(connection, "refusals", "refused_at < :before", {"before": before}, limit)
+    values = {"account": account_id, "first": str(first_id_at(before))}
+    return delete_batch(connection, "refusals", "account_id = :account AND id < :first", values, limit)
+
+
+def delete_old_refusals(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of refusals that are older than RETENTION; how many."""
+    return delete_older(connection, now - RETENTION)
