@@ -25,12 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from app.api.flask_app import Application
-    from app.api.rate_limit import RateLimiter
     from app.core import config, log_config
-    from app.ingest.accept import EventAcceptor
-    from app.ingest.account_cache import AccountCache
-    from app.ingest.enrichment import Enricher
-    from app.services.context import AppContext
 
     app = Application(__name__, static_folder=None)
     settings = settings or config.from_environment()
@@ -39,13 +34,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0
         )
     log_config.configure(settings)
-    context = AppContext(settings)
-    accounts = AccountCache(context)
-    app.extensions["context"] = context
-    app.extensions["accounts"] = accounts
-    app.extensions["acceptor"] = EventAcceptor(context, accounts)
-    app.extensions["enricher"] = Enricher(context)
-    app.extensions["rate_limiter"] = RateLimiter(settings)
+    _add_extensions(app, settings)
     _register_routes(app)
     if not os.environ.get("SERVER_SOFTWARE"):
         # gunicorn sets this variable: its processes need no commands.
@@ -56,6 +45,27 @@ def create_app(settings: Settings | None = None) -> Flask:
         with app.app_context():
             start_limiter()
     return app
+
+
+def _add_extensions(app: Flask, settings: Settings) -> None:
+    """What the requests of a process share."""
+    from app.api.rate_limit import RateLimiter
+    from app.api.refusals import RefusalLimits
+    from app.ingest.accept import EventAcceptor
+    from app.ingest.account_cache import AccountCache
+    from app.ingest.enrichment import Enricher
+    from app.ingest.refusals import RefusalKeeper
+    from app.services.context import AppContext
+
+    context = AppContext(settings)
+    accounts = AccountCache(context)
+    app.extensions["context"] = context
+    app.extensions["accounts"] = accounts
+    app.extensions["acceptor"] = EventAcceptor(context, accounts)
+    app.extensions["enricher"] = Enricher(context)
+    app.extensions["rate_limiter"] = limiter = RateLimiter(settings)
+    app.extensions["refusals"] = RefusalKeeper(context)
+    app.extensions["refusal_limits"] = RefusalLimits(limiter)
 
 
 def _register_routes(app: Flask) -> None:

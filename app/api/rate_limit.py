@@ -90,6 +90,15 @@ class RateLimiter:
             reset = self._seconds_left(name)
         return Allowance(allowed, limit=rate, remaining=max(0, rate - used), reset=reset)
 
+    def count_shared(self, name: str, seconds: int) -> int:
+        """Count one of something else than events, in a window over all web processes; its total, or 0 without Redis."""
+        if self._redis is None or time.monotonic() < self._paused_until:
+            return 0
+        try:
+            return self._redis.incr(name, seconds, 1)
+        except self._redis.base_exceptions:
+            return 0
+
     def _count(self, name: str, events: int, seconds: int) -> int:
         """Count events in the current window, or in a new one of that many seconds; the total, or 0 while Redis is down."""
         if self._redis is None:

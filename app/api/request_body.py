@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-import zlib
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from flask import Request
+from msgspec import Struct
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.utils import get_content_length
 
 from app.core.errors import Problem, ProblemType
+from app.core.gzip_body import BYTE_ORDER_MARK, UNPACKED, too_large, unpack
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _CHUNK = 64 * 1024
-_PIECE = 16 * 1024
-# Each member takes a decompressor of its own, however small it is.
-_MAX_MEMBERS = 1_000
-UNPACKED = "counted unpacked"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Where the environ of a request has its body once it was read: as bytes, or as a SentBody when reading or unpacking failed.
+_BODY = "signalbox.body"
+
+
+class SentBody(Struct, frozen=True):
+    """The body of a refused request. `text` is None when nothing was read, `is_complete` false when only a part was. `encoding`:
+    how it is packed, where it was not unpacked."""
+
+    text: bytes | None
+    is_complete: bool
+    encoding: str | None = None
 
 
 def read_body(
@@ -40,8 +47,29 @@ def read_body(
     expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
     body = _read(environ, expected, limit, seconds, counted)
     if packed:
-        body = _unpack(body, limit if unpacked_limit is None else unpacked_limit)
-    return body.removeprefix(_BYTE_ORDER_MARK)
+        try:
+            body = unpack(body, limit if unpacked_limit is None else unpacked_limit)
+        except Problem:
+            environ[_BODY] = SentBody(body, True, "gzip")
+            raise
+    environ[_BODY] = body = body.removeprefix(BYTE_ORDER_MARK)
+    return body
+
+
+def read_sent_body(environ: WSGIEnvironment, *, limit: int, seconds: float) -> SentBody:
+    """The body of a refused request: what was read of it, or else read now, after the response, if it has at most `limit` bytes.
+    Raises nothing for a body that does not arrive."""
+    found = environ.get(_BODY)
+    if isinstance(found, bytes):
+        return SentBody(found, True)
+    if found is None and "HTTP_EXPECT" not in environ:
+        # A sender that expects a word before it sends the body has got a refusal instead.
+        expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
+        try:
+            return SentBody(_read(environ, expected, limit, seconds, UNPACKED), True, _encoding_of(environ) or None)
+        except Problem:
+            found = environ.get(_BODY)
+    return found if isinstance(found, SentBody) else SentBody(None, False)
 
 
 def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
@@ -57,8 +85,8 @@ def _check_media_type(request: Request, media_types: tuple[str, ...]) -> None:
 
 
 def _check_encoding(environ: WSGIEnvironment) -> bool:
-    encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
-    if encoding in ("", "identity"):
+    encoding = _encoding_of(environ)
+    if not encoding:
         return False
     if encoding == "gzip":
         return True
@@ -69,14 +97,32 @@ def _check_encoding(environ: WSGIEnvironment) -> bool:
     )
 
 
+def _encoding_of(environ: WSGIEnvironment) -> str:
+    """The content encoding; empty for none."""
+    encoding: str = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    return "" if encoding == "identity" else encoding[:80]
+
+
 def _read(environ: WSGIEnvironment, expected: int | None, limit: int, seconds: float, counted: str) -> bytes:
     stream = environ["wsgi.input"]
     if expected is None and not environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limit:
         raise too_large(limit, counted)
+    parts: list[bytes] = []
+    try:
+        _read_parts(parts, stream, expected, limit, seconds, counted)
+    except Problem:
+        environ[_BODY] = SentBody(b"".join(parts) or None, False, _encoding_of(environ) or None)
+        raise
+    return b"".join(parts)
+
+
+def _read_parts(
+    parts: list[bytes], stream: IO[bytes], expected: int | None, limit: int, seconds: float, counted: str
+) -> None:
     deadline = time.monotonic() + seconds
-    parts, left = [], limit + 1 if expected is None else expected
+    left = limit + 1 if expected is None else expected
     try:
         while left and (part := stream.read(min(_CHUNK, left))):
             parts.append(part)
@@ -96,7 +142,6 @@ def _read(environ: WSGIEnvironment, expected: int | None, limit: int, seconds: f
         raise too_large(limit, counted)
     if expected is not None and left:
         raise _incomplete(expected)
-    return b"".join(parts)
 
 
 def _incomplete(expected: int | None) -> Problem:
@@ -104,30 +149,3 @@ def _incomplete(expected: int | None) -> Problem:
         "The body is incomplete." if expected is None else f"The body ended before all of {expected} bytes arrived."
     )
     return Problem(ProblemType.MALFORMED_BODY, detail)
-
-
-def too_large(limit: int, counted: str = UNPACKED) -> Problem:
-    """The 413 of a body beyond `limit` bytes, packed or unpacked."""
-    return Problem(ProblemType.BODY_TOO_LARGE, f"The body is larger than {limit} bytes ({counted}).")
-
-
-def _unpack(body: bytes, limit: int) -> bytes:
-    """Gunzip (all members of) `body`, never making more than `limit` bytes."""
-    unpacked, position = bytearray(), 0
-    for _ in range(_MAX_MEMBERS):
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof and position < len(body):
-            # In pieces: zlib copies what follows a member, and a body may have many members.
-            piece = body[position : position + _PIECE]
-            try:
-                unpacked += member.decompress(piece, limit + 1 - len(unpacked))
-            except zlib.error:
-                raise Problem(ProblemType.MALFORMED_BODY, "Content-Encoding is gzip, but the body is not.") from None
-            if len(unpacked) > limit:
-                raise too_large(limit)
-            position += len(piece) - len(member.unused_data)
-        if body and not member.eof:
-            raise Problem(ProblemType.MALFORMED_BODY, "The gzip body is cut off before its end.")
-        if position == len(body):
-            return bytes(unpacked)
-    raise Problem(ProblemType.MALFORMED_BODY, f"The gzip body has more than {_MAX_MEMBERS} members.")

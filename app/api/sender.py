@@ -9,6 +9,7 @@ from flask import Response, after_this_request, current_app
 from msgspec import Struct
 
 from app.api.rate_limit import RateLimiter
+from app.api.refusals import keep_refusal
 from app.core import models
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.models import Event, Receipt
@@ -32,15 +33,20 @@ def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
     """Authenticate the sender and let `handle` answer for its account.
 
     When `handle` raises a Problem, the sender is checked again by a recent snapshot: a sender that is no longer allowed gets
-    a 401 or 403 instead.
+    a 401 or 403 instead. What is refused is kept, unless the key is not valid (401).
     """
     accounts: AccountCache = current_app.extensions["accounts"]
-    account = authenticate(accounts, sender)
+    account = find_owner(accounts, sender)
     try:
-        response = handle(account)
-    except Problem:
-        recheck(accounts, account, sender)
-        accounts.record_key_use(sender.prefix)
+        account = check_sender(accounts, account, sender)
+        try:
+            response = handle(account)
+        except Problem:
+            recheck(accounts, account, sender)
+            accounts.record_key_use(sender.prefix)
+            raise
+    except Problem as exc:
+        keep_refusal(account, sender.prefix, exc)
         raise
     accounts.record_key_use(sender.prefix)
     return response
@@ -59,18 +65,24 @@ def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> R
     return acceptor.accept(account, build_checked)
 
 
-def authenticate(accounts: AccountCache, sender: Sender) -> Account:
-    """The account that the sender may send to; raises Problem 401 or 403, confirmed by a recent snapshot."""
+def find_owner(accounts: AccountCache, sender: Sender) -> Account:
+    """The account that owns the sender's key; raises Problem 401. The key itself is not verified yet."""
     account = accounts.find_by_key(sender.prefix) if sender.prefix else None
     if account is None:
         raise sender.unauthorized()
+    return account
+
+
+def check_sender(accounts: AccountCache, account: Account, sender: Sender) -> Account:
+    """The account, which the sender may send to; raises Problem 401 or 403, confirmed by a recent snapshot."""
     try:
         sender.check(account)
     except Problem:
-        account = accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
-        if account is None:
+        current = accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
+        if current is None:
             raise sender.unauthorized() from None
-        sender.check(account)
+        sender.check(current)
+        return current
     return account
 
 

@@ -65,6 +65,7 @@ class ProblemType(Enum):
     HTTP_VERSION_NOT_SUPPORTED = ("http-version-not-supported", 505, "HTTP version not supported")
 
     def __init__(self, slug: str, status: int, title: str) -> None:
+        self.slug = slug
         self.urn = f"urn:signalbox:{slug}"
         self.status = status
         self.title = title

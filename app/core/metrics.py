@@ -21,6 +21,10 @@ matching_postponed = Counter(
     "Events whose matching took too long in a web process, so that a worker finishes it",
 )
 refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
+refusals_kept = Counter("signalbox_refusals_kept_total", "Refused requests that were stored")
+refusals_not_kept = Counter(
+    "signalbox_refusals_not_kept_total", "Refused requests of authenticated senders that were not stored", ["reason"]
+)
 lookups_refused = Counter(
     "signalbox_lookups_refused_total", "Requests with an unknown key, client or ticket that were not looked up"
 )

@@ -109,17 +109,21 @@ FROM unnest(CAST(:accounts AS bigint[]), CAST(:counts AS integer[])) AS dropped 
 WHERE refusals.account_id = dropped.account_id AND refusals.id = (
     SELECT latest.id FROM refusals AS latest WHERE latest.account_id = dropped.account_id ORDER BY latest.id DESC LIMIT 1
 )
+RETURNING refusals.account_id
 """
 
 
-def insert_refusals(connection: sa.Connection, new: Sequence[NewRefusal], not_kept: Mapping[int, int]) -> None:
-    """Insert refusals; `not_kept`: how many others of each account were dropped."""
-    if new:
-        columns = zip(*map(astuple, new), strict=True)
-        values = {name: list(column) for name, column in zip(_NAMES, columns, strict=True)}
-        run_sql(connection, _INSERT, {**values, "id": [str(one.id) for one in new]})
-    if not_kept:
-        run_sql(connection, _COUNT_NOT_KEPT, {"accounts": list(not_kept), "counts": list(not_kept.values())})
+def insert_refusals(connection: sa.Connection, new: Sequence[NewRefusal]) -> None:
+    """Insert refusals; those of deleted accounts, and those that are there, are left out."""
+    columns = zip(*map(astuple, new), strict=True)
+    values = {name: list(column) for name, column in zip(_NAMES, columns, strict=True)}
+    run_sql(connection, _INSERT, {**values, "id": [str(one.id) for one in new]})
+
+
+def count_not_kept(connection: sa.Connection, counts: Mapping[int, int]) -> set[int]:
+    """Record how many refusals of accounts were not kept; the accounts for which it is recorded: those that have a refusal."""
+    values = {"accounts": list(counts), "counts": list(counts.values())}
+    return set(run_sql(connection, _COUNT_NOT_KEPT, values).scalars())
 
 
 _SELECT = f"SELECT {', '.join(field.name for field in fields(RefusalRow))} FROM refusals WHERE account_id = :account "

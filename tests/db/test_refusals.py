@@ -48,7 +48,9 @@ def a_refusal(account_id: int, at: datetime = NOW, body: bytes | None = b"{", **
 
 def insert(context: AppContext, *new: NewRefusal, not_kept: dict[int, int] | None = None) -> None:
     with context.database.transaction() as connection:
-        refusals.insert_refusals(connection, new, not_kept or {})
+        if new:
+            refusals.insert_refusals(connection, new)
+        refusals.count_not_kept(connection, not_kept or {})
 
 
 def find(context: AppContext, account_id: int, **wanted: Any) -> list[UUID]:
@@ -96,8 +98,8 @@ def test_writing_a_batch_again_changes_nothing(context: AppContext, acme: Sender
 def test_what_is_not_kept_is_counted_by_the_latest_refusal(context: AppContext, acme: Sender, globex: Sender) -> None:
     first, second = a_refusal(acme.account_id), a_refusal(acme.account_id, NOW + timedelta(seconds=1))
     insert(context, first, second, a_refusal(globex.account_id), not_kept={acme.account_id: 3})
-    insert(context, not_kept={acme.account_id: 4})
     with context.database.transaction() as connection:
+        assert refusals.count_not_kept(connection, {acme.account_id: 4, 0: 1}) == {acme.account_id}
         rows = refusals.find_latest_refusals(connection, acme.account_id, RefusalFilter(), 10)
         others = refusals.find_latest_refusals(connection, globex.account_id, RefusalFilter(), 10)
     assert [row.not_kept for row in rows] == [7, 0]

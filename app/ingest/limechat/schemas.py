@@ -100,6 +100,11 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
+def is_idempotency_key(value: Any, max_length: int = MAX_LENGTH) -> bool:
+    """Whether a value can be an idempotency key."""
+    return isinstance(value, str) and len(value) <= max_length and _PRINTABLE.fullmatch(value) is not None
+
+
 class IdempotencyKey(PlainField[str]):
     """An idempotency key: printable ASCII characters."""
 
@@ -108,9 +113,9 @@ class IdempotencyKey(PlainField[str]):
         self._max_length = max_length
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
-        if not isinstance(value, str) or len(value) > self._max_length or not _PRINTABLE.fullmatch(value):
+        if not is_idempotency_key(value, self._max_length):
             raise ValidationError(f"must be 1 to {self._max_length} printable ASCII characters")
-        return value
+        return str(value)
 
 
 class ApiKey(PlainField[str]):

@@ -20,10 +20,10 @@ import psutil
 import psycopg2
 import pytest
 
-from app.api.limechat.batch import ReceivedBatch
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.models import PLANS
 from app.ingest.accept_batch import BatchTransaction, make_item_ids, make_receipt, read_drafts
+from app.ingest.limechat.received_batch import ReceivedBatch
 from app.services import accounts, workflows
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.api.limechat.batch import ReceivedBatch
 from app.ingest import accept_batch
 from app.ingest.accept_batch import make_item_ids, read_drafts
+from app.ingest.limechat.received_batch import ReceivedBatch
 from app.services import workflows
 from app.services.context import AppContext
 from tests.api.conftest import Rows
