@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -39,17 +39,17 @@ from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS, key_reused
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import (
+    MICROSECOND,
     add_runs,
     advance_states,
-    latest_event_at,
     match_stateless,
     needs_job,
+    next_timestamp,
     variables_of,
 )
 from app.services.context import AppContext
 
 _MAX_ATTEMPTS = 3
-_MICROSECOND = timedelta(microseconds=1)
 # Characters of decisions that the drafts of a batch keep; the decisions of further items are made again when they are written.
 MAX_KEPT_DECISIONS = 16 * 1024 * 1024
 
@@ -74,7 +74,7 @@ class ItemIds:
 
 def make_item_ids(count: int, start: datetime) -> ItemIds:
     """Ids and timestamps for `count` items from `start` on."""
-    timestamps = [start + number * _MICROSECOND for number in range(count)]
+    timestamps = [start + number * MICROSECOND for number in range(count)]
     random = os.urandom(8 * count)
     return ItemIds([uuid7(at, random[8 * number : 8 * number + 8]) for number, at in enumerate(timestamps)], timestamps)
 
@@ -231,9 +231,9 @@ class BatchTransaction:
 
     def _order_after(self, states: States) -> None:
         """Give the items later timestamps, if their match states have seen later events."""
-        latest = latest_event_at(states.values())
-        if latest is not None and latest >= self._item_ids.timestamps[0]:
-            self._item_ids = make_item_ids(len(self._batch), latest + timedelta(microseconds=1))
+        first = self._item_ids.timestamps[0]
+        if (start := next_timestamp(first, states.values())) != first:
+            self._item_ids = make_item_ids(len(self._batch), start)
 
     def _claim_keys(self, connection: RawConnection) -> dict[str, EarlierEvent | None]:
         ids, timestamps = self._item_ids.ids, self._item_ids.timestamps

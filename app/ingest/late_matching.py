@@ -18,8 +18,9 @@ from app.db.connection import PgConnection, roll_back, rollback_on_error
 from app.db.late_decisions import LATE, has_late_decisions, lock_decisions
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import MICROSECOND, Watch, add_runs, advance_states, latest_event_at
+from app.ingest.matching_step import Watch, add_runs, advance_states, next_timestamp
 from app.services.context import AppContext
+from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.rule import Rule, event_variables
 
 _CHANGED = "not_evaluated: the workflow was disabled or deleted before a worker evaluated it"
@@ -50,16 +51,14 @@ def _finish(connection: PgConnection, context: AppContext, account: Account, eve
                 keys[rule.workflow_id, subject] = rule
         states = match_state.begin_and_lock(connection, account_id, list(keys))
         stored = lock_decisions(connection, account_id, event.id)
-        late = [row["workflow"] for row in stored if row["reason"] == LATE]
+        late = {row["workflow"] for row in stored if row["reason"] == LATE}
         if not late:
             roll_back(connection)
             return 0
         stateful = {key: rule for key, rule in keys.items() if rule.workflow in late}
-        latest = latest_event_at(states[key] for key in stateful if key in states)
-        if latest is not None and latest >= event.received_at:
-            event = replace(event, received_at=latest + MICROSECOND)
-        made, started = _decide(rules, event, late)
-        changes = advance_states(event, variables, stateful, states, Watch(inf))
+        made, started = _decide(rules, event, variables, late)
+        at = next_timestamp(event.received_at, (states[key] for key in stateful if key in states))
+        changes = advance_states(replace(event, received_at=at), variables, stateful, states, Watch(inf))
         started += [*changes.started, *changes.by_deadline]
         made += changes.decisions
         for run in started:
@@ -69,12 +68,19 @@ def _finish(connection: PgConnection, context: AppContext, account: Account, eve
     return len(started)
 
 
-def _decide(rules: list[Rule], event: Event, late: list[str]) -> tuple[list[Decision], list[NewRun]]:
-    """The decisions of the stateless workflows, and of those that are no longer enabled; the runs that they start."""
-    variables = event_variables(event)
-    stateless = [rule for rule in rules if rule.is_stateless and rule.workflow in late]
-    decisions, started = add_runs(event, [rule.decide(variables) for rule in stateless])
-    gone = set(late) - {rule.workflow for rule in rules}
+def _decide(
+    rules: list[Rule], event: Event, variables: CelVariables, late: set[str]
+) -> tuple[list[Decision], list[NewRun]]:
+    """The decisions that need no match state, and the runs that they start: those of stateless workflows, of workflows whose key
+    the event lacks, and of workflows that are no longer enabled."""
+    decided = []
+    for rule in rules:
+        if rule.workflow in late and rule.is_stateless:
+            decided.append(rule.decide(variables))
+        elif rule.workflow in late and rule.find_subject(variables) is None:
+            decided.append(rule.decide_without_subject())
+    decisions, started = add_runs(event, decided)
+    gone = late - {rule.workflow for rule in rules}
     decisions += [
         Decision(None, name, None, started=False, contributing=False, reason=_CHANGED) for name in sorted(gone)
     ]

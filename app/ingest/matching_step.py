@@ -29,7 +29,7 @@ from app.workflows.matching.progress_json import expires_at
 from app.workflows.matching.rule import Match, MatchState, Rule, event_variables, view_event
 
 MICROSECOND = timedelta(microseconds=1)
-# From here on, what is left of an event's matching is postponed: a worker does it. Twelve times what the budget of work takes.
+# Seconds after which a worker does the rest of an event's matching. The budget of work takes a twelfth of it.
 MAX_SECONDS = 0.25
 
 
@@ -56,10 +56,10 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
 
 
 class Watch:
-    """How long the matching of an event takes, without the pauses in which other requests run."""
+    """Measures the time that the matching of an event takes, without the pauses in which other requests run."""
 
     def __init__(self, seconds: float) -> None:
-        """`seconds`: from when on it is late."""
+        """The matching is late after `seconds`."""
         self._left = seconds
         self._since = time.perf_counter()
 
@@ -70,7 +70,7 @@ class Watch:
         self._since = time.perf_counter()
 
     def is_late(self) -> bool:
-        """Whether the rest has to be left to a worker."""
+        """Whether a worker does the rest."""
         return time.perf_counter() - self._since > self._left
 
 
@@ -128,16 +128,14 @@ def run_of_event(
 
 def order_after(event: Event, now: datetime, states: Iterable[StoredState]) -> Event:
     """The event with `now` as its timestamp, or just after the latest event of its match states."""
-    received_at = max(now, event.received_at)
-    latest = latest_event_at(states)
-    if latest is not None and received_at <= latest:
-        received_at = latest + MICROSECOND
+    received_at = next_timestamp(max(now, event.received_at), states)
     return replace(event, id=uuid7(received_at), received_at=received_at)
 
 
-def latest_event_at(states: Iterable[StoredState]) -> datetime | None:
-    """When the latest event of these match states was received."""
-    return max((state.last_event_at for state in states if state.last_event_at is not None), default=None)
+def next_timestamp(at: datetime, states: Iterable[StoredState]) -> datetime:
+    """`at`, or a microsecond after the latest event of these match states if `at` is not after it."""
+    latest = max((state.last_event_at for state in states if state.last_event_at is not None), default=None)
+    return at if latest is None or latest < at else latest + MICROSECOND
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,23 @@ def test_a_late_event_counts_after_those_that_were_matched_meanwhile(
     assert [list(map(str, matched)) for matched in runs_of(context, acme)] == [[first["id"], last["id"]]]
 
 
+def test_a_late_run_of_one_event_finds_its_event(context: AppContext, acme: Sender, late: Late) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on={"seq": ["view", "buy"]}))
+    workflows.apply_workflow(context, acme.account_id, a_workflow(name="second", on="view"))
+    with late():
+        first = post(acme, "view")
+    # The pattern has seen a later event, so that the late one counts after it.
+    second = post(acme, "view")
+    wake(context, acme.account_id, first["id"])
+    with context.database.transaction() as connection:
+        query = (
+            "SELECT events.id::text FROM runs JOIN events ON events.account_id = runs.account_id "
+            "AND events.id = event_id AND events.received_at = event_received_at WHERE runs.account_id = %(account)s"
+        )
+        found = [row[0] for row in connection.exec_driver_sql(query, {"account": acme.account_id})]
+    assert sorted(found) == sorted([first["id"], second["id"]])
+
+
 def test_a_late_event_is_counted_once_however_often_its_job_runs(context: AppContext, acme: Sender, late: Late) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(on={"times": 2, "of": "view"}))
     with late():
@@ -134,6 +151,16 @@ def test_a_workflow_that_was_disabled_meanwhile_starts_nothing(context: AppConte
     assert runs_of(context, acme) == []
     (reason,) = reasons_of(context, answer["id"])
     assert reason.startswith("not_evaluated: the workflow was disabled")
+
+
+def test_a_workflow_whose_new_key_the_late_event_lacks_says_so(context: AppContext, acme: Sender, late: Late) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow(again="1d"))
+    with late():
+        answer = post(acme, "product_view")
+    workflows.apply_workflow(context, acme.account_id, a_workflow(again="1d", key="data.absent"))
+    wake(context, acme.account_id, answer["id"])
+    (reason,) = reasons_of(context, answer["id"])
+    assert "data.absent is the key" in reason
 
 
 def test_late_items_of_a_batch_are_finished_by_a_worker(context: AppContext, acme: Sender, late: Late) -> None:
