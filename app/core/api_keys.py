@@ -86,12 +86,12 @@ def prefix_of(text: str) -> str:
 
 
 def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -> Key | None:
-    """The key that `text` is (`prefix`: its prefix); None when it is unknown, expired or revoked. Compares in constant
-    time."""
+    """The key that `text` is (`prefix`: its prefix); None when it is unknown (which revoked keys are) or expired. Compares in
+    constant time."""
     key = keys.get(prefix)
     if key is None or not hmac.compare_digest(key.digest, digest_of(text)):
         return None
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+    if key.expires_at is not None and key.expires_at <= now:
         return None
     return key
 

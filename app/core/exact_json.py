@@ -213,7 +213,7 @@ def _check_depth(body: bytes) -> None:
         if first in b"[{":
             depth += 1
             if depth > MAX_DEPTH:
-                line, column = _position(
+                line, column = line_and_column(
                     body.decode(errors="replace"), len(body[: token.start()].decode(errors="replace"))
                 )
                 raise malformed_body(
@@ -292,12 +292,13 @@ def _repeated(value: Any, path: str, pacer: Pacer) -> Iterator[str]:
 def _describe_constant(text: str, name: str) -> str:
     for token in _CONSTANT.finditer(text):
         if token[1]:
-            line, column = _position(text, token.start(1))
+            line, column = line_and_column(text, token.start(1))
             return f"The body is not JSON: {token[1]} at line {line}, column {column} is no JSON value; use null or a number."
     return f"The body is not JSON: {name} is no JSON value."
 
 
-def _position(text: str, position: int) -> tuple[int, int]:
+def line_and_column(text: str, position: int) -> tuple[int, int]:
+    """Line and column, from 1, of the character at an index."""
     return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
 
 

@@ -50,7 +50,6 @@ class Key:
     digest: bytes
     scopes: tuple[str, ...]
     expires_at: datetime | None
-    revoked_at: datetime | None
     client_id: str | None = None
 
 

@@ -168,7 +168,7 @@ class AccountSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class AugmentSnapshot:
-    """An augment that is ready for use: a file (its `columns`, number of rows and bytes, and `upload`, which grows with each
+    """An augment that is ready for use: a file (its `columns`, its number of bytes, and `upload`, which grows with each
     file) or an API (its `url` and `method`). `attributes`: those that it may add; None: all."""
 
     number: int
@@ -176,7 +176,6 @@ class AugmentSnapshot:
     method: str
     attributes: Sequence[str] | None
     columns: Sequence[str] | None
-    rows: int
     bytes: int
     upload: int
 
@@ -185,7 +184,7 @@ _SNAPSHOT = """
 SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     coalesce(name, slug) AS name, key_attribute, event_attribute, unusable_phone,
     (SELECT coalesce(array_agg(ARRAY[prefix, encode(digest, 'hex'), array_to_string(scopes, ' '),
-                                     extract(epoch FROM expires_at)::text, extract(epoch FROM revoked_at)::text]), '{}')
+                                     extract(epoch FROM expires_at)::text]), '{}')
      FROM keys WHERE account_id = accounts.id AND revoked_at IS NULL) AS keys,
     (SELECT coalesce(array_agg(ARRAY[token.prefix, encode(token.digest, 'hex'), array_to_string(token.scopes, ' '),
                                      extract(epoch FROM token.expires_at)::text, client.id]), '{}')
@@ -204,7 +203,7 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
      WHERE workflow.account_id = accounts.id) AS workflows,
     (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
      WHERE account_id = accounts.id) AS awaits,
-    (SELECT jsonb_agg(jsonb_build_array(number, url, method, attributes, columns, rows, bytes, upload) ORDER BY number)
+    (SELECT jsonb_agg(jsonb_build_array(number, url, method, attributes, columns, bytes, upload) ORDER BY number)
      FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments
 FROM accounts
 """
@@ -243,20 +242,19 @@ def _snapshot(row: sa.Row[Any] | None) -> AccountSnapshot | None:
 
 
 def _key(fields: Sequence[str | None]) -> Key:
-    prefix, digest, scopes, expires, revoked = fields
+    prefix, digest, scopes, expires = fields
     return Key(
         prefix=prefix or "",
         digest=bytes.fromhex(digest or ""),
         scopes=tuple((scopes or "").split()),
         expires_at=_timestamp(expires),
-        revoked_at=_timestamp(revoked),
     )
 
 
 def _token(fields: Sequence[str]) -> Key:
     """An OAuth client's access token is a key."""
     prefix, digest, scopes, expires, client_id = fields
-    return Key(prefix, bytes.fromhex(digest), tuple(scopes.split()), _timestamp(expires), None, client_id)
+    return Key(prefix, bytes.fromhex(digest), tuple(scopes.split()), _timestamp(expires), client_id)
 
 
 def _timestamp(epoch: str | None) -> datetime | None:

@@ -31,7 +31,8 @@ from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
-from app.ingest.enrichment_budget import API_SECONDS, MAX_ANSWERED_BYTES, ApiBudget
+from app.ingest import enrichment_budget
+from app.ingest.enrichment_budget import MAX_ANSWERED_BYTES, ApiBudget
 
 # Seconds.
 CACHE_TTL = 60.0
@@ -218,7 +219,9 @@ class ApiClient:
             batch.failed[target.query] = ApiError(batch.reason)
             return True
         connection = self._take_idle(target.url)
-        connection = connection or GuardedConnection(target.url, API_SECONDS, self._allowed, self._tls)
+        connection = connection or GuardedConnection(
+            target.url, enrichment_budget.API_SECONDS, self._allowed, self._tls
+        )
         call = _Call(target, batch, connection, permit)
         try:
             call.future = self._threads.submit(self._make, call)
@@ -299,7 +302,7 @@ def _answer(query: ApiQuery, outcome: Outcome, budget: ApiBudget) -> ExactObject
     if isinstance(outcome, RefusedTarget):
         return ApiError(str(outcome))
     if isinstance(outcome, TimeoutError):
-        return ApiError(f"{server} did not answer within {API_SECONDS:g} seconds")
+        return ApiError(f"{server} did not answer within {enrichment_budget.API_SECONDS:g} seconds")
     if isinstance(outcome, Exception):
         if not isinstance(outcome, OSError | http.client.HTTPException | ValueError | RuntimeError):
             raise outcome

@@ -30,7 +30,7 @@ def create_key(
     _check_name(name)
     now = context.clock()
     text, prefix, digest = make_key()
-    key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime, None)
+    key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime)
     with context.database.transaction() as connection:
         api_keys.insert_key(connection, account_id, key, name, now)
     return text
@@ -42,7 +42,7 @@ def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: 
     text, prefix, digest = make_key()
     with context.database.transaction() as connection:
         api_keys.revoke_keys_named(connection, account_id, name, now)
-        api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None, None), name, now)
+        api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None), name, now)
     return text
 
 

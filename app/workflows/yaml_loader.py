@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from app.core.exact_json import UNSTORABLE
+from app.core.exact_json import UNSTORABLE, line_and_column
 from app.core.pacing import pause_between_parts
 
 MAX_BYTES = 256 * 1024
@@ -114,7 +114,7 @@ def read_bytes(raw: bytes) -> Document:
         return read_document(raw.decode("utf-8"))
     except UnicodeDecodeError as exc:
         before = raw[: exc.start].decode("utf-8")
-        mistake = Mistake("", f"not UTF-8: byte {exc.start + 1} is invalid", *_position(before, len(before)))
+        mistake = Mistake("", f"not UTF-8: byte {exc.start + 1} is invalid", *line_and_column(before, len(before)))
         return Document(None, [mistake])
 
 
@@ -131,7 +131,7 @@ def read_document(text: str) -> Document:
         return Document(None, [Mistake("", f"not YAML: {exc.problem or exc.context}{hint}", line, column)])
     except yaml.reader.ReaderError as exc:
         message = f"not YAML: the character U+{exc.character:04X} is not allowed"
-        return Document(None, [Mistake("", message, *_position(text, exc.position))])
+        return Document(None, [Mistake("", message, *line_and_column(text, exc.position))])
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         return Document(
             None, [Mistake("", f"not YAML: {str(exc).splitlines()[0] if str(exc) else 'nested too deeply'}")]
@@ -191,10 +191,6 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 def write_document(value: Mapping[str, Any]) -> str:
     """A document as readable YAML. `read_document` reads it as the same data."""
     return yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=120)
-
-
-def _position(text: str, index: int) -> Position:
-    return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
 
 
 class _Reader:

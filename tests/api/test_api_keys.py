@@ -385,7 +385,7 @@ def test_a_key_with_one_wrong_character_is_no_key(position: int) -> None:
 
 def test_a_key_without_a_checksum_from_an_earlier_release_is_valid(context: AppContext, server: Server) -> None:
     sender = a_sender(context, server)
-    earlier = Key("Earlier" + str(sender.account_id)[-1], b"", (EVENTS_WRITE,), None, None)
+    earlier = Key("Earlier" + str(sender.account_id)[-1], b"", (EVENTS_WRITE,), None)
     text = f"sb_{earlier.prefix}_" + "x" * 43
     with context.database.transaction() as connection:
         db_api_keys.insert_key(

@@ -91,7 +91,7 @@ def count_received(context: AppContext, account_id: int, name: str, now: datetim
 
 def _make_token(connection: sa.Connection, account_id: int, number: int, now: datetime) -> str:
     text, prefix, digest = make_key()
-    key = Key(prefix, digest, (scope_of(f"LI{number}"),), None, None)
+    key = Key(prefix, digest, (scope_of(f"LI{number}"),), None)
     api_keys.insert_key(connection, account_id, key, f"listener LI{number}", now)
     return text
 

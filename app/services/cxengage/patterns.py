@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import line_and_column
 from app.db import accounts, cxengage_resources, erasure, integrations
 from app.db import workflows as db_workflows
 from app.db.cxengage_resources import PATTERNS, PatternRow
@@ -169,7 +170,7 @@ def _position(row: PatternRow, word: str) -> str:
     for field, text in _texts(row):
         found = re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)
         if found is not None:
-            line, column = text.count("\n", 0, found.start()) + 1, found.start() - text.rfind("\n", 0, found.start())
+            line, column = line_and_column(text, found.start())
             return f"{field}, line {line}, column {column}: "
     return ""
 

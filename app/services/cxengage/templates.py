@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import line_and_column
 from app.db import accounts, cxengage_resources
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
 from app.services.context import AppContext
@@ -60,6 +61,6 @@ def _check(values: Mapping[str, Any]) -> None:
     except mustache.MustacheError as exc:
         message = f"template: {exc}"
         if exc.index is not None:
-            line, column = text.count("\n", 0, exc.index) + 1, exc.index - text.rfind("\n", 0, exc.index)
+            line, column = line_and_column(text, exc.index)
             message = f"template, line {line}, column {column}: {exc}"
         raise Problem(ProblemType.VALIDATION_FAILED, message) from None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
 
+from app.core.exact_json import line_and_column
+
 MAX_DEPTH = 32
 MAX_LOOP_DEPTH = 2
 MAX_MATCHES_CALLS = 5
@@ -23,6 +25,7 @@ _TOKEN = re.compile(
       | (?P<sign>.)""",
     re.VERBOSE | re.DOTALL,
 )
+PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 _FRACTION = re.compile(r"\d+(?:\.\d+(?:[eE]\d+)?|[eE]\d+)")
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 
@@ -57,7 +60,7 @@ def measure(text: str) -> Shape:
     words = [match.group() for match in tokens]
     depths = _loop_depths(text, tokens, words)
     _check_calls(text, tokens, words, depths)
-    loop_variables = frozenset(words[index + 1] for index in range(len(words) - 1) if _opens_loop(words, index))
+    loop_variables = frozenset(words[index + 1] for index in range(len(words) - 1) if opens_loop(words, index))
     names = [
         index for index, token in enumerate(tokens) if token.lastgroup == "word" and words[index - 1 : index] != ["."]
     ]
@@ -75,12 +78,15 @@ def _loop_depths(text: str, tokens: list[re.Match[str]], words: list[str]) -> li
         if word in (")", "]", "}"):
             del opened[-1:]
         elif word in ("(", "[", "{"):
-            opened.append(_opens_loop(words, index))
+            opened.append(opens_loop(words, index))
             if len(opened) > MAX_DEPTH:
-                raise FilterError(f"the filter nests brackets deeper than {MAX_DEPTH}", *_position(text, tokens[index]))
+                raise FilterError(
+                    f"the filter nests brackets deeper than {MAX_DEPTH}", *line_and_column(text, tokens[index].start())
+                )
             if sum(opened) > MAX_LOOP_DEPTH:
                 raise FilterError(
-                    f"the filter nests loops deeper than {MAX_LOOP_DEPTH}", *_position(text, tokens[index])
+                    f"the filter nests loops deeper than {MAX_LOOP_DEPTH}",
+                    *line_and_column(text, tokens[index].start()),
                 )
         depths.append(sum(opened))
     return depths
@@ -89,22 +95,25 @@ def _loop_depths(text: str, tokens: list[re.Match[str]], words: list[str]) -> li
 def _check_calls(text: str, tokens: list[re.Match[str]], words: list[str], depths: list[int]) -> None:
     matches = 0
     for index, word in enumerate(words[:-1]):
-        position = _position(text, tokens[index])
+        at = tokens[index].start()
         if words[index + 1] == "{" and tokens[index].lastgroup == "word" and word != "in":
-            raise FilterError(f"{word}{{…}} is not supported", *position)
+            raise FilterError(f"{word}{{…}} is not supported", *line_and_column(text, at))
         if word != "matches" or words[index + 1] != "(":
             continue
         # Each call compiles its regular expression again, which takes up to 0.1 s for a hostile one.
         matches += 1
         if depths[index]:
             raise FilterError(
-                "matches cannot be used inside of all, exists, map or filter; use contains or startsWith", *position
+                "matches cannot be used inside of all, exists, map or filter; use contains or startsWith",
+                *line_and_column(text, at),
             )
         if matches > MAX_MATCHES_CALLS:
-            raise FilterError(f"the filter calls matches more than {MAX_MATCHES_CALLS} times", *position)
+            raise FilterError(
+                f"the filter calls matches more than {MAX_MATCHES_CALLS} times", *line_and_column(text, at)
+            )
 
 
-def _opens_loop(words: list[str], index: int) -> bool:
+def opens_loop(words: list[str], index: int) -> bool:
     """Whether the bracket at `index` opens a loop such as `.all(` or `.exists(`."""
     return words[index] == "(" and index > 1 and words[index - 1] in LOOPS and words[index - 2] == "."
 
@@ -138,12 +147,7 @@ def rename_calls(text: str, names: Mapping[str, str]) -> str:
 def find_position(text: str, name: str) -> tuple[int | None, int | None]:
     """Line and column, from 1, of the first occurrence of a name."""
     found = next((match for match in _TOKEN.finditer(text) if match.group() == name), None)
-    return (None, None) if found is None else _position(text, found)
-
-
-def _position(text: str, token: re.Match[str]) -> tuple[int, int]:
-    index = token.start()
-    return text.count("\n", 0, index) + 1, index - text.rfind("\n", 0, index)
+    return (None, None) if found is None else line_and_column(text, found.start())
 
 
 def to_filter_error(exc: BaseException) -> FilterError:

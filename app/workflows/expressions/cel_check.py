@@ -7,12 +7,12 @@ saved, is still evaluated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from app.core.exact_json import line_and_column
 from app.core.pacing import pause_between_parts
 from app.workflows.expressions.cel import compile_expression, compile_filter
-from app.workflows.expressions.cel_analysis import LOOPS, FilterError
+from app.workflows.expressions.cel_analysis import LOOPS, PLAIN_TEXT, FilterError
 from app.workflows.expressions.cel_parser import Node, UnreadableText, parse
 from app.workflows.expressions.signatures import (
     ANY,
@@ -42,7 +42,6 @@ _NAMES: Mapping[str, Type] = {
     "matched": LIST,
     **dict.fromkeys(("int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"), TYPE),
 }
-_PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 _ORDERED = (NUMBER, BOOL, STRING, BYTES, TIMESTAMP, DURATION)
 # For each operator: the types of its operands, and of the result.
 _SAME = tuple((one, one, one) for one in (INT, UINT, DOUBLE))
@@ -90,7 +89,7 @@ def _members(node: Node, root: str) -> Iterator[str]:
     if node.parts and (node.parts[0].kind, node.parts[0].text) == ("name", root):
         if node.kind == "field":
             yield node.text
-        elif node.kind == "index" and (name := _PLAIN_TEXT.fullmatch(node.parts[1].text)):
+        elif node.kind == "index" and (name := PLAIN_TEXT.fullmatch(node.parts[1].text)):
             yield name[2]
     for part in node.parts:
         yield from _members(part, root)
@@ -104,11 +103,7 @@ def _check(text: str, *, is_condition: bool) -> None:
         # The engine reads it, so it is valid.
         return
     if is_condition and not found & BOOL:
-        raise FilterError(f"gives {describe(found)}, not true or false", *_position(text, tree.at))
-
-
-def _position(text: str, at: int) -> tuple[int, int]:
-    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        raise FilterError(f"gives {describe(found)}, not true or false", *line_and_column(text, tree.at))
 
 
 class _TypeCheck:
@@ -136,7 +131,7 @@ class _TypeCheck:
         return kinds[node.kind](node)
 
     def _refuse(self, node: Node, message: str) -> FilterError:
-        return FilterError(message, *_position(self._text, node.at))
+        return FilterError(message, *line_and_column(self._text, node.at))
 
     def _all(self, node: Node, found: Type) -> Type:
         for part in node.parts:

@@ -7,16 +7,14 @@ in each of their rounds; a regular expression is compiled for each call.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.workflows.expressions.cel_analysis import LOOPS, tokenize
+from app.workflows.expressions.cel_analysis import PLAIN_TEXT, opens_loop, tokenize
 from app.workflows.expressions.regex_cost import RegexCost, literal_cost
 
 Path = tuple[str, ...]
 
-_PLAIN_TEXT = re.compile(r"""(["'])([^"'\\\n]*)\1""")
 # Units (about 0.1 µs each) of one evaluation, one token, one round of a loop, one value that is copied, a call of a Python
 # function, one value that it takes, and a character that it takes or makes a text of.
 _EVALUATION, _TOKEN, _ROUND, _DUPLICATE, _CALL, _ARGUMENT, _CHARACTER = 10, 0.5, 3, 0.75, 40, 10, 2
@@ -291,14 +289,10 @@ class _Analysis:
     def _mention(self, index: int) -> None:
         name = self.words[index]
         loop = self._loop_of(name)
-        if loop is not None and not self._opens_loop(index - 1):
+        if loop is not None and not opens_loop(self.words, index - 1):
             self._mention_variable(index, loop)
         if name in self.roots:
             self.mentions.append((index, self._path(index), self._current_loop()))
-
-    def _opens_loop(self, index: int) -> bool:
-        """Whether a bracket opens a loop: its variable follows."""
-        return self.words[index] == "(" and self.words[index - 1] in LOOPS and self.words[index - 2] == "."
 
     def _mention_variable(self, index: int, loop: int) -> None:
         """A loop variable: the engine copies the element, except where a member of it is selected."""
@@ -327,7 +321,7 @@ class _Analysis:
             if following[:1] == ["."] and "".join(following[1:2]).isidentifier() and following[2:] != ["("]:
                 index += 2
                 yield following[1], index
-            elif following[:1] == ["["] and following[2:] == ["]"] and (text := _PLAIN_TEXT.fullmatch(following[1])):
+            elif following[:1] == ["["] and following[2:] == ["]"] and (text := PLAIN_TEXT.fullmatch(following[1])):
                 index += 3
                 yield text[2], index
             else:
@@ -337,7 +331,7 @@ class _Analysis:
         words = self.words
         name = words[index - 1] if index and words[index] == "(" else ""
         is_method = words[index - 2 : index - 1] == ["."] and index > 2
-        if self._opens_loop(index):
+        if opens_loop(self.words, index):
             self.loops.append(self._loop(index, name))
             self.opened.append((len(self.loops) - 1, None))
             return

@@ -569,7 +569,7 @@ def test_files_are_no_longer_queried_when_they_took_too_long(
 
 
 def test_the_small_files_of_one_account_take_a_share_of_the_cache() -> None:
-    files = [AugmentSnapshot(number, None, "GET", None, ["a", "b"], 1, 256 * 1024, 1) for number in range(1, 101)]
+    files = [AugmentSnapshot(number, None, "GET", None, ["a", "b"], 256 * 1024, 1) for number in range(1, 101)]
     assert enrichment_files.cacheable_files(files) == set(range(1, 17))
 
 
