@@ -52,12 +52,12 @@ class EventCorrelator:
             for run in page:
                 # A filter may take 20 ms: the jobs of others go on between two.
                 await asyncio.sleep(0)
+                if not _is_about(event, run):
+                    continue
                 if run.isolation is not None:
                     if not self._alone:
                         raise NeedsIsolation(is_proven=run.isolation == "killed")
                     isolated[run.workflow_id] = run.id
-                if not _is_about(event, run):
-                    continue
                 await self._deliver_to(run, event)
                 if _exits_on(run, event) and step_graph.has_parallel_blocks(run.document):
                     exiting.setdefault(run.root_id or run.id, run)

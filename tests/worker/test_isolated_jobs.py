@@ -202,6 +202,21 @@ def test_an_event_for_a_waiting_run_of_such_a_workflow_is_delivered_alone(contex
     assert claimed.isolation is None
 
 
+def test_an_event_with_another_value_under_the_key_of_the_workflow_is_not_delivered_alone(
+    context: AppContext, acme: Sender
+) -> None:
+    steps = [{"wait_for": "paid", "timeout": "1h"}]
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on="ordered", key="data.order", steps=steps))
+    run = UUID(acme.post(an_event(event="ordered", data={"order": 17})).get_json()["runs"][0])
+    with_executor(context, lambda executor: executor.advance(acme.account_id, run, 1))
+    event = UUID(acme.post(an_event(event="paid", data={"order": 18})).get_json()["id"])
+    _suspect(context, acme)
+    with_executor(context, lambda executor: executor.wake(acme.account_id, event))
+    claimed = runs.find_running_run(context.database, acme.account_id, run)
+    assert claimed is not None
+    assert claimed.isolation == "suspected"
+
+
 def test_a_long_run_gives_its_turn_to_others_between_two_steps(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
