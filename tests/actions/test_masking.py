@@ -74,7 +74,9 @@ def stored(outcome: Outcome) -> str:
 def test_a_secret_of_the_request_is_stored_nowhere(fields: dict[str, Any], secret: str, status: int) -> None:
     names = {"data": {"token": "hush-data-token"}, "vars": {"access": {"api_key": "hush-variable"}}}
     event = an_event(data_json='{"login": {"password": "hush-in-the-event"}, "city": "Pune"}')
-    outcome = echoed(dict(fields), status=status, names=names, run=a_run(event=event))
+    path = fields.get("path", "/hook")
+    fields = {name: value for name, value in fields.items() if name != "path"}
+    outcome = echoed(fields, status=status, path=path, names=names, run=a_run(event=event))
     assert outcome.request is not None and outcome.response is not None
     assert secret not in stored(outcome)
     assert "***" in stored(outcome)
@@ -102,6 +104,26 @@ def test_a_secret_is_recognised_in_any_form(form: Callable[[str], str]) -> None:
     masked = secrets.mask(f"before {written} after")
     assert masked.startswith("before ") and masked.endswith(" after") and "***" in masked
     assert written.strip('"=')[4:-4] not in masked
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("Authorization", "Basic " + base64.b64encode(b"jane:hush-hush").decode(), "hush-hush"),
+        ("Authorization", "Basic " + base64.b64encode(b"key-without-password:").decode(), "key-without-password"),
+        ("Cookie", "theme=darkly; id=hush-hush", "hush-hush"),
+    ],
+)
+def test_a_part_of_a_header_is_recognised_alone(name: str, value: str, secret: str) -> None:
+    secrets = Secrets()
+    secrets.add_header(name, value)
+    assert secrets.mask(f"before {secret} after") == "before *** after"
+
+
+def test_a_number_of_less_than_eight_digits_is_no_secret() -> None:
+    secrets = Secrets()
+    secrets.add("1234567", "12345678")
+    assert secrets.mask("order 1234567, token 12345678") == "order 1234567, token ***"
 
 
 def test_escaped_characters_of_an_answer_do_not_hide_a_secret() -> None:
