@@ -1,7 +1,7 @@
-"""What the answers to an HTTP call are judged by: the method, the origin, and the path as the author wrote it.
+"""The target of an HTTP call, for the circuit breaker: the method, the origin, and the path as the author wrote it.
 
-The rendered path of `https://shop.example/orders/{{ data.id }}` is another one for each order. What one order is answered says
-something about all of them, so they are one target: `POST https://shop.example/orders/*`. Queries are left out.
+The rendered path of `https://shop.example/orders/{{ data.id }}` differs for each order. When the calls for some orders fail,
+those for others probably fail too, so they are one target: `POST https://shop.example/orders/*`. Queries are left out.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Deferred(Exception):
 @dataclass(slots=True)
 class Circuit:
     """The failures of one host or target. `openings` is how often in a row it has opened, `first_opened_at` when it did so first,
-    `probing` whether a probe is under way. `waiting` holds the targets that were deferred, and since when."""
+    `probing` whether a probe is under way. `waiting` holds the targets that were deferred, and since when;
+    `has_next` is whether a call of the first of them comes back when the pause is over."""
 
     name: str
     failures: int = 0

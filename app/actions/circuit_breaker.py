@@ -4,9 +4,10 @@ The state is kept in the worker's memory. It is separate for each account, so no
 
 * A host gets at most a quarter of the worker's permits, an account at most three quarters. A call for which no permit
   is free waits for one if that takes a fraction of a second; otherwise it is deferred (`Deferred`) until its turn should come.
-* A target is what answers are judged by: a method and a path, a message template, a sender. After several bad answers in a
-  row (5xx, no complete answer in time) its circuit opens, and its calls are deferred. Connection failures (DNS, connect, TLS)
-  are judged by host: after several in a row the circuit of the host opens, and the calls of all its targets are deferred.
+* A target is what the answers of calls are counted by: a method and a path, a message template, a sender. After several bad
+  answers in a row (5xx, no complete answer in time) its circuit opens, and its calls are deferred. Connection failures (DNS,
+  connect, TLS) are counted by host: after several in a row the circuit of the host opens, and the calls of all its targets are
+  deferred.
 * After a pause one probe is let through; to a host, one of the target that has waited longest. If it fails too, the circuit opens
   again, for twice as long.
 """
@@ -163,7 +164,7 @@ class CircuitBreakers:
     @asynccontextmanager
     async def permit(self, account_id: int, host: str, target: str | None = None) -> AsyncIterator[Permit]:
         """Hold a permit for `host` (such as example.com:443) during the block; raises Deferred. `target`: what the answer is
-        judged by (default: the host)."""
+        counted by (default: the host)."""
         found, target = self._find((account_id, host)), target or host
         self._check_circuits(account_id, host, target, found)
         async with self._account_permit(account_id) as account:
@@ -260,7 +261,7 @@ class CircuitBreakers:
         account = self._accounts.get(account_id)
         if account is None:
             return
-        # The target first: a call that it defers is no probe of the host.
+        # The target first: a call that its own circuit defers does not queue at the host.
         for key in ((host, target), (host, None)):
             circuit = account.circuits.find(key)
             if circuit is not None:

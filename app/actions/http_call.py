@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.actions.action_context import ActionContext
 from app.actions.circuit_breaker import Permit
@@ -20,9 +20,6 @@ from app.actions.http_response import MAX_BODY_BYTES, parse_response
 from app.core.durations import write_duration
 from app.core.exact_json import replace_unstorable
 from app.core.models import Outcome
-
-if TYPE_CHECKING:
-    pass
 
 MAX_STORED_RESPONSE = 2_048
 # Of the time that a call may take, connecting (DNS and TLS included) may take this much.
@@ -36,7 +33,7 @@ ClassifyResponse = Callable[[int, Mapping[str, str], Any, datetime], Outcome]
 
 async def call(request: Request, context: ActionContext, classify: ClassifyResponse) -> Outcome:
     """Make the call once; raises Deferred when the host or the target takes no call now."""
-    host, target = _host_of(request), request.target and request.target[:_MAX_TARGET]
+    host, target = _host_of(request), request.target[:_MAX_TARGET]
     described = await context.compose(describe, request, context.secrets)
     async with context.circuit_breakers.permit(context.run.account_id, host, target) as permit:
         outcome = await _exchange(request, context, classify, permit)
@@ -93,7 +90,7 @@ def _send(context: ActionContext, request: Request) -> Any:
         headers=request.headers,
         allow_redirects=False,
         auto_decompress=False,
-        # Shorter than the whole, so that who does not connect is known from who does not respond.
+        # Shorter than the whole, so that a host that does not connect can be told from one that does not respond.
         timeout=aiohttp.ClientTimeout(total=None, connect=context.timeout * _CONNECT_SHARE),
     )
 

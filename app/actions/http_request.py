@@ -61,13 +61,13 @@ DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. `target` is what the answer is judged by, in addition to those of other calls with the same one."""
+    """A request to send. The circuit breaker counts the answers of all calls with one `target` together."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
-    target: str | None = None
+    target: str
 
 
 def describe(request: Request, secrets: Secrets) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Secrets are the secret fields of integrations, what a request carries under a name such as Authorization, `api_key` or `password`
 (headers, query parameters, members of a JSON or form body), tokens in the paths of webhooks, and values that templates read under
-such a name. What a server sends back is masked as it is, percent-encoded, escaped for JSON or HTML, and in Base64.
+such a name. In answers of servers, secrets are found as they are, percent-encoded, escaped for JSON or HTML, and in Base64.
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ from urllib.parse import parse_qsl, quote, quote_plus
 from app.actions.integration_kinds import MASK
 from app.core.models import Outcome
 
-# Of headers and query parameters.
-_SECRET_NAME = re.compile(
-    r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|^key$|auth(?!or(?!i[sz]))|signature|^sig$"
-    r"|credential|session|cookie|^code$|jwt",
-    re.IGNORECASE,
-)
-# Of members and of names in templates, where `key`, `code` and `session` are usually something else.
+# Of members, and of names in templates.
 _SECRET_MEMBER = re.compile(
     r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|auth(?!or(?!i[sz]))|signature|credential|cookie|jwt",
     re.IGNORECASE,
 )
-# The signature is no secret for the server that receives it, and each attempt has one.
+# Of headers and query parameters: also these, which are usually something else in data.
+_SECRET_NAME = re.compile(rf"{_SECRET_MEMBER.pattern}|session|^(key|sig|code)$", re.IGNORECASE)
+# The signature is no secret for the server that receives it. All attempts have one: their answers would all be searched for it.
 _PUBLIC_HEADERS = ("webhook-signature",)
 _ABOUT_A_SECRET = re.compile(r"(type|name|expir\w*|count|limit|length|method|mode|status)$", re.IGNORECASE)
 # Webhooks of Slack, Discord and Telegram.

@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 # More accounts than this wait for each other.
 _THREADS = 16
-# Seconds of a rendering that is not long.
+# Seconds. The account pauses after a longer rendering.
 _MAX_QUICK = 0.02
 
 
 @dataclass(slots=True)
 class _Account:
-    """Whose turn it is. `duration` is about how many seconds a rendering takes, `next_turn` when the next deferred attempt should
-    come back."""
+    """The turns of one account. `duration` is about how many seconds a rendering takes, `next_turn` when the next deferred
+    attempt should come back."""
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0

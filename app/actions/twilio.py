@@ -39,7 +39,7 @@ async def call_twilio(make_request: Callable[..., Request], fields: Any, context
 def twilio_request(
     resource: str, form: Mapping[str, str], integration: Mapping[str, str], settings: Settings
 ) -> Request:
-    """A POST of `form` to a resource of the account, such as Messages. Answers are judged by the sender."""
+    """A POST of `form` to a resource of the account, such as Messages. The sender is the target."""
     sender = form.get("From") or form.get("MessagingServiceSid")
     sid, token = integration["account_sid"], integration["auth_token"]
     credentials = base64.b64encode(f"{sid}:{token}".encode()).decode()

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from app.db.connection import delete_batch, run_sql
 
-# Nobody calls a target that no run waits for, so its circuit stays open. It is shown for this long after the end of its pause.
+# A target that no run waits for is not called, so its circuit stays open. It is shown for this long after the end of its pause.
 _SHOWN_FOR = timedelta(minutes=10)
 _KEPT_FOR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCircuit:
-    """A target that keeps failing: how often in a row, since when it is called only now and then, and when next."""
+    """A target that has failed `failures` times in a row: its circuit opened at `opened_at`, the next call is at `retry_at`."""
 
     target: str
     failures: int
@@ -27,8 +27,9 @@ class OpenCircuit:
 
 @dataclass(frozen=True, slots=True)
 class TargetRow:
-    """A target that is not called as usual, and since when. `state` "disabled": never, for a `reason` that a run met. "failing":
-    only now and then, next at `retry_at`, after so many `failures` in a row; `runs_held` runs wait for it."""
+    """A target that is not called as usual `since` a time. With the `state` "disabled" it is not called; `reason` is the error of
+    the run `run_id`. With "failing" its circuit is open after `failures` in a row, the next call is at `retry_at`, and
+    `runs_held` runs wait for it."""
 
     state: str
     target: str

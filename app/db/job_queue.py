@@ -3,9 +3,9 @@
 A job is due at `due_at`. Claiming it sets `worker_id` and moves `due_at` ahead by the length of a lease, so that a job whose
 worker died becomes due again by itself. A trigger notifies the workers of added jobs.
 
-Who claims a job whose lease has expired adds its worker to the job's `dead_workers`, or to `dead_alone` if it executed nothing
-else; `app/worker/isolation.py` says what follows. A worker that was only out of reach takes its id away again, and one that is
-told to stop says so before (`claim`).
+A worker that claims a job whose lease has expired adds the former worker's id to the job's `dead_workers`, or to `dead_alone` if
+that worker executed nothing else; `app/worker/isolation.py` says what follows. A worker that was only out of reach removes its
+id when it returns. A worker that is told to stop marks its jobs first (`claim`), so that it does not count.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ from app.db.connection import (
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
+# Deaths of workers after which a job, or each run of a workflow, is executed alone.
+ISOLATED_AFTER = 2
+# Seconds.
+_MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 _PREVIOUS_BATCH = 10_000
 
 
@@ -70,8 +74,8 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed job. So many workers have died while they executed it with other jobs (`deaths`), and so many processes while
-    they executed nothing else (`deaths_alone`)."""
+    """A claimed job. `deaths` counts the workers that have died while they executed it with other jobs, `deaths_alone` the
+    processes that have died while they executed nothing else."""
 
     id: int
     kind: str
@@ -86,6 +90,11 @@ class Job:
         return self.payload.partition(":")[0]
 
     @property
+    def retry_delay(self) -> float:
+        """Seconds until the job is due again when it fails: doubled with each attempt, at most a minute."""
+        return min(_MAX_RETRY_DELAY, _MIN_RETRY_DELAY * 2.0 ** min(self.attempts, 10))
+
+    @property
     def ids(self) -> str:
         """The account and the run, event or workflow, for the log: the subject in the payload of a deadline is personal."""
         return ":".join(self.payload.split(":")[:2])
@@ -93,7 +102,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A job is due again in `seconds`. `is_failure`: it has failed. `died`: its process has, which executed nothing else."""
+    """A job is due again in `seconds`. `is_failure`: it has failed. `died`: the process that executed only this job has died."""
 
     seconds: float
     is_failure: bool = True
@@ -130,7 +139,7 @@ SELECT extract(epoch FROM due_at - now())::float FROM jobs WHERE kind = ANY (%(k
 ORDER BY due_at, id LIMIT 1
 """
 
-# This worker lives: who took it for dead was wrong.
+# A worker that extends its leases is alive: its id is removed where others have noted its death.
 _EXTEND = """
 UPDATE jobs SET due_at = now() + %(lease)s * interval '1 second' WHERE id = ANY (%(held)s) AND worker_id = %(worker)s;
 UPDATE jobs SET dead_workers = array_remove(dead_workers, %(worker)s), dead_alone = array_remove(dead_alone, %(worker)s)

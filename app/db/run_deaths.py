@@ -12,12 +12,12 @@ from app.db.job_queue import PRESENCE
 
 # How long the runs of a workflow are executed alone after one of them has killed its process.
 ISOLATION_PERIOD = timedelta(hours=1)
-# So many workflows of an account may kill processes before all of its workflows are executed alone.
+# Isolated workflows of an account; a further one isolates all of its workflows.
 MAX_ISOLATED_WORKFLOWS = 2
 
-# A worker that is not present has died, or has just lost its connection: then it will take its id away again. Nobody waits for
-# its leases to expire, since until then the same runs might kill other workers. The condition on due_at is for the index: leases
-# are short. The job of an event evaluates conditions of any workflow whose runs wait for events.
+# A worker that is not present has died, or has just lost its connection: then it removes its id later. The statement does not
+# wait until its leases expire, since until then the same runs might kill other workers. The condition on due_at is for the index:
+# leases are short. The job of an event evaluates conditions of any workflow whose runs wait for events.
 _ADD_DEAD_WORKERS = f"""
 WITH dead_jobs AS (
     SELECT kind, names[1]::bigint AS account_id, names[2]::uuid AS id, worker_id
@@ -68,7 +68,8 @@ def isolate_workflow(connection: sa.Connection, account_id: int, run_id: UUID, n
 
 
 def isolate_awaiting_workflows(connection: sa.Connection, account_id: int, now: datetime) -> None:
-    """The same for an account's workflows whose runs may wait for events, since the job of an event has killed its process."""
+    """Execute the runs of all workflows of an account whose runs may wait for events alone for ISOLATION_PERIOD, since the job of
+    an event has killed its process."""
     run_sql(
         connection,
         "UPDATE workflows SET isolated_until = :until WHERE account_id = :account AND id IN "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ class RunResults:
 
     outputs: Mapping[str, Any]
     variables: Mapping[str, Any]
-    last: Mapping[str, Any] | None = field(default=None)
+    last: Mapping[str, Any] | None
 
 
 # Of steps that were entered several times, the last time counts. `past` are the runs whose steps came before the run's

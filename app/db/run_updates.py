@@ -123,7 +123,7 @@ class NewBlock:
 class RunUpdate:
     """The new state of a run, the row of its step, and the outcome of an attempt if one was made.
 
-    `held_by` is the target whose open circuit holds the run back.
+    `held_by` is the target or host whose open circuit defers the run.
 
     `wake_at` with a `job` greater than the run's own enqueues that job, due then. Without `wake_at` the job is enqueued when
     all `blocks`, which start now, have ended.

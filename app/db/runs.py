@@ -19,22 +19,23 @@ from app.core.ids import first_id_at
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
 from app.db.connection import Database, PgConnection, execute, fetch_all, prepare, run_sql
-from app.db.job_queue import enqueue_runs
+from app.db.job_queue import ISOLATED_AFTER, enqueue_runs
 
 # Everything that the next step needs. The condition on received_at selects the partition of the event.
-_RUN = """
+_RUN = f"""
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
     event.id, event.account_id, event.event, run.distinct_id, event.phone,
     coalesce(event.data || event.augmented, event.data)::text, event.received_at,
-    (SELECT coalesce(json_object_agg(name, output), '{}')::text FROM (
+    (SELECT coalesce(json_object_agg(name, output), '{{}}')::text FROM (
         SELECT DISTINCT ON (name) name, CASE WHEN status = 'done' THEN output
-            ELSE coalesce(output, '{}') || jsonb_build_object('error', error) END AS output
+            ELSE coalesce(output, '{{}}') || jsonb_build_object('error', error) END AS output
         FROM steps WHERE account_id = run.account_id AND run_id = run.id AND name IS NOT NULL
             AND status IN ('done', 'failed')
         ORDER BY name, ordinal DESC) AS named),
     run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject,
-    CASE WHEN workflow.isolated_until > now() THEN 'killed' WHEN cardinality(workflow.dead_workers) >= 2 THEN 'suspected' END
+    CASE WHEN workflow.isolated_until > now() THEN 'killed'
+        WHEN cardinality(workflow.dead_workers) >= {ISOLATED_AFTER} THEN 'suspected' END
 FROM runs AS run
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
 JOIN workflow_versions AS version ON version.account_id = run.account_id AND version.workflow_id = run.workflow_id

@@ -14,7 +14,7 @@ from app.db.accounts import AccountDetails, AccountRow
 from app.services.context import AppContext
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-# The end of a plan is announced for so long.
+# How long before its end a plan ends soon.
 ENDS_SOON = timedelta(days=7)
 # Characters of a name or an attribute.
 _MAX_LENGTH = 255

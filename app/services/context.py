@@ -24,7 +24,7 @@ _SHARE = 3
 
 
 class AppContext:
-    """Settings, database, clock and secrets of one process, its budgets for look-ups of what senders invent, and the turns of
+    """Settings, database, clock and secrets of one process, its budgets for look-ups of unknown keys, and the turns of
     accounts. Opens no connection before the first query."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = now) -> None:

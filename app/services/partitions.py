@@ -15,12 +15,12 @@ from app.db import partitions, runs
 from app.db.connection import limit_statements
 from app.services.context import AppContext
 
-# More than clear_default_partition has steps.
+# More than the steps of clear_default_partition.
 _MAX_STEPS = 10
 # Seconds that a statement may take; one of them reads the whole default partition. Shorter in a web process, which gives up a
 # connection that does not respond.
 _TIMEOUT = 300.0
-# Seconds between two looks of a web process, and after a failure.
+# Seconds between two calls in a web process, and after a failure.
 _INTERVAL, _RETRY_INTERVAL = 3600.0, 60.0
 _log = structlog.get_logger()
 

@@ -76,7 +76,7 @@ _TRANSITIONS: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
 
 class RunExecutor:
     """Advances the runs of one process: database access in threads, HTTP calls by one session. `alone`: the process executes one
-    run at a time, since the run may be what kills it."""
+    run at a time, since the run may kill it."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ from app.worker.executor import RunExecutor
 from app.worker.handlers import call_handler, make_handlers
 from app.worker.isolation import TurnOver
 
-# Bytes of data, in addition to many times the largest event. Who needs more gets a MemoryError, which ends this process and not
-# the whole machine.
+# Bytes of data, in addition to many times the largest event. A job that needs more gets a MemoryError, which ends this process
+# before the machine has no memory left.
 MAX_MEMORY = 1024 * 1024 * 1024
 _EVENT_COPIES = 32
 # From -1000 to 1000: among processes that need the same, the kernel kills this one first.

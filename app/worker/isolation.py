@@ -1,14 +1,14 @@
-"""Executes a job alone, in a process of its own, since workers died while they executed it: it may be what kills them.
+"""Executes a job alone, in a process of its own, since workers died while they executed it, and the job may be the cause.
 
 1. After ISOLATED_AFTER deaths of its worker a job is executed by a child process of the worker, which executes one job at a time.
-   So are the jobs of a workflow whose runs were executed at that many deaths, until one of them has ended, and for an hour after
-   a run of the workflow has killed its child process.
-2. When the child dies, nothing else does. After MAX_DEATHS_ALONE deaths of it the run fails, and jobs of other kinds pause.
-3. Where the worker dies together with its child (an out-of-memory killer may end whole containers), nobody knows which job was
-   it. Next time the worker finishes its other jobs before, so that the next death concerns this job only.
+   The same holds for all jobs of a workflow when that many workers died while they executed its runs, until one of these runs
+   has been executed alone; and for an hour after a run of the workflow has killed its child process.
+2. The death of the child ends no other job. After MAX_DEATHS_ALONE deaths of the child the run fails; jobs of other kinds pause.
+3. If the worker dies together with its child (an out-of-memory killer may end whole containers), the cause is again unknown. The
+   next worker finishes its other jobs before it executes this one, so that another death concerns this job only.
 
-An account has one job at a time in here; others of it go back to the queue. A job that was executed beside the one that killed
-the worker therefore ends after a while, and its count ends with it.
+The child has at most one job of an account at a time; further ones go back to the queue. A job that was only executed beside the
+one that killed the worker ends in the child, and its counts are deleted with it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ import structlog
 
 from app.db.job_queue import Again, Job
 
-ISOLATED_AFTER = 2
 MAX_DEATHS_ALONE = 3
 # The command of the child process, `isolated_process.py`.
 COMMAND = (sys.executable, "-m", "app.worker.isolated_process")
@@ -94,8 +93,8 @@ class Isolation:
         self.admitted: set[str] = set()
 
     async def execute(self, job: Job, *, is_suspected_only: bool = False) -> None:
-        """Execute a job alone. Raises NotDone: its account already has one here, its handler has failed, or its process has died.
-        `is_suspected_only`: the job's workflow may be cleared soon, so that a job without a turn comes back soon."""
+        """Execute a job alone. Raises NotDone when its account already has one here, its handler has failed, or its process
+        has died. `is_suspected_only`: the job's workflow may be cleared soon, so that a job without a turn comes back soon."""
         if job.deaths_alone >= MAX_DEATHS_ALONE:
             await self._give_up(job)
             return
@@ -114,7 +113,7 @@ class Isolation:
             self.admitted.discard(job.account)
 
     def _take_turn(self, account: str) -> float:
-        """Seconds until the account's next job should come, as many a second as are executed."""
+        """Seconds until the account's next job should come back: one after the other, as fast as jobs are executed."""
         now = self._clock()
         self._next_turns = {each: turn for each, turn in self._next_turns.items() if turn > now}
         self._next_turns[account] = self._next_turns.get(account, now) + self._duration
@@ -138,14 +137,14 @@ class Isolation:
             reason = _exit_reason(code)
             await self._on_death(job)
             _log.error("a process died while it executed one job alone", job=job.ids, kind=job.kind, reason=reason)
-            raise NotDone(f"its process died ({reason})", Again(_pause(job), died=True))
+            raise NotDone(f"its process died ({reason})", Again(job.retry_delay, died=True))
         if answer.get("error") is not None:
-            raise NotDone(str(answer["error"]), Again(_pause(job)))
+            raise NotDone(str(answer["error"]), Again(job.retry_delay))
         if answer.get("is_over") is False:
             raise NotDone("its turn is over", Again(0.0, is_failure=False))
 
     async def _start(self) -> Process:
-        """A child that is ready. One that does not start says nothing about the job."""
+        """Start a child; returns when it is ready. A child that does not start is no death of the job."""
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         process = await asyncio.create_subprocess_exec(
             *self._command, stdin=PIPE, stdout=PIPE, limit=_MAX_ANSWER, env={**os.environ, "PYTHONPATH": path}
@@ -201,11 +200,6 @@ async def _read(process: Process) -> dict[str, object] | None:
         return None
     answer: dict[str, object] = json.loads(line)
     return answer
-
-
-def _pause(job: Job) -> float:
-    # A death is a failure, too.
-    return min(60.0, 2.0 ** min(job.attempts, 10))
 
 
 def _exit_reason(code: int) -> str:

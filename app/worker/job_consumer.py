@@ -23,9 +23,9 @@ from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
 from app.db import job_queue
 from app.db.connection import Database
-from app.db.job_queue import Again, Job
+from app.db.job_queue import ISOLATED_AFTER, Again, Job
 from app.worker.handlers import Handlers, call_handler
-from app.worker.isolation import ISOLATED_AFTER, Isolation, NeedsIsolation, NotDone
+from app.worker.isolation import Isolation, NeedsIsolation, NotDone
 
 T = TypeVar("T")
 
@@ -37,7 +37,6 @@ _MIN_CLAIM_INTERVAL = 0.005
 _SWEEP_INTERVAL = 10.0
 _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0
-_MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 _MAX_EXTEND_RETRY_DELAY = 1.0
 # Between two jobs that are executed while the worker has no other, and how long it waits for its other jobs to end.
 _EXCLUSIVE_PAUSE, _MAX_EXCLUSIVE_WAIT = 60.0, 30.0
@@ -109,7 +108,7 @@ class _Consumer:
     async def claim_until(self, stop: asyncio.Event) -> None:
         """Claim and start jobs until `stop` is set."""
         stopping = asyncio.create_task(self._wake_on(stop))
-        # Who looks for dead workers must not miss this one.
+        # Other workers take a worker for dead that has jobs and is not announced.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_present.wait(), _MAX_PRESENCE_WAIT)
         delay, available = _MIN_RECONNECT_DELAY, True
@@ -149,7 +148,7 @@ class _Consumer:
             _log.warning("ended jobs stay in the queue until their leases expire", error=describe_exception(exc))
 
     async def _announce_stop(self) -> None:
-        """Who stops this worker may kill it before its jobs have ended: then they have not killed it."""
+        """Mark the jobs: if this worker is killed before they have ended, they are not the cause."""
         mark = partial(job_queue.mark_claims, self._database, self._worker, self._held(), "stopping")
         try:
             await asyncio.wait_for(self._call(mark), _LEAVE_TIMEOUT)
@@ -275,7 +274,7 @@ class _Consumer:
     def _retry_delay(self, job: Job, exc: BaseException) -> float:
         if isinstance(exc, asyncio.CancelledError):
             return 0.0
-        delay = min(_MIN_RETRY_DELAY * 2.0 ** min(job.attempts, 10), _MAX_RETRY_DELAY) * self._rng.uniform(0.5, 1.0)
+        delay = job.retry_delay * self._rng.uniform(0.5, 1.0)
         expected = isinstance(exc, Unavailable | SettingsError)
         log = _log.warning if expected else partial(_log.error, exc_info=exc)
         error, payload = describe_exception(exc), job.ids

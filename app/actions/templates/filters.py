@@ -120,7 +120,7 @@ def _too_large() -> LimitError:
     )
 
 
-# Filters in place of the library's, which make larger results than they may, need quadratic time, or make members up
+# Filters in place of the library's. Those make too large results, need quadratic time, or invent members.
 
 
 def _replace(value: object, old: object, new: object = "") -> str:

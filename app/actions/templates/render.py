@@ -112,7 +112,7 @@ def find_secret_values(value: Any, names: Names) -> list[Any]:
     found = []
     for _, text in find_texts(value, ""):
         try:
-            paths = _paths_read(text)
+            paths = _paths_read(text, strict=names.strict)
             found += [_look_up(path, names) for path in paths if any(map(is_secret_member, path))]
         except (TemplateError, LimitError):
             # Rendering fails for the same reason, and nothing is sent.
@@ -120,10 +120,10 @@ def find_secret_values(value: Any, names: Names) -> list[Any]:
     return found
 
 
-def _paths_read(text: Text) -> Iterator[tuple[str, ...]]:
+def _paths_read(text: Text, *, strict: bool) -> Iterator[tuple[str, ...]]:
     if not isinstance(text, str):
         yield from mustache_paths_read(parse_mustache(text)[1])
-    elif (template := parse(text)) is not None:
+    elif (template := parse(text, strict=strict)) is not None:
         yield from template.paths_read
 
 

@@ -21,7 +21,7 @@ _SIZE_OF_DECIMAL = sys.getsizeof(Decimal(0))
 
 
 class Object(dict[str, Any]):
-    """An object of the data. It prints as JSON; `weight` is about how many characters that are."""
+    """An object of the data. It prints as JSON, of about `weight` characters."""
 
     __slots__ = ("weight",)
 

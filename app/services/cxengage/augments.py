@@ -33,7 +33,7 @@ _YIELD_ROWS = 1_000
 
 def create_augment(context: AppContext, account_id: int, values: Mapping[str, Any]) -> AugmentRow:
     """Create an augment; one of the type `file` adds nothing until its file is uploaded. Raises Problem 422."""
-    _check_url(values["type"], values)
+    _check_type(values["type"], values)
     # The default of the column is what earlier releases mean.
     values = {"method": "POST", **values}
     with context.change_turns.turn(account_id), context.database.transaction() as connection:
@@ -50,14 +50,15 @@ def change_augment(context: AppContext, account_id: int, name: str, changes: Map
             raise Problem(
                 ProblemType.VALIDATION_FAILED, f"type: cannot be changed from {row.type}; create another augment"
             )
-        _check_url(row.type, {"url": row.url, **changes})
+        _check_type(row.type, {"url": row.url, **changes})
         if changes:
             cxengage_resources.update(connection, AUGMENTS, account_id, row.number, changes, context.clock())
             accounts.increment_version(connection, account_id)
         return crud.find(connection, account_id, AUGMENTS, name)
 
 
-def _check_url(kind: str, values: Mapping[str, Any]) -> None:
+def _check_type(kind: str, values: Mapping[str, Any]) -> None:
+    """Raises Problem 422 for values that an augment of this type cannot have."""
     url = values.get("url")
     if kind == "file" and "method" in values:
         raise Problem(ProblemType.VALIDATION_FAILED, "method: is not allowed for an augment of the type file")

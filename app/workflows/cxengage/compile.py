@@ -39,12 +39,7 @@ def compile_script(code: str, *, key: str | None, templates: Mapping[str, str], 
         on, steps = ScriptCompiler(builder).read(code)
     document: dict[str, Any] = {"name": name, "on": on, "steps": steps}
     if key is not None:
-        document = {
-            "name": name,
-            "on": builder.source_map.replace(on, with_key(on, key)),
-            "key": f"data.{key}",
-            "steps": steps,
-        }
+        document |= {"on": builder.source_map.replace(on, with_key(on, key)), "key": f"data.{key}"}
     _check(document, builder, {"on": "code", "steps": "code"})
     return document
 

@@ -327,7 +327,7 @@ def arguments(form: Form, expected: tuple[str, ...], optional: int = 0) -> tuple
 
 def expect_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Form:
     """A list that starts with one of `heads`, or of `also`, which errors do not mention; raises Unexpected."""
-    # Each form of a text is compiled by way of this.
+    # Called for each form of a text.
     pause_between_parts()
     if not isinstance(node, Form) or node.bracket != "(":
         raise unexpected(node, f"a list that begins with {one_of(heads)}")

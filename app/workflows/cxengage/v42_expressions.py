@@ -39,7 +39,7 @@ _COMPARISONS = ("=", ">", "<", ">=", "<=")
 _CONDITIONS = (*_COMPARISONS, "not", "and", "or", "contains?")
 FUNCTIONS = (*_ARITHMETIC, *_BINARY, *_UNARY, *_LIST, "nth", *_FILTERS, "all", "if", *_CONDITIONS)
 _AS_A_FIELD = "send its value as a field of the event"
-# What to write instead of a function that there is not.
+# What to write instead of functions that are not supported.
 _INSTEAD = {
     "even?": "write (= (mod x 2) 0)",
     "odd?": "write (= (mod x 2) 1)",
