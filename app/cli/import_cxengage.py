@@ -13,7 +13,8 @@ import click
 
 from app.cli.base import existing_file
 from app.cli.formatting import visible
-from app.cli.workflows import read_source
+from app.cli.workflows import error_line, read_source
+from app.services.workflows import InvalidDocument
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
 from app.workflows.yaml_loader import write_document
 
@@ -45,7 +46,7 @@ def import_cxengage(
     FILE is a pattern resource (JSON with name and when and then, or code and key), a 4.2 script, or, with --then, the
     `when` of a 4.1 pattern.
     """
-    text = read_source(file)
+    text = _read(file)
     source = (
         _resource(file, text) if text.lstrip("\ufeff \t\r\n").startswith(("{", "[")) else _texts(file, text, then_file)
     )
@@ -59,6 +60,13 @@ def import_cxengage(
     click.echo(write_document(document), nl=False)
 
 
+def _read(file: Path) -> str:
+    try:
+        return read_source(file)
+    except InvalidDocument as exc:
+        raise click.ClickException(error_line(str(file), exc.mistakes[0])) from None
+
+
 def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], title: str) -> dict[str, Any]:
     texts, name = source.texts, _as_name(title)
     if "code" in texts:
@@ -69,7 +77,7 @@ def _compiled(source: _Source, key: str | None, templates: Mapping[str, str], ti
 def _texts(file: Path, text: str, then_file: Path | None) -> _Source:
     if then_file is None:
         return _Source(file.stem, None, {"code": text}, {"code": str(file)})
-    texts = {"when": text, "then": read_source(then_file)}
+    texts = {"when": text, "then": _read(then_file)}
     return _Source(file.stem, None, texts, {"when": str(file), "then": str(then_file)})
 
 
@@ -100,4 +108,4 @@ def _template(option: str) -> tuple[str, str]:
     name, equals, file = option.partition("=")
     if not equals or not name or not Path(file).is_file():
         raise click.ClickException(f"{visible(option)}: expected NAME=FILE, such as TM1=hello.mustache")
-    return name.removeprefix("+"), read_source(Path(file)).rstrip("\n")
+    return name.removeprefix("+"), _read(Path(file)).rstrip("\n")

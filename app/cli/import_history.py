@@ -19,7 +19,7 @@ from typing import IO, BinaryIO
 import click
 from tqdm import tqdm
 
-from app.cli.base import account_option, command, context, get_account
+from app.cli.base import UnavailableError, account_option, command, context, explain_unavailable, get_account
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
 from app.core.models import STORE
@@ -79,8 +79,8 @@ def _import(source: BinaryIO, account: AccountRow, time_field: str, start_workfl
             if start_workflows:
                 _show_progress("starting workflows", total, importer.start_workflows(_lines(source, max_bytes)))
         except Unavailable as exc:
-            raise click.ClickException(
-                f"the database does not respond: {exc}. Import the same file again: stored events are not stored twice"
+            raise UnavailableError(
+                f"{explain_unavailable(exc)}. Import the same file again: stored events are not stored twice"
             ) from None
     return importer.counts
 

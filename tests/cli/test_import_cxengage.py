@@ -128,3 +128,14 @@ def test_a_missing_template_is_an_error(signalbox: CommandLine, tmp_path: Path) 
         1,
         "Error: TM1=nowhere: expected NAME=FILE, such as TM1=hello.mustache\n",
     )
+
+
+@pytest.mark.parametrize("part", ["file", "then", "template"])
+def test_a_file_that_is_not_utf_8_is_refused(signalbox: CommandLine, tmp_path: Path, part: str) -> None:
+    binary, script = tmp_path / "binary", a_file(tmp_path, "script.clj", CODE)
+    binary.write_bytes(b"(event\xff)")
+    words = {"file": [binary], "then": [script, "--then", binary], "template": [script, "--template", f"TM1={binary}"]}
+    result = signalbox("workflow", "import-cxengage", *words[part])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {binary}:1:7: not UTF-8")
+    assert result.stderr.count("\n") == 1

@@ -260,6 +260,22 @@ def test_the_next_import_completes_a_killed_one(
     )
 
 
+def test_an_import_that_waits_too_long_for_the_database_ends_with_exit_code_3(
+    context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "old.ndjson", [past()])
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
+        done = subprocess.run(
+            [*COMMAND, str(file), "--account", acme.slug],
+            env={**_environment(context), "STATEMENT_TIMEOUT": "1"},
+            capture_output=True,
+            text=True,
+        )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.endswith("Import the same file again: stored events are not stored twice\n")
+
+
 @pytest.mark.parametrize("content", [gzip.compress(b"{}\n" * 50, mtime=0)[:-12], b"\x1f\x8bnonsense"])
 def test_a_broken_gzip_file_is_reported_in_one_line(
     signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, content: bytes
