@@ -1,8 +1,9 @@
-"""The queries in the documentation work as they are printed."""
+"""The documentation: queries work as they are printed, links lead somewhere, everything that exists is described."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import permutations as _permutations
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter as MetricCounter
+from prometheus_client import Gauge
 
 from app.actions import ACTIONS
 from app.core import metrics
@@ -106,6 +108,45 @@ def test_the_query_answers_the_question(title: str, query: str, known: dict[str,
     assert answers[title.split(".")[0]]()
 
 
+# Links
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_LINK = re.compile(r"\]\((?![a-z]+:)([^)\s]+)\)")
+
+
+def _text(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    known: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", _text(page), re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", re.sub(r"\]\(.*?\)", "", heading)).lower().replace(" ", "-")
+        found.add(f"{anchor}-{known[anchor]}" if known[anchor] else anchor)
+        known[anchor] += 1
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    wrong = []
+    for link in _LINK.findall(_text(page)):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            wrong.append(link)
+    assert wrong == []
+
+
+def test_headings_have_the_anchors_of_github(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A [link](x.md), `code/v1` & more\n\n## Same\n\n```sh\n# no heading\n```\n\n## Same\n")
+    assert _anchors(page) == {"a-link-codev1--more", "same", "same-1"}
+
+
 # The language
 
 
@@ -153,7 +194,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
     documented = set(
         re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE)
     )
-    counters = [value for value in vars(metrics).values() if isinstance(value, Counter)]
+    counters = [value for value in vars(metrics).values() if isinstance(value, MetricCounter)]
     gauges = [value for value in vars(metrics).values() if isinstance(value, Gauge)]
     assert documented == {
         *(f"{counter.describe()[0].name}_total" for counter in counters),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from structlog.testing import capture_logs
 
 from app import create_app
 from app.core import config, metrics
@@ -150,7 +151,9 @@ def test_unknown_tickets_are_answered_with_an_empty_stream_beyond_the_budget(
         return client.get(f"/1.0/tenants/{acme.slug}/stream?ticket={ticket}")
 
     assert {stream(f"unknown{number}").status_code for number in range(int(BURST))} == {401}
-    beyond = stream("unknown")
+    with capture_logs() as logged:
+        beyond = stream("unknown")
+    assert logged == []
     assert (beyond.status_code, beyond.text) == (200, "retry: 5000\n\n")
     advance(fresh, 2.0)
     exhaust(fresh)
