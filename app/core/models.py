@@ -57,7 +57,7 @@ class Event(Struct, frozen=True):
     """A verified event. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
 
     `body_digest` is of the body that came with an idempotency key; `is_webhook_id`: the key is a `webhook-id`, whose sender may
-    render the body anew for each retry. `via` names the route; None is `POST /api/v1/cvf-events`. `data` includes what
+    write another body for each retry. `via` names the route; None is `POST /api/v1/cvf-events`. `data` includes what
     enrichment added (`augmented_json`, exact JSON text); `data_json` of an event that is being accepted does not.
     """
 

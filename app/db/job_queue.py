@@ -3,9 +3,9 @@
 A job is due at `due_at`. Claiming it sets `worker_id` and moves `due_at` ahead by the length of a lease, so that a job whose
 worker died becomes due again by itself. A trigger notifies the workers of added jobs.
 
-A worker that claims a job whose lease has expired adds the former worker's id to the job's `dead_workers`, or to `dead_alone` if
-that worker executed nothing else; `app/worker/isolation.py` says what follows. A worker that was only out of reach removes its
-id when it returns. A worker that is told to stop marks its jobs first (`claim`), so that it does not count.
+A worker that claims a job whose lease has expired adds the id of the former worker to the job's `dead_workers`, or to
+`dead_alone` if that worker executed no other job; `app/worker/isolation.py` decides what follows. A worker that was only out of
+reach removes its id again. A worker that is stopped by a signal marks its jobs first (`claim`), so that it does not count.
 """
 
 from __future__ import annotations

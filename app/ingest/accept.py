@@ -77,7 +77,7 @@ class EventAcceptor:
 
     def _check_repeat(self, event: Event, earlier: EarlierEvent | None) -> tuple[str, ...]:
         """Warnings about an event whose idempotency key stands for an earlier one; raises Problem 422 when that has another
-        body. A `webhook-id` with another body is a warning: senders may render the body anew for each retry."""
+        body. A `webhook-id` with another body is a warning: senders may write another body for each retry."""
         if earlier is None or earlier.digest == event.body_digest:
             return ()
         repeat = (0, earlier.id, earlier.received_at, columns_of(event))

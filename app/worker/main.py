@@ -1,4 +1,4 @@
-"""The worker process: consume jobs from the queue until told to stop."""
+"""The worker process: consume jobs from the queue until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SWITCH_INTERVAL = 0.000_5
 
 
 async def _settings_fit(context: AppContext, threads: ThreadPoolExecutor, stop: asyncio.Event) -> bool:
-    """Check the settings as soon as Postgres is available; False when told to stop before. Raises SettingsError."""
+    """Check the settings as soon as Postgres is available; False when it was stopped before. Raises SettingsError."""
 
     def check() -> None:
         context.secrets.check_key()

@@ -215,7 +215,7 @@ def test_acknowledged_events_survive_every_kill(
 
 
 class _Stream:
-    """Senders that post until told to stop. Half of the events carry an idempotency key and are retried until they are
+    """Senders that post until they are stopped. Half of the events carry an idempotency key and are retried until they are
     acknowledged; the others are given up when they fail, as a sender without retries would."""
 
     def __init__(self, port: int, account_id: int, token: str) -> None:
