@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Refused(Exception):
         self.status, self.body = status, body
 
 
-class Api(ThreadingHTTPServer):
+class Api(ThreadingHTTPServer, ABC):
     """An API. `accepted` are the accepted requests, `complaints` the errors in requests, `instead` the responses to send
     without a check. `headers` are sent with every response. An empty response has no body."""
 
@@ -64,9 +65,9 @@ class Api(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    @abstractmethod
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, Any]]:
         """The response to a request; raises Refused."""
-        raise NotImplementedError
 
 
 class _Handler(BaseHTTPRequestHandler):
