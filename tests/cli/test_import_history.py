@@ -265,6 +265,7 @@ def test_an_import_that_waits_too_long_for_the_database_ends_with_exit_code_3(
 ) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     with context.database.transaction() as connection:
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         connection.exec_driver_sql("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
         done = subprocess.run(
             [*COMMAND, str(file), "--account", acme.slug],
