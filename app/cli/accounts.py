@@ -50,11 +50,7 @@ def _details(function: Callable[..., None]) -> Callable[..., None]:
 @command
 def create(slug: str, plan: str, **details_given: str | None) -> None:
     """Create account SLUG. A slug has lower-case letters, digits and -."""
-    details = AccountDetails(**details_given)
-    accounts.check_account_details(details)
-    account_id = accounts.create_account(context(), slug, PLANS[plan])
-    if details != AccountDetails():
-        accounts.update_account_details(context(), account_id, details)
+    account_id = accounts.create_account(context(), slug, PLANS[plan], AccountDetails(**details_given))
     click.echo(f"account={account_id}")
     click.echo(f"slug={slug}")
     click.echo(f"plan={plan}")

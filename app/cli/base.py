@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import pwd
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,12 +21,14 @@ from app.cli.formatting import parse_time
 from app.cli.program import UNAVAILABLE, paste, with_program
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
 from app.core.errors import MissingRight, NotMigrated, Problem, Unavailable
+from app.core.exact_json import replace_unstorable
+from app.core.models import Actor
 from app.db.accounts import AccountRow
 from app.services import accounts
 from app.services.context import AppContext
 
-# How many accounts a message names.
-_MAX_SLUGS = 10
+# How many accounts a message names, and characters of a user's name.
+_MAX_SLUGS, _MAX_NAME = 10, 100
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,9 +95,20 @@ def confirm(question: str) -> None:
 
 
 def context() -> AppContext:
-    """The app context of the running command."""
+    """The app context of the running command, for what its user changes."""
     found: AppContext = current_app.extensions["context"]
-    return found
+    return found.acting_as(Actor(user_name(), "cli"))
+
+
+def user_name() -> str:
+    """Who runs the program: SIGNALBOX_ACTOR, the user who called sudo, or the user of the process."""
+    given = os.environ.get("SIGNALBOX_ACTOR") or os.environ.get("SUDO_USER")
+    if given is None:
+        try:
+            given = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            given = f"uid {os.getuid()}"
+    return replace_unstorable(given)[:_MAX_NAME]
 
 
 def get_account(name: str | None) -> AccountRow:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "account": ("app.cli.accounts:group", "Create, list and change accounts."),
+    "audit": ("app.cli.audit:group", "List who changed what."),
     "client": ("app.cli.api_keys:client_group", "Create, list and revoke OAuth clients."),
     "completion": ("app.cli.completion:completion", "Print the completion script for a shell."),
     "drop-partition": ("app.cli.processes:drop_partition", "Delete the events of a past month."),

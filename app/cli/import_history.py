@@ -50,7 +50,7 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
     found = get_account(account)
     try:
         with _opened(file) as source:
-            counts = _import(source, found, time_field, start_workflows, _rejected_path(file))
+            counts = _import(source, file, found, time_field, start_workflows)
     except (OSError, EOFError, zlib.error) as exc:
         raise click.ClickException(f"{file} cannot be read: {exc}") from None
     results = [f"{counts.stored:,} stored", f"{counts.known:,} stored before", f"{counts.rejected:,} rejected"]
@@ -62,16 +62,18 @@ def import_(file: str, time_field: str, start_workflows: bool, account: str | No
         sys.exit(1)
 
 
-def _import(source: BinaryIO, account: AccountRow, time_field: str, start_workflows: bool, rejected: Path) -> Counts:
+def _import(source: BinaryIO, file: str, account: AccountRow, time_field: str, start_workflows: bool) -> Counts:
     max_bytes = context().settings.max_event_bytes
     total, repeated = survey(_lines(source, max_bytes))
-    with _RejectedLines(rejected) as rejected_lines:
+    name = "standard input" if file == "-" else Path(file).name
+    with _RejectedLines(_rejected_path(file)) as rejected_lines:
         importer = Importer(
             context(),
             account.id,
             time_field=time_field,
             stores_unusable_phone=account.unusable_phone == STORE,
             repeated=repeated,
+            source={"file": name, "lines": total, "time_field": time_field, "start_workflows": start_workflows},
             reject=rejected_lines.add,
         )
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import click
@@ -127,7 +128,8 @@ def retry(
         return
     if not yes:
         confirm(f"Retry {counted(len(chosen), 'run')}?")
-    skipped = _retry(chosen)
+    chosen_by = {"workflow": workflow, "since": read_time_option("--since", since)} if failed else None
+    skipped = _retry(chosen, chosen_by)
     click.echo(f"{counted(len(chosen) - len(skipped), 'run')} scheduled again")
     for account_id, run_id in skipped:
         click.echo(f"{run_id}: skipped; {_explain_skipped(account_id, run_id)}", err=True)
@@ -166,18 +168,24 @@ def _explain_skipped(account_id: int, run_id: UUID) -> str:
     return f"it is {run.status}"
 
 
-def _retry(chosen: Sequence[tuple[int, UUID]]) -> list[tuple[int, UUID]]:
-    """Retry runs in batches with a progress bar on a terminal. Returns the runs that cannot be retried."""
+def _retry(chosen: Sequence[tuple[int, UUID]], chosen_by: Mapping[str, Any] | None) -> list[tuple[int, UUID]]:
+    """Retry the runs of each account in one transaction, with a progress bar on a terminal. Returns the runs that cannot be
+    retried."""
     skipped = []
     with tqdm(total=len(chosen), unit=" runs", disable=None, file=sys.stderr, leave=False) as bar:
-        for account_id in dict.fromkeys(owner for owner, _ in chosen):
-            of_account = [run_id for owner, run_id in chosen if owner == account_id]
-            for begin in range(0, len(of_account), _BATCH):
-                batch = of_account[begin : begin + _BATCH]
-                retried = services_runs.retry_runs(context(), account_id, batch)
-                skipped += [(account_id, run_id) for run_id in batch if run_id not in retried]
-                bar.update(len(batch))
+        for account_id, of_account in _by_account(chosen).items():
+            retried = services_runs.retry_runs(
+                context(), account_id, of_account, chosen_by=chosen_by, on_batch=bar.update
+            )
+            skipped += [(account_id, run_id) for run_id in of_account if run_id not in retried]
     return skipped
+
+
+def _by_account(chosen: Sequence[tuple[int, UUID]]) -> dict[int, list[UUID]]:
+    found: dict[int, list[UUID]] = {}
+    for account_id, run_id in chosen:
+        found.setdefault(account_id, []).append(run_id)
+    return found
 
 
 @click.command("cancel")
@@ -189,8 +197,13 @@ def cancel(ids: tuple[UUID, ...], account: str | None) -> None:
     if not ids:
         raise click.UsageError("expected at least one ID")
     has_skipped = False
-    for account_id, run_id in _owned(ids, account):
-        if services_runs.cancel_run(context(), account_id, run_id):
+    chosen = _owned(ids, account)
+    cancelled = {
+        account_id: services_runs.cancel_runs(context(), account_id, of_account)
+        for account_id, of_account in _by_account(chosen).items()
+    }
+    for account_id, run_id in chosen:
+        if run_id in cancelled[account_id]:
             click.echo(f"{run_id}: cancelled")
         else:
             has_skipped = True

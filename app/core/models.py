@@ -53,6 +53,19 @@ class Key:
     client_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who changes something: the `name` of a person, an OAuth client or an API key; `via` is "cli", "http", "console", or
+    "worker" for what Signalbox does by itself. `request_id` is that of the HTTP request."""
+
+    name: str
+    via: str
+    request_id: str | None = None
+
+
+SIGNALBOX = Actor("signalbox", "worker")
+
+
 class Event(Struct, frozen=True):
     """A verified event. `data` is for matching (floats are binary); `data_json` is its exact JSON text for Postgres.
 

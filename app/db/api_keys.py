@@ -258,13 +258,13 @@ def list_clients(
     ]
 
 
-def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> bool:
-    """Revoke a client and its tokens; False when no active client has this id."""
-    account_id = run_sql(
+def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> int | None:
+    """Revoke a client and its tokens; the id of its account, or None when no active client has this id."""
+    account_id: int | None = run_sql(
         connection,
         "UPDATE clients SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL RETURNING account_id",
         {"id": client_id, "now": now},
     ).scalar()
     if account_id is not None:
         increment_version(connection, account_id)
-    return account_id is not None
+    return account_id

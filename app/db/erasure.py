@@ -9,6 +9,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.db import audit
 from app.db.connection import run_sql
 from app.db.event_queries import subject_at
 from app.db.job_queue import has_previous_jobs
@@ -75,6 +76,7 @@ def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> E
     """Delete a subject's events, idempotency keys, messages, progress with its deadlines, and runs with the targets that they
     disabled."""
     values = {"account": account_id, "subject": subject}
+    audit.erase_subject(connection, account_id, subject)
     run_sql(connection, _DELETE_TARGETS, values)
     previous = _DELETE_PREVIOUS_JOBS if has_previous_jobs(connection) else ""
     progress = run_sql(connection, _DELETE_PROGRESS.format(previous=previous, subject=_SUBJECT), values).scalar_one()

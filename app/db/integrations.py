@@ -121,14 +121,15 @@ def replace_signing_secret(connection: sa.Connection, account_id: int, old: byte
 
 def disable_target(
     connection: sa.Connection, account_id: int, target: str, reason: str, run: UUID, now: datetime
-) -> None:
-    """Disable a target; one that is disabled already keeps its first reason."""
-    run_sql(
+) -> bool:
+    """Disable a target; False for one that is disabled already, which keeps its first reason."""
+    inserted = run_sql(
         connection,
         "INSERT INTO disabled_targets (account_id, target, reason, run_id, disabled_at) "
         "VALUES (:account, :target, :reason, :run, :now) ON CONFLICT (account_id, target) DO NOTHING",
         {"account": account_id, "target": target, "reason": reason, "run": run, "now": now},
     )
+    return bool(inserted.rowcount)
 
 
 def enable_target(connection: sa.Connection, account_id: int, target: str) -> bool:

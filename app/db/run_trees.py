@@ -177,3 +177,14 @@ def find_running_roots(connection: sa.Connection, account_id: int, workflow_id: 
         {"account": account_id, "workflow": workflow_id, "limit": _BATCH},
     )
     return list(found.scalars())
+
+
+def count_running_roots(connection: sa.Connection, account_id: int, workflow_id: UUID) -> int:
+    """How many runs of a workflow are running, without blocks."""
+    counted: int = run_sql(
+        connection,
+        "SELECT count(*) FROM runs WHERE account_id = :account AND workflow_id = :workflow AND status = 'running' "
+        "AND parent_id IS NULL",
+        {"account": account_id, "workflow": workflow_id},
+    ).scalar_one()
+    return counted

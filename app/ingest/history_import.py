@@ -8,9 +8,10 @@ equal lines are different events.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,11 +21,13 @@ from app.core.errors import Problem
 from app.core.ids import uuid7
 from app.core.models import Event
 from app.db import event_bulk, inspection
+from app.db.audit import Change
 from app.db.connection import driver_connection
 from app.db.event_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
 from app.ingest.limechat.batch_items import read_line
 from app.ingest.replay import replay_event
+from app.services import audit
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
 from app.workflows.matching.rules import compile_rules
@@ -69,7 +72,8 @@ def _hash(text: bytes) -> int:
 
 class Importer:
     """Imports the lines of one file into one account. `repeated`: from `survey`. `reject` is called with the number, the text and
-    the reason for each line that is not an event."""
+    the reason for each line that is not an event. `source`: what the audit log says of the import. It has one entry, which the
+    first transaction writes that stores an event or starts a run."""
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Importer:
         time_field: str,
         stores_unusable_phone: bool,
         repeated: set[int],
+        source: Mapping[str, Any],
         reject: Callable[[int, bytes | None, str], None],
     ) -> None:
         self.counts = Counts()
@@ -87,6 +92,8 @@ class Importer:
         self._time_field = time_field
         self._stores_unusable_phone = stores_unusable_phone
         self._repeated = repeated
+        self._source = source
+        self._is_recorded = False
         self._reject = reject
         self._latest = context.clock()
         self._months: set[tuple[int, int]] = set()
@@ -153,8 +160,17 @@ class Importer:
         with self._context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
             stored = event_bulk.insert_past_events(connection, self._account_id, self._fresh(connection, batch))
+            if stored:
+                self._record(connection)
         self.counts.stored += stored
         self.counts.known += len(batch) - stored
+
+    def _record(self, connection: sa.Connection) -> None:
+        """Record the import once. A transaction that fails ends the import."""
+        if not self._is_recorded:
+            change = Change("event.import", self._account_id, None, None, self._source)
+            audit.record(connection, self._context, change)
+            self._is_recorded = True
 
     def _fresh(self, connection: sa.Connection, batch: list[Event]) -> list[Event]:
         """The events without those whose idempotency key is remembered and stands for another event."""
@@ -183,7 +199,9 @@ class Importer:
 
     def _replay(self, event: Event) -> None:
         try:
-            replayed = replay_event(self._context, self._account_id, event.id)
+            replayed = replay_event(
+                self._context, self._account_id, event.id, record=lambda connection, *_: self._record(connection)
+            )
         except Problem:
             # Its idempotency key stands for another event.
             return

@@ -7,6 +7,7 @@ them as usual. A trailing `none` is completed by a deadline and not by an event,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,9 +17,11 @@ from msgspec.structs import replace
 from app.core.errors import Problem, ProblemType
 from app.core.models import Decision, Event, NewRun
 from app.db import event_queries, inspection, run_updates
+from app.db.audit import Change
 from app.db.inspection import StoredEvent
 from app.ingest.account_cache import read_snapshot
 from app.ingest.matching_step import run_of_event
+from app.services import audit
 from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rule import ALWAYS, NO_MATCH_STATE, Rule, event_variables, view_event
@@ -36,11 +39,23 @@ class Replayed:
     earlier: UUID | None = None
 
 
-def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_run: bool = False) -> list[Replayed]:
+# Records the start of a run, in its transaction.
+Record = Callable[[sa.Connection, AppContext, StoredEvent, NewRun], None]
+
+
+def record_replay(connection: sa.Connection, context: AppContext, stored: StoredEvent, run: NewRun) -> None:
+    """Record a run that a person has started by replaying an event."""
+    after = {"workflow": str(run.workflow_id), "version": run.version, "run": str(run.id)}
+    audit.record(connection, context, Change("event.replay", stored.account_id, str(stored.id), None, after))
+
+
+def replay_event(
+    context: AppContext, account_id: int, event_id: UUID, *, dry_run: bool = False, record: Record = record_replay
+) -> list[Replayed]:
     """Match a stored event with each enabled workflow, and start a run where it matches.
 
-    One transaction per workflow, so that it never holds the locks of two subjects. With `dry_run` nothing changes. Raises
-    Problem 404.
+    One transaction per workflow, so that it never holds the locks of two subjects; `record` is called in those that start a
+    run. With `dry_run` nothing changes. Raises Problem 404.
     """
     with context.database.transaction() as connection:
         stored = inspection.find_stored_event(connection, account_id, event_id)
@@ -51,13 +66,14 @@ def replay_event(context: AppContext, account_id: int, event_id: UUID, *, dry_ru
     for rule in compile_rules(snapshot.workflows).find_by_event(stored.event):
         with context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
-            replayed.append(_replay(context, connection, rule, stored, dry_run=dry_run))
+            replayed.append(_replay(context, connection, rule, stored, None if dry_run else record))
     return replayed
 
 
 def _replay(
-    context: AppContext, connection: sa.Connection, rule: Rule, stored: StoredEvent, *, dry_run: bool
+    context: AppContext, connection: sa.Connection, rule: Rule, stored: StoredEvent, record: Record | None
 ) -> Replayed:
+    """The decision of one workflow; starts its run and records that, unless `record` is None."""
     decision, run = _decide(context, connection, rule, stored)
     if run is None:
         return Replayed(decision)
@@ -67,7 +83,7 @@ def _replay(
         last = run_updates.lock_match_state(connection, account_id, key)
         if not rule.may_start(last, context.clock()):
             return Replayed(replace(decision, started=False, reason="suppressed: again"))
-    if earlier is not None or dry_run:
+    if earlier is not None or record is None:
         return Replayed(decision, earlier)
     if not run_updates.start_past_run(connection, account_id, run, context.clock()):
         return Replayed(
@@ -75,6 +91,7 @@ def _replay(
         )
     if rule.again != ALWAYS:
         run_updates.record_start(connection, account_id, key, rule.enablement, context.clock())
+    record(connection, context, stored, run)
     return Replayed(replace(decision, run_id=run.id))
 
 

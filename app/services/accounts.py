@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
+
+import sqlalchemy as sa
 
 from app.core.encryption import make_signing_secret
 from app.core.errors import Problem, ProblemType
 from app.core.models import Plan
 from app.db import accounts
 from app.db.accounts import AccountDetails, AccountRow
+from app.db.audit import Change
+from app.services import audit
 from app.services.context import AppContext
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -18,21 +24,30 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 ENDS_SOON = timedelta(days=7)
 # Characters of a name or an attribute.
 _MAX_LENGTH = 255
+_NO_DETAILS = AccountDetails()
+# What the audit log says of a new account.
+_RECORDED = ("plan", "plan_ends_at", "name", "key_attribute", "event_attribute", "unusable_phone")
 
 
-def create_account(context: AppContext, slug: str, plan: Plan) -> int:
+def create_account(context: AppContext, slug: str, plan: Plan, details: AccountDetails = _NO_DETAILS) -> int:
     """Create an account; its id. A slug is unique and not a number, which would look like an id. Raises Problem."""
     if not _SLUG.fullmatch(slug) or slug.isdigit():
         raise Problem(
             ProblemType.VALIDATION_FAILED,
             f"{slug!r} is not a slug: 1 to 63 of a-z, 0-9 and -, not beginning with -, and more than a number",
         )
+    _check_details(details)
     context.check_settings()
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:
         account_id = accounts.create_account(connection, slug, plan, secret, context.clock())
-    if account_id is None:
-        raise Problem(ProblemType.CONFLICT, f"there is an account {slug!r} already")
+        if account_id is None:
+            raise Problem(ProblemType.CONFLICT, f"there is an account {slug!r} already")
+        if details != _NO_DETAILS:
+            accounts.update_account_details(connection, account_id, details)
+        created = asdict(_lock_account(connection, account_id))
+        after = {name: created[name] for name in _RECORDED}
+        audit.record(connection, context, Change("account.create", account_id, slug, None, after))
     return account_id
 
 
@@ -64,13 +79,13 @@ def find_account(context: AppContext, name: str) -> AccountRow | None:
 
 def change_plan(context: AppContext, account_id: int, plan: Plan, events_per_second: int | None) -> None:
     """Put an account on a plan from now on."""
-    with context.database.transaction() as connection:
+    with _change(context, account_id, "account.plan") as connection:
         accounts.change_plan(connection, account_id, plan, events_per_second, context.clock())
 
 
 def switch_account(context: AppContext, account_id: int, *, on: bool) -> None:
     """Disable or enable an account."""
-    with context.database.transaction() as connection:
+    with _change(context, account_id, "account.enable" if on else "account.disable") as connection:
         accounts.disable_account(connection, account_id, None if on else context.clock())
 
 
@@ -85,13 +100,32 @@ def signing_secret(context: AppContext, account_id: int) -> str:
 
 def update_account_details(context: AppContext, account_id: int, details: AccountDetails) -> None:
     """Change the details of an account; raises Problem 422 for an invalid text."""
-    check_account_details(details)
-    with context.database.transaction() as connection:
+    _check_details(details)
+    with _change(context, account_id, "account.change") as connection:
         accounts.update_account_details(connection, account_id, details)
 
 
-def check_account_details(details: AccountDetails) -> None:
-    """Raises Problem 422 for an invalid text."""
+@contextmanager
+def _change(context: AppContext, account_id: int, action: str) -> Iterator[sa.Connection]:
+    """A transaction that changes an account, and records what has changed in it. Raises Problem 404."""
+    with context.database.transaction() as connection:
+        before = _lock_account(connection, account_id)
+        yield connection
+        after = _lock_account(connection, account_id)
+        if before != after:
+            changed = audit.differences(asdict(before), asdict(after))
+            audit.record(connection, context, Change(action, account_id, after.slug, *changed))
+
+
+def _lock_account(connection: sa.Connection, account_id: int) -> AccountRow:
+    accounts.lock_account(connection, account_id)
+    found = accounts.find_account(connection, str(account_id))
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, f"there is no account {account_id}")
+    return found
+
+
+def _check_details(details: AccountDetails) -> None:
     for field, text in asdict(details).items():
         if text is not None and not (1 <= len(text) <= _MAX_LENGTH and text.isprintable()):
             raise Problem(

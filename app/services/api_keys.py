@@ -12,6 +12,8 @@ from app.core.errors import Problem, ProblemType
 from app.core.models import SCOPES, Key
 from app.db import api_keys
 from app.db.api_keys import Client, ClientRow, KeyRow, TokenRow
+from app.db.audit import Change
+from app.services import audit
 from app.services.context import AppContext
 
 # Characters of a name.
@@ -33,7 +35,14 @@ def create_key(
     key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime)
     with context.database.transaction() as connection:
         api_keys.insert_key(connection, account_id, key, name, now)
+        after = {"name": name, "scopes": scopes, "expires_at": key.expires_at}
+        audit.record(connection, context, Change("key.create", account_id, _shown(prefix), None, after))
     return text
+
+
+def _shown(prefix: str) -> str:
+    """A key as the audit log names it."""
+    return f"sb_{prefix}"
 
 
 def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...]) -> str:
@@ -43,6 +52,8 @@ def replace_keys_named(context: AppContext, account_id: int, name: str, scopes: 
     with context.database.transaction() as connection:
         api_keys.revoke_keys_named(connection, account_id, name, now)
         api_keys.insert_key(connection, account_id, Key(prefix, digest, scopes, None), name, now)
+        after = {"name": name, "scopes": scopes}
+        audit.record(connection, context, Change("key.replace", account_id, _shown(prefix), None, after))
     return text
 
 
@@ -56,8 +67,13 @@ def list_keys(
 
 def revoke_key(context: AppContext, prefix: str) -> bool:
     """Revoke a key; False when there is no unrevoked key with this prefix."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        return api_keys.revoke_key(connection, prefix, context.clock()) is not None
+        account_id = api_keys.revoke_key(connection, prefix, now)
+        if account_id is not None:
+            change = Change("key.revoke", account_id, _shown(prefix), {"revoked_at": None}, {"revoked_at": now})
+            audit.record(connection, context, change)
+    return account_id is not None
 
 
 TOKEN_LIFETIME = timedelta(days=30)
@@ -80,6 +96,8 @@ def create_client(context: AppContext, account_id: int, name: str, scopes: tuple
     client = Client(account_id, client_id, digest, in_order(scopes))
     with context.database.transaction() as connection:
         api_keys.insert_client(connection, client, name, context.clock())
+        after = {"name": name, "scopes": client.scopes}
+        audit.record(connection, context, Change("client.create", account_id, client_id, None, after))
     return client_id, secret
 
 
@@ -93,8 +111,13 @@ def list_clients(
 
 def revoke_client(context: AppContext, client_id: str) -> bool:
     """Revoke a client and its tokens; False when no active client has this id."""
+    now = context.clock()
     with context.database.transaction() as connection:
-        return api_keys.revoke_client(connection, client_id, context.clock())
+        account_id = api_keys.revoke_client(connection, client_id, now)
+        if account_id is not None:
+            change = Change("client.revoke", account_id, client_id, {"revoked_at": None}, {"revoked_at": now})
+            audit.record(connection, context, change)
+    return account_id is not None
 
 
 def authenticate_client(context: AppContext, client_id: str, secret: str) -> Client | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from datetime import datetime
 from functools import partial
 
@@ -14,6 +15,7 @@ from app.core.encryption import Secrets
 from app.core.errors import InvalidDatabaseUrl, MissingRight, Unavailable
 from app.core.ids import now
 from app.core.lookup_budget import LookupBudget
+from app.core.models import SIGNALBOX, Actor
 from app.db import api_keys, messages, migrate, startup
 from app.db.connection import Database, run_sql
 
@@ -25,12 +27,13 @@ _SHARE = 3
 
 class AppContext:
     """Settings, database, clock and secrets of one process, its budgets for look-ups of unknown keys, and the turns of
-    accounts. Opens no connection before the first query."""
+    accounts. Opens no connection before the first query. `actor` is who changes something, for the audit log."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = now) -> None:
         self.settings = settings
         self.database = Database(settings)
         self.clock = clock
+        self.actor = SIGNALBOX
         self.secrets = Secrets(settings.encryption_keys)
         self._is_checked = False
         # A transaction that waits for the lock of a subject, or writes a batch, keeps its connection meanwhile.
@@ -41,6 +44,12 @@ class AppContext:
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, self.database))
+
+    def acting_as(self, actor: Actor) -> AppContext:
+        """The same context, for what `actor` changes. They share everything else."""
+        context = copy(self)
+        context.actor = actor
+        return context
 
     def check_settings(self) -> None:
         """Check DATABASE_URL, the rights of its role and ENCRYPTION_KEY against the database, until they fit once.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from app.core.subjects import subject_hash
 from app.db import erasure, inspection, match_state
+from app.db.audit import Change
 from app.db.erasure import Erased
 from app.db.inspection import EventFilter, RunFilter, RunRow, StoredEvent
+from app.services import audit
 from app.services.context import AppContext
 from app.workflows.matching.describe import describe
 from app.workflows.validate import compile_stored
@@ -64,4 +67,7 @@ def erase_subject(context: AppContext, account_id: int, subject: str) -> Erased:
     """
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
-        return erasure.erase_subject(connection, account_id, subject)
+        erased = erasure.erase_subject(connection, account_id, subject)
+        change = Change("subject.erase", account_id, subject_hash(account_id, subject), None, asdict(erased))
+        audit.record(connection, context, change)
+    return erased

@@ -15,7 +15,9 @@ from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 from app.db import integrations
+from app.db.audit import Change
 from app.db.integrations import OutboundConfig
+from app.services import audit
 from app.services.context import AppContext
 
 
@@ -58,6 +60,9 @@ def set_integration(context: AppContext, account_id: int, kind: Kind, changes: M
             raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(errors))
         encrypted = context.secrets.encrypt(json.dumps(fields, ensure_ascii=False))
         integrations.save_integration(connection, account_id, kind.name, encrypted, context.clock())
+        if fields != existing:
+            before, after = map(kind.masked, audit.differences(existing, fields))
+            audit.record(connection, context, Change("integration.set", account_id, kind.name, before, after))
 
 
 def find_field_names(context: AppContext, account_id: int, kind: Kind) -> frozenset[str]:
@@ -84,9 +89,9 @@ def list_integrations(context: AppContext, account_id: int) -> list[Integration]
 def remove_integration(context: AppContext, account_id: int, kind: Kind) -> None:
     """Delete an integration with its credentials; raises Problem 404."""
     with context.database.transaction() as connection:
-        removed = integrations.remove_integration(connection, account_id, kind.name)
-    if not removed:
-        raise Problem(ProblemType.NOT_FOUND, f"the account has no {kind.name} integration")
+        if not integrations.remove_integration(connection, account_id, kind.name):
+            raise Problem(ProblemType.NOT_FOUND, f"the account has no {kind.name} integration")
+        audit.record(connection, context, Change("integration.remove", account_id, kind.name))
 
 
 def rotate_secrets(context: AppContext) -> Rotation:
@@ -106,6 +111,8 @@ def rotate_secrets(context: AppContext) -> Rotation:
                 count += 1
             except SettingsError:
                 undecryptable.append(f"{row.kind} of account {row.account_id}")
+        after = {"secrets": count, "undecryptable": len(undecryptable)}
+        audit.record(connection, context, Change("integration.rotate", None, None, None, after))
     return Rotation(count, tuple(undecryptable))
 
 
@@ -137,12 +144,14 @@ def open_integration(context: AppContext, config: OutboundConfig, kind: str) -> 
 def disable_target(context: AppContext, account_id: int, target: str, reason: str, run_id: UUID) -> None:
     """Disable a target until a person enables it again."""
     with context.database.transaction() as connection:
-        integrations.disable_target(connection, account_id, target, reason, run_id, context.clock())
+        if integrations.disable_target(connection, account_id, target, reason, run_id, context.clock()):
+            after = {"reason": reason, "run": str(run_id)}
+            audit.record(connection, context, Change("target.disable", account_id, target, None, after))
 
 
 def enable_target(context: AppContext, account_id: int, target: str) -> None:
     """Enable a disabled target; raises Problem 404."""
     with context.database.transaction() as connection:
-        enabled = integrations.enable_target(connection, account_id, target)
-    if not enabled:
-        raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `signalbox target list` shows what is")
+        if not integrations.enable_target(connection, account_id, target):
+            raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `signalbox target list` shows what is")
+        audit.record(connection, context, Change("target.enable", account_id, target))

@@ -12,7 +12,9 @@ from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.log_config import describe_exception
 from app.db import partitions, runs
+from app.db.audit import Change
 from app.db.connection import limit_statements
+from app.services import audit
 from app.services.context import AppContext
 
 # More than the steps of clear_default_partition.
@@ -62,6 +64,8 @@ def drop_partition(context: AppContext, name: str) -> None:
                 ProblemType.CONFLICT, f"a running run needs an event of {name}; drop it when the run has ended"
             )
         partitions.drop_partition(connection, name)
+        before = {"from": begin, "until": end}
+        audit.record(connection, context, Change("partition.drop", None, name, before))
 
 
 def keep_making_partitions(context: AppContext) -> None:

@@ -2,31 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
+
 from app.db import inspection, run_trees, run_updates
+from app.db.audit import Change
+from app.services import audit
 from app.services.context import AppContext
 
+# Runs that one statement retries, and ids of runs that the audit log names.
+_BATCH, _MAX_RECORDED = 500, 100
 
-def retry_runs(context: AppContext, account_id: int, run_ids: Collection[UUID]) -> set[UUID]:
-    """Retry failed runs at the failed step, with the same idempotency keys; returns the ids of those that had failed."""
+
+def retry_runs(
+    context: AppContext,
+    account_id: int,
+    run_ids: Collection[UUID],
+    *,
+    chosen_by: Mapping[str, Any] | None = None,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> set[UUID]:
+    """Retry failed runs at the failed step, with the same idempotency keys; returns the ids of those that had failed.
+
+    `chosen_by`: the filter that found them, for the audit log. `on_batch` is called with the number of runs of each statement.
+    """
+    ordered, retried = list(run_ids), set[UUID]()
     with context.database.transaction() as connection:
-        return run_updates.retry_runs(connection, account_id, run_ids, context.clock())
+        inspection.allow_slow_statements(connection)
+        for begin in range(0, len(ordered), _BATCH):
+            batch = ordered[begin : begin + _BATCH]
+            retried |= run_updates.retry_runs(connection, account_id, batch, context.clock())
+            on_batch(len(batch))
+        _record(connection, context, account_id, "run.retry", [run for run in ordered if run in retried], chosen_by)
+    return retried
 
 
-def cancel_run(context: AppContext, account_id: int, run_id: UUID) -> bool:
-    """Cancel a running run with all its blocks; False when it has ended or does not exist. A block's id cancels the run that it
-    belongs to."""
+def cancel_runs(context: AppContext, account_id: int, run_ids: Iterable[UUID]) -> set[UUID]:
+    """Cancel running runs with all their blocks; the ids of those that were running. A block's id cancels the run that it belongs
+    to."""
+    cancelled = []
     with context.database.transaction() as connection:
-        run = inspection.find_run(connection, account_id, run_id)
-        if run is None:
-            return False
-        root = run.root_id or run.id
-        return (
-            run_trees.end_run_trees(connection, account_id, [root], "cancelled", "cancelled by hand", context.clock())
-            > 0
-        )
+        # In one order, since other commands may cancel the same runs.
+        for run_id in sorted(run_ids, reverse=True):
+            run = inspection.find_run(connection, account_id, run_id)
+            roots = [] if run is None else [run.root_id or run.id]
+            if run_trees.end_run_trees(
+                connection, account_id, roots, "cancelled", "cancelled by hand", context.clock()
+            ):
+                cancelled.append(run_id)
+        _record(connection, context, account_id, "run.cancel", cancelled)
+    return set(cancelled)
+
+
+def _record(
+    connection: sa.Connection,
+    context: AppContext,
+    account_id: int,
+    action: str,
+    run_ids: list[UUID],
+    chosen_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what a person did to runs: one entry for all of them, none if there are none."""
+    if not run_ids:
+        return
+    after: dict[str, Any] = {"count": len(run_ids)}
+    if chosen_by is not None:
+        after["chosen_by"] = chosen_by
+    if len(run_ids) > 1:
+        after["runs"] = run_ids[:_MAX_RECORDED]
+    object_id = str(run_ids[0]) if len(run_ids) == 1 else None
+    audit.record(connection, context, Change(action, account_id, object_id, None, after))
 
 
 def cancel_runs_of_workflow(context: AppContext, account_id: int, workflow_id: UUID, reason: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,9 +14,11 @@ import sqlalchemy as sa
 from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import EnabledWorkflow
-from app.db import accounts, erasure, inspection, workflows
+from app.db import accounts, erasure, inspection, run_trees, workflows
+from app.db.audit import Change
 from app.db.erasure import Erased
 from app.db.workflows import NewVersion, WorkflowRow
+from app.services import audit
 from app.services.context import AppContext
 from app.services.runs import cancel_runs_of_workflow
 from app.workflows.matching.pattern_parser import PatternError
@@ -23,6 +26,8 @@ from app.workflows.validate import awaited_names, check_together, check_workflow
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
 
 _ABSENT = object()
+# Changed paths of a document that the audit log names.
+_MAX_RECORDED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,9 @@ def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied
             _enable(connection, account_id, new.workflow_id, new.version, document, context.clock())
             change = "enabled" if change == "unchanged" else change
             enabled_version = new.version
-    return Applied(new.name, new.version, change, enabled_version, differences)
+        applied = Applied(new.name, new.version, change, enabled_version, differences)
+        _record_applied(connection, context, account_id, known, applied)
+    return applied
 
 
 def apply_in_transaction(connection: sa.Connection, account_id: int, source: str, now: datetime) -> UUID:
@@ -106,9 +113,29 @@ def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
     with context.database.transaction() as connection:
         known = _known_workflow(connection, account_id, document)
         new, change, differences = _save(connection, known, account_id, document, source, context.clock())
-    return Applied(
-        new.name, new.version, change, known.enabled_version if known else None, differences, tuple(mistakes)
-    )
+        enabled_version = known.enabled_version if known else None
+        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
+        _record_applied(connection, context, account_id, known, applied)
+    return applied
+
+
+def _record_applied(
+    connection: sa.Connection, context: AppContext, account_id: int, known: WorkflowRow | None, applied: Applied
+) -> None:
+    """Record a new version, or that the newest one was enabled. The document is in workflow_versions."""
+    if applied.change == "unchanged":
+        return
+    action = {"created": "create", "changed": "change", "enabled": "enable"}[applied.change]
+    before = None if known is None else _versions(known.latest_version, known.enabled_version)
+    after = _versions(applied.version, applied.enabled_version)
+    if applied.differences:
+        after["changed"] = applied.differences[:_MAX_RECORDED]
+    audit.record(connection, context, Change(f"workflow.{action}", account_id, applied.name, before, after))
+
+
+def _versions(latest: int, enabled: int | None) -> dict[str, Any]:
+    """What the audit log says of a workflow."""
+    return {"version": latest, "enabled_version": enabled}
 
 
 def _known_workflow(connection: sa.Connection, account_id: int, document: Document) -> WorkflowRow | None:
@@ -199,7 +226,11 @@ def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
         inspection.allow_slow_statements(connection)
         accounts.increment_version(connection, account_id)
         found = _existing(workflows.find_workflow(connection, account_id, name), name)
-        return erasure.erase_workflow(connection, account_id, found.id)
+        erased = erasure.erase_workflow(connection, account_id, found.id)
+        versions = _versions(found.latest_version, found.enabled_version)
+        before = {**versions, "source": audit.digest(found.source), "runs": erased.runs}
+        audit.record(connection, context, Change("workflow.delete", account_id, name, before))
+    return erased
 
 
 def _existing(found: WorkflowRow | None, name: str) -> WorkflowRow:
@@ -225,15 +256,30 @@ def enable_workflow(context: AppContext, account_id: int, name: str, version: in
     version = version or workflow.latest_version
     document = checked_document(find_version(context, account_id, name, version))
     with context.database.transaction() as connection:
-        _enable(connection, account_id, workflow.id, version, document, context.clock())
+        known = _lock_workflow(connection, account_id, name)
+        _enable(connection, account_id, known.id, version, document, context.clock())
+        before, after = {"enabled_version": known.enabled_version}, {"enabled_version": version}
+        audit.record(connection, context, Change("workflow.enable", account_id, name, before, after))
     return version
 
 
 def disable_workflow(context: AppContext, account_id: int, name: str, *, cancel_runs: bool = False) -> int:
     """Disable a workflow. Its runs go on, unless `cancel_runs` ends them at their next step; how many were cancelled."""
-    workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
-        workflows.disable_workflow(connection, account_id, workflow.id, context.clock())
+        known = _lock_workflow(connection, account_id, name)
+        workflows.disable_workflow(connection, account_id, known.id, context.clock())
+        before: dict[str, Any] = {"enabled_version": known.enabled_version}
+        after: dict[str, Any] = {"enabled_version": None}
+        if cancel_runs:
+            # They are cancelled by further transactions.
+            after["cancel_runs"] = run_trees.count_running_roots(connection, account_id, known.id)
+        audit.record(connection, context, Change("workflow.disable", account_id, name, before, after))
     if not cancel_runs:
         return 0
-    return cancel_runs_of_workflow(context, account_id, workflow.id, "its workflow was disabled with --cancel-runs")
+    return cancel_runs_of_workflow(context, account_id, known.id, "its workflow was disabled with --cancel-runs")
+
+
+def _lock_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow:
+    """A workflow, locked with its account until the transaction ends. Raises Problem 404."""
+    accounts.lock_account(connection, account_id)
+    return _existing(workflows.find_workflow(connection, account_id, name), name)

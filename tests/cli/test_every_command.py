@@ -33,8 +33,10 @@ from app.cli.commands import group
 from app.core import config
 from app.core.models import EVENTS_READ, EVENTS_WRITE, PLANS
 from app.db import partitions
+from app.db.audit import EntryFilter
 from app.db.migrate import upgrade
-from app.services import accounts, api_keys, integrations, workflows
+from app.db.tables import metadata
+from app.services import accounts, api_keys, audit, integrations, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.command_lines import SIGNALBOX, commands_by_name
@@ -52,6 +54,7 @@ CALLS: Mapping[str, str] = {
     "account list": "",
     "account plan": "{account} standard --events-per-second 7",
     "account signing-secret": "{account}",
+    "audit list": "--action workflow --actor signalbox --object watch --since 1h",
     "client create": "{account} --name app",
     "client list": "",
     "client revoke": "{client}",
@@ -93,6 +96,39 @@ CALLS: Mapping[str, str] = {
 }
 # They run until somebody ends them.
 ENDLESS = {"event tail": "", "worker": "--concurrency 2"}
+# The commands that change something, and what the audit log says of each.
+AUDITED: Mapping[str, str] = {
+    "account change": "account.change",
+    "account create": "account.create",
+    "account disable": "account.disable",
+    "account enable": "account.enable",
+    "account plan": "account.plan",
+    "client create": "client.create",
+    "client revoke": "client.revoke",
+    "drop-partition": "partition.drop",
+    "event import": "event.import",
+    "event replay": "event.replay",
+    "integration remove": "integration.remove",
+    "integration rotate": "integration.rotate",
+    "integration set": "integration.set",
+    "key create": "key.create",
+    "key revoke": "key.revoke",
+    "run cancel": "run.cancel",
+    "run retry": "run.retry",
+    "subject erase": "subject.erase",
+    "target enable": "target.enable",
+    "workflow apply": "workflow.change",
+    "workflow delete": "workflow.delete",
+    "workflow disable": "workflow.disable",
+    "workflow enable": "workflow.enable",
+}
+# Commands before one of these, without which it would change nothing; and calls that differ from CALLS.
+BEFORE = {
+    "account change": "account change {account} --name Old",
+    "account enable": "account disable {account}",
+    "event replay": "workflow apply {another}",
+}
+CHANGING_CALLS = {"event replay": "{event}"}
 LISTS = [name for name in COMMANDS if name.endswith(" list")]
 # Their ids determine the account.
 BY_ID = {"event replay", "event show", "run cancel", "run retry", "run show"}
@@ -104,6 +140,8 @@ MORE = {
     "client list": ["client create {account}"],
     "integration list": ["integration set whatsapp access_token=@{secret} phone_number_id=106540352242922"],
 }
+# What makes a list short enough to read it in pages of one line.
+FEWER = {"audit list": " --action account"}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -184,16 +222,21 @@ def _make_partition(context: AppContext) -> None:
         partitions.make_partitions(connection, [datetime(2001, 1, 1, tzinfo=UTC)])
 
 
-TWILIO = {"account_sid": "AC" + "0" * 32, "auth_token": "hush", "from": "+15005550006"}
+SECRET = "canary-b1946ac9"
+USER = "anna"
+TWILIO = {"account_sid": "AC" + "0" * 32, "auth_token": "other", "from": "+15005550006"}
 
 
 def _files(folder: Path) -> dict[str, Path]:
     texts = {
-        "document": a_workflow(),
+        "document": a_workflow(
+            steps=[{"http": {"url": f"https://a.example/?t={SECRET}", "headers": {"X-Shop": SECRET}}}]
+        ),
+        "another": a_workflow(name="another"),
         "events": json.dumps(an_event()),
         "history": json.dumps({**an_event(), "received_at": "2024-03-05T10:00:00Z"}),
         "simulated": json.dumps({"event": "product_view", "distinct_id": "1", "received_at": "2026-11-22T10:00:00Z"}),
-        "secret": "hush",
+        "secret": SECRET,
         "pattern": '(event {:type "hello"})\n(perform echo message {:message "hi"})',
     }
     for name, text in texts.items():
@@ -219,6 +262,8 @@ def _runs(context: AppContext, shop: Sender, broken_url: str) -> dict[str, str]:
 
 def _tidy(context: AppContext, shop: Sender) -> None:
     """Undo what a command may have done to the account, and leave it the only one."""
+    for workflow in workflows.list_workflows(context, shop.account_id):
+        workflows.delete_workflow(context, shop.account_id, workflow.name)
     accounts.switch_account(context, shop.account_id, on=True)
     accounts.change_plan(context, shop.account_id, PLANS["unlimited"], None)
     with context.database.transaction() as connection:
@@ -226,8 +271,9 @@ def _tidy(context: AppContext, shop: Sender) -> None:
 
 
 @pytest.fixture
-def run(shop_app: Flask) -> Callable[[str], Result]:
-    """`run("key list --json")` is what a person types after `signalbox`."""
+def run(shop_app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
+    """`run("key list --json")` is what the person USER types after `signalbox`."""
+    monkeypatch.setenv("SIGNALBOX_ACTOR", USER)
 
     def call(line: str) -> Result:
         result = CliRunner().invoke(group, line.split(), obj=ScriptInfo(create_app=lambda: shop_app))
@@ -283,12 +329,46 @@ def test_a_command_finds_the_account_or_asks_for_it(command: str, run: Run, name
         )
 
 
-@pytest.mark.parametrize("command", [name for name in CALLS if _may_name_an_account(name)])
+# Creating the other account is in the audit log, too.
+@pytest.mark.parametrize("command", [name for name in CALLS if _may_name_an_account(name) and name != "audit list"])
 def test_a_list_of_all_accounts_may_name_one(command: str, run: Run, names: Names) -> None:
     assert run("account create other").exit_code == 0
     assert run(f"{command} {names['account']}").stdout == run(command).stdout != ""
     assert run(f"{command} other").stdout == ""
     assert run(f"{command} nobody").stderr == "Error: account 'nobody' not found; `signalbox account list` shows all\n"
+
+
+def _contents(context: AppContext) -> dict[str, str]:
+    """A hash of the rows of each table but the audit log, and the names of all partitions."""
+    with context.database.transaction() as connection:
+        found = {
+            name: connection.exec_driver_sql(
+                f"SELECT md5(coalesce(string_agg(one::text, ',' ORDER BY one::text), '')) FROM {name} AS one"
+            ).scalar_one()
+            for name in metadata.tables
+            if name != "audit_log"
+        }
+        partitions = "SELECT string_agg(inhrelid::regclass::text, ',' ORDER BY inhrelid) FROM pg_inherits"
+        return found | {"partitions": connection.exec_driver_sql(partitions).scalar_one()}
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_a_command_leaves_one_entry_in_the_audit_log_if_it_changes_something(
+    command: str, run: Run, names: Names, shop_context: AppContext
+) -> None:
+    if command in BEFORE:
+        assert run(BEFORE[command].format(**names)).exit_code == 0
+    before, latest = _contents(shop_context), audit.list_entries(shop_context, EntryFilter(), 1)
+    result = run(f"{command} {CHANGING_CALLS.get(command, CALLS[command])}".format(**names))
+    assert result.exit_code == 0, result.output
+    entries = audit.list_entries(shop_context, EntryFilter(), 10)
+    new = entries[: entries.index(latest[0])]
+    assert bool(new) == (_contents(shop_context) != before), "what changes something is in the audit log"
+    assert [(entry.action, entry.actor, entry.via) for entry in new] == [
+        (action, USER, "cli") for name, action in AUDITED.items() if name == command
+    ]
+    secrets = {SECRET, TWILIO["auth_token"], *re.findall(r"(?:token|client_secret)=(\S+)", result.stdout)}
+    assert [secret for secret in secrets if secret in repr(new)] == []
 
 
 @pytest.mark.parametrize("command", LISTS)
@@ -318,6 +398,7 @@ def test_json_is_one_object_per_line(command: str, run: Run, names: Names) -> No
 def test_the_pages_of_a_list_are_the_list(command: str, run: Run, names: Names) -> None:
     for line in MORE.get(command, ()):
         assert run(line.format(**names)).exit_code == 0
+    command += FEWER.get(command, "")
     whole = run(f"{command} --json --limit 1000").stdout.splitlines()
     assert len(whole) > 1
     pages, after = [], ""

@@ -400,7 +400,7 @@ def test_a_worker_writes_nothing_after_a_cancel(context: AppContext, acme: Sende
     run = _started(context, acme, {"wait": "1h"})
     claimed = runs.claim_run(context.database, acme.account_id, UUID(run), 1)
     assert claimed is not None
-    assert services_runs.cancel_run(context, acme.account_id, UUID(run))
+    assert services_runs.cancel_runs(context, acme.account_id, [UUID(run)])
     assert not run_updates.update_run(
         context.database, claimed, transitions.wait(claimed, context.clock()), context.clock()
     )

@@ -343,7 +343,7 @@ def test_a_cancel_ends_the_run_with_all_its_blocks(context: AppContext, acme: Se
     run = started(context, acme, {"par": [[{"par": [[WAIT], [WAIT]]}], [WAIT], [{"log": "x"}]]})
     execute_due_jobs(context, acme, run)
     chosen = run if which == "the run" else parallel_blocks(context, acme, run)[1]
-    assert services_runs.cancel_run(context, acme.account_id, UUID(chosen))
+    assert services_runs.cancel_runs(context, acme.account_id, [UUID(chosen)])
     assert _statuses(context, acme, run) == ["cancelled", "cancelled", "cancelled", "cancelled", "cancelled", "done"]
     waiting = rows_of(context, "steps", acme.account_id, parallel_blocks(context, acme, run)[1])
     assert [(row["status"], row["error"]) for row in waiting] == [("skipped", "cancelled by hand")]
@@ -365,7 +365,7 @@ def test_blocks_that_start_while_their_run_is_cancelled_are_cancelled(context: A
             together = threading.Barrier(2)
             parting = threads.submit(fork, run, together)
             together.wait(10)
-            assert services_runs.cancel_run(context, acme.account_id, UUID(run))
+            assert services_runs.cancel_runs(context, acme.account_id, [UUID(run)])
             parting.result()
             assert set(_statuses(context, acme, run)) == {"cancelled"}
 

@@ -59,9 +59,10 @@ def show_key_attribute(tenant: str) -> Response:
 @management_limit
 def set_key_attribute(tenant: str) -> Response:
     """Change the key attribute; applies from the next event."""
-    account = auth.authenticate(tenant, models.ACCOUNT_MANAGE).account
+    caller = auth.authenticate(tenant, models.ACCOUNT_MANAGE)
+    context, account = app_context().acting_as(caller.actor), caller.account
     key: str = load(_key_attribute_schema, read_fields().value)["key"]
-    accounts.update_account_details(app_context(), account.snapshot.id, AccountDetails(key_attribute=key))
+    accounts.update_account_details(context, account.snapshot.id, AccountDetails(key_attribute=key))
     # This process uses the new attribute immediately.
     current_app.extensions["accounts"].refresh(account, max_age=0)
     return json_response({"key": key})

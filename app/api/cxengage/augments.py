@@ -36,33 +36,31 @@ def list_augments(tenant: str) -> Response:
 @management_limit
 def create_augment(tenant: str) -> Response:
     """Create an augment."""
-    account_id = authorize(tenant)
-    return json_response(
-        _to_json(augments.create_augment(app_context(), account_id, _values(load_fields(_schema)))), 201
-    )
+    context, account_id = authorize(tenant)
+    return json_response(_to_json(augments.create_augment(context, account_id, _values(load_fields(_schema)))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/augments/<name>")
 @management_limit
 def show_augment(tenant: str, name: str) -> Response:
     """One augment."""
-    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), AUGMENTS, name)))
+    return json_response(_to_json(crud.find_resource(*authorize(tenant), AUGMENTS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/augments/<name>")
 @management_limit
 def change_augment(tenant: str, name: str) -> Response:
     """Change an augment."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     changes = _values(load_fields(_schema, name))
-    return json_response(_to_json(augments.change_augment(app_context(), account_id, name, changes)))
+    return json_response(_to_json(augments.change_augment(context, account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/augments/<name>")
 @management_limit
 def delete_augment(tenant: str, name: str) -> Response:
     """Delete an augment with its file."""
-    augments.delete_augment(app_context(), authorize(tenant), name)
+    augments.delete_augment(*authorize(tenant), name)
     return Response(status=204)
 
 
@@ -70,8 +68,8 @@ def delete_augment(tenant: str, name: str) -> Response:
 @management_limit
 def put_file(tenant: str, name: str) -> Response:
     """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
-    account_id = authorize(tenant)
-    row = augments.put_file(app_context(), account_id, name, _read_file())
+    context, account_id = authorize(tenant)
+    row = augments.put_file(context, account_id, name, _read_file())
     return json_response({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows}, 201)
 
 
@@ -79,7 +77,7 @@ def put_file(tenant: str, name: str) -> Response:
 @management_limit
 def delete_file(tenant: str, name: str) -> Response:
     """Delete the CSV file; the augment adds nothing until another one is uploaded."""
-    augments.delete_file(app_context(), authorize(tenant), name)
+    augments.delete_file(*authorize(tenant), name)
     return Response(status=204)
 
 
@@ -87,7 +85,7 @@ def delete_file(tenant: str, name: str) -> Response:
 @management_limit
 def show_file(tenant: str, name: str) -> Response:
     """The CSV file."""
-    text = augments.read_file(app_context(), authorize(tenant), name)
+    text = augments.read_file(*authorize(tenant), name)
     return Response(text, content_type="text/csv; charset=utf-8")
 
 

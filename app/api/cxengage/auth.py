@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api import errors
-from app.api.responses import json_response
+from app.api.responses import json_response, request_id
 from app.api.sender import MAX_SNAPSHOT_AGE
 from app.core import metrics
 from app.core.api_keys import prefix_of, verify_key
 from app.core.errors import Problem, ProblemType
-from app.core.models import Key
+from app.core.models import Actor, Key
 from app.ingest.account_cache import Account, AccountCache
 
 # The routes are served with and without the version.
@@ -32,6 +32,11 @@ class Caller:
 
     account: Account
     key: Key
+
+    @property
+    def actor(self) -> Actor:
+        """The OAuth client or the API key, for the audit log."""
+        return Actor(self.key.client_id or f"sb_{self.key.prefix}", "http", request_id())
 
 
 def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:

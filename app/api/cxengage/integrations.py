@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from app.api.cxengage import schemas
-from app.api.cxengage.resources import app_context, authorize, management_limit, read_fields
+from app.api.cxengage.resources import authorize, management_limit, read_fields
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
@@ -23,21 +23,21 @@ _schema = schemas.IntegrationSchema()
 @management_limit
 def list_integrations(tenant: str) -> Response:
     """All integrations."""
-    return json_response([_to_json(each) for each in integrations.list_integrations(app_context(), authorize(tenant))])
+    return json_response([_to_json(each) for each in integrations.list_integrations(*authorize(tenant))])
 
 
 @blueprint.get("/tenants/<tenant>/integrations/<name>")
 @management_limit
 def show_integration(tenant: str, name: str) -> Response:
     """One integration."""
-    return json_response(_to_json(integrations.find_integration(app_context(), authorize(tenant), name)))
+    return json_response(_to_json(integrations.find_integration(*authorize(tenant), name)))
 
 
 @blueprint.post("/tenants/<tenant>/integrations/<name>")
 @management_limit
 def set_integration(tenant: str, name: str) -> Response:
     """Create an integration, or change the given fields."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     value = read_fields().value
     schemas.load(_schema, {key: value[key] for key in ("id", "type") if key in value}, existing=name)
     for key in ("id", "type"):
@@ -47,7 +47,7 @@ def set_integration(tenant: str, name: str) -> Response:
     for key, text in fields.items():
         if not isinstance(text, str):
             raise Problem(ProblemType.VALIDATION_FAILED, f"{key[:80]}: must be text")
-    return json_response(_to_json(integrations.set_integration(app_context(), account_id, name, fields)))
+    return json_response(_to_json(integrations.set_integration(context, account_id, name, fields)))
 
 
 def _to_json(integration: MaskedIntegration) -> dict[str, Any]:

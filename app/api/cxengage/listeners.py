@@ -49,32 +49,32 @@ def list_listeners(tenant: str) -> Response:
 @management_limit
 def create_listener(tenant: str) -> Response:
     """Create a listener; only this response and that of `POST …/token` contain its token."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     values, more = _load(None)
-    return json_response(_new_to_json(tenant, listeners.create_listener(app_context(), account_id, values, more)), 201)
+    return json_response(_new_to_json(tenant, listeners.create_listener(context, account_id, values, more)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>")
 @management_limit
 def show_listener(tenant: str, name: str) -> Response:
     """One listener."""
-    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)))
+    return json_response(_to_json(crud.find_resource(*authorize(tenant), LISTENERS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/listeners/<name>")
 @management_limit
 def change_listener(tenant: str, name: str) -> Response:
     """Change a listener."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     values, more = _load(name)
-    return json_response(_to_json(listeners.change_listener(app_context(), account_id, name, values, more)))
+    return json_response(_to_json(listeners.change_listener(context, account_id, name, values, more)))
 
 
 @blueprint.delete("/tenants/<tenant>/listeners/<name>")
 @management_limit
 def delete_listener(tenant: str, name: str) -> Response:
     """Delete a listener and revoke its token."""
-    listeners.delete_listener(app_context(), authorize(tenant), name)
+    listeners.delete_listener(*authorize(tenant), name)
     return Response(status=204)
 
 
@@ -82,14 +82,14 @@ def delete_listener(tenant: str, name: str) -> Response:
 @management_limit
 def renew_token(tenant: str, name: str) -> Response:
     """Replace the token of a listener."""
-    return json_response(_new_to_json(tenant, listeners.renew_token(app_context(), authorize(tenant), name)), 201)
+    return json_response(_new_to_json(tenant, listeners.renew_token(*authorize(tenant), name)), 201)
 
 
 @blueprint.get("/tenants/<tenant>/listeners/<name>/status")
 @management_limit
 def show_listener_status(tenant: str, name: str) -> Response:
     """Whether a listener takes events, how many it has received, and when the last one."""
-    row = crud.find_resource(app_context(), authorize(tenant), LISTENERS, name)
+    row = crud.find_resource(*authorize(tenant), LISTENERS, name)
     last = None if row.last_received_at is None else utc_text(row.last_received_at)
     count = "1 event" if row.received == 1 else f"{row.received} events"
     return json_response(

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.resources import app_context, authorize, list_response, load_fields, management_limit
+from app.api.cxengage.resources import authorize, list_response, load_fields, management_limit
 from app.api.cxengage.schemas import PatternSchema
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -29,31 +29,31 @@ def list_patterns(tenant: str) -> Response:
 @management_limit
 def create_pattern(tenant: str) -> Response:
     """Create a pattern; it must compile if its status is true."""
-    account_id = authorize(tenant)
-    return json_response(_to_json(patterns.create_pattern(app_context(), account_id, load_fields(_schema))), 201)
+    context, account_id = authorize(tenant)
+    return json_response(_to_json(patterns.create_pattern(context, account_id, load_fields(_schema))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/patterns/<name>")
 @management_limit
 def show_pattern(tenant: str, name: str) -> Response:
     """One pattern."""
-    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), PATTERNS, name)))
+    return json_response(_to_json(crud.find_resource(*authorize(tenant), PATTERNS, name)))
 
 
 @blueprint.put("/tenants/<tenant>/patterns/<name>")
 @management_limit
 def change_pattern(tenant: str, name: str) -> Response:
     """Change a pattern, switch it on or off."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     changes = load_fields(_schema, name)
-    return json_response(_to_json(patterns.change_pattern(app_context(), account_id, name, changes)))
+    return json_response(_to_json(patterns.change_pattern(context, account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/patterns/<name>")
 @management_limit
 def delete_pattern(tenant: str, name: str) -> Response:
     """Delete a pattern and the runs that it started."""
-    patterns.delete_pattern(app_context(), authorize(tenant), name)
+    patterns.delete_pattern(*authorize(tenant), name)
     return Response(status=204)
 
 

@@ -61,9 +61,11 @@ def app_context() -> AppContext:
     return context
 
 
-def authorize(tenant: str) -> int:
-    """The account id of a tenant that the caller may manage; raises Problem 401 or 403."""
-    return auth.authenticate(tenant, ACCOUNT_MANAGE).account.snapshot.id
+def authorize(tenant: str) -> tuple[AppContext, int]:
+    """The app context for what the caller changes, and the account id of a tenant that the caller may manage; raises Problem 401
+    or 403."""
+    caller = auth.authenticate(tenant, ACCOUNT_MANAGE)
+    return app_context().acting_as(caller.actor), caller.account.snapshot.id
 
 
 def read_fields() -> ExactObject:
@@ -83,10 +85,10 @@ def load_fields(schema: Schema, existing: str | None = None) -> dict[str, Any]:
 def list_response(tenant: str, kind: ResourceKind[Row], to_json: Callable[[Row], Any]) -> Response:
     """A list as an array: complete, or with `limit` one page of it, whose `Link` header leads to the next. Raises Problem 422
     for a complete list that is too large."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     limit = _limit_of(request.args.get("limit"))
     page = crud.list_page(
-        app_context(),
+        context,
         account_id,
         kind,
         lambda row: json_bytes(to_json(row)),

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.resources import app_context, authorize, list_response, load_fields, management_limit
+from app.api.cxengage.resources import authorize, list_response, load_fields, management_limit
 from app.api.cxengage.schemas import TemplateSchema
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -29,31 +29,31 @@ def list_templates(tenant: str) -> Response:
 @management_limit
 def create_template(tenant: str) -> Response:
     """Create a template."""
-    account_id = authorize(tenant)
-    return json_response(_to_json(templates.create_template(app_context(), account_id, load_fields(_schema))), 201)
+    context, account_id = authorize(tenant)
+    return json_response(_to_json(templates.create_template(context, account_id, load_fields(_schema))), 201)
 
 
 @blueprint.get("/tenants/<tenant>/templates/<name>")
 @management_limit
 def show_template(tenant: str, name: str) -> Response:
     """One template."""
-    return json_response(_to_json(crud.find_resource(app_context(), authorize(tenant), TEMPLATES, name)))
+    return json_response(_to_json(crud.find_resource(*authorize(tenant), TEMPLATES, name)))
 
 
 @blueprint.put("/tenants/<tenant>/templates/<name>")
 @management_limit
 def change_template(tenant: str, name: str) -> Response:
     """Change a template, and recompile the patterns that are on and use it."""
-    account_id = authorize(tenant)
+    context, account_id = authorize(tenant)
     changes = load_fields(_schema, name)
-    return json_response(_to_json(templates.change_template(app_context(), account_id, name, changes)))
+    return json_response(_to_json(templates.change_template(context, account_id, name, changes)))
 
 
 @blueprint.delete("/tenants/<tenant>/templates/<name>")
 @management_limit
 def delete_template(tenant: str, name: str) -> Response:
     """Delete a template that no pattern uses that is on."""
-    templates.delete_template(app_context(), authorize(tenant), name)
+    templates.delete_template(*authorize(tenant), name)
     return Response(status=204)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from app.cli.base import user_name
 from app.core.config import Settings
-from app.core.models import DEFAULT_PLAN, EVENTS_WRITE, PLANS
+from app.core.models import DEFAULT_PLAN, EVENTS_WRITE, PLANS, Actor
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
 
@@ -33,7 +34,7 @@ class Demo:
 
 def create_demo(settings: Settings) -> Demo:
     """Create the account and the workflow unless they exist, and a new API key: only the hash of the last one is stored."""
-    context = AppContext(settings)
+    context = AppContext(settings).acting_as(Actor(user_name(), "cli"))
     try:
         account = accounts.find_account(context, SLUG)
         account_id = account.id if account else accounts.create_account(context, SLUG, PLANS[DEFAULT_PLAN])

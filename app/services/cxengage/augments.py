@@ -14,7 +14,9 @@ from typing import Any
 
 from app.core.errors import Problem, ProblemType
 from app.db import accounts, cxengage_resources
+from app.db.audit import Change
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
+from app.services import audit
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
@@ -39,6 +41,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
     with context.change_turns.turn(account_id), context.database.transaction() as connection:
         row = crud.insert(connection, account_id, AUGMENTS, values, context.clock())
         accounts.increment_version(connection, account_id)
+        crud.record(connection, context, account_id, AUGMENTS, (None, row))
     return row
 
 
@@ -54,7 +57,9 @@ def change_augment(context: AppContext, account_id: int, name: str, changes: Map
         if changes:
             cxengage_resources.update(connection, AUGMENTS, account_id, row.number, changes, context.clock())
             accounts.increment_version(connection, account_id)
-        return crud.find(connection, account_id, AUGMENTS, name)
+        changed = crud.find(connection, account_id, AUGMENTS, name)
+        crud.record(connection, context, account_id, AUGMENTS, (row, changed))
+        return changed
 
 
 def _check_type(kind: str, values: Mapping[str, Any]) -> None:
@@ -76,6 +81,7 @@ def delete_augment(context: AppContext, account_id: int, name: str) -> None:
         row = crud.find(connection, account_id, AUGMENTS, name)
         cxengage_resources.delete(connection, AUGMENTS, account_id, row.number)
         accounts.increment_version(connection, account_id)
+        crud.record(connection, context, account_id, AUGMENTS, (row, None))
 
 
 def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> AugmentRow:
@@ -94,6 +100,9 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
             connection, account_id, row.number, file.columns, file.rows, len(raw), context.clock()
         )
         accounts.increment_version(connection, account_id)
+        # The same file again is another upload.
+        file_of = {"rows": len(file.rows), "file": audit.digest(raw)}
+        audit.record(connection, context, Change("augment.put-file", account_id, name, None, file_of))
         return crud.find(connection, account_id, AUGMENTS, name)
 
 
@@ -114,6 +123,8 @@ def delete_file(context: AppContext, account_id: int, name: str) -> None:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
         cxengage_resources.delete_file(connection, account_id, row.number, context.clock())
         accounts.increment_version(connection, account_id)
+        before = {"rows": row.rows, "bytes": row.bytes}
+        audit.record(connection, context, Change("augment.delete-file", account_id, name, before))
 
 
 # The CSV file. The first line names the columns. The first column holds the lookup values; the cells of the others are added

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -15,7 +15,9 @@ import sqlalchemy as sa
 
 from app.core.errors import Problem, ProblemType
 from app.db import cxengage_resources
+from app.db.audit import Change
 from app.db.cxengage_resources import AUGMENTS, ResourceKind
+from app.services import audit
 from app.services.context import AppContext
 
 # Resources of an account. Every event of an account looks at all of its augments.
@@ -102,3 +104,37 @@ def insert(
         )
     number = cxengage_resources.insert(connection, kind, account_id, values, now)
     return find(connection, account_id, kind, f"{kind.prefix}{number}")
+
+
+# Texts that may contain credentials, by column: the audit log has their hash and length.
+_DIGESTED = frozenset({"when_text", "then_text", "code", "template", "options_json", "more_json", "columns"})
+# What is no part of the configuration.
+_NOT_RECORDED = frozenset({"number", "workflow_id", "received", "last_received_at"})
+
+
+def record(
+    connection: sa.Connection,
+    context: AppContext,
+    account_id: int,
+    kind: ResourceKind[Row],
+    change: tuple[Row | None, Row | None],
+) -> None:
+    """Record the creation (before: None), change or deletion (after: None) of a resource, unless nothing has changed."""
+    old, new = change
+    before, after = audit.differences(_recorded(old), _recorded(new))
+    known = old or new
+    if known is None or not (before or after):
+        return
+    verb = "create" if old is None else "delete" if new is None else "change"
+    name = f"{kind.prefix}{known.number}"
+    audit.record(connection, context, Change(f"{kind.name}.{verb}", account_id, name, before or None, after or None))
+
+
+def _recorded(row: Any) -> dict[str, Any]:
+    """The members of a resource that the audit log may have."""
+    members = {} if row is None else asdict(row)
+    return {
+        name: audit.digest(str(value)) if name in _DIGESTED else value
+        for name, value in members.items()
+        if value is not None and name not in _NOT_RECORDED
+    }

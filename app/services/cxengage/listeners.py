@@ -19,7 +19,9 @@ from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.exact_json import object_text
 from app.core.models import Key
 from app.db import api_keys, cxengage_resources
+from app.db.audit import Change
 from app.db.cxengage_resources import LISTENERS, ListenerRow
+from app.services import audit
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
@@ -49,6 +51,7 @@ def create_listener(
     with context.database.transaction() as connection:
         values = {**values, "more_json": _merged("{}", more)}
         row = crud.insert(connection, account_id, LISTENERS, values, now)
+        crud.record(connection, context, account_id, LISTENERS, (None, row))
         return NewListener(row, _make_token(connection, account_id, row.number, now))
 
 
@@ -61,7 +64,9 @@ def change_listener(
         row = crud.find(connection, account_id, LISTENERS, name, lock=True)
         changes = {**changes, "more_json": _merged(row.more_json, more)}
         cxengage_resources.update(connection, LISTENERS, account_id, row.number, changes, now)
-        return crud.find(connection, account_id, LISTENERS, name)
+        changed = crud.find(connection, account_id, LISTENERS, name)
+        crud.record(connection, context, account_id, LISTENERS, (row, changed))
+        return changed
 
 
 def renew_token(context: AppContext, account_id: int, name: str) -> NewListener:
@@ -70,6 +75,7 @@ def renew_token(context: AppContext, account_id: int, name: str) -> NewListener:
     with context.database.transaction() as connection:
         row = crud.find(connection, account_id, LISTENERS, name)
         api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), now)
+        audit.record(connection, context, Change("listener.renew-token", account_id, name))
         return NewListener(row, _make_token(connection, account_id, row.number, now))
 
 
@@ -80,6 +86,7 @@ def delete_listener(context: AppContext, account_id: int, name: str) -> None:
         row = crud.find(connection, account_id, LISTENERS, name)
         cxengage_resources.delete(connection, LISTENERS, account_id, row.number)
         api_keys.revoke_keys_of_scope(connection, account_id, scope_of(name), now)
+        crud.record(connection, context, account_id, LISTENERS, (row, None))
 
 
 def count_received(context: AppContext, account_id: int, name: str, now: datetime) -> None:

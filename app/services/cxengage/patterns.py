@@ -39,7 +39,9 @@ def create_pattern(context: AppContext, account_id: int, values: Mapping[str, An
     with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.insert(connection, account_id, PATTERNS, stored, now)
-        return _update_workflow(connection, account_id, row, now, on=values["status"])
+        created = _update_workflow(connection, account_id, row, now, on=values["status"])
+        crud.record(connection, context, account_id, PATTERNS, (None, created))
+        return created
 
 
 def change_pattern(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> PatternRow:
@@ -48,11 +50,13 @@ def change_pattern(context: AppContext, account_id: int, name: str, changes: Map
     stored = {name: value for name, value in changes.items() if name != "status"}
     with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        row = crud.find(connection, account_id, PATTERNS, name)
+        before = row = crud.find(connection, account_id, PATTERNS, name)
         if stored:
             cxengage_resources.update(connection, PATTERNS, account_id, row.number, stored, now)
             row = crud.find(connection, account_id, PATTERNS, name)
-        return _update_workflow(connection, account_id, row, now, on=changes.get("status", row.status))
+        changed = _update_workflow(connection, account_id, row, now, on=changes.get("status", row.status))
+        crud.record(connection, context, account_id, PATTERNS, (before, changed))
+        return changed
 
 
 def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
@@ -63,6 +67,7 @@ def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
         cxengage_resources.delete(connection, PATTERNS, account_id, row.number)
         if row.workflow_id is not None:
             erasure.erase_workflow(connection, account_id, row.workflow_id)
+        crud.record(connection, context, account_id, PATTERNS, (row, None))
 
 
 def users_of(connection: sa.Connection, account_id: int, template: int) -> Iterator[PatternRow]:

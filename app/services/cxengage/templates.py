@@ -21,7 +21,9 @@ def create_template(context: AppContext, account_id: int, values: Mapping[str, A
     _check(values)
     with context.change_turns.turn(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
-        return crud.insert(connection, account_id, TEMPLATES, values, context.clock())
+        row = crud.insert(connection, account_id, TEMPLATES, values, context.clock())
+        crud.record(connection, context, account_id, TEMPLATES, (None, row))
+        return row
 
 
 def change_template(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> TemplateRow:
@@ -35,7 +37,9 @@ def change_template(context: AppContext, account_id: int, name: str, changes: Ma
             cxengage_resources.update(connection, TEMPLATES, account_id, row.number, changes, now)
         if changes.get("template", row.template) != row.template:
             patterns.recompile_users(connection, account_id, row.number, now)
-        return crud.find(connection, account_id, TEMPLATES, name)
+        changed = crud.find(connection, account_id, TEMPLATES, name)
+        crud.record(connection, context, account_id, TEMPLATES, (row, changed))
+        return changed
 
 
 def delete_template(context: AppContext, account_id: int, name: str) -> None:
@@ -47,6 +51,7 @@ def delete_template(context: AppContext, account_id: int, name: str) -> None:
             names = ", ".join(f"PT{user.number}" for user in users)
             raise Problem(ProblemType.CONFLICT, f"{name} is used by {names}; switch it off first")
         cxengage_resources.delete(connection, TEMPLATES, account_id, row.number)
+        crud.record(connection, context, account_id, TEMPLATES, (row, None))
 
 
 def _check(values: Mapping[str, Any]) -> None:
