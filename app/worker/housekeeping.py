@@ -12,7 +12,7 @@ import structlog
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
-from app.db import circuits, event_keys, job_queue, match_state, messages, refusals, run_deaths
+from app.db import circuits, event_keys, job_queue, match_state, messages, refusals, run_deaths, workers
 from app.db.connection import limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
@@ -35,6 +35,7 @@ TASKS: tuple[Task, ...] = (
     event_keys.delete_old_keys,
     circuits.forget_old_circuits,
     refusals.delete_old_refusals,
+    workers.forget_old_workers,
     log_ending_plans,
 )
 # Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.

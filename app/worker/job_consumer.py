@@ -8,6 +8,7 @@ its jobs.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -18,10 +19,11 @@ from typing import TypeVar
 
 import structlog
 
+import app
 from app.core.config import Settings, SettingsError
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
-from app.db import job_queue
+from app.db import job_queue, workers
 from app.db.connection import Database
 from app.db.job_queue import ISOLATED_AFTER, Again, Job
 from app.worker.handlers import Handlers, call_handler
@@ -38,6 +40,8 @@ _SWEEP_INTERVAL = 10.0
 _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0
 _MAX_EXTEND_RETRY_DELAY = 1.0
+# A worker that was not seen for a minute does not count as alive.
+_MAX_HEARTBEAT_PAUSE = 15.0
 # Between two jobs that are executed while the worker has no other, and how long it waits for its other jobs to end.
 _EXCLUSIVE_PAUSE, _MAX_EXCLUSIVE_WAIT = 60.0, 30.0
 _MAX_PRESENCE_WAIT = 2.0
@@ -94,6 +98,14 @@ class _Consumer:
         self._rng = rng
         self._concurrency = settings.worker_concurrency
         self._worker = job_queue.Worker(list(handlers), lease=settings.heartbeat_timeout)
+        _log.info(
+            "worker started",
+            worker=str(self._worker.id),
+            host=workers.HOST,
+            pid=os.getpid(),
+            version=app.__version__,
+            concurrency=self._concurrency,
+        )
         self._running: dict[int, asyncio.Task[None]] = {}
         self._done: set[int] = set()
         self._again: dict[int, Again] = {}
@@ -146,6 +158,16 @@ class _Consumer:
             await asyncio.wait_for(self._exchange(0), _LEAVE_TIMEOUT)
         except Exception as exc:
             _log.warning("ended jobs stay in the queue until their leases expire", error=describe_exception(exc))
+        await self._record_stop()
+
+    async def _record_stop(self) -> None:
+        try:
+            await asyncio.wait_for(
+                self._call(partial(workers.record_stop, self._database, self._worker.id)), _LEAVE_TIMEOUT
+            )
+        except Exception as exc:
+            _log.warning("the table of workers does not know that this one has stopped", error=describe_exception(exc))
+        _log.info("worker stopped", worker=str(self._worker.id), host=workers.HOST, pid=os.getpid())
 
     async def _announce_stop(self) -> None:
         """Mark the jobs: if this worker is killed before they have ended, they are not the cause."""
@@ -167,7 +189,8 @@ class _Consumer:
             await asyncio.sleep(_MIN_RECONNECT_DELAY * self._rng.uniform(1.0, 5.0))
 
     async def extend_leases(self) -> None:
-        """Extend the leases of all held jobs three times within HEARTBEAT_TIMEOUT, sooner after a failure.
+        """The heartbeat: extend the leases of all held jobs three times within HEARTBEAT_TIMEOUT, sooner after a failure, and
+        record that this worker is alive.
 
         The connection is dedicated: the pooled ones may all be in use by handlers.
         """
@@ -178,8 +201,9 @@ class _Consumer:
                 await self._call(partial(job_queue.announce_worker, connection, self._worker))
                 while True:
                     await self._call(partial(job_queue.extend_leases, connection, self._worker, self._held()))
+                    await self._call(partial(workers.record_heartbeat, connection, self._worker.id))
                     self._is_present.set()
-                    await asyncio.sleep(self._worker.lease / 3)
+                    await asyncio.sleep(min(self._worker.lease / 3, _MAX_HEARTBEAT_PAUSE))
             except Exception as exc:
                 _log.warning("the leases of running jobs were not extended", error=describe_exception(exc))
             finally:

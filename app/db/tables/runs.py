@@ -154,6 +154,20 @@ jobs = sa.Table(
     comment="the job queue: what workers have to do, and when",
 )
 
+workers = sa.Table(
+    "workers",
+    metadata,
+    column("id", UUID(as_uuid=True), "made at its start; jobs.worker_id names it"),
+    column("host", sa.Text, "name of its host"),
+    column("pid", sa.Integer, "process id there"),
+    column("version", sa.Text, "its release"),
+    timestamp("started_at", "when it was first seen"),
+    timestamp("seen_at", "its last heartbeat, which also extends the leases of its jobs"),
+    timestamp("stopped_at", "when it was told to stop and had finished its jobs; null: it runs, or it died", null=True),
+    sa.PrimaryKeyConstraint("id"),
+    comment="the workers of the last 30 days; one is alive if it has not stopped and was seen in the last minute",
+)
+
 open_circuits = account_table(
     "open_circuits",
     column(
