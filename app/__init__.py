@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Imported here: a migration or the supervisor imports `app` without the web application.
     from werkzeug.middleware.proxy_fix import ProxyFix
 
+    from app.api import observation
     from app.api.flask_app import Application
     from app.core import config, log_config
 
@@ -33,7 +34,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0
         )
-    log_config.configure(settings)
+    log_config.configure(settings, observation.add_request_id)
     _add_extensions(app, settings)
     _register_routes(app)
     if not os.environ.get("SERVER_SOFTWARE"):
@@ -69,16 +70,17 @@ def _add_extensions(app: Flask, settings: Settings) -> None:
 
 
 def _register_routes(app: Flask) -> None:
-    from app.api import errors, health
+    from app.api import errors, health, observation
     from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
     from app.api.cxengage import events as cxengage_events
     from app.api.limechat import batch
     from app.api.limechat import events as limechat_events
 
+    observation.register(app)
     errors.register(app, [auth.ERROR_FORMAT])
     app.register_blueprint(limechat_events.blueprint)
     app.register_blueprint(batch.blueprint)
     cxengage_events.register(app)
     resources = (patterns, templates, listeners, integrations, augments)
     auth.register(app, [module.blueprint for module in (oauth, account, stream, *resources)])
-    app.register_blueprint(health.blueprint)
+    health.register(app)

@@ -1,6 +1,7 @@
 """gunicorn's settings, for `make run` and for servers: `gunicorn -c deploy/gunicorn.conf.py wsgi:app`."""
 
 import gc
+import itertools
 import os
 import re
 import sys
@@ -76,11 +77,13 @@ limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# Each event is a row and each refusal a number in the metrics; a line per request would only cost.
+# Each event is a row and each refusal a number in the metrics. ACCESS_LOG=1 writes a line per request without its path, which
+# may contain a token; gunicorn's own access log would write the path.
 accesslog = None
 
-# Errors go to standard error; LOG_LEVEL=info adds starts and stops.
+# Errors go to standard error in the format of LOG_FORMAT; LOG_LEVEL=info adds starts and stops.
 loglevel = _setting("LOG_LEVEL", "warning")
+logger_class = "app.api.server.gunicorn_log.StructuredLogger"
 
 # Two servers of one user would fight for the socket for remote control, which we do not use.
 control_socket_disable = True
@@ -101,18 +104,44 @@ def when_ready(server):
     gc.freeze()
 
 
+# The numbers of the web processes that run. A process takes the number of one that has ended and continues its files in
+# PROMETHEUS_MULTIPROC_DIR: with files of its own, each that is started after max_requests would make /metrics slower.
+_numbers = set()
+
+
+def pre_fork(server, worker):
+    """Give a web process the lowest free number."""
+    worker.number = next(number for number in itertools.count(1) if number not in _numbers)
+    _numbers.add(worker.number)
+
+
+def _metrics_name(worker):
+    return f"web-{worker.ppid}-{worker.number}"
+
+
+def post_fork(server, worker):
+    """Name the files in which a web process counts."""
+    if _setting("PROMETHEUS_MULTIPROC_DIR", ""):
+        from app.core.metrics import name_process
+
+        name_process(_metrics_name(worker))
+
+
 def post_worker_init(worker):
-    """Let each web process create the partitions of the coming months, in a thread of its own."""
-    context = getattr(worker.wsgi, "extensions", {}).get("context")
-    if context is not None:
+    """Let each web process create the partitions of the coming months and watch what it needs, in threads of their own."""
+    extensions = getattr(worker.wsgi, "extensions", {})
+    if "context" in extensions:
         from app.services.partitions import keep_making_partitions
 
-        threading.Thread(target=keep_making_partitions, args=(context,), name="partitions", daemon=True).start()
+        arguments = (extensions["context"],)
+        threading.Thread(target=keep_making_partitions, args=arguments, name="partitions", daemon=True).start()
+        extensions["monitor"].start()
 
 
 def child_exit(server, worker):
-    """Remove an ended process from the gauges that several processes share."""
+    """Free the number of an ended web process, and remove it from the gauges that several processes share."""
+    _numbers.discard(worker.number)
     if _setting("PROMETHEUS_MULTIPROC_DIR", ""):
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(worker.pid)
+        multiprocess.mark_process_dead(_metrics_name(worker))

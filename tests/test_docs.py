@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client import Counter as MetricCounter
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 
 from app.actions import ACTIONS
 from app.core import metrics
@@ -192,10 +192,10 @@ def test_the_language_has_fields_of_actions_and_others() -> None:
 
 def test_every_metric_is_documented_and_no_other() -> None:
     documented = set(
-        re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "deploying.md").read_text("utf-8"), re.MULTILINE)
+        re.findall(r"^\| `(signalbox_\w+)", (ROOT / "docs" / "monitoring.md").read_text("utf-8"), re.MULTILINE)
     )
     counters = [value for value in vars(metrics).values() if isinstance(value, MetricCounter)]
-    gauges = [value for value in vars(metrics).values() if isinstance(value, Gauge)]
+    gauges = [value for value in vars(metrics).values() if isinstance(value, Gauge | Histogram)]
     assert documented == {
         *(f"{counter.describe()[0].name}_total" for counter in counters),
         *(gauge.describe()[0].name for gauge in gauges),

@@ -90,7 +90,7 @@ ALLOWED_NAMES = {"keyed_events", "exc_info"}
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
 # Open to all: they tell nothing about any account.
-OPEN_ROUTES = {"/health", "/metrics", "/version"}
+OPEN_ROUTES = {"/health", "/livez", "/metrics", "/readyz", "/version"}
 
 
 @cache

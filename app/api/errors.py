@@ -10,8 +10,8 @@ from flask import Flask, Response, request
 from flask_limiter import RateLimitExceeded
 from werkzeug.exceptions import HTTPException
 
+from app.api import observation
 from app.api.responses import json_bytes, request_id
-from app.core import metrics
 from app.core.errors import LookupLimit, NotMigrated, Problem, ProblemType, Unavailable
 from app.core.log_config import describe_exception
 
@@ -30,7 +30,7 @@ class ErrorFormat:
 
 def problem_response(problem: Problem) -> Response:
     """A problem document."""
-    metrics.refusals.labels(str(problem.status)).inc()
+    observation.count_refusal(problem.type, problem.status)
     response = Response(json_bytes(problem.document()), problem.status, content_type="application/problem+json")
     response.headers.update(problem.headers)
     return response
@@ -44,7 +44,7 @@ def unavailable(exc: Unavailable) -> Problem:
             "Too many unknown keys arrive. A key that was just created works from the next request on. Retry later.",
             headers={"Retry-After": str(RETRY_LOOKUP_SECONDS)},
         )
-    _log.error("database unavailable", error=describe_exception(exc), request_id=request_id())
+    _log.error("database unavailable", error=describe_exception(exc))
     reason = (
         "The database lacks a migration; the operator has to run `signalbox migrate`."
         if isinstance(exc, NotMigrated)
@@ -62,14 +62,8 @@ def _rate_limit_problem(exc: RateLimitExceeded) -> Problem:
     return Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after)
 
 
-def _add_request_id(response: Response) -> Response:
-    response.headers.add("X-Request-Id", request_id())
-    return response
-
-
 def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
-    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document, and add
-    X-Request-Id to every response."""
+    """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document."""
 
     def respond(problem: Problem) -> Response:
         responders = (one.response for one in formats if one.covers(request.path))
@@ -99,7 +93,5 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
 
     @app.errorhandler(Exception)
     def handle_exception(exc: Exception) -> Response:
-        _log.exception("unexpected error", request_id=request_id(), exc_info=exc)
+        _log.exception("unexpected error", exc_info=exc)
         return respond(Problem(ProblemType.INTERNAL_ERROR, f"Unexpected error; it is logged as {request_id()}."))
-
-    app.after_request(_add_request_id)

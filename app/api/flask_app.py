@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask
 from flask.sessions import NullSession, SessionInterface
 
+from app.api import observation
 from app.api.responses import RESPONSE_FIELDS
 
 _PLAIN_HOST = re.compile(r"(?:[A-Za-z0-9-]{1,63}\.)*[A-Za-z0-9-]{1,63}(?::[0-9]{1,5})?")
@@ -33,6 +34,7 @@ class Application(Flask):
 
     def wsgi_app(self, environ: Any, start_response: Any) -> Any:
         """Flask's own, with two more fields in each response."""
+        observation.begin(environ)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, headers + RESPONSE_FIELDS, exc_info)

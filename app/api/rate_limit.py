@@ -75,6 +75,10 @@ class RateLimiter:
         except RedisError as exc:
             _log.warning("Redis is unavailable", error=str(exc)[:200])
 
+    def answers(self) -> bool:
+        """Whether Redis answers now; takes at most about half a second."""
+        return self._redis is None or self._redis.check()
+
     def take(self, account_id: int, rate: int, events: int = 1) -> Allowance:
         """Count `events` against the account's `rate` (events a second).
 

@@ -17,7 +17,11 @@ _KEY = "signalbox.request_id"
 
 def request_id() -> str:
     """The sender's X-Request-Id if it is valid, otherwise a new one; the same for the whole request."""
-    environ = request.environ
+    return request_id_of(request.environ)
+
+
+def request_id_of(environ: dict[str, Any]) -> str:
+    """The same, of a WSGI environ."""
     known: str | None = environ.get(_KEY)
     if known is None:
         sent = environ.get("HTTP_X_REQUEST_ID")

@@ -8,6 +8,7 @@ from datetime import datetime
 from flask import Response, after_this_request, current_app
 from msgspec import Struct
 
+from app.api import observation
 from app.api.rate_limit import RateLimiter
 from app.api.refusals import keep_refusal
 from app.core import models
@@ -37,6 +38,7 @@ def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
     """
     accounts: AccountCache = current_app.extensions["accounts"]
     account = find_owner(accounts, sender)
+    observation.note_account(account.snapshot.id)
     try:
         account = check_sender(accounts, account, sender)
         try:
@@ -46,6 +48,8 @@ def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
             accounts.record_key_use(sender.prefix)
             raise
     except Problem as exc:
+        if exc.type is ProblemType.RATE_LIMIT_EXCEEDED:
+            observation.count_limited(account.snapshot.id)
         keep_refusal(account, sender.prefix, exc)
         raise
     accounts.record_key_use(sender.prefix)

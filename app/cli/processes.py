@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 
 import click
 import psycopg2
@@ -20,15 +21,22 @@ from app.db.migrate import upgrade
 
 @click.command("worker")
 @click.option("--concurrency", type=click.IntRange(2, 1000), help="Runs at a time. Default: WORKER_CONCURRENCY, or 50.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65_535),
+    help="Port of /metrics, on WORKER_METRICS_HOST. Default: WORKER_METRICS_PORT, or none.",
+)
 @command
-def worker(concurrency: int | None) -> None:
+def worker(concurrency: int | None, metrics_port: int | None) -> None:
     """Execute runs until SIGTERM or Ctrl-C. Any number of workers may run, on any host."""
     # Imported here: only workers need the libraries for actions.
     from app.worker.main import work
 
-    asyncio.run(
-        _until_stopped(lambda stop: work(context(), concurrency or context().settings.worker_concurrency, stop))
-    )
+    app_context = context()
+    if metrics_port is not None:
+        app_context.settings = replace(app_context.settings, worker_metrics_port=metrics_port)
+    concurrency = concurrency or app_context.settings.worker_concurrency
+    asyncio.run(_until_stopped(lambda stop: work(app_context, concurrency, stop)))
 
 
 async def _until_stopped(work: Callable[[asyncio.Event], Coroutine[None, None, None]]) -> None:

@@ -46,12 +46,16 @@ class Settings:
     database_pool: int
     allowed_private_targets: tuple[Network, ...]
     worker_concurrency: int
+    worker_metrics_host: str
+    worker_metrics_port: int | None
     heartbeat_timeout: float
     whatsapp_base_url: str
     twilio_base_url: str
     sendgrid_base_url: str | None
     log_level: str
     log_format: str
+    access_log: bool
+    operator_networks: tuple[Network, ...]
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
@@ -75,12 +79,16 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         database_pool=_read(env, "DATABASE_POOL", 10, _whole(1, 200)),
         allowed_private_targets=_read(env, "ALLOWED_PRIVATE_TARGETS", (), _networks),
         worker_concurrency=_read(env, "WORKER_CONCURRENCY", 50, _whole(2, 1_000)),
+        worker_metrics_host=_read(env, "WORKER_METRICS_HOST", "127.0.0.1", str),
+        worker_metrics_port=_read(env, "WORKER_METRICS_PORT", None, _whole(1, 65_535)),
         heartbeat_timeout=_read(env, "HEARTBEAT_TIMEOUT", 15.0, _seconds(1, 3_600)),
         whatsapp_base_url=_read(env, "WHATSAPP_BASE_URL", "https://graph.facebook.com", _web_url),
         twilio_base_url=_read(env, "TWILIO_BASE_URL", "https://api.twilio.com", _web_url),
         sendgrid_base_url=_read(env, "SENDGRID_BASE_URL", None, _web_url),
         log_level=_read(env, "LOG_LEVEL", "info", _choice("debug", "info", "warning", "error")),
-        log_format=_read(env, "LOG_FORMAT", "json", _choice("json", "text")),
+        log_format=log_format(env),
+        access_log=_read(env, "ACCESS_LOG", False, _switch),
+        operator_networks=_read(env, "OPERATOR_NETWORKS", (), _networks),
     )
 
 
@@ -89,6 +97,13 @@ def body_timeout(environment: Mapping[str, str] | None = None) -> float:
     env = os.environ if environment is None else environment
     seconds: float = _read(env, "BODY_TIMEOUT", 20.0, _seconds(0.1, 600))
     return seconds
+
+
+def log_format(environment: Mapping[str, str] | None = None) -> str:
+    """LOG_FORMAT: json or text; raises SettingsError. gunicorn's log has it, too."""
+    env = os.environ if environment is None else environment
+    found: str = _read(env, "LOG_FORMAT", "json", _choice("json", "text"))
+    return found
 
 
 def check_metrics_folder(environment: Mapping[str, str] | None = None) -> None:
@@ -141,6 +156,12 @@ def _choice(*allowed: str) -> Callable[[str], str]:
         return text.lower()
 
     return read
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("expected 0 or 1")
+    return text == "1"
 
 
 def _networks(text: str) -> tuple[Network, ...]:

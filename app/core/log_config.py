@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -26,36 +26,67 @@ _MAX_LENGTH = 300
 _QUOTES_NO_DATA = (Unavailable, SettingsError, OSError)
 
 
-def configure(settings: Settings) -> None:
-    """Write structlog and the standard library's loggers to standard error in the format and level of the settings."""
+def configure(settings: Settings, *processors: structlog.typing.Processor) -> None:
+    """Write structlog and the standard library's loggers to standard error in the format and level of the settings.
+
+    `processors` add what only some processes know of an entry.
+    """
     level = getattr(logging, settings.log_level.upper())
-    shared: list[structlog.typing.Processor] = [
+    shared = [*processors, *_shared_processors()]
+    structlog.configure(
+        processors=[OncePerSecond(), *shared, _renderer(settings.log_format)],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logger = logging.getLogger("app")
+    logger.handlers, logger.propagate = [make_handler(settings.log_format, *processors)], False
+    logger.setLevel(level)
+    # Libraries: what they say is not ours, and may quote data after its first line.
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Handler)]
+    root.addHandler(make_handler(settings.log_format, *processors, _first_line))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A handler of ours, which `configure` replaces."""
+
+
+def make_handler(log_format: str, *processors: structlog.typing.Processor) -> logging.Handler:
+    """A handler of the standard library's logging that writes to standard error as structlog does."""
+    handler = _Handler(sys.stderr)
+    handler.addFilter(_OncePerSecondFilter())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.ExtraAdder(["request_id", "suppressed"]),
+                *processors,
+                *_shared_processors(),
+            ],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(log_format)],
+        )
+    )
+    return handler
+
+
+def _shared_processors() -> list[structlog.typing.Processor]:
+    return [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.ExceptionRenderer(lambda exc_info: format_exception(exc_info[1])),
     ]
-    last: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
-    )
-    structlog.configure(
-        processors=[OncePerSecond(), *shared, last],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
-        )
-    )
-    logger = logging.getLogger("app")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(level)
+
+
+def _renderer(log_format: str) -> structlog.typing.Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(colors=False)
+
+
+def _first_line(logger: Any, name: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    entry["event"] = str(entry.get("event")).partition("\n")[0][:_MAX_LENGTH]
+    return entry
 
 
 class OncePerSecond:
@@ -86,6 +117,24 @@ class OncePerSecond:
         if dropped:
             entry["suppressed"] = dropped
         return entry
+
+
+class _OncePerSecondFilter(logging.Filter):
+    """`OncePerSecond` for the standard library: by the message before its arguments are filled in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = OncePerSecond()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        try:
+            entry = self._limit(None, record.levelname.lower(), {"event": record.msg})
+        except structlog.DropEvent:
+            return False
+        if "suppressed" in entry:
+            record.suppressed = entry["suppressed"]
+        return True
 
 
 def describe_exception(exc: BaseException) -> str:

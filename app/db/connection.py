@@ -249,6 +249,8 @@ class Database:
         self._pool_timeout = settings.connect_timeout
         self._slots = threading.BoundedSemaphore(settings.database_pool)
         self._idle: list[PgConnection] = []
+        self._lent: set[PgConnection] = set()
+        self._size = settings.database_pool
         _wait_in_event_loop(settings.statement_timeout + _EXTRA_SECONDS)
 
     @contextmanager
@@ -289,15 +291,18 @@ class Database:
     def autocommit_connection(self) -> Iterator[PgConnection]:
         """One of at most DATABASE_POOL autocommitting connections. Raises Unavailable when none becomes free in time."""
         if not self._slots.acquire(timeout=self._pool_timeout):
+            _count_exhaustion()
             raise Unavailable("all connections to Postgres are in use")
         try:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._connect(autocommit=True)
+            self._lent.add(connection)
             try:
                 yield connection
             finally:
+                self._lent.discard(connection)
                 if connection.closed:
                     # The server may have closed the others as well; the next attempt needs a new one.
                     self._close_idle()
@@ -307,6 +312,12 @@ class Database:
                     connection.close()
         finally:
             self._slots.release()
+
+    def pool_use(self) -> dict[str, tuple[int, int]]:
+        """For each of the two pools, how many connections are in use, and how many it may have: `events` (autocommitting) and
+        `other` (transactions)."""
+        pool = cast(sa.QueuePool, self._engine.pool)
+        return {"events": (len(self._lent), self._size), "other": (pool.checkedout(), self._size)}
 
     def dedicated_connection(self) -> PgConnection:
         """An autocommitting connection outside of the pools; the caller closes it."""
@@ -329,6 +340,13 @@ class Database:
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+
+def _count_exhaustion() -> None:
+    # Imported here: commands start without metrics.
+    from app.core import metrics
+
+    metrics.pool_exhausted.inc()
 
 
 def _is_lost(connection: RawConnection, exc: psycopg2.Error) -> bool:

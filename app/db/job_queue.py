@@ -183,6 +183,30 @@ def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:
     return rows[0][0] if rows else float("inf")
 
 
+# Due jobs that are counted: the statement reads no more of the index.
+MAX_COUNTED = 10_000
+
+
+def find_lateness(connection: sa.Connection) -> float | None:
+    """For how many seconds the oldest due job has waited; None when none is due."""
+    query = (
+        "SELECT extract(epoch FROM now() - due_at)::float FROM jobs WHERE due_at <= now() ORDER BY due_at, id LIMIT 1"
+    )
+    found: float | None = run_sql(connection, query).scalar()
+    return found
+
+
+def count_due_jobs(connection: sa.Connection) -> dict[str, tuple[int, float]]:
+    """For each kind of job how many are due, and for how many seconds the oldest has waited: of the MAX_COUNTED oldest jobs."""
+    rows = run_sql(
+        connection,
+        "SELECT kind, count(*), extract(epoch FROM now() - min(due_at))::float FROM (SELECT kind, due_at FROM jobs "
+        "WHERE due_at <= now() ORDER BY due_at, id LIMIT :most) AS due GROUP BY kind",
+        {"most": MAX_COUNTED},
+    )
+    return {kind: (number, lateness) for kind, number, lateness in rows}
+
+
 # A worker is present while its connection has this application_name, followed by its id.
 PRESENCE = "signalbox worker "
 

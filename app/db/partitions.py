@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from app.db.connection import run_sql
 
 MONTHS_AHEAD = 3
+_BOUNDS = "regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)')"
 
 
 def make_partitions(connection: sa.Connection, timestamps: Iterable[datetime]) -> list[str]:
@@ -50,8 +51,7 @@ def find_partition(connection: sa.Connection, name: str) -> tuple[datetime, date
     row = run_sql(
         connection,
         "SELECT bounds[1]::timestamptz, bounds[2]::timestamptz, pg_has_role(relowner, 'USAGE') "
-        "FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, "
-        "regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds "
+        f"FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, {_BOUNDS} AS bounds "
         "WHERE inhparent = CAST('events' AS regclass) AND relname = :name AND bounds IS NOT NULL",
         {"name": name},
     ).one_or_none()
@@ -63,6 +63,17 @@ def drop_partition(connection: sa.Connection, name: str) -> None:
     events wait behind it meanwhile."""
     connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
     connection.exec_driver_sql(f'DROP TABLE "{name}"')
+
+
+def count_months_ahead(connection: sa.Connection, now: datetime) -> int:
+    """How many of the months after this one have a partition, up to the first that has none; at most MONTHS_AHEAD."""
+    rows = run_sql(
+        connection,
+        "SELECT bounds[1]::timestamptz, bounds[2]::timestamptz FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, "
+        f"{_BOUNDS} AS bounds WHERE inhparent = CAST('events' AS regclass) AND bounds IS NOT NULL",
+    ).all()
+    covered = [any(begin <= month < end for begin, end in rows) for month in coming_months(now)[1:]]
+    return [*covered, False].index(False)
 
 
 def coming_months(now: datetime) -> list[datetime]:

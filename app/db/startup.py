@@ -1,4 +1,5 @@
-"""What a process checks before it serves or works: the rights of its role, and secrets by which it checks its key."""
+"""What a process checks before it serves or works, and again while it does: the rights of its role, secrets by which it checks
+its key, and whether the server is read-only or out of disk space."""
 
 from __future__ import annotations
 
@@ -22,6 +23,22 @@ def find_read_only(connection: sa.Connection) -> str | None:
     query = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
     is_standby, is_read_only = run_sql(connection, query).one()
     return "standby" if is_standby else "setting" if is_read_only else None
+
+
+def server_version(connection: sa.Connection) -> str:
+    """The version of the server, such as 16.3."""
+    found: str = run_sql(connection, "SELECT split_part(current_setting('server_version'), ' ', 1)").scalar_one()
+    return found
+
+
+def write_temporary_file(connection: sa.Connection) -> None:
+    """Let the server write some hundred KiB to the disk of the database. Raises Unavailable when the disk is full.
+
+    The rows of the function do not fit into work_mem, so that the server keeps them in a temporary file until the statement
+    ends. Nothing is left of it, and any role may do it.
+    """
+    run_sql(connection, "SELECT set_config('work_mem', '64kB', true), set_config('temp_tablespaces', '', true)")
+    run_sql(connection, "SELECT count(*) FROM generate_series(1, 20000)")
 
 
 def find_missing_rights(connection: sa.Connection) -> list[str]:

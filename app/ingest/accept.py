@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import psycopg2
@@ -53,8 +53,7 @@ class EventAcceptor:
     def __init__(self, context: AppContext, accounts: AccountCache) -> None:
         self._context = context
         self._accounts = accounts
-        write = partial(event_writes.record_events, context.database)
-        self._recorder = GroupCommit(write, max_batch=_MAX_BATCH)
+        self._recorder = GroupCommit(self._record_batch, max_batch=_MAX_BATCH)
 
     def accept(self, account: Account, build_event: BuildEvent) -> Receipt:
         """Store an event with everything that follows from it; it is committed when this returns.
@@ -74,6 +73,10 @@ class EventAcceptor:
                 return _receipt(accepted, self._check_repeat(event, accepted.recorded.earlier))
             account = self._accounts.reload(account)
         raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
+
+    def _record_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
+        metrics.batch_events.observe(len(records))
+        return event_writes.record_events(self._context.database, records)
 
     def _check_repeat(self, event: Event, earlier: EarlierEvent | None) -> tuple[str, ...]:
         """Warnings about an event whose idempotency key stands for an earlier one; raises Problem 422 when that has another

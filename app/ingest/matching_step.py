@@ -52,6 +52,8 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
             decisions.append(rule.postpone(LATE))
         else:
             stateful[(rule.workflow_id, subject)] = rule
+    if decisions or stateful:
+        metrics.match_seconds.observe(watch.elapsed())
     return decisions, stateful
 
 
@@ -60,7 +62,7 @@ class Watch:
 
     def __init__(self, seconds: float) -> None:
         """The matching is late after `seconds`."""
-        self._left = seconds
+        self._seconds = self._left = seconds
         self._since = time.perf_counter()
 
     def pause(self, budget: Budget) -> None:
@@ -68,6 +70,10 @@ class Watch:
         self._left -= time.perf_counter() - self._since
         budget.pause_if_due()
         self._since = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Seconds so far."""
+        return self._seconds - self._left + time.perf_counter() - self._since
 
     def is_late(self) -> bool:
         """Whether a worker does the rest."""

@@ -23,7 +23,7 @@ from app.core.models import Event, Run
 from app.db import event_keys, event_queries, run_trees, run_updates, runs
 from app.db.run_updates import RunUpdate
 from app.services.context import AppContext
-from app.worker import transitions
+from app.worker import run_metrics, transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.isolation import NeedsIsolation
 from app.workflows import step_graph
@@ -199,7 +199,10 @@ class EventCorrelator:
 
     async def _write(self, run: Run, update: RunUpdate) -> bool:
         now = run_updates.update_time(run, self._context.clock())
-        return await self._query(run_updates.update_run, self._database, run, update, now)
+        is_written: bool = await self._query(run_updates.update_run, self._database, run, update, now)
+        if is_written:
+            run_metrics.count_update(run, update)
+        return is_written
 
 
 async def _select(events: Iterable[Event], matches: Callable[[Event], bool]) -> list[Event]:

@@ -48,7 +48,7 @@ from app.ingest.deadlines import fire_deadline
 from app.ingest.late_matching import finish_matching
 from app.services import integrations, message_stream, targets
 from app.services.context import AppContext
-from app.worker import transitions
+from app.worker import run_metrics, transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
@@ -226,7 +226,9 @@ class RunExecutor:
             disabled=config.disabled,
             save_message=lambda text, data: self._query(message_stream.keep_message, self._context, run, text, data),
         )
+        began = time.monotonic()
         outcome = await actions.perform(step, action_context)
+        run_metrics.observe_attempt(step, outcome, time.monotonic() - began)
         if changes := self._circuit_breakers.take_changes():
             await self._query(targets.save_circuits, self._context, changes)
         if outcome.error_class == actions.OUT_OF_MEMORY and self._alone:
@@ -278,8 +280,10 @@ class RunExecutor:
     async def _write(self, run: Run, update: RunUpdate) -> datetime | None:
         """The timestamp with which the update was written; None when another worker was faster."""
         now = run_updates.update_time(run, self._context.clock())
-        is_written = await self._query(run_updates.update_run, self._context.database, run, update, now)
-        return now if is_written else None
+        if not await self._query(run_updates.update_run, self._context.database, run, update, now):
+            return None
+        run_metrics.count_update(run, update)
+        return now
 
     async def _outbound_config(self, account_id: int) -> OutboundConfig:
         """The account's integrations and disabled targets, still encrypted, at most `_OUTBOUND_CONFIG_TTL` seconds old."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+import prometheus_client
+
 from app.actions import http_session
-from app.core.config import SettingsError
+from app.core.config import Settings, SettingsError
 from app.core.errors import NotMigrated, Unavailable
 from app.services.context import AppContext
+from app.services.monitoring import Monitor
 from app.worker import job_consumer
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.executor import RunExecutor
@@ -53,12 +57,42 @@ async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> No
         executor = RunExecutor(context, session, threads, concurrency)
         settings = replace(context.settings, worker_concurrency=concurrency)
         handlers, isolation = make_handlers(executor), Isolation(executor.record_death, executor.give_up)
-        if not await _settings_fit(context, threads, stop):
-            return
-        # Workers that die one after the other may not live until the first sweep.
-        with suppress(Unavailable):
-            await executor.find_dead_workers()
-        await job_consumer.work(
-            context.database, settings, handlers, stop=stop, sweep=executor.sweep, isolation=isolation
-        )
+        with _serve_metrics(context.settings):
+            if not await _settings_fit(context, threads, stop):
+                return
+            # Workers that die one after the other may not live until the first sweep.
+            with suppress(Unavailable):
+                await executor.find_dead_workers()
+            with _monitored(context):
+                await job_consumer.work(
+                    context.database, settings, handlers, stop=stop, sweep=executor.sweep, isolation=isolation
+                )
     threads.shutdown()
+
+
+@contextmanager
+def _serve_metrics(settings: Settings) -> Iterator[None]:
+    """Serve /metrics of this process at WORKER_METRICS_PORT, if it is set, in threads of their own. Raises SettingsError."""
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    host, port = settings.worker_metrics_host, settings.worker_metrics_port
+    try:
+        server, _ = prometheus_client.start_http_server(port, host)
+    except OSError as exc:
+        raise SettingsError(f"WORKER_METRICS_PORT={port} cannot be used on {host}: {exc.strerror}") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def _monitored(context: AppContext) -> Iterator[None]:
+    monitor = Monitor(context)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.stop()

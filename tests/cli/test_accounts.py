@@ -106,6 +106,7 @@ def test_nothing_is_logged_about_other_plans_and_disabled_accounts(
 
 def test_the_metrics_count_plans_that_end_or_have_ended(context: AppContext, client: FlaskClient) -> None:
     def counts() -> list[float]:
+        client.application.extensions["monitor"].refresh(slow_interval=0)
         lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
         return [float(lines[name]) for name in ("signalbox_plans_ending", "signalbox_plans_ended")]
 

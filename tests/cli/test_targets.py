@@ -132,6 +132,7 @@ def test_target_list_is_json_and_has_pages(signalbox: CommandLine, acme: Sender,
 
 
 def _metric(client: FlaskClient, name: str) -> float:
+    client.application.extensions["monitor"].refresh(slow_interval=0)
     lines = client.get("/metrics").get_data(as_text=True).splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(name + " ")))
 

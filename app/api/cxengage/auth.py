@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Flask, Response, current_app, request
 
-from app.api import errors
+from app.api import errors, observation
 from app.api.responses import json_response, request_id
 from app.api.sender import MAX_SNAPSHOT_AGE
-from app.core import metrics
 from app.core.api_keys import prefix_of, verify_key
 from app.core.errors import Problem, ProblemType
 from app.core.models import Actor, Key
@@ -56,6 +55,7 @@ def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
     account = account and accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
     if account is None:
         raise unauthorized()
+    observation.note_account(account.snapshot.id)
     key = check_caller(account, token, tenant, scope)
     accounts.record_key_use(key.prefix)
     return Caller(account, key)
@@ -99,7 +99,7 @@ def error_response(problem: Problem) -> Response:
         text = "Exceeded rate limit"
     elif status == 503:
         status, text = 403, "Timeout ocurred"
-    metrics.refusals.labels(str(status)).inc()
+    observation.count_refusal(problem.type, status)
     response = json_response({"error": text}, status)
     response.headers.update(problem.headers)
     return response

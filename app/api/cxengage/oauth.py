@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from flask import Blueprint, Response, current_app, g, request
 
+from app.api import observation
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import client_address, limiter, start_limiter
-from app.core import metrics
 from app.core.config import Settings
-from app.core.errors import LookupLimit, Problem, Unavailable
+from app.core.errors import LookupLimit, Problem, ProblemType, Unavailable
 from app.db.api_keys import Client
 from app.services import api_keys
 
@@ -153,7 +153,8 @@ def _credentials(form: Mapping[str, str]) -> Credentials | None:
 
 def _error_response(error: TokenError) -> Response:
     status = 401 if error.code == "invalid_client" else 400
-    metrics.refusals.labels(str(status)).inc()
+    kind = ProblemType.INVALID_API_KEY if status == 401 else ProblemType.MALFORMED_REQUEST
+    observation.count_refusal(kind, status)
     response = json_response({"error": error.code, "error_description": error.description}, status)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="signalbox"'

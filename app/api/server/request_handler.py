@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import GreenletExit
 from gunicorn.workers.ggevent import PyWSGIHandler
 
+from app.api import observation
 from app.api.responses import RESPONSE_FIELDS
 from app.api.server.request_head import HeaderFields, check_request_line, read_header_fields
 from app.api.server.request_streams import ChunkedBody, ClientStream
@@ -191,7 +192,9 @@ class RequestHandler(PyWSGIHandler):
         if issubclass(kind, GreenletExit) or (self.headers_sent and isinstance(exc, OSError)):
             return
         request_id = uuid.uuid4().hex
-        self.server.log.error("Error handling request %s\n%s", request_id, format_exception(exc))
+        self.server.log.error(
+            "Error handling request %s\n%s", request_id, format_exception(exc), extra={"request_id": request_id}
+        )
         if not self.headers_sent:
             problem = Problem(ProblemType.INTERNAL_ERROR, "An unexpected error happened; it is logged.")
             self._send(problem_bytes(problem, request_id))
@@ -199,7 +202,8 @@ class RequestHandler(PyWSGIHandler):
     def _refuse(self, problem: Problem) -> None:
         """Respond with a problem document to what is no request; the log gets its id and never what was sent."""
         request_id = uuid.uuid4().hex
-        self.server.log.info("Refused request %s: %s", request_id, problem.type.name)
+        self.server.log.info("Refused request %s: %s", request_id, problem.type.name, extra={"request_id": request_id})
+        observation.count_refusal(problem.type, problem.status)
         self._send(problem_bytes(problem, request_id))
 
     def _send(self, response: bytes) -> None:
