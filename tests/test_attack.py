@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.attack import __main__ as command
-from bench.attack.stage import Attack, Row, attacked, table
+from bench.attack.stage import PARTS, Attack, Row, attacked, steady_p99, table
 
 
 def _row(*, p99: tuple[float, float] = (5.0, 55.0), restarts: int = 0, failures: tuple[str, ...] = ()) -> Row:
@@ -25,6 +25,13 @@ def test_a_bound_holds_while_the_victim_waits_little_longer_and_nothing_fails() 
     assert not _row(p99=(5.0, float("nan"))).held
     assert not _row(restarts=1).held
     assert not _row(failures=("3 events: 503",)).held
+
+
+def test_one_stall_of_the_disk_does_not_decide_the_percentile() -> None:
+    steady = [4.0] * 100 * PARTS
+    assert steady_p99(steady[:-50] + [400.0] * 50) == 4.0
+    assert steady_p99(steady[:-250] + [400.0] * 250) == 400.0
+    assert steady_p99([7.0]) == 7.0
 
 
 def test_the_table_has_a_line_for_each_row() -> None:
