@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from app.workflows.expressions.budget import EVENT_UNITS, Budget, BudgetExceeded
 from app.workflows.expressions.cel_cost import Path, Size
@@ -29,8 +30,7 @@ TIMES = frozenset(("received_at", "now"))
 Functions = Mapping[str, Callable[..., Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(Struct, frozen=True):
     """A converted member of an event. `is_stub`: the path ends before the one that was asked for, at something that has no
     such member; `units`: to give it to the engine."""
 
@@ -41,8 +41,7 @@ class _Member:
     is_stub: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """What an expression is evaluated with: the engine's context, and the same `values` for error messages."""
 
     context: cel.Context
@@ -90,7 +89,8 @@ class CelVariables(Mapping[str, Any]):
             large = frozenset(path for path in reads if self._member(path).units > _SMALL_MEMBER)
             bound = self._shared.get(large)
             if bound is None:
-                bound = self._shared[large] = self._build(reads | self._small_expected(), functions)
+                wanted = reads if self._expected <= reads else reads | self._small_expected()
+                bound = self._shared[large] = self._build(wanted, functions)
             elif not reads <= bound.reads:
                 bound = self._build(reads, functions)
             self._bound[reads] = bound
