@@ -86,8 +86,6 @@ def calculation(operation: Callable[[Decimal, Decimal], Decimal]) -> Callable[..
         left, right = read_number(value), read_number(other)
         try:
             result = operation(Decimal(left), Decimal(right))
-        except ZeroDivisionError:
-            raise NumberError("a division by zero") from None
         except ArithmeticError:
             raise NumberError("a number that is too large") from None
         return whole(result) if isinstance(left, int) and isinstance(right, int) else Number(result)
@@ -102,22 +100,28 @@ def whole(value: Decimal) -> int:
     return int(value)
 
 
-def _divide(left: Decimal, right: Decimal) -> Decimal:
-    return _DIVIDING.divide(left, right)
+def read_divisor(value: object) -> int | Number:
+    """`read_number` of what another number is divided by; raises NumberError for zero."""
+    number = read_number(value)
+    if number == 0:
+        raise NumberError("a division by zero")
+    return number
 
 
 def divided_by(value: object, other: object) -> int | Number:
     """`value` divided by `other`. The quotient of two whole numbers is rounded down."""
-    left, right = read_number(value), read_number(other)
+    left, right = read_number(value), read_divisor(other)
     if isinstance(left, int) and isinstance(right, int):
-        if right == 0:
-            raise NumberError("a division by zero")
         return left // right
-    return calculation(_divide)(value, other)
+    return calculation(_DIVIDING.divide)(left, right)
 
 
-def _modulo(left: Decimal, right: Decimal) -> Decimal:
+def modulo(value: object, other: object) -> int | Number:
     """The remainder, with the sign of the divisor as in Liquid."""
+    return calculation(_remainder)(value, read_divisor(other))
+
+
+def _remainder(left: Decimal, right: Decimal) -> Decimal:
     remainder = _EXACT.remainder(left, right)
     return _EXACT.add(remainder, right) if remainder and (remainder < 0) != (right < 0) else remainder
 
@@ -153,5 +157,5 @@ FILTERS: dict[str, Callable[..., int | Number]] = {
     "minus": calculation(_EXACT.subtract),
     "times": calculation(_EXACT.multiply),
     "divided_by": divided_by,
-    "modulo": calculation(_modulo),
+    "modulo": modulo,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from liquid.builtin.filters.array import concat
 from liquid.exceptions import FilterError, UndefinedError
 from liquid.undefined import StrictUndefined
 
@@ -14,7 +15,7 @@ from app.actions.templates import decimals
 from app.actions.templates.budget import LimitError
 from app.actions.templates.dates import format_date
 from app.actions.templates.decimals import Number, total
-from app.actions.templates.locales import format_money, format_number, read_currency, read_locale
+from app.actions.templates.locales import format_money, format_number, read_currency, read_decimals, read_locale
 from app.actions.templates.values import List, to_text, weight, write_json
 from app.core.time_zones import find_zone
 
@@ -214,11 +215,27 @@ def _slice(value: object, start: object, length: object = 1) -> object:
     return members[begin : begin + count] if begin >= 0 and count > 0 else members[:0]
 
 
+def _concat(value: object, other: object) -> object:
+    return concat(value, _list(other))
+
+
+def _list(value: object) -> list[object] | tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{to_text(value)[:50]!r} is not a list")
+    return value
+
+
 def _whole(value: object) -> int:
     number = decimals.read_number(value)
     if number != int(number) or (number == 0 and to_text(value).strip("+-0.") != ""):
         raise ValueError(f"{to_text(value)[:50]!r} is not a whole number")
     return int(number)
+
+
+def _length(value: object) -> None:
+    # The library drops the fraction of a number.
+    if not isinstance(value, float):
+        _whole(value)
 
 
 _HIDDEN = {"<script": "</script>", "<style": "</style>", "<!--": "-->"}
@@ -263,6 +280,7 @@ def _json(value: object) -> str:
 
 _OWN: dict[str, Filter] = {
     "compact": _compact,
+    "concat": _concat,
     "date": format_date,
     "first": _first,
     "join": _join,
@@ -284,8 +302,8 @@ _OWN: dict[str, Filter] = {
 # Arguments
 
 
-def argument_error(name: str, function: Filter, given: Sequence[str | None], named: Iterable[str]) -> str | None:
-    """Why a filter cannot be called with these arguments, of which only literal texts are known; None if it can."""
+def argument_error(name: str, function: Filter, given: Sequence[object], named: Iterable[str]) -> str | None:
+    """Why a filter cannot be called with these arguments, of which only literals are known (None: others); None if it can."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
     options = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} - {"environment", "context"}
     accepted = [each for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
@@ -310,8 +328,19 @@ def _count(minimum: int, maximum: int) -> str:
     return f"{number} argument{'' if number == '1' else 's'}"
 
 
-_LITERAL_CHECKS: dict[str, dict[int, Callable[[str], object]]] = {
-    "date": {1: find_zone},
-    "money": {0: read_currency, 1: read_locale},
-    "number": {0: read_locale},
+def _locale(value: object) -> object:
+    return read_locale(to_text(value) or "en")
+
+
+# The checks of literals by their position; each raises ValueError.
+_LITERAL_CHECKS: dict[str, dict[int, Callable[[Any], object]]] = {
+    "concat": {0: _list},
+    "date": {1: lambda value: find_zone(to_text(value) or "UTC")},
+    "divided_by": {0: decimals.read_divisor},
+    "modulo": {0: decimals.read_divisor},
+    "money": {0: lambda value: read_currency(to_text(value)), 1: _locale},
+    "number": {0: _locale, 1: read_decimals},
+    "slice": {0: _whole, 1: _whole},
+    "truncate": {0: _length},
+    "truncatewords": {0: _length},
 }

@@ -25,9 +25,7 @@ def format_number(value: object, locale: object = "en", decimals: object = None,
     if found is None:
         return to_text(value)
     if decimals is not None:
-        places = int(read_number(decimals))
-        if not 0 <= places <= _MAX_DECIMALS:
-            raise ValueError(f"the number of decimals must be 0 to {_MAX_DECIMALS}")
+        places = read_decimals(decimals)
         found = Decimal(rounded(found, places))
     else:
         exponent = found.as_tuple().exponent
@@ -63,6 +61,14 @@ def _read(value: object, context: Context) -> Decimal | None:
     if abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS:
         raise ValueError(f"a number of more than {MAX_DIGITS} digits")
     return number
+
+
+def read_decimals(value: object) -> int:
+    """A number of decimals; raises ValueError."""
+    places = int(read_number(value))
+    if not 0 <= places <= _MAX_DECIMALS:
+        raise ValueError(f"the number of decimals must be 0 to {_MAX_DECIMALS}")
+    return places
 
 
 def read_currency(text: str) -> str:

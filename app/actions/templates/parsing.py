@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from liquid import Environment, Node, RenderContext
-from liquid.builtin.expressions import Filter, FilteredExpression, KeywordArgument, StringLiteral
+from liquid.builtin.expressions import Filter, FilteredExpression, KeywordArgument, Literal
 from liquid.exceptions import LiquidError
 from liquid.expression import Expression
 
@@ -155,9 +155,8 @@ def _filter_error(applied: Filter, environment: Environment) -> str | None:
         return f"the filter {applied.name} is unknown; known filters are {known}"
     named = [argument.name for argument in applied.args if isinstance(argument, KeywordArgument)]
     positional = [argument.value for argument in applied.args if not isinstance(argument, KeywordArgument)]
-    error = argument_error(
-        applied.name, function, [each.value if isinstance(each, StringLiteral) else None for each in positional], named
-    )
+    given = [each.value if isinstance(each, Literal) else None for each in positional]
+    error = argument_error(applied.name, function, given, named)
     return None if error is None else f"the filter {applied.name} {error}"
 
 

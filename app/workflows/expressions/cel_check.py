@@ -7,6 +7,7 @@ saved, is still evaluated.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from app.core.exact_json import line_and_column
@@ -57,6 +58,7 @@ _ARITHMETIC: Mapping[str, tuple[tuple[Type, Type, Type], ...]] = {
     "%": _SAME[:2],
 }
 _COMPARISONS = frozenset(("<", "<=", ">", ">="))
+_DIVISIONS = frozenset(("div", "quot", "mod", "rem"))
 
 
 def check_filter(text: str, *, also: Iterable[str] = ()) -> None:
@@ -111,8 +113,10 @@ class _TypeCheck:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        # The variables of the loops around the current part.
-        self._variables: list[str] = []
+        # The variables of the loops around the current part, with their types.
+        self._variables: list[tuple[str, Type]] = []
+        # The types of the members of the lists that begin at these letters.
+        self._members: dict[int, Type] = {}
 
     def type_of(self, node: Node) -> Type:
         """The types that a part may have."""
@@ -125,7 +129,7 @@ class _TypeCheck:
             "method": self._method,
             "operator": self._operator,
             "choice": self._choice,
-            "list": lambda members: self._all(members, LIST),
+            "list": self._list,
             "object": lambda members: self._all(members, OBJECT),
         }
         return kinds[node.kind](node)
@@ -139,8 +143,9 @@ class _TypeCheck:
         return found
 
     def _name(self, node: Node) -> Type:
-        if node.text in self._variables:
-            return ANY
+        for variable, found in reversed(self._variables):
+            if node.text == variable:
+                return found
         return _NAMES.get(node.text, ANY)
 
     def _field(self, node: Node) -> Type:
@@ -149,13 +154,21 @@ class _TypeCheck:
             raise self._refuse(node, f"{describe(found)} has no field {node.text}")
         return ANY
 
+    def _list(self, node: Node) -> Type:
+        self._members[node.at] = frozenset().union(*map(self.type_of, node.parts)) or ANY
+        return LIST
+
+    def _member(self, node: Node) -> Type:
+        """The types that a member may have: known for a list that the text writes out."""
+        return self._members[node.at] if node.kind == "list" else ANY
+
     def _index(self, node: Node) -> Type:
         found, key = map(self.type_of, node.parts)
         if not found & (LIST | OBJECT):
             raise self._refuse(node, f"{describe(found)} has no members; [ ] selects one of a list or an object")
         if not found & OBJECT and not key & (INT | UINT):
             raise self._refuse(node, f"{describe(key)} is no position in a list; positions are whole numbers from 0")
-        return ANY
+        return self._member(node.parts[0])
 
     def _choice(self, node: Node) -> Type:
         condition, yes, no = map(self.type_of, node.parts)
@@ -185,8 +198,7 @@ class _TypeCheck:
         return BOOL if node.text == "!" else found & NUMBER
 
     def _arithmetic(self, node: Node, left: Type, right: Type) -> Type:
-        divisor = node.parts[1]
-        if node.text in ("/", "%") and divisor.kind == "literal" and divisor.text in ("0", "0u"):
+        if node.text in ("/", "%") and right <= INT | UINT and _is_zero(node.parts[1]):
             raise self._refuse(node, "a division by zero")
         results = [result for one, other, result in _ARITHMETIC[node.text] if one & left and other & right]
         if results:
@@ -233,7 +245,7 @@ class _TypeCheck:
         found = self.type_of(receiver)
         if not found & (LIST | OBJECT):
             raise self._refuse(node, f"{node.text} goes through a list or an object, not {describe(found)}")
-        self._variables.append(variable.text)
+        self._variables.append((variable.text, self._member(receiver)))
         types = [self.type_of(body) for body in bodies]
         self._variables.pop()
         conditions = types[:-1] if node.text == "map" else types
@@ -261,7 +273,9 @@ class _TypeCheck:
         if last is None or last.kind != "literal":
             return
         reason = None
-        if node.text == "matches":
+        if node.text in _DIVISIONS and any(map(_is_zero, node.parts[1:])):
+            reason = "a division by zero"
+        elif node.text == "matches":
             reason = None if _is_regex(last.text) else "the regular expression is invalid"
         elif node.text.startswith("get") and last.type == "string":
             _, reason = compile_expression(f"timestamp(0).{node.text}({last.text}) == 0").evaluate({})
@@ -273,6 +287,11 @@ class _TypeCheck:
         if reason is not None:
             reason = reason.removeprefix(f"{node.text}: ").removeprefix(f"Function '{node.text}' error: ")
             raise self._refuse(last, f"{node.text}: {reason}")
+
+
+def _is_zero(node: Node) -> bool:
+    """Whether a part is a literal zero, such as 0, 0u, 0x0 or 0.0."""
+    return node.kind == "literal" and re.fullmatch(r"-?(0x)?0*\.?0*(e[+-]?\d+)?u?", node.text.lower()) is not None
 
 
 def _is_regex(literal: str) -> bool:
