@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from app.core.gzip_body import BYTE_ORDER_MARK
 from app.core.retry_after import parse_retry_after
 
 PATH = "/api/v1/cvf-events"
@@ -95,7 +96,7 @@ def _first_line(source: BinaryIO) -> tuple[int, bytes]:
     """The first line that is not blank, and its number."""
     number = 0
     for number, line in enumerate(source, start=1):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():
             return number, text
     return number, b""

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from app.cli.base import UnavailableError, account_option, command, context, explain_unavailable, get_account
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
+from app.core.gzip_body import BYTE_ORDER_MARK
 from app.core.models import STORE
 from app.db.accounts import AccountRow
 from app.ingest.history_import import Counts, Importer, Line, survey
@@ -121,7 +122,7 @@ def _lines(source: BinaryIO, max_bytes: int) -> Iterator[Line]:
             rest = source.readline(1 << 16)
             complete = not rest or rest.endswith(b"\n")
             line = b""
-        text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+        text = line.removeprefix(BYTE_ORDER_MARK).strip()
         if not line or len(text) > max_bytes:
             yield number, None
         elif text:

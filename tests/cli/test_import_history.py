@@ -64,6 +64,14 @@ def test_events_are_stored_at_their_own_time_in_the_partitions_of_their_months(
     assert not (tmp_path / "old.rejected.ndjson").exists()
 
 
+def test_a_byte_order_mark_in_front_of_any_line_is_ignored(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
+    lines = ["\ufeff".encode() + json.dumps(past(event=name)).encode() for name in ("one", "two")]
+    signalbox("event", "import", write(tmp_path / "old.ndjson", lines), "--account", acme.slug)
+    assert {row["event"] for row in stored(context, acme)} == {"one", "two"}
+
+
 def test_imported_events_equal_posted_ones_otherwise(
     signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import MAX_DEPTH, ExactObject, malformed_body, not_utf8, read_object, syntax_error
+from app.core.gzip_body import BYTE_ORDER_MARK
 from app.core.ids import utc_text
 from app.core.models import Event
 from app.core.pacing import Pacer, in_pieces
@@ -92,12 +93,18 @@ def _too_deep() -> Problem:
 
 
 def split_lines(body: bytes, max_items: int) -> list[tuple[int, int]]:
-    """Start and end of each line that is not blank; raises Problem 413 for more than `max_items`."""
+    """Start and end of each line that is not blank; raises Problem 413 for more than `max_items`. A byte order mark in front of
+    a line, as in files that were joined, is left out."""
     found: list[tuple[int, int]] = []
     for line in _LINE.finditer(body):
+        start, end = line.span()
+        if body.startswith(BYTE_ORDER_MARK, start):
+            start += len(BYTE_ORDER_MARK)
+            if not body[start:end].strip():
+                continue
         if len(found) == max_items:
             raise too_many(max_items)
-        found.append(line.span())
+        found.append((start, end))
     return found
 
 

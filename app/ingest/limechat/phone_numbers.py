@@ -37,7 +37,7 @@ def _read(text: str) -> tuple[str | None, str]:
     if not text.startswith("+"):
         return None, "must begin with + and the country code, such as +915673412780"
     if not _PLAIN.fullmatch(text):
-        return None, "may hold only digits, spaces, dots, dashes and brackets after the +"
+        return None, "may hold only the digits 0 to 9, spaces, dots, dashes and brackets after the +"
     try:
         number = phonenumbers.parse(_MEXICO_OF_WHATSAPP.sub(r"+52\1", text))
     except phonenumbers.NumberParseException:

@@ -84,6 +84,14 @@ def test_lines_are_accepted_and_blank_lines_do_not_count(acme: Sender, rows: Row
     assert [row[0] for row in stored(rows, acme)] == ["one", "two"]
 
 
+def test_a_byte_order_mark_in_front_of_any_line_is_ignored(acme: Sender, rows: Rows) -> None:
+    mark = "\ufeff".encode()
+    one, two = (json.dumps(event).encode() for event in named("one", "two"))
+    answer = acme.post_lines(mark + one + b"\n" + mark + b" " + two + b"\n" + mark + b"\n")
+    assert (answer.status_code, answer.json["accepted"]) == (200, 2)
+    assert [row[0] for row in stored(rows, acme)] == ["one", "two"]
+
+
 @pytest.mark.parametrize("lines", [False, True])
 def test_gzip_is_unpacked(acme: Sender, rows: Rows, lines: bool) -> None:
     post = acme.post_lines if lines else acme.post_batch
@@ -235,7 +243,9 @@ def test_nothing_of_a_broken_array_is_stored(local: Sender, rows: Rows) -> None:
 
 def test_a_broken_line_is_refused_alone(local: Sender, rows: Rows) -> None:
     good = json.dumps(an_event()).encode()
-    answer = local.post_lines(b"\n".join([good, b'{"event": "x",', b'{"event": "\xff"}', b"\xef\xbb\xbf" + good, good]))
+    answer = local.post_lines(
+        b"\n".join([good, b'{"event": "x",', b'{"event": "\xff"}', 2 * b"\xef\xbb\xbf" + good, good])
+    )
     assert answer.status_code == 207
     assert [error["index"] for error in answer.json["errors"]] == [1, 2, 3]
     assert {error["field"] for error in answer.json["errors"]} == {None}

@@ -88,7 +88,7 @@ UNUSABLE: list[tuple[Any, str]] = [
     ("5673412780", "must begin with + and the country code, such as +915673412780"),
     (5673412780, 'is a number; send it as text with the country code, such as "+915673412780"'),
     ("call me", "must begin with + and the country code, such as +915673412780"),
-    ("+91 call me", "may hold only digits, spaces, dots, dashes and brackets after the +"),
+    ("+91 call me", "may hold only the digits 0 to 9, spaces, dots, dashes and brackets after the +"),
     ("+" + "9" * 300, "is longer than any phone number"),
     ({"number": 1}, 'must be text with the country code, such as "+915673412780"'),
 ]
