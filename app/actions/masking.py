@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus
 
@@ -38,7 +39,7 @@ _SECRET_PATHS = (
     re.compile(r"/webhooks/\d+/([\w-]{20,})"),
     re.compile(r"/bot(\d+:[\w-]{20,})"),
 )
-_MAX_SECRETS = 30
+_MAX_SECRETS = 200
 _MIN_LENGTH = 4
 # A shorter secret is masked only as a word of its own, since it may be a part of anything.
 _MIN_LENGTH_INSIDE = 8
@@ -63,16 +64,22 @@ class Secrets:
 
     def __init__(self) -> None:
         self._texts: dict[str, None] = {}
-        self._forms: list[str] = []
+        self._is_full = False
+        # The forms by their first _MIN_LENGTH_INSIDE characters.
+        self._forms: dict[str, list[str]] = {}
         self._words: re.Pattern[str] | None = None
 
     def add(self, *texts: str) -> None:
-        """Mask these texts from now on; what is too short to be recognised is left out, and so are more than _MAX_SECRETS."""
+        """Mask these texts from now on, except those that are too short to be recognised. With more than _MAX_SECRETS, whole
+        texts are masked."""
         for text in map(str.strip, texts):
             is_usable = len(text) >= (_MIN_LENGTH_INSIDE if text.isdigit() else _MIN_LENGTH) and text != MASK
-            if is_usable and text not in self._texts and len(self._texts) < _MAX_SECRETS:
+            if is_usable and text not in self._texts:
+                if len(self._texts) == _MAX_SECRETS:
+                    self._is_full = True
+                    return
                 self._texts[text] = None
-                self._forms = []
+                self._forms = {}
 
     def add_value(self, value: Any) -> None:
         """Mask all texts in a value, and its numbers."""
@@ -107,9 +114,11 @@ class Secrets:
         """The text without the secrets, in any of their forms. With `is_cut` it may end within one."""
         if not self._texts or len(text) < _MIN_LENGTH:
             return text
+        if self._is_full:
+            return MASK
         if not self._forms:
             self._prepare()
-        for form in self._forms:
+        for form in self._forms_in(text):
             text = text.replace(form, MASK)
         if self._words is not None:
             text = self._words.sub(MASK, text)
@@ -137,13 +146,20 @@ class Secrets:
 
     def _prepare(self) -> None:
         forms = {form for text in self._texts for form in _forms(text) if len(form) >= _MIN_LENGTH_INSIDE}
-        self._forms = sorted(forms, key=len, reverse=True)
+        for form in sorted(forms, key=len, reverse=True):
+            self._forms.setdefault(form[:_MIN_LENGTH_INSIDE], []).append(form)
         short = {form for text in self._texts for form in _forms(text) if len(form) < _MIN_LENGTH_INSIDE}
         words = "|".join(sorted(map(re.escape, short), key=len, reverse=True))
         self._words = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
 
+    def _forms_in(self, text: str) -> list[str]:
+        """The forms that may be in a text, the longest first. Looking for each of thousands would take long."""
+        parts = {text[index : index + _MIN_LENGTH_INSIDE] for index in range(len(text) - _MIN_LENGTH_INSIDE + 1)}
+        found = [form for part in self._forms.keys() & parts for form in self._forms[part]]
+        return sorted(found, key=len, reverse=True)
+
     def _without_cut_secret(self, text: str) -> str:
-        for form in self._forms:
+        for form in sorted(chain.from_iterable(self._forms.values()), key=len, reverse=True):
             for length in range(min(len(form) - 1, 500), _MIN_CUT - 1, -1):
                 if text.endswith(form[:length]):
                     return text[:-length] + MASK

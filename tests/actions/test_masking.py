@@ -126,6 +126,14 @@ def test_a_number_of_less_than_eight_digits_is_no_secret() -> None:
     assert secrets.mask("order 1234567, token 12345678") == "order 1234567, token ***"
 
 
+def test_every_secret_is_recognised_however_many_there_are() -> None:
+    secrets = Secrets()
+    secrets.add(*(f"hush-hush-{number}" for number in range(200)))
+    assert secrets.mask(f"a{'b' * 50_000} hush-hush-199, hush-hush-31") == f"a{'b' * 50_000} ***, ***"
+    secrets.add("one-more-secret")
+    assert secrets.mask("before one-more-secret after") == "***"
+
+
 def test_escaped_characters_of_an_answer_do_not_hide_a_secret() -> None:
     body = '{"token": "' + "".join(f"\\u{ord(letter):04x}" for letter in "hush-hush-hush") + '"}'
     with an_http_target(Answer(200, body.encode(), AS_JSON)) as server:
