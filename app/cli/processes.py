@@ -66,10 +66,11 @@ def migrate() -> None:
 @yes_option
 @command
 def drop_partition(name: str, yes: bool) -> None:
-    """Delete all events of partition NAME, such as events_2026_01, unless a running run needs one of them."""
+    """Delete all events of partition NAME, such as events_2026_01, unless a run needs one of them."""
     from app.services import partitions
 
     if not yes:
+        partitions.check_droppable(context(), name)
         confirm(f"Delete all events of {visible(name)}?")
     partitions.drop_partition(context(), name)
     click.echo(f"{name}: dropped")

@@ -35,6 +35,11 @@ ISOLATED_AFTER = 2
 # Seconds.
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 _PREVIOUS_BATCH = 10_000
+# A FROM clause: the progress of enabled workflows since they were enabled. Where `deadline` is not null, a deadline is pending.
+ENABLED_PROGRESS = (
+    "progress JOIN workflows ON workflows.account_id = progress.account_id AND workflows.id = progress.workflow_id "
+    "AND enabled_version IS NOT NULL AND workflows.enablement = progress.enablement"
+)
 
 
 def enqueue(kind: str, payload: str, source: str, *, dedupe_key: str = "NULL", due_at: str = "now()") -> str:
@@ -307,9 +312,7 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
     statement = enqueue(
         "deadline",
         "job.payload",
-        "progress JOIN workflows ON workflows.account_id = progress.account_id "
-        "AND workflows.id = progress.workflow_id AND enabled_version IS NOT NULL "
-        "AND workflows.enablement = progress.enablement, LATERAL (SELECT progress.account_id || ':' || workflow_id "
+        f"{ENABLED_PROGRESS}, LATERAL (SELECT progress.account_id || ':' || workflow_id "
         "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
         "WHERE deadline < :before LIMIT 1000",
         dedupe_key="'deadline:' || job.payload",

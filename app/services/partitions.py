@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 
+import sqlalchemy as sa
 import structlog
 
 from app.core import metrics
@@ -46,26 +47,39 @@ def make_partitions(
         partitions.make_partitions(connection, partitions.coming_months(now) if timestamps is None else timestamps)
 
 
+def check_droppable(context: AppContext, name: str) -> None:
+    """Raises as `drop_partition` does, and drops nothing."""
+    with context.database.transaction() as connection:
+        _check_droppable(connection, context, name)
+
+
 def drop_partition(context: AppContext, name: str) -> None:
     """Drop a partition of `events` with all its events, such as events_2026_01. Raises Problem 404 for an unknown one, 403 for
-    another role than its owner, and 409 while its months have not ended or a running run needs one of its events."""
+    another role than its owner, and 409 while its months have not ended or a run needs one of its events."""
     with context.database.transaction() as connection:
-        limit_statements(connection, _TIMEOUT)
-        found = partitions.find_partition(connection, name)
-        if found is None:
-            raise Problem(ProblemType.NOT_FOUND, f"events has no partition {name!r} that can be dropped")
-        begin, end, is_owner = found
-        if not is_owner:
-            raise Problem(ProblemType.FORBIDDEN, f"only the owner of the table can drop {name}")
-        if end > context.clock():
-            raise Problem(ProblemType.CONFLICT, f"the months of {name} have not ended")
-        if runs.are_events_needed(connection, begin, end):
-            raise Problem(
-                ProblemType.CONFLICT, f"a running run needs an event of {name}; drop it when the run has ended"
-            )
+        begin, end = _check_droppable(connection, context, name)
         partitions.drop_partition(connection, name)
         before = {"from": begin, "until": end}
         audit.record(connection, context, Change("partition.drop", None, name, before))
+
+
+def _check_droppable(connection: sa.Connection, context: AppContext, name: str) -> tuple[datetime, datetime]:
+    """From when until before when its events were received; raises Problem."""
+    limit_statements(connection, _TIMEOUT)
+    found = partitions.find_partition(connection, name)
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, f"events has no partition {name!r} that can be dropped")
+    begin, end, is_owner = found
+    if not is_owner:
+        raise Problem(ProblemType.FORBIDDEN, f"only the owner of the table can drop {name}")
+    if end > context.clock():
+        raise Problem(ProblemType.CONFLICT, f"the months of {name} have not ended")
+    if runs.are_events_needed(connection, begin, end):
+        raise Problem(
+            ProblemType.CONFLICT,
+            f"a running run needs an event of {name}, or one that a pending deadline will start; drop it later",
+        )
+    return begin, end
 
 
 def keep_making_partitions(context: AppContext) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from flask import Flask
 
+from app.services.context import AppContext
+from app.services.partitions import make_partitions
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, an_event
 from tests.support.command_lines import every_command
@@ -69,11 +73,20 @@ def test_a_question_that_is_not_answered_with_yes_changes_nothing(
     assert signalbox("event", "list", "--account", acme.slug).stdout.count("\n") == 1
 
 
-def test_the_question_of_drop_partition_names_yes_when_there_is_no_answer(signalbox: CommandLine) -> None:
-    result = signalbox("drop-partition", "events_2026_01", typed="")
+def test_the_question_of_drop_partition_names_yes_when_there_is_no_answer(
+    signalbox: CommandLine, context: AppContext
+) -> None:
+    make_partitions(context, [datetime(2001, 1, 1, tzinfo=UTC)])
+    result = signalbox("drop-partition", "events_2001_01", typed="")
     reason = "nothing was changed: there is no answer; --yes confirms without a question"
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.endswith(f"\nError: {reason}\n")
+
+
+def test_drop_partition_asks_nothing_about_a_partition_that_cannot_be_dropped(signalbox: CommandLine) -> None:
+    result = signalbox("drop-partition", "events_1999_01", typed="")
+    error = "Error: events has no partition 'events_1999_01' that can be dropped\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", error)
 
 
 @pytest.mark.parametrize("list_", ["account", "event", "run", "target"])

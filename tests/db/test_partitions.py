@@ -17,10 +17,14 @@ import psycopg2
 import pytest
 
 from app.core.errors import NotMigrated, Problem
+from app.core.models import PLANS
+from app.db import accounts
 from app.db.migrate import upgrade
+from app.services import workflows
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
 from tests.support.action_contexts import the_settings
+from tests.support.builders import a_workflow
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2031, 7, 10, 12, tzinfo=UTC)
@@ -274,6 +278,14 @@ RUN = (
     "ARRAY[id], 's', %s, 'steps[0]', received_at, received_at, received_at FROM events LIMIT 1"
 )
 
+PROGRESS = """
+INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at)
+SELECT account_id, id, 's', enablement,
+    '{"events": {"1": ["…", "2031-04-30T00:00:00+00:00"], "2": ["…", "2031-05-04T00:00:00+00:00"]},
+      "deadline": {"at": "2031-08-04T00:00:00+00:00", "used": [2]}}', '2031-08-04', '2031-05-04'
+FROM workflows
+"""
+
 
 def _refused(database: str, name: str) -> str:
     with pytest.raises(Problem) as caught:
@@ -288,6 +300,21 @@ def test_a_past_partition_is_dropped_with_its_events(database: str) -> None:
     drop_partition(_context(database), "events_2031_05")
     assert "events_2031_05" not in _partitions(database)
     assert _query(database, "SELECT count(*) FROM events") == [(0,)]
+
+
+def test_a_partition_that_a_pending_deadline_needs_is_kept(database: str) -> None:
+    context = _context(database)
+    make_partitions(context, [datetime(2031, month, 1, tzinfo=UTC) for month in (4, 5)])
+    with context.database.transaction() as connection:
+        account = accounts.create_account(connection, "acme", PLANS["standard"], "unused", NOW)
+    assert account is not None
+    workflows.apply_workflow(context, account, a_workflow(on={"seq": ["ordered", {"none": "paid", "for": "90d"}]}))
+    _query(database, PROGRESS)
+    assert "one that a pending deadline will start" in _refused(database, "events_2031_05")
+    # The first event is only used by another partial match.
+    drop_partition(context, "events_2031_04")
+    workflows.disable_workflow(context, account, "watch")
+    drop_partition(context, "events_2031_05")
 
 
 def test_a_partition_that_a_running_run_needs_is_kept(database: str) -> None:
