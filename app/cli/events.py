@@ -71,7 +71,7 @@ _subject = click.option("--subject", metavar="ID", help="Only events of this sub
 def _stored_phone(text: str) -> str:
     """A phone number as the table has it. Raises ValueError."""
     # The import is slow and hardly ever needed.
-    from app.ingest.limechat.phone_numbers import UnusablePhone, read_phone
+    from app.core.phone_numbers import UnusablePhone, read_phone
 
     try:
         return read_phone(text)

@@ -29,9 +29,11 @@ _WIDTHS = (27, 9, 20, 28)
 @click.argument("events", type=existing_file)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def simulate_(file: Path, events: Path, as_json: bool) -> None:
-    """Simulate the document FILE on EVENTS, a file with one event per line: {"event", "distinct_id", "received_at", "data"}.
+    """Simulate the document FILE on EVENTS, a file with one event per line.
 
-    Needs no database. Prints for each event whether it contributes and starts a run, and why; and the deadlines that expire.
+    A line is {"event", "distinct_id", "phone", "received_at", "data"}. Needs no database.
+
+    Prints for each event whether it contributes and starts a run, and why; and the deadlines that expire.
     """
     rule = _compile_file(file)
     for step in simulation.simulate(rule, _read_events(events)):

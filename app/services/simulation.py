@@ -33,7 +33,7 @@ def simulate(rule: Rule, events: Iterable[EventView]) -> Iterator[SimulatedStep]
 
 
 def read_event(line: bytes, number: int) -> EventView:
-    """Read a line of a file: `{"event", "distinct_id", "received_at", "data"}`. Raises ValueError."""
+    """Read a line of a file: `{"event", "distinct_id", "phone", "received_at", "data"}`. Raises ValueError."""
     try:
         value = json.loads(line.decode("utf-8-sig").rstrip(), parse_float=read_fraction)
     except UnicodeDecodeError as exc:
@@ -48,9 +48,23 @@ def read_event(line: bytes, number: int) -> EventView:
         if not isinstance(value.get(name), str):
             raise ValueError(f"{name} is missing or not text")
     received_at = _read_timestamp(value["received_at"])
-    distinct_id, phone = str(value.get("distinct_id") or value.get("phone") or ""), value.get("phone")
+    phone = _read_phone(value.get("phone"))
+    distinct_id = str(value.get("distinct_id") or (phone or "")[1:])
     variables = build_variables(value["event"], distinct_id, phone, value.get("data") or {}, received_at)
     return EventView(str(UUID(int=number)), value["event"], received_at, variables)
+
+
+def _read_phone(value: object) -> str | None:
+    """A phone as it is stored when the event is received."""
+    if value is None or value == "":
+        return None
+    # The import is slow, and other commands do not need it.
+    from app.core.phone_numbers import UnusablePhone, read_phone
+
+    try:
+        return read_phone(value)
+    except UnusablePhone as exc:
+        raise ValueError(f"phone {exc}") from None
 
 
 def _read_timestamp(text: str) -> datetime:

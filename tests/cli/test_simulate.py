@@ -152,6 +152,13 @@ def test_a_simulation_applies_again(runner: FlaskCliRunner, tmp_path: Path) -> N
     assert [json.loads(line)["fired"] for line in lines] == [True, False]
 
 
+def test_a_simulation_reads_the_phone_as_it_is_stored(runner: FlaskCliRunner, tmp_path: Path) -> None:
+    files = _files(tmp_path, {"event": "a", "where": "phone == '+915673412780' && distinct_id == '915673412780'"}, [])
+    event = {"event": "a", "phone": "(+91) 56734-12780", "received_at": _at(0)}
+    Path(files[1]).write_text(json.dumps(event))
+    assert "starts a run" in runner.invoke(args=["workflow", "simulate", *files]).output
+
+
 def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     files = _files(tmp_path, "a", [])
     Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')
@@ -173,6 +180,10 @@ def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
         (
             b'{"event": "a", "received_at": "0001-01-01T00:00+14:00"}',
             "received_at is '0001-01-01T00:00+14:00'; it must",
+        ),
+        (
+            b'{"event": "a", "received_at": "2026-11-22T00:00:00Z", "phone": "5673412780"}',
+            "phone must begin with + and the country code, such as +915673412780",
         ),
         (b'{"event": "a", "received_at": "9999-12-31T00:00Z"}', "received_at is '9999-12-31T00:00Z'; it must"),
     ],

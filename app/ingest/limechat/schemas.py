@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 from app.core.api_keys import prefix_of
-from app.ingest.limechat.phone_numbers import UnusablePhone, read_phone
+from app.core.phone_numbers import UnusablePhone, read_phone
 
 MAX_LENGTH = 255
 # Behind the key of a batch come `#` and the number of the item.
@@ -73,10 +73,6 @@ class Phone(PlainField[str | None]):
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
         if value is None or value == "":
             return None
-        if not isinstance(value, str):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                raise ValidationError('is a number; send it as text with the country code, such as "+915673412780"')
-            raise ValidationError('must be text with the country code, such as "+915673412780"')
         try:
             return read_phone(value)
         except UnusablePhone as exc:

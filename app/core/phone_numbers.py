@@ -19,8 +19,12 @@ class UnusablePhone(Exception):
     """The text is no phone number; the message says what would be right."""
 
 
-def read_phone(text: str) -> str:
+def read_phone(text: object) -> str:
     """The number in E.164; raises UnusablePhone."""
+    if not isinstance(text, str):
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            raise UnusablePhone('is a number; send it as text with the country code, such as "+915673412780"')
+        raise UnusablePhone('must be text with the country code, such as "+915673412780"')
     if len(text) > _MAX_LENGTH:
         raise UnusablePhone("is longer than any phone number")
     number, error = _read(text)
