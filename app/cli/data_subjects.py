@@ -8,6 +8,8 @@ import click
 
 from app.cli.base import command, confirm, context, get_account, yes_option
 from app.cli.formatting import visible
+from app.cli.json_report import subject_details, to_json
+from app.cli.lists import json_option
 from app.cli.program import with_program
 from app.core.ids import utc_text
 from app.services import data_subjects
@@ -22,11 +24,15 @@ group = click.Group("subject", help="Subjects: the people whom events are about.
 @click.option(
     "--limit", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How many events and runs to show."
 )
+@json_option
 @command
-def show(account: str, distinct_id: str, limit: int) -> None:
+def show(account: str, distinct_id: str, limit: int, as_json: bool) -> None:
     """Show events, runs and progress of DISTINCT_ID. ACCOUNT is a slug or an id."""
     found = get_account(account)
     details = data_subjects.find_subject_details(context(), found.id, distinct_id, limit)
+    if as_json:
+        click.echo(to_json(subject_details(distinct_id, details)))
+        return
     for line in subject_lines(distinct_id, details):
         click.echo(with_program(line, found.slug))
 

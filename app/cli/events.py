@@ -42,11 +42,12 @@ from app.cli.event_sender import (
     read_entries,
 )
 from app.cli.event_tail import EventTail
-from app.cli.formatting import counted, row, visible, visible_json
+from app.cli.formatting import counted, row, visible
+from app.cli.json_report import event_details, event_fields, to_json
 from app.cli.lazy_group import LazyGroup
-from app.cli.lists import Page, list_options, print_list, read_id
+from app.cli.lists import Page, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
-from app.cli.run_report import event_lines, event_object
+from app.cli.run_report import event_lines
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id, utc_text
 from app.db.inspection import EventFilter, StoredEvent
@@ -124,7 +125,7 @@ def event_cells(event: StoredEvent) -> tuple[object, ...]:
 
 def event_json(event: StoredEvent) -> str:
     """An event as one line of JSON."""
-    return visible_json(event_object(event).decode())
+    return to_json(event_fields(event))
 
 
 def event_id(text: str) -> tuple[str | None, UUID]:
@@ -135,15 +136,19 @@ def event_id(text: str) -> tuple[str | None, UUID]:
 
 @group.command("show")
 @click.argument("id", type=event_id)
+@json_option
 @owner_option
 @command
-def show(id: tuple[str | None, UUID], account: str | None) -> None:
+def show(id: tuple[str | None, UUID], as_json: bool, account: str | None) -> None:
     """Explain event ID. Shows its content, the decision of each workflow, and the state of the runs that it started."""
     named, event = id
     owner = get_owner_id(account or named, "event", event, inspection.find_owners_of_event)
     details = inspection.find_event_details(context(), owner, event)
     if details is None:
         raise click.ClickException(f"this account has no event {event}")
+    if as_json:
+        click.echo(to_json(event_details(details)))
+        return
     slug = get_account(str(owner)).slug
     for line in event_lines(details, slug, context().clock()):
         click.echo(with_program(line, slug))

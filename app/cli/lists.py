@@ -76,6 +76,9 @@ def print_list(
             return
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
 def read_id(text: str) -> UUID:
     """The id in a cursor of events or runs. Raises ValueError."""
     try:

@@ -25,7 +25,8 @@ from app.cli.base import (
     yes_option,
 )
 from app.cli.formatting import counted, format_relative
-from app.cli.lists import Page, json_line, list_options, print_list, read_id
+from app.cli.json_report import run_details, run_fields, to_json
+from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
 from app.core.ids import utc_text
 from app.db.inspection import RunFilter, RunRow
@@ -34,11 +35,6 @@ from app.services import runs as services_runs
 
 _BATCH = 100
 _WIDTHS = (27, 36, 9, 22, 16)
-_JSON_FIELDS = (
-    "id", "account_id", "workflow", "version", "status", "distinct_id", "event_id", "at", "attempt", "wake_at", "error",
-    "created_at", "updated_at", "finished_at",
-)  # fmt: skip
-
 _ids = click.argument("ids", nargs=-1, metavar="ID...", type=click.UUID)
 
 
@@ -65,7 +61,7 @@ def list_(
         cursor=lambda run: run.id,
         cells=lambda run: run_cells(run, context().clock()),
         widths=_WIDTHS,
-        as_json=lambda run: json_line({name: getattr(run, name) for name in _JSON_FIELDS}),
+        as_json=lambda run: json_line(run_fields(run)),
     )
 
 
@@ -90,9 +86,10 @@ def run_cells(run: RunRow, now: datetime) -> tuple[object, ...]:
 
 @click.command("show")
 @click.argument("id", type=click.UUID)
+@json_option
 @owner_option
 @command
-def show(id: UUID, account: str | None) -> None:
+def show(id: UUID, as_json: bool, account: str | None) -> None:
     """Explain run ID: what started it, its steps and attempts, responses, and its state."""
     from app.cli.run_report import run_lines
 
@@ -101,6 +98,9 @@ def show(id: UUID, account: str | None) -> None:
     )
     if details is None:
         raise click.ClickException(f"this account has no run {id}")
+    if as_json:
+        click.echo(to_json(run_details(details)))
+        return
     for line in run_lines(details, context().clock()):
         click.echo(with_program(line, details.run.account))
 

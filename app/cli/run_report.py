@@ -12,7 +12,7 @@ from app.cli.formatting import counted, cut, format_relative, visible
 from app.cli.program import paste
 from app.core.durations import format_duration
 from app.core.ids import utc_text
-from app.db.inspection import AttemptDetails, RunRow, StepDetails, StoredEvent
+from app.db.inspection import AttemptDetails, RunRow, StepDetails
 from app.services.inspection import MAX_BLOCKS_SHOWN, EventDetails, RunDetails
 
 RUNNING = "running"
@@ -230,27 +230,6 @@ def _runs_of_event(details: EventDetails, now: datetime) -> Iterable[str]:
         yield visible(f"  {run.id} {run.workflow} version {run.version}{later}: {_status(run, now)}")
 
 
-def event_object(event: StoredEvent) -> bytes:
-    """An event as a JSON object with exact numbers."""
-    return _JSON.encode(
-        {
-            "id": str(event.id),
-            "account_id": event.account_id,
-            "event": event.event,
-            "distinct_id": event.distinct_id,
-            "phone": event.phone,
-            "data": msgspec.Raw(event.data_json.encode()),
-            "extra": msgspec.Raw((event.extra_json or "null").encode()),
-            "augmented": msgspec.Raw((event.augmented_json or "null").encode()),
-            "received_at": utc_text(event.received_at),
-            "decisions": event.decisions,
-            "idempotency_key": event.idempotency_key,
-            "warnings": event.warnings,
-        }
-    )
-
-
-_JSON = msgspec.json.Encoder()
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 from flask import Flask
@@ -45,6 +46,14 @@ def test_a_subject_is_shown_with_progress_runs_and_events(
     assert "thrice: 2 of 3" in shown
     assert shown.count("watch  running at steps[0]") == 2
     assert shown.count("product_view") >= 2
+
+
+def test_a_subject_is_shown_as_json(runner: FlaskCliRunner, context: AppContext, acme: Sender) -> None:
+    _busy(context, acme)
+    shown = json.loads(runner.invoke(args=["subject", "show", acme.slug, "915673412780", "--json"]).output)
+    assert [row["workflow"] for row in shown["progress"]] == ["thrice"]
+    assert [run["workflow"] for run in shown["runs"]] == ["watch", "watch"]
+    assert [event["event"] for event in shown["events"]] == ["product_view", "product_view"]
 
 
 def test_nothing_of_another_account_is_shown(

@@ -34,6 +34,17 @@ from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def test_an_event_is_explained_as_json(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    workflows.apply_workflow(context, acme.account_id, a_workflow())
+    stored = acme.post(an_event(data={"price": 19.5})).get_json()
+    shown = json.loads(signalbox("event", "show", stored["id"], "--json").stdout)
+    assert (shown["id"], shown["received_at"], shown["data"]) == (stored["id"], stored["received_at"], {"price": 19.5})
+    assert [(decision["workflow"], decision["run"]) for decision in shown["decisions"]] == [
+        ("watch", stored["runs"][0])
+    ]
+    assert [(run["id"], run["status"]) for run in shown["runs"]] == [(stored["runs"][0], "running")]
+
+
 def _listed(signalbox: CommandLine, sender: Sender, *options: object) -> list[str]:
     """The names of the events in a list."""
     lines = signalbox("event", "list", "--account", sender.slug, *options).stdout.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -235,6 +236,31 @@ def test_an_exited_run_names_the_event(signalbox: CommandLine, context: AppConte
     wake(context, acme.account_id, event)
     output = signalbox("run", "show", run).stdout
     assert f"steps[0] wait skipped: exit_on: order_placed (event {event})\n" in output
+
+
+def test_a_run_is_explained_as_json(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
+    with an_http_target(
+        Answer(200, b'{"id": 12345678901234567890.10}', (("Content-Type", "application/json"),))
+    ) as server:
+        run = _started(context, acme, {"id": "tell", "http": {"url": server.url}}, {"wait": "1h"})
+        execute_run(context, acme.account_id, run)
+    output = signalbox("run", "show", run, "--json").stdout
+    assert '"id":12345678901234567890.10' in output
+    shown = json.loads(output)
+    assert (shown["id"], shown["status"], shown["at"]) == (run, "running", "steps[1]")
+    assert shown["event"]["event"] == "product_view"
+    assert [(step["name"], step["action"], step["status"]) for step in shown["steps"]] == [
+        ("tell", "http", "done"),
+        (None, "wait", "waiting"),
+    ]
+    assert [step["until"] for step in shown["steps"]] == [None, shown["wake_at"]]
+    (attempt,) = shown["attempts"]
+    assert (attempt["ordinal"], attempt["attempt"], attempt["outcome"], attempt["response"]["status"]) == (
+        0,
+        1,
+        "done",
+        200,
+    )
 
 
 def test_no_response_of_a_target_can_move_the_cursor(signalbox: CommandLine, context: AppContext, acme: Sender) -> None:
