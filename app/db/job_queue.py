@@ -32,8 +32,11 @@ _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
 # Deaths of workers after which a job, or each run of a workflow, is executed alone.
 ISOLATED_AFTER = 2
+# Failures, about 45 minutes with the pauses between them, after which a run fails; other jobs are retried each hour from then on.
+MAX_FAILURES = 50
 # Seconds.
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
+FAILED_JOB_PAUSE = 3_600.0
 _PREVIOUS_BATCH = 10_000
 # A FROM clause: the progress of enabled workflows since they were enabled. Where `deadline` is not null, a deadline is pending.
 ENABLED_PROGRESS = (
@@ -96,7 +99,10 @@ class Job:
 
     @property
     def retry_delay(self) -> float:
-        """Seconds until the job is due again when it fails: doubled with each attempt, at most a minute."""
+        """Seconds until the job is due again when it fails: doubled with each attempt, at most a minute; an hour when it has
+        failed too often."""
+        if self.attempts >= MAX_FAILURES:
+            return FAILED_JOB_PAUSE
         return min(_MAX_RETRY_DELAY, _MIN_RETRY_DELAY * 2.0 ** min(self.attempts, 10))
 
     @property

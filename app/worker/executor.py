@@ -41,7 +41,7 @@ from app.core.durations import read_duration
 from app.core.models import Outcome, Run
 from app.db import run_deaths, run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
-from app.db.job_queue import Again, Job
+from app.db.job_queue import FAILED_JOB_PAUSE, Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
@@ -52,7 +52,7 @@ from app.worker import run_metrics, transitions
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
-from app.worker.isolation import NeedsIsolation, NotDone, TurnOver
+from app.worker.isolation import MAX_DEATHS_ALONE, NeedsIsolation, NotDone, TurnOver
 from app.workflows import step_graph
 
 P = ParamSpec("P")
@@ -62,7 +62,6 @@ _OUTBOUND_CONFIG_TTL = 2.0
 
 # Seconds: for how long a run is executed alone before the next one has its turn.
 _MAX_TURN = 10.0
-_DEADLY_JOB_PAUSE = 3_600.0
 # An error and its class.
 _EVENT_MISSING = ("its event is no longer stored", "event_missing")
 
@@ -149,15 +148,14 @@ class RunExecutor:
         await self._correlator.deliver_missed_event(account_id, run_id)
 
     async def give_up(self, job: Job) -> None:
-        """End a job that has killed too many processes: its run fails. A job of another kind is tried again in an hour."""
+        """End a job that has killed too many processes, or failed too often: its run fails. A job of another kind is tried again
+        in an hour."""
         if job.kind != "run":
-            raise NotDone("it has killed its processes", Again(_DEADLY_JOB_PAUSE))
+            raise NotDone("it has killed its processes", Again(FAILED_JOB_PAUSE))
         account_id, run_id, number = _parse_run_job(job)
         run = await self._query(runs.find_bare_run, self._context.database, account_id, run_id, number)
         if run is not None:
-            await self._write(
-                run, transitions.fail_run(run, _describe_deaths(job), "worker_died", self._context.clock())
-            )
+            await self._write(run, transitions.fail_run(run, *_reason_to_give_up(job), self._context.clock()))
 
     async def record_death(self, job: Job) -> None:
         """A job has killed a process that executed nothing else: the runs of its workflow are executed alone for a while."""
@@ -305,9 +303,13 @@ def _parse_run_job(job: Job) -> tuple[int, UUID, int]:
     return int(account_id), UUID(run_id), int(number)
 
 
-def _describe_deaths(job: Job) -> str:
+def _reason_to_give_up(job: Job) -> tuple[str, str]:
+    """An error and its class."""
+    if job.deaths_alone < MAX_DEATHS_ALONE:
+        return f"its job failed {job.attempts} times; the log of the workers has the errors", "job_failed"
     times = f"{job.deaths_alone} times while it was executed alone"
-    return f"its worker died {f'{job.deaths} times while it was executed with other runs, and ' if job.deaths else ''}{times}"
+    others = f"{job.deaths} times while it was executed with other runs, and " if job.deaths else ""
+    return f"its worker died {others}{times}", "worker_died"
 
 
 def _may_have_missed_events(run: Run) -> bool:

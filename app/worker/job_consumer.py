@@ -25,7 +25,7 @@ from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
 from app.db import job_queue, workers
 from app.db.connection import Database
-from app.db.job_queue import ISOLATED_AFTER, Again, Job
+from app.db.job_queue import ISOLATED_AFTER, MAX_FAILURES, Again, Job
 from app.worker.handlers import Handlers, call_handler
 from app.worker.isolation import Isolation, NeedsIsolation, NotDone
 
@@ -57,16 +57,18 @@ async def work(
     stop: asyncio.Event,
     sweep: Callable[[], Awaitable[None]] | None = None,
     isolation: Isolation | None = None,
+    give_up: Callable[[Job], Awaitable[None]] | None = None,
     rng: random.Random | None = None,
 ) -> None:
     """Run `settings.worker_concurrency` jobs at a time until `stop` is set; then let them finish for at most 25 s.
 
     `handlers` has a function for each kind of job, and the parsers of its arguments. When the function raises, the job is
-    due again after a second, doubled with each attempt, at most a minute. `sweep` is called about every ten seconds.
-    `isolation` executes the jobs that may have killed workers. Retries until Postgres is available.
+    due again after a second, doubled with each attempt, at most a minute. `give_up` ends the job of a run that has failed
+    MAX_FAILURES times. `sweep` is called about every ten seconds. `isolation` executes the jobs that may have killed workers.
+    Retries until Postgres is available.
     """
     rng = rng or random.Random()
-    consumer = _Consumer(database, settings, handlers, isolation, rng)
+    consumer = _Consumer(database, settings, handlers, isolation, give_up, rng)
     background = [asyncio.create_task(consumer.listen()), asyncio.create_task(consumer.extend_leases())]
     sweeping = asyncio.create_task(_sweep_periodically(sweep, stop, rng)) if sweep else None
     try:
@@ -90,11 +92,13 @@ class _Consumer:
         settings: Settings,
         handlers: Handlers,
         isolation: Isolation | None,
+        give_up: Callable[[Job], Awaitable[None]] | None,
         rng: random.Random,
     ) -> None:
         self._database = database
         self._handlers = handlers
         self._isolation = isolation
+        self._give_up = give_up
         self._rng = rng
         self._concurrency = settings.worker_concurrency
         self._worker = job_queue.Worker(list(handlers), lease=settings.heartbeat_timeout)
@@ -253,7 +257,9 @@ class _Consumer:
             self._again[job.id] = exc.again
             log = _log.warning if exc.again.is_failure else _log.debug
             log("a job that is executed alone is due again", payload=job.ids, error=str(exc)[:200])
-        except (Exception, asyncio.CancelledError) as exc:
+        except asyncio.CancelledError:
+            self._again[job.id] = Again(0.0, is_failure=False)
+        except Exception as exc:
             self._again[job.id] = Again(self._retry_delay(job, exc))
         else:
             self._done.add(job.id)
@@ -262,7 +268,9 @@ class _Consumer:
             self._wakeup.set()
 
     async def _handle(self, job: Job) -> None:
-        if self._isolation is None:
+        if self._give_up is not None and job.kind == "run" and job.attempts >= MAX_FAILURES:
+            await self._give_up(job)
+        elif self._isolation is None:
             await call_handler(self._handlers, job.kind, job.payload)
         elif job.deaths > ISOLATED_AFTER:
             await self._execute_exclusively(self._isolation, job)
@@ -295,9 +303,7 @@ class _Consumer:
         if others and (await asyncio.wait(others, timeout=_MAX_EXCLUSIVE_WAIT))[1]:
             raise NotDone("the worker's other jobs take too long", Again(_EXCLUSIVE_PAUSE, is_failure=False))
 
-    def _retry_delay(self, job: Job, exc: BaseException) -> float:
-        if isinstance(exc, asyncio.CancelledError):
-            return 0.0
+    def _retry_delay(self, job: Job, exc: Exception) -> float:
         delay = job.retry_delay * self._rng.uniform(0.5, 1.0)
         expected = isinstance(exc, Unavailable | SettingsError)
         log = _log.warning if expected else partial(_log.error, exc_info=exc)

@@ -65,7 +65,13 @@ async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> No
                 await executor.find_dead_workers()
             with _monitored(context):
                 await job_consumer.work(
-                    context.database, settings, handlers, stop=stop, sweep=executor.sweep, isolation=isolation
+                    context.database,
+                    settings,
+                    handlers,
+                    stop=stop,
+                    sweep=executor.sweep,
+                    isolation=isolation,
+                    give_up=executor.give_up,
                 )
     threads.shutdown()
 

@@ -11,7 +11,7 @@ import pytest
 from app import actions
 from app.core.models import Outcome
 from app.db import runs
-from app.db.job_queue import Again, Job
+from app.db.job_queue import MAX_FAILURES, Again, Job
 from app.services import workflows
 from app.services.context import AppContext
 from app.worker import executor as executor_module
@@ -239,6 +239,18 @@ def test_a_run_that_is_given_up_fails_although_its_step_has_an_else(context: App
         "steps[0] (log): its worker died 3 times while it was executed alone",
     )
     assert [each["error_class"] for each in rows_of(context, "attempts", acme.account_id, run)] == ["worker_died"]
+
+
+def test_a_run_whose_job_fails_again_and_again_fails(context: AppContext, acme: Sender) -> None:
+    run = _started(context, acme, {"log": "x"})
+    job = Job(1, "run", f"{acme.account_id}:{run}:1", MAX_FAILURES, deaths=2)
+    with_executor(context, lambda executor: executor.give_up(job))
+    row = the_run(context, acme.account_id, run)
+    assert (row["status"], row["error"]) == (
+        "failed",
+        "steps[0] (log): its job failed 50 times; the log of the workers has the errors",
+    )
+    assert [each["error_class"] for each in rows_of(context, "attempts", acme.account_id, run)] == ["job_failed"]
 
 
 @pytest.mark.parametrize("kind", ["event", "deadline"])

@@ -20,7 +20,7 @@ from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core.errors import Unavailable
 from app.db import job_queue
 from app.db.connection import Database
-from app.db.job_queue import Again
+from app.db.job_queue import MAX_FAILURES, Again, Job
 from app.db.migrate import upgrade
 from app.worker import job_consumer
 from tests.support.action_contexts import the_settings
@@ -129,6 +129,33 @@ def test_a_job_that_fails_is_put_back_and_done_later(queue: Queue, exc: Exceptio
         assert queue.advanced == [run, run]
 
     asyncio.run(scene())
+
+
+def test_the_job_of_a_run_that_failed_too_often_is_given_up(queue: Queue) -> None:
+    given_up: list[Job] = []
+
+    async def give_up(job: Job) -> None:
+        given_up.append(job)
+
+    async def scene() -> None:
+        await queue.enqueue(after=3600)
+        await queue.ask(f"UPDATE jobs SET attempts = {MAX_FAILURES}, due_at = now() WHERE dedupe_key LIKE %(like)s")
+        async with queue.worked_on(give_up=give_up):
+            await queue.empty()
+
+    asyncio.run(scene())
+    assert queue.advanced == []
+    assert [job.attempts for job in given_up] == [MAX_FAILURES]
+
+
+def test_a_job_of_another_kind_that_failed_too_often_is_retried_each_hour() -> None:
+    assert [Job(1, "event", "1:x", attempts).retry_delay for attempts in (0, 1, 49, 50, 1_000)] == [
+        1,
+        2,
+        60,
+        3_600,
+        3_600,
+    ]
 
 
 def test_a_job_that_is_cancelled_is_put_back_and_done_later(queue: Queue) -> None:
