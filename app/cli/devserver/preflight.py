@@ -64,6 +64,13 @@ def listening_address(env: Mapping[str, str]) -> Address:
     return Address(match["six"] or match["host"] or "0.0.0.0", int(text))  # noqa: S104 - the user asked for it
 
 
+def check_web_concurrency(env: Mapping[str, str]) -> None:
+    """Raises StartError for a WEB_CONCURRENCY for which gunicorn, which reads it itself, would write a traceback."""
+    text = env.get("WEB_CONCURRENCY", "1")
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text.strip()):
+        raise StartError(f"WEB_CONCURRENCY={text!r} cannot be used: expected a whole number above 0")
+
+
 def check_port(address: Address) -> None:
     """Raises StartError when the address cannot be listened at."""
     try:

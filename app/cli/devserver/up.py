@@ -82,6 +82,7 @@ class Up:
         """Start everything, supervise it, stop it. Raises StartError, SettingsError and Stopped."""
         preflight.check_python()
         address = preflight.listening_address(os.environ)
+        preflight.check_web_concurrency(os.environ)
         _make_data_folder()
         with preflight.exclusive_lock(DATA_DIRECTORY / "lock"):
             preflight.check_port(address)

@@ -14,6 +14,7 @@ from app.cli.devserver.child_process import StartError
 from app.cli.devserver.preflight import (
     Address,
     check_port,
+    check_web_concurrency,
     exclusive_lock,
     listening_address,
     make_encryption_key,
@@ -45,6 +46,13 @@ def test_the_address_comes_from_bind_and_port(env: dict[str, str], address: Addr
 def test_an_invalid_address_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(StartError, match="cannot be used"):
         listening_address(env)
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "-1", "x", ""])
+def test_an_invalid_number_of_web_processes_is_refused(text: str) -> None:
+    with pytest.raises(StartError, match=r"WEB_CONCURRENCY='.*' cannot be used: expected a whole number above 0"):
+        check_web_concurrency({"WEB_CONCURRENCY": text})
+    check_web_concurrency({"WEB_CONCURRENCY": "2"})
 
 
 def test_listening_everywhere_is_reached_at_loopback() -> None:
