@@ -8,9 +8,7 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +22,7 @@ from bench.latency import latency
 from bench.measuring import cpu_ticks, steal_share
 from bench.memory import memory
 from bench.patterns import advance
+from bench.program import run_all, start
 from bench.restart import restart
 from bench.rows import Row, broken, table
 from bench.running import first_call, runs, waiting
@@ -63,24 +62,14 @@ _PACKAGES = (
 
 def main(wanted: list[str]) -> int:
     """Run the given benchmarks, or all, one after the other."""
-    unknown = [name for name in wanted if name not in BENCHMARKS]
-    if unknown:
-        print(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
-        return 2
     before = cpu_ticks()
-    rows: list[Row] = []
-    try:
-        for name in wanted or BENCHMARKS:
-            print(f"{name} …", file=sys.stderr, flush=True)
-            rows += _run(name)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    finally:
-        if rows:
-            print(table(rows))
-            _write(rows, round(steal_share(before, cpu_ticks()), 3))
-    return 0 if all(row["ok"] for row in rows) else 1
+
+    def report(rows: list[Row]) -> bool:
+        print(table(rows))
+        _write(rows, round(steal_share(before, cpu_ticks()), 3))
+        return all(row["ok"] for row in rows)
+
+    return run_all(wanted, BENCHMARKS, _run, report)
 
 
 def _run(name: str) -> list[Row]:
@@ -115,6 +104,4 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    # SIGTERM cleans up like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main([name for part in sys.argv[1:] for name in part.split(",") if name]))
+    start(main)

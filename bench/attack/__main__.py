@@ -6,12 +6,11 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-import signal
-import sys
 import traceback
 
 from bench.attack import attacks
 from bench.attack.stage import Attack, Row, attacked, broken, table
+from bench.program import run_all, start
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
 DURATION = 15.0
@@ -25,22 +24,12 @@ def find_attack(name: str) -> Attack:
 
 def main(wanted: list[str]) -> int:
     """Run the given attacks, or all, one after the other."""
-    unknown = [name for name in wanted if name not in NAMES]
-    if unknown:
-        print(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
-        return 2
-    rows: list[Row] = []
-    try:
-        for name in wanted or NAMES:
-            print(f"{name} …", file=sys.stderr, flush=True)
-            rows += _run(name)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    finally:
-        if rows:
-            print(table(rows))
-    return 0 if all(row.held for row in rows) else 1
+    return run_all(wanted, NAMES, _run, _report)
+
+
+def _report(rows: list[Row]) -> bool:
+    print(table(rows))
+    return all(row.held for row in rows)
 
 
 def _run(name: str) -> list[Row]:
@@ -54,6 +43,4 @@ def _run(name: str) -> list[Row]:
 
 
 if __name__ == "__main__":
-    # SIGTERM cleans up like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(main([name for part in sys.argv[1:] for name in part.split(",") if name]))
+    start(main)
