@@ -36,6 +36,13 @@ _MAX_HOSTS = 10_000
 Key = tuple[int, str]
 
 
+def spread(next_turn: float, earliest: float, step: float, now: float, rng: random.Random) -> tuple[float, float]:
+    """Spread deferred calls or attempts over time: the turn of the next one, a `step` after the one before and after `earliest`,
+    and the seconds until then, varied a little."""
+    turn = min(max(next_turn, earliest) + step, now + MAX_DEFERRAL)
+    return turn, max(0.1, (turn - now) * rng.uniform(0.8, 1.2))
+
+
 @dataclass(slots=True, eq=False)
 class Permit:
     """One call to a target of a host. The caller sets `succeeded`: True if the answer was good, False if it was bad or there was
@@ -250,11 +257,9 @@ class CircuitBreakers:
     def _deferred_by_load(self, found: _Host, host: str) -> Deferred:
         """Spread the deferred calls over time, as many a second as the host takes."""
         now, duration = self._clock(), found.pool.expected_duration()
-        turn = max(found.next_turn, now + min(duration, _ASSUMED_LONG_DURATION)) + duration / found.pool.size
-        found.next_turn = min(turn, now + MAX_DEFERRAL)
-        seconds = (found.next_turn - now) * self._rng.uniform(0.8, 1.2)
-        reason = f"{host} has reached its limit of {found.pool.size} calls at a time"
-        return Deferred("busy", reason, max(0.1, seconds))
+        earliest = now + min(duration, _ASSUMED_LONG_DURATION)
+        found.next_turn, seconds = spread(found.next_turn, earliest, duration / found.pool.size, now, self._rng)
+        return Deferred("busy", f"{host} has reached its limit of {found.pool.size} calls at a time", seconds)
 
     def _check_circuits(self, account_id: int, host: str, target: str, found: _Host) -> None:
         """Raise Deferred while the circuit of the host or the target is open, and while a probe is under way."""

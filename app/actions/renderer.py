@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app.actions.circuit import Deferred
-from app.actions.circuit_breaker import MAX_DEFERRAL, MAX_WAIT
+from app.actions.circuit_breaker import MAX_WAIT, spread
 
 T = TypeVar("T")
 
@@ -75,10 +75,8 @@ class Renderer:
         duration = max(account.duration, now - account.began_at)
         if duration * (account.waiting + 1) <= MAX_WAIT:
             return
-        account.next_turn = min(max(account.next_turn, now) + duration, now + MAX_DEFERRAL)
-        seconds = (account.next_turn - now) * self._rng.uniform(0.8, 1.2)
-        reason = "the account's texts take long to render, and are rendered one after the other"
-        raise Deferred("busy", reason, max(0.1, seconds))
+        account.next_turn, seconds = spread(account.next_turn, now, duration, now, self._rng)
+        raise Deferred("busy", "the account's texts take long to render, and are rendered one after the other", seconds)
 
     def _end(self, account_id: int, account: _Account) -> None:
         """After a long rendering, the account pauses for as long: half of the processor's time is for others."""

@@ -81,8 +81,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def read_id(text: str) -> UUID:
     """The id in a cursor of events or runs. Raises ValueError."""
+    return read_cursor(text, UUID)
+
+
+def read_cursor(text: str, parse: Callable[[str], R]) -> R:
+    """What `parse` makes of a cursor. Raises ValueError for one that the list has not printed."""
     try:
-        return UUID(text)
+        return parse(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 
 import click
 
 from app.cli.base import account_option, command, context, get_account, parse_option
 from app.cli.formatting import counted
-from app.cli.lists import Page, json_line, list_options, print_list
+from app.cli.lists import Page, json_line, list_options, print_list, read_cursor
 from app.cli.program import paste
 from app.core.ids import utc_text
 from app.db.circuits import TargetRow
@@ -32,7 +33,7 @@ def list_(account: str | None, page: Page) -> None:
     print_list(
         page,
         lambda after, limit: targets.list_targets(
-            context(), account_id, after=parse_option("--after", read_cursor, after), limit=limit
+            context(), account_id, after=parse_option("--after", partial(read_cursor, parse=_parse), after), limit=limit
         ),
         cursor=lambda one: f"{utc_text(one.since)},{one.target}",
         cells=lambda one: (utc_text(one.since), one.state, one.target, *_reason(one)),
@@ -48,13 +49,9 @@ def _reason(one: TargetRow) -> tuple[str, str]:
     return f"failed {one.failures:,} times in a row, next call {utc_text(one.retry_at)}", held
 
 
-def read_cursor(text: str) -> tuple[datetime, str]:
-    """The time and the target of a cursor. Raises ValueError."""
-    at, _, target = text.partition(",")
-    try:
-        return datetime.fromisoformat(at), target
-    except ValueError:
-        raise ValueError(f"{text!r} is not a cursor that this list has printed") from None
+def _parse(cursor: str) -> tuple[datetime, str]:
+    at, _, target = cursor.partition(",")
+    return datetime.fromisoformat(at), target
 
 
 @group.command("enable")

@@ -38,16 +38,16 @@ _DEADLOCK = "40P01"
 _READ_ONLY, _STALE_PREPARED_STATEMENT = "25006", "0A000"
 # The server's log quotes statements, in which psycopg2 writes values, and personal data with them. Superusers may set these for
 # their sessions, and roles to which it is granted (docs/deploying.md).
-_LOG_SETTINGS = (
-    ("log_min_error_statement", "panic"),
-    ("log_error_verbosity", "terse"),
-    ("log_min_duration_statement", "-1"),
-    ("log_min_duration_sample", "-1"),
-    ("log_statement", "none"),
-    ("log_duration", "off"),
-    ("log_parameter_max_length", "0"),
-    ("log_parameter_max_length_on_error", "0"),
-)
+LOG_SETTINGS = {
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_min_duration_statement": "-1",
+    "log_min_duration_sample": "-1",
+    "log_statement": "none",
+    "log_duration": "off",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
 _KEEP_STATEMENTS_OUT_OF_THE_LOG = """
 SELECT set_config(name, value, false) FROM unnest(%s, %s) AS setting (name, value)
 WHERE has_parameter_privilege(name, 'SET')
@@ -326,7 +326,7 @@ class Database:
     def _connect(self, *, autocommit: bool = False) -> PgConnection:
         connection: PgConnection = psycopg2.connect(self.url, connection_factory=PgConnection, **self._options)
         connection.autocommit = True
-        names, values = map(list, zip(*_LOG_SETTINGS, strict=True))
+        names, values = map(list, zip(*LOG_SETTINGS.items(), strict=True))
         execute(connection, _KEEP_STATEMENTS_OUT_OF_THE_LOG, (names, values))
         connection.autocommit = autocommit
         return connection

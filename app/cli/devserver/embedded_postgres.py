@@ -23,6 +23,7 @@ import psycopg2
 from app.cli.devserver.child_process import Program, StartError, end_all, end_processes, exit_reason, start_program
 from app.cli.devserver.drop_root import SystemUser, allow_traversal, make_readable, run_as, unprivileged_user
 from app.core.config import embedded_database_url, embedded_socket_directory
+from app.db.connection import LOG_SETTINGS
 
 VERSION = 18
 NAME = "signalbox"
@@ -39,12 +40,9 @@ SERVER_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
-    # Statements and details of errors quote personal data. Errors are reported to clients, which log them without these.
+    # Errors are reported to clients, which log them without the statements and details that quote personal data.
     "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_error_verbosity": "terse",
-    "log_parameter_max_length": "0",
-    "log_parameter_max_length_on_error": "0",
+    **LOG_SETTINGS,
 }
 # For tests, which need no data after a crash of the machine.
 NON_DURABLE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from app.actions.circuit import FIRST_PAUSE
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, malformed_body, object_text, read_value
 from app.core.ids import uuid7
@@ -26,8 +27,6 @@ UNNAMED = "event"
 RECEIVER = "receiver"
 # Characters of a name.
 _MAX_LENGTH = 255
-# Seconds until a sender may try again when an augment did not answer: its circuit breaker pauses calls for about as long.
-_RETRY_AFTER = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +81,11 @@ def _subject(attribute: str, exact: ExactObject, enrichment: Enrichment) -> tupl
         warning = f"{attribute}: the augments' value {added_fault}; the event is about the subject that was sent"
         return sent, (warning,) if added_fault else ()
     if enrichment.may_lack(attribute):
+        # The circuit breaker of the augment pauses calls for about as long.
         raise Problem(
             ProblemType.SERVICE_UNAVAILABLE,
             f"The augment that adds the key attribute {attribute!r} did not answer.",
-            headers={"Retry-After": str(_RETRY_AFTER)},
+            headers={"Retry-After": f"{FIRST_PAUSE:g}"},
         )
     raise Problem(
         ProblemType.VALIDATION_FAILED,
