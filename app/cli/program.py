@@ -15,7 +15,6 @@ NAME = "signalbox"
 # The groups whose commands have the option --account.
 _OF_AN_ACCOUNT = frozenset({"event", "integration", "run", "target", "workflow"})
 # docs/commands.md lists the same codes. click itself uses 1 and 2.
-FAILED = 1
 UNAVAILABLE = 3
 INTERRUPTED = 130
 

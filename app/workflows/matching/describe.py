@@ -105,10 +105,10 @@ def _describe_all(node: AllOf, view: _View) -> _Sentence | None:
 
 def _describe_shared_all(node: SharedAll, view: _View) -> _Sentence | None:
     assignments = view.partial_matches.assignments.get(node.path, ())
-    return _furthest(_describe_assignment(node, each, view) for each in assignments if each.prefix.is_live(view.now))
+    return _furthest(_describe_assignment(node, each) for each in assignments if each.prefix.is_live(view.now))
 
 
-def _describe_assignment(node: SharedAll, assignment: Assignment, view: _View) -> _Sentence:
+def _describe_assignment(node: SharedAll, assignment: Assignment) -> _Sentence:
     pairs = list(zip(node.members, assignment.positions, strict=True))
     done = [_label(member) for member, position in pairs if position is True]
     missing = " and ".join(_label(member) for member, position in pairs if position is not True)
