@@ -1,113 +1,22 @@
-"""The documentation: queries work as they are printed, links lead somewhere, everything that exists is described."""
+"""The documentation: links lead somewhere, everything that exists is described. (tests/sql/ has the queries.)"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import permutations as _permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from prometheus_client import Counter as MetricCounter
 from prometheus_client import Gauge, Histogram
 
 from app.actions import ACTIONS
 from app.core import metrics
-from app.services import workflows
-from app.services.context import AppContext
 from app.workflows.json_schema import workflow_schema
-from tests.support.builders import a_sender, a_workflow, an_event
-from tests.support.run_execution import execute_run
-
-
-def permutations(rows: list[Any]) -> list[list[Any]]:
-    """The rows in any order (runs of one event start in the same moment)."""
-    return [list(order) for order in _permutations(rows)]
-
 
 ROOT = Path(__file__).resolve().parents[1]
-QUESTIONS = re.findall(
-    r"^## (\d+\. .+?)\n.*?```sql\n(.*?)```", (ROOT / "docs/sql.md").read_text(), re.DOTALL | re.MULTILINE
-)
-
-
-@pytest.fixture(scope="module")
-def known(context: AppContext, client: FlaskClient) -> dict[str, Any]:
-    """An account in which there is something to ask about: values for all the names in the queries."""
-    sender = a_sender(context, client)
-    account = sender.account_id
-    workflows.apply_workflow(context, account, a_workflow(steps=[{"wait": "1h"}, {"log": "later"}]))
-    workflows.apply_workflow(
-        context, account, a_workflow(name="rich", on={"event": "product_view", "where": "data.price > 1000"})
-    )
-    refused = {"http": {"url": "http://10.0.0.1/"}}
-    workflows.apply_workflow(context, account, a_workflow(name="broken", steps=[refused]))
-    answer = sender.post(an_event()).get_json()
-    broken, waiting = answer["runs"]
-    for run in (broken, waiting):
-        execute_run(context, account, run)
-    with context.database.transaction() as connection:
-        connection.exec_driver_sql(
-            "UPDATE jobs SET due_at = due_at - interval '100 days' WHERE payload = %(job)s",
-            {"job": f"{account}:{waiting}:1"},
-        )
-    return {
-        "account": account,
-        "subject": "915673412780",
-        "event": answer["id"],
-        "run": broken,
-        "waiting": waiting,
-        "workflow": "rich",
-        "name": "product_view",
-    }
-
-
-def test_there_are_eleven_queries() -> None:
-    assert len(QUESTIONS) == 11
-
-
-@pytest.mark.parametrize(("title", "query"), QUESTIONS, ids=[title for title, _ in QUESTIONS])
-def test_the_query_answers_the_question(title: str, query: str, known: dict[str, Any], context: AppContext) -> None:
-    prepared = re.sub(r"(?<![:\w]):(\w+)\b", lambda name: f"%({name[1]})s", query.replace("%", "%%"))
-    with context.database.transaction() as connection:
-        rows = connection.exec_driver_sql(prepared, known).mappings().all()
-    refused = "10.0.0.1 is"
-    answers: dict[str, Any] = {
-        "1": lambda: [row["data"]["product_id"] for row in rows] == ["65432"],
-        "2": lambda: (
-            {(row["workflow"], row["started"], row["reason"]) for row in rows}
-            == {("watch", True, "matched"), ("broken", True, "matched"), ("rich", False, "data.price is missing")}
-        ),
-        "3": lambda: (
-            {(str(row["id"]), row["name"], row["status"]) for row in rows}
-            == {(known["run"], "broken", "failed"), (known["waiting"], "watch", "running")}
-        ),
-        "4": lambda: (
-            [(row["name"], row["action"], row["status"]) for row in rows]
-            in permutations([("watch", "wait", "waiting"), ("broken", "http", "failed")])
-        ),
-        "5": lambda: [(row["name"], refused in row["error"]) for row in rows] == [("broken", True)],
-        "6": lambda: (
-            [(row["attempt"], row["error_class"], row["url"]) for row in rows]
-            == [(1, "refused_target", "http://10.0.0.1/")]
-        ),
-        "7": lambda: rows[0]["job"] == f"{known['account']}:{known['waiting']}:1",
-        "8": lambda: [(row["name"], row["at"]) for row in rows] == [("watch", "steps[0]")],
-        "9": lambda: (
-            [(row["event"], row["count"], row["started_something"]) for row in rows] == [("product_view", 1, 1)]
-        ),
-        "10": lambda: [(row["reason"], row["count"]) for row in rows] == [("data.price is missing", 1)],
-        "11": lambda: (
-            [(row["name"], row["version"], row["event"]) for row in rows]
-            == [(name, 1, "product_view") for name in ("broken", "rich", "watch")]
-        ),
-    }
-    assert answers[title.split(".")[0]]()
-
-
 # Links
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

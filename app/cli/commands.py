@@ -21,6 +21,7 @@ _COMMANDS = {
     "audit": ("app.cli.audit:group", "List who changed what."),
     "client": ("app.cli.api_keys:client_group", "Create, list and revoke OAuth clients."),
     "completion": ("app.cli.completion:completion", "Print the completion script for a shell."),
+    "db": ("app.cli.db:group", "Make the roles of the database, set their passwords."),
     "drop-partition": ("app.cli.processes:drop_partition", "Delete the events of a past month."),
     "event": ("app.cli.events:group", "List, explain, follow, send, import, replay events."),
     "integration": ("app.cli.integrations:group", "Set up WhatsApp, Twilio, SendGrid and SMTP."),

@@ -10,7 +10,7 @@ Safe with the previous code: yes, it does not know them. Its changes are not in 
 from alembic import op
 
 revision = "0018"
-down_revision = "0016"
+down_revision = "0017"
 
 TABLE = """
 CREATE TABLE audit_log (

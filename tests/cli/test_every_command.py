@@ -36,7 +36,7 @@ from app.db import partitions
 from app.db.audit import EntryFilter
 from app.db.migrate import upgrade
 from app.db.tables import metadata
-from app.services import accounts, api_keys, audit, integrations, workflows
+from app.services import accounts, api_keys, audit, integrations, roles, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.command_lines import SIGNALBOX, commands_by_name
@@ -59,6 +59,8 @@ CALLS: Mapping[str, str] = {
     "client list": "",
     "client revoke": "{client}",
     "completion": "bash",
+    "db password": "{roles}_read {secret}",
+    "db roles": "--prefix {roles}",
     "drop-partition": "{partition} --yes",
     "event import": "{history} --start-workflows",
     "event list": "--event product_view --subject 915673412780 --phone +915673412780 --since 1h --until 2100-01-01",
@@ -130,8 +132,8 @@ BEFORE = {
 }
 CHANGING_CALLS = {"event replay": "{event}"}
 LISTS = [name for name in COMMANDS if name.endswith(" list")]
-# Their ids determine the account.
-BY_ID = {"event replay", "event show", "run cancel", "run retry", "run show"}
+# Their ids determine the account, or they need none.
+BY_ID = {"db roles", "event replay", "event show", "run cancel", "run retry", "run show"}
 # What they print besides the output.
 STANDARD_ERROR = {"workflow show": "watch, version 1 of "}
 # What makes a list longer than one line.
@@ -172,8 +174,14 @@ def shop_app(database_url: str) -> Iterator[Flask]:
                 "ALLOWED_PRIVATE_TARGETS": "127.0.0.0/8",
                 "LOG_LEVEL": "error",
             }
-            yield create_app(config.from_environment(environment))
+            flask_app = create_app(config.from_environment(environment))
+            context = flask_app.extensions["context"]
+            list(roles.make_roles(context, name, roles.plan_roles(context, name, [])))
+            yield flask_app
             cursor.execute(f"drop database {name} with (force)")
+            cursor.execute("select rolname from pg_roles where starts_with(rolname, %s)", (f"{name}_",))
+            for (role,) in cursor.fetchall():
+                cursor.execute(f"drop role {role}")
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +217,7 @@ def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[di
             "new": f"new-{uuid4().hex[:8]}",
             "client": client,
             "partition": "events_2001_01",
+            "roles": f"commands_{os.getpid()}",
             "key": key,
             **files,
             **runs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +22,7 @@ from app.db.migrate import upgrade
 from app.services import workflows
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
+from app.services.roles import make_roles, plan_roles
 from tests.support.action_contexts import the_settings
 from tests.support.builders import a_workflow
 
@@ -208,16 +208,16 @@ def test_the_name_of_a_detached_partition_is_not_taken(database: str) -> None:
 
 @pytest.fixture
 def runtime_role(database: str) -> Iterator[str]:
-    """The URL of a role that has what docs/deploying.md grants to the role of the processes, and no DDL."""
-    text = (ROOT / "docs" / "deploying.md").read_text("utf-8")
-    granting = next(block for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL) if "CREATE ROLE" in block)
-    role = f"runtime_{urlsplit(database).path[1:]}"
-    _query(database, granting.replace("signalbox_processes", role).replace("PASSWORD '…'", ""))
+    """The URL of the role that `signalbox db roles` makes for the processes; it has no DDL."""
+    prefix = f"runtime_{urlsplit(database).path[1:]}"
+    context = _context(database)
+    list(make_roles(context, prefix, plan_roles(context, prefix, [])))
     try:
         parts = urlsplit(database)
-        yield urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
+        yield urlunsplit(parts._replace(netloc=f"{prefix}_processes@{parts.netloc.rpartition('@')[2]}"))
     finally:
-        _query(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+        for role in (f"{prefix}_processes", f"{prefix}_read"):
+            _query(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def test_a_role_without_ddl_makes_partitions(database: str, runtime_role: str) -> None:

@@ -14,7 +14,7 @@ accounts = sa.Table(
     column("slug", sa.Text, "short unique name; the tenant name of the CxEngage routes"),
     column("plan", sa.Text, "trial, standard or unlimited: how many events a second are let in"),
     column("events_per_second", sa.Integer, "overrides the plan's rate; null: the plan's own", null=True),
-    timestamp("plan_ends_at", "events are refused from this moment on; null: no end", null=True),
+    timestamp("plan_ends_at", "events are refused from then on; null: no end", null=True),
     timestamp("disabled_at", "when the account was switched off; null: it is on", null=True),
     column(
         "version",
@@ -89,7 +89,7 @@ clients = account_table(
 
 access_tokens = account_table(
     "access_tokens",
-    column("client_id", sa.Text, "the client that asked for it"),
+    column("client_id", sa.Text, "the client that it was made for"),
     column("scopes", ARRAY(sa.Text), "what it may do"),
     column("prefix", sa.Text, "public part of the token (sbt_PREFIX_…)"),
     column("digest", BYTEA, "SHA-256 of the token; the token itself is kept nowhere"),

@@ -73,9 +73,9 @@ listeners = _resource_table(
 
 augments = _resource_table(
     "augments",
-    "1 is AU1; they are asked in this order",
+    "1 is AU1; they are used in this order",
     column("type", sa.Text, "file or api"),
-    column("url", sa.Text, "api: where it is asked; null: of a file", null=True),
+    column("url", sa.Text, "api: the URL that is called; null: of a file", null=True),
     column("attributes", ARRAY(sa.Text), "the attributes that it may add; null: all it knows", null=True),
     column("in_options", sa.Boolean, "whether url and attributes were given, and are answered, inside of options"),
     column("columns", ARRAY(sa.Text), "names of the file's columns; null: no file yet", null=True),
@@ -83,7 +83,10 @@ augments = _resource_table(
     column("bytes", sa.Integer, "how large the file was", default="0"),
     column("upload", sa.Integer, "grows with each file", default="0"),
     column(
-        "method", sa.Text, "api: how it is asked; GET: the key in the query, POST: the whole event", default="'GET'"
+        "method",
+        sa.Text,
+        "api: the method of the call; GET: the key is in the query, POST: the whole event is the body",
+        default="'GET'",
     ),
     sa.CheckConstraint("type IN ('file', 'api')", name="type"),
     sa.CheckConstraint("method IN ('GET', 'POST')", name="method"),

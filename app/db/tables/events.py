@@ -21,7 +21,7 @@ events = account_table(
     timestamp("received_at", "when the event was accepted"),
     column("decisions", JSONB, "what each workflow that looked concluded, and why; null: none looked", null=True),
     column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
-    column("warnings", JSONB, "what the sender was told about the event beside success; null: nothing", null=True),
+    column("warnings", JSONB, "warnings in the response to the sender; null: none", null=True),
     column("via", sa.Text, "how it came: receiver (CxEngage); null: by POST /api/v1/cvf-events", null=True),
     sa.PrimaryKeyConstraint("account_id", "id", "received_at"),
     # Serves find_latest_received: the latest events that did not come by cvf-events.

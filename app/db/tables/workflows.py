@@ -36,7 +36,7 @@ workflows = account_table(
     # The rule: a name means one workflow of an account.
     sa.UniqueConstraint("account_id", "name"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
-    comment="workflows by name; what they say is in workflow_versions",
+    comment="workflows by name; their documents are in workflow_versions",
 )
 
 workflow_versions = account_table(
@@ -82,10 +82,16 @@ progress = account_table(
     "progress",
     column("workflow_id", UUID(as_uuid=True), "the workflow"),
     column("subject", sa.Text, "whose progress: distinct_id, or the value that the workflow's key names"),
-    column("enablement", sa.Integer, "the workflow's enablement in which it stands; an older one counts as none"),
-    column("progress", JSONB, "the partial matches, as app/workflows/matching/state_json.py describes them; {}: none"),
+    column(
+        "enablement",
+        sa.Integer,
+        "the enablement of the workflow that it belongs to; progress of an older one counts as none",
+    ),
+    column(
+        "progress", JSONB, "the partial matches, as app/workflows/matching/progress_json.py describes them; {}: none"
+    ),
     timestamp("deadline", "when a none fires unless it is disarmed; null: none is armed", null=True),
-    timestamp("last_event_at", "the last event that was looked at; later ones are later"),
+    timestamp("last_event_at", "received_at of the last event that the workflow looked at"),
     timestamp("last_started_at", "the last start, for again; null: none", null=True),
     timestamp("lapses_at", "from when on all its windows are over; null: it does not lapse by itself", null=True),
     sa.PrimaryKeyConstraint("account_id", "workflow_id", "subject"),

@@ -301,7 +301,7 @@ def test_the_documented_query_finds_the_added_fields(context: AppContext, tenant
     accepted(context, tenant, enricher, custId=999)
     accepted(context, tenant, enricher, custId=101)
     page = (Path(__file__).resolve().parents[3] / "docs/sql.md").read_text("utf-8").partition("did augments add")[2]
-    (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    query, *_ = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(query.replace(":account", "%(id)s"), {"id": tenant.account_id}).all()
     assert [(row.data, row.augmented["segment"]) for row in rows] == [({"custId": 101}, "gold")]

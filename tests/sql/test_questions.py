@@ -1,0 +1,135 @@
+"""Each query of docs/sql.md gives the rows that answer its question, to the role that people use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sql.conftest import NAMES, Connect, query
+from tests.support.builders import Sender
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sql.md").read_text("utf-8")
+QUESTIONS = {
+    int(number): (title, sql)
+    for number, title, sql in re.findall(r"^### (\d+)\. (.+?)\n.*?```sql\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+}
+OTHERS = [
+    sql for sql in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL) if sql not in dict(QUESTIONS.values()).values()
+]
+Rows = list[dict[str, Any]]
+PRODUCT_VIEW = {"product_id": "65432", "product_name": "Cool Sneakers", "category": "Footwear", "currency": "INR"}
+
+
+def as_parameters(sql: str) -> str:
+    """The query with psycopg2's parameters in place of psql's variables."""
+    return re.sub(r"(?<![:\w]):(\w+)\b", lambda name: f"%({name[1]})s", sql.replace("%", "%%"))
+
+
+@pytest.fixture
+def names(connect: Connect, senders: tuple[Sender, Sender]) -> dict[str, Any]:
+    """The values of the names in the queries."""
+    account = senders[0].account_id
+    (event,) = query(connect(""), f"SELECT id FROM events WHERE account_id = {account} AND event = 'product_view'")
+    runs = "SELECT name, runs.id FROM runs JOIN workflows USING (account_id) WHERE workflow_id = workflows.id"
+    found = {row["name"]: row["id"] for row in query(connect(""), f"{runs} AND account_id = {account}")}
+    return {
+        "account": account,
+        "subject": "915673412780",
+        "event": event["id"],
+        "run": found["broken"],
+        "late": found["late"],
+        "workflow": "rich",
+        "name": "product_view",
+        "slug": senders[0].slug,
+    }
+
+
+def columns(rows: Rows, *wanted: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[name] for name in wanted) for row in rows]
+
+
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
+# What the rows of each question are.
+ANSWERS: dict[int, Callable[[Rows, dict[str, Any]], bool]] = {
+    1: lambda rows, _: columns(rows, "event", "data") == [("product_view", PRODUCT_VIEW)],
+    2: lambda rows, _: (
+        {(name, started, reason[:10]) for name, started, reason in columns(rows, "workflow", "started", "reason")}
+        == {
+            ("watch", True, "matched"),
+            ("broken", True, "matched"),
+            ("notify", True, "matched"),
+            ("rich", False, "data.price"),
+            ("abandoned", False, "will start"),
+        }
+    ),
+    3: lambda rows, _: (
+        set(columns(rows, "name", "status")) == {("watch", "running"), ("broken", "failed"), ("notify", "done")}
+    ),
+    4: lambda rows, _: (
+        set(columns(rows, "name", "action", "status"))
+        == {("watch", "wait", "waiting"), ("broken", "http", "failed"), ("notify", "http", "done")}
+    ),
+    5: lambda rows, known: (
+        columns(rows, "workflow", "distinct_id", "at", "error_class", "run_id")
+        == [("broken", known["subject"], "steps[0]", "refused_target", known["run"])]
+    ),
+    6: lambda rows, _: columns(rows, "attempt", "error_class", "url") == [(1, "refused_target", "http://10.0.0.1/")],
+    7: lambda rows, known: rows[0]["job"] == f"{known['account']}:{known['late']}:1",
+    8: lambda rows, _: columns(rows, "workflow", "at", "action") == [("watch", "steps[0]", "wait")],
+    9: lambda rows, _: (
+        sorted(columns(rows, "event", "count", "started_something")) == [("product_view", 1, 1), ("signup", 1, 1)]
+    ),
+    10: lambda rows, _: columns(rows, "reason", "count") == [("data.price is missing", 1)],
+    11: lambda rows, _: (
+        columns(rows, "name", "version") == [(name, 1) for name in ("abandoned", "broken", "notify", "rich", "watch")]
+    ),
+    12: lambda rows, _: [len(row["warnings"]) for row in rows] == [1],
+    13: lambda rows, known: (
+        sorted(columns(rows, "what", "workflow", "subject"))
+        == [("a run goes on", "watch", known["subject"]), ("a workflow starts", "abandoned", known["subject"])]
+        and {row["at"].date() for row in rows} == {TOMORROW}
+    ),
+    14: lambda rows, _: (
+        sorted(columns(rows, "state", "target", "failures"), key=str)
+        == [("disabled", "https://gone.example/hook", None), ("failing", "POST https://slow.example/hook", 7)]
+    ),
+    15: lambda rows, _: (
+        [(re.sub(r"//[\d.:]+", "//…", row["target"]), row["attempts"], row["done"], row["failed"]) for row in rows]
+        == [("POST http://…/", 1, 0, 1), ("POST http://…/orders/*", 1, 1, 0)]
+    ),
+    16: lambda rows, known: (
+        (known["slug"], "late", known["late"], "no worker has claimed its job")
+        in columns(rows, "account", "workflow", "run_id", "reason")
+    ),
+    17: lambda rows, _: columns(rows, "workflow", "events") == [("abandoned", 1)] and rows[0]["deadline"] is not None,
+    18: lambda rows, _: (
+        sorted(columns(rows, "workflow", "runs", "ended"))
+        == [("broken", 1, 1), ("late", 1, 0), ("notify", 1, 1), ("watch", 1, 0)]
+        and all(row["begin_p50_seconds"] >= 0 for row in rows if row["workflow"] != "late")
+    ),
+    19: lambda rows, known: (
+        (known["slug"], 2, 2, 4, 2)
+        in columns(rows, "account", "events_last_hour", "events_last_24_hours", "runs_last_24_hours", "runs_running")
+    ),
+    20: lambda rows, _: {"events", "runs"} <= {row["table_name"] for row in rows},
+}
+
+
+def test_there_are_twenty_questions_and_an_answer_for_each() -> None:
+    assert QUESTIONS.keys() == ANSWERS.keys() >= set(range(1, 21))
+
+
+@pytest.mark.parametrize("number", QUESTIONS, ids=[f"{number}. {title}" for number, (title, _) in QUESTIONS.items()])
+def test_the_query_answers_the_question(number: int, connect: Connect, names: dict[str, Any]) -> None:
+    rows = query(connect(NAMES.read), as_parameters(QUESTIONS[number][1]), names)
+    assert ANSWERS[number](rows, names), rows
+
+
+@pytest.mark.parametrize("sql", OTHERS)
+def test_the_other_queries_of_the_page_have_a_row(sql: str, connect: Connect, names: dict[str, Any]) -> None:
+    assert query(connect(NAMES.read), as_parameters(sql), names)
