@@ -67,7 +67,7 @@ def list_entries(context: AppContext, wanted: EntryFilter, limit: int) -> list[E
 
 
 def _bounded(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if values is None:
+    if not values:
         return None
     # Loads all actions, which commands that only read do without.
     from app.actions.masking import Secrets, mask_members

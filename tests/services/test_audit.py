@@ -110,7 +110,8 @@ def test_a_secret_that_changes_is_named_and_not_shown(context: AppContext, acme:
         context, acme.account_id, kind, {"access_token": "canary-1", "phone_number_id": "106540352242922"}
     )
     integrations.set_integration(context, acme.account_id, kind, {"access_token": "canary-2"})
-    changed = _entries(context, acme.account_id)[0]
+    changed, created = _entries(context, acme.account_id)
+    assert created.before is None
     assert (changed.before, changed.after) == ({"access_token": "***"}, {"access_token": "***"})
     assert "canary" not in str(_entries(context, acme.account_id))
 

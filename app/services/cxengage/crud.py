@@ -127,7 +127,7 @@ def record(
         return
     verb = "create" if old is None else "delete" if new is None else "change"
     name = f"{kind.prefix}{known.number}"
-    audit.record(connection, context, Change(f"{kind.name}.{verb}", account_id, name, before or None, after or None))
+    audit.record(connection, context, Change(f"{kind.name}.{verb}", account_id, name, before, after))
 
 
 def _recorded(row: Any) -> dict[str, Any]:
