@@ -202,7 +202,10 @@ def event_lines(details: EventDetails, account: str, now: datetime) -> Iterator[
         yield from _json_lines("augmented", event.augmented_json)
     yield ""
     yield "decisions:" if event.decisions else "decisions: none, no enabled workflow looked at events of this name"
-    yield from (f"  {_decision(decision)}" for decision in event.decisions)
+    for decision in event.decisions:
+        yield f"  {_decision(decision)}"
+        if members := decision.get("workflows"):
+            yield f"    {', '.join(f'{name} version {version}' for name, version in members.items())}"
     yield ""
     yield "runs:" if details.runs else "runs: none"
     yield from _runs_of_event(details, now)

@@ -170,7 +170,9 @@ def _run_columns(account_id: int, runs: Sequence[StartedRun]) -> Mapping[str, ob
     }
 
 
-def enqueue_event_jobs(connection: RawConnection, account_id: int, event_ids: Sequence[UUID]) -> None:
-    """Enqueue a job for each event that looks for runs which wait for it or end by it."""
-    statement = enqueue_events("(SELECT %s AS account_id, unnest(%s::uuid[]) AS id) AS event")
-    execute(connection, statement, (account_id, [str(event_id) for event_id in event_ids]))
+def enqueue_event_jobs(connection: RawConnection, account_id: int, kinds: Mapping[UUID, str]) -> None:
+    """Enqueue a job of this kind for each event."""
+    statement = enqueue_events(
+        "(SELECT %s AS account_id, unnest(%s::uuid[]) AS id, unnest(%s::text[]) AS job) AS event"
+    )
+    execute(connection, statement, (account_id, list(map(str, kinds)), list(kinds.values())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,18 +20,20 @@ from app.db.event_keys import EarlierEvent, find_earlier_events
 from app.db.event_queries import find_event
 from app.db.job_queue import enqueue_events, enqueue_runs
 
+# More workflows that did nothing with an event for the same reason have one decision.
+MAX_SINGLE = 20
 _encoder = msgspec.json.Encoder()
 
 
 class EventRecord(msgspec.Struct, frozen=True):
     """An event with its decisions and new runs. It is written only if `account_version` is the account's current version.
-    `awaited`: a job is enqueued that looks for runs which wait for the event or end by it."""
+    `job`: the kind of a job that is enqueued for the event (CORRELATE or MATCH)."""
 
     account_version: int
     event: Event
     decisions: Sequence[Decision]
     runs: Sequence[NewRun]
-    awaited: bool = False
+    job: str | None = None
 
 
 class RecordResult(msgspec.Struct, frozen=True):
@@ -54,26 +56,49 @@ class _DecisionRow(msgspec.Struct, omit_defaults=True, gc=False):
     reason: str
     run: UUID | None = None
     contributing: bool = False
+    workflows: Mapping[str, int | None] | None = None
 
 
 def decisions_json(decisions: Sequence[Decision]) -> str | None:
-    """The `decisions` column: a list of objects, one per workflow that looked at the event; None when none did."""
+    """The `decisions` column: a list of objects, one per workflow that looked at the event; None when none did. More than
+    MAX_SINGLE workflows that did nothing for the same reason are one object, whose `workflows` has their versions by name."""
     if not decisions:
         return None
-    return to_json(
-        [
-            _DecisionRow(
-                decision.workflow,
-                decision.version,
-                decision.started,
-                # The reason may quote an unstorable character of a filter.
-                replace_unstorable(decision.reason),
-                decision.run_id,
-                decision.contributing and not decision.started,
-            )
-            for decision in decisions
-        ]
+    groups = _find_groups(decisions) if len(decisions) > MAX_SINGLE else {}
+    rows = [_row_of_decision(decision) for decision in decisions if not groups or _group_of(decision) not in groups]
+    for reason, members in groups.items():
+        versions = {decision.workflow: decision.version for decision in members}
+        rows.append(
+            _DecisionRow(f"{len(members)} workflows", None, False, replace_unstorable(reason), workflows=versions)
+        )
+    return to_json(rows)
+
+
+def _row_of_decision(decision: Decision) -> _DecisionRow:
+    return _DecisionRow(
+        decision.workflow,
+        decision.version,
+        decision.started,
+        # The reason may quote an unstorable character of a filter.
+        replace_unstorable(decision.reason),
+        decision.run_id,
+        decision.contributing and not decision.started,
     )
+
+
+def _find_groups(decisions: Sequence[Decision]) -> dict[str, list[Decision]]:
+    """The decisions that become one object, by their reason."""
+    groups: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        if (reason := _group_of(decision)) is not None:
+            groups.setdefault(reason, []).append(decision)
+    return {reason: members for reason, members in groups.items() if len(members) > MAX_SINGLE}
+
+
+def _group_of(decision: Decision) -> str | None:
+    """The reason of a decision that may be grouped."""
+    did_nothing = decision.workflow_id is not None and not decision.started and not decision.contributing
+    return decision.reason if did_nothing else None
 
 
 def warnings_json(event: Event) -> str | None:
@@ -91,7 +116,7 @@ def to_json(value: Any) -> str:
 # An idempotency key that is older than RETENTION and not yet deleted is overwritten.
 _INSERT_EVENT = f"""
     (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
-     uuid[], uuid[], int[], text[], bool, uuid[], timestamptz[], text[], jsonb) AS
+     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
 WITH account AS (
     SELECT id FROM accounts WHERE id = $1 AND version = $2
 ), ledger AS (
@@ -117,7 +142,7 @@ WITH account AS (
 ), job AS (
     {enqueue_runs("(SELECT fresh.id AS account_id, run_id AS id FROM fresh, unnest($15) AS run_id) AS started")}
 ), event_job AS (
-    {enqueue_events("(SELECT id AS account_id, $3 AS id FROM fresh WHERE $19) AS awaited")}
+    {enqueue_events("(SELECT id AS account_id, $3 AS id, $19 AS job FROM fresh WHERE $19 IS NOT NULL) AS event")}
 )
 SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
 """
@@ -169,7 +194,7 @@ def insert_event(connection: PgConnection, record: EventRecord) -> RecordResult:
         [str(run.workflow_id) for run in runs],
         [run.version for run in runs],
         [run.match_key for run in runs],
-        record.awaited,
+        record.job,
         [str(run.event_id) for run in runs],
         [run.event_received_at for run in runs],
         ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
@@ -215,7 +240,7 @@ SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
 _INSERT_EVENTS_STARTING = f"""
     (json) AS
 WITH fresh AS MATERIALIZED (
-    SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, awaited bool, runs json) {_CURRENT}
+    SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, job text, runs json) {_CURRENT}
 ), started AS MATERIALIZED (
     SELECT new.*, account_id, fresh.id AS event_id, distinct_id, received_at
     FROM fresh, json_to_recordset(runs) AS new (id uuid, workflow_id uuid, version int)
@@ -228,7 +253,7 @@ WITH fresh AS MATERIALIZED (
 ), job AS (
     {enqueue_runs("started")}
 ), event_job AS (
-    {enqueue_events("fresh WHERE awaited")}
+    {enqueue_events("fresh WHERE job IS NOT NULL")}
 )
 INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
 """
@@ -257,7 +282,7 @@ def _record_alone(database: Database, record: EventRecord) -> RecordResult | Exc
 
 def _insert_events(connection: PgConnection, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
     name, statement = "insert_events", _INSERT_EVENTS
-    if any(record.runs or record.awaited for record in records):
+    if any(record.runs or record.job for record in records):
         name, statement = "insert_events_starting", _INSERT_EVENTS_STARTING
     rows = to_json(list(map(_row_of, records)))
     prepare(connection, name, statement)
@@ -307,7 +332,7 @@ class _Row(msgspec.Struct, omit_defaults=True):
     decisions: str | None = None
     warnings: str | None = None
     via: str | None = None
-    awaited: bool = False
+    job: str | None = None
     runs: tuple[_RunRow, ...] = ()
 
 
@@ -326,6 +351,6 @@ def _row_of(record: EventRecord) -> _Row:
         decisions_json(record.decisions),
         warnings_json(event),
         event.via,
-        record.awaited,
+        record.job,
         tuple(_RunRow(run.id, run.workflow_id, run.version) for run in record.runs),
     )

@@ -28,6 +28,10 @@ from app.db.connection import (
     unavailable_on_transient_errors,
 )
 
+# Kinds of the jobs of events: looks for runs that wait for the event or end by it; decides what was postponed, and then does
+# the same.
+CORRELATE, MATCH = "event", "match"
+
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
 # Deaths of workers after which a job, or each run of a workflow, is executed alone.
@@ -66,9 +70,9 @@ def run_job_key(number: str) -> str:
 
 
 def enqueue_events(source: str) -> str:
-    """SQL that enqueues a job for each event in `source`, a FROM clause with the columns `account_id` and `id`: it looks for
-    runs that wait for the event or end by it."""
-    return enqueue("event", "account_id || ':' || id", source)
+    """SQL that enqueues a job for each event in `source`, a FROM clause with the columns `account_id`, `id` and `job`, its kind:
+    CORRELATE or MATCH."""
+    return f"INSERT INTO jobs (kind, payload, due_at) SELECT job, account_id || ':' || id, now() FROM {source}"
 
 
 @dataclass(frozen=True, slots=True)

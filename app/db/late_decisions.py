@@ -16,6 +16,8 @@ from app.db.event_writes import decisions_json
 
 # The reason of a decision that a worker replaces.
 LATE = "not_evaluated: time (a worker evaluates it)"
+# In place of the decisions of all workflows that look at an event.
+ALL_LATE = Decision(None, "all workflows", None, started=False, contributing=False, reason=LATE)
 _LATE = json.dumps([{"reason": LATE}])
 _EVENT = "account_id = %s AND id = %s AND received_at = %s"
 
@@ -33,6 +35,11 @@ def lock_decisions(connection: RawConnection, account_id: int, event_id: UUID) -
     return list(rows[0][0] or ()) if rows else []
 
 
+def find_late(stored: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The workflows whose decisions are late. That of ALL_LATE stands for all."""
+    return {name for row in stored if row["reason"] == LATE for name in row.get("workflows") or (row["workflow"],)}
+
+
 def replace_late(
     connection: RawConnection,
     account_id: int,
@@ -40,14 +47,25 @@ def replace_late(
     stored: Sequence[Mapping[str, Any]],
     made: Sequence[Decision],
 ) -> None:
-    """Write the decisions that were made in place of the late ones among the `stored`."""
-    by_workflow = {row["workflow"]: row for row in json.loads(decisions_json(made) or "[]")}
-    rows = [by_workflow.get(row["workflow"], row) if row["reason"] == LATE else row for row in stored]
+    """Write the decisions that were made in place of the late ones among the `stored`: each at its place, those of groups at the
+    end."""
+    by_workflow = {decision.workflow: decision for decision in made}
+    rows: list[Any] = []
+    for row in stored:
+        if row["reason"] != LATE:
+            rows.append(row)
+        elif row["workflow"] in by_workflow:
+            rows += _rows([by_workflow.pop(row["workflow"])])
+    rows += _rows(list(by_workflow.values()))
     execute(
         connection,
         f"UPDATE events SET decisions = %s WHERE {_EVENT}",
         (json.dumps(rows), *_values(account_id, event_id)),
     )
+
+
+def _rows(decisions: Sequence[Decision]) -> list[Any]:
+    return list(json.loads(decisions_json(decisions) or "[]"))
 
 
 def _values(account_id: int, event_id: UUID) -> tuple[Any, ...]:

@@ -32,10 +32,10 @@ from app.db.event_keys import EarlierEvent
 from app.db.event_writes import EventRecord, RecordResult
 from app.db.match_state import StateKey
 from app.ingest.account_cache import Account, AccountCache
-from app.ingest.matching_step import add_runs, advance_states, match_stateless, needs_job, order_after, variables_of
+from app.ingest.matching_step import RUN_UNITS, add_runs, advance_states, find_job, match_stateless, order_after
 from app.services.context import AppContext
 from app.workflows.expressions.cel_variables import CelVariables
-from app.workflows.matching.rule import Rule
+from app.workflows.matching.rule import Rule, event_variables
 
 MAX_RELOADS = 5
 _MAX_BATCH = 200
@@ -94,12 +94,14 @@ class EventAcceptor:
         raise key_reused(f"event {earlier.id}")
 
     def _match_and_record(self, account: Account, event: Event) -> Accepted:
-        variables = variables_of(event)
-        decisions, stateful = match_stateless(account, variables)
+        variables, shares = event_variables(event), self._context.work_shares
+        decisions, stateful = match_stateless(account, variables, shares)
         if stateful:
             return self._record_with_match_state(account, Matching(event, variables, decisions, stateful))
         decisions, started = add_runs(event, decisions)
-        record = EventRecord(account.snapshot.version, event, decisions, started, needs_job(account, event, decisions))
+        if started:
+            shares.spend(event.account_id, RUN_UNITS * len(started))
+        record = EventRecord(account.snapshot.version, event, decisions, started, find_job(account, event, decisions))
         if event.idempotency_key is not None or event.augmented_json is not None or _is_large(record):
             with self._context.event_turns.turn(event.account_id):
                 return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
@@ -144,11 +146,11 @@ class EventAcceptor:
                 return attempted[0]
             event = order_after(matching.event, self._context.clock(), states.values())
             decisions, started = add_runs(event, matching.decided)
-            changes = advance_states(event, matching.variables, stateful, states)
+            changes = advance_states(event, matching.variables, stateful, states, self._context.work_shares)
             decisions += changes.decisions
             started += changes.started
             record = EventRecord(
-                account.snapshot.version, event, decisions, started, needs_job(account, event, decisions)
+                account.snapshot.version, event, decisions, started, find_job(account, event, decisions)
             )
             recorded = event_writes.insert_event(connection, record)
             accepted = Accepted(event, decisions, started, recorded)

@@ -29,25 +29,28 @@ from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.core.pacing import Pacer
+from app.core.work_shares import WorkShares
 from app.db import event_bulk, event_queries, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
 from app.db.event_bulk import EventColumns, EventInserter, Repeat, StartedRun, columns_of, find_same_events
 from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
+from app.db.job_queue import MATCH
 from app.db.late_decisions import LATE
 from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS, key_reused
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import (
     MICROSECOND,
+    RUN_UNITS,
     add_runs,
     advance_states,
+    find_job,
     match_stateless,
-    needs_job,
     next_timestamp,
-    variables_of,
 )
 from app.services.context import AppContext
+from app.workflows.matching.rule import event_variables
 
 _MAX_ATTEMPTS = 3
 # Characters of decisions that the drafts of a batch keep; the decisions of further items are made again when they are written.
@@ -83,8 +86,8 @@ class Draft(NamedTuple):
     """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
 
     `digest`: of its body, when it has an idempotency key (`is_webhook_id`: which tolerates another body). `decisions`: JSON text,
-    complete unless the item starts a run, advances match state or comes after many decisions (`is_matched_later`). `awaited`: a
-    run may be waiting for it.
+    complete unless the item starts a run, advances match state or comes after many decisions (`is_matched_later`). `job`: the
+    kind of the job that a worker has to do for it.
     """
 
     number: int
@@ -92,7 +95,7 @@ class Draft(NamedTuple):
     key: str | None
     digest: bytes | None
     is_webhook_id: bool
-    awaited: bool
+    job: str | None
     decisions: str | None
     is_matched_later: bool
     state_keys: tuple[StateKey, ...]
@@ -109,9 +112,9 @@ class Drafts:
     other_bodies: dict[int, EventColumns] = field(default_factory=dict)
 
 
-def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
+def read_drafts(account: Account, batch: Batch, item_ids: ItemIds, shares: WorkShares) -> Drafts:
     """Read all items of a batch, once each."""
-    reader, pacer = _Reader(account), Pacer()
+    reader, pacer = _Reader(account, shares), Pacer()
     for number in range(len(batch)):
         pacer.pause_if_due()
         try:
@@ -122,9 +125,10 @@ def read_drafts(account: Account, batch: Batch, item_ids: ItemIds) -> Drafts:
 
 
 class _Reader:
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, shares: WorkShares) -> None:
         self.drafts = Drafts()
         self._account = account
+        self._shares = shares
         self._by_key: dict[str, Draft] = {}
         self._decisions: dict[tuple[tuple[str, str], ...], str | None] = {}
         self._left = MAX_KEPT_DECISIONS
@@ -143,7 +147,7 @@ class _Reader:
             self._by_key[key] = draft
 
     def _draft(self, number: int, event: Event) -> Draft:
-        decisions, stateful = match_stateless(self._account, variables_of(event))
+        decisions, stateful = match_stateless(self._account, event_variables(event), self._shares)
         is_matched_later = self._left < 0 or bool(stateful) or any(decision.started for decision in decisions)
         return Draft(
             number=number,
@@ -151,7 +155,7 @@ class _Reader:
             key=event.idempotency_key,
             digest=event.body_digest,
             is_webhook_id=event.is_webhook_id,
-            awaited=needs_job(self._account, event, decisions),
+            job=find_job(self._account, event, decisions),
             decisions=None if is_matched_later else self._decisions_json(decisions),
             is_matched_later=is_matched_later,
             state_keys=tuple(stateful),
@@ -185,15 +189,16 @@ class BatchResult:
     duplicates: int = 0
     started: list[StartedRun] = field(default_factory=list)
     by_deadline: list[tuple[NewRun, datetime]] = field(default_factory=list)
-    awaited: list[UUID] = field(default_factory=list)
+    jobs: dict[UUID, str] = field(default_factory=dict)
     changes: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
 
 
 class BatchTransaction:
     """The transaction of a batch. `write` may be called again after a lost connection: it recognises an earlier commit."""
 
-    def __init__(self, account: Account, batch: Batch, item_ids: ItemIds, drafts: Drafts) -> None:
+    def __init__(self, account: Account, batch: Batch, item_ids: ItemIds, drafts: Drafts, shares: WorkShares) -> None:
         self._account = account
+        self._shares = shares
         self._batch = batch
         self._item_ids = item_ids
         self._drafts = drafts.items
@@ -290,19 +295,21 @@ class BatchTransaction:
         inserter.add(event_id, received_at, decisions, draft.columns)
         result.ids[draft.number] = event_id
         result.accepted.append(event_id)
-        if draft.awaited or LATE in (decisions or ""):
-            result.awaited.append(event_id)
+        job = MATCH if LATE in (decisions or "") else draft.job
+        if job is not None:
+            result.jobs[event_id] = job
 
     def _match(self, result: BatchResult, draft: Draft, states: States) -> str | None:
         """Read the item again and match it in its turn, after the events before it; its decisions as JSON text."""
         number = draft.number
         event = self._batch.read(number, self._item_ids.ids[number], self._item_ids.timestamps[number])
-        variables = variables_of(event)
-        decided, stateful = match_stateless(self._account, variables)
+        variables = event_variables(event)
+        decided, stateful = match_stateless(self._account, variables, self._shares)
         # Rules that were late when the item was drafted are not locked.
         decided += [stateful.pop(key).postpone(LATE) for key in set(stateful).difference(draft.state_keys)]
         decisions, started = add_runs(event, decided)
-        changes = advance_states(event, variables, stateful, states)
+        self._shares.spend(event.account_id, RUN_UNITS * len(started))
+        changes = advance_states(event, variables, stateful, states, self._shares)
         for key, (before, after) in changes.states.items():
             states[key] = after
             result.changes[key] = (result.changes.get(key, (before, after))[0], after)
@@ -315,8 +322,8 @@ class BatchTransaction:
         event_bulk.start_runs(connection, account_id, result.started)
         for run, started_at in result.by_deadline:
             runs.start_run(connection, account_id, run, started_at)
-        if result.awaited:
-            event_bulk.enqueue_event_jobs(connection, account_id, result.awaited)
+        if result.jobs:
+            event_bulk.enqueue_event_jobs(connection, account_id, result.jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,11 +352,12 @@ def accept_batch(
     for _ in range(MAX_RELOADS):
         started_at = time.monotonic()
         item_ids = make_item_ids(len(batch), context.clock())
-        drafts = read_drafts(account, batch, item_ids)
+        drafts = read_drafts(account, batch, item_ids, context.work_shares)
         if not drafts.items:
             return make_receipt(batch, drafts, BatchResult())
         with context.event_turns.turn(account.snapshot.id):
-            result = _write(context, BatchTransaction(account, batch, item_ids, drafts))
+            transaction = BatchTransaction(account, batch, item_ids, drafts, context.work_shares)
+            result = _write(context, transaction)
         if result is not None:
             accounts.confirm(account, started_at)
             return make_receipt(batch, drafts, result)

@@ -18,28 +18,39 @@ from app.core import metrics
 from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db.late_decisions import LATE
+from app.core.work_shares import WorkShares
+from app.db.job_queue import CORRELATE, MATCH
+from app.db.late_decisions import ALL_LATE, LATE
 from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
-from app.workflows.expressions.budget import NOT_EVALUATED, Budget
+from app.workflows.expressions.budget import EVENT_UNITS, NOT_EVALUATED, Budget
 from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
-from app.workflows.matching.rule import Match, MatchState, Rule, event_variables, view_event
+from app.workflows.matching.rule import Match, MatchState, Rule, view_event
 
 MICROSECOND = timedelta(microseconds=1)
 # Seconds after which a worker does the rest of an event's matching. The budget of work takes a twelfth of it.
 MAX_SECONDS = 0.25
+# Units of work that a decision takes beside its filter, and a run: to make and to write.
+_RULE_UNITS, RUN_UNITS = 30, 1_000
 
 
-def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Decision], dict[StateKey, Rule]]:
-    """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well."""
-    watch = Watch(MAX_SECONDS)
+def match_stateless(
+    account: Account, variables: CelVariables, shares: WorkShares | None = None
+) -> tuple[list[Decision], dict[StateKey, Rule]]:
+    """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well.
+
+    What it takes is taken out of the account's share of the process. When that is used up, the rest is postponed; all of it, by
+    one decision, when it was used up before."""
+    if shares is not None and shares.is_used_up(account.snapshot.id) and account.rules.look_at(variables["event"]):
+        return [ALL_LATE], {}
+    watch = Watch(variables.budget, shares, account.snapshot.id)
     candidates = account.rules.find_candidates(variables)
     decisions = []
     for rule in candidates.stateless:
-        watch.pause(variables.budget)
+        watch.pause()
         decisions.append(rule.postpone(LATE) if watch.is_late() else rule.decide(variables))
     _count_not_evaluated(decisions)
     decisions += [_decide_skipped(skipped) for skipped in candidates.skipped]
@@ -52,24 +63,31 @@ def match_stateless(account: Account, variables: CelVariables) -> tuple[list[Dec
             decisions.append(rule.postpone(LATE))
         else:
             stateful[(rule.workflow_id, subject)] = rule
+    watch.end(_RULE_UNITS * len(decisions))
     if decisions or stateful:
         metrics.match_seconds.observe(watch.elapsed())
     return decisions, stateful
 
 
 class Watch:
-    """Measures the time that the matching of an event takes, without the pauses in which other requests run."""
+    """Measures the time that the matching of an event takes, without the pauses in which other requests run, and what it takes of
+    its account's share of the process. Without `shares` it is never late."""
 
-    def __init__(self, seconds: float) -> None:
-        """The matching is late after `seconds`."""
-        self._seconds = self._left = seconds
+    def __init__(self, budget: Budget, shares: WorkShares | None, account_id: int) -> None:
+        self._budget = budget
+        self._shares = shares
+        self._account_id = account_id
+        self._seconds = self._left = MAX_SECONDS
         self._since = time.perf_counter()
 
-    def pause(self, budget: Budget) -> None:
+    def pause(self) -> None:
         """Let other requests run if it is time."""
-        self._left -= time.perf_counter() - self._since
-        budget.pause_if_due()
-        self._since = time.perf_counter()
+        used = self._budget.end_piece()
+        if used and self._shares is not None:
+            self._left -= time.perf_counter() - self._since
+            self._shares.spend(self._account_id, used)
+            yield_to_others()
+            self._since = time.perf_counter()
 
     def elapsed(self) -> float:
         """Seconds so far."""
@@ -77,12 +95,14 @@ class Watch:
 
     def is_late(self) -> bool:
         """Whether a worker does the rest."""
-        return time.perf_counter() - self._since > self._left
+        if self._shares is None:
+            return False
+        return time.perf_counter() - self._since > self._left or self._shares.is_used_up(self._account_id)
 
-
-def variables_of(event: Event) -> CelVariables:
-    """The CEL variables of an event, with a budget that lets other requests run between two filters."""
-    return event_variables(event, Budget(pause=yield_to_others))
+    def end(self, more: int) -> None:
+        """Take what was used since the last pause, and `more` units, out of the account's share."""
+        if self._shares is not None:
+            self._shares.spend(self._account_id, self._budget.end_piece(0) + more)
 
 
 def _count_not_evaluated(decisions: Iterable[Decision]) -> None:
@@ -97,12 +117,13 @@ def _decide_skipped(skipped: Skipped) -> Decision:
     return Decision(None, f"{skipped.count} workflows", None, started=False, contributing=False, reason=skipped.reason)
 
 
-def needs_job(account: Account, event: Event, decisions: Iterable[Decision]) -> bool:
-    """Whether a worker has to look at the event: a run of the account may wait for its name, or a decision is late."""
+def find_job(account: Account, event: Event, decisions: Iterable[Decision]) -> str | None:
+    """The kind of the job that a worker has to do for the event: a decision is late, or a run of the account may wait for its
+    name."""
     if any(decision.reason == LATE for decision in decisions):
         metrics.matching_postponed.inc()
-        return True
-    return not account.snapshot.awaits.isdisjoint((event.event, ANY_NAME))
+        return MATCH
+    return None if account.snapshot.awaits.isdisjoint((event.event, ANY_NAME)) else CORRELATE
 
 
 def add_runs(event: Event, decided: list[Decision]) -> tuple[list[Decision], list[NewRun]]:
@@ -144,15 +165,16 @@ def next_timestamp(at: datetime, states: Iterable[StoredState]) -> datetime:
     return at if latest is None or latest < at else latest + MICROSECOND
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateChanges:
     """What an event did to match states: decisions, the runs that it starts, the runs that deadlines before it start, and
-    each changed state before and after."""
+    each changed state before and after. `units`: what all its matching has taken of its budget."""
 
     decisions: list[Decision] = field(default_factory=list)
     started: list[NewRun] = field(default_factory=list)
     by_deadline: list[NewRun] = field(default_factory=list)
     states: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
+    units: int = 0
 
 
 def advance_states(
@@ -160,15 +182,15 @@ def advance_states(
     variables: CelVariables,
     stateful: Mapping[StateKey, Rule],
     states: Mapping[StateKey, StoredState],
-    watch: Watch | None = None,
+    shares: WorkShares | None = None,
 ) -> StateChanges:
-    """Advance the match state of each rule by an event; `variables` are those it had when it was matched before. Rules that are
-    late by the `watch` are postponed."""
-    watch = watch or Watch(MAX_SECONDS)
+    """Advance the match state of each rule by an event; `variables` are those it had when it was matched before. What it takes is
+    taken out of the account's share of the process; the rest is postponed when that is used up."""
     changes = StateChanges()
     view = view_event(event, variables)
+    watch = Watch(view.variables.budget, shares, event.account_id)
     for key, rule in stateful.items():
-        watch.pause(view.variables.budget)
+        watch.pause()
         if watch.is_late():
             changes.decisions.append(rule.postpone(LATE))
             continue
@@ -182,6 +204,8 @@ def advance_states(
         changes.started.extend(new)
         changes.decisions.append(replace(rule.explain(state, view, result), run_id=new[0].id if new else None))
     _count_not_evaluated(changes.decisions)
+    changes.units = EVENT_UNITS - view.variables.budget.left
+    watch.end(_RULE_UNITS * len(changes.decisions) + RUN_UNITS * (len(changes.started) + len(changes.by_deadline)))
     return changes
 
 

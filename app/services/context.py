@@ -16,6 +16,7 @@ from app.core.errors import InvalidDatabaseUrl, MissingRight, Unavailable
 from app.core.ids import now
 from app.core.lookup_budget import LookupBudget
 from app.core.models import SIGNALBOX, Actor
+from app.core.work_shares import WorkShares
 from app.db import api_keys, messages, migrate, startup
 from app.db.connection import Database, run_sql
 
@@ -26,7 +27,7 @@ _SHARE = 3
 
 
 class AppContext:
-    """Settings, database, clock and secrets of one process, its budgets for look-ups of unknown keys, and the turns of
+    """Settings, database, clock and secrets of one process, its budgets for look-ups of unknown keys, and the turns and shares of
     accounts. Opens no connection before the first query. `actor` is who changes something, for the audit log."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = now) -> None:
@@ -41,6 +42,7 @@ class AppContext:
         self.event_turns = AccountTurns(at_once, settings.connect_timeout)
         # Changes of an account wait for its lock, and compile its patterns.
         self.change_turns = AccountTurns(1, settings.connect_timeout)
+        self.work_shares = WorkShares()
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, self.database))

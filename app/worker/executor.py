@@ -41,7 +41,7 @@ from app.core.durations import read_duration
 from app.core.models import Outcome, Run
 from app.db import run_deaths, run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
-from app.db.job_queue import FAILED_JOB_PAUSE, Again, Job
+from app.db.job_queue import CORRELATE, FAILED_JOB_PAUSE, MATCH, Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
@@ -49,11 +49,13 @@ from app.ingest.late_matching import finish_matching
 from app.services import integrations, message_stream, targets
 from app.services.context import AppContext
 from app.worker import run_metrics, transitions
+from app.worker.account_jobs import AccountJobs
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
 from app.worker.isolation import MAX_DEATHS_ALONE, NeedsIsolation, NotDone, TurnOver
 from app.workflows import step_graph
+from app.workflows.expressions.budget import EVENT_UNITS
 
 P = ParamSpec("P")
 
@@ -93,6 +95,8 @@ class RunExecutor:
         self._rng = random.SystemRandom()
         self._retry = RetryUntilAvailable(threads, self._rng)
         self._query = self._retry.run
+        self._shares = context.work_shares
+        self._account_jobs = AccountJobs(self._shares, concurrency)
         self._correlator = EventCorrelator(context, self._retry, alone=alone)
         self._circuit_breakers = CircuitBreakers(concurrency, rng=self._rng)
         self._renderer = Renderer()
@@ -101,6 +105,7 @@ class RunExecutor:
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it. Raises
         NeedsIsolation, or TurnOver in a process that executes it alone."""
+        self._shares.spend(account_id, 0)
         run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
         if run is None:
             await self._advance_nothing(account_id, run_id, job)
@@ -163,23 +168,40 @@ class RunExecutor:
         if job.kind == "run":
             account_id, run_id, _ = _parse_run_job(job)
             await self._query(self._transact, run_deaths.isolate_workflow, account_id, run_id, now)
-        elif job.kind == "event":
+        elif job.kind in (CORRELATE, MATCH):
             await self._query(self._transact, run_deaths.isolate_awaiting_workflows, int(job.account), now)
 
     async def find_dead_workers(self) -> None:
         """Note which workflows were executed by workers that have died. Raises Unavailable."""
         await self._retry.run_once(self._transact, run_deaths.add_dead_workers, self._context.clock())
 
+    async def match(self, account_id: int, event_id: UUID) -> None:
+        """Finish the matching of this event, which was postponed, and wake its runs. Raises NeedsIsolation, and NotDone when it
+        is not the account's turn."""
+        # In a process of its own, nobody waits for the job.
+        async with self._account_jobs.turn(account_id, 0 if self._alone else EVENT_UNITS):
+            used = await self._wake(account_id, event_id)
+        self._shares.spend(account_id, used - EVENT_UNITS)
+
     async def wake(self, account_id: int, event_id: UUID) -> None:
-        """Finish the matching of this event if it was postponed; advance the runs that wait for it, and end those that exit on
-        it. Raises NeedsIsolation."""
-        await self._retry.run_once(finish_matching, self._context, self._accounts, account_id, event_id)
+        """Advance the runs that wait for this event, and end those that exit on it. Raises NeedsIsolation, and NotDone when it is
+        not the account's turn."""
+        async with self._account_jobs.turn(account_id):
+            self._shares.spend(account_id, await self._wake(account_id, event_id))
+
+    async def _wake(self, account_id: int, event_id: UUID) -> int:
+        """Finish the matching if it was postponed, and wake the event's runs; the units of work that the matching took."""
+        # Also for jobs of this kind: a process of an earlier release enqueued it for a postponed event.
+        units = await self._retry.run_once(finish_matching, self._context, self._accounts, account_id, event_id)
         for run_id in await self._correlator.deliver(account_id, event_id):
             await self._query(self._transact, run_deaths.clear_dead_workers, account_id, run_id)
+        return units
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
-        """Start the run of a deadline that has passed, unless the deadline was cancelled or moved."""
-        await self._retry.run_once(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
+        """Start the run of a deadline that has passed, unless the deadline was cancelled or moved. Raises NotDone when it is not
+        the account's turn."""
+        async with self._account_jobs.turn(account_id):
+            await self._retry.run_once(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
 
     async def sweep(self) -> None:
         """Do the housekeeping that any worker may do at any time."""

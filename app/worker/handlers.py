@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 
 from app.db import match_state
+from app.db.job_queue import CORRELATE, MATCH
 from app.worker.executor import RunExecutor
 
 # How to parse the parts of a payload, which are separated by colons.
@@ -21,7 +22,8 @@ def make_handlers(executor: RunExecutor) -> Handlers:
     """A function for each kind of job, and the parsers of its arguments."""
     return {
         "run": (executor.advance, (int, UUID, int)),
-        "event": (executor.wake, (int, UUID)),
+        CORRELATE: (executor.wake, (int, UUID)),
+        MATCH: (executor.match, (int, UUID)),
         "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
     }
 

@@ -256,7 +256,7 @@ class _Consumer:
         except NotDone as exc:
             self._again[job.id] = exc.again
             log = _log.warning if exc.again.is_failure else _log.debug
-            log("a job that is executed alone is due again", payload=job.ids, error=str(exc)[:200])
+            log("a job is due again", kind=job.kind, payload=job.ids, error=str(exc)[:200])
         except asyncio.CancelledError:
             self._again[job.id] = Again(0.0, is_failure=False)
         except Exception as exc:

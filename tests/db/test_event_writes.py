@@ -121,7 +121,7 @@ def rows_of(context: AppContext, event_id: UUID, table: str = "events") -> list[
 
 def test_events_are_written_identically_together_and_alone(context: AppContext, acme: Sender) -> None:
     one, other, third = (starting(record, runs) for record, runs in zip(records(context, acme), (2, 0, 1), strict=True))
-    batch = [one, replace(other, awaited=True), replace(third, awaited=True)]
+    batch = [one, replace(other, job="event"), replace(third, job="event")]
     assert event_writes.record_events(context.database, batch) == [RecordResult()] * 3
     together = [all_of(context, record) for record in batch]
     assert [[len(rows) for rows in found] for found in together] == [[1, 2, 2], [1, 0, 1], [1, 1, 2]]
@@ -163,7 +163,7 @@ def test_events_with_a_stale_snapshot_are_not_written(
 ) -> None:
     mine = [starting(record, runs) for record in records(context, acme)]
     theirs = [starting(record, runs) for record in records(context, globex)]
-    mine[2] = replace(mine[2], awaited=True)
+    mine[2] = replace(mine[2], job="event")
     with context.database.transaction() as connection:
         accounts.increment_version(connection, acme.account_id)
     of_no_account = replace(theirs[2], event=replace(theirs[2].event, account_id=0))

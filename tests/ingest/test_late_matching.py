@@ -54,7 +54,7 @@ def runs_of(context: AppContext, sender: Sender) -> list[list[UUID]]:
 
 def jobs_of(context: AppContext, event_id: str) -> int:
     with context.database.transaction() as connection:
-        query = "SELECT count(*) FROM jobs WHERE kind = 'event' AND payload LIKE '%%:' || %(id)s"
+        query = "SELECT count(*) FROM jobs WHERE kind = 'match' AND payload LIKE '%%:' || %(id)s"
         count: int = connection.exec_driver_sql(query, {"id": event_id}).scalar_one()
     return count
 

@@ -6,15 +6,14 @@ their units before they start, so that the same event is decided alike on every 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from app.core.work_shares import UNITS_PER_MILLISECOND
 
-UNITS_PER_MILLISECOND = 10_000
 # All filters and patterns of one event together.
 EVENT_UNITS = 20 * UNITS_PER_MILLISECOND
 # One condition or value of a step, which a worker evaluates.
 EXPRESSION_UNITS = 500 * UNITS_PER_MILLISECOND
-# Between two pauses.
-_PAUSE_UNITS = 2 * UNITS_PER_MILLISECOND
+# What is done in one piece, without other requests in between.
+PIECE_UNITS = 2 * UNITS_PER_MILLISECOND
 # The begin of the reason of a filter or pattern that exceeded it.
 NOT_EVALUATED = "not_evaluated: budget"
 
@@ -24,15 +23,13 @@ class BudgetExceeded(Exception):
 
 
 class Budget:
-    """Units of work that are left. `pause` is called between two filters when enough of them were used since the last time;
-    it lets other greenlets run."""
+    """Units of work that are left."""
 
-    __slots__ = ("_at_pause", "_pause", "left")
+    __slots__ = ("_piece_began", "left")
 
-    def __init__(self, units: int = EVENT_UNITS, pause: Callable[[], None] | None = None) -> None:
+    def __init__(self, units: int = EVENT_UNITS) -> None:
         self.left = units
-        self._at_pause = units
-        self._pause = pause
+        self._piece_began = units
 
     def take(self, units: int, what: str) -> None:
         """Use units for `what`. Raises BudgetExceeded, and uses none, when fewer are left."""
@@ -50,10 +47,12 @@ class Budget:
 
     def fork(self) -> Budget:
         """A budget with what is left of this one."""
-        return Budget(self.left, self._pause)
+        return Budget(self.left)
 
-    def pause_if_due(self) -> None:
-        """Let others run, if this event has used many units since it last did."""
-        if self._pause is not None and self._at_pause - self.left > _PAUSE_UNITS:
-            self._at_pause = self.left
-            self._pause()
+    def end_piece(self, least: int = PIECE_UNITS) -> int:
+        """The units that were used since this was called last; 0, and then nothing ends, when they are fewer than `least`."""
+        used = self._piece_began - self.left
+        if used < least:
+            return 0
+        self._piece_began = self.left
+        return used

@@ -84,6 +84,10 @@ class Rules:
                 by_event.setdefault(name, []).append(rule)
         self._by_event = {name: _EventRules(found) for name, found in by_event.items()}
 
+    def look_at(self, name: str) -> bool:
+        """Whether any rule reads events of this name."""
+        return name in self._by_event or ANY_NAME in self._by_event
+
     def find_by_event(self, name: str) -> list[Rule]:
         """All rules that read events of this name."""
         return [rule for rule in self.by_workflow.values() if not rule.triggers.isdisjoint((name, ANY_NAME))]

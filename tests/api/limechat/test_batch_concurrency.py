@@ -177,8 +177,8 @@ def test_a_commit_whose_response_was_lost_is_not_repeated(
     texts = [json.dumps(event_with_key(number) if keys else an_event()).encode() for number in range(5)]
     received = ReceivedBatch(acme.account_id, 5, texts.__getitem__, None, 100_000)
     item_ids = make_item_ids(5, context.clock())
-    drafts = read_drafts(account, received, item_ids)
-    transaction = BatchTransaction(account, received, item_ids, drafts)
+    drafts = read_drafts(account, received, item_ids, context.work_shares)
+    transaction = BatchTransaction(account, received, item_ids, drafts, context.work_shares)
     assert context.database.run_with_reconnect(transaction.write)
     repeated = context.database.run_with_reconnect(transaction.write)
     assert repeated

@@ -37,7 +37,7 @@ def test_the_drafts_of_a_batch_keep_a_limited_number_of_decisions(context: AppCo
     texts = [json.dumps(item).encode() for item in items()]
     received = ReceivedBatch(sender.account_id, len(texts), texts.__getitem__, None, 100_000)
     account = current_account(context, sender.token)
-    drafts = read_drafts(account, received, make_item_ids(len(texts), context.clock())).items
+    drafts = read_drafts(account, received, make_item_ids(len(texts), context.clock()), context.work_shares).items
     kept = [len(draft.decisions) for draft in drafts if draft.decisions is not None]
     assert KEPT < sum(kept) < KEPT + max(kept) + 1
     assert [draft.is_matched_later for draft in drafts] == [number >= len(kept) for number in range(len(drafts))]

@@ -154,16 +154,13 @@ def test_the_same_event_is_decided_alike_each_time() -> None:
     assert first.budget.left == second.budget.left
 
 
-def test_a_budget_pauses_only_after_much_work() -> None:
-    pauses: list[int] = []
-    budget = Budget(EVENT_UNITS, lambda: pauses.append(1))
+def test_a_piece_of_work_ends_only_after_much_work() -> None:
+    budget = Budget(EVENT_UNITS)
     budget.take(1_000, "a filter")
-    budget.pause_if_due()
-    assert pauses == []
+    assert budget.end_piece() == 0
     budget.take(30_000, "a filter")
-    budget.pause_if_due()
-    budget.pause_if_due()
-    assert pauses == [1]
+    assert budget.end_piece() == 31_000
+    assert budget.end_piece() == budget.end_piece(0) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""Bounds the work that one account takes of a process over time, while other accounts use the process, too.
+
+Each account has a bucket of units of work. It fills at SHARE, and what is done for the account is taken out of it. An account
+whose bucket is empty has used up its share: what it still wants is postponed. An account that is alone in the process is not
+restricted. Accounts that have taken more than half of their buckets share SHARE_OF_ALL, so that many together take no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+
+# A unit of work is about a tenth of a microsecond of a core (docs/decisions/0029).
+UNITS_PER_MILLISECOND = 10_000
+# Units a second: a quarter of a core, and half a core. Units at once: 100 ms.
+SHARE = 250 * UNITS_PER_MILLISECOND
+SHARE_OF_ALL = 500 * UNITS_PER_MILLISECOND
+BURST = 100 * UNITS_PER_MILLISECOND
+# Seconds between two fillings of the buckets, and for which an account counts as active.
+TICK = 0.05
+ACTIVE_SECONDS = 1.0
+# Seconds after which postponed work is tried again at the latest.
+_MAX_DELAY = 30.0
+
+
+class WorkShares:
+    """What each account has taken of one process. For greenlets, or the event loop of a worker; not for several threads."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        # What is left in the buckets that are not full; negative for an account that has taken more than there was.
+        self._left: dict[int, float] = {}
+        self._rate: float = SHARE
+        self._filled_at = monotonic()
+        # The latest active account and when it was, and when any other was.
+        self._latest, self._latest_at, self._others_at = 0, -inf, -inf
+        self._next_at: dict[int, float] = {}
+
+    def spend(self, account_id: int, units: float) -> None:
+        """Take units that were used for an account, which is active now."""
+        now = self._monotonic()
+        if account_id != self._latest:
+            self._latest, self._others_at = account_id, self._latest_at
+        self._latest_at = now
+        if units:
+            self._fill_if_due(now)
+            # No more debt than a bucket holds: what was used alone in the process costs nothing afterwards.
+            self._left[account_id] = max(-BURST, self._left.get(account_id, BURST) - units)
+
+    def is_used_up(self, account_id: int) -> bool:
+        """Whether the account has no units left, and other accounts are active."""
+        if self._left.get(account_id, BURST) > 0:
+            return False
+        now = self._monotonic()
+        self._fill_if_due(now)
+        return self._left.get(account_id, BURST) <= 0 and self._is_contended(account_id, now)
+
+    def is_contended(self, account_id: int) -> bool:
+        """Whether other accounts are active."""
+        return self._is_contended(account_id, self._monotonic())
+
+    def seconds_left(self, account_id: int) -> float:
+        """Seconds until the account has units again; 0 when it may go on."""
+        return max(TICK, -self._left[account_id] / self._rate) if self.is_used_up(account_id) else 0.0
+
+    def postpone(self, account_id: int, units: float) -> float:
+        """Seconds after which work of about so many units should be tried again, when the account has used up its share: each
+        call gives a later time, so that there are units for each. 0 when it may be done now."""
+        seconds = self.seconds_left(account_id)
+        if not seconds:
+            return 0.0
+        now = self._monotonic()
+        self._next_at = {each: at for each, at in self._next_at.items() if at > now}
+        at = max(now + seconds, self._next_at.get(account_id, 0.0))
+        self._next_at[account_id] = min(at + units / self._rate, now + _MAX_DELAY)
+        return at - now
+
+    def _is_contended(self, account_id: int, now: float) -> bool:
+        others_at = self._others_at if account_id == self._latest else self._latest_at
+        return now - others_at < ACTIVE_SECONDS
+
+    def _fill_if_due(self, now: float) -> None:
+        if now - self._filled_at < TICK:
+            return
+        gained = (now - self._filled_at) * self._rate
+        self._filled_at = now
+        filled = {account_id: left + gained for account_id, left in self._left.items()}
+        self._left = {account_id: left for account_id, left in filled.items() if left < BURST}
+        heavy = sum(left < BURST / 2 for left in self._left.values())
+        self._rate = min(SHARE, SHARE_OF_ALL / max(1, heavy))
