@@ -12,12 +12,14 @@ from app.cli.base import command, context, get_account, parse_option
 from app.cli.formatting import format_relative, visible
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
+from app.cli.retention import retention
 from app.core.ids import utc_text
 from app.core.models import DEFAULT_PLAN, PLANS, REFUSE, STORE
 from app.db.accounts import AccountDetails, AccountRow
 from app.services import accounts
 
 group = click.Group("account", help="Accounts, which own everything else.")
+group.add_command(retention)
 
 
 _OPTIONS = (

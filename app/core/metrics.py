@@ -81,6 +81,7 @@ unlimited_by_outage = Counter(
 pool_exhausted = Counter(
     "signalbox_pool_exhausted_total", "Statements that got no connection of the pool for events in time"
 )
+rows_expired = Counter("signalbox_rows_expired_total", "Rows deleted since they were past their retention", ["kind"])
 housekeeping_failures = Counter("signalbox_housekeeping_failures_total", "Housekeeping tasks that failed", ["task"])
 request_seconds = Histogram(
     "signalbox_request_duration_seconds", "From the head of a request to its response", ["route"], buckets=_SECONDS

@@ -1,20 +1,20 @@
 """The partitions of `events`, one a month, and the default partition, which takes the events of months without one.
 
-The functions that are called here are defined by migration 0013. They run with the rights of the role that ran it: the role of
-the processes needs no DDL.
+The functions that are called here are defined by migrations 0013 and 0019. They run with the rights of the role that ran these:
+the role of the processes needs no DDL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
 
 MONTHS_AHEAD = 3
-_BOUNDS = "regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)')"
 
 
 def make_partitions(connection: sa.Connection, timestamps: Iterable[datetime]) -> list[str]:
@@ -45,17 +45,69 @@ def clear_default_partition(connection: sa.Connection, now: datetime) -> str | N
     return run_sql(connection, "SELECT clear_events_default(:now)", {"now": now}).scalar()
 
 
+class Partition(NamedTuple):
+    """A partition: from when until before when its events were received."""
+
+    name: str
+    begin: datetime
+    end: datetime
+
+
+_PARTITIONS = """
+SELECT relname, bounds[1]::timestamptz, bounds[2]::timestamptz, pg_has_role(relowner, 'USAGE')
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid,
+    regexp_match(pg_get_expr(relpartbound, pg_class.oid), 'FROM \\(''([^'']+)''\\) TO \\(''([^'']+)''\\)') AS bounds
+WHERE inhparent = CAST('events' AS regclass) AND bounds IS NOT NULL
+"""
+
+
+def list_partitions(connection: sa.Connection) -> list[Partition]:
+    """All partitions except for the default partition, the oldest first."""
+    return [Partition(*row[:3]) for row in run_sql(connection, _PARTITIONS + "ORDER BY 2")]
+
+
 def find_partition(connection: sa.Connection, name: str) -> tuple[datetime, datetime, bool] | None:
     """From when until before when the events of a partition were received, and whether this role owns it; None when there is no
     such partition."""
-    row = run_sql(
-        connection,
-        "SELECT bounds[1]::timestamptz, bounds[2]::timestamptz, pg_has_role(relowner, 'USAGE') "
-        f"FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, {_BOUNDS} AS bounds "
-        "WHERE inhparent = CAST('events' AS regclass) AND relname = :name AND bounds IS NOT NULL",
-        {"name": name},
-    ).one_or_none()
-    return None if row is None else (row[0], row[1], row[2])
+    row = run_sql(connection, _PARTITIONS + "AND relname = :name", {"name": name}).one_or_none()
+    return None if row is None else (row[1], row[2], row[3])
+
+
+# One look-up per account, however many events it has.
+_ACCOUNTS = """
+WITH RECURSIVE found (account_id) AS (
+    (SELECT account_id FROM events WHERE received_at >= :begin AND received_at < :end ORDER BY account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT events.account_id FROM events WHERE received_at >= :begin AND received_at < :end
+        AND events.account_id > found.account_id ORDER BY events.account_id LIMIT 1)
+    FROM found WHERE found.account_id IS NOT NULL
+)
+SELECT account_id FROM found WHERE account_id IS NOT NULL
+"""
+
+
+def find_accounts(connection: sa.Connection, partition: Partition) -> set[int]:
+    """The accounts that have events in a partition."""
+    return set(run_sql(connection, _ACCOUNTS, {"begin": partition.begin, "end": partition.end}).scalars())
+
+
+def find_lock_holders(connection: sa.Connection, name: str) -> set[str]:
+    """The transactions, by PostgreSQL's names for them, that use `events` or this partition now."""
+    query = (
+        "SELECT DISTINCT virtualtransaction FROM pg_locks WHERE granted AND pid <> pg_backend_pid() "
+        "AND relation IN (CAST('events' AS regclass), to_regclass(:name)) "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return set(run_sql(connection, query, {"name": name}).scalars())
+
+
+def drop_ended_partition(connection: sa.Connection, name: str, now: datetime) -> bool:
+    """Drop a partition whose months have ended, by a function with the rights of its owner; False when it is in use. Waits for
+    the lock for at most 0.3 seconds, since events wait behind it meanwhile."""
+    dropped: bool = run_sql(
+        connection, "SELECT drop_events_partition(:name, :now)", {"name": name, "now": now}
+    ).scalar_one()
+    return dropped
 
 
 def drop_partition(connection: sa.Connection, name: str) -> None:
@@ -67,12 +119,8 @@ def drop_partition(connection: sa.Connection, name: str) -> None:
 
 def count_months_ahead(connection: sa.Connection, now: datetime) -> int:
     """How many of the months after this one have a partition, up to the first that has none; at most MONTHS_AHEAD."""
-    rows = run_sql(
-        connection,
-        "SELECT bounds[1]::timestamptz, bounds[2]::timestamptz FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid, "
-        f"{_BOUNDS} AS bounds WHERE inhparent = CAST('events' AS regclass) AND bounds IS NOT NULL",
-    ).all()
-    covered = [any(begin <= month < end for begin, end in rows) for month in coming_months(now)[1:]]
+    found = list_partitions(connection)
+    covered = [any(one.begin <= month < one.end for one in found) for month in coming_months(now)[1:]]
     return [*covered, False].index(False)
 
 

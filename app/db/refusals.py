@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from app.core.ids import first_id_at
 from app.db.connection import delete_batch, run_sql
 
-# How long refusals are kept.
+# How long refusals are kept unless their account has set a retention.
 RETENTION = timedelta(days=7)
 # Bodies make rows large.
 _MAX_DELETED = 1_000
@@ -249,6 +249,19 @@ def delete_older(
     return delete_batch(connection, "refusals", "account_id = :account AND id < :first", values, limit)
 
 
-def delete_old_refusals(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of refusals that are older than RETENTION; how many."""
-    return delete_older(connection, now - RETENTION)
+# One look-up per account, however many refusals it has.
+_ACCOUNTS = """
+WITH RECURSIVE found (account_id) AS (
+    (SELECT account_id FROM refusals ORDER BY account_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT refusals.account_id FROM refusals WHERE refusals.account_id > found.account_id
+        ORDER BY refusals.account_id LIMIT 1)
+    FROM found WHERE found.account_id IS NOT NULL
+)
+SELECT account_id FROM found WHERE account_id IS NOT NULL
+"""
+
+
+def find_accounts(connection: sa.Connection) -> list[int]:
+    """The accounts that have refusals."""
+    return list(run_sql(connection, _ACCOUNTS).scalars())

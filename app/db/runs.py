@@ -12,14 +12,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
-from app.core.ids import first_id_at
 from app.core.models import Event, NewRun, Run
 from app.db import event_queries
-from app.db.connection import Database, PgConnection, execute, fetch_all, prepare, run_sql
-from app.db.job_queue import ENABLED_PROGRESS, ISOLATED_AFTER, enqueue_runs
+from app.db.connection import Database, PgConnection, execute, fetch_all, prepare
+from app.db.job_queue import ISOLATED_AFTER, enqueue_runs
 
 # Everything that the next step needs. The condition on received_at selects the partition of the event.
 _RUN = f"""
@@ -91,23 +89,6 @@ def find_run_without_event(database: Database, account_id: int, run_id: UUID, jo
     )
     rows = database.fetch_all(_BARE_RUN + missing, (account_id, str(run_id), job))
     return _run(rows[0]) if rows else None
-
-
-def are_events_needed(connection: sa.Connection, begin: datetime, end: datetime) -> bool:
-    """Whether a running run was started by an event, or its pattern used one, that was received from `begin` until before
-    `end`; or a run that a pending deadline will start. Retention must not drop such a partition: the run would fail at its
-    next step."""
-    found: bool = run_sql(
-        connection,
-        "SELECT EXISTS (SELECT FROM runs WHERE status = 'running' AND (event_received_at >= :begin "
-        "AND event_received_at < :end OR EXISTS (SELECT FROM unnest(matched) AS used (id) "
-        "WHERE used.id >= :first AND used.id < :beyond))) OR EXISTS ("
-        f"SELECT FROM {ENABLED_PROGRESS}, jsonb_array_elements_text(progress -> 'deadline' -> 'used') AS used (number) "
-        "WHERE deadline IS NOT NULL AND CAST(progress -> 'events' -> used.number ->> 1 AS timestamptz) >= :begin "
-        "AND CAST(progress -> 'events' -> used.number ->> 1 AS timestamptz) < :end)",
-        {"begin": begin, "end": end, "first": first_id_at(begin), "beyond": first_id_at(end)},
-    ).scalar_one()
-    return found
 
 
 def find_matched(database: Database, run: Run) -> tuple[Event, ...]:

@@ -9,7 +9,11 @@ from app.db.connection import run_sql
 from app.db.tables import metadata
 
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_FUNCTIONS = ("make_events_partitions(timestamptz[])", "clear_events_default(timestamptz)")
+_FUNCTIONS = (
+    "make_events_partitions(timestamptz[])",
+    "clear_events_default(timestamptz)",
+    "drop_events_partition(text, timestamptz)",
+)
 # The oldest and the latest: a key that was changed without the old one fits neither or only the latest.
 _SECRETS = """
 (SELECT signing_secret FROM accounts ORDER BY id LIMIT 50)

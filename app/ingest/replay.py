@@ -21,7 +21,7 @@ from app.db.audit import Change
 from app.db.inspection import StoredEvent
 from app.ingest.account_cache import read_snapshot
 from app.ingest.matching_step import run_of_event
-from app.services import audit
+from app.services import audit, retention
 from app.services.context import AppContext
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.rule import ALWAYS, NO_MATCH_STATE, Rule, event_variables, view_event
@@ -55,13 +55,16 @@ def replay_event(
     """Match a stored event with each enabled workflow, and start a run where it matches.
 
     One transaction per workflow, so that it never holds the locks of two subjects; `record` is called in those that start a
-    run. With `dry_run` nothing changes. Raises Problem 404.
+    run. With `dry_run` nothing changes. Raises Problem 404, and 409 for an event so old that a run which it has started may be
+    past its retention.
     """
     with context.database.transaction() as connection:
         stored = inspection.find_stored_event(connection, account_id, event_id)
         snapshot = read_snapshot(connection, account_id)
     if stored is None or snapshot is None:
         raise Problem(ProblemType.NOT_FOUND, f"the account has no event {event_id}")
+    if not dry_run:
+        retention.check_replayable(context, account_id, stored.received_at)
     replayed = []
     for rule in compile_rules(snapshot.workflows).find_by_event(stored.event):
         with context.database.transaction() as connection:

@@ -12,7 +12,7 @@ import structlog
 from app.core import metrics
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.log_config import describe_exception
-from app.db import partitions, runs
+from app.db import needed_events, partitions
 from app.db.audit import Change
 from app.db.connection import limit_statements
 from app.services import audit
@@ -74,7 +74,7 @@ def _check_droppable(connection: sa.Connection, context: AppContext, name: str) 
         raise Problem(ProblemType.FORBIDDEN, f"only the owner of the table can drop {name}")
     if end > context.clock():
         raise Problem(ProblemType.CONFLICT, f"the months of {name} have not ended")
-    if runs.are_events_needed(connection, begin, end):
+    if needed_events.are_events_needed(connection, begin, end):
         raise Problem(
             ProblemType.CONFLICT,
             f"a running run needs an event of {name}, or one that a pending deadline will start; drop it later",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
@@ -12,10 +14,11 @@ import structlog
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
-from app.db import circuits, event_keys, job_queue, match_state, messages, refusals, run_deaths, workers
+from app.db import circuits, event_keys, job_queue, match_state, messages, run_deaths, table_sizes, workers
 from app.db.connection import limit_statements
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
+from app.services.retention import delete_expired
 from app.worker.ending_plans import log_ending_plans
 
 Task = Callable[[sa.Connection, datetime], object]
@@ -34,12 +37,14 @@ TASKS: tuple[Task, ...] = (
     messages.forget_old_tickets,
     event_keys.delete_old_keys,
     circuits.forget_old_circuits,
-    refusals.delete_old_refusals,
     workers.forget_old_workers,
     log_ending_plans,
+    table_sizes.record_table_sizes,
 )
 # Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.
 _TIMEOUT = 30.0
+# Seconds between two rounds of deleting what is past its retention, and at most until a round stops with its worker.
+_RETENTION_INTERVAL, _MAX_STOP = 300.0, 2.0
 _log = structlog.get_logger()
 
 
@@ -70,3 +75,30 @@ def _run(context: AppContext, name: str, task: Callable[[], object]) -> None:
             context.check_connection()
         metrics.housekeeping_failures.labels(name).inc()
         _log.error("a housekeeping task failed", task=name, error=describe_exception(exc))
+
+
+@contextmanager
+def retention_at_work(context: AppContext) -> Iterator[None]:
+    """Delete what accounts no longer keep while the block lasts, in a thread of its own: a round may take hours, and the sweep
+    does not wait for it. Of several workers one deletes at a time."""
+    stopped = threading.Event()
+    thread = threading.Thread(target=_delete_in_rounds, args=(context, stopped), daemon=True, name="retention")
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(_MAX_STOP)
+
+
+def _delete_in_rounds(context: AppContext, stopped: threading.Event) -> None:
+    while not stopped.is_set():
+        try:
+            delete_expired(context, stopped.wait)
+        except Unavailable as exc:
+            # The sweep and the jobs report that Postgres is unavailable.
+            _log.debug("retention waits for Postgres", error=describe_exception(exc))
+        except Exception as exc:
+            metrics.housekeeping_failures.labels("delete_expired").inc()
+            _log.error("a housekeeping task failed", task="delete_expired", error=describe_exception(exc))
+        stopped.wait(_RETENTION_INTERVAL)

@@ -21,6 +21,7 @@ from app.worker import job_consumer
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.executor import RunExecutor
 from app.worker.handlers import make_handlers
+from app.worker.housekeeping import retention_at_work
 from app.worker.isolation import Isolation
 
 # Seconds after which a thread that renders gives the interpreter lock to one that waits for it. With Python's 5 ms, a long
@@ -63,7 +64,7 @@ async def work(context: AppContext, concurrency: int, stop: asyncio.Event) -> No
             # Workers that die one after the other may not live until the first sweep.
             with suppress(Unavailable):
                 await executor.find_dead_workers()
-            with _monitored(context):
+            with _monitored(context), retention_at_work(context):
                 await job_consumer.work(
                     context.database,
                     settings,

@@ -8,7 +8,7 @@ reports that no worker has been seen.
 from alembic import op
 
 revision = "0020"
-down_revision = "0018"
+down_revision = "0019"
 
 
 def upgrade() -> None:

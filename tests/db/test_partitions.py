@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -19,7 +19,7 @@ from app.core.errors import NotMigrated, Problem
 from app.core.models import PLANS
 from app.db import accounts
 from app.db.migrate import upgrade
-from app.services import workflows
+from app.services import retention, workflows
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
 from app.services.roles import make_roles, plan_roles
@@ -233,6 +233,15 @@ def test_a_role_without_ddl_makes_partitions(database: str, runtime_role: str) -
     assert _query(runtime_role, "SELECT count(*) FROM events WHERE received_at > '2031-01-01'") == [(11,)]
 
 
+def test_a_role_without_ddl_drops_a_partition_past_its_retention(database: str, runtime_role: str) -> None:
+    make_partitions(_context(database), [datetime(2021, 5, 1, tzinfo=UTC)])
+    _query(database, "INSERT INTO accounts (slug, plan, signing_secret) VALUES ('acme', 'trial', '')")
+    retention.change_retention(_context(runtime_role), 1, "acme", {"events": timedelta(days=90)})
+    _query(database, EVENTS, ("2021-05-03", 10))
+    assert retention.delete_expired(_context(runtime_role), lambda seconds: False)["partitions"] > 0
+    assert _query(database, "SELECT to_regclass('events_2021_05'), count(*) FROM events") == [(None, 0)]
+
+
 def test_only_who_was_granted_it_may_call_the_functions(database: str, runtime_role: str) -> None:
     _query(database, f"REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM {urlsplit(runtime_role).username}")
     for call in ("make_events_partitions('{2031-07-01}')", "clear_events_default(now())"):
@@ -250,6 +259,7 @@ def test_functions_with_the_owner_s_rights_find_tables_only_in_their_own_schema(
     assert [name for (name,) in _query(database, with_rights)] == [
         "clear_events_default",
         "delete_audit_log",
+        "drop_events_partition",
         "erase_from_audit_log",
         "make_events_partitions",
     ]

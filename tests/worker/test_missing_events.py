@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from app.cli.run_report import run_lines
-from app.db import job_queue, runs
+from app.db import job_queue, needed_events
 from app.services import inspection, workflows
 from app.services.context import AppContext
 from app.services.runs import retry_runs
@@ -87,7 +87,7 @@ def test_an_outdated_job_ends_no_run(context: AppContext, acme: Sender) -> None:
 
 def _is_needed(context: AppContext, begin: datetime, end: datetime) -> bool:
     with context.database.transaction() as connection:
-        return runs.are_events_needed(connection, begin, end)
+        return needed_events.are_events_needed(connection, begin, end)
 
 
 def test_events_of_running_runs_are_needed(context: AppContext, acme: Sender) -> None:

@@ -7,7 +7,17 @@ and the check would lock a hot row per event.
 
 from __future__ import annotations
 
-from app.db.tables import accounts, audit, cxengage_resources, events, refusals, runs, workflows
+from app.db.tables import accounts, audit, cxengage_resources, events, refusals, retention, runs, workflows
 from app.db.tables.columns import metadata
 
-__all__ = ["accounts", "audit", "cxengage_resources", "events", "metadata", "refusals", "runs", "workflows"]
+__all__ = [
+    "accounts",
+    "audit",
+    "cxengage_resources",
+    "events",
+    "metadata",
+    "refusals",
+    "retention",
+    "runs",
+    "workflows",
+]

@@ -55,6 +55,8 @@ keyed_events = account_table(
     timestamp("received_at", "received_at of that event (finds its partition)"),
     # Serves find_events_by_key; the rule: an event has one value under a key.
     sa.PrimaryKeyConstraint("account_id", "key", "subject", "event_id"),
+    # Serves the retention and the erasure of events: who waits for this event?
+    sa.Index("keyed_events_event_idx", "account_id", "event_id"),
     # Serves delete_old_keys.
     sa.Index("keyed_events_received_at_idx", "received_at", postgresql_using="brin"),
     comment="awaited events by the keys of workflows that count by another field than distinct_id; kept for 30 days",

@@ -76,6 +76,13 @@ runs = account_table(
     index("runs_family_idx", "account_id", "root_id", where="root_id IS NOT NULL"),
     # Serves find_failed_blocks and find_results: the blocks of a run.
     index("runs_blocks_idx", "account_id", "parent_id", "parent_ordinal", where="parent_id IS NOT NULL"),
+    # Serves the retention of events: has the pattern of a running run used this event?
+    sa.Index(
+        "runs_matched_idx",
+        "matched",
+        postgresql_using="gin",
+        postgresql_where=sa.text("status = 'running' AND cardinality(matched) > 1"),
+    ),
     # Serves list_open_circuits: how many runs a target holds back.
     index("runs_held_by_idx", "account_id", "held_by", where="held_by IS NOT NULL"),
     comment="one execution of one workflow version for one match, or a block of one that goes on beside others",

@@ -1,0 +1,77 @@
+"""`signalbox account retention`: how long an account keeps what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import click
+
+from app.cli.base import command, confirm, context, get_account, parse_option, yes_option
+from app.cli.lists import json_line
+from app.core.durations import RETENTION, read_duration
+from app.db.retention import KINDS
+from app.services import retention as service
+from app.services.retention import Retention
+
+FOREVER, DEFAULT = "forever", "default"
+# What accounts cannot change: senders rely on it.
+_FIXED = (("idempotency-keys", "keys that were used"), ("messages", "messages of the stream"))
+
+
+def _keep_options(function: Callable[..., None]) -> Callable[..., None]:
+    """An option for each kind of rows."""
+    for kind in reversed(KINDS):
+        function = click.option(f"--{kind.name}", metavar="DURATION", help=f"Keep {kind.rows} for so long.")(function)
+    return function
+
+
+@click.command("retention")
+@click.argument("account")
+@_keep_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@yes_option
+@command
+def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -> None:
+    """Show how long ACCOUNT (slug or id) keeps what is stored, or change it.
+
+    A DURATION is at least a day (audit: 30 days), such as 90d; forever: nothing is deleted; default: as accounts do that have set
+    nothing. Workers delete what is older, except for what a running run needs.
+    """
+    found = get_account(account)
+    given = {kind: text for kind, text in durations.items() if text is not None}
+    keep = {kind: _read(kind, text) for kind, text in given.items() if text != DEFAULT}
+    reset = [kind for kind, text in given.items() if text == DEFAULT]
+    if given:
+        shorter = _shortened(service.find_retention(context(), found.id), keep, reset)
+        if shorter and not yes:
+            confirm(f"Delete what {found.slug} has, now and from now on: {', '.join(shorter)}?")
+        service.change_retention(context(), found.id, found.slug, keep, reset)
+    for one in service.find_retention(context(), found.id):
+        _print(one.kind.name, one.keep, "default" if one.is_default else "account", one.kind.rows, as_json)
+    for name, rows in _FIXED:
+        _print(name, RETENTION, "fixed", rows, as_json)
+
+
+def _read(kind: str, text: str) -> timedelta | None:
+    return None if text == FOREVER else parse_option(f"--{kind}", read_duration, text)
+
+
+def _shortened(found: list[Retention], keep: dict[str, timedelta | None], reset: list[str]) -> list[str]:
+    """The kinds that will be kept for a shorter time than now, in words."""
+    shorter = []
+    for one in found:
+        kind = one.kind
+        if kind.name not in keep and kind.name not in reset:
+            continue
+        after = keep.get(kind.name, kind.default)
+        if after is not None and (one.keep is None or after < one.keep):
+            shorter.append(f"{kind.name} older than {service.write_keep(after)}")
+    return shorter
+
+
+def _print(name: str, keep: timedelta | None, set_by: str, rows: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_line({"kind": name, "keep": service.write_keep(keep), "set_by": set_by, "rows": rows}))
+    else:
+        click.echo(f"{name:<17} {service.write_keep(keep):<9} {set_by:<8} {rows}")
