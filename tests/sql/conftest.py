@@ -89,6 +89,12 @@ def _fill(context: AppContext, sender: Sender) -> None:
         for run in answer["runs"]:
             execute_run(context, account, run)
     late = _start_late_run(context, sender)
+    workflows.apply_workflow(context, account, a_workflow(name="paused"))
+    workflows.disable_workflow(context, account, "paused")
+    refused = sender.post({"event": "product_view"})
+    refused.close()
+    assert refused.status_code == 422
+    sender.client.application.extensions["refusals"].flush()
     integrations.disable_target(context, account, "https://gone.example/hook", "answered 410", UUID(answer["runs"][0]))
     circuit = OpenCircuit("POST https://slow.example/hook", 7, now(), now() + timedelta(minutes=1))
     with context.database.transaction() as connection:
@@ -100,6 +106,10 @@ def _fill(context: AppContext, sender: Sender) -> None:
         )
         connection.exec_driver_sql(
             "UPDATE jobs SET due_at = now() - interval '1 hour' WHERE payload LIKE %(job)s", values
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO workers (id, host, pid, version, started_at, seen_at) "
+            "SELECT gen_random_uuid(), 'host', 1, '0', now(), now() WHERE NOT EXISTS (SELECT FROM workers)"
         )
 
 

@@ -46,6 +46,9 @@ def names(connect: Connect, senders: tuple[Sender, Sender]) -> dict[str, Any]:
         "workflow": "rich",
         "name": "product_view",
         "slug": senders[0].slug,
+        "sender": "test",
+        "at": datetime.now(UTC) - timedelta(minutes=1),
+        "disabled": "paused",
     }
 
 
@@ -117,6 +120,12 @@ ANSWERS: dict[int, Callable[[Rows, dict[str, Any]], bool]] = {
         in columns(rows, "account", "events_last_hour", "events_last_24_hours", "runs_last_24_hours", "runs_running")
     ),
     20: lambda rows, _: {"events", "runs"} <= {row["table_name"] for row in rows},
+    21: lambda rows, _: (
+        columns(rows, "route", "status", "type") == [("/api/v1/cvf-events", 422, "validation-failed")]
+        and [error["field"] for error in rows[0]["errors"]] == ["distinct_id"]
+    ),
+    22: lambda rows, _: columns(rows, "change", "actor", "via") == [("disable", "signalbox", "worker")],
+    23: lambda rows, _: columns(rows, "host", "state", "jobs") == [("host", "running", 0)],
 }
 
 
