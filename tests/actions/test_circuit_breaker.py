@@ -1,89 +1,16 @@
-"""How many calls a host gets at a time, which calls wait and which are deferred, and when a circuit opens."""
+"""When the circuit of a host or a target opens, and which calls are deferred meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from random import Random
-from typing import Any
 
 import pytest
 
 from app.actions.circuit import FAILURE_THRESHOLD, FIRST_PAUSE, MAX_CIRCUITS, MAX_PAUSE, Deferred
-from app.actions.circuit_breaker import (
-    MAX_DEFERRAL,
-    CircuitBreakers,
-)
 from tests.support.action_contexts import an_action_context, in_a_session, perform
+from tests.support.circuit_scenarios import HERE, THERE, Scenario, run_scenario
 from tests.support.http_target import Answer, an_http_target
-
-HERE, THERE = "here.example:443", "there.example:443"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Scenario:
-    """The circuit breakers of a worker that makes 40 calls at a time (10 for a host, 30 for an account)."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.circuit_breakers = CircuitBreakers(40, rng=Random(7), clock=self.clock)
-
-    async def call(
-        self,
-        succeeded: bool | None,
-        *,
-        host: str = HERE,
-        account: int = 1,
-        seconds: float = 0.01,
-        target: str | None = None,
-        connected: bool = True,
-    ) -> None:
-        """One call that takes so many seconds."""
-        async with self.circuit_breakers.permit(account, host, target) as permit:
-            self.clock.now += seconds
-            permit.succeeded = succeeded
-            permit.is_connected = connected
-
-    async def fail(self, times: int = FAILURE_THRESHOLD, **where: Any) -> None:
-        for _ in range(times):
-            await self.call(False, **where)
-
-    async def deferred(self, **where: object) -> Deferred:
-        with pytest.raises(Deferred) as caught:
-            await self.call(True, **where)  # type: ignore[arg-type]
-        return caught.value
-
-    def hold(self, count: int, *, host: str = HERE, account: int = 1) -> tuple[asyncio.Event, list[asyncio.Task[None]]]:
-        """Begin so many calls that last until the event is set."""
-        end = asyncio.Event()
-
-        async def call() -> None:
-            async with self.circuit_breakers.permit(account, host) as permit:
-                await end.wait()
-                permit.succeeded = True
-
-        return end, [asyncio.create_task(call()) for _ in range(count)]
-
-
-def run_scenario(scenario: Callable[[Scenario], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scenario(Scenario())
-
-    asyncio.run(run())
-
 
 # Circuits
 
@@ -307,111 +234,6 @@ def test_openings_and_closings_are_reported_once() -> None:
     run_scenario(scenario)
 
 
-# Permits
-
-
-def test_a_host_gets_a_quarter_of_the_permits() -> None:
-    async def scenario(it: Scenario) -> None:
-        await it.call(True, seconds=5.0)
-        end, calls = it.hold(10)
-        await asyncio.sleep(0)
-        assert (await it.deferred()).error_class == "busy"
-        await it.call(True, host=THERE)
-        await it.call(True, account=2)
-        end.set()
-        await asyncio.gather(*calls)
-        await it.call(True)
-
-    run_scenario(scenario)
-
-
-def test_a_call_waits_for_a_permit_when_one_is_expected_soon() -> None:
-    async def scenario(it: Scenario) -> None:
-        await it.call(True, seconds=0.01)
-        end, calls = it.hold(10)
-        _, waiting = it.hold(5)
-        await asyncio.sleep(0.01)
-        end.set()
-        await asyncio.gather(*calls)
-        await asyncio.sleep(0.01)
-        assert [task.done() for task in waiting] == [False] * 5
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await it.call(True)
-
-    run_scenario(scenario)
-
-
-def test_no_call_waits_longer_than_the_maximum() -> None:
-    async def scenario(it: Scenario) -> None:
-        await it.call(True, seconds=0.01)
-        end, calls = it.hold(10)
-        await asyncio.sleep(0)
-        began = asyncio.get_running_loop().time()
-        assert (await it.deferred()).error_class == "busy"
-        assert 0.2 < asyncio.get_running_loop().time() - began < 0.6
-        end.set()
-        await asyncio.gather(*calls)
-
-    run_scenario(scenario)
-
-
-def test_a_permit_is_released_whatever_happens() -> None:
-    async def scenario(it: Scenario) -> None:
-        await it.call(True, seconds=0.01)
-        for _ in range(20):
-            _, calls = it.hold(15)
-            await asyncio.sleep(0.005)
-            for task in calls:
-                task.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-        end, calls = it.hold(10)
-        await asyncio.sleep(0)
-        end.set()
-        await asyncio.gather(*calls)
-
-    run_scenario(scenario)
-
-
-def test_deferred_calls_come_back_as_fast_as_the_host_takes_them() -> None:
-    async def scenario(it: Scenario) -> None:
-        await it.call(True, seconds=5.0)
-        end, calls = it.hold(10)
-        await asyncio.sleep(0)
-        seconds = [(await it.deferred()).seconds for _ in range(50)]
-        # Ten permits, five seconds a call: two a second.
-        assert seconds[0] < 3
-        assert 20 < seconds[-1] < 35
-        assert max([(await it.deferred()).seconds for _ in range(200)]) <= MAX_DEFERRAL * 1.2
-        end.set()
-        await asyncio.gather(*calls)
-
-    run_scenario(scenario)
-
-
-def test_an_account_gets_three_quarters_of_the_permits() -> None:
-    async def scenario(it: Scenario) -> None:
-        held = [it.hold(10, host=f"{number}.example:443") for number in range(3)]
-        await asyncio.sleep(0)
-        assert (await it.deferred()).error_class == "busy"
-        await it.call(True, account=2)
-        for end, calls in held:
-            end.set()
-            await asyncio.gather(*calls)
-
-    run_scenario(scenario)
-
-
-def test_idle_circuits_are_evicted() -> None:
-    async def scenario(it: Scenario) -> None:
-        for number in range(20_000):
-            await it.call(True, host=f"{number}.example:443")
-        assert len(it.circuit_breakers._hosts) <= 10_000
-
-    run_scenario(scenario)
-
-
 # In an action
 
 
@@ -465,75 +287,3 @@ def test_a_410_names_the_target_that_is_gone() -> None:
     with an_http_target(Answer(410)) as server:
         outcome = perform({"http": {"url": server.url + "/hook?x=1"}})
     assert (outcome.kind, outcome.gone) == ("failed", server.url + "/hook")
-
-
-def test_permits_without_an_event_loop_are_limited_by_host_and_account() -> None:
-    circuit_breakers = CircuitBreakers(8, rng=Random(7), clock=Clock())
-    held = [(HERE, circuit_breakers.acquire(1, HERE)) for _ in range(2)]
-    with pytest.raises(Deferred, match="limit of 2 calls"):
-        circuit_breakers.acquire(1, HERE)
-    held += [(host, circuit_breakers.acquire(1, host)) for host in (THERE, THERE, "a:1", "a:1")]
-    with pytest.raises(Deferred, match="the account has reached its limit of 6 calls"):
-        circuit_breakers.acquire(1, "b:1")
-    circuit_breakers.acquire(2, HERE)
-    for host, permit in held:
-        circuit_breakers.release(1, host, permit)
-    circuit_breakers.acquire(1, HERE)
-
-
-def test_permits_without_an_event_loop_open_and_close_the_circuit() -> None:
-    clock = Clock()
-    circuit_breakers = CircuitBreakers(8, rng=Random(7), clock=clock)
-
-    def call(succeeded: bool) -> None:
-        permit = circuit_breakers.acquire(1, HERE)
-        permit.succeeded = succeeded
-        circuit_breakers.release(1, HERE, permit)
-
-    for _ in range(FAILURE_THRESHOLD):
-        call(False)
-    with pytest.raises(Deferred) as caught:
-        call(True)
-    assert caught.value.error_class == "circuit_open"
-    clock.now += MAX_PAUSE
-    call(True)
-    call(True)
-
-
-def test_threads_never_hold_more_permits_than_the_host_allows() -> None:
-    def slow_clock() -> float:
-        # Lets another thread run between the check of the limit and the counting.
-        time.sleep(0.0005)
-        return time.monotonic()
-
-    circuit_breakers = CircuitBreakers(16, rng=Random(7), clock=slow_clock)
-    held: list[int] = []
-    most: list[int] = []
-
-    def call(number: int) -> bool:
-        try:
-            permit = circuit_breakers.acquire(1, HERE)
-        except Deferred:
-            return False
-        held.append(number)
-        most.append(len(held))
-        time.sleep(0.001)
-        held.remove(number)
-        permit.succeeded = True
-        circuit_breakers.release(1, HERE, permit)
-        return True
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(8) as threads:
-            made = list(threads.map(call, range(400)))
-    finally:
-        sys.setswitchinterval(interval)
-    assert any(made)
-    assert max(most) <= 4
-    # All permits have been returned: exactly four are free.
-    for _ in range(4):
-        circuit_breakers.acquire(1, HERE)
-    with pytest.raises(Deferred, match="limit of 4 calls"):
-        circuit_breakers.acquire(1, HERE)

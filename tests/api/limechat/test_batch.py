@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
-from flask.testing import FlaskClient
 
 from app.core.ids import timestamp_of
-from app.core.models import PLANS
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
-from tests.api.conftest import Rows, settings_of
-from tests.support.builders import BATCH_PATH, Sender, a_sender, a_workflow, an_event
-from tests.support.server import Server, running_server
-
-SMALL = {
-    "MAX_BATCH_EVENTS": "5",
-    "MAX_BATCH_BYTES": "2000",
-    "MAX_BATCH_UNPACKED_BYTES": "4000",
-    "MAX_EVENT_BYTES": "1024",
-}
+from tests.api.conftest import Rows
+from tests.support.builders import Sender, a_sender, a_workflow, an_event
+from tests.support.server import Server
 
 
 @pytest.fixture(scope="module")
 def shared(context: AppContext, server: Server) -> Sender:
     """A sender for tests that do not mind each other's events."""
     return a_sender(context, server)
-
-
-@pytest.fixture(scope="module")
-def small(context: AppContext) -> Iterator[Sender]:
-    """A sender to a server with small limits."""
-    with running_server(**settings_of(context), **SMALL) as running:
-        yield a_sender(context, running)
-
-
-@pytest.fixture
-def local(context: AppContext, client: FlaskClient) -> Sender:
-    """A new account that is posted to without a network."""
-    return a_sender(context, client)
 
 
 def stored(rows: Rows, sender: Sender) -> list[tuple[object, ...]]:
@@ -262,58 +239,6 @@ def test_an_empty_batch_is_accepted(local: Sender, lines: bool) -> None:
     assert answer.json == {"accepted": 0, "duplicates": 0, "ids": [], "errors": []}
 
 
-# Limits
-
-
-def test_five_thousand_events_are_accepted(acme: Sender, rows: Rows) -> None:
-    answer = acme.post_batch([an_event(data={})] * 5_000)
-    assert (answer.status_code, answer.json["accepted"], len(set(answer.json["ids"]))) == (200, 5_000, 5_000)
-    assert rows("SELECT count(*) FROM events WHERE account_id = %s", acme.account_id) == [(5_000,)]
-
-
-@pytest.mark.parametrize("lines", [False, True], ids=["array", "lines"])
-def test_one_event_more_is_refused(acme: Sender, rows: Rows, lines: bool) -> None:
-    answer = (acme.post_lines if lines else acme.post_batch)([an_event(data={})] * 5_001)
-    assert answer.status_code == 413
-    assert "5000 events" in answer.json["detail"]
-    assert stored(rows, acme) == []
-
-
-def test_a_body_of_the_limit_is_accepted_and_one_byte_more_is_refused(small: Sender) -> None:
-    text = json.dumps(named("one")).encode()
-    assert small.post_batch(text.ljust(2_000)).status_code == 200
-    assert small.post_batch(text.ljust(2_001)).status_code == 413
-
-
-def test_a_packed_body_may_hold_more_but_not_too_much(small: Sender) -> None:
-    text = json.dumps(named("one")).encode()
-    assert small.post_batch(gzip.compress(text.ljust(4_000)), Content_Encoding="gzip").status_code == 200
-    assert small.post_batch(gzip.compress(text.ljust(4_001)), Content_Encoding="gzip").status_code == 413
-
-
-def test_the_number_of_events_is_a_setting(small: Sender) -> None:
-    tiny = {"event": "x", "distinct_id": "1"}
-    assert small.post_batch([tiny] * 5).status_code == 200
-    assert small.post_batch([tiny] * 6).status_code == 413
-    assert small.post_lines([tiny] * 6).status_code == 413
-
-
-def test_each_item_obeys_the_limit_of_a_single_event(small: Sender) -> None:
-    answer = small.post_batch([an_event(), an_event(data={"x": "y" * 1_000})])
-    assert (answer.status_code, answer.json["accepted"]) == (207, 1)
-    assert answer.json["errors"] == [{"index": 1, "field": None, "message": "The event is larger than 1024 bytes."}]
-
-
-@pytest.mark.parametrize("content_type", ["text/plain", "application/ndjson", "application/json; charset=latin-1", ""])
-def test_other_media_types_are_refused(local: Sender, content_type: str) -> None:
-    assert local.post_batch([an_event()], Content_Type=content_type).status_code == 415
-
-
-def test_get_is_refused_with_the_allowed_method(local: Sender) -> None:
-    answer = local.client.get(BATCH_PATH)  # type: ignore[union-attr]
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
-
-
 # Who may
 
 
@@ -328,148 +253,6 @@ def test_a_disabled_account_gets_403_before_the_faults_of_its_batch(context: App
     assert local.post_batch([an_event()]).status_code == 200
     accounts.switch_account(context, local.account_id, on=False)
     assert local.post_batch([an_event()]).status_code == 403
-
-
-# Rates
-
-
-def limited(context: AppContext, client: FlaskClient, rate: int) -> Sender:
-    """A new sender with a rate."""
-    sender = a_sender(context, client, plan="trial")
-    accounts.change_plan(context, sender.account_id, PLANS["trial"], rate)
-    return sender
-
-
-def test_each_event_counts(context: AppContext, client: FlaskClient) -> None:
-    sender = limited(context, client, 1_000_000)
-    answer = sender.post_batch(named("a", "b", "c"))
-    assert answer.headers["RateLimit-Limit"] == "1000000"
-    assert answer.headers["RateLimit-Remaining"] == "999997"
-    assert answer.headers["RateLimit-Reset"] == "1"
-
-
-def test_a_batch_larger_than_the_rest_of_the_window_is_refused_as_a_whole(
-    context: AppContext, client: FlaskClient, rows: Rows
-) -> None:
-    sender = limited(context, client, 10)
-    answers = [sender.post_batch(named("a", "b", "c")) for _ in range(12)]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert refused
-    assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
-    assert len(stored(rows, sender)) == 3 * (12 - len(refused))
-
-
-def test_a_batch_larger_than_the_rate_is_accepted_and_extends_the_window(
-    context: AppContext, client: FlaskClient, rows: Rows
-) -> None:
-    sender = limited(context, client, 2)
-    first = sender.post_batch(named(*"abcdefghijklmnopqrst"))
-    assert (first.status_code, first.headers["RateLimit-Remaining"], first.headers["RateLimit-Reset"]) == (
-        200,
-        "0",
-        "10",
-    )
-    second, single = sender.post_batch(named(*"abc")), sender.post(an_event())
-    assert (second.status_code, single.status_code) == (429, 429)
-    assert 1 < int(second.headers["Retry-After"]) <= 10
-    assert f"Retry after {second.headers['Retry-After']} seconds." in second.json["detail"]
-    assert len(stored(rows, sender)) == 20
-
-
-def test_a_batch_larger_than_the_rate_is_refused_after_another_event(context: AppContext, client: FlaskClient) -> None:
-    for rate in (20, 5, 2):
-        sender = limited(context, client, rate)
-        statuses = [sender.post(an_event()).status_code, sender.post_batch(named(*"a" * (rate + 1))).status_code]
-        if statuses == [200, 429]:
-            return
-    pytest.fail("this machine takes more than a second for two requests, three times over")
-
-
-def test_a_malformed_batch_counts_as_one_event(context: AppContext, client: FlaskClient) -> None:
-    sender = limited(context, client, 1_000_000)
-    assert sender.post_batch(b"[").headers["RateLimit-Remaining"] == "999999"
-
-
-def test_a_malformed_batch_above_the_limit_is_answered_with_its_own_problem(
-    context: AppContext, client: FlaskClient
-) -> None:
-    sender = limited(context, client, 2)
-    assert sender.post_batch(named(*"a" * 20)).status_code == 200
-    answer = sender.post_batch(b"[")
-    assert (answer.status_code, answer.headers["RateLimit-Remaining"]) == (400, "0")
-
-
-# Idempotency keys
-
-
-def event_with_key(key: str, **changes: Any) -> dict[str, Any]:
-    return an_event(idempotency_key=key, **changes)
-
-
-def test_the_same_item_twice_in_a_batch_is_stored_once(acme: Sender, rows: Rows) -> None:
-    answer = acme.post_batch([event_with_key("k"), an_event(), event_with_key("k")])
-    assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (200, 2, 1)
-    first, _, third = answer.json["ids"]
-    assert first == third
-    assert len(stored(rows, acme)) == 2
-    kept = rows("SELECT idempotency_key, extra FROM events WHERE id = %s", first)
-    assert kept == [("k", None)]
-
-
-def test_another_content_with_the_same_key_is_refused(acme: Sender, rows: Rows) -> None:
-    answer = acme.post_batch([event_with_key("k"), event_with_key("k", event="other")])
-    assert (answer.status_code, answer.json["accepted"], answer.json["ids"][1]) == (207, 1, None)
-    (error,) = answer.json["errors"]
-    assert (error["index"], error["field"]) == (1, "idempotency_key")
-    assert "item 0 of this batch" in error["message"]
-    assert len(stored(rows, acme)) == 1
-
-
-def test_a_batch_sent_again_stores_nothing_and_returns_the_first_ids(acme: Sender, rows: Rows) -> None:
-    items = [event_with_key(f"k{number}") for number in range(50)]
-    first, second = acme.post_batch(items).json, acme.post_batch(items[::-1]).json
-    assert (second["accepted"], second["duplicates"]) == (0, 50)
-    assert second["ids"] == first["ids"][::-1]
-    assert len(stored(rows, acme)) == 50
-
-
-def test_a_key_used_before_with_another_content_is_refused_alone(acme: Sender, rows: Rows) -> None:
-    (first,) = acme.post_batch([event_with_key("k")]).json["ids"]
-    answer = acme.post_batch(
-        [event_with_key("k", event="other"), event_with_key("k", event="other"), event_with_key("l")]
-    )
-    assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (207, 1, 0)
-    assert [error["index"] for error in answer.json["errors"]] == [0, 1]
-    assert first in answer.json["errors"][0]["message"]
-    assert len(stored(rows, acme)) == 2
-
-
-def test_a_refused_item_does_not_use_up_its_key(acme: Sender) -> None:
-    assert acme.post_batch([event_with_key("k", event=""), event_with_key("k")]).json["accepted"] == 1
-
-
-def test_the_batchs_own_key_makes_all_of_it_repeatable(acme: Sender, rows: Rows) -> None:
-    items = [an_event(), an_event(), event_with_key("own")]
-    first, second = (acme.post_batch(items, Idempotency_Key="batch 7").json for _ in range(2))
-    assert (first["accepted"], second["accepted"], second["duplicates"]) == (3, 0, 3)
-    assert first["ids"] == second["ids"]
-    found = rows("SELECT idempotency_key FROM events WHERE account_id = %s ORDER BY id", acme.account_id)
-    assert found == [("batch 7#0",), ("batch 7#1",), ("own",)]
-
-
-def test_a_batchs_own_key_may_not_be_too_long(acme: Sender) -> None:
-    assert acme.post_batch([an_event()], Idempotency_Key="k" * 240).status_code == 200
-    assert acme.post_batch([an_event()], Idempotency_Key="k" * 241).status_code == 422
-
-
-def test_idempotency_keys_belong_to_one_account(acme: Sender, globex: Sender) -> None:
-    assert [sender.post_batch([event_with_key("k")]).json["accepted"] for sender in (acme, globex)] == [1, 1]
-
-
-def test_a_key_is_forgotten_after_30_days(acme: Sender, rows: Rows) -> None:
-    acme.post_batch([event_with_key("k")])
-    rows("UPDATE idempotency_keys SET received_at = now() - interval '31 days' WHERE account_id = %s", acme.account_id)
-    assert acme.post_batch([event_with_key("k", event="other")]).json["accepted"] == 1
 
 
 # What follows
