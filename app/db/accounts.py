@@ -136,6 +136,12 @@ def find_account(connection: sa.Connection, name: str) -> AccountRow | None:
     return None if row is None else AccountRow(*row)
 
 
+def find_account_by_id(connection: sa.Connection, account_id: int) -> AccountRow | None:
+    """An account by its id."""
+    row = run_sql(connection, f"SELECT {_ROW} FROM accounts WHERE id = :id", {"id": account_id}).one_or_none()
+    return None if row is None else AccountRow(*row)
+
+
 def find_signing_secret(connection: sa.Connection, account_id: int) -> bytes | None:
     """The encrypted signing secret of an account; None when there is no such account."""
     secret = run_sql(connection, "SELECT signing_secret FROM accounts WHERE id = :id", {"id": account_id}).scalar()

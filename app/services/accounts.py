@@ -119,7 +119,7 @@ def _change(context: AppContext, account_id: int, action: str) -> Iterator[sa.Co
 
 def _lock_account(connection: sa.Connection, account_id: int) -> AccountRow:
     accounts.lock_account(connection, account_id)
-    found = accounts.find_account(connection, str(account_id))
+    found = accounts.find_account_by_id(connection, account_id)
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, f"there is no account {account_id}")
     return found

@@ -58,11 +58,12 @@ def set_integration(context: AppContext, account_id: int, kind: Kind, changes: M
         fields = {name: text for name, text in {**existing, **changes}.items() if text}
         if errors := kind.errors(fields):
             raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(errors))
+        if fields == existing:
+            return
         encrypted = context.secrets.encrypt(json.dumps(fields, ensure_ascii=False))
         integrations.save_integration(connection, account_id, kind.name, encrypted, context.clock())
-        if fields != existing:
-            before, after = map(kind.masked, audit.differences(existing, fields))
-            audit.record(connection, context, Change("integration.set", account_id, kind.name, before, after))
+        before, after = map(kind.masked, audit.differences(existing, fields))
+        audit.record(connection, context, Change("integration.set", account_id, kind.name, before, after))
 
 
 def find_field_names(context: AppContext, account_id: int, kind: Kind) -> frozenset[str]:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from app.core.errors import Problem, ProblemType
+from app.db import audit as db_audit
 from app.db import roles
 from app.db.roles import Change, KnownRole, Roles
+from app.services import audit
 from app.services.context import AppContext
 
 PREFIX = "signalbox"
@@ -44,11 +46,14 @@ def _check(name: str, role: KnownRole, database: str, *, is_guarded: bool) -> No
 
 
 def make_roles(context: AppContext, prefix: str, changes: Sequence[Change]) -> Iterator[Change]:
-    """Make changes one after the other, each in a transaction of its own; those that were made. Raises Unavailable, and Problem
-    at the end when the roles of accounts can read a table without row-level security."""
+    """Make changes one after the other, each in a transaction of its own; those that were made. The first one records them.
+    Raises Unavailable, and Problem at the end when the roles of accounts can read a table without row-level security."""
     for change in changes:
         with context.database.transaction() as connection:
             roles.apply(connection, change)
+            if change is changes[0]:
+                after = {"changes": [each.summary for each in changes]}
+                audit.record(connection, context, db_audit.Change("role.make", None, prefix, None, after))
         yield change
     with context.database.transaction() as connection:
         table = roles.find_unguarded(connection, Roles(prefix))
@@ -69,3 +74,4 @@ def set_password(context: AppContext, name: str, password: str) -> None:
                 ProblemType.NOT_FOUND, f"{name!r} is no role that `signalbox db roles` has made for this database"
             )
         roles.set_password(connection, name, password)
+        audit.record(connection, context, db_audit.Change("role.set-password", None, name))

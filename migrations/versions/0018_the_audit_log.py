@@ -101,8 +101,10 @@ ERASE = """
 CREATE FUNCTION erase_from_audit_log(account bigint, whose text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER {settings} AS $$
 DECLARE
-    -- The subject as a word of its own.
-    pattern text := '(?<![[:alnum:]])' || regexp_replace(whose, '([^[:alnum:]])', '\\\\\\1', 'g') || '(?![[:alnum:]])';
+    escaped text := regexp_replace(whose, '([^[:alnum:]])', '\\\\\\1', 'g');
+    -- The subject as a word of its own; a short one, such as 1, only as a whole text.
+    pattern text := CASE WHEN length(whose) < 5 THEN '^' || escaped || '$'
+        ELSE '(?<![[:alnum:]])' || escaped || '(?![[:alnum:]])' END;
     -- The URL of a target may name the person whose run disabled it.
     targets text[] := ARRAY(
         SELECT object_id FROM audit_log JOIN runs ON runs.account_id = account AND runs.id::text = after ->> 'run'

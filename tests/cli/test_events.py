@@ -23,8 +23,9 @@ from app.cli.event_tail import EventTail
 from app.cli.events import _WIDTHS, event_cells
 from app.cli.formatting import row
 from app.core.ids import uuid7
+from app.db.audit import EntryFilter
 from app.db.inspection import EventFilter, StoredEvent
-from app.services import inspection, workflows
+from app.services import audit, inspection, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
@@ -347,6 +348,19 @@ def test_a_replay_starts_the_workflow_that_is_enabled_now(
     assert jobs_of(context, run) == [f"{acme.account_id}:{run}:1"]
     assert execute_run(context, acme.account_id, run)["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"text": "65432"}
+
+
+def test_each_run_that_a_replay_starts_has_an_entry_in_the_audit_log(
+    signalbox: CommandLine, context: AppContext, acme: Sender
+) -> None:
+    event = acme.post(an_event()).get_json()["id"]
+    for name in ("one", "two"):
+        workflows.apply_workflow(context, acme.account_id, a_workflow(name=name))
+    output = signalbox("event", "replay", event).stdout
+    entries = audit.list_entries(context, EntryFilter(acme.account_id, action="event.replay", object_id=event), 10)
+    runs = [(entry.after or {})["run"] for entry in entries]
+    assert len(runs) == 2
+    assert all(f"started run {run}" in output for run in runs)
 
 
 def test_an_event_that_has_started_a_workflow_does_not_start_it_again(

@@ -109,6 +109,8 @@ AUDITED: Mapping[str, str] = {
     "account retention": "account.retention",
     "client create": "client.create",
     "client revoke": "client.revoke",
+    "db password": "role.set-password",
+    "db roles": "role.make",
     "drop-partition": "partition.drop",
     "event import": "event.import",
     "event replay": "event.replay",
@@ -132,7 +134,7 @@ BEFORE = {
     "account enable": "account disable {account}",
     "event replay": "workflow apply {another}",
 }
-CHANGING_CALLS = {"event replay": "{event}"}
+CHANGING_CALLS = {"db roles": "--prefix {roles}_more", "event replay": "{event}"}
 LISTS = [name for name in COMMANDS if name.endswith(" list")]
 # Their ids determine the account, or they need none.
 BY_ID = {"db roles", "event replay", "event show", "run cancel", "run retry", "run show"}
@@ -350,7 +352,7 @@ def test_a_list_of_all_accounts_may_name_one(command: str, run: Run, names: Name
 
 
 def _contents(context: AppContext) -> dict[str, str]:
-    """A hash of the rows of each table but the audit log, and the names of all partitions."""
+    """A hash of the rows of each table but the audit log, the names of all partitions, and all roles."""
     with context.database.transaction() as connection:
         found = {
             name: connection.exec_driver_sql(
@@ -360,7 +362,9 @@ def _contents(context: AppContext) -> dict[str, str]:
             if name != "audit_log"
         }
         partitions = "SELECT string_agg(inhrelid::regclass::text, ',' ORDER BY inhrelid) FROM pg_inherits"
-        return found | {"partitions": connection.exec_driver_sql(partitions).scalar_one()}
+        roles = "SELECT string_agg(concat(rolname, rolpassword), ',' ORDER BY rolname) FROM pg_authid"
+        others = {"partitions": partitions, "roles": roles}
+        return found | {name: connection.exec_driver_sql(query).scalar_one() for name, query in others.items()}
 
 
 @pytest.mark.parametrize("command", CALLS)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from app.core.ids import timestamp_of, uuid7
+from app.db.audit import EntryFilter
 from app.ingest.history_import import survey
-from app.services import workflows
+from app.services import audit, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
@@ -219,6 +220,27 @@ def test_runs_start_only_on_request_and_once(
     assert [output.rpartition(", ")[2] for output in outputs] == ["1 runs started\n", "0 runs started\n"]
     ids = [str(row["id"]) for row in stored(context, acme)]
     assert runs_of(context, acme) == [ids[:2]]
+
+
+def test_an_import_has_one_entry_in_the_audit_log_and_none_when_it_adds_nothing(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "old.ndjson", [past(f"2024-03-05T10:00:0{second}Z") for second in range(3)])
+    for name in ("one", "two"):
+        workflows.apply_workflow(context, acme.account_id, a_workflow(name=name))
+    signalbox("event", "import", file, "--account", acme.slug)
+    signalbox("event", "import", file, "--account", acme.slug)
+    expected = {"file": "old.ndjson", "lines": 3, "time_field": "received_at", "start_workflows": False}
+    wanted = EntryFilter(acme.account_id, action="event")
+    assert [(one.action, one.after) for one in audit.list_entries(context, wanted, 10)] == [("event.import", expected)]
+    # Six runs of two workflows.
+    signalbox("event", "import", file, "--start-workflows", "--account", acme.slug)
+    signalbox("event", "import", file, "--start-workflows", "--account", acme.slug)
+    assert len(runs_of(context, acme)) == 6
+    assert [one.after for one in audit.list_entries(context, wanted, 10)] == [
+        {**expected, "start_workflows": True},
+        expected,
+    ]
 
 
 def runs_of(context: AppContext, sender: Sender) -> list[list[str]]:

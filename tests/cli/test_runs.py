@@ -16,8 +16,9 @@ import pytest
 from app.cli.formatting import row
 from app.cli.run_commands import _WIDTHS, run_cells
 from app.db import inspection, run_updates, runs
+from app.db.audit import EntryFilter
+from app.services import audit, workflows
 from app.services import runs as services_runs
-from app.services import workflows
 from app.services.context import AppContext
 from app.worker import transitions
 from tests.cli.conftest import CommandLine
@@ -370,6 +371,15 @@ def test_all_recently_failed_runs_are_retried(signalbox: CommandLine, context: A
     result = signalbox("run", "retry", "--failed", "--since", "1h", "--yes", "--account", acme.slug)
     assert result.stdout == "2 runs scheduled again\n"
     assert [the_run(context, acme.account_id, run)["status"] for run in runs] == ["failed", "running", "running"]
+    (entry,) = audit.list_entries(context, EntryFilter(acme.account_id, action="run.retry"), 10)
+    assert (entry.object_id, entry.after) == (
+        None,
+        {
+            "count": 2,
+            "runs": runs[1:],
+            "chosen_by": {"workflow": None, "since": (entry.after or {})["chosen_by"]["since"]},
+        },
+    )
 
 
 def test_retry_without_failed_runs_is_no_error(signalbox: CommandLine, acme: Sender) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
@@ -170,15 +170,30 @@ def _started(context: AppContext, sender: Sender, subjects: int) -> list[str]:
 
 
 def test_runs_that_one_command_cancels_have_one_entry(context: AppContext, acme: Sender) -> None:
-    with context.database.transaction() as connection:
-        started = sorted(_started(context, acme, 3))
-        ids = run_sql(connection, "SELECT id FROM runs WHERE account_id = :id", {"id": acme.account_id}).scalars().all()
+    started = sorted(_started(context, acme, 3))
+    ids = [UUID(run) for run in started]
     assert runs.cancel_runs(context, acme.account_id, ids) == set(ids)
     entry = _entries(context, acme.account_id)[0]
     assert (entry.action, entry.object_id) == ("run.cancel", None)
     assert entry.after is not None
     assert entry.after["count"] == 3
     assert sorted(entry.after["runs"]) == started
+
+
+def test_a_retry_that_is_interrupted_retries_no_run(context: AppContext, acme: Sender) -> None:
+    (run,) = _started(context, acme, 1)
+    with context.database.transaction() as connection:
+        run_sql(connection, "UPDATE runs SET status = 'failed', finished_at = now() WHERE id = :id", {"id": run})
+
+    def interrupt(count: int) -> None:
+        assert count == 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.retry_runs(context, acme.account_id, [UUID(run)], on_batch=interrupt)
+    assert _entries(context, acme.account_id)[0].action == "workflow.create"
+    assert runs.retry_runs(context, acme.account_id, [UUID(run)]) == {UUID(run)}
+    assert _entries(context, acme.account_id)[0].object_id == run
 
 
 def test_disabling_with_its_runs_says_how_many(context: AppContext, acme: Sender) -> None:
@@ -207,11 +222,15 @@ def test_an_erasure_masks_the_subject_in_earlier_entries(context: AppContext, ac
     assert _entries(context, globex.account_id)[0].after == names
 
 
+def test_a_short_subject_is_masked_only_where_it_is_the_whole_text(context: AppContext, acme: Sender) -> None:
+    _record(context, acme.account_id, name="version 1", subject="1", count=1)
+    data_subjects.erase_subject(context, acme.account_id, "1")
+    assert _entries(context, acme.account_id)[1].after == {"name": "version 1", "subject": "***", "count": 1}
+
+
 def test_an_erasure_masks_targets_that_the_subject_has_disabled(context: AppContext, acme: Sender) -> None:
     (run,) = _started(context, acme, 1)
-    with context.database.transaction() as connection:
-        run_id = run_sql(connection, "SELECT id FROM runs WHERE id = :id", {"id": run}).scalar_one()
-    integrations.disable_target(context, acme.account_id, "https://shop.example/anna", "answered 410", run_id)
+    integrations.disable_target(context, acme.account_id, "https://shop.example/anna", "answered 410", UUID(run))
     integrations.enable_target(context, acme.account_id, "https://shop.example/anna")
     integrations.disable_target(context, acme.account_id, "https://shop.example/other", "answered 410", uuid4())
     data_subjects.erase_subject(context, acme.account_id, "subject-0")
