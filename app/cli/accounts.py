@@ -9,6 +9,7 @@ from datetime import datetime
 import click
 
 from app.cli.base import command, context, get_account, parse_option
+from app.cli.export import export
 from app.cli.formatting import format_relative, visible
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
@@ -19,6 +20,7 @@ from app.db.accounts import AccountDetails, AccountRow
 from app.services import accounts
 
 group = click.Group("account", help="Accounts, which own everything else.")
+group.add_command(export)
 group.add_command(retention)
 
 

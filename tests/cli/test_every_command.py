@@ -51,6 +51,7 @@ CALLS: Mapping[str, str] = {
     "account create": "{new} --plan standard --name New",
     "account disable": "{account}",
     "account enable": "{account}",
+    "account export": "{account}",
     "account list": "",
     "account plan": "{account} standard --events-per-second 7",
     "account retention": "{account} --events 3650d --runs forever --attempts default --yes",
