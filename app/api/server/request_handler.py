@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from gevent import GreenletExit
 from gunicorn.workers.ggevent import PyWSGIHandler
 
-from app.api import observation
 from app.api.responses import RESPONSE_FIELDS
 from app.api.server.request_head import HeaderFields, check_request_line, read_header_fields
 from app.api.server.request_streams import ChunkedBody, ClientStream
@@ -203,6 +202,9 @@ class RequestHandler(PyWSGIHandler):
         """Respond with a problem document to what is no request; the log gets its id and never what was sent."""
         request_id = uuid.uuid4().hex
         self.server.log.info("Refused request %s: %s", request_id, problem.type.name, extra={"request_id": request_id})
+        # Imported here: gunicorn loads this module before wsgi.py, which reports a wrong setting in one line.
+        from app.api import observation
+
         observation.count_refusal(problem.type, problem.status)
         self._send(problem_bytes(problem, request_id))
 

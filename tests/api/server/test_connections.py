@@ -90,7 +90,7 @@ def test_stopping_does_not_wait_for_connections_without_a_request(tmp_path: Path
         time.sleep(0.2)
         stop(server)
         assert server.program.wait(15) == 0
-        assert "[ERROR]" not in server.output.read_text()
+        assert '"level": "error"' not in server.output.read_text()
 
 
 def until_refused(server: Gunicorn) -> None:

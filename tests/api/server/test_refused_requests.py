@@ -67,12 +67,13 @@ def test_only_failures_of_the_app_are_errors_in_the_log(server: Gunicorn) -> Non
     server.exchange(b"POST /unread HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n")
     server.exchange(b"GET /fails HTTP/1.1\r\n" + HOST + b"\r\n")
     written = server.output.read_text()
-    errors = [line for line in written.splitlines() if "[ERROR]" in line or "[CRITICAL]" in line]
+    entries = [json.loads(line) for line in written.splitlines()]
+    errors = [entry for entry in entries if entry["level"] in ("error", "critical")]
     assert errors != []
-    assert [line for line in errors if "Error handling request" not in line] == []
+    assert [entry for entry in errors if f"Error handling request {entry['request_id']}\n" not in entry["event"]] == []
     assert written.count("Traceback") == len(errors)
     # The message of an exception may quote what was sent.
-    assert "<secret>" not in written.replace('raise RuntimeError("<secret>")', "")
+    assert "<secret>" not in written.replace(r"raise RuntimeError(\"<secret>\")", "")
 
 
 def test_a_refused_client_that_is_still_sending_gets_its_response(server: Gunicorn) -> None:

@@ -1,0 +1,142 @@
+"""What is counted, timed and logged of a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import prometheus_client
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.core import config
+from app.core.metrics import BoundedLabel
+from app.services import workflows
+from app.services.context import AppContext
+from tests.support.builders import a_sender, a_workflow, an_event
+from tests.support.server import clean_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+EVENTS = "/api/v1/cvf-events"
+
+
+def _value(name: str, **labels: str) -> float:
+    return prometheus_client.REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_each_response_is_timed_by_its_route(app: Flask) -> None:
+    client = app.test_client()
+    name = "signalbox_request_duration_seconds_count"
+    before = [_value(name, route=route) for route in ("/version", "/tenants/<tenant>/event", "none")]
+    client.get("/version")
+    client.post("/tenants/acme/event", json={})
+    client.post("/tenants/globex/event", json={})
+    client.get("/somewhere/else")
+    after = [_value(name, route=route) for route in ("/version", "/tenants/<tenant>/event", "none")]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "type_", "status"),
+    [
+        ("POST", EVENTS, EVENTS, "invalid-api-key", "401"),
+        ("GET", "/nowhere/secret", "none", "not-found", "404"),
+        ("POST", "/1.0/tenants/acme/event", "/1.0/tenants/<tenant>/event", "invalid-access-token", "401"),
+        ("POST", "/1.0/token", "/1.0/token", "invalid-api-key", "401"),
+    ],
+)
+def test_a_refusal_is_counted_by_route_and_type_and_by_status(
+    app: Flask, method: str, path: str, route: str, type_: str, status: str
+) -> None:
+    def counts() -> list[float]:
+        return [
+            _value("signalbox_refused_requests_total", route=route, type=type_),
+            _value("signalbox_refusals_total", status=status),
+        ]
+
+    before = counts()
+    assert str(app.test_client().open(path, method=method).status_code) == status
+    assert counts() == [number + 1 for number in before]
+
+
+def test_requests_over_the_limit_are_counted_by_account(app: Flask, context: AppContext) -> None:
+    sender = a_sender(context, app.test_client(), plan="trial")
+    name, account = "signalbox_rate_limited_total", str(sender.account_id)
+    statuses = [sender.post(an_event()).status_code for _ in range(130)]
+    assert _value(name, account=account) == statuses.count(429) > 0
+
+
+def test_a_label_has_a_limited_number_of_values() -> None:
+    label = BoundedLabel(2)
+    assert [label.of(value) for value in (7, 8, 9, 7, 10)] == ["7", "8", "other", "7", "other"]
+
+
+def test_group_commits_and_the_matching_of_events_with_candidates_are_observed(app: Flask, context: AppContext) -> None:
+    def counts() -> list[float]:
+        return [_value("signalbox_group_commit_events_sum"), _value("signalbox_match_duration_seconds_count")]
+
+    sender = a_sender(context, app.test_client())
+    before = counts()
+    sender.post(an_event())
+    workflows.apply_workflow(context, sender.account_id, a_workflow())
+    sender.post(an_event())
+    assert counts() == [before[0] + 2, before[1] + 1]
+
+
+LOGGED = """
+import sys
+from app import create_app
+client = create_app().test_client()
+headers = {"x-limechat-uat": "sb_abcdefgh_" + "x" * 43, "x-fb-account-id": "1", "X-Request-Id": "mine-7"}
+body = {"event": "e", "phone": "+915673412780", "distinct_id": "915673412780"}
+client.post("/api/v1/cvf-events", json=body, headers=headers)
+client.post("/tenants/secret-tenant/event?token=secret-token", json=body)
+client.get("/livez")
+"""
+
+
+def _log_lines(**settings: str) -> list[dict[str, object]]:
+    environment = clean_environment(
+        DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", PYTHONPATH=str(ROOT), **settings
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGED], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert re.search("secret|915673412780|sb_abcdefgh", done.stderr) is None
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_lines_of_a_request_have_its_id() -> None:
+    (line,) = _log_lines()
+    assert (line["event"], line["request_id"]) == ("database unavailable", "mine-7")
+
+
+def test_each_request_has_a_line_only_when_asked_and_no_path() -> None:
+    lines = [line for line in _log_lines(ACCESS_LOG="1") if line["event"] == "request"]
+    assert [(line["method"], line["route"], line["status"], line["account"]) for line in lines] == [
+        ("POST", EVENTS, 503, None),
+        ("POST", "/tenants/<tenant>/event", 401, None),
+        ("GET", "/livez", 200, None),
+    ]
+    assert lines[0]["request_id"] == "mine-7"
+    assert all(isinstance(line["seconds"], float) for line in lines)
+
+
+def test_the_line_of_a_request_names_the_account(
+    database_url: str, context: AppContext, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config.from_environment({"DATABASE_URL": database_url, "ACCESS_LOG": "1"})
+    app = create_app(settings)
+    sender = a_sender(context, app.test_client())
+    sender.post(an_event())
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (line["event"], line["route"], line["status"], line["account"]) == (
+        "request",
+        EVENTS,
+        200,
+        sender.account_id,
+    )
