@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 from flask import Response, after_this_request, current_app
 from msgspec import Struct
@@ -113,15 +112,6 @@ def stores_unusable_phone(account: Account) -> bool:
     except Unavailable:
         current = None
     return (current or account).snapshot.unusable_phone == models.STORE
-
-
-def check_open(account: Account, now: datetime) -> None:
-    """Raises Problem 403 when the account is disabled or its plan has ended."""
-    snapshot = account.snapshot
-    if snapshot.disabled_at is not None:
-        raise Problem(ProblemType.ACCOUNT_DISABLED, "The account is disabled and takes no events.")
-    if snapshot.plan_ends_at is not None and snapshot.plan_ends_at <= now:
-        raise Problem(ProblemType.PLAN_ENDED, f"The account's {snapshot.plan} plan has ended and it takes no events.")
 
 
 def take_from_plan(account: Account, events: int = 1) -> None:

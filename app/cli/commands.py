@@ -28,6 +28,7 @@ _COMMANDS = {
     "key": ("app.cli.api_keys:group", "Create, list and revoke API keys."),
     "make-encryption-key": ("app.cli.processes:make_encryption_key", "Print a new key for ENCRYPTION_KEY."),
     "migrate": ("app.cli.processes:migrate", "Migrate the database."),
+    "refusal": ("app.cli.refusals:group", "List, explain and replay refused requests."),
     "run": ("app.cli.runs:group", "List, explain, retry and cancel runs."),
     "subject": ("app.cli.data_subjects:group", "Show and erase the data of a person."),
     "target": ("app.cli.targets:group", "List paused and disabled targets, enable them."),

@@ -61,9 +61,12 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
 @yes_option
 @command
 def erase(account: str, distinct_id: str, yes: bool) -> None:
-    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs."""
+    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs, refused requests."""
     found = get_account(account)
     if not yes:
         confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?")
     erased = data_subjects.erase_subject(context(), found.id, distinct_id)
-    click.echo(f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress")
+    click.echo(
+        f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress, "
+        f"{erased.refusals} refused requests"
+    )

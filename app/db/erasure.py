@@ -22,6 +22,7 @@ class Erased:
     events: int
     runs: int
     progress: int
+    refusals: int = 0
 
 
 _DELETE_RUNS = """
@@ -70,6 +71,14 @@ _DELETE_TARGETS = """
 DELETE FROM disabled_targets AS target USING runs
 WHERE target.account_id = :account AND runs.account_id = :account AND runs.id = target.run_id AND distinct_id = :subject
 """
+
+
+def find_phones(connection: sa.Connection, account_id: int, subject: str) -> list[str]:
+    """The phone numbers of a subject's events."""
+    query = (
+        "SELECT DISTINCT phone FROM events WHERE account_id = :account AND distinct_id = :subject AND phone IS NOT NULL"
+    )
+    return list(run_sql(connection, query, {"account": account_id, "subject": subject}).scalars())
 
 
 def erase_subject(connection: sa.Connection, account_id: int, subject: str) -> Erased:

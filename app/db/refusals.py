@@ -195,17 +195,36 @@ def unpack_body(packed: bytes | memoryview, size: int) -> bytes:
     return zlib.decompressobj().decompress(packed, size) if size else b""
 
 
-def find_bodies_after(
+@dataclass(frozen=True, slots=True)
+class RefusalTexts:
+    """All texts of a refusal in which a person may be named: the body as it is kept, and the `explanation`."""
+
+    id: UUID
+    body: bytes | None
+    content_encoding: str | None
+    explanation: str
+
+
+def find_texts_after(
     connection: sa.Connection, account_id: int, refusal_id: UUID | None, limit: int
-) -> list[tuple[UUID, bytes | None, int]]:
-    """Ids, compressed bodies and sizes of the refusals after one (None: from the oldest), oldest first."""
+) -> list[RefusalTexts]:
+    """The texts of the refusals after one (None: from the oldest), oldest first."""
     query = (
-        "SELECT id, body, body_bytes FROM refusals WHERE account_id = :account "
-        "AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit"
+        "SELECT id, body, body_bytes, content_encoding, "
+        "concat_ws(' ', route, request_id, idempotency_key, detail, errors::text, items::text) AS explanation "
+        "FROM refusals WHERE account_id = :account AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit"
     )
     after = None if refusal_id is None else str(refusal_id)
     rows = run_sql(connection, query, {"account": account_id, "after": after, "limit": limit})
-    return [(row.id, row.body, row.body_bytes) for row in rows]
+    return [
+        RefusalTexts(
+            row.id,
+            None if row.body is None else unpack_body(row.body, row.body_bytes),
+            row.content_encoding,
+            row.explanation,
+        )
+        for row in rows
+    ]
 
 
 def record_replay(

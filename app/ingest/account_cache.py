@@ -15,7 +15,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from app.core.errors import Unavailable
+from app.core.errors import Problem, ProblemType, Unavailable
 from app.db import accounts, api_keys
 from app.db.accounts import AccountSnapshot
 from app.services.context import AppContext
@@ -167,6 +167,15 @@ class AccountCache:
         self._accounts[snapshot.id] = account
         self._account_of_key.update(dict.fromkeys(snapshot.keys, snapshot.id))
         return account
+
+
+def check_open(account: Account, now: datetime) -> None:
+    """Raises Problem 403 when the account is disabled or its plan has ended."""
+    snapshot = account.snapshot
+    if snapshot.disabled_at is not None:
+        raise Problem(ProblemType.ACCOUNT_DISABLED, "The account is disabled and takes no events.")
+    if snapshot.plan_ends_at is not None and snapshot.plan_ends_at <= now:
+        raise Problem(ProblemType.PLAN_ENDED, f"The account's {snapshot.plan} plan has ended and it takes no events.")
 
 
 def read_snapshot(connection: sa.Connection, account_id: int) -> AccountSnapshot | None:

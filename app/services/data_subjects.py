@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from app.core.subjects import subject_hash
@@ -13,6 +13,7 @@ from app.db.erasure import Erased
 from app.db.inspection import EventFilter, RunFilter, RunRow, StoredEvent
 from app.services import audit
 from app.services.context import AppContext
+from app.services.refusals import erase_refusals
 from app.workflows.matching.describe import describe
 from app.workflows.validate import compile_stored
 
@@ -61,13 +62,19 @@ def _describe(row: match_state.ProgressRow, now: datetime) -> str:
 
 def erase_subject(context: AppContext, account_id: int, subject: str) -> Erased:
     """Delete all that is stored about a subject: events, idempotency keys, runs with their steps and attempts, targets that
-    these runs disabled, and progress with its deadlines, also under workflow keys other than distinct_id.
+    these runs disabled, progress with its deadlines, also under workflow keys other than distinct_id, and refused requests that
+    name it or a phone number of its events.
 
     Runs of other subjects that used one of the events stay, without it. Metrics and what was sent stay.
     """
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
-        erased = erasure.erase_subject(connection, account_id, subject)
+        phones = erasure.find_phones(connection, account_id, subject)
+    # First: interrupted, the phone numbers would be lost with the events.
+    refusals = erase_refusals(context, account_id, subject, phones)
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        erased = replace(erasure.erase_subject(connection, account_id, subject), refusals=refusals)
         change = Change("subject.erase", account_id, subject_hash(account_id, subject), None, asdict(erased))
         audit.record(connection, context, change)
     return erased

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import click
 import psycopg2
@@ -33,10 +33,12 @@ from app.cli.commands import group
 from app.core import config
 from app.core.models import EVENTS_READ, EVENTS_WRITE, PLANS
 from app.db import partitions
+from app.db.accounts import AccountDetails
 from app.db.audit import EntryFilter
 from app.db.migrate import upgrade
+from app.db.refusals import RefusalFilter
 from app.db.tables import metadata
-from app.services import accounts, api_keys, audit, integrations, roles, workflows
+from app.services import accounts, api_keys, audit, integrations, refusals, roles, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.command_lines import SIGNALBOX, commands_by_name
@@ -78,6 +80,9 @@ CALLS: Mapping[str, str] = {
     "key revoke": "{key}",
     "make-encryption-key": "",
     "migrate": "",
+    "refusal list": "--status 422 --type validation-failed --key {token} --route /api/v1/cvf-events --since 1h",
+    "refusal replay": "{refusal}",
+    "refusal show": "{refusal}",
     "run cancel": "{waiting}",
     "run list": "--since 1h --subject 915673412780 --workflow broken --failed",
     "run retry": "{failed} --yes",
@@ -120,6 +125,7 @@ AUDITED: Mapping[str, str] = {
     "integration set": "integration.set",
     "key create": "key.create",
     "key revoke": "key.revoke",
+    "refusal replay": "refusal.replay",
     "run cancel": "run.cancel",
     "run retry": "run.retry",
     "subject erase": "subject.erase",
@@ -138,7 +144,16 @@ BEFORE = {
 CHANGING_CALLS = {"db roles": "--prefix {roles}_more", "event replay": "{event}"}
 LISTS = [name for name in COMMANDS if name.endswith(" list")]
 # Their ids determine the account, or they need none.
-BY_ID = {"db roles", "event replay", "event show", "run cancel", "run retry", "run show"}
+BY_ID = {
+    "db roles",
+    "event replay",
+    "event show",
+    "refusal replay",
+    "refusal show",
+    "run cancel",
+    "run retry",
+    "run show",
+}
 # What they print besides the output.
 STANDARD_ERROR = {"workflow show": "watch, version 1 of "}
 # What makes a list longer than one line.
@@ -201,7 +216,7 @@ def shop(shop_app: Flask, shop_context: AppContext) -> Sender:
 
 
 @pytest.fixture
-def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def names(shop_app: Flask, shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Fills the account, and says what is in it: new rows of each kind for each test."""
     with an_http_target(Answer(500, b"out of order")) as target, an_http_target(Answer(200, b"{}")) as server:
         files = _files(tmp_path)
@@ -224,6 +239,7 @@ def names(shop: Sender, shop_context: AppContext, tmp_path: Path) -> Iterator[di
             "partition": "events_2001_01",
             "roles": f"commands_{os.getpid()}",
             "key": key,
+            "refusal": _refuse(shop_app, shop),
             **files,
             **runs,
         }
@@ -234,6 +250,20 @@ def _make_partition(context: AppContext) -> None:
     """The partition of a month that has ended, unless it is there."""
     with context.database.transaction() as connection:
         partitions.make_partitions(connection, [datetime(2001, 1, 1, tzinfo=UTC)])
+
+
+def _refuse(shop_app: Flask, shop: Sender) -> UUID:
+    """A refused event, which would be accepted now."""
+    context: AppContext = shop_app.extensions["context"]
+    accounts.update_account_details(context, shop.account_id, AccountDetails(unusable_phone="refuse"))
+    shop_app.extensions["accounts"].find_by_id(shop.account_id)
+    answer = shop.post(an_event(phone="1"))
+    assert answer.status_code == 422
+    answer.close()
+    shop_app.extensions["refusals"].flush()
+    accounts.update_account_details(context, shop.account_id, AccountDetails(unusable_phone="store"))
+    (latest,) = refusals.find_latest_refusals(context, shop.account_id, RefusalFilter(), 1)
+    return latest.id
 
 
 SECRET = "canary-b1946ac9"

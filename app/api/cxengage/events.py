@@ -13,14 +13,14 @@ from app.api.cxengage.resources import management_limit
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
-from app.api.sender import Sender, accept_event, check_open, receive, recheck
+from app.api.sender import Sender, accept_event, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, object_text, read_object
 from app.core.ids import cxengage_id
 from app.core.models import Event, Receipt
-from app.ingest.account_cache import Account, AccountCache
+from app.ingest.account_cache import Account, AccountCache, check_open
 from app.ingest.cxengage.event_builder import RECEIVER, Origin, build_event
 from app.ingest.enrichment import Enricher
 from app.ingest.enrichment_budget import ApiBudget

@@ -17,14 +17,14 @@ from app.api.cxengage.resources import app_context, authorize, list_response, ma
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
-from app.api.sender import Sender, check_open
+from app.api.sender import Sender
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject
 from app.core.ids import utc_text
 from app.core.models import EVENTS_WRITE, Receipt
 from app.db.cxengage_resources import LISTENERS, ListenerRow
-from app.ingest.account_cache import Account
+from app.ingest.account_cache import Account, check_open
 from app.ingest.cxengage.event_builder import Origin, map_body
 from app.services.context import AppContext
 from app.services.cxengage import crud, listeners
@@ -165,9 +165,7 @@ def receive(tenant: str, name: str) -> Response:
 
 def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject, Origin]:
     """The fields that the listener maps from the request's body; raises Problem."""
-    listener = crud.find_resource(context, account.snapshot.id, LISTENERS, name)
-    if not listener.status:
-        raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off.")
+    listener = listeners.find_enabled(context, account.snapshot.id, name)
     idempotency_key, is_webhook_id = read_idempotency_key()
     settings = context.settings
     media_type = request.mimetype if request.mimetype.endswith("+json") else "application/json"

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from app.api.request_body import read_body
 from app.api.responses import json_response
-from app.api.sender import Sender, accept_event, check_open, receive, stores_unusable_phone
+from app.api.sender import Sender, accept_event, receive, stores_unusable_phone
 from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
@@ -19,7 +19,7 @@ from app.core.exact_json import read_object
 from app.core.ids import utc_text, uuid7
 from app.core.models import Event, Receipt
 from app.ingest.accept import BuildEvent
-from app.ingest.account_cache import Account
+from app.ingest.account_cache import Account, check_open
 from app.ingest.limechat.parser import EVENT, parse_event, validation_failed
 from app.ingest.limechat.schemas import HeadersSchema
 from app.services.context import AppContext

@@ -89,6 +89,14 @@ def delete_listener(context: AppContext, account_id: int, name: str) -> None:
         crud.record(connection, context, account_id, LISTENERS, (row, None))
 
 
+def find_enabled(context: AppContext, account_id: int, name: str) -> ListenerRow:
+    """A listener that takes events; raises Problem 404, or 403 when it is switched off."""
+    listener = crud.find_resource(context, account_id, LISTENERS, name)
+    if not listener.status:
+        raise Problem(ProblemType.LISTENER_DISABLED, f"The listener {name} is switched off.")
+    return listener
+
+
 def count_received(context: AppContext, account_id: int, name: str, now: datetime) -> None:
     """Count an event of a listener. The event is already stored, so a lost count is OK."""
     number = crud.number_of(LISTENERS, name)

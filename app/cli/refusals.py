@@ -1,0 +1,201 @@
+"""`signalbox refusal …`: list refused requests, explain them, and replay what they sent."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import click
+
+from app.cli.base import (
+    account_option,
+    command,
+    confirm,
+    context,
+    get_account,
+    get_owner_id,
+    owner_option,
+    parse_option,
+    read_time_option,
+    yes_option,
+)
+from app.cli.formatting import counted, visible
+from app.cli.lists import Page, json_line, list_options, print_list, read_id
+from app.cli.program import with_program
+from app.cli.refusal_report import refusal_lines, replayed_lines
+from app.core.ids import utc_text
+from app.db.refusals import RefusalFilter, RefusalRow
+from app.services import refusals
+
+_BATCH = 100
+_WIDTHS = (27, 36, 6, 24, 28, 12)
+_JSON_FIELDS = (
+    "id", "account_id", "refused_at", "route", "key_prefix", "status", "type", "detail", "errors", "items", "request_id",
+    "idempotency_key", "content_type", "content_encoding", "body_bytes", "replayable", "not_kept", "replayed_at",
+    "replayed_event_id",
+)  # fmt: skip
+
+group = click.Group("refusal", help="Refused requests: list and explain them, replay what they sent.")
+
+
+def filter_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose refusals; `function` gets them as `wanted`."""
+
+    @click.option("--status", type=click.IntRange(200, 599), help="Only this HTTP status; 207: parts of batches.")
+    @click.option("--type", "problem", metavar="TYPE", help="Only this problem type, such as validation-failed.")
+    @click.option("--key", metavar="KEY", help="Only requests with this API key; its prefix is enough.")
+    @click.option("--route", metavar="PATH", help="Only requests of this path, such as /api/v1/cvf-events.")
+    @click.option("--request-id", metavar="ID", help="Only the request whose response had this X-Request-Id.")
+    @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
+    @click.option("--until", metavar="WHEN", help="The same; refusals of this time and later are left out.")
+    @functools.wraps(function)
+    def run(
+        *args: Any,
+        status: int | None,
+        problem: str | None,
+        key: str | None,
+        route: str | None,
+        request_id: str | None,
+        since: str | None,
+        until: str | None,
+        **options: Any,
+    ) -> None:
+        wanted = RefusalFilter(
+            status=status,
+            type=None if problem is None else problem.removeprefix("urn:signalbox:"),
+            key_prefix=None if key is None else _key_prefix(key),
+            route=route,
+            request_id=request_id,
+            since=read_time_option("--since", since),
+            until=read_time_option("--until", until),
+        )
+        function(*args, wanted=wanted, **options)
+
+    return run
+
+
+def _key_prefix(text: str) -> str:
+    """The prefix of a key that is given as the prefix, `sb_PREFIX_…` or the whole key."""
+    return text.removeprefix("sbt_").removeprefix("sb_").split("_")[0]
+
+
+@group.command("list")
+@list_options
+@account_option
+@command
+@filter_options
+def list_(account: str | None, page: Page, wanted: RefusalFilter) -> None:
+    """List refused requests, newest first. Columns: time, id, status, type, path, key, what was wrong."""
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: refusals.find_latest_refusals(
+            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
+        ),
+        cursor=lambda refusal: refusal.id,
+        cells=_cells,
+        widths=_WIDTHS,
+        as_json=lambda refusal: json_line({name: getattr(refusal, name) for name in _JSON_FIELDS}),
+    )
+
+
+def _cells(refusal: RefusalRow) -> tuple[object, ...]:
+    more = f"; {refusal.not_kept:,} more were not kept" if refusal.not_kept else ""
+    replayed = "; replayed" if refusal.replayed_at else ""
+    detail = f"{refusal.detail}{replayed}{more}"
+    when = utc_text(refusal.refused_at)
+    return when, refusal.id, refusal.status, refusal.type, refusal.route, f"sb_{refusal.key_prefix}", detail
+
+
+@group.command("show")
+@click.argument("id", type=click.UUID)
+@click.option("--raw", is_flag=True, help="Only write the body, as it is kept, to standard output.")
+@owner_option
+@command
+def show(id: UUID, raw: bool, account: str | None) -> None:
+    """Explain refusal ID: who sent what, why it was refused, whether it was replayed, and the body."""
+    owner = get_owner_id(account, "refusal", id, refusals.find_owners_of_refusal)
+    refusal = refusals.find_refusal(context(), owner, id)
+    body = refusals.find_body(context(), refusal)
+    if raw:
+        if body is None:
+            raise click.ClickException("the body is not kept")
+        click.echo(body, nl=False)
+        return
+    slug = get_account(str(owner)).slug
+    readable = None if body is None else refusals.readable_body(context(), refusal, body)
+    for line in refusal_lines(refusal, readable, slug):
+        click.echo(with_program(line, slug))
+
+
+@group.command("replay")
+@click.argument("ids", nargs=-1, metavar="[ID]...", type=click.UUID)
+@click.option("--dry-run", is_flag=True, help="Only print what would be replayed.")
+@yes_option
+@owner_option
+@command
+@filter_options
+def replay(ids: tuple[UUID, ...], dry_run: bool, yes: bool, account: str | None, wanted: RefusalFilter) -> None:
+    """Accept what the refusals ID... have sent, or all that the options choose, oldest first.
+
+    The body is checked under the account's present settings, and its events are received now. A refusal that was replayed is not
+    replayed again. The exit code is 1 if something is refused again.
+    """
+    if bool(ids) == (wanted != RefusalFilter()):
+        raise click.UsageError("expected either IDs, or options that choose refusals, such as --since 1h")
+    if ids:
+        chosen = [
+            refusals.find_refusal(context(), get_owner_id(account, "refusal", id, refusals.find_owners_of_refusal), id)
+            for id in dict.fromkeys(ids)
+        ]
+    else:
+        chosen = _choose(get_account(account).id, wanted)
+        if not chosen:
+            click.echo("no refusal that can be replayed is left")
+            return
+        for line in _plan(chosen):
+            click.echo(line, err=True)
+    if dry_run:
+        click.echo(f"would replay {counted(len(chosen), 'refusal')}")
+        return
+    if not ids and not yes:
+        confirm(f"Replay {counted(len(chosen), 'refusal')}?")
+    if not _replay_all(chosen):
+        sys.exit(1)
+
+
+def _choose(account_id: int, wanted: RefusalFilter) -> list[RefusalRow]:
+    """The refusals that can be replayed and were not, oldest first."""
+    wanted, found = replace(wanted, waiting=True), []
+    while batch := refusals.find_latest_refusals(context(), account_id, wanted, _BATCH):
+        # Without the items, which may be many.
+        found += [replace(one, items=None, errors=None) for one in batch]
+        wanted = replace(wanted, before=batch[-1].id)
+    return found[::-1]
+
+
+def _plan(chosen: Sequence[RefusalRow]) -> Iterator[str]:
+    for (kind, route), count in Counter((one.type, one.route) for one in chosen).most_common():
+        yield visible(f"{counted(count, 'refusal')}: {kind} on {route}")
+
+
+def _replay_all(chosen: Sequence[RefusalRow]) -> bool:
+    """Replay refusals and print a line for each; whether all were accepted."""
+    from app.ingest.refusals_replay import Replayer
+
+    stored, is_complete = 0, True
+    with closing(Replayer(context())) as replayer:
+        for one in chosen:
+            replayed = replayer.replay(refusals.find_refusal(context(), one.account_id, one.id))
+            stored += replayed.stored
+            is_complete &= not replayed.refused
+            for line in replayed_lines(one.id, replayed):
+                click.echo(line, err=bool(replayed.refused))
+    click.echo(f"{counted(len(chosen), 'refusal')} replayed: {counted(stored, 'new event')}")
+    return is_complete
