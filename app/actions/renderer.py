@@ -41,11 +41,11 @@ class _Account:
 class Renderer:
     """The threads of one worker. Use it in one event loop."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic, rng: random.Random | None = None) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="render")
         self._accounts: dict[int, _Account] = {}
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._rng = random.Random()
 
     async def run(self, account_id: int, function: Callable[..., T], *arguments: object) -> T:
         """The result of `function(*arguments)`, which a thread calls. Raises Deferred when the account's turn comes late. A

@@ -78,12 +78,10 @@ class Isolation:
         *,
         command: Sequence[str] = COMMAND,
         rng: random.Random | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_death, self._give_up = on_death, give_up
         self._command = command
         self._rng = rng or random.Random()
-        self._clock = clock
         self._process: Process | None = None
         self._turn = asyncio.Lock()
         self._idle: asyncio.Task[None] | None = None
@@ -104,17 +102,17 @@ class Isolation:
         self.admitted.add(job.account)
         try:
             async with self._turn:
-                began = self._clock()
+                began = time.monotonic()
                 try:
                     await self._execute(job)
                 finally:
-                    self._duration = 0.7 * self._duration + 0.3 * (self._clock() - began)
+                    self._duration = 0.7 * self._duration + 0.3 * (time.monotonic() - began)
         finally:
             self.admitted.discard(job.account)
 
     def _take_turn(self, account: str) -> float:
         """Seconds until the account's next job should come back: one after the other, as fast as jobs are executed."""
-        now = self._clock()
+        now = time.monotonic()
         self._next_turns = {each: turn for each, turn in self._next_turns.items() if turn > now}
         self._next_turns[account] = self._next_turns.get(account, now) + self._duration
         return min(_MAX_PAUSE, max(1.0, self._next_turns[account] - now)) * self._rng.uniform(0.7, 1.0)

@@ -8,7 +8,7 @@ saved, is still evaluated.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from app.core.exact_json import line_and_column
 from app.core.pacing import pause_between_parts
@@ -61,9 +61,9 @@ _COMPARISONS = frozenset(("<", "<=", ">", ">="))
 _DIVISIONS = frozenset(("div", "quot", "mod", "rem"))
 
 
-def check_filter(text: str, *, also: Iterable[str] = ()) -> None:
-    """Check a filter over an event, and the names in `also`. Raises FilterError."""
-    compile_filter(text, also=also)
+def check_filter(text: str) -> None:
+    """Check a filter over an event. Raises FilterError."""
+    compile_filter(text)
     pause_between_parts()
     _check(text, is_condition=True)
 

@@ -74,8 +74,8 @@ def _method(name: str) -> Signature:
     return Signature(f'data.text.{name}("text")', BOOL, [(STRING, STRING)], is_method=True)
 
 
-def _numbers(usage: str, count: int, *, repeats: bool = False, result: Type = NUMBER) -> Signature:
-    return Signature(usage, result, [(NUMBER,) * count], repeats=repeats)
+def _numbers(usage: str, count: int, *, repeats: bool = False) -> Signature:
+    return Signature(usage, NUMBER, [(NUMBER,) * count], repeats=repeats)
 
 
 def _fold(name: str) -> Signature:

@@ -275,9 +275,9 @@ def view_event(event: Event, variables: CelVariables | None = None) -> EventView
     return EventView(str(event.id), event.event, event.received_at, variables)
 
 
-def event_variables(event: Event, budget: Budget | None = None) -> CelVariables:
+def event_variables(event: Event) -> CelVariables:
     """The CEL variables that filters read of an event."""
-    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at, budget)
+    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at)
 
 
 def build_variables(
