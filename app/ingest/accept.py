@@ -67,12 +67,12 @@ class EventAcceptor:
             try:
                 accepted = self._match_and_record(account, event)
             except psycopg2.DataError as exc:
-                raise Problem(ProblemType.UNSTORABLE_VALUE, str(exc).splitlines()[0]) from None
+                raise unstorable(exc) from None
             if not accepted.recorded.stale:
                 self._accounts.confirm(account, started_at)
                 return _receipt(accepted, self._check_repeat(event, accepted.recorded.earlier))
             account = self._accounts.reload(account)
-        raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
+        raise changed_too_often(account)
 
     def _record_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
         metrics.batch_events.observe(len(records))
@@ -163,6 +163,16 @@ class EventAcceptor:
             match_state.write_and_commit(connection, account_id, changes.states)
         metrics.runs_started.inc(len(changes.by_deadline))
         return accepted
+
+
+def unstorable(exc: psycopg2.DataError) -> Problem:
+    """The 422 for a value that only Postgres refuses."""
+    return Problem(ProblemType.UNSTORABLE_VALUE, str(exc).splitlines()[0])
+
+
+def changed_too_often(account: Account) -> Unavailable:
+    """The error when an account has changed at each of MAX_RELOADS attempts."""
+    return Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
 
 
 def key_reused(where: str) -> Problem:

@@ -25,7 +25,7 @@ from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
-from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.errors import Problem
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
 from app.core.pacing import Pacer
@@ -38,7 +38,7 @@ from app.db.event_writes import decisions_json
 from app.db.job_queue import MATCH
 from app.db.late_decisions import LATE
 from app.db.match_state import StateKey, StoredState
-from app.ingest.accept import MAX_RELOADS, key_reused
+from app.ingest.accept import MAX_RELOADS, changed_too_often, key_reused, unstorable
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.matching_step import (
     MICROSECOND,
@@ -363,7 +363,7 @@ def accept_batch(
             return make_receipt(batch, drafts, result)
         account = accounts.reload(account)
         check_sender(account)
-    raise Unavailable(f"account {account.snapshot.id} changes faster than its events can be matched")
+    raise changed_too_often(account)
 
 
 def _write(context: AppContext, transaction: BatchTransaction) -> BatchResult | None:
@@ -373,7 +373,7 @@ def _write(context: AppContext, transaction: BatchTransaction) -> BatchResult | 
         # A workflow was deleted in the meantime.
         return None
     except psycopg2.DataError as exc:
-        raise Problem(ProblemType.UNSTORABLE_VALUE, str(exc).splitlines()[0]) from None
+        raise unstorable(exc) from None
 
 
 def make_receipt(batch: Batch, drafts: Drafts, result: BatchResult) -> BatchReceipt:
