@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from app.actions import http
-from app.actions.masking import Secrets
+from app.actions.masking import Secrets, add_form
 from app.core.models import Outcome
 from tests.support.action_contexts import a_run, an_event, perform, the_settings
 from tests.support.http_target import Answer, Call, an_http_target
@@ -132,6 +132,12 @@ def test_every_secret_is_recognised_however_many_there_are() -> None:
     assert secrets.mask(f"a{'b' * 50_000} hush-hush-199, hush-hush-31") == f"a{'b' * 50_000} ***, ***"
     secrets.add("one-more-secret")
     assert secrets.mask("before one-more-secret after") == "***"
+
+
+def test_a_secret_behind_a_thousand_fields_of_a_form_is_recognised() -> None:
+    secrets = Secrets()
+    add_form("a=1&" * 1_000 + "token=hush-hush", secrets)
+    assert secrets.mask("before hush-hush after") == "before *** after"
 
 
 def test_escaped_characters_of_an_answer_do_not_hide_a_secret() -> None:
