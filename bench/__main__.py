@@ -28,6 +28,7 @@ from bench.rows import Row, broken, table
 from bench.running import first_call, runs, waiting
 from bench.single import many_workflows, pgbench, single, single_starting
 from bench.slow import slow
+from bench.sql import sql
 
 BENCHMARKS = {
     "single": single,
@@ -44,6 +45,7 @@ BENCHMARKS = {
     "waiting": waiting,
     "hanging": hanging,
     "memory": memory,
+    "sql": sql,
     "restart": restart,
     "slow": slow,
 }

@@ -299,8 +299,10 @@ VIEWS = {
                 percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP
                     (ORDER BY extract(epoch FROM runs.finished_at - runs.created_at)::float) AS total
             FROM runs
-            LEFT JOIN steps AS first
-                ON first.account_id = runs.account_id AND first.run_id = runs.id AND first.ordinal = 0
+            LEFT JOIN LATERAL (
+                SELECT started_at FROM steps
+                WHERE steps.account_id = runs.account_id AND steps.run_id = runs.id AND steps.ordinal = 0 LIMIT 1
+            ) AS first ON true
             WHERE runs.account_id = accounts.id AND runs.id >= ops.first_id_at(now() - interval '1 hour')
             AND runs.parent_id IS NULL
             GROUP BY runs.workflow_id
@@ -350,7 +352,7 @@ VIEWS = {
             ("events_last_24_hours", "received.last_24_hours", "events accepted in the last 24 hours"),
             ("last_event_at", "latest.received_at", "when its last event was accepted; null: there is none"),
             ("runs_last_24_hours", "started.runs", "runs started in the last 24 hours"),
-            ("runs_running", "running.runs", "runs and blocks of runs that have not ended"),
+            ("runs_running", "coalesce(running.runs, 0)", "runs and blocks of runs that have not ended"),
         ],
         """
         FROM accounts CROSS JOIN LATERAL (
@@ -362,9 +364,9 @@ VIEWS = {
             SELECT count(*) AS runs FROM runs
             WHERE runs.account_id = accounts.id AND runs.id >= ops.first_id_at(now() - interval '24 hours')
             AND runs.parent_id IS NULL
-        ) AS started CROSS JOIN LATERAL (
-            SELECT count(*) AS runs FROM runs WHERE runs.account_id = accounts.id AND runs.status = 'running'
-        ) AS running LEFT JOIN LATERAL (
+        ) AS started LEFT JOIN (
+            SELECT account_id, count(*) AS runs FROM runs WHERE runs.status = 'running' GROUP BY account_id
+        ) AS running ON running.account_id = accounts.id LEFT JOIN LATERAL (
             SELECT received_at FROM events WHERE events.account_id = accounts.id ORDER BY events.id DESC LIMIT 1
         ) AS latest ON true
         """,

@@ -17,8 +17,8 @@ from app.services.context import AppContext
 from tests.sql.conftest import NAMES, Connect, query
 from tests.support.builders import Sender
 
-# bytea columns that are no secrets: hashes and bodies of what senders sent.
-HARMLESS = {("idempotency_keys", "digest"), ("refusals", "body")}
+# bytea columns that are no secrets: what senders sent, its hash, and the hashes in receipts.
+HARMLESS = {("idempotency_keys", "digest"), ("refusals", "body"), ("erasure_receipts", "subject_hash")}
 TABLES = """
 SELECT relname AS name, relispartition AS is_partition, has_any_column_privilege(%s, pg_class.oid, 'SELECT') AS is_granted,
     EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'account_id') AS has_account

@@ -10,24 +10,16 @@ from typing import Any
 
 import pytest
 
+from bench import sql
 from tests.sql.conftest import NAMES, Connect, query
 from tests.support.builders import Sender
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "sql.md").read_text("utf-8")
-QUESTIONS = {
-    int(number): (title, sql)
-    for number, title, sql in re.findall(r"^### (\d+)\. (.+?)\n.*?```sql\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
-}
-OTHERS = [
-    sql for sql in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL) if sql not in dict(QUESTIONS.values()).values()
-]
+QUESTIONS = {int(title.partition(".")[0]): (title, query) for title, query in sql.questions().items()}
+ALL = map(sql.as_parameters, re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL))
+OTHERS = [text for text in ALL if text not in dict(QUESTIONS.values()).values()]
 Rows = list[dict[str, Any]]
 PRODUCT_VIEW = {"product_id": "65432", "product_name": "Cool Sneakers", "category": "Footwear", "currency": "INR"}
-
-
-def as_parameters(sql: str) -> str:
-    """The query with psycopg2's parameters in place of psql's variables."""
-    return re.sub(r"(?<![:\w]):(\w+)\b", lambda name: f"%({name[1]})s", sql.replace("%", "%%"))
 
 
 @pytest.fixture
@@ -133,12 +125,12 @@ def test_there_are_twenty_questions_and_an_answer_for_each() -> None:
     assert QUESTIONS.keys() == ANSWERS.keys() >= set(range(1, 21))
 
 
-@pytest.mark.parametrize("number", QUESTIONS, ids=[f"{number}. {title}" for number, (title, _) in QUESTIONS.items()])
+@pytest.mark.parametrize("number", QUESTIONS, ids=[title for title, _ in QUESTIONS.values()])
 def test_the_query_answers_the_question(number: int, connect: Connect, names: dict[str, Any]) -> None:
-    rows = query(connect(NAMES.read), as_parameters(QUESTIONS[number][1]), names)
+    rows = query(connect(NAMES.read), QUESTIONS[number][1], names)
     assert ANSWERS[number](rows, names), rows
 
 
-@pytest.mark.parametrize("sql", OTHERS)
-def test_the_other_queries_of_the_page_have_a_row(sql: str, connect: Connect, names: dict[str, Any]) -> None:
-    assert query(connect(NAMES.read), as_parameters(sql), names)
+@pytest.mark.parametrize("text", OTHERS)
+def test_the_other_queries_of_the_page_have_a_row(text: str, connect: Connect, names: dict[str, Any]) -> None:
+    assert query(connect(NAMES.read), text, names)

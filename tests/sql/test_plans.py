@@ -1,0 +1,86 @@
+"""No query of docs/sql.md and no view reads a tenth of a partition of `events`, or of runs: on 200,000 events of 75 days."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg2
+import pytest
+from psycopg2 import errors
+from psycopg2.extensions import connection as Connection
+
+from app.db.migrate import upgrade
+from app.services import roles
+from app.services.context import AppContext
+from bench import sql
+from tests.sql.conftest import NAMES
+from tests.sql.test_views import VIEWS
+from tests.support.action_contexts import the_settings
+
+EVENTS = 200_000
+PREFIX = f"{NAMES.prefix}_volume"
+# About the whole system, or about the queue: not for accounts.
+NOT_FOR_ACCOUNTS = ("7. ", "16. ", "20. ", "23. ")
+QUERIES = {**sql.questions(), **{f"ops.{name}": f"SELECT * FROM ops.{name}" for name in VIEWS}}
+
+
+@pytest.fixture(scope="module")
+def volume(database_url: str) -> Iterator[str]:
+    """The URL of a database with many rows, and a role for the account that has most of them."""
+    with closing(psycopg2.connect(database_url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f"CREATE DATABASE {PREFIX}")
+        url = urlunsplit(urlsplit(database_url)._replace(path=f"/{PREFIX}"))
+        try:
+            upgrade(url)
+            sql.load(url, EVENTS)
+            context = AppContext(replace(the_settings(), database_url=url))
+            list(roles.make_roles(context, PREFIX, roles.plan_roles(context, PREFIX, [1])))
+            yield url
+        finally:
+            cursor.execute(f"DROP DATABASE {PREFIX} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def owner(volume: str) -> Iterator[Connection]:
+    with closing(psycopg2.connect(volume)) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def account(volume: str) -> Iterator[Connection]:
+    """A connection as the role of the account, under row-level security."""
+    parts = urlsplit(volume)
+    url = urlunsplit(parts._replace(netloc=f"{PREFIX}_account_1@{parts.netloc.rpartition('@')[2]}"))
+    with closing(psycopg2.connect(url)) as connection:
+        yield connection
+
+
+def test_the_volume_has_rows_in_three_partitions(owner: Connection) -> None:
+    sizes = sql.sizes(owner)
+    assert len([rows for name, rows in sizes.items() if name.startswith("events_") and rows > 10_000]) >= 3
+    assert set(sql.LARGE) <= sizes.keys()
+
+
+@pytest.mark.parametrize("title", QUERIES)
+def test_a_query_reads_no_large_part_of_a_table(title: str, owner: Connection) -> None:
+    assert sql.Plan(owner, QUERIES[title], sql.names(owner)).wholes(sql.sizes(owner)) == []
+
+
+@pytest.mark.parametrize("title", [title for title in QUERIES if not title.startswith(NOT_FOR_ACCOUNTS)])
+def test_neither_does_it_under_row_level_security(title: str, owner: Connection, account: Connection) -> None:
+    try:
+        plan = sql.Plan(account, QUERIES[title], sql.names(owner))
+    except errors.InsufficientPrivilege:
+        account.rollback()
+        assert title in ("ops.backlog", "ops.runs_stuck", "ops.table_sizes", "ops.workers")
+    else:
+        assert plan.wholes(sql.sizes(owner)) == []
+
+
+def test_a_query_by_received_at_alone_is_found_to_read_a_partition(owner: Connection) -> None:
+    query = "SELECT count(*) FROM events WHERE account_id = 1 AND received_at > now() - interval '1 hour'"
+    assert len(sql.Plan(owner, query, {}).wholes(sql.sizes(owner))) == 1
