@@ -37,12 +37,12 @@ _RATE_LIMITED = 429
 _BATCH = "/batch"
 # Refusals of an account that are kept in as many seconds.
 _MAX_PER_SECOND, _MINUTE = 20, 60
-_MAX_DETAIL, _MAX_ITEM_DETAIL, _MAX_NAME = 4_000, 500, 300
+_MAX_DETAIL, _MAX_MESSAGE, _MAX_NAME = 4_000, 500, 300
 _MAX_ERRORS, _MAX_ITEM_ERRORS = 50, 5
 _log = structlog.get_logger()
 
-# The refused items of a batch (None: the request was refused as a whole), and the body.
-Content = tuple[Sequence[Mapping[str, Any]] | None, SentBody]
+# The refused items of a batch as JSON (None: the request was refused as a whole), and the body.
+Content = tuple[str | None, SentBody]
 ReadContent = Callable[["WSGIEnvironment"], Content]
 
 
@@ -112,9 +112,7 @@ class _Request(Struct, frozen=True):
     refused_at: datetime
 
 
-def _refusal(
-    refused: _Request, status: int, environ: WSGIEnvironment, items: Sequence[Mapping[str, Any]] | None, sent: SentBody
-) -> NewRefusal:
+def _refusal(refused: _Request, status: int, environ: WSGIEnvironment, items: str | None, sent: SentBody) -> NewRefusal:
     problem = refused.problem
     key, is_webhook_id = environ.get("HTTP_IDEMPOTENCY_KEY"), "HTTP_IDEMPOTENCY_KEY" not in environ
     key = environ.get("HTTP_WEBHOOK_ID") if is_webhook_id else key
@@ -129,8 +127,8 @@ def _refusal(
         status=status,
         type=problem.type.slug,
         detail=_storable(problem.detail, _MAX_DETAIL),
-        errors=None if problem.errors is None else _json(problem.errors[:_MAX_ERRORS]),
-        items=None if items is None else _json(items),
+        errors=None if problem.errors is None else _json(_bounded(problem.errors[:_MAX_ERRORS])),
+        items=items,
         request_id=refused.request_id,
         idempotency_key=key if has_key else None,
         is_webhook_id=has_key and is_webhook_id,
@@ -154,15 +152,23 @@ def _refused_items(batch: ReceivedBatch, receipt: BatchReceipt) -> Content:
     for index, problem in receipt.refused.items():
         pacer.pause_if_due()
         text = batch.item(index)
-        errors = problem.errors and [make_storable(error) for error in problem.errors[:_MAX_ITEM_ERRORS]]
-        detail = _storable(problem.detail, _MAX_ITEM_DETAIL)
-        items.append(
-            {"index": index, "type": problem.type.slug, "detail": detail, "errors": errors, "start": start}
-            | {"bytes": len(text)}
-        )
+        item = {
+            "index": index,
+            "type": problem.type.slug,
+            "detail": _storable(problem.detail, _MAX_MESSAGE),
+            "errors": problem.errors and _bounded(problem.errors[:_MAX_ITEM_ERRORS]),
+            "start": start,
+            "bytes": len(text),
+        }
+        items.append(_json(item))
         texts.append(text)
         start += len(text) + 1
-    return items, SentBody(b"\n".join(texts), True)
+    return f"[{','.join(items)}]", SentBody(b"\n".join(texts), True)
+
+
+def _bounded(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Errors with shortened texts: a path may be as long as a body."""
+    return [{name: str(text)[:_MAX_MESSAGE] for name, text in error.items()} for error in errors]
 
 
 def _storable(text: str, maximum: int) -> str:

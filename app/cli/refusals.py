@@ -101,8 +101,12 @@ def list_(account: str | None, page: Page, wanted: RefusalFilter) -> None:
         cursor=lambda refusal: refusal.id,
         cells=_cells,
         widths=_WIDTHS,
-        as_json=lambda refusal: json_line({name: getattr(refusal, name) for name in _JSON_FIELDS}),
+        as_json=lambda refusal: json_line(_members(refusal)),
     )
+
+
+def _members(refusal: RefusalRow) -> dict[str, Any]:
+    return {name: getattr(refusal, name) for name in _JSON_FIELDS}
 
 
 def _cells(refusal: RefusalRow) -> tuple[object, ...]:
@@ -116,10 +120,16 @@ def _cells(refusal: RefusalRow) -> tuple[object, ...]:
 @group.command("show")
 @click.argument("id", type=click.UUID)
 @click.option("--raw", is_flag=True, help="Only write the body, as it is kept, to standard output.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with the body as text.")
 @owner_option
 @command
-def show(id: UUID, raw: bool, account: str | None) -> None:
-    """Explain refusal ID: who sent what, why it was refused, whether it was replayed, and the body."""
+def show(id: UUID, raw: bool, as_json: bool, account: str | None) -> None:
+    """Explain refusal ID, and show its body.
+
+    Shows who sent what, why it was refused, and whether it was replayed.
+    """
+    if raw and as_json:
+        raise click.UsageError("expected either --raw or --json")
     owner = get_owner_id(account, "refusal", id, refusals.find_owners_of_refusal)
     refusal = refusals.find_refusal(context(), owner, id)
     body = refusals.find_body(context(), refusal)
@@ -128,8 +138,12 @@ def show(id: UUID, raw: bool, account: str | None) -> None:
             raise click.ClickException("the body is not kept")
         click.echo(body, nl=False)
         return
-    slug = get_account(str(owner)).slug
     readable = None if body is None else refusals.readable_body(context(), refusal, body)
+    if as_json:
+        text = None if readable is None else readable.decode(errors="backslashreplace")
+        click.echo(json_line(_members(refusal) | {"body": text}))
+        return
+    slug = get_account(str(owner)).slug
     for line in refusal_lines(refusal, readable, slug):
         click.echo(with_program(line, slug))
 
@@ -142,9 +156,9 @@ def show(id: UUID, raw: bool, account: str | None) -> None:
 @command
 @filter_options
 def replay(ids: tuple[UUID, ...], dry_run: bool, yes: bool, account: str | None, wanted: RefusalFilter) -> None:
-    """Accept what the refusals ID... have sent, or all that the options choose, oldest first.
+    """Replay the refusals ID..., or all that the options choose, oldest first.
 
-    The body is checked under the account's present settings, and its events are received now. A refusal that was replayed is not
+    What they have sent is accepted as if it came now, under the account's present settings. A refusal that was replayed is not
     replayed again. The exit code is 1 if something is refused again.
     """
     if bool(ids) == (wanted != RefusalFilter()):
@@ -189,13 +203,13 @@ def _replay_all(chosen: Sequence[RefusalRow]) -> bool:
     """Replay refusals and print a line for each; whether all were accepted."""
     from app.ingest.refusals_replay import Replayer
 
-    stored, is_complete = 0, True
+    stored, accepted = 0, 0
     with closing(Replayer(context())) as replayer:
         for one in chosen:
             replayed = replayer.replay(refusals.find_refusal(context(), one.account_id, one.id))
             stored += replayed.stored
-            is_complete &= not replayed.refused
+            accepted += not replayed.refused
             for line in replayed_lines(one.id, replayed):
                 click.echo(line, err=bool(replayed.refused))
-    click.echo(f"{counted(len(chosen), 'refusal')} replayed: {counted(stored, 'new event')}")
-    return is_complete
+    click.echo(f"{accepted:,} of {counted(len(chosen), 'refusal')} accepted: {counted(stored, 'new event')}")
+    return accepted == len(chosen)

@@ -274,6 +274,62 @@ def test_a_post_to_a_listener_that_is_off_is_kept(tenant: Tenant, kept: Find) ->
     assert (found["type"], found["body"]) == ("listener-disabled", b"{}")
 
 
+# Every status on every route
+
+
+def _listener_path(tenant: Tenant) -> str:
+    path: str = tenant.call("/listeners", "POST", LISTENER).json["receive"].partition("?")[0]
+    return path
+
+
+PATHS: Mapping[str, Callable[[Tenant], str]] = {
+    "event": lambda tenant: EVENTS_PATH,
+    "batch": lambda tenant: BATCH_PATH,
+    "receiver": lambda tenant: f"/1.0/tenants/{tenant.slug}/event",
+    "receiver without a version": lambda tenant: f"/tenants/{tenant.slug}/event",
+    "listener": _listener_path,
+}
+# A body, header fields and the problem.
+CASES: Mapping[int, tuple[bytes, dict[str, str], str]] = {
+    400: (b"[{", {}, "malformed-body"),
+    403: (GOOD, {}, "account-disabled"),
+    413: (b"[" + b" " * 6_000_000 + b"]", {}, "body-too-large"),
+    415: (GOOD, {"Content-Type": "text/plain"}, "unsupported-media-type"),
+    422: (GOOD, {"Idempotency-Key": "\u00e9"}, "validation-failed"),
+    429: (GOOD, {}, "rate-limit-exceeded"),
+}
+
+
+@pytest.mark.parametrize("status", CASES)
+@pytest.mark.parametrize("route", PATHS)
+def test_each_status_is_kept_on_each_route(
+    route: str, status: int, context: AppContext, tenant: Tenant, kept: Find
+) -> None:
+    path = PATHS[route](tenant)
+    body, changed, problem = CASES[status]
+    sender = tenant.sender
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {tenant.token}",
+        **sender.headers(),
+        **changed,
+    }
+    if status == 403:
+        accounts.switch_account(context, sender.account_id, on=False)
+    if status == 429:
+        accounts.change_plan(context, sender.account_id, PLANS["standard"], 1)
+        body = body if route != "batch" else b"[" + GOOD + b"," + GOOD + b"]"
+        while sender.client.post(path, data=body, headers=headers).status_code != 429:
+            pass
+    else:
+        answer = sender.client.post(path, data=body, headers=headers)
+        assert answer.status_code == (400 if status == 422 and "tenants" in path else status), answer.text
+    found = next(one for one in kept(sender.account_id) if one["type"] == problem)
+    assert found["route"] == path
+    assert found["body"] == (None if status == 413 else body)
+    assert found["replayable"] is (status != 413)
+
+
 # Limits, outages, the end of the process
 
 

@@ -131,6 +131,8 @@ def test_a_refusal_is_shown_with_its_reason_and_its_body(
         assert expected in shown
     raw = signalbox("refusal", "show", found["id"], "--raw")
     assert raw.stdout_bytes == body
+    assert json.loads(signalbox("refusal", "show", found["id"], "--json").stdout) == found | {"body": body.decode()}
+    assert signalbox("refusal", "show", found["id"], "--json", "--raw").exit_code == 2
 
 
 def test_a_body_that_controls_a_terminal_is_shown_escaped(
@@ -175,7 +177,7 @@ def test_a_replay_stores_the_event_under_the_present_settings(
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         f"refusal {found['id']}: 1 event stored, event {event.id}",
-        "1 refusal replayed: 1 new event",
+        "1 of 1 refusal accepted: 1 new event",
     ]
     assert (event.phone, event.extra, event.idempotency_key) == (
         None,
@@ -397,7 +399,7 @@ def test_many_refusals_are_counted_and_replayed_oldest_first(
     assert "Replay 2 refusals?" in asked.stderr
     assert signalbox(*chosen, "--dry-run").stdout == "would replay 2 refusals\n"
     assert stored(context, acme.account_id) == []
-    assert "2 refusals replayed: 2 new events" in signalbox(*chosen, "--yes").stdout
+    assert "2 of 2 refusals accepted: 2 new events" in signalbox(*chosen, "--yes").stdout
     assert [one.event for one in stored(context, acme.account_id)] == ["first", "second"]
     assert signalbox(*chosen, "--yes").stdout == "no refusal that can be replayed is left\n"
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,10 +50,23 @@ def test_an_event_is_stored_under(name: str, context: AppContext, rows: Rows, tm
         sender = a_sender(context, server)
         assert sender.post(an_event()).status_code == 200
         assert sender.post({"event": ""}).status_code == 422
+        # Its body is read after the response.
+        assert sender.post({"event": "a"}, **{"Content-Type": "text/plain"}).status_code == 415
         assert rows("SELECT count(*) FROM events WHERE account_id = %s", sender.account_id) == [(1,)]
+        assert wait_for_refusals(rows, sender.account_id) == [(422, b'{"event": ""}'), (415, b'{"event": "a"}')]
         server.hang_up(all_threads=True)
     finally:
         end_all([program], signal.SIGTERM, 20)
+
+
+def wait_for_refusals(rows: Rows, account_id: int) -> list[tuple[object, bytes]]:
+    """The status and the body of the account's first two refusals."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = rows("SELECT status, body FROM refusals WHERE account_id = %s ORDER BY id", account_id)
+        if len(found) == 2 or time.monotonic() > deadline:
+            return [(status, zlib.decompress(body)) for status, body in found if isinstance(body, memoryview)]
+        time.sleep(0.05)
 
 
 def wait_for(server: Server) -> None:
