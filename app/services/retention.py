@@ -231,7 +231,11 @@ def _drop(context: AppContext, partition: Partition, wait: Wait) -> bool:
         return False
     with context.database.transaction() as connection:
         limit_statements(connection, _CHECK_TIMEOUT)
-        return partitions.drop_ended_partition(connection, partition.name, context.clock())
+        is_dropped = partitions.drop_ended_partition(connection, partition.name, context.clock())
+        if is_dropped:
+            before = {"from": partition.begin, "until": partition.end}
+            audit.record(connection, context, Change("partition.drop", None, partition.name, before))
+        return is_dropped
 
 
 def _users(context: AppContext, partition: Partition) -> set[str]:

@@ -171,6 +171,16 @@ def test_a_partition_that_no_account_keeps_is_dropped(context: AppContext) -> No
     assert _events(context) == {kept}
 
 
+def test_partitions_that_a_worker_drops_are_in_the_audit_log(context: AppContext) -> None:
+    _keep(context, ACME, {"events": 90 * DAY})
+    dropped = _round(context)["partitions"]
+    entries = _query(
+        context, "SELECT object_id, actor, via FROM audit_log WHERE action = 'partition.drop' ORDER BY object_id"
+    )
+    assert entries == [(name, "signalbox", "worker") for name in MONTHS[:dropped]]
+    assert dropped > 0
+
+
 def test_an_account_without_events_in_a_partition_does_not_keep_it(context: AppContext) -> None:
     _keep(context, ACME, {"events": 90 * DAY})
     _event(context, JANUARY)
@@ -591,7 +601,7 @@ def test_a_change_is_in_the_audit_log(context: AppContext) -> None:
     _keep(context, ACME, {"events": 30 * DAY}, ("runs",))
     found = _query(context, "SELECT action, object_id, before, after FROM audit_log ORDER BY id")
     assert found == [
-        ("account.retention", "slug", {}, {"events": "90d", "runs": "forever"}),
+        ("account.retention", "slug", None, {"events": "90d", "runs": "forever"}),
         ("account.retention", "slug", {"events": "90d", "runs": "forever"}, {"events": "30d"}),
     ]
 
