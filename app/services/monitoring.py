@@ -50,6 +50,7 @@ class Monitor:
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
+        self.readiness.database.close()
 
     def refresh_without_thread(self) -> None:
         """Refresh if the process has no thread for it (under other servers than gunicorn) and did so INTERVAL seconds ago."""
@@ -103,7 +104,7 @@ class Monitor:
             _log.error("events cannot be stored: checks of /readyz fail", failing=failing)
 
     def _read_queue(self) -> None:
-        with self._context.database.transaction() as connection:
+        with self.readiness.database.transaction() as connection:
             metrics.workers_alive.set(workers.count_alive(connection))
             due = job_queue.count_due_jobs(connection)
         for kind in JOB_KINDS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -19,7 +19,7 @@ from app.core.config import SettingsError
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
 from app.db import job_queue, migrate, startup, workers
-from app.db.connection import limit_statements
+from app.db.connection import Database, limit_statements
 from app.services.context import AppContext
 
 OK, FAILING, UNKNOWN = "ok", "failing", "unknown"
@@ -31,6 +31,7 @@ NAMES = ("redis", "postgres", "writable", "migrations", "disk", "encryption_key"
 MAX_WAIT = 2.0
 _STATEMENT_TIMEOUT = 2.0
 MAX_LATENESS = 60.0
+_NO_SPACE = "No space left on device"
 
 
 class CheckFailed(Exception):
@@ -80,6 +81,8 @@ class Readiness:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
+        # With a connection of its own: the others may all be in use, by what stops no event.
+        self.database = Database(replace(context.settings, database_pool=1))
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._report: Report | None = None
@@ -104,11 +107,12 @@ class Readiness:
 
     def _make(self, current: _Round) -> None:
         """Make all checks, one after the other. Those of Postgres are left out while it does not answer."""
-        is_gone = False
+        gone: str | None = None
         try:
             for name, probe in self._probes.items():
-                check = Check(name, UNKNOWN, "not checked") if is_gone else _try(name, probe)
-                is_gone = is_gone or (name == "postgres" and check.state == FAILING)
+                check = _try(name, probe) if gone is None else _without_postgres(name, gone)
+                if name == "postgres" and check.state == FAILING:
+                    gone = check.detail
                 current.checks.append(check)
         finally:
             with self._lock:
@@ -116,7 +120,7 @@ class Readiness:
             current.is_done.set()
 
     def _query(self, probe: Callable[[AppContext, sa.Connection], str]) -> str:
-        with self._context.database.transaction() as connection:
+        with self.database.transaction() as connection:
             limit_statements(connection, _STATEMENT_TIMEOUT)
             return probe(self._context, connection)
 
@@ -148,6 +152,13 @@ def _try(name: str, probe: Callable[[], str]) -> Check:
     except Exception as exc:
         state, detail = FAILING, describe_exception(exc)
     return Check(name, state, detail, round(time.monotonic() - began, 4))
+
+
+def _without_postgres(name: str, why: str) -> Check:
+    """A check that cannot be made. A server whose disk is full may take no connection."""
+    if name == "disk" and _NO_SPACE in why:
+        return Check(name, FAILING, why)
+    return Check(name, UNKNOWN, "not checked")
 
 
 # What each check of Postgres finds, in words. Raises CheckFailed, Unavailable or SettingsError.

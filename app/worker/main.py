@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import prometheus_client
+from prometheus_client import multiprocess
 
 from app.actions import http_session
 from app.core.config import Settings, SettingsError
@@ -103,3 +105,5 @@ def _monitored(context: AppContext) -> Iterator[None]:
         yield
     finally:
         monitor.stop()
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            multiprocess.mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]

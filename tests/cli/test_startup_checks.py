@@ -134,6 +134,13 @@ def test_a_worker_without_a_migration_is_one_line(empty_database: str) -> None:
     _check_line(done, "the database is not up to date, run `")
 
 
+def test_a_port_of_metrics_that_is_taken_is_one_line(database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = _run(WORKER, DATABASE_URL=database, ENCRYPTION_KEY=KEY, WORKER_METRICS_PORT=port)
+    _check_line(done, f"WORKER_METRICS_PORT={port} cannot be used on 127.0.0.1: Address already in use")
+
+
 @pytest.mark.parametrize("program", [WORKER, GUNICORN, ACCOUNT], ids=["worker", "web", "command"])
 def test_a_missing_metrics_folder_is_one_line(database: str, program: tuple[str, ...], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")

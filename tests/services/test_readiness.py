@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -16,7 +17,10 @@ from structlog.testing import CapturingLogger
 
 from app.core import metrics
 from app.core.config import from_environment
+from app.core.errors import Unavailable
 from app.core.models import PLANS
+from app.db import startup
+from app.db.connection import run_sql
 from app.db.migrate import upgrade
 from app.services import accounts, monitoring, readiness
 from app.services.context import AppContext
@@ -170,21 +174,49 @@ def test_a_check_that_does_not_end_fails_and_delays_no_caller(
     assert _found(checks.check())["redis"] == ("ok", "after all")
 
 
-def test_the_disk_check_leaves_nothing_behind_and_needs_no_right(healthy: AppContext) -> None:
+def test_the_disk_check_needs_no_right(healthy: AppContext) -> None:
     role = f"plain_{os.getpid()}"
     _execute(healthy.database.url, f"CREATE ROLE {role} LOGIN")
+    parts = urlsplit(healthy.database.url)
+    url = urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
+    checks = Readiness(AppContext(replace(healthy.settings, database_url=url)))
     try:
-        url = healthy.database.url.replace("//", f"//{role}@").replace("@signalbox@", "@")
-        plain = AppContext(replace(healthy.settings, database_url=url))
-        assert "disk" not in _failing(plain)
-        plain.database.close()
+        found = _found(checks.check())
     finally:
+        checks.database.close()
         _execute(healthy.database.url, f"DROP ROLE {role}")
-    with closing(psycopg2.connect(healthy.database.url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_database WHERE datname = current_database() AND temp_files > 0; ")
-        assert cursor.fetchone() == (1,)
-        cursor.execute("SELECT count(*) FROM pg_ls_tmpdir()")
-        assert cursor.fetchone() == (0,)
+    assert found["disk"] == ("ok", "Postgres can write to its disk")
+    assert found["workers"][0] == "failing"
+
+
+def test_the_disk_check_writes_a_temporary_file_and_leaves_nothing(healthy: AppContext) -> None:
+    with healthy.database.transaction() as connection:
+        startup.write_temporary_file(connection)
+        run_sql(connection, "SELECT pg_stat_force_next_flush()")
+    with healthy.database.transaction() as connection:
+        query = "SELECT temp_files, temp_bytes FROM pg_stat_database WHERE datname = current_database()"
+        files, size = run_sql(connection, query).one()
+        assert files == 1
+        assert 100_000 < size < 2_000_000
+        assert run_sql(connection, "SELECT count(*) FROM pg_ls_tmpdir()").scalar() == 0
+
+
+def test_the_checks_need_no_connection_of_the_pools(healthy: AppContext) -> None:
+    small = AppContext(replace(healthy.settings, database_pool=1))
+    with small.database.transaction(), small.database.autocommit_connection():
+        assert Readiness(small).check().status == "ok"
+    small.database.close()
+
+
+def test_a_server_that_takes_no_connection_since_its_disk_is_full_is_both(
+    healthy: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(context: AppContext, connection: object) -> str:
+        raise Unavailable("could not write init file: No space left on device")
+
+    monkeypatch.setitem(readiness._PROBES, "postgres", refuse)
+    report = Readiness(healthy).check()
+    assert [check.name for check in report.failing] == ["postgres", "disk"]
 
 
 # The monitor
