@@ -15,7 +15,7 @@ GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VEN
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check migrate worker bench attack clean
+.PHONY: help setup run test check migrate worker bench attack soak clean
 
 help: ## Show this
 	@echo "Signalbox. make …"
@@ -47,6 +47,9 @@ bench: setup ## Run the benchmarks; needs wrk, Redis, nginx (ONLY=single,batch s
 
 attack: setup ## Attack the product on this machine, show how long others wait; needs Redis (ONLY=unknown_keys selects)
 	@exec $(IN) -m bench.attack $(ONLY)
+
+soak: setup ## Half an hour of steady load with retention at work; needs Redis (SOAK_SECONDS=60 is a short one)
+	@exec $(IN) -m bench.soak
 
 clean: ## Remove .venv, caches and build results; keeps the data in .data
 	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

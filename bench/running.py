@@ -67,7 +67,7 @@ class _Call(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _worker(base: Backends) -> Iterator[Command]:
+def running_worker(base: Backends) -> Iterator[Command]:
     command = Command([sys.executable, "-m", "app.cli", "worker"], base.environment)
     command.start()
     try:
@@ -131,7 +131,7 @@ def runs() -> list[Row]:
         listener = Listener()
         context = AppContext(base.settings)
         http = {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}}
-        worker = _process(stack.enter_context(_worker(base)))
+        worker = _process(stack.enter_context(running_worker(base)))
         _rate(base, context, worker, {"log": "warm"})
         found = []
         for name, step in (("runs", {"log": "hello"}), ("runs-http", http)):
@@ -160,7 +160,7 @@ def first_call() -> list[Row]:
         account = _account(context, {"http": {"url": f"http://127.0.0.1:{listener.server_port}/"}})
         headers = headers_of(context, account)
         url, _ = stack.enter_context(ours(base))
-        stack.enter_context(_worker(base))
+        stack.enter_context(running_worker(base))
         time.sleep(3)
         bodies = [
             json.dumps({"event": "product_view", "distinct_id": str(n), "data": {}}).encode() for n in range(EVENTS)
@@ -184,7 +184,7 @@ def waiting() -> list[Row]:
     with ExitStack() as stack:
         base = stack.enter_context(backends())
         context = AppContext(base.settings)
-        process = _process(stack.enter_context(_worker(base)))
+        process = _process(stack.enter_context(running_worker(base)))
         _rate(base, context, process, {"log": "warm"})
         before = median(_rate(base, context, process, {"log": "hello"}) for _ in range(3))
         memory = process.memory_info().rss
