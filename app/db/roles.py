@@ -31,8 +31,9 @@ _LIMITS = {
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "5min",
 }
-# Connections of one account's role.
+# Connections of one account's role, and what the sorting of one of its sessions may put on the disk.
 _CONNECTIONS = 5
+_MAX_TEMPORARY_FILES = "1GB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Change:
 
     summary: str
     statements: Sequence[str]
+    needs_superuser: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """What is there now: the database, the schema and the owner of the tables, the tables, the views, and the names of roles."""
+    """What is there now: the database, the schema and the owner of the tables, the tables, the views, and the names of roles.
+    `writers`: roles that may write events; `locks`: functions that lock, or fill the disk, without any right."""
 
     database: str
     schema: str
@@ -107,6 +110,8 @@ class Present:
     tables: Sequence[Table]
     views: Sequence[View]
     roles: Collection[str]
+    writers: Sequence[str]
+    locks: Sequence[str]
 
 
 # What is there
@@ -126,6 +131,14 @@ SELECT view.relname,
           JOIN pg_class AS used ON used.oid = refobjid
           WHERE ev_class = view.oid AND refclassid = 'pg_class'::regclass AND used.oid <> view.oid)
 FROM pg_class AS view WHERE relnamespace = 'ops'::regnamespace AND relkind = 'v' ORDER BY view.relname
+"""
+_WRITERS = """
+SELECT rolname FROM pg_roles
+WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND has_table_privilege(oid, 'events', 'INSERT') ORDER BY rolname
+"""
+_LOCKS = """
+SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+AND proname ~ '^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea)$' ORDER BY 1
 """
 # The comment on a role says to which database it belongs. That of a database that is gone says nothing.
 _COMMENT = "Signalbox role of database "
@@ -164,7 +177,14 @@ def inspect(connection: sa.Connection, roles: Roles, known: Collection[str]) -> 
     ).one()
     tables = [Table(*row) for row in run_sql(connection, _TABLES, {"policy": roles.accounts})]
     views = [View(*row) for row in run_sql(connection, _VIEWS)]
-    return Present(database, schema, owner, tables, views, known)
+    writers, locks = ([name for (name,) in run_sql(connection, query)] for query in (_WRITERS, _LOCKS))
+    return Present(database, schema, owner, tables, views, known, writers, locks)
+
+
+def is_superuser(connection: sa.Connection) -> bool:
+    """Whether the role of the connection is a superuser."""
+    query = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    return bool(run_sql(connection, query).scalar_one())
 
 
 _UNGUARDED = """
@@ -200,12 +220,14 @@ def plan(present: Present, roles: Roles, account_ids: Sequence[int]) -> list[Cha
     changes += [_guard(present.schema, table, roles) for table in mine if not table.is_guarded]
     names = {table.name for table in mine}
     views = [view for view in present.views if view.is_of_accounts and names.issuperset(view.tables)]
-    changes += [_grant_reading(present, roles.accounts, mine, views), _forbid_temporary_tables(present)]
+    changes += [_grant_reading(present, roles.accounts, mine, views), *_withhold(present, roles)]
     for account_id in account_ids:
         name = roles.of_account(account_id)
         changes += _make(present, name, f"LOGIN CONNECTION LIMIT {_CONNECTIONS}")
         statements = [f"GRANT {roles.accounts} TO {name}", *_limits(name)]
         changes.append(Change(f"{name}: sees the rows of account {account_id} only", statements))
+        disk = [f"ALTER ROLE {name} SET temp_file_limit = {_literal(_MAX_TEMPORARY_FILES)}"]
+        changes.append(Change(f"{name}: at most {_MAX_TEMPORARY_FILES} of temporary files", disk, needs_superuser=True))
     return changes
 
 
@@ -267,13 +289,21 @@ def _guard(schema: str, table: Table, roles: Roles) -> Change:
     return Change(f"{table.name}: row-level security, for the roles of accounts only", statements)
 
 
-def _forbid_temporary_tables(present: Present) -> Change:
+def _withhold(present: Present, roles: Roles) -> Iterator[Change]:
+    """What everybody may do, and the roles of accounts must not. The processes lock subjects by advisory locks."""
     database = _quoted(present.database)
-    statements = [
-        f"GRANT TEMPORARY ON DATABASE {database} TO {_quoted(present.owner)}",
+    others = ", ".join(map(_quoted, sorted({present.owner, roles.processes, *present.writers})))
+    temporary = [
+        f"GRANT TEMPORARY ON DATABASE {database} TO {others}, {roles.read}",
         f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
     ]
-    return Change("temporary tables: not for the roles of accounts, which could fill the disk", statements)
+    yield Change("the roles of accounts: no temporary tables", temporary)
+    functions = ", ".join(present.locks)
+    locks = [
+        f"GRANT EXECUTE ON FUNCTION {functions} TO {others}",
+        f"REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC",
+    ]
+    yield Change("the roles of accounts: no advisory locks and no large objects", locks, needs_superuser=True)
 
 
 def _quoted(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from app.core.errors import Problem, ProblemType
 from app.db import audit as db_audit
@@ -48,7 +49,12 @@ def _check(name: str, role: KnownRole, database: str, *, is_guarded: bool) -> No
 def make_roles(context: AppContext, prefix: str, changes: Sequence[Change]) -> Iterator[Change]:
     """Make changes one after the other, each in a transaction of its own; those that were made. The first one records them.
     Raises Unavailable, and Problem at the end when the roles of accounts can read a table without row-level security."""
+    with context.database.transaction() as connection:
+        is_superuser = roles.is_superuser(connection)
     for change in changes:
+        if change.needs_superuser and not is_superuser:
+            yield replace(change, summary=f"{change.summary}: left out, which takes a superuser")
+            continue
         with context.database.transaction() as connection:
             roles.apply(connection, change)
             if change is changes[0]:

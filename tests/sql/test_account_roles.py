@@ -289,6 +289,29 @@ def test_nothing_can_be_written_or_locked(statement: str, acme: Connection, othe
     denied(acme, statement.format(other=other))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "pg_advisory_lock(1)",
+        "pg_advisory_xact_lock(hashtext('signalbox migrations'))",
+        "pg_try_advisory_lock_shared(1, 2)",
+        "lo_create(0)",
+        "lo_from_bytea(0, '')",
+    ],
+)
+def test_neither_the_locks_of_the_processes_nor_the_disk_can_be_taken(
+    call: str, connect: Connect, acme: Connection
+) -> None:
+    denied(acme, f"SELECT {call}")
+    if "advisory" in call:
+        query(connect(NAMES.processes), f"SELECT {call}")
+
+
+def test_the_size_of_temporary_files_is_limited(acme: Connection) -> None:
+    assert query(acme, "SHOW temp_file_limit") == [{"temp_file_limit": "1GB"}]
+    denied(acme, "SET temp_file_limit = -1")
+
+
 def test_a_session_is_read_only_and_ends_long_statements(connect: Connect, own: int) -> None:
     found = query(
         connect(NAMES.of_account(own)),
