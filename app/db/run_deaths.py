@@ -24,7 +24,7 @@ WITH dead_jobs AS (
     FROM jobs CROSS JOIN LATERAL (
         SELECT CASE WHEN payload ~ '^[0-9]{{1,18}}:[0-9a-f-]{{36}}(:|$)' THEN string_to_array(payload, ':') END
     ) AS job (names)
-    WHERE due_at < now() + interval '60 seconds' AND kind IN ('run', 'event') AND worker_id IS NOT NULL
+    WHERE due_at < now() + interval '60 seconds' AND kind IN ('run', 'event', 'match') AND worker_id IS NOT NULL
     AND claim IS DISTINCT FROM 'stopping' AND NOT EXISTS (
         SELECT FROM pg_stat_activity WHERE application_name = '{PRESENCE}' || worker_id)
 ), dead AS (
@@ -32,7 +32,7 @@ WITH dead_jobs AS (
     JOIN runs ON runs.account_id = job.account_id AND runs.id = job.id WHERE kind = 'run'
     UNION
     SELECT version.account_id, workflow_id, worker_id FROM dead_jobs AS job
-    JOIN workflow_versions AS version ON version.account_id = job.account_id AND awaits <> '{{}}' WHERE kind = 'event'
+    JOIN workflow_versions AS version ON version.account_id = job.account_id AND awaits <> '{{}}' WHERE kind IN ('event', 'match')
 )
 UPDATE workflows SET dead_workers = workflows.dead_workers || ARRAY(
     SELECT worker_id FROM dead WHERE dead.account_id = workflows.account_id AND dead.workflow_id = workflows.id

@@ -161,11 +161,53 @@ def find_enabled_patterns(connection: sa.Connection, account_id: int, except_for
     return list(
         run_sql(
             connection,
-            "SELECT document -> 'on' FROM workflows AS workflow JOIN workflow_versions AS version "
-            "ON version.account_id = workflow.account_id AND version.workflow_id = workflow.id "
-            "AND version.version = workflow.enabled_version "
-            "WHERE workflow.account_id = :account AND workflow.id <> :id "
+            "SELECT document -> 'on' " + _ENABLED + "WHERE workflow.account_id = :account AND workflow.id <> :id "
             "AND jsonb_typeof(document -> 'on') = 'object' AND NOT document -> 'on' ? 'event'",
             {"account": account_id, "id": except_for},
         ).scalars()
     )
+
+
+_ENABLED = """
+FROM workflows AS workflow JOIN workflow_versions AS version ON version.account_id = workflow.account_id
+    AND version.workflow_id = workflow.id AND version.version = workflow.enabled_version
+"""
+
+
+def measure_enabled(connection: sa.Connection, account_id: int, except_for: UUID) -> tuple[int, int]:
+    """How many other workflows of the account are enabled, and the characters of the filters in their patterns."""
+    row = run_sql(
+        connection,
+        "SELECT count(*), coalesce(sum(filters.characters), 0) "
+        + _ENABLED
+        + "CROSS JOIN LATERAL (SELECT sum(length(filter #>> '{}')) AS characters "
+        "FROM jsonb_path_query(document -> 'on', 'strict $.**.where') AS filter) AS filters "
+        "WHERE workflow.account_id = :account AND workflow.id <> :id",
+        {"account": account_id, "id": except_for},
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def count_triggers(connection: sa.Connection, account_id: int, except_for: UUID) -> dict[str, int]:
+    """How many other enabled workflows look at each event name (`*`: at any)."""
+    rows = run_sql(
+        connection,
+        "SELECT event, count(*) FROM workflow_triggers WHERE account_id = :account AND workflow_id <> :id GROUP BY event",
+        {"account": account_id, "id": except_for},
+    )
+    return {row.event: int(row[1]) for row in rows}
+
+
+def find_enabled_by_event(
+    connection: sa.Connection, account_id: int, except_for: UUID, events: Sequence[str]
+) -> list[tuple[Any, Any]]:
+    """`on` and `again` of the other enabled workflows that look at events of these names."""
+    rows = run_sql(
+        connection,
+        "SELECT document -> 'on', document -> 'again' "
+        + _ENABLED
+        + "WHERE workflow.account_id = :account AND workflow.id <> :id AND EXISTS (SELECT FROM workflow_triggers AS trigger "
+        "WHERE trigger.account_id = workflow.account_id AND trigger.workflow_id = workflow.id AND event = ANY (:events))",
+        {"account": account_id, "id": except_for, "events": list(events)},
+    )
+    return [(on, again) for on, again in rows]

@@ -24,7 +24,7 @@ from app.services.readiness import NAMES, Readiness, Report
 
 # Seconds between two rounds, and between two readings of what changes slowly.
 INTERVAL, SLOW_INTERVAL = 5.0, 15.0
-JOB_KINDS = ("run", "event", "deadline")
+JOB_KINDS = ("run", "event", "deadline", "match")
 _log = structlog.get_logger()
 
 

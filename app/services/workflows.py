@@ -21,8 +21,9 @@ from app.db.workflows import NewVersion, WorkflowRow
 from app.services import audit
 from app.services.context import AppContext
 from app.services.runs import cancel_runs_of_workflow
+from app.services.workflow_limits import check_limits
 from app.workflows.matching.pattern_parser import PatternError
-from app.workflows.validate import awaited_names, check_together, check_workflow, to_stored, trigger_names
+from app.workflows.validate import awaited_names, check_workflow, to_stored, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
 
 _ABSENT = object()
@@ -174,7 +175,7 @@ def _enable(
 ) -> None:
     """Enable a version without mistakes. The events that its runs may wait for are stored now, since an earlier release may
     have saved the draft. Raises InvalidDocument when all enabled patterns together exceed a bound."""
-    mistakes = check_together(document, lambda: workflows.find_enabled_patterns(connection, account_id, workflow_id))
+    mistakes = check_limits(connection, account_id, workflow_id, document)
     if mistakes:
         raise InvalidDocument(mistakes)
     workflows.write_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))

@@ -276,7 +276,7 @@ def test_the_monitor_shows_checks_queue_and_partitions_as_gauges(healthy: AppCon
     assert _gauge("workers_alive")() == 1
     assert _gauge("can_store")() == 1
     assert _gauge("check_failing")("workers") == 0
-    assert [_gauge("jobs_due")(kind) for kind in monitoring.JOB_KINDS] == [0, 3, 0]
+    assert [_gauge("jobs_due")(kind) for kind in monitoring.JOB_KINDS] == [0, 3, 0, 0]
     assert 42 <= _gauge("job_lateness")("event") < 60
     assert _gauge("partitions_ahead")() == 3
     assert _gauge("connections_max")("events") == healthy.settings.database_pool
