@@ -12,9 +12,11 @@ from app.api.rate_limit import RateLimiter
 from app.api.refusals import keep_refusal
 from app.core import models
 from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.exact_json import LARGE, ExactObject, read_object
 from app.core.models import Event, Receipt
 from app.ingest.accept import BuildEvent, EventAcceptor
 from app.ingest.account_cache import Account, AccountCache
+from app.services.context import AppContext
 
 # A refusal never rests on an account snapshot that is older than this many seconds.
 MAX_SNAPSHOT_AGE = 2.0
@@ -66,6 +68,15 @@ def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> R
         return build_event(current)
 
     return acceptor.accept(account, build_checked)
+
+
+def read_event(account: Account, body: bytes) -> ExactObject:
+    """Parse the body of an event: of each account, one large body at a time. Raises Problem."""
+    if len(body) <= LARGE:
+        return read_object(body)
+    context: AppContext = current_app.extensions["context"]
+    with context.body_turns.turn(account.snapshot.id):
+        return read_object(body)
 
 
 def find_owner(accounts: AccountCache, sender: Sender) -> Account:

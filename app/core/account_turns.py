@@ -13,12 +13,13 @@ _RETRY_AFTER = "1"
 
 
 class AccountTurns:
-    """At most `at_once` turns of each account at the same time; the others of it wait, at most `seconds`. Works with threads
-    and with gevent's greenlets."""
+    """At most `at_once` turns of each account at the same time, and `together` of all accounts; others wait, at most `seconds`
+    for each of both. Works with threads and with gevent's greenlets."""
 
-    def __init__(self, at_once: int, seconds: float) -> None:
+    def __init__(self, at_once: int, seconds: float, *, together: int | None = None) -> None:
         self._at_once = at_once
         self._seconds = seconds
+        self._together = None if together is None else threading.Semaphore(together)
         self._lock = threading.Lock()
         # For each account that has or waits for a turn: its semaphore, and how many do.
         self._accounts: dict[int, tuple[threading.Semaphore, int]] = {}
@@ -28,18 +29,27 @@ class AccountTurns:
         """Wait for a turn, and have it inside. Raises Problem 429 when none comes in time."""
         semaphore = self._count(account_id, 1)
         try:
-            if not semaphore.acquire(timeout=self._seconds):
-                raise Problem(
-                    ProblemType.RATE_LIMIT_EXCEEDED,
-                    "Too many requests of this account at the same time. Retry later.",
-                    headers={"Retry-After": _RETRY_AFTER},
-                )
-            try:
-                yield
-            finally:
-                semaphore.release()
+            with self._acquired(semaphore, "of this account"):
+                if self._together is None:
+                    yield
+                else:
+                    with self._acquired(self._together, "of this kind"):
+                        yield
         finally:
             self._count(account_id, -1)
+
+    @contextmanager
+    def _acquired(self, semaphore: threading.Semaphore, which: str) -> Iterator[None]:
+        if not semaphore.acquire(timeout=self._seconds):
+            raise Problem(
+                ProblemType.RATE_LIMIT_EXCEEDED,
+                f"Too many requests {which} at the same time. Retry later.",
+                headers={"Retry-After": _RETRY_AFTER},
+            )
+        try:
+            yield
+        finally:
+            semaphore.release()
 
     def _count(self, account_id: int, change: int) -> threading.Semaphore:
         """The semaphore of an account, which is kept while it is used."""

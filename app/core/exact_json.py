@@ -30,7 +30,7 @@ _SHORT_NUMBER = 4_000
 _ALWAYS_EXACT = 15
 _SHORT_EXPONENT = 2
 # Bytes from which a body is parsed in pieces.
-_LARGE = 32 * 1024
+LARGE = 32 * 1024
 _BRACKETS_PER_PIECE = 64 * 1024
 
 # NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
@@ -115,7 +115,7 @@ def _parse(text: str) -> Any:
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected byte order mark (BOM)", text, 0)
     try:
-        value = (_decoder if len(text) < _LARGE else _large_decoder()).decode(text)
+        value = (_decoder if len(text) < LARGE else _large_decoder()).decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:

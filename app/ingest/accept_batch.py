@@ -352,7 +352,8 @@ def accept_batch(
     for _ in range(MAX_RELOADS):
         started_at = time.monotonic()
         item_ids = make_item_ids(len(batch), context.clock())
-        drafts = read_drafts(account, batch, item_ids, context.work_shares)
+        with context.body_turns.turn(account.snapshot.id):
+            drafts = read_drafts(account, batch, item_ids, context.work_shares)
         if not drafts.items:
             return make_receipt(batch, drafts, BatchResult())
         with context.event_turns.turn(account.snapshot.id):

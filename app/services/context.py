@@ -24,6 +24,8 @@ _log = structlog.get_logger()
 
 # One account uses at most this fraction of the connections for events, except for those that many events share.
 _SHARE = 3
+# Connections that are left for these, whatever all accounts do.
+_RESERVED = 2
 
 
 class AppContext:
@@ -39,9 +41,11 @@ class AppContext:
         self._is_checked = False
         # A transaction that waits for the lock of a subject, or writes a batch, keeps its connection meanwhile.
         at_once = max(1, settings.database_pool // _SHARE)
-        self.event_turns = AccountTurns(at_once, settings.connect_timeout)
+        together = max(1, settings.database_pool - _RESERVED)
+        self.event_turns = AccountTurns(at_once, settings.connect_timeout, together=together)
         # Changes of an account wait for its lock, and compile its patterns.
         self.change_turns = AccountTurns(1, settings.connect_timeout)
+        self.body_turns = AccountTurns(1, settings.connect_timeout)
         self.work_shares = WorkShares()
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, self.database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, self.database))

@@ -17,6 +17,16 @@ def test_an_account_waits_for_its_own_turns_only() -> None:
             pass
 
 
+def test_all_accounts_together_have_a_limited_number_of_turns() -> None:
+    turns = AccountTurns(2, 0.01, together=3)
+    with turns.turn(1), turns.turn(1), turns.turn(2):
+        with pytest.raises(Problem, match="of this kind"), turns.turn(3):
+            pass
+        assert sorted(turns._accounts) == [1, 2]
+    with turns.turn(3):
+        pass
+
+
 def test_a_turn_ends_with_an_error() -> None:
     turns = AccountTurns(1, 0.01)
     for _ in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from app.core.account_turns import AccountTurns
@@ -36,6 +38,33 @@ def test_batches_and_events_with_a_key_wait_for_a_turn_of_their_account(turns: A
         assert acme.post(an_event(), Idempotency_Key="one").status_code == 429
         assert acme.post_batch([an_event()]).status_code == 429
     assert acme.post(an_event(), Idempotency_Key="one").status_code == 200
+
+
+def test_ordinary_events_keep_connections_when_many_accounts_use_all_their_turns(
+    context: AppContext, acme: Sender
+) -> None:
+    with ExitStack() as stack:
+        turns = context.event_turns
+        for number in range(context.settings.database_pool - 2):
+            stack.enter_context(turns.turn(1_000 + number))
+            stack.enter_context(context.database.autocommit_connection())
+        assert acme.post(an_event()).status_code == 200
+        assert turns._together is not None
+        assert not turns._together.acquire(blocking=False)
+
+
+def test_large_bodies_and_batches_of_an_account_are_read_one_at_a_time(
+    context: AppContext, monkeypatch: pytest.MonkeyPatch, acme: Sender, globex: Sender
+) -> None:
+    turns = AccountTurns(1, 0.01)
+    monkeypatch.setattr(context, "body_turns", turns)
+    large = an_event(data={"text": "x" * 40_000})
+    with turns.turn(acme.account_id):
+        assert acme.post(large).status_code == 429
+        assert acme.post_batch([an_event()]).status_code == 429
+        assert acme.post(an_event()).status_code == 200
+        assert globex.post(large).status_code == 200
+    assert acme.post(large).status_code == 200
 
 
 def test_events_with_much_to_store_wait_for_a_turn_of_their_account(

@@ -13,11 +13,11 @@ from app.api.cxengage.resources import management_limit
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
-from app.api.sender import Sender, accept_event, receive, recheck
+from app.api.sender import Sender, accept_event, read_event, receive, recheck
 from app.core import models
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem
-from app.core.exact_json import ExactObject, object_text, read_object
+from app.core.exact_json import ExactObject, object_text
 from app.core.ids import cxengage_id
 from app.core.models import Event, Receipt
 from app.ingest.account_cache import Account, AccountCache, check_open
@@ -106,7 +106,7 @@ def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    return read_object(body), Origin(RECEIVER, idempotency_key, is_webhook_id, body)
+    return read_event(account, body), Origin(RECEIVER, idempotency_key, is_webhook_id, body)
 
 
 def read_idempotency_key() -> tuple[str | None, bool]:

@@ -64,7 +64,8 @@ def _read_batch(context: AppContext, account: Account, headers: Headers) -> Rece
         seconds=settings.body_timeout,
         media_types=("application/json", LINES),
     )
-    count, item = split_body(body, settings.max_batch_events, lines=request.mimetype == LINES)
+    with context.body_turns.turn(account.snapshot.id):
+        count, item = split_body(body, settings.max_batch_events, lines=request.mimetype == LINES)
     return ReceivedBatch(
         account.snapshot.id,
         count,

@@ -11,11 +11,10 @@ from msgspec import Struct
 
 from app.api.request_body import read_body
 from app.api.responses import json_response
-from app.api.sender import Sender, accept_event, receive, stores_unusable_phone
+from app.api.sender import Sender, accept_event, read_event, receive, stores_unusable_phone
 from app.core import models
 from app.core.api_keys import prefix_of, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
-from app.core.exact_json import read_object
 from app.core.ids import utc_text, uuid7
 from app.core.models import Event, Receipt
 from app.ingest.accept import BuildEvent
@@ -56,7 +55,7 @@ def receive_event() -> Response:
     def build_event(account: Account) -> Event:
         nonlocal parse
         if parse is None:
-            parse = _read_event(context, headers)
+            parse = _read_event(context, account, headers)
         return parse(account)
 
     return receive(sender, lambda account: _success(accept_event(account, sender, build_event)))
@@ -101,14 +100,14 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
     return Sender(prefix, check, unauthorized)
 
 
-def _read_event(context: AppContext, headers: Headers) -> BuildEvent:
+def _read_event(context: AppContext, sender: Account, headers: Headers) -> BuildEvent:
     """Read the body of the request; what parses its event for an account. Both raise Problem."""
     settings = context.settings
     headers.check()
     body = read_body(
         request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
     )
-    exact, received_at = read_object(body), context.clock()
+    exact, received_at = read_event(sender, body), context.clock()
     event_id = uuid7(received_at)
     return lambda account: parse_event(
         exact,
