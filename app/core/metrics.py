@@ -59,7 +59,7 @@ not_evaluated = Counter(
 )
 matching_postponed = Counter(
     "signalbox_matching_postponed_total",
-    "Events whose matching took too long in a web process, so that a worker finishes it",
+    "Events whose matching was left to a worker: their account had used up its share, or it took too long",
 )
 refusals = Counter("signalbox_refusals_total", "Requests answered with a 4xx or 5xx", ["status"])
 refusals_kept = Counter("signalbox_refusals_kept_total", "Refused requests that were stored")

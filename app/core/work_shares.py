@@ -8,7 +8,8 @@ restricted. Accounts that have taken more than half of their buckets share SHARE
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 
 # A unit of work is about a tenth of a microsecond of a core (docs/decisions/0029).
@@ -17,6 +18,8 @@ UNITS_PER_MILLISECOND = 10_000
 SHARE = 250 * UNITS_PER_MILLISECOND
 SHARE_OF_ALL = 500 * UNITS_PER_MILLISECOND
 BURST = 100 * UNITS_PER_MILLISECOND
+# What an account may owe: one piece of work can be larger than a bucket.
+_MAX_DEBT = 5 * BURST
 # Seconds between two fillings of the buckets, and for which an account counts as active.
 TICK = 0.05
 ACTIVE_SECONDS = 1.0
@@ -45,8 +48,20 @@ class WorkShares:
         self._latest_at = now
         if units:
             self._fill_if_due(now)
-            # No more debt than a bucket holds: what was used alone in the process costs nothing afterwards.
-            self._left[account_id] = max(-BURST, self._left.get(account_id, BURST) - units)
+            left = self._left.get(account_id, BURST) - units
+            if left < 0:
+                # Who is alone in the process owes nothing afterwards.
+                left = max(left, -_MAX_DEBT if self._is_contended(account_id, now) else 0)
+            self._left[account_id] = left
+
+    @contextmanager
+    def charged(self, account_id: int) -> Iterator[None]:
+        """Take the CPU time of the block, in this thread, for work whose units are not counted."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.spend(account_id, (time.thread_time() - began) * 1000 * UNITS_PER_MILLISECOND)
 
     def is_used_up(self, account_id: int) -> bool:
         """Whether the account has no units left, and other accounts are active."""

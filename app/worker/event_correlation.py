@@ -37,6 +37,7 @@ class EventCorrelator:
         self._context = context
         self._alone = alone
         self._database = context.database
+        self._shares = context.work_shares
         self._query = retry.run
 
     async def deliver(self, account_id: int, event_id: UUID) -> list[UUID]:
@@ -50,8 +51,8 @@ class EventCorrelator:
         after, exiting = UUID(int=0), dict[UUID, Run]()
         while page := await self._query(runs.find_running_runs_of_subject, self._database, event, subjects, after):
             for run in page:
-                # A filter may take 20 ms: the jobs of others go on between two.
-                await asyncio.sleep(0)
+                # A filter may take 20 ms: the jobs of others go on between two, for longer when the share is used up.
+                await asyncio.sleep(self._shares.seconds_left(account_id))
                 if not _is_about(event, run):
                     continue
                 if run.isolation is not None:
@@ -59,7 +60,7 @@ class EventCorrelator:
                         raise NeedsIsolation(is_proven=run.isolation == "killed")
                     isolated[run.workflow_id] = run.id
                 await self._deliver_to(run, event)
-                if _exits_on(run, event) and step_graph.has_parallel_blocks(run.document):
+                if self._exits_on(run, event) and step_graph.has_parallel_blocks(run.document):
                     exiting.setdefault(run.root_id or run.id, run)
             after = page[-1].id
         # Last, since one of the blocks may have waited for the event.
@@ -148,7 +149,7 @@ class EventCorrelator:
         if (
             step_graph.WAIT_FOR in step
             and run.step_started_at is not None
-            and leaf_matches(step[step_graph.WAIT_FOR], event)
+            and self._matches(step[step_graph.WAIT_FOR], event)
         ):
             taken = await self._query(runs.find_awaited_events, self._database, run)
             return None if event.id in taken else transitions.event_received(run, event, self._context.clock())
@@ -158,7 +159,7 @@ class EventCorrelator:
 
     async def _find_exit_event(self, run: Run, candidates: Iterable[Event]) -> Event | None:
         """The first of the events that ends the run by `exit_on`."""
-        found = await _select(candidates, lambda event: _exits_on(run, event))
+        found = await _select(candidates, lambda event: self._exits_on(run, event))
         if not found:
             return None
         taken = await self._query(run_trees.find_awaited_events_of_tree, self._database, run)
@@ -172,7 +173,7 @@ class EventCorrelator:
     async def _find_events_since_start(self, run: Run, leaf: Any) -> list[Event]:
         """The subject's events since the run's start that match a leaf of a pattern, oldest first."""
         return await _select(
-            await self._find_named_events_since_start(run, leaf), lambda event: leaf_matches(leaf, event)
+            await self._find_named_events_since_start(run, leaf), lambda event: self._matches(leaf, event)
         )
 
     async def _find_named_events_since_start(self, run: Run, leaf: Any) -> list[Event]:
@@ -196,6 +197,13 @@ class EventCorrelator:
             if len(page) < event_queries.PAGE:
                 return found
             since = page[-1]
+
+    def _matches(self, leaf: Any, event: Event) -> bool:
+        with self._shares.charged(event.account_id):
+            return leaf_matches(leaf, event)
+
+    def _exits_on(self, run: Run, event: Event) -> bool:
+        return "exit_on" in run.document and self._matches(run.document["exit_on"], event)
 
     async def _write(self, run: Run, update: RunUpdate) -> bool:
         now = run_updates.update_time(run, self._context.clock())
@@ -226,7 +234,3 @@ def _is_about(event: Event, run: Run) -> bool:
         return event.distinct_id == run.event.distinct_id
     subject = find_subject(key, event_variables(run.event))
     return subject is not None and subject == find_subject(key, event_variables(event))
-
-
-def _exits_on(run: Run, event: Event) -> bool:
-    return "exit_on" in run.document and leaf_matches(run.document["exit_on"], event)

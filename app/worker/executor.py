@@ -39,6 +39,7 @@ from app.actions.renderer import Renderer
 from app.core.config import SettingsError
 from app.core.durations import read_duration
 from app.core.models import Outcome, Run
+from app.core.work_shares import UNITS_PER_MILLISECOND
 from app.db import run_deaths, run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
 from app.db.job_queue import CORRELATE, FAILED_JOB_PAUSE, MATCH, Again, Job
@@ -64,6 +65,8 @@ _OUTBOUND_CONFIG_TTL = 2.0
 
 # Seconds: for how long a run is executed alone before the next one has its turn.
 _MAX_TURN = 10.0
+# Units of work that a step is assumed to take of its account's share.
+_STEP_UNITS = UNITS_PER_MILLISECOND
 # An error and its class.
 _EVENT_MISSING = ("its event is no longer stored", "event_missing")
 
@@ -104,8 +107,9 @@ class RunExecutor:
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it. Raises
-        NeedsIsolation, or TurnOver in a process that executes it alone."""
+        NeedsIsolation, NotDone while the account has used up its share, or TurnOver in a process that executes it alone."""
         self._shares.spend(account_id, 0)
+        self._check_share(account_id)
         run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
         if run is None:
             await self._advance_nothing(account_id, run_id, job)
@@ -138,10 +142,19 @@ class RunExecutor:
             run = transitions.apply_update(run, update, updated_at)
             if run is not None and self._alone and time.monotonic() - began > _MAX_TURN:
                 return False
+            if run is not None:
+                self._check_share(run.account_id)
             if run is not None and run.parent_id is not None:
                 # Other blocks may have recorded steps meanwhile.
                 run = await self._load_names(run)
         return True
+
+    def _check_share(self, account_id: int) -> None:
+        """Raises NotDone while the account has used up its share of the worker, whose other runs are advanced before."""
+        # In a process of its own, nobody waits for the job.
+        seconds = 0.0 if self._alone else self._shares.postpone(account_id, _STEP_UNITS)
+        if seconds:
+            raise NotDone("its account has used up its share", Again(seconds, is_failure=False))
 
     async def _advance_nothing(self, account_id: int, run_id: UUID, job: int) -> None:
         """There is no run that this job may advance, or its event is missing."""
@@ -218,7 +231,8 @@ class RunExecutor:
         step = step_graph.find_step(run.document, str(run.at))
         verb = step_graph.find_verb(step)
         if verb in _TRANSITIONS:
-            return _TRANSITIONS[verb](run, now)
+            with self._shares.charged(run.account_id):
+                return _TRANSITIONS[verb](run, now)
         if verb == step_graph.WAIT_FOR:
             return await self._wait_for(run, step, now)
         if verb == step_graph.PAR:

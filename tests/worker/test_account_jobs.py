@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from uuid import UUID
 
 import pytest
@@ -16,7 +17,7 @@ from app.worker.executor import RunExecutor
 from app.worker.isolation import NotDone
 from app.workflows.expressions.budget import EVENT_UNITS
 from tests.support.builders import Sender, a_workflow
-from tests.support.run_execution import with_executor
+from tests.support.run_execution import execute_run, the_run, with_executor
 
 ATTACKER, OTHER = 1, 2
 SLOTS = 20
@@ -140,3 +141,57 @@ def test_events_and_deadlines_of_an_account_share_its_turns(context: AppContext,
 
     with_executor(context, fill)
     assert refused == ["wake", "match"]
+
+
+def used_up(context: AppContext, account_id: int, other: int) -> None:
+    context.work_shares.spend(other, 0)
+    context.work_shares.spend(account_id, 2 * BURST)
+
+
+def test_runs_of_an_account_that_has_used_up_its_share_go_back(
+    context: AppContext, acme: Sender, globex: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    documents = {sender: a_workflow(steps=[{"set": {"a": "1"}}, {"log": "done"}]) for sender in (acme, globex)}
+    runs = {}
+    for sender, document in documents.items():
+        workflows.apply_workflow(context, sender.account_id, document)
+        event = {"event": "product_view", "distinct_id": "1"}
+        runs[sender.account_id] = UUID(sender.post(event).get_json()["runs"][0])
+    used_up(context, acme.account_id, globex.account_id)
+
+    async def advance(executor: RunExecutor) -> None:
+        for sender in (globex, acme):
+            await executor.advance(sender.account_id, runs[sender.account_id], 1)
+
+    with pytest.raises(NotDone, match="used up its share"):
+        with_executor(context, advance)
+    assert the_run(context, globex.account_id, str(runs[globex.account_id]))["status"] == "done"
+    assert the_run(context, acme.account_id, str(runs[acme.account_id]))["ordinal"] == 0
+
+
+def test_a_run_goes_back_between_two_steps_and_goes_on_later(
+    context: AppContext, acme: Sender, globex: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    steps = [{"set": {"a": "1"}}, {"log": "{{ vars.a }}"}]
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
+    run = acme.post({"event": "product_view", "distinct_id": "1"}).get_json()["runs"][0]
+    charged = context.work_shares.charged
+
+    def expensive(account_id: int) -> AbstractContextManager[None]:
+        used_up(context, account_id, globex.account_id)
+        return charged(account_id)
+
+    monkeypatch.setattr(context.work_shares, "charged", expensive)
+    with pytest.raises(NotDone):
+        execute_run(context, acme.account_id, run)
+    assert the_run(context, acme.account_id, run)["at"] == "steps[1]"
+    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    assert execute_run(context, acme.account_id, run)["status"] == "done"
+
+
+def test_the_evaluation_of_conditions_is_charged_to_the_account(context: AppContext, acme: Sender) -> None:
+    with context.work_shares.charged(acme.account_id):
+        sum(range(1_000))
+    assert context.work_shares._left[acme.account_id] < BURST
