@@ -139,6 +139,7 @@ AUDITED: Mapping[str, str] = {
 BEFORE = {
     "account change": "account change {account} --name Old",
     "account enable": "account disable {account}",
+    "account retention": "account retention {account} --events default --runs default --attempts default --yes",
     "event replay": "workflow apply {another}",
 }
 CHANGING_CALLS = {"db roles": "--prefix {roles}_more", "event replay": "{event}"}
@@ -347,7 +348,7 @@ def test_a_command_works_on_the_only_account(command: str, run: Run, names: Name
     expected = STANDARD_ERROR.get(command, "")
     assert result.stderr == expected or (expected and result.stderr.startswith(expected))
     assert result.stdout.strip(), "nothing is printed"
-    times = re.findall(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+\S*?(?=[\s,;:)\"]|$)", result.output)
+    times = re.findall(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+\S*?(?=[\s,;:)\"\\]|$)", result.output)
     assert [text for text in times if not TIME.fullmatch(text)] == [], "times have one spelling"
 
 
