@@ -32,8 +32,9 @@ _INVALID_URL = re.compile(
     "FATAL: +(password authentication failed|no pg_hba.conf entry|(role|database) .* does not exist)|Name or service not known"
 )
 # Error classes of Postgres: connection lost (08), out of resources (53), shutting down (57P0x), statement timed out or
-# cancelled (57014), lock timeout (55P03), deadlock (40), read-only standby (25006); and what the operator has to mend.
-_TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", _MISSING_RIGHT, *_NOT_MIGRATED)
+# cancelled (57014), lock timeout (55P03), deadlock (40), read-only standby (25006); and what the operator has to mend, such as a
+# pooler in transaction mode, which mixes up prepared statements (26000, 42P05).
+_TRANSIENT = ("08", "53", "57", "55P03", "40", "25006", "26000", "42P05", _MISSING_RIGHT, *_NOT_MIGRATED)
 _DEADLOCK = "40P01"
 _READ_ONLY, _STALE_PREPARED_STATEMENT = "25006", "0A000"
 # The server's log quotes statements, in which psycopg2 writes values, and personal data with them. Superusers may set these for

@@ -75,19 +75,25 @@ class Machine:
         self._nspawn: subprocess.Popen[bytes] | None = None
 
     def make(self, archive: Path | None) -> None:
-        """Install a minimal Debian with systemd."""
-        cache = [f"--cache-dir={archive}"] if archive else []
-        command = ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus", *cache]
-        _run([*command, "bookworm", str(self.root)])
+        """Install a minimal Debian with systemd, or unpack one from the archive; an archive that does not exist is made."""
+        self.root.mkdir()
+        if archive and archive.exists():
+            _run(["tar", "-xf", str(archive), "-C", str(self.root)])
+        else:
+            _run(
+                ["debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm", str(self.root)]
+            )
+            if archive:
+                _run(["tar", "-cf", str(archive), "-C", str(self.root), "."])
         source = self.root / "source"
         _run(["git", "clone", "--quiet", "--bare", "--no-hardlinks", str(ROOT), str(source)])
         _run(["git", f"--git-dir={source}", "branch", "--force", CHOSEN["RELEASE"], _head()])
-        self._share_package_sources()
+        self._share_network()
 
-    def _share_package_sources(self) -> None:
-        """This machine's way to the package registries, where it is not the usual one."""
-        if Path("/etc/pip.conf").exists():
-            shutil.copy("/etc/pip.conf", self.root / "etc" / "pip.conf")
+    def _share_network(self) -> None:
+        """This machine's name servers, and the certificates by which it reaches the package registries where it has its own."""
+        if "PIP_CERT" in os.environ:
+            shutil.copy(os.environ["PIP_CERT"], self.root / "etc" / "pip.crt")
         shutil.copy("/etc/resolv.conf", self.root / "etc" / "resolv.conf")
 
     def boot(self) -> None:
@@ -117,7 +123,9 @@ class Machine:
             return 1
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         environment |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-        command = ["nsenter", f"--target={leader}", "--all", "--wd=/root", "bash", "-s"]
+        if "PIP_CERT" in os.environ:
+            environment["PIP_CERT"] = "/etc/pip.crt"
+        command = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "bash", "-s"]
         return subprocess.run(command, input=text.encode(), env=environment, check=False).returncode
 
     def stop(self) -> None:
@@ -152,7 +160,7 @@ def main() -> int:
     """Make the machine, follow the page, remove the machine; 0 when all blocks and checks succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="keep the folder of the machine")
-    parser.add_argument("--cache", type=Path, help="a folder for the packages that debootstrap downloads")
+    parser.add_argument("--archive", type=Path, help="a tar file with the new Debian; made if it is missing")
     arguments = parser.parse_args()
     if os.geteuid() != 0 or not all(map(shutil.which, NEEDED)):
         sys.exit("Run it as root, with debootstrap and systemd-container installed.")
@@ -162,7 +170,7 @@ def main() -> int:
     machine = Machine(folder / "root", folder / "boot.log")
     began = time.monotonic()
     try:
-        machine.make(arguments.cache)
+        machine.make(arguments.archive)
         print(f"made a machine in {time.monotonic() - began:.0f} s", flush=True)
         machine.boot()
         code = machine.run(script())
