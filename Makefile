@@ -15,11 +15,11 @@ GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VEN
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check migrate worker bench attack soak clean
+.PHONY: help setup run test check migrate worker bench attack soak deploy-check clean
 
 help: ## Show this
 	@echo "Signalbox. make …"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/installed ## Create .venv with all packages (PYTHON=python3.12 chooses a Python)
 	@:
@@ -50,6 +50,9 @@ attack: setup ## Attack the product on this machine, show how long others wait; 
 
 soak: setup ## Half an hour of steady load with retention at work; needs Redis (SOAK_SECONDS=60 is a short one)
 	@exec $(IN) -m bench.soak
+
+deploy-check: setup ## Follow docs/deploying.md word by word in a new Debian; as root, with debootstrap and systemd-container
+	@exec $(IN) -m tests.deploy.follow_page $(ARGS)
 
 clean: ## Remove .venv, caches and build results; keeps the data in .data
 	rm -rf $(VENV) build dist signalbox.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

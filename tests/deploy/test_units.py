@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import re
 import subprocess
 import sys
@@ -13,19 +12,12 @@ import pytest
 from app.core.config import from_environment
 from app.worker import job_consumer
 from tests.support.deploying_page import ROOT
+from tests.support.systemd_units import settings_of
 
 UNITS = sorted((ROOT / "deploy" / "systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 # Of 10.0; systemd calls anything below 2.0 OK.
 MAX_EXPOSURE = 1.5
-
-
-def settings_of(unit: Path) -> configparser.SectionProxy:
-    """The section [Service] or [Socket]. Of a repeated setting only the last value is there."""
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(unit)
-    return parser["Socket" if unit.suffix == ".socket" else "Service"]
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:

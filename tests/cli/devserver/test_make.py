@@ -76,7 +76,22 @@ def test_a_failing_pip_shows_the_end_of_its_log_and_where_the_log_is(checkout: P
 def test_help_is_the_default_and_names_every_target(checkout: Path) -> None:
     done = _make(checkout)
     assert done.returncode == 0
-    targets = ["help", "setup", "run", "test", "check", "migrate", "worker", "bench", "attack", "clean"]
+    targets = [
+        *(
+            "help",
+            "setup",
+            "run",
+            "test",
+            "check",
+            "migrate",
+            "worker",
+            "bench",
+            "attack",
+            "soak",
+            "deploy-check",
+            "clean",
+        ),
+    ]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == targets
 
 
