@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 import click
 
-from app.cli.base import command, confirm, context, get_account, yes_option
+from app.cli.base import command, confirm, context, get_account, parse_option, yes_option
 from app.cli.formatting import visible
 from app.cli.json_report import subject_details, to_json
-from app.cli.lists import json_option
+from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
 from app.core.ids import utc_text
 from app.services import data_subjects
@@ -61,7 +62,10 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
 @yes_option
 @command
 def erase(account: str, distinct_id: str, yes: bool) -> None:
-    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs, refused requests."""
+    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs, refused requests.
+
+    Its id and phone numbers are masked in what remains of others, except for their events. A receipt without the id is written.
+    """
     found = get_account(account)
     if not yes:
         confirm(f"Delete all data of {visible(distinct_id)} in {found.slug}?")
@@ -70,3 +74,27 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
         f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress, "
         f"{erased.refusals} refused requests"
     )
+
+
+@group.command("receipts")
+@click.argument("account")
+@click.option("--subject", metavar="DISTINCT_ID", help="Only those of this subject.")
+@list_options
+@command
+def receipts(account: str, subject: str | None, page: Page) -> None:
+    """List the erasures in ACCOUNT, newest first. Columns: time, who called for it, the hash of the id, what was deleted."""
+    account_id = get_account(account).id
+    print_list(
+        page,
+        lambda after, limit: data_subjects.list_receipts(
+            context(), account_id, subject, before=parse_option("--after", read_id, after), limit=limit
+        ),
+        cursor=lambda one: one.id,
+        cells=lambda one: (utc_text(one.at), one.actor, one.subject_hash.hex()[:16], _counts(one.counts)),
+        widths=(27, 12, 16),
+        as_json=lambda one: json_line({**asdict(one), "subject_hash": one.subject_hash.hex()}),
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{table} {count}" for table, count in counts.items() if count) or "nothing was stored"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from decimal import Decimal
 from typing import Any
 
@@ -19,11 +18,6 @@ def subject_text(value: Any) -> str | None:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         value = _number_text(value)
     return value if isinstance(value, str) and 1 <= len(value) <= MAX_SUBJECT_LENGTH else None
-
-
-def subject_hash(account_id: int, subject: str) -> str:
-    """What records of an erasure have in place of the subject: whoever knows the subject finds them."""
-    return hashlib.sha256(f"{account_id}:{subject}".encode("utf-8", "replace")).hexdigest()
 
 
 def _number_text(number: float | Decimal) -> str | None:

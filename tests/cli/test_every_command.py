@@ -38,7 +38,7 @@ from app.db.audit import EntryFilter
 from app.db.migrate import upgrade
 from app.db.refusals import RefusalFilter
 from app.db.tables import metadata
-from app.services import accounts, api_keys, audit, integrations, refusals, roles, workflows
+from app.services import accounts, api_keys, audit, data_subjects, integrations, refusals, roles, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.command_lines import SIGNALBOX, commands_by_name
@@ -88,6 +88,7 @@ CALLS: Mapping[str, str] = {
     "run retry": "{failed} --yes",
     "run show": "{failed}",
     "subject erase": "{account} 915673412780 --yes",
+    "subject receipts": "{account}",
     "subject show": "{account} 915673412780",
     "target enable": "https://example.com/hook",
     "target list": "",
@@ -230,6 +231,7 @@ def names(shop_app: Flask, shop: Sender, shop_context: AppContext, tmp_path: Pat
         _make_partition(shop_context)
         client, _ = api_keys.create_client(shop_context, shop.account_id, "app", (EVENTS_READ,))
         key = api_keys.create_key(shop_context, shop.account_id, "spare", (EVENTS_WRITE,))
+        data_subjects.erase_subject(shop_context, shop.account_id, "nobody")
         yield {
             "account": shop.slug,
             "account_id": shop.account_id,

