@@ -30,7 +30,7 @@ def roles_(accounts: tuple[str, ...], prefix: str, dry_run: bool) -> None:
     account_ids = [get_account(name).id for name in accounts]
     changes = roles.plan_roles(context(), prefix, account_ids)
     if dry_run:
-        click.echo("SET lock_timeout = '2s';")
+        click.echo("SET lock_timeout = '2s'; SET client_min_messages = warning;")
         for change in changes:
             click.echo(f"-- {change.summary}")
             for statement in change.statements:

@@ -66,16 +66,19 @@ def format_relative(at: datetime, now: datetime) -> str:
     return f"in {format_duration(at - now)}" if at > now else f"{format_duration(now - at)} ago"
 
 
-def parse_time(text: str, now: datetime) -> datetime:
-    """Read a duration back from now (`1h`), or an ISO date or time (in UTC unless it has an offset). Raises ValueError."""
+def parse_time(text: str, now: datetime, *, is_ahead: bool = False) -> datetime:
+    """Read a duration back from now (`1h`; with `is_ahead`: from now on), or an ISO date or time (in UTC unless it has an
+    offset). Raises ValueError."""
     try:
-        return now - read_duration(text)
+        duration = read_duration(text)
+        return now + duration if is_ahead else now - duration
     except ValueError:
         pass
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
+        direction = "from now on" if is_ahead else "back from now"
         raise ValueError(
-            f"{text!r} is neither a duration back from now such as 90s, 1h or 2d, nor a time such as 2026-11-22T10:00Z"
+            f"{text!r} is neither a duration {direction} such as 90s, 1h or 2d, nor a time such as 2026-11-22T10:00Z"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -11,9 +11,10 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.durations import read_duration
-from app.db import event_queries, inspection, workflows
+from app.db import event_queries, inspection, upcoming, workflows
 from app.db.event_queries import Received
 from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, StepDetails, StoredEvent
+from app.db.upcoming import Cursor, Upcoming
 from app.services.context import AppContext
 
 # A `repeat` may start thousands.
@@ -62,6 +63,15 @@ def find_latest_runs(context: AppContext, account_id: int, wanted: RunFilter, li
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         return inspection.find_latest_runs(connection, account_id, wanted, limit)
+
+
+def find_upcoming(
+    context: AppContext, account_id: int, period: tuple[datetime, datetime], after: Cursor | None, limit: int
+) -> Sequence[Upcoming]:
+    """What will start or go on by itself in a period, the first to come first."""
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        return upcoming.find_upcoming(connection, account_id, period, after, limit)
 
 
 def find_latest_events(context: AppContext, account_id: int, wanted: EventFilter, limit: int) -> list[StoredEvent]:

@@ -87,6 +87,7 @@ CALLS: Mapping[str, str] = {
     "run list": "--since 1h --subject 915673412780 --workflow broken --failed",
     "run retry": "{failed} --yes",
     "run show": "{failed}",
+    "run upcoming": "--from 1s --until 2d",
     "subject erase": "{account} 915673412780 --yes",
     "subject receipts": "{account}",
     "subject show": "{account} 915673412780",
