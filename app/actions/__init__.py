@@ -17,7 +17,8 @@ import structlog
 from app.actions import email, http, log, message, sendgrid, sms, voice_call, whatsapp
 from app.actions.action_context import Action, ActionContext, ActionError
 from app.actions.circuit import Deferred
-from app.actions.templates.render import TemplateError, find_secret_values, prepare
+from app.actions.masking import Secrets
+from app.actions.templates.render import Names, TemplateError, find_secret_values, prepare
 from app.core.config import SettingsError
 from app.core.durations import write_duration
 from app.core.exact_json import replace_unstorable
@@ -53,10 +54,14 @@ async def perform(step: Mapping[str, Any], context: ActionContext) -> Outcome:
     return outcome if outcome.error is None else replace(outcome, error=replace_unstorable(outcome.error))
 
 
+def _keep_secret_values(fields: Any, names: Names, secrets: Secrets) -> None:
+    secrets.add_value(find_secret_values(fields, names))
+
+
 async def _attempt(verb: str, fields: Any, context: ActionContext) -> Outcome:
     try:
         async with asyncio.timeout(context.timeout + _GRACE_PERIOD):
-            context.secrets.add_value(await context.compose(find_secret_values, fields, context.names))
+            await context.compose(_keep_secret_values, fields, context.names, context.secrets)
             return await ACTIONS[verb].act(fields, context)
     except TemplateError as exc:
         return Outcome("failed", error=str(exc), error_class="template")

@@ -38,13 +38,12 @@ _SECRET_PATHS = (
     re.compile(r"/webhooks/\d+/([\w-]{20,})"),
     re.compile(r"/bot(\d+:[\w-]{20,})"),
 )
-_MAX_SECRETS = 200
+_MAX_SECRETS, _MAX_SECRET_CHARACTERS = 200, 16_384
 _MIN_LENGTH = 4
 # A shorter secret is masked only as a word of its own, since it may be a part of anything.
 _MIN_LENGTH_INSIDE = 8
-_MIN_CUT = 6
+_MIN_CUT, _MAX_CUT = 6, 500
 _WRITTEN_MEMBER = re.compile(r'"(?P<name>[^"\\]{1,100})"\s{0,100}:\s{0,100}"(?P<value>(?:[^"\\]|\\.)*)"')
-_HEX = re.compile(r"%[0-9A-F]{2}")
 
 
 def is_secret_name(name: str) -> bool:
@@ -61,23 +60,29 @@ class Secrets:
     """The secrets of one attempt."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, None] = {}
+        self._texts: set[str] = set()
+        self._characters = 0
         self._is_full = False
-        # The forms by their first _MIN_LENGTH_INSIDE characters.
-        self._forms: dict[str, list[str]] = {}
-        self._words: re.Pattern[str] | None = None
+        # The forms by their first _MIN_LENGTH_INSIDE characters; and shorter ones, which are masked as words.
+        self._forms: dict[str, set[str]] = {}
+        self._words: set[str] = set()
 
     def add(self, *texts: str) -> None:
-        """Mask these texts from now on, except those that are too short to be recognised. With more than _MAX_SECRETS, whole
-        texts are masked."""
+        """Mask these texts from now on, except those that are too short to be recognised. With more than _MAX_SECRETS, or more
+        than _MAX_SECRET_CHARACTERS in them together, whole texts are masked. Takes up to 0.1 s."""
         for text in map(str.strip, texts):
             is_usable = len(text) >= (_MIN_LENGTH_INSIDE if text.isdigit() else _MIN_LENGTH) and text != MASK
             if is_usable and text not in self._texts:
-                if len(self._texts) == _MAX_SECRETS:
+                self._characters += len(text)
+                if len(self._texts) == _MAX_SECRETS or self._characters > _MAX_SECRET_CHARACTERS:
                     self._is_full = True
                     return
-                self._texts[text] = None
-                self._forms = {}
+                self._texts.add(text)
+                for form in set(_forms(text)):
+                    if len(form) < _MIN_LENGTH_INSIDE:
+                        self._words.add(form)
+                    else:
+                        self._forms.setdefault(form[:_MIN_LENGTH_INSIDE], set()).add(form)
 
     def add_value(self, value: Any) -> None:
         """Mask all texts in a value, and its numbers."""
@@ -110,16 +115,14 @@ class Secrets:
 
     def mask(self, text: str, *, is_cut: bool = False) -> str:
         """The text without the secrets, in any of their forms. With `is_cut` it may end within one."""
+        if self._is_full and len(text) >= _MIN_LENGTH:
+            return MASK
         if not self._texts or len(text) < _MIN_LENGTH:
             return text
-        if self._is_full:
-            return MASK
-        if not self._forms:
-            self._prepare()
         for form in self._forms_in(text):
             text = text.replace(form, MASK)
-        if self._words is not None:
-            text = self._words.sub(MASK, text)
+        if words := sorted((word for word in self._words if word in text), key=len, reverse=True):
+            text = re.sub(rf"(?<![A-Za-z0-9])(?:{'|'.join(map(re.escape, words))})(?![A-Za-z0-9])", MASK, text)
         return self._without_cut_secret(text) if is_cut else text
 
     def mask_value(self, value: Any) -> Any:
@@ -132,7 +135,7 @@ class Secrets:
 
     def mask_outcome(self, outcome: Outcome) -> Outcome:
         """The outcome with everything masked that is stored of it."""
-        if not self._texts:
+        if not self._texts and not self._is_full:
             return outcome
         return replace(
             outcome,
@@ -142,14 +145,6 @@ class Secrets:
             response=self.mask_value(outcome.response),
         )
 
-    def _prepare(self) -> None:
-        forms = {form for text in self._texts for form in _forms(text) if len(form) >= _MIN_LENGTH_INSIDE}
-        for form in sorted(forms, key=len, reverse=True):
-            self._forms.setdefault(form[:_MIN_LENGTH_INSIDE], []).append(form)
-        short = {form for text in self._texts for form in _forms(text) if len(form) < _MIN_LENGTH_INSIDE}
-        words = "|".join(sorted(map(re.escape, short), key=len, reverse=True))
-        self._words = re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])") if words else None
-
     def _forms_in(self, text: str) -> list[str]:
         """The forms that may be in a text, the longest first. Looking for each of thousands would take long."""
         parts = {text[index : index + _MIN_LENGTH_INSIDE] for index in range(len(text) - _MIN_LENGTH_INSIDE + 1)}
@@ -157,8 +152,10 @@ class Secrets:
         return sorted(found, key=len, reverse=True)
 
     def _without_cut_secret(self, text: str) -> str:
-        for form in sorted(chain.from_iterable(self._forms.values()), key=len, reverse=True):
-            for length in range(min(len(form) - 1, 500), _MIN_CUT - 1, -1):
+        end = text[-_MAX_CUT:]
+        forms = [form for form in chain.from_iterable(self._forms.values()) if form[:_MIN_CUT] in end]
+        for form in sorted(forms, key=len, reverse=True):
+            for length in range(min(len(form) - 1, _MAX_CUT), _MIN_CUT - 1, -1):
                 if text.endswith(form[:length]):
                     return text[:-length] + MASK
         return text
@@ -170,7 +167,8 @@ def _forms(text: str) -> Iterator[str]:
     yield text
     for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
         yield encoded
-        yield _HEX.sub(lambda match: match[0].lower(), encoded)
+        first, *others = encoded.split("%")
+        yield "%".join([first, *(part[:2].lower() + part[2:] for part in others)])
     for escaped in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield escaped
         yield escaped.replace("/", "\\/")

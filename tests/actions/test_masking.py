@@ -134,6 +134,13 @@ def test_every_secret_is_recognised_however_many_there_are() -> None:
     assert secrets.mask("before one-more-secret after") == "***"
 
 
+def test_whole_texts_are_masked_when_secrets_are_very_long() -> None:
+    secrets = Secrets()
+    secrets.add("hush" * 4_097)
+    assert secrets.mask("before " + "hush" * 4_097 + " after") == "***"
+    assert secrets.mask("abc") == "abc"
+
+
 def test_a_secret_behind_a_thousand_fields_of_a_form_is_recognised() -> None:
     secrets = Secrets()
     add_form("a=1&" * 1_000 + "token=hush-hush", secrets)
