@@ -98,13 +98,13 @@ class Installation:
         )
         samples = SELECTED.findall(self.server.open("/metrics").text)
         series = [
-            {"series": f'{metric}{{{labels}, instance="web-1"}}', "values": f"{value}+0x4"}
+            {"series": f'{metric}{{{labels}, instance="web-1"}}', "values": f"{value}+0x8"}
             for metric, labels, value in samples
         ]
         labels = {"instance": "web-1"} if "by (instance)" in rule["expr"] else {}
         summary = rule["annotations"]["summary"].replace("{{ $labels.instance }}", "web-1")
         fires = {"exp_labels": {**labels, **rule["labels"]}, "exp_annotations": {"summary": summary}}
-        test = {"eval_time": "15s", "alertname": name, "exp_alerts": [fires]}
+        test = {"eval_time": "30s", "alertname": name, "exp_alerts": [fires]}
         case = {"interval": "5s", "input_series": series, "alert_rule_test": [test]}
         file = self.folder / "case.yml"
         file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "5s", "tests": [case]}))
