@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from werkzeug.routing import Rule
 
 from app.api.responses import request_id_of
 from app.core import metrics
-from app.core.errors import ProblemType
+from app.core.errors import Problem, ProblemType
 
 # Of a request that matches no route.
 NO_ROUTE = "none"
@@ -84,6 +85,12 @@ def count_refusal(kind: ProblemType, status: int) -> None:
     metrics.refusals.labels(str(status)).inc()
     route = _label(request.url_rule) if has_request_context() else NO_ROUTE
     metrics.refused_requests.labels(route, kind.slug).inc()
+
+
+def count_refused_items(problems: Iterable[Problem]) -> None:
+    """Count the refused items of an accepted batch by type."""
+    for kind, number in Counter(problem.type for problem in problems).items():
+        metrics.refused_items.labels(kind.slug).inc(number)
 
 
 def count_limited(account_id: int) -> None:

@@ -69,6 +69,7 @@ refusals_not_kept = Counter(
 refused_requests = Counter(
     "signalbox_refused_requests_total", "The same by route and type of the problem", ["route", "type"]
 )
+refused_items = Counter("signalbox_refused_items_total", "Items of batches that were refused, by type", ["type"])
 rate_limited = Counter(
     "signalbox_rate_limited_total", "Requests of event routes answered with a 429, by account", ["account"]
 )

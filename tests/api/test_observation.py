@@ -72,6 +72,14 @@ def test_requests_over_the_limit_are_counted_by_account(app: Flask, context: App
     assert _value(name, account=account) == statuses.count(429) > 0
 
 
+def test_refused_items_of_a_batch_are_counted_by_type(app: Flask, context: AppContext) -> None:
+    sender = a_sender(context, app.test_client())
+    name, type_ = "signalbox_refused_items_total", "validation-failed"
+    before = _value(name, type=type_)
+    assert sender.post_batch([an_event(), {}, an_event(event="")]).status_code == 207
+    assert _value(name, type=type_) == before + 2
+
+
 def test_a_label_has_a_limited_number_of_values() -> None:
     label = BoundedLabel(2)
     assert [label.of(value) for value in (7, 8, 9, 7, 10)] == ["7", "8", "other", "7", "other"]

@@ -123,3 +123,36 @@ def test_in_an_outage_requests_do_not_write_a_line_each() -> None:
     assert max(map(seconds.count, seconds)) <= 2
     assert len(lines) < 50
     assert "915673412780" not in done.stderr
+
+
+LIBRARIES = """
+import asyncio, logging, sys
+from app.core import config, log_config
+log_config.configure(config.from_environment())
+logging.getLogger("asyncio").error("Task exception was never retrieved\\nfuture: +915673412780")
+for _ in range(3):
+    logging.getLogger("sqlalchemy.pool").error("lost %s", "one")
+log = logging.getLogger("other")
+log.info("not shown")
+log.warning("shown")
+try:
+    raise ValueError("+915673412780")
+except ValueError:
+    log.exception("failed")
+"""
+
+
+def test_what_libraries_log_is_json_too_and_quotes_nothing() -> None:
+    environment = clean_environment(PYTHONPATH=str(ROOT), DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARIES], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("Task exception was never retrieved", "error"),
+        ("lost one", "error"),
+        ("shown", "warning"),
+        ("failed", "error"),
+    ]
+    assert lines[-1]["exception"].endswith("builtins.ValueError")
+    assert "915673412780" not in done.stderr

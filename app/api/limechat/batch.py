@@ -9,6 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, current_app, request
 
 from app.api.limechat.events import Headers, read_headers, sender_of
+from app.api.observation import count_refused_items
 from app.api.refusals import keep_refused_items
 from app.api.request_body import read_body
 from app.api.responses import json_response
@@ -47,6 +48,7 @@ def receive_batch() -> Response:
         if not receipt.accepted:
             recheck(accounts, account, sender)
         if receipt.refused:
+            count_refused_items(receipt.refused.values())
             keep_refused_items(account, sender.prefix, batch, receipt)
         return _success(receipt)
 
