@@ -63,13 +63,13 @@ class WorkShares:
         finally:
             self.spend(account_id, (time.thread_time() - began) * 1000 * UNITS_PER_MILLISECOND)
 
-    def is_used_up(self, account_id: int) -> bool:
-        """Whether the account has no units left, and other accounts are active."""
-        if self._left.get(account_id, BURST) > 0:
+    def is_used_up(self, account_id: int, units: int = 0) -> bool:
+        """Whether the account has no more than so many units left, and other accounts are active."""
+        if self._left.get(account_id, BURST) > units:
             return False
         now = self._monotonic()
         self._fill_if_due(now)
-        return self._left.get(account_id, BURST) <= 0 and self._is_contended(account_id, now)
+        return self._left.get(account_id, BURST) <= units and self._is_contended(account_id, now)
 
     def is_contended(self, account_id: int) -> bool:
         """Whether other accounts are active."""

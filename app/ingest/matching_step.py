@@ -29,12 +29,15 @@ from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
 from app.workflows.matching.rule import Match, MatchState, Rule, view_event
+from app.workflows.matching.rules import MAX_UNINDEXED
 
 MICROSECOND = timedelta(microseconds=1)
 # Seconds after which a worker does the rest of an event's matching. The budget of work takes a twelfth of it.
 MAX_SECONDS = 0.25
 # Units of work that a decision takes beside its filter, and a run: to make and to write.
 _RULE_UNITS, RUN_UNITS = 30, 1_000
+# What a workflow is expected to take, where so many are evaluated that it matters.
+_EXPECTED_UNITS = 300
 
 
 def match_stateless(
@@ -42,13 +45,16 @@ def match_stateless(
 ) -> tuple[list[Decision], dict[StateKey, Rule]]:
     """The decisions that an event (its CEL variables) determines alone, and the rules that need match state as well.
 
-    What it takes is taken out of the account's share of the process. When that is used up, the rest is postponed; all of it, by
-    one decision, when it was used up before."""
-    if shares is not None and shares.is_used_up(account.snapshot.id) and account.rules.look_at(variables["event"]):
+    What it takes is taken out of the account's share of the process; what many workflows are expected to take, before. All of it
+    is postponed, by one decision, when the share does not suffice for that, and the rest when the share is used up later."""
+    account_id, evaluated = account.snapshot.id, account.rules.count_evaluated(variables["event"])
+    expected = min(EVENT_UNITS, _EXPECTED_UNITS * evaluated) if evaluated > MAX_UNINDEXED else 0
+    if evaluated and shares is not None and shares.is_used_up(account_id, expected):
+        shares.spend(account_id, _RULE_UNITS)
         return [ALL_LATE], {}
-    watch = Watch(variables.budget, shares, account.snapshot.id)
+    watch = Watch(variables.budget, shares, account_id, expected)
     candidates = account.rules.find_candidates(variables)
-    decisions = []
+    decisions: list[Decision] = []
     for rule in candidates.stateless:
         watch.pause()
         decisions.append(rule.postpone(LATE) if watch.is_late() else rule.decide(variables))
@@ -73,19 +79,24 @@ class Watch:
     """Measures the time that the matching of an event takes, without the pauses in which other requests run, and what it takes of
     its account's share of the process. Without `shares` it is never late."""
 
-    def __init__(self, budget: Budget, shares: WorkShares | None, account_id: int) -> None:
+    def __init__(self, budget: Budget, shares: WorkShares | None, account_id: int, reserved: int = 0) -> None:
+        """`reserved`: units that are taken out of the share now; `end` gives back what was not used."""
         self._budget = budget
         self._shares = shares
         self._account_id = account_id
         self._seconds = self._left = MAX_SECONDS
         self._since = time.perf_counter()
+        self._reserved = reserved
+        if reserved and shares is not None:
+            shares.spend(account_id, reserved)
 
     def pause(self) -> None:
         """Let other requests run if it is time."""
         used = self._budget.end_piece()
         if used and self._shares is not None:
             self._left -= time.perf_counter() - self._since
-            self._shares.spend(self._account_id, used)
+            beyond, self._reserved = max(0, used - self._reserved), max(0, self._reserved - used)
+            self._shares.spend(self._account_id, beyond)
             yield_to_others()
             self._since = time.perf_counter()
 
@@ -97,12 +108,14 @@ class Watch:
         """Whether a worker does the rest."""
         if self._shares is None:
             return False
-        return time.perf_counter() - self._since > self._left or self._shares.is_used_up(self._account_id)
+        if time.perf_counter() - self._since > self._left:
+            return True
+        return not self._reserved and self._shares.is_used_up(self._account_id)
 
     def end(self, more: int) -> None:
         """Take what was used since the last pause, and `more` units, out of the account's share."""
         if self._shares is not None:
-            self._shares.spend(self._account_id, self._budget.end_piece(0) + more)
+            self._shares.spend(self._account_id, self._budget.end_piece(0) + more - self._reserved)
 
 
 def _count_not_evaluated(decisions: Iterable[Decision]) -> None:

@@ -86,7 +86,7 @@ def test_an_event_is_matched_as_far_as_the_share_suffices(
 ) -> None:
     add_workflows(context, acme, 60)
     assert globex.post(an_event(event="other")).status_code == 200
-    context.work_shares.spend(acme.account_id, BURST - 1_000)
+    context.work_shares.spend(acme.account_id, BURST - 25_000)
     event_id = post(acme, event="order", data=ITEMS)
     *done, late = decisions_of(context, event_id)
     assert (late["reason"], {each["reason"] for each in done}) == (LATE, {"the filter is false"})
@@ -95,6 +95,20 @@ def test_an_event_is_matched_as_far_as_the_share_suffices(
     assert earlier == done
     assert (last["reason"], last["workflows"]) == ("the filter is false", late["workflows"])
     assert len(late["workflows"]) + sum(len(each.get("workflows", " ")) for each in done) == 60
+
+
+def test_what_many_workflows_may_take_is_taken_before_and_given_back(
+    context: AppContext, clock: Clock, acme: Sender, globex: Sender
+) -> None:
+    add_workflows(context, acme, 60)
+    assert globex.post(an_event(event="other")).status_code == 200
+    shares = context.work_shares
+    shares.spend(acme.account_id, BURST - 17_000)
+    assert decisions_of(context, post(acme, event="order", data=ITEMS))[0]["workflow"] == "all workflows"
+    shares.spend(acme.account_id, -BURST)
+    before = shares._left[acme.account_id]
+    post(acme, event="order", data={"l": []})
+    assert 60 * 60 < before - shares._left[acme.account_id] < 60 * 250
 
 
 def test_a_worker_starts_what_a_postponed_event_starts(

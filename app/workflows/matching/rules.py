@@ -41,6 +41,7 @@ class _EventRules:
         if len(self._unindexed) > MAX_UNINDEXED:
             self._build_indexes()
         self._reads = _reads_of(self._unindexed + self._stateful)
+        self.evaluated = len(self._unindexed) + len(self._stateful) + len(self._indexes)
 
     def _build_indexes(self) -> None:
         by_path: dict[str, list[tuple[Comparison, Rule]]] = {}
@@ -84,9 +85,10 @@ class Rules:
                 by_event.setdefault(name, []).append(rule)
         self._by_event = {name: _EventRules(found) for name, found in by_event.items()}
 
-    def look_at(self, name: str) -> bool:
-        """Whether any rule reads events of this name."""
-        return name in self._by_event or ANY_NAME in self._by_event
+    def count_evaluated(self, name: str) -> int:
+        """How many rules and indexes are looked at for each event of this name; 0 when no rule reads it."""
+        named, on_any = self._by_event.get(name), self._by_event.get(ANY_NAME)
+        return (named.evaluated if named else 0) + (on_any.evaluated if on_any and name != ANY_NAME else 0)
 
     def find_by_event(self, name: str) -> list[Rule]:
         """All rules that read events of this name."""
