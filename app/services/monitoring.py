@@ -62,12 +62,12 @@ class Monitor:
         self.refresh()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        # The first round is not at once: under `make run` a web process starts before its database is migrated.
+        while not self._stop.wait(INTERVAL):
             try:
                 self.refresh()
             except Exception as exc:
                 _log.error("the gauges of /metrics were not updated", error=describe_exception(exc))
-            self._stop.wait(INTERVAL)
 
     def refresh(self, *, slow_interval: float = SLOW_INTERVAL) -> None:
         """Make the checks, log what has changed and set the gauges; those that change slowly every `slow_interval` seconds."""
