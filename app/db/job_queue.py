@@ -42,6 +42,7 @@ MAX_FAILURES = 50
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 FAILED_JOB_PAUSE = 3_600.0
 _PREVIOUS_BATCH = 10_000
+_PREVIOUS_LOG_KEPT_FOR = timedelta(days=7)
 # A FROM clause: the progress of enabled workflows since they were enabled. Where `deadline` is not null, a deadline is pending.
 ENABLED_PROGRESS = (
     "progress JOIN workflows ON workflows.account_id = progress.account_id AND workflows.id = progress.workflow_id "
@@ -352,6 +353,13 @@ def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
         "ON CONFLICT (dedupe_key) DO NOTHING",
         {"before": now - ORPHANED_AFTER, "batch": _PREVIOUS_BATCH},
     ).rowcount
+
+
+def forget_previous_log(connection: sa.Connection, now: datetime) -> int:
+    """Delete a batch of what the previous release has logged about its jobs, older than a week; how many."""
+    if not run_sql(connection, "SELECT to_regclass('pgqueuer_log') IS NOT NULL").scalar():
+        return 0
+    return delete_batch(connection, "pgqueuer_log", "created < :before", {"before": now - _PREVIOUS_LOG_KEPT_FOR})
 
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:

@@ -32,6 +32,7 @@ TASKS: tuple[Task, ...] = (
     job_queue.enqueue_orphans,
     job_queue.enqueue_overdue_deadlines,
     job_queue.forget_old_idempotency_keys,
+    job_queue.forget_previous_log,
     match_state.forget_stale_progress,
     messages.forget_old_messages,
     messages.forget_old_tickets,

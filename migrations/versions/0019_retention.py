@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS table_sizes_daily (
     CONSTRAINT table_sizes_daily_pkey PRIMARY KEY (table_name, day)
 );
 COMMENT ON TABLE table_sizes_daily IS 'sizes of all tables, once a day, for 400 days: how they grow';
-COMMENT ON COLUMN table_sizes_daily.table_name IS 'the table, or a partition of events';
+COMMENT ON COLUMN table_sizes_daily.table_name IS 'the table, or a partition of events; events: the sum of its partitions';
 COMMENT ON COLUMN table_sizes_daily.day IS 'the day (UTC)';
 COMMENT ON COLUMN table_sizes_daily.row_estimate IS 'how many rows it has, as PostgreSQL estimates; -1: never counted';
 COMMENT ON COLUMN table_sizes_daily.bytes IS 'its size on disk, with indexes and TOAST';

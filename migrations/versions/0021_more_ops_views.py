@@ -1,4 +1,4 @@
-"""Views of `ops` over the tables of the last migrations: refused requests, changes of workflows, workers. Version 2.
+"""Views of `ops` over the tables of the last migrations: refused requests, changes of workflows, workers, growth. Version 2.
 
 Locks: none that matter; the views are new, and that of the version is replaced.
 Safe with the previous code: yes, it does not know the schema.
@@ -107,6 +107,27 @@ VIEWS = {
             SELECT worker_id, count(*) AS jobs FROM jobs
             WHERE due_at <= now() + interval '1 hour' AND worker_id IS NOT NULL GROUP BY worker_id
         ) AS claimed ON claimed.worker_id = workers.id
+        """,
+    ),
+    "table_growth": (
+        "how the tables and the partitions of events grow, from table_sizes_daily",
+        [
+            ("table_name", "latest.table_name", "the table or partition; events: the sum of its partitions"),
+            ("day", "latest.day", "the last day on which its size was recorded"),
+            ("rows", "nullif(latest.row_estimate, -1)", "estimated rows on that day; null: not known"),
+            ("bytes", "latest.bytes", "the size of all on that day"),
+            ("growth_7_days", "latest.bytes - week.bytes", "by how much it has grown in 7 days; null: it is younger"),
+            (
+                "growth_30_days",
+                "latest.bytes - month.bytes",
+                "by how much it has grown in 30 days; null: it is younger",
+            ),
+        ],
+        """
+        FROM table_sizes_daily AS latest
+        LEFT JOIN table_sizes_daily AS week ON week.table_name = latest.table_name AND week.day = latest.day - 7
+        LEFT JOIN table_sizes_daily AS month ON month.table_name = latest.table_name AND month.day = latest.day - 30
+        WHERE latest.day = (SELECT max(day) FROM table_sizes_daily WHERE table_name = 'accounts')
         """,
     ),
 }

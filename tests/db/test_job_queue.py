@@ -132,7 +132,20 @@ def test_deadlines_of_an_erased_subject_that_are_not_moved_yet_are_deleted(upgra
     assert upgraded.left() == ["1:r:1", "1:w:b3RoZXI=", "2:w:cw=="]
 
 
+def test_the_log_of_the_previous_release_is_kept_for_a_week(upgraded: Upgraded) -> None:
+    for days in (6, 8):
+        upgraded.execute(
+            "INSERT INTO pgqueuer_log (created, job_id, status, priority, entrypoint) "
+            "VALUES (now() - %s * interval '1 day', 1, 'successful', 0, 'run')",
+            days,
+        )
+    for deleted in (1, 0):
+        with upgraded.database.transaction() as connection:
+            assert job_queue.forget_previous_log(connection, datetime.now(UTC)) == deleted
+
+
 def test_a_new_database_has_none_of_the_tables_of_pgqueuer(context: Any) -> None:
     with context.database.transaction() as connection:
         assert connection.exec_driver_sql("SELECT to_regclass('pgqueuer')").scalar() is None
         assert job_queue.move_previous_jobs(connection, datetime.now(UTC)) == 0
+        assert job_queue.forget_previous_log(connection, datetime.now(UTC)) == 0

@@ -22,6 +22,7 @@ from app.db import circuits
 from app.db.circuits import OpenCircuit
 from app.db.migrate import upgrade
 from app.db.roles import Roles
+from app.db.table_sizes import record_table_sizes
 from app.services import integrations, roles, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
@@ -70,6 +71,8 @@ def senders(sql_context: AppContext) -> tuple[Sender, Sender]:
     acme, globex = (a_sender(sql_context, client, name) for name in ("acme", "globex"))
     for sender in (acme, globex):
         _fill(sql_context, sender)
+    with sql_context.database.transaction() as connection:
+        record_table_sizes(connection, now())
     return acme, globex
 
 

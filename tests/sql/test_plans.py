@@ -76,7 +76,7 @@ def test_neither_does_it_under_row_level_security(title: str, owner: Connection,
         plan = sql.Plan(account, QUERIES[title], sql.names(owner))
     except errors.InsufficientPrivilege:
         account.rollback()
-        assert title in ("ops.backlog", "ops.runs_stuck", "ops.table_sizes", "ops.workers")
+        assert title in ("ops.backlog", "ops.runs_stuck", "ops.table_growth", "ops.table_sizes", "ops.workers")
     else:
         assert plan.wholes(sql.sizes(owner)) == []
 

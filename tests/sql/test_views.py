@@ -67,7 +67,7 @@ def test_a_view_has_a_row_to_show(view: str, connect: Connect) -> None:
 def test_a_view_shows_the_rows_of_each_account(view: str, connect: Connect, senders: tuple[Sender, Sender]) -> None:
     owner = connect("")
     if "account_id bigint" not in VERSIONS[max(VERSIONS)].read_text().partition(f"{view}.")[2].splitlines()[0]:
-        assert view in ("backlog", "table_sizes", "version", "workers")
+        assert view in ("backlog", "table_growth", "table_sizes", "version", "workers")
         return
     rows = query(owner, f"SELECT account_id, account FROM ops.{view}")
     assert {(row["account_id"], row["account"]) for row in rows} == {(one.account_id, one.slug) for one in senders}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg2
@@ -15,6 +15,7 @@ from structlog.testing import CapturingLogger
 
 from app.core import metrics
 from app.core.errors import Unavailable
+from app.db import table_sizes
 from app.db.connection import run_sql
 from app.db.migrate import upgrade
 from app.services.context import AppContext
@@ -117,3 +118,29 @@ def test_a_filled_default_partition_stops_no_task(empty_database: str, log: Capt
             "(SELECT count(*) FROM events_2031_07), to_regclass('events_2031_10') IS NOT NULL"
         )
         assert cursor.fetchone() == (0, 0, 50_000, True)
+
+
+def test_the_sizes_of_tables_are_recorded_once_a_day(empty_database: str) -> None:
+    upgrade(empty_database)
+    database = AppContext(replace(the_settings(), database_url=empty_database)).database
+
+    def record(day: datetime) -> int:
+        with database.transaction() as connection:
+            return table_sizes.record_table_sizes(connection, day)
+
+    first = record(NOW)
+    assert first > 30
+    assert (record(NOW + timedelta(hours=11)), record(NOW + timedelta(days=7))) == (0, first)
+    with database.transaction() as connection:
+        run_sql(connection, "UPDATE table_sizes_daily SET bytes = bytes - 8192 WHERE day = '2031-07-10'")
+        grown = run_sql(
+            connection, "SELECT table_name, bytes, growth_7_days, growth_30_days FROM ops.table_growth"
+        ).all()
+        sizes = {row.table_name: row.bytes for row in grown}
+    # The table of sizes itself has grown meanwhile.
+    assert {row[2:] for row in grown if row.table_name in ("accounts", "events", "runs")} == {(8192, None)}
+    assert sizes["events"] == sum(size for name, size in sizes.items() if name.startswith("events_"))
+    assert record(NOW + timedelta(days=420)) == first
+    with database.transaction() as connection:
+        assert run_sql(connection, "SELECT count(DISTINCT day) FROM table_sizes_daily").scalar() == 1
+    database.close()

@@ -37,7 +37,7 @@ erasure_receipts = account_table(
 table_sizes_daily = sa.Table(
     "table_sizes_daily",
     metadata,
-    column("table_name", sa.Text, "the table, or a partition of events"),
+    column("table_name", sa.Text, "the table, or a partition of events; events: the sum of its partitions"),
     column("day", sa.Date, "the day (UTC)"),
     column("row_estimate", sa.BigInteger, "how many rows it has, as PostgreSQL estimates; -1: never counted"),
     column("bytes", sa.BigInteger, "its size on disk, with indexes and TOAST"),
