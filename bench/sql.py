@@ -43,7 +43,7 @@ INSERT INTO workflow_triggers SELECT account_id, 'name-1', id, 1 FROM workflows;
 CREATE TEMPORARY TABLE loaded AS
     SELECT CASE WHEN number % 10 > 0 THEN 1 ELSE 1 + number / 10 % {accounts} END AS account_id, at, ops.first_id_at(at) AS id,
         number, 'subject-' || number * 7919 % greatest({events} / 10, 1) AS subject
-    FROM generate_series(0, {events} - 1) AS number,
+    FROM generate_series(0, CAST({events} AS bigint) - 1) AS number,
         LATERAL (SELECT now() - (number + 0.5) * interval '{days} days' / {events} AS at) AS moment;
 INSERT INTO events (account_id, id, event, distinct_id, data, received_at, decisions)
     SELECT account_id, id, 'name-' || number % 7, subject, jsonb_build_object('product_id', number, 'name', repeat('x', 100)), at,
@@ -159,10 +159,12 @@ def _buffers(node: Mapping[str, Any]) -> int:
 
 
 def sizes(connection: Connection) -> dict[str, int]:
-    """How many rows the partitions of events and the other large tables have; empty ones are left out."""
+    """How many rows the large tables have. Partitions of events count as the largest of them: that of this month may be small,
+    and a day may be all of it."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT relname, reltuples::bigint FROM pg_class WHERE reltuples > 0 AND (relname = ANY (%s) OR oid IN "
+            "SELECT relname, CASE WHEN relispartition THEN max(reltuples) OVER (PARTITION BY relispartition) ELSE reltuples "
+            "END::bigint FROM pg_class WHERE reltuples > 0 AND (relname = ANY (%s) OR oid IN "
             "(SELECT inhrelid FROM pg_inherits WHERE inhparent = 'events'::regclass))",
             (list(LARGE),),
         )

@@ -163,7 +163,12 @@ VIEWS = {
             ("version", "runs.version", "the version of the workflow"),
             ("distinct_id", "runs.distinct_id", "the subject"),
             ("at", "runs.at", "path of the step in which it waits, such as steps[1]; null: past the last one"),
-            ("action", "steps.action", "what the step does, such as wait or wait_for; null: it was not begun"),
+            (
+                "action",
+                "(SELECT steps.action FROM steps WHERE steps.account_id = runs.account_id AND steps.run_id = runs.id "
+                "AND steps.ordinal = runs.ordinal)",
+                "what the step does, such as wait or wait_for; null: it was not begun",
+            ),
             ("attempt", "runs.attempt", "failed attempts of the step so far"),
             ("wake_at", "runs.wake_at", "when it goes on at the latest"),
             ("held_by", "runs.held_by", "the target whose circuit breaker holds it back; null: none"),
@@ -173,7 +178,6 @@ VIEWS = {
         FROM runs
         JOIN accounts ON accounts.id = runs.account_id
         LEFT JOIN workflows ON workflows.account_id = runs.account_id AND workflows.id = runs.workflow_id
-        LEFT JOIN steps ON steps.account_id = runs.account_id AND steps.run_id = runs.id AND steps.ordinal = runs.ordinal
         WHERE runs.status = 'running' AND runs.wake_at > now()
         """,
     ),
