@@ -197,9 +197,15 @@ def unpack_body(packed: bytes | memoryview, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class RefusalTexts:
-    """All texts of a refusal in which a person may be named: the body as it is kept, and the `explanation`."""
+    """All texts of a refusal in which a person may be named: the body as it is kept, and the `explanation`, which are all others
+    but those of `items`."""
 
     id: UUID
+    route: str
+    type: str
+    detail: str
+    items: Sequence[Mapping[str, Any]] | None
+    replayable: bool
     body: bytes | None
     content_encoding: str | None
     explanation: str
@@ -210,8 +216,8 @@ def find_texts_after(
 ) -> list[RefusalTexts]:
     """The texts of the refusals after one (None: from the oldest), oldest first."""
     query = (
-        "SELECT id, body, body_bytes, content_encoding, "
-        "concat_ws(' ', route, request_id, idempotency_key, detail, errors::text, items::text) AS explanation "
+        "SELECT id, route, type, detail, items, replayable, body, body_bytes, content_encoding, "
+        "concat_ws(' ', route, request_id, idempotency_key, detail, errors::text) AS explanation "
         "FROM refusals WHERE account_id = :account AND (CAST(:after AS uuid) IS NULL OR id > :after) ORDER BY id LIMIT :limit"
     )
     after = None if refusal_id is None else str(refusal_id)
@@ -219,6 +225,11 @@ def find_texts_after(
     return [
         RefusalTexts(
             row.id,
+            row.route,
+            row.type,
+            row.detail,
+            row.items,
+            row.replayable,
             None if row.body is None else unpack_body(row.body, row.body_bytes),
             row.content_encoding,
             row.explanation,
@@ -246,6 +257,18 @@ def save_items(connection: sa.Connection, account_id: int, refusal_id: UUID, ite
         connection,
         "UPDATE refusals SET items = CAST(:items AS jsonb) WHERE account_id = :account AND id = :id",
         {"account": account_id, "id": str(refusal_id), "items": items_json},
+    )
+
+
+def replace_body(
+    connection: sa.Connection, account_id: int, refusal_id: UUID, items_json: str, body: bytes, body_bytes: int
+) -> None:
+    """Replace the body of a refusal, which has `body_bytes` and is compressed here, by that of some items of it."""
+    run_sql(
+        connection,
+        "UPDATE refusals SET items = CAST(:items AS jsonb), body = :body, body_bytes = :size, content_encoding = NULL "
+        "WHERE account_id = :account AND id = :id",
+        {"account": account_id, "id": str(refusal_id), "items": items_json, "body": body, "size": body_bytes},
     )
 
 

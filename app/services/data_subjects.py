@@ -23,7 +23,7 @@ from app.db.erasure_texts import Page, Search
 from app.db.inspection import EventFilter, RunFilter, RunRow, StoredEvent
 from app.services import audit as audit_log
 from app.services.context import AppContext
-from app.services.refusals import erase_refusals
+from app.services.refusals_erasure import erase_refusals
 from app.workflows.matching.describe import describe
 from app.workflows.validate import compile_stored
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Collection
+from typing import Any
 
 import pytest
 
 from app.core.ids import uuid7
-from app.services import data_subjects, refusals
+from app.services import data_subjects, refusals_erasure
 from app.services.context import AppContext
-from app.services.refusals import Mentions
+from app.services.refusals_erasure import Mentions
 from tests.db.test_refusals import a_refusal, find, insert
-from tests.support.builders import Sender, an_event
+from tests.support.builders import BATCH_PATH, Sender, an_event
 
 PHONE = "+915673412780"
 NAMES = ("distinct_id", "customer")
@@ -120,9 +122,83 @@ def test_refusals_that_name_a_subject_are_erased_with_it(context: AppContext, ac
 def test_all_refusals_are_read_a_few_at_a_time(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "_BATCH", 3)
+    monkeypatch.setattr(refusals_erasure, "_BATCH", 3)
     insert(context, *(a_refusal(acme.account_id, id=uuid7()) for _ in range(7)))
-    assert refusals.erase_refusals(context, acme.account_id, "{", ()) == 0
+    assert refusals_erasure.erase_refusals(context, acme.account_id, "{", ()) == 0
     insert(context, a_refusal(acme.account_id, id=uuid7(), body=b'{"distinct_id": "person-4711"}'))
-    assert refusals.erase_refusals(context, acme.account_id, "person-4711", ()) == 1
+    assert refusals_erasure.erase_refusals(context, acme.account_id, "person-4711", ()) == 1
     assert len(find(context, acme.account_id)) == 7
+
+
+PERSON = "person-4711"
+OTHERS = [an_event(distinct_id="first"), an_event(distinct_id="third")]
+ITEMS = [OTHERS[0], an_event(distinct_id=PERSON, phone="1"), OTHERS[1]]
+
+
+def _row(context: AppContext, account_id: int) -> tuple[list[int], list[dict[str, object]], dict[str, object]]:
+    """The positions and the texts of the items of the account's only refusal, and its columns."""
+    with context.database.transaction() as connection:
+        (row,) = connection.exec_driver_sql("SELECT * FROM refusals WHERE account_id = %(id)s", {"id": account_id})
+    body = zlib.decompress(row.body)
+    texts = [json.loads(body[one["start"] : one["start"] + one["bytes"]]) for one in row.items]
+    assert PERSON.encode() not in body
+    return [one["index"] for one in row.items], texts, row._asdict()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(ITEMS),
+        json.dumps(ITEMS, indent=1),
+        "\n".join(map(json.dumps, ITEMS)),
+        "\n\n".join(map(json.dumps, ITEMS)),
+    ],
+)
+def test_of_a_batch_that_was_refused_as_a_whole_the_items_of_others_stay(
+    body: str, context: AppContext, acme: Sender
+) -> None:
+    insert(context, a_refusal(acme.account_id, body=body.encode(), route=BATCH_PATH, type="account-disabled"))
+    assert refusals_erasure.erase_refusals(context, acme.account_id, PERSON, ()) == 1
+    indexes, texts, row = _row(context, acme.account_id)
+    assert (indexes, texts) == ([0, 2], OTHERS)
+    assert row["items"][0]["type"] == "account-disabled"  # type: ignore[index]
+    assert refusals_erasure.erase_refusals(context, acme.account_id, PERSON, ()) == 0
+
+
+def test_of_a_packed_batch_the_items_of_others_stay_unpacked(context: AppContext, acme: Sender) -> None:
+    packed = gzip.compress(json.dumps(ITEMS).encode())
+    insert(context, a_refusal(acme.account_id, body=packed, content_encoding="gzip", route=BATCH_PATH))
+    assert refusals_erasure.erase_refusals(context, acme.account_id, PERSON, ()) == 1
+    indexes, texts, row = _row(context, acme.account_id)
+    assert (indexes, texts, row["content_encoding"]) == ([0, 2], OTHERS, None)
+
+
+def test_the_refused_items_of_others_stay(context: AppContext, acme: Sender) -> None:
+    texts = [json.dumps(item).encode() for item in ITEMS]
+    start, items = 0, []
+    for index, text in zip((4, 7, 9), texts, strict=True):
+        items.append({"index": index, "type": "t", "detail": "d", "errors": None, "start": start, "bytes": len(text)})
+        start += len(text) + 1
+    insert(
+        context,
+        a_refusal(acme.account_id, body=b"\n".join(texts), items=json.dumps(items), route=BATCH_PATH, status=207),
+    )
+    assert refusals_erasure.erase_refusals(context, acme.account_id, PERSON, ()) == 1
+    assert _row(context, acme.account_id)[:2] == ([4, 9], OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("body", "changes"),
+    [
+        (json.dumps(ITEMS[1:2]), {}),
+        (json.dumps(ITEMS)[:-1], {}),
+        (json.dumps(ITEMS), {"replayable": False}),
+        (json.dumps(ITEMS), {"idempotency_key": PERSON}),
+    ],
+)
+def test_a_batch_in_which_the_subject_cannot_be_told_apart_is_deleted(
+    body: str, changes: dict[str, Any], context: AppContext, acme: Sender
+) -> None:
+    insert(context, a_refusal(acme.account_id, body=body.encode(), route=BATCH_PATH, **changes))
+    assert refusals_erasure.erase_refusals(context, acme.account_id, PERSON, ()) == 1
+    assert find(context, acme.account_id) == []
