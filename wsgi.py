@@ -34,6 +34,8 @@ def _check(app: Flask) -> None:
     context = app.extensions["context"]
     with suppress(Unavailable):
         context.check_settings()
+        # The processes that are forked from this one share them.
+        app.extensions["accounts"].load_recent()
     # The processes that are forked from this one open their own connections.
     context.database.close()
 

@@ -64,6 +64,17 @@ def list_keys(
     return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]
 
 
+def find_recent_accounts(connection: sa.Connection, since: datetime, limit: int) -> list[int]:
+    """The ids of the accounts whose keys were used since then, the latest first."""
+    rows = run_sql(
+        connection,
+        "SELECT account_id FROM keys WHERE last_used_at >= :since AND revoked_at IS NULL "
+        "GROUP BY account_id ORDER BY max(last_used_at) DESC, account_id LIMIT :limit",
+        {"since": since, "limit": limit},
+    )
+    return [account_id for (account_id,) in rows]
+
+
 def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | None:
     """Revoke the unrevoked key with this prefix; the id of its account, or None when there is no such key."""
     account_id: int | None = run_sql(

@@ -11,18 +11,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+import structlog
 
 from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.log_config import describe_exception
 from app.db import accounts, api_keys
 from app.db.accounts import AccountSnapshot
 from app.services.context import AppContext
 from app.workflows.matching.rules import Rules, compile_rules
 
+_log = structlog.get_logger()
 _MAX_ACCOUNTS = 10_000
 _MAX_UNKNOWN_KEYS = 10_000
+# What a process loads before it serves, and for how many seconds.
+_MAX_RECENT_ACCOUNTS = 50
+MAX_WARM_UP = 20.0
 # Seconds for which an unknown key is not looked up again.
 _UNKNOWN_KEY_SECONDS = 2.0
 _LOCKS = 4_096
@@ -106,6 +112,26 @@ class AccountCache:
             self._accounts[account.snapshot.id] = confirmed = replace(account, checked_at=started_at)
             return confirmed
         return self._load(account.snapshot.id, newer_than=account.snapshot.version)
+
+    def load_recent(self) -> None:
+        """Load the accounts whose keys were used within a day, for at most MAX_WARM_UP seconds. Raises Unavailable.
+
+        A process that starts while events arrive would load them meanwhile, and each request would wait for that.
+        """
+        started_at = time.monotonic()
+        since = self._context.clock() - timedelta(days=1)
+        with self._context.database.transaction() as connection:
+            recent = api_keys.find_recent_accounts(connection, since, _MAX_RECENT_ACCOUNTS)
+        for account_id in recent:
+            if time.monotonic() - started_at > MAX_WARM_UP:
+                return
+            try:
+                self.find_by_id(account_id)
+            except Unavailable:
+                raise
+            except Exception as exc:
+                # Its own requests fail; those of others must not.
+                _log.error("an account cannot be loaded", account=account_id, error=describe_exception(exc))
 
     def reload(self, account: Account) -> Account:
         """A newer snapshot in place of a stale one. Raises Unavailable, also when the account was deleted."""

@@ -1,0 +1,43 @@
+"""What a process knows of accounts before its first request."""
+
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from app.ingest import account_cache
+from app.ingest.account_cache import AccountCache
+from app.services.context import AppContext
+from tests.support.builders import Sender, a_sender
+
+
+def prefix_of(sender: Sender) -> str:
+    return sender.token.split("_")[1]
+
+
+def test_accounts_that_were_used_lately_are_loaded_before_their_first_request(
+    context: AppContext, client: FlaskClient
+) -> None:
+    used, unused = a_sender(context, client), a_sender(context, client)
+    cache = AccountCache(context)
+    cache.record_key_use(prefix_of(used))
+    cache.load_recent()
+    assert used.account_id in cache._accounts
+    assert unused.account_id not in cache._accounts
+    assert cache._cached_by_key(prefix_of(used)) is not None
+
+
+def test_an_account_that_cannot_be_loaded_does_not_keep_others_out(
+    context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, other = a_sender(context, client), a_sender(context, client)
+    cache = AccountCache(context)
+    for sender in (other, broken):
+        cache.record_key_use(prefix_of(sender))
+    compile_rules = account_cache.compile_rules
+    monkeypatch.setattr(account_cache, "compile_rules", lambda *_, **__: 1 / 0)
+    cache.load_recent()
+    assert broken.account_id not in cache._accounts
+    monkeypatch.setattr(account_cache, "compile_rules", compile_rules)
+    cache.load_recent()
+    assert {broken.account_id, other.account_id} <= cache._accounts.keys()
