@@ -130,7 +130,7 @@ jobs = sa.Table(
     "jobs",
     metadata,
     column("id", sa.BigInteger, "number of the job", sa.Identity(always=True)),
-    column("kind", sa.Text, "what it is for: run, event or deadline"),
+    column("kind", sa.Text, "what it is for: run, event, match or deadline"),
     column("payload", sa.Text, "account:run:number, account:event, or account:workflow:subject (base64url)"),
     column("dedupe_key", sa.Text, "at most one job has it; null: there may be several such jobs", null=True),
     timestamp(
