@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 from app.cli.base import command, confirm, context, yes_option
 from app.cli.formatting import visible
 from app.core.errors import Unavailable
+from app.core.models import SIGNALBOX
 from app.db.connection import error_message
 from app.db.migrate import upgrade
 
@@ -32,7 +33,8 @@ def worker(concurrency: int | None, metrics_port: int | None) -> None:
     # Imported here: only workers need the libraries for actions.
     from app.worker.main import work
 
-    app_context = context()
+    # What it changes by itself is not a change of who has started it.
+    app_context = context().acting_as(SIGNALBOX)
     if metrics_port is not None:
         app_context.settings = replace(app_context.settings, worker_metrics_port=metrics_port)
     concurrency = concurrency or app_context.settings.worker_concurrency

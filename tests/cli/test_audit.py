@@ -7,8 +7,10 @@ import os
 import pwd
 
 import pytest
+from flask import Flask
 
 from app.cli.base import user_name
+from app.core.models import SIGNALBOX
 from app.services import workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
@@ -89,3 +91,16 @@ def test_the_actor_is_the_user_who_called_sudo_or_the_one_that_is_given(monkeypa
     assert user_name() == "carol"
     monkeypatch.setenv("SIGNALBOX_ACTOR", "deploy of 1a2b3c" + "x" * 200)
     assert user_name() == ("deploy of 1a2b3c" + "x" * 200)[:100]
+
+
+def test_what_a_worker_changes_is_not_in_the_name_of_who_has_started_it(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actors = []
+
+    async def work(context: AppContext, *_: object) -> None:
+        actors.append(context.actor)
+
+    monkeypatch.setattr("app.worker.main.work", work)
+    assert app.test_cli_runner().invoke(args=["worker"]).exit_code == 0
+    assert actors == [SIGNALBOX]
