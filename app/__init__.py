@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from app.core.config import Settings
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
