@@ -62,9 +62,10 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
 @yes_option
 @command
 def erase(account: str, distinct_id: str, yes: bool) -> None:
-    """Delete all data of DISTINCT_ID in ACCOUNT: events, progress, runs, refused requests.
+    """Delete all data of DISTINCT_ID in ACCOUNT.
 
-    Its id and phone numbers are masked in what remains of others, except for their events. A receipt without the id is written.
+    That is its events, progress, runs and refused requests. Its id and phone numbers are masked in what remains of others, except
+    for their events. A receipt without the id is written.
     """
     found = get_account(account)
     if not yes:

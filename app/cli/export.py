@@ -18,10 +18,10 @@ from app.services.export import export_account
 @click.option("--gzip", "is_packed", is_flag=True, help="Compress the output.")
 @command
 def export(account: str, is_packed: bool) -> None:
-    """Print all rows of ACCOUNT (slug or id), one JSON object per line: {"kind": …, "row": {…}}.
+    """Print all rows of ACCOUNT (slug or id) as JSON.
 
-    All lines are of the same moment. Secrets are left out. The last line has the kind "end" and the number of rows of each
-    kind: without it, the export is not complete.
+    A line is {"kind": …, "row": {…}}. All lines are of the same moment. Secrets are left out. The last line has the kind "end"
+    and the number of rows of each kind: without it, the export is not complete.
     """
     found = get_account(account)
     output = sys.stdout.buffer

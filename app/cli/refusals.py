@@ -156,7 +156,7 @@ def show(id: UUID, raw: bool, as_json: bool, account: str | None) -> None:
 @command
 @filter_options
 def replay(ids: tuple[UUID, ...], dry_run: bool, yes: bool, account: str | None, wanted: RefusalFilter) -> None:
-    """Replay the refusals ID..., or all that the options choose, oldest first.
+    """Replay refused requests by ID or by options, oldest first.
 
     What they have sent is accepted as if it came now, under the account's present settings. A refusal that was replayed is not
     replayed again. The exit code is 1 if something is refused again.

@@ -33,7 +33,7 @@ def _keep_options(function: Callable[..., None]) -> Callable[..., None]:
 @yes_option
 @command
 def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -> None:
-    """Show how long ACCOUNT (slug or id) keeps what is stored, or change it.
+    """Show or change how long ACCOUNT (slug or id) keeps rows.
 
     A DURATION is at least a day (audit: 30 days), such as 90d; forever: nothing is deleted; default: as accounts do that have set
     nothing. Workers delete what is older, except for what a running run needs.

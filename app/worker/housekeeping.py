@@ -17,8 +17,8 @@ from app.core.log_config import describe_exception
 from app.db import circuits, event_keys, job_queue, match_state, messages, run_deaths, table_sizes, workers
 from app.db.connection import limit_statements
 from app.services.context import AppContext
+from app.services.expiry import delete_expired
 from app.services.partitions import make_partitions
-from app.services.retention import delete_expired
 from app.worker.ending_plans import log_ending_plans
 
 Task = Callable[[sa.Connection, datetime], object]

@@ -19,7 +19,7 @@ from app.core.errors import NotMigrated, Problem
 from app.core.models import PLANS
 from app.db import accounts
 from app.db.migrate import upgrade
-from app.services import retention, workflows
+from app.services import expiry, retention, workflows
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
 from app.services.roles import make_roles, plan_roles
@@ -238,7 +238,7 @@ def test_a_role_without_ddl_drops_a_partition_past_its_retention(database: str, 
     _query(database, "INSERT INTO accounts (slug, plan, signing_secret) VALUES ('acme', 'trial', '')")
     retention.change_retention(_context(runtime_role), 1, "acme", {"events": timedelta(days=90)})
     _query(database, EVENTS, ("2021-05-03", 10))
-    assert retention.delete_expired(_context(runtime_role), lambda seconds: False)["partitions"] > 0
+    assert expiry.delete_expired(_context(runtime_role), lambda seconds: False)["partitions"] > 0
     assert _query(database, "SELECT to_regclass('events_2021_05'), count(*) FROM events") == [(None, 0)]
 
 

@@ -21,8 +21,9 @@ from app.db import needed_events, retention
 from app.db.migrate import upgrade
 from app.db.retention import KINDS
 from app.services.context import AppContext
+from app.services.expiry import delete_expired
 from app.services.partitions import make_partitions
-from app.services.retention import change_retention, delete_expired, find_retention
+from app.services.retention import change_retention, find_retention
 from tests.support.action_contexts import the_settings
 
 # All partitions of these tests have ended: the function that drops one compares with the server's clock, too.
@@ -463,10 +464,10 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
         return replace(kind, delete=delete)
 
     kinds = tuple(map(noted, KINDS))
-    monkeypatch.setattr("app.services.retention.KINDS", kinds)
-    monkeypatch.setattr("app.services.retention.EVENTS", kinds[0])
-    monkeypatch.setattr("app.services.retention._FIRST_LIMIT", 10)
-    monkeypatch.setattr("app.services.retention._MAX_LIMIT", 10)
+    monkeypatch.setattr("app.services.expiry.KINDS", kinds)
+    monkeypatch.setattr("app.services.expiry.EVENTS", kinds[0])
+    monkeypatch.setattr("app.services.expiry._FIRST_LIMIT", 10)
+    monkeypatch.setattr("app.services.expiry._MAX_LIMIT", 10)
     return done
 
 
@@ -507,7 +508,7 @@ def test_a_kind_that_fails_stops_no_other(context: AppContext, monkeypatch: pyte
         raise AssertionError
 
     kinds = [replace(kind, delete=fail) if kind.name == "runs" else kind for kind in KINDS]
-    monkeypatch.setattr("app.services.retention.KINDS", kinds)
+    monkeypatch.setattr("app.services.expiry.KINDS", kinds)
     assert _round(context) == {"attempts": 2}
 
 
