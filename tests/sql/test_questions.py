@@ -27,6 +27,7 @@ def names(connect: Connect, senders: tuple[Sender, Sender]) -> dict[str, Any]:
     """The values of the names in the queries."""
     account = senders[0].account_id
     (event,) = query(connect(""), f"SELECT id FROM events WHERE account_id = {account} AND event = 'product_view'")
+    (refused,) = query(connect(""), f"SELECT refused_at FROM refusals WHERE account_id = {account}")
     runs = "SELECT name, runs.id FROM runs JOIN workflows USING (account_id) WHERE workflow_id = workflows.id"
     found = {row["name"]: row["id"] for row in query(connect(""), f"{runs} AND account_id = {account}")}
     return {
@@ -39,7 +40,7 @@ def names(connect: Connect, senders: tuple[Sender, Sender]) -> dict[str, Any]:
         "name": "product_view",
         "slug": senders[0].slug,
         "sender": "test",
-        "at": datetime.now(UTC) - timedelta(minutes=1),
+        "at": refused["refused_at"] - timedelta(seconds=1),
         "disabled": "paused",
     }
 

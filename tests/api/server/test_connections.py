@@ -67,7 +67,8 @@ def test_clients_that_are_never_silent_give_way_after_a_response(tmp_path: Path)
         began = time.monotonic()
         assert server.exchange(GET).startswith(b"HTTP/1.1 200 OK")
         assert time.monotonic() - began < 5
-        assert any(b"Connection: close" in response(connection) for connection in busy)
+        # Those that were sent before both connections were accepted do not say so.
+        assert any(b"Connection: close" in response(connection) for _ in range(3) for connection in busy)
 
 
 def test_a_silent_connection_is_kept_for_keepalive_seconds(tmp_path: Path) -> None:
