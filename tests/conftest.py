@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
+from app.core.work_shares import WorkShares
 from app.db.migrate import upgrade
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
@@ -82,6 +83,13 @@ def context(app: Flask) -> AppContext:
     """The application's context."""
     found: AppContext = app.extensions["context"]
     return found
+
+
+@pytest.fixture(autouse=True)
+def own_shares(request: pytest.FixtureRequest) -> None:
+    """The accounts of earlier tests do not count as active: a test's account is alone in the process."""
+    if "app" in request.fixturenames:
+        request.getfixturevalue("context").work_shares = WorkShares()
 
 
 @pytest.fixture(scope="session")

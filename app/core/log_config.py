@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -26,6 +26,19 @@ _MAX_LENGTH = 300
 _QUOTES_NO_DATA = (Unavailable, SettingsError, OSError)
 
 
+class _StandardError:
+    """Standard error as it is when something is written. A logger lives longer than a redirection."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+_STANDARD_ERROR = cast(TextIO, _StandardError())
+
+
 def configure(settings: Settings, *processors: structlog.typing.Processor) -> None:
     """Write structlog and the standard library's loggers to standard error in the format and level of the settings.
 
@@ -36,7 +49,7 @@ def configure(settings: Settings, *processors: structlog.typing.Processor) -> No
     structlog.configure(
         processors=[OncePerSecond(), *shared, _renderer(settings.log_format)],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_STANDARD_ERROR),
         cache_logger_on_first_use=True,
     )
     logger = logging.getLogger("app")
@@ -54,7 +67,7 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 def make_handler(log_format: str, *processors: structlog.typing.Processor) -> logging.Handler:
     """A handler of the standard library's logging that writes to standard error as structlog does."""
-    handler = _Handler(sys.stderr)
+    handler = _Handler(_STANDARD_ERROR)
     handler.addFilter(_OncePerSecondFilter())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -156,3 +156,19 @@ def test_what_libraries_log_is_json_too_and_quotes_nothing() -> None:
     ]
     assert lines[-1]["exception"].endswith("builtins.ValueError")
     assert "915673412780" not in done.stderr
+
+
+def test_a_logger_outlives_a_redirection_of_standard_error() -> None:
+    script = (
+        "import contextlib, io, structlog\n"
+        "from app.core import config, log_config\n"
+        "log_config.configure(config.from_environment())\n"
+        "log = structlog.get_logger()\n"
+        "with io.StringIO() as other, contextlib.redirect_stderr(other):\n"
+        "    log.error('first')\n"
+        "    assert 'first' in other.getvalue()\n"
+        "log.error('second')\n"
+    )
+    environment = clean_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["second"]

@@ -15,6 +15,13 @@ def prefix_of(sender: Sender) -> str:
     return sender.token.split("_")[1]
 
 
+@pytest.fixture(autouse=True)
+def no_key_was_used(context: AppContext) -> None:
+    """Keys of other tests are not among those that were used lately."""
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE keys SET last_used_at = NULL")
+
+
 def test_accounts_that_were_used_lately_are_loaded_before_their_first_request(
     context: AppContext, client: FlaskClient
 ) -> None:
