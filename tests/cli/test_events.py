@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.cli.event_tail import EventTail
 from app.cli.events import _WIDTHS, event_cells
@@ -291,10 +291,17 @@ def _read_first(lines: Any, names: list[str], seen: threading.Event) -> None:
 # send
 
 
+class _Silent(WSGIRequestHandler):
+    """Logs no requests: the lines would be in the standard error of the command, which runs in the same process."""
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def _serving(app: Flask) -> Iterator[str]:
     """The application on a port of this machine."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Silent)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
