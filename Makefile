@@ -15,7 +15,7 @@ GONE := $(shell test ! -e $(VENV)/made || $(IN) -c '' 2>/dev/null || rm -f $(VEN
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check migrate worker bench attack soak deploy-check clean
+.PHONY: help setup run test check migrate worker screenshots bench attack soak deploy-check clean
 
 help: ## Show this
 	@echo "Signalbox. make …"
@@ -41,6 +41,9 @@ migrate: setup ## Migrate the database
 
 worker: setup ## Start one more worker (ARGS="--concurrency 100")
 	@exec $(VENV)/bin/signalbox worker $(ARGS)
+
+screenshots: $(VENV)/installed-dev ## Make the pictures of the README again (docs/images); needs Chromium
+	@SIGNALBOX_PICTURES=docs/images $(IN) -m pytest -q tests/console/test_pictures.py
 
 bench: setup ## Run the benchmarks; needs wrk, Redis, nginx (ONLY=single,batch selects some)
 	@exec $(IN) -m bench $(ONLY)

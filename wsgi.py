@@ -30,10 +30,12 @@ def _create() -> Flask:
 
 def _check(app: Flask) -> None:
     """Raises SettingsError where a setting does not fit the database or Redis, which may be unavailable now."""
+    from app.services import startup_checks
+
     app.extensions["rate_limiter"].check()
     context = app.extensions["context"]
     with suppress(Unavailable):
-        context.check_settings()
+        startup_checks.check_settings(context)
         # The processes that are forked from this one share them.
         app.extensions["accounts"].load_recent()
     # The processes that are forked from this one open their own connections.

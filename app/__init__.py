@@ -30,13 +30,14 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     app = Application(__name__, static_folder=None)
     settings = settings or config.from_environment()
+    log_config.configure(settings, observation.add_request_id)
+    _add_extensions(app, settings)
+    _register_routes(app)
+    _mount_applications(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0
         )
-    log_config.configure(settings, observation.add_request_id)
-    _add_extensions(app, settings)
-    _register_routes(app)
     if not os.environ.get("SERVER_SOFTWARE"):
         # gunicorn sets this variable: its processes need no commands.
         from app.api.route_limits import start_limiter
@@ -56,13 +57,17 @@ def _add_extensions(app: Flask, settings: Settings) -> None:
     from app.ingest.account_cache import AccountCache
     from app.ingest.enrichment import Enricher
     from app.ingest.refusals import RefusalKeeper
+    from app.ingest.sources.accept_delivery import SourceAcceptor
+    from app.ingest.sources.unverified import UnverifiedKeeper
     from app.services.context import AppContext
 
     context = AppContext(settings)
-    accounts = AccountCache(context)
+    accounts = AccountCache(context, context.limits.shares.spend)
     app.extensions["context"] = context
     app.extensions["accounts"] = accounts
-    app.extensions["acceptor"] = EventAcceptor(context, accounts)
+    app.extensions["acceptor"] = acceptor = EventAcceptor(context, accounts)
+    app.extensions["source_acceptor"] = SourceAcceptor(context, accounts, acceptor)
+    app.extensions["unverified"] = UnverifiedKeeper(context)
     app.extensions["enricher"] = Enricher(context)
     app.extensions["rate_limiter"] = limiter = RateLimiter(settings)
     app.extensions["refusals"] = RefusalKeeper(context)
@@ -70,8 +75,18 @@ def _add_extensions(app: Flask, settings: Settings) -> None:
 
 
 def _register_routes(app: Flask) -> None:
-    from app.api import errors, health, observation
-    from app.api.cxengage import account, augments, auth, integrations, listeners, oauth, patterns, stream, templates
+    from app.api import errors, health, hooks, observation
+    from app.api.cxengage import (
+        account,
+        augments,
+        auth,
+        integrations,
+        listeners,
+        message_templates,
+        oauth,
+        patterns,
+        stream,
+    )
     from app.api.cxengage import events as cxengage_events
     from app.api.limechat import batch
     from app.api.limechat import events as limechat_events
@@ -80,7 +95,25 @@ def _register_routes(app: Flask) -> None:
     errors.register(app, [auth.ERROR_FORMAT])
     app.register_blueprint(limechat_events.blueprint)
     app.register_blueprint(batch.blueprint)
+    app.register_blueprint(hooks.blueprint)
     cxengage_events.register(app)
-    resources = (patterns, templates, listeners, integrations, augments)
+    resources = (patterns, message_templates, listeners, integrations, augments)
     auth.register(app, [module.blueprint for module in (oauth, account, stream, *resources)])
     health.register(app)
+
+
+def _mount_applications(app: Flask) -> None:
+    """Serve the management API and the console, which are applications of their own, beside the receivers."""
+    from functools import partial
+
+    from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+    from app.api.management.application import DOCUMENT_PATH, at_whole_paths, create_management
+    from app.api.management.routes import PREFIX
+    from app.console import application as console
+
+    managed = partial(at_whole_paths, create_management(app))
+    app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+        app.wsgi_app,
+        {PREFIX: managed, DOCUMENT_PATH: managed, console.PREFIX: console.create_console(app)},
+    )

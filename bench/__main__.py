@@ -14,7 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.api import api
 from bench.batch import batch
+from bench.console import console
 from bench.filters import filters
 from bench.grown import grown
 from bench.hanging import hanging
@@ -28,11 +30,13 @@ from bench.rows import Row, broken, table
 from bench.running import first_call, runs, waiting
 from bench.single import many_workflows, pgbench, single, single_starting
 from bench.slow import slow
+from bench.source import source
 from bench.sql import sql
 
 BENCHMARKS = {
     "single": single,
     "single-starting": single_starting,
+    "source": source,
     "pgbench": pgbench,
     "batch": batch,
     "many-workflows": many_workflows,
@@ -46,6 +50,8 @@ BENCHMARKS = {
     "hanging": hanging,
     "memory": memory,
     "sql": sql,
+    "console": console,
+    "api": api,
     "restart": restart,
     "slow": slow,
 }

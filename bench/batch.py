@@ -40,13 +40,13 @@ def batch() -> list[Row]:
         url, pid = stack.enter_context(ours(base))
         side = Side(url + PATH, script, {"web": [pid], **base.processes}, connections=2 * WRITERS)
         inserts = _Inserts(base, other)
-        turns = alternate(inserts, side)
+        rounds = alternate(inserts, side)
         failures = disagreements(side, base, account, each=EACH)
         if base.stored(other) != inserts.rows:
             failures.append(f"{inserts.rows:,} rows were inserted for reference, but {base.stored(other):,} are stored")
-    rate = median(our.rate * EACH for _, our in turns)
-    found = compared("batch", turns, against="multi-row INSERT, 1,000 rows per statement", failures=failures)
-    ratio = median(our.rate / reference.rate for reference, our in turns)
+    rate = median(our.rate * EACH for _, our in rounds)
+    found = compared("batch", rounds, against="multi-row INSERT, 1,000 rows per statement", failures=failures)
+    ratio = median(our.rate / reference.rate for reference, our in rounds)
     more = {
         "CPU ratio": found["ratio"],
         **{f"{part} CPU-µs": round(found[part] / EACH, 1) for part in ("web", "postgres", "redis")},
@@ -57,7 +57,7 @@ def batch() -> list[Row]:
         row(
             "batch",
             ours=rate,
-            reference=median(reference.rate * EACH for reference, _ in turns),
+            reference=median(reference.rate * EACH for reference, _ in rounds),
             unit="rows/s, batches of 1,000 over HTTP",
             against=f"multi-row INSERT of 1,000 rows, {WRITERS} connections",
             ratio=ratio,

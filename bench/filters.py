@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 
-from app.workflows.expressions.budget import EVENT_UNITS, UNITS_PER_MILLISECOND
 from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.work_budget import EVENT_UNITS, UNITS_PER_MILLISECOND
 from app.workflows.matching.rule import build_variables, compile_rule
 from app.workflows.matching.rules import Rules
 from bench.measuring import median
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 
 TRIES = 200
 MAX_MICROSECONDS = 2_000
@@ -48,10 +48,10 @@ def filters() -> list[Row]:
     size = len(json.dumps(ORDER))
     spent, left = _measure(lambda: _decide(loops))
     return [
-        at_most(
+        limited(
             "filters", microseconds, MAX_MICROSECONDS, unit=f"µs of CPU for 50 filters on an order of {size:,} bytes"
         ),
-        at_most(
+        limited(
             "filters-budget",
             spent / 1_000,
             MAX_BUDGET_MILLISECONDS,

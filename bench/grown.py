@@ -29,7 +29,7 @@ from app.services import inspection, workflows
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
 from bench.measuring import Side, alternate, median, write_script
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.servers import Backends, backends, ours
 from bench.single import PATH, WORKFLOWS, add_workflows, compared, disagreements, provide, varied, warm
 
@@ -64,12 +64,12 @@ def grown() -> list[Row]:
         url, pid = stack.enter_context(ours(large))
         after = Side(url + PATH, script, {"web": [pid], **large.processes})
         warm(after, headers)
-        turns = alternate(before, after, times=2)
+        rounds = alternate(before, after, times=2)
         failures = disagreements(before, small, few) + disagreements(after, large, account, before=here)
         size = large.query("SELECT pg_database_size(current_database())") // 2**20
         details = {"events": f"{count:,}", "loaded in s": round(took), "MiB on disk": f"{size:,}"}
         found = compared(
-            "grown", turns, target=0.90, against="ours on an empty database", failures=failures, more=details
+            "grown", rounds, target=0.90, against="ours on an empty database", failures=failures, more=details
         )
         return [found, *_look_ups(large, account)]
 
@@ -234,4 +234,4 @@ def _time(name: str, look_up: Callable[[], object]) -> Row:
         start = time.monotonic()
         look_up()
         taken.append((time.monotonic() - start) * 1000)
-    return at_most(name, median(taken), MAX_MS, unit=f"ms in the median of {len(taken)}", slowest=round(max(taken), 1))
+    return limited(name, median(taken), MAX_MS, unit=f"ms in the median of {len(taken)}", slowest=round(max(taken), 1))

@@ -21,7 +21,7 @@ from app.core.models import EVENTS_WRITE, PLANS
 from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
 from bench.measuring import median, p99
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.running import Listener
 from bench.servers import ROOT, Backends, backends
 
@@ -53,7 +53,7 @@ def hanging() -> list[Row]:
     if not stored == started == send.count:
         failures.append(f"{send.count:,} answers were 200, but {stored:,} events and {started:,} runs are stored")
     return [
-        at_most(
+        limited(
             "hanging",
             max(0.0, with_them - alone),
             MAX_DELAY,
@@ -83,8 +83,8 @@ class _Sender:
         for name, url in (("fast", fast), ("slow", slow)):
             step = {"http": {"url": url}, "timeout": TIMEOUT}
             workflows.apply_workflow(self.context, account, json.dumps({"name": name, "on": name, "steps": [step]}))
-        token = api_keys.create_key(self.context, account, "bench", (EVENTS_WRITE,))
-        self._headers = {"x-limechat-uat": token, "x-fb-account-id": str(account)}
+        key = api_keys.create_key(self.context, account, "bench", (EVENTS_WRITE,))
+        self._headers = {"x-limechat-uat": key, "x-fb-account-id": str(account)}
         self.count = 0
 
     def post(self, name: str) -> tuple[str, float]:

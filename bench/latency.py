@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 from bench.measuring import duration, median, p99, tries, without_steal
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.sending import Sent, post_steadily
 from bench.servers import backends, nginx, ours
 from bench.single import BODY, PATH, provide
@@ -42,6 +42,6 @@ def latency() -> list[Row]:
     worst = round(max(max(one.late.values()) for one in found), 1)
     unit = f"ms, {RATE} events/s through nginx (open loop), "
     return [
-        at_most("latency", half, MAX_P50, unit=unit + "in the median", failures=failures, tries=len(found)),
-        at_most("latency-p99", almost, MAX_P99, unit=unit + "99 % within", failures=failures, slowest=worst),
+        limited("latency", half, MAX_P50, unit=unit + "in the median", failures=failures, tries=len(found)),
+        limited("latency-p99", almost, MAX_P99, unit=unit + "99 % within", failures=failures, slowest=worst),
     ]

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import psutil
 
 from bench.measuring import Side, write_script
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.servers import backends, ours
 from bench.single import PATH, disagreements, provide, varied
 
@@ -42,7 +42,7 @@ def memory() -> list[Row]:
         failures.append("a web process was replaced on the way")
     unit = f"MiB of a web process alone after {side.answered:,} requests"
     return [
-        at_most(
+        limited(
             "memory",
             max(end),
             MAX_MIB,
@@ -51,7 +51,7 @@ def memory() -> list[Row]:
             processes=_formatted(end),
             at_half=_formatted(half),
         ),
-        at_most("memory-growth", max(0.0, growth), MAX_GROWTH_MIB, unit="MiB over the last half of them"),
+        limited("memory-growth", max(0.0, growth), MAX_GROWTH_MIB, unit="MiB over the last half of them"),
     ]
 
 

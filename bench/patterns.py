@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, build_variables, compile_rule
 from bench.measuring import median
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 
 ROOT = Path(__file__).resolve().parents[1]
 BEFORE = 20_000
@@ -25,7 +25,7 @@ def advance() -> list[Row]:
     cases = json.loads((ROOT / "tests" / "workflows" / "matching" / "pattern_cases.json").read_text())
     slowest, name = max((_median(case), case["name"]) for case in cases)
     return [
-        at_most(
+        limited(
             "advance", slowest, MAX_MICROSECONDS, unit=f"µs in the median, slowest of {len(cases)} patterns: {name}"
         )
     ]

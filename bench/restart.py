@@ -173,7 +173,7 @@ def restart() -> list[Row]:
     return [_restart_units(), _restart_by_signal(), _upgrade()]
 
 
-def _in_turn(units: list[WebUnit]) -> None:
+def _one_after_another(units: list[WebUnit]) -> None:
     for unit in units:
         unit.restart()
 
@@ -187,7 +187,7 @@ def _restart_units() -> Row:
 
         def act() -> None:
             for _ in range(ROUNDS):
-                _in_turn(units)
+                _one_after_another(units)
 
         sent = under_load(port, headers, act)
         failures = sent.failures(base.stored(account))
@@ -233,7 +233,7 @@ def _upgrade() -> Row:
             migration = time.monotonic() - began
             for release in (ROOT, previous):
                 _point(current, release)
-                _in_turn(units)
+                _one_after_another(units)
 
         sent = under_load(port, headers, act)
         failures = sent.failures(base.stored(account))

@@ -38,7 +38,7 @@ def row(
     }
 
 
-def at_most(name: str, ours: float, limit: float, *, unit: str, failures: Iterable[str] = (), **more: Any) -> Row:
+def limited(name: str, ours: float, limit: float, *, unit: str, failures: Iterable[str] = (), **more: Any) -> Row:
     """A row for a figure with a maximum: the limit is the reference."""
     ratio = limit / ours if ours > 0 else float(limit)
     return row(

@@ -26,7 +26,7 @@ from app.services import accounts as services_accounts
 from app.services import workflows
 from app.services.context import AppContext
 from bench.measuring import median, p99
-from bench.rows import Row, at_most, row
+from bench.rows import Row, limited, row
 from bench.sending import post_steadily
 from bench.servers import Backends, backends, ours
 from bench.single import PATH, headers_of
@@ -174,8 +174,8 @@ def first_call() -> list[Row]:
         failures.append(f"{len(late):,} calls arrived for {EVENTS:,} events")
     unit = f"ms from an event to the arrival of its run's first call, {RATE} events/s, "
     return [
-        at_most("first-call", median(late), MAX_P50, unit=unit + "in the median", failures=failures),
-        at_most("first-call-p99", p99(late), MAX_P99, unit=unit + "99 % within", slowest=round(max(late), 1)),
+        limited("first-call", median(late), MAX_P50, unit=unit + "in the median", failures=failures),
+        limited("first-call-p99", p99(late), MAX_P99, unit=unit + "99 % within", slowest=round(max(late), 1)),
     ]
 
 
@@ -207,7 +207,7 @@ def waiting() -> list[Row]:
             target=0.9,
             failures=failures,
         ),
-        at_most("waiting-memory", max(0.0, grown), MAX_GROWN, unit="MiB that the worker grew by"),
+        limited("waiting-memory", max(0.0, grown), MAX_GROWN, unit="MiB that the worker grew by"),
     ]
 
 

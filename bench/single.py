@@ -17,8 +17,7 @@ from app.cli.devserver.embedded_postgres import psql
 from app.core.ids import uuid7
 from app.core.models import EVENTS_WRITE, PLANS
 from app.db import accounts
-from app.db import workflows as db_workflows
-from app.db.workflows import NewVersion
+from app.db.document_versions import WORKFLOW_VERSIONS, NewVersion
 from app.services import accounts as services_accounts
 from app.services import api_keys, workflows
 from app.services.context import AppContext
@@ -67,12 +66,12 @@ def _against_empty(name: str, *, target: float, starting: int = 0) -> Row:
             empties[details] = Side(url + PATH, script, {"web": [pid]})
         url, pid = stack.enter_context(ours(base))
         side = Side(url + PATH, script, {"web": [pid], **base.processes})
-        turns = alternate(*empties.values(), side)
+        rounds = alternate(*empties.values(), side)
         failures = disagreements(side, base, account, runs=starting)
         failures += [f"{one.errors} requests to the reference failed" for one in empties.values() if one.errors]
-    pairs = [(turn[0], turn[-1]) for turn in turns]
+    pairs = [(one[0], one[-1]) for one in rounds]
     others = {
-        f"ratio to {details}": round(ratio_of((turn[n], turn[-1]) for turn in turns), 3)
+        f"ratio to {details}": round(ratio_of((one[n], one[-1]) for one in rounds), 3)
         for n, details in enumerate(empties)
         if n
     }
@@ -90,9 +89,9 @@ def pgbench() -> list[Row]:
         script = write_script(base.folder / "post.lua", headers, fixed(BODY))
         side = Side(url + PATH, script, {"web": [pid], **base.processes})
         inserts = _Pgbench(base, other)
-        turns = alternate(inserts, side)
+        rounds = alternate(inserts, side)
         failures = disagreements(side, base, account)
-    return [compared("pgbench", turns, against="pgbench, single-row inserts", failures=failures)]
+    return [compared("pgbench", rounds, against="pgbench, single-row inserts", failures=failures)]
 
 
 class _Pgbench:
@@ -141,10 +140,10 @@ def many_workflows() -> list[Row]:
             script = write_script(base.folder / f"{name}.lua", headers, fixed(BODY))
             sides.append((account, Side(url + PATH, script, {"web": [pid], **base.processes})))
         warm(sides[1][1], headers)
-        turns = alternate(*(side for _, side in sides))
+        rounds = alternate(*(side for _, side in sides))
         for account, side in sides:
             failures += disagreements(side, base, account)
-    return [compared("many-workflows", turns, target=0.80, against="ours with one workflow", failures=failures)]
+    return [compared("many-workflows", rounds, target=0.80, against="ours with one workflow", failures=failures)]
 
 
 def warm(side: Side, headers: Mapping[str, str]) -> None:
@@ -178,7 +177,7 @@ def add_workflows(context: AppContext, account: int, patterns: Iterable[tuple[st
         for name, on in patterns:
             document = {"name": name, "on": on, "steps": [{"log": "hello"}]}
             new = NewVersion(uuid7(), name, 1, json.dumps(document), document)
-            db_workflows.save_version(connection, account, new, context.clock())
+            WORKFLOW_VERSIONS.save(connection, account, new, context.clock())
         connection.exec_driver_sql("UPDATE workflows SET enabled_version = 1 WHERE enabled_version IS NULL")
         accounts.increment_version(connection, account)
 
@@ -204,9 +203,9 @@ def open_account(context: AppContext, slug: str) -> int:
 
 def headers_of(context: AppContext, account: int, content_type: str = "application/json") -> dict[str, str]:
     """The headers of a sender of this account; closes `context`."""
-    token = api_keys.create_key(context, account, "bench", (EVENTS_WRITE,))
+    key = api_keys.create_key(context, account, "bench", (EVENTS_WRITE,))
     context.database.close()
-    return {"x-limechat-uat": token, "x-fb-account-id": str(account), "Content-Type": content_type}
+    return {"x-limechat-uat": key, "x-fb-account-id": str(account), "Content-Type": content_type}
 
 
 def fixed(body: Any) -> str:

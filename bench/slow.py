@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 from bench.measuring import duration, median, p99
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.sending import Sent, post_steadily
 from bench.servers import backends, nginx, ours
 from bench.single import BODY, PATH, provide
@@ -114,7 +114,7 @@ def slow() -> list[Row]:
     if open_at_end < CONNECTIONS * 0.9:
         failures.append(f"only {open_at_end} slow connections were open at the end")
     return [
-        at_most(
+        limited(
             "slow",
             p99(beside.late.values()),
             MAX_P99,

@@ -27,7 +27,7 @@ from app.services.context import AppContext
 from app.services.partitions import make_partitions
 from app.services.retention import change_retention
 from bench.measuring import median
-from bench.rows import Row, at_most
+from bench.rows import Row, limited
 from bench.running import running_worker
 from bench.sending import post_steadily
 from bench.servers import Backends, backends, ours
@@ -194,7 +194,7 @@ def _rows(samples: Samples, failures: list[str]) -> list[Row]:
     tables = _thirds([(size,) for size in samples.tables])
     steady = samples.queue_age[int(len(samples.queue_age) * WARM_UP) :]
     return [
-        at_most(
+        limited(
             "soak-memory",
             growth,
             MAX_GROWTH,
@@ -203,8 +203,8 @@ def _rows(samples: Samples, failures: list[str]) -> list[Row]:
             second=_formatted(begin),
             last=_formatted(end),
         ),
-        at_most("soak-queue", max(steady, default=0.0), MAX_QUEUE_AGE, unit="s, the oldest due job at any time"),
-        at_most(
+        limited("soak-queue", max(steady, default=0.0), MAX_QUEUE_AGE, unit="s, the oldest due job at any time"),
+        limited(
             "soak-tables",
             tables[1][0] / tables[0][0],
             MAX_TABLE_GROWTH,

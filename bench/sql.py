@@ -25,7 +25,7 @@ EVENTS = 10_000_000
 ACCOUNTS = 20
 DAYS = 75
 # Tables that no query reads a tenth of; the partitions of events are added.
-LARGE = ("runs", "steps", "attempts", "refusals")
+LARGE = ("runs", "steps", "attempts", "refusals", "deliveries")
 _PAGE = Path(__file__).resolve().parents[1] / "docs" / "sql.md"
 
 # The first account has nine tenths of the events. One event in ten starts a run, one run in fifty has failed, one waits.
@@ -38,17 +38,32 @@ INSERT INTO keys (account_id, prefix, digest, name, scopes) SELECT id, 'key' || 
 INSERT INTO workflows (account_id, id, name, enabled_version, latest_version, enablement)
     SELECT id, md5('watch' || id)::uuid, 'watch', 1, 1, 1 FROM accounts;
 INSERT INTO workflow_versions (account_id, workflow_id, version, source, document)
-    SELECT account_id, id, 1, '', '{{}}' FROM workflows;
+    SELECT account_id, id, 1, document, document::jsonb FROM workflows, (VALUES ('{{"name": "watch", "on": {{"seq":
+        ["name-1", {{"none": "name-2", "for": "30m"}}]}}, "steps": [{{"http": {{"url": "https://shop.example/orders/12345"}}}}]}}'
+    )) AS given (document);
 INSERT INTO workflow_triggers SELECT account_id, 'name-1', id, 1 FROM workflows;
 CREATE TEMPORARY TABLE loaded AS
     SELECT CASE WHEN number % 10 > 0 THEN 1 ELSE 1 + number / 10 % {accounts} END AS account_id, at, ops.first_id_at(at) AS id,
         number, 'subject-' || number * 7919 % greatest({events} / 10, 1) AS subject
-    FROM generate_series(0, CAST({events} AS bigint) - 1) AS number,
-        LATERAL (SELECT now() - (number + 0.5) * interval '{days} days' / {events} AS at) AS moment;
-INSERT INTO events (account_id, id, event, distinct_id, data, received_at, decisions)
+    FROM generate_series(CAST({events} AS bigint) - 1, 0, -1) AS number,
+        LATERAL (SELECT now() - (number + 0.5) * interval '{days} days' / {events} AS at) AS times;
+INSERT INTO sources (account_id, id, name, latest_version) SELECT id, md5('shop' || id)::uuid, 'shop', 1 FROM accounts;
+INSERT INTO source_versions (account_id, source_id, version, source, document)
+    SELECT account_id, id, 1, document, document::jsonb FROM sources, (VALUES ('{{"name": "shop", "provider": "shopify",
+        "secrets": ["the secret of a shop"]}}')) AS given (document);
+DROP INDEX events_subject_idx;
+INSERT INTO events (account_id, id, event, distinct_id, data, received_at, decisions, via)
     SELECT account_id, id, 'name-' || number % 7, subject, jsonb_build_object('product_id', number, 'name', repeat('x', 100)), at,
-        jsonb_build_array(jsonb_build_object('workflow', 'watch', 'version', 1, 'started', number % 10 = 1, 'reason', 'matched'))
+        jsonb_build_array(jsonb_build_object('workflow', 'watch', 'version', 1, 'started', number % 10 = 1, 'reason', 'matched')),
+        CASE WHEN number % 20 = 11 THEN 'source:shop' END
     FROM loaded;
+CREATE INDEX events_subject_idx ON events (account_id, distinct_id, id);
+INSERT INTO deliveries (account_id, id, source_id, source_version, received_at, method, headers, body, verified, result, events,
+                        request_id)
+    SELECT account_id, id, md5('shop' || account_id)::uuid, 1, at, 'POST', '{{"content-type": "application/json"}}',
+        convert_to(repeat('{{"order": 1}} ', 10), 'UTF8'), true, CASE WHEN number % 100 = 11 THEN 'unmapped' ELSE 'accepted' END,
+        jsonb_build_array(id), number::text
+    FROM loaded WHERE number % 20 = 11;
 INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id, status, at,
                   wake_at, created_at, updated_at, finished_at, error)
     SELECT account_id, id, md5('watch' || account_id)::uuid, 1, id::text, id, at, ARRAY[id], subject,
@@ -71,8 +86,10 @@ INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, la
         jsonb_build_object('events', jsonb_build_object('1', jsonb_build_array(id, at))), at,
         CASE WHEN number % 3 = 0 THEN now() + number % 1000 * interval '1 hour' END
     FROM loaded WHERE number % 20 = 3;
-INSERT INTO refusals (account_id, id, refused_at, route, key_prefix, status, type, detail, request_id, replayable)
-    SELECT account_id, id, at, '/api/v1/cvf-events', 'key' || account_id, 422, 'validation-failed', 'phone', number::text, true
+INSERT INTO refusals (account_id, id, refused_at, route, key_prefix, status, type, detail, request_id, body,
+                      body_bytes, replayable)
+    SELECT account_id, id, at, '/api/v1/cvf-events', 'key' || account_id, 422, 'validation-failed', 'phone', number::text,
+        decode('789cab564a2d4bcd2b51b25250ca2f4a492d8a2fc8494c4e4d51d251502ac8c8cf4b054a18d60200ee2a0c16', 'hex'), 37, true
     FROM loaded WHERE number % 50 = 7;
 INSERT INTO audit_log (id, account_id, at, actor, via, action, object_type, object_id)
     SELECT id, account_id, at, 'anna', 'cli', object || '.disable', object,

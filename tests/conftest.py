@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -14,16 +12,22 @@ import pytest
 from cryptography.fernet import Fernet
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 
 from app import create_app
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
 from app.core.work_shares import WorkShares
 from app.db.migrate import upgrade
+from app.ingest import matching_step
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
+from tests.support.own_postgres import an_own_postgres
+
+# No test measures time: a busy machine would decide.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Settings of the developer's shell must not influence the tests.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")
@@ -44,14 +48,8 @@ def database_url() -> Iterator[str]:
         upgrade(given)
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="signalbox-tests-") as folder:
-        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        try:
-            upgrade(postgres.url)
-            yield postgres.url
-        finally:
-            postgres.stop()
+    with an_own_postgres() as postgres:
+        yield postgres.url
 
 
 @pytest.fixture
@@ -86,10 +84,12 @@ def context(app: Flask) -> AppContext:
 
 
 @pytest.fixture(autouse=True)
-def own_shares(request: pytest.FixtureRequest) -> None:
-    """The accounts of earlier tests do not count as active: a test's account is alone in the process."""
+def own_shares(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accounts of earlier tests do not count as active: a test's account is alone in the process. Nor does a busy machine
+    decide what is left to a worker."""
+    monkeypatch.setattr(matching_step, "MAX_SECONDS", 60)
     if "app" in request.fixturenames:
-        request.getfixturevalue("context").work_shares = WorkShares()
+        request.getfixturevalue("context").limits.shares = WorkShares()
 
 
 @pytest.fixture(scope="session")

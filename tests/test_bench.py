@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as command
+from bench import api, console
 from bench.measuring import Load, latency, p99, read_wrk, steal_share
-from bench.rows import Row, at_most, broken, row, table
+from bench.rows import Row, broken, limited, row, table
+from tests.console.test_access import CONSOLE
 
 WRK = """
   Thread Stats   Avg      Stdev     Max   +/- Stdev
@@ -44,8 +46,8 @@ def test_a_row_is_ok_from_its_target_on() -> None:
     assert row("single", ours=500, reference=300, ratio=0.6, target=0.6, unit="µs")["ok"]
     assert not row("single", ours=501, reference=300, ratio=0.599, target=0.6, unit="µs")["ok"]
     assert row("runs", ours=500, unit="runs/s")["ok"]
-    assert at_most("latency", 4.9, 5.0, unit="ms")["ok"]
-    assert not at_most("latency", 5.1, 5.0, unit="ms")["ok"]
+    assert limited("latency", 4.9, 5.0, unit="ms")["ok"]
+    assert not limited("latency", 5.1, 5.0, unit="ms")["ok"]
 
 
 def test_a_failure_makes_any_row_fail() -> None:
@@ -89,6 +91,10 @@ def test_the_results_are_written_with_the_machine_and_the_versions(results: Path
     }
 
 
+def test_the_pages_of_the_console_that_get_a_query_are_pages() -> None:
+    assert console._QUERIES.keys() <= {rule.endpoint for rule in CONSOLE.url_map.iter_rules()}
+
+
 def test_a_benchmark_that_raises_stops_no_other(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["gone", "fine"]) == 1
     assert [one["name"] for one in json.loads(results.read_text())["rows"]] == ["gone", "fine"]
@@ -99,3 +105,13 @@ def test_an_unknown_name_runs_nothing(results: Path, capsys: pytest.CaptureFixtu
     assert command.main(["fine", "grwon"]) == 2
     assert "there are fine, gone" in capsys.readouterr().err
     assert not results.exists()
+
+
+def test_every_list_of_the_management_api_is_measured_with_each_filter() -> None:
+    from tests.api.management.test_document import DOCUMENT
+
+    found = list(api.paths(DOCUMENT, {"workflow": "watch"}))
+    assert {"/api/v1/manage/keys", "/api/v1/manage/runs?status=failed", "/api/v1/manage/runs?workflow=watch"} <= set(
+        found
+    )
+    assert [path for path in found if "{" in path] == []

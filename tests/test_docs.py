@@ -41,13 +41,13 @@ def _anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
-    wrong = []
+    broken = []
     for link in _LINK.findall(_text(page)):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         if not target.exists() or (anchor and anchor not in _anchors(target)):
-            wrong.append(link)
-    assert wrong == []
+            broken.append(link)
+    assert broken == []
 
 
 def test_headings_have_the_anchors_of_github(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from app.core import metrics
+from app.db import deliveries
 from app.services import readiness
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +65,18 @@ def test_each_expression_names_metrics_and_labels_that_exist(expression: str) ->
     known = set.union(*(series[name] for name, _ in selectors))
     for labels in re.findall(r"\bby \(([^)]*)\)", expression):
         assert {label.strip() for label in labels.split(",")} <= known
+
+
+def test_the_first_delivery_of_each_result_is_counted_from_zero() -> None:
+    results = (deliveries.ACCEPTED, deliveries.DUPLICATE, deliveries.PARTLY, deliveries.UNMAPPED, deliveries.UNVERIFIED)
+    values = [REGISTRY.get_sample_value("signalbox_deliveries_total", {"result": result}) for result in results]
+    assert None not in values
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = set(re.findall(r"signalbox_\w+?(?=_bucket|_count|_sum|\b)", DASHBOARD.read_text("utf-8")))
+    names = {re.sub("_(bucket|count|sum|created)$", "", name) for name in _series() if name not in OWN}
+    assert names - shown == set()
 
 
 def test_each_check_of_readyz_has_an_alert() -> None:

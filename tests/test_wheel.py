@@ -52,14 +52,22 @@ def _run(installed: Path, url: str, *words: str) -> subprocess.CompletedProcess[
 def test_an_installed_wheel_migrates_and_is_healthy(installed: Path, empty_database: str) -> None:
     done = _run(installed, empty_database, "-m", "app.cli", "migrate")
     assert (done.returncode, done.stdout, done.stderr) == (0, "the database is up to date\n", "")
-    health = "import wsgi; print(wsgi.__file__, wsgi.app.test_client().get('/health').status_code)"
-    done = _run(installed, empty_database, "-c", health)
-    assert done.stdout == f"{installed / 'wsgi.py'} 200\n", done.stderr
+    pages = "/health", "/console/sign-in"
+    statuses = (
+        f"import wsgi; get = wsgi.app.test_client().get; print(wsgi.__file__, *[get(p).status_code for p in {pages}])"
+    )
+    done = _run(installed, empty_database, "-c", statuses)
+    assert done.stdout == f"{installed / 'wsgi.py'} 200 503\n", "the console says that ENCRYPTION_KEY is missing"
 
 
 def test_what_make_run_reads_is_in_the_wheel(installed: Path) -> None:
     for part in ("deploy/gunicorn.conf.py", "examples/hello.yaml"):
         assert (installed / part).read_bytes() == (ROOT / part).read_bytes()
+
+
+@pytest.mark.parametrize("folder", ["app/workflows/sources/presets", "app/workflows/workflow_templates"])
+def test_presets_and_templates_are_in_the_wheel(installed: Path, folder: str) -> None:
+    assert {file.name for file in (installed / folder).iterdir()} == {file.name for file in (ROOT / folder).iterdir()}
 
 
 def test_the_wheel_installs_the_program(installed: Path) -> None:

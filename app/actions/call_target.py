@@ -12,17 +12,23 @@ from typing import Any
 
 from yarl import URL
 
+from app.core.template_names import SECRETS
+
 # Output, tags and comments of Liquid and Mustache.
 _EXPRESSION = re.compile(r"\{\{.*?\}\}+|\{%.*?%\}", re.DOTALL)
 _WRITTEN = re.compile(r"https?://([^/?#]*)(/[^?#]*)?", re.IGNORECASE)
+_SECRET = re.compile(rf"\b{SECRETS}\b")
 # In a URL that comes from the event as a whole: what is probably an id, a name or a secret.
 _VARIABLE = re.compile(r"[^/]*(?:[0-9]{3}|[@%])[^/]*|[^/]{25,}")
 
 
 def http_target(method: str, template: Any, url: URL) -> str:
     """The target of a call to `url`, which was rendered from `template` (a text, or an object with one as `mustache`)."""
-    path = _written_path(str(template["mustache"] if isinstance(template, Mapping) else template))
-    if path is None:
+    written = str(template["mustache"] if isinstance(template, Mapping) else template)
+    path = _written_path(written)
+    if path is None and _SECRET.search(written):
+        path = "/*"
+    elif path is None:
         path = "/".join(_VARIABLE.sub("*", part) for part in url.raw_path.split("/"))
     return f"{method} {url.origin()}{path}"
 

@@ -36,11 +36,11 @@ _MAX_HOSTS = 10_000
 Key = tuple[int, str]
 
 
-def spread(next_turn: float, earliest: float, step: float, now: float, rng: random.Random) -> tuple[float, float]:
-    """Spread deferred calls or attempts over time: the turn of the next one, a `step` after the one before and after `earliest`,
-    and the seconds until then, varied a little."""
-    turn = min(max(next_turn, earliest) + step, now + MAX_DEFERRAL)
-    return turn, max(0.1, (turn - now) * rng.uniform(0.8, 1.2))
+def spread(latest: float, earliest: float, step: float, now: float, rng: random.Random) -> tuple[float, float]:
+    """Spread deferred calls or attempts over time: when the next one should come back, a `step` after the `latest` and after
+    `earliest`, and the seconds until then, varied a little."""
+    next_at = min(max(latest, earliest) + step, now + MAX_DEFERRAL)
+    return next_at, max(0.1, (next_at - now) * rng.uniform(0.8, 1.2))
 
 
 @dataclass(slots=True, eq=False)
@@ -133,10 +133,10 @@ class _PermitPool:
 
 @dataclass(slots=True)
 class _Host:
-    """The permits of one host. `next_turn` is when the next deferred call should come back."""
+    """The permits of one host. `next_at` is when the next deferred call should come back."""
 
     pool: _PermitPool
-    next_turn: float = 0.0
+    next_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -258,7 +258,7 @@ class CircuitBreakers:
         """Spread the deferred calls over time, as many a second as the host takes."""
         now, duration = self._clock(), found.pool.expected_duration()
         earliest = now + min(duration, _ASSUMED_LONG_DURATION)
-        found.next_turn, seconds = spread(found.next_turn, earliest, duration / found.pool.size, now, self._rng)
+        found.next_at, seconds = spread(found.next_at, earliest, duration / found.pool.size, now, self._rng)
         return Deferred("busy", f"{host} has reached its limit of {found.pool.size} calls at a time", seconds)
 
     def _check_circuits(self, account_id: int, host: str, target: str, found: _Host) -> None:
@@ -294,10 +294,10 @@ class CircuitBreakers:
         account.pool.record_duration(now - permit.started_at)
         of_host, of_target = (permit.host, None), (permit.host, permit.target)
         if permit.is_connected and circuits.succeed(of_host):
-            found.next_turn = now
+            found.next_at = now
         if permit.succeeded:
             if circuits.succeed(of_target):
-                found.next_turn = now
+                found.next_at = now
             return
         key, name = (of_target, permit.target) if permit.is_connected else (of_host, permit.host)
         circuits.fail(key, name, now, self._rng, is_probe=circuits.find(key) in permit.probed)

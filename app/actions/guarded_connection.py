@@ -7,26 +7,70 @@ import socket
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from yarl import URL
 
 from app.actions.address_guard import Network, RefusedTarget, open_socket
+from app.core.pacing import is_gevent_patched
 
 # Seconds. Most servers close idle connections after five, and would close one under the next request.
 _KEEPALIVE_TIMEOUT = 4.0
 # Seconds until the next address of a host is tried.
 _NEXT_ADDRESS_DELAY = 0.25
+# More than an account may have calls: the names of one do not use up the threads.
+_MAX_LOOK_UPS = 192
+
+if TYPE_CHECKING:
+    from gevent.threadpool import ThreadPool
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """The TLS context of the process. Reading the certificates takes 50 ms, during which the event loop continues."""
+    if not is_gevent_patched():
+        return ssl.create_default_context()
+    import gevent
+
+    context: ssl.SSLContext = gevent.get_hub().threadpool.apply(ssl.create_default_context)
+    return context
+
+
+@cache
+def _name_threads() -> ThreadPool:
+    """Native threads for look-ups of names, of which each keeps one as long as it hangs. gevent has ten for everything else,
+    such as the name of Postgres."""
+    from gevent.threadpool import ThreadPool
+
+    return ThreadPool(_MAX_LOOK_UPS)
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    """The addresses of a name or of an address. Raises OSError."""
+    if not is_gevent_patched():
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    from gevent.monkey import get_original
+
+    getaddrinfo = get_original("socket", "getaddrinfo")
+    with suppress(OSError):
+        # An address needs no name server.
+        found: list[Any] = getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        return found
+    found = _name_threads().apply(getaddrinfo, (host, port), {"type": socket.SOCK_STREAM})
+    return found
 
 
 class GuardedConnection(http.client.HTTPConnection):
     """A connection to the origin of a URL. Redirects are not followed, proxies are not used, certificates are verified.
 
-    `timeout` (seconds) is for connecting to an address and for each read; `abort` ends a call from another thread.
+    `timeout` (seconds) is for connecting to an address and for each read; `abort` ends a call from another thread. `tls` is
+    called for https.
     """
 
-    def __init__(self, url: URL, timeout: float, allowed: Sequence[Network], tls: ssl.SSLContext) -> None:
+    def __init__(self, url: URL, timeout: float, allowed: Sequence[Network], tls: Callable[[], ssl.SSLContext]) -> None:
         assert url.raw_host is not None
         super().__init__(url.raw_host, url.port, timeout=timeout)
         self.origin = url.origin()
@@ -41,7 +85,7 @@ class GuardedConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the first address of the host that answers; only to allowed ones."""
         failure: OSError = OSError("the name has no address")
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        found = _look_up(self.host, self.port)
         for number, (family, kind, protocol, _, address) in enumerate(found, start=1):
             self._check_aborted()
             try:
@@ -60,7 +104,7 @@ class GuardedConnection(http.client.HTTPConnection):
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             # The handshake is separate so that `abort` finds the socket.
-            self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self.sock = self._tls().wrap_socket(self.sock, server_hostname=self.host, do_handshake_on_connect=False)
             self._check_aborted()
             self.sock.do_handshake()
         self.is_connected = True

@@ -1,7 +1,8 @@
 """The action `http`: calls a URL with a request that is signed by Standard Webhooks.
 
-Fields: `url`, `method` (default POST), `headers`, and `json` (any value) or `body` (text); all texts are templates. Without
-`json` and `body`, a POST, PUT or PATCH sends the event. Output: `status`, `headers` and `body` of the response.
+Fields: `url`, `method` (default POST), `headers`, and `json` (any value) or `body` (text); all texts are templates, which can
+print secrets of the account as `{{ secrets.NAME }}`. Without `json` and `body`, a POST, PUT or PATCH sends the event. Output:
+`status`, `headers` and `body` of the response.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, is_blank, is_scalar, text_schema
-from app.actions.http_call import call
+from app.actions.http_call import call, name_target, preview_call
 from app.actions.http_request import (
     BODYLESS_METHODS,
     METHODS,
@@ -31,12 +32,12 @@ FIELDS = ("url", "method", "headers", "json", "body")
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "url": text_schema("the URL to call; a template"),
+        "url": text_schema("the URL to call; a template, which may print secrets: {{ secrets.NAME }}"),
         "method": {"enum": list(METHODS), "default": "POST", "description": "the HTTP method"},
         "headers": {
             "type": "object",
             "additionalProperties": {"anyOf": [{"type": ["string", "number"]}, {"$ref": "#/definitions/mustache"}]},
-            "description": "further headers; templates",
+            "description": "further headers; templates, which may print secrets: Bearer {{ secrets.NAME }}",
         },
         "json": {"description": "the JSON to send; every text in it is a template. Default without body: the event"},
         "body": text_schema("the text to send; a template", min_length=0),
@@ -49,7 +50,7 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of URL, method, headers and body."""
     if not isinstance(fields, Mapping):
         return [(path, "must be an object such as {url: https://example.com/hook}")]
     errors = check_names(fields, "http", FIELDS, path)
@@ -63,16 +64,16 @@ def check(fields: Any, path: str) -> FieldErrors:
         if name in fields and method in BODYLESS_METHODS:
             errors.append((f"{path}.{name}", f"a {method} request has no body"))
     errors += _check_headers(fields.get("headers", {}), f"{path}.headers", with_body="body" in fields)
-    errors += check_texts(fields.get("json"), f"{path}.json")
+    errors += check_texts(fields.get("json"), f"{path}.json", with_secrets=True)
     if "body" in fields and not is_text(fields["body"]):
         errors.append((f"{path}.body", "must be text; use json for other values"))
-    return errors + check_texts(fields.get("body"), f"{path}.body")
+    return errors + check_texts(fields.get("body"), f"{path}.body", with_secrets=True)
 
 
 def _check_url(text: Any, path: str) -> FieldErrors:
     if not is_text(text) or is_blank(text):
         return [(path, "is required: the URL to call" if text is None else "must be a URL (text)")]
-    errors = check_texts(text, path)
+    errors = check_texts(text, path, with_secrets=True)
     if not errors and isinstance(text, str) and "{" not in text:
         try:
             parse_url(text)
@@ -91,17 +92,23 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> FieldErrors:
             errors.append((header_path, error))
         elif not is_scalar(value):
             errors.append((header_path, "must be text"))
-        errors += check_texts(value, header_path)
+        errors += check_texts(value, header_path, with_secrets=True)
     return errors
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
     """Make the call once, unless its target is disabled. A 410 disables it."""
     request = await context.compose(make_request, fields, context)
-    target = target_of(request.url)
+    target = target_of(request, context)
     if (reason := context.disabled.get(target)) is not None:
         error = f"{target} is disabled ({reason}); `signalbox target enable {shlex.quote(target)}` enables it"
         described = await context.compose(describe, request, context.secrets)
-        return Outcome("failed", request=described, error=error, error_class="target_disabled")
+        failed = Outcome("failed", request=described, error=error, error_class="target_disabled")
+        return replace(failed, target=name_target(request))
     outcome = await call(request, context, lambda status, headers, body, now: classify_status(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome
+
+
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The call, which is not made."""
+    return preview_call(make_request(fields, context), context)

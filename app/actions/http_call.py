@@ -33,12 +33,23 @@ ClassifyResponse = Callable[[int, Mapping[str, str], Any, datetime], Outcome]
 
 async def call(request: Request, context: ActionContext, classify: ClassifyResponse) -> Outcome:
     """Make the call once; raises Deferred when the host or the target takes no call now."""
-    host, target = _host_of(request), request.target[:_MAX_TARGET]
+    host, target = _host_of(request), name_target(request)
     described = await context.compose(describe, request, context.secrets)
     async with context.circuit_breakers.permit(context.run.account_id, host, target) as permit:
         outcome = await _exchange(request, context, classify, permit)
         permit.succeeded = _is_good_answer(outcome)
-    return replace(outcome, request=described)
+    return replace(outcome, request=described, target=target)
+
+
+def name_target(request: Request) -> str:
+    """The target of a request, as circuit breakers and failed runs name it."""
+    return request.target[:_MAX_TARGET]
+
+
+def preview_call(request: Request, context: ActionContext) -> Outcome:
+    """What `call` would send, and what an answer of 200 with `{}` would be. Sends nothing."""
+    output = {"status": 200, "headers": {}, "body": {}}
+    return Outcome("done", output=output, request=describe(request, context.secrets))
 
 
 def _host_of(request: Request) -> str:

@@ -7,14 +7,16 @@ attempts. Authors cannot set the headers that Signalbox sets, nor those of the c
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from standardwebhooks import Webhook
@@ -24,7 +26,7 @@ from app.actions.action_context import ActionContext, ActionError
 from app.actions.call_target import http_target
 from app.actions.integration_kinds import MASK
 from app.actions.masking import Secrets, add_form, is_secret_name, mask_members, mask_written_members
-from app.actions.templates.render import render, render_scalar, render_value
+from app.actions.templates.render import render, render_scalar, render_value, secrets_read
 from app.core.exact_json import replace_unstorable
 from app.core.ids import utc_text
 
@@ -36,6 +38,7 @@ MAX_URL = 8_000
 MAX_HEADER = 8_000
 MAX_TARGET = 1_000
 MAX_STORED_BODY = 4_096
+_DIGEST_LENGTH = 16
 
 _RESERVED_HEADERS = frozenset(
     (
@@ -61,13 +64,15 @@ DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. The circuit breaker counts the answers of all calls with one `target` together."""
+    """A request to send. The circuit breaker counts the answers of all calls with one `target` together. `is_secret`: the URL
+    contains a secret of the account."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
     target: str
+    is_secret: bool = False
 
 
 def describe(request: Request, secrets: Secrets) -> dict[str, Any]:
@@ -126,9 +131,13 @@ def parse_url(text: str) -> URL:
     return url
 
 
-def target_of(url: URL) -> str:
-    """What a 410 disables: scheme, host and path, without the query."""
-    text = str(url.with_query(None).with_fragment(None))
+def target_of(request: Request, context: ActionContext) -> str:
+    """What a 410 disables: scheme, host and path, without the query. Targets that differ in the secrets of the account in their
+    paths have these masked, and differ in a suffix."""
+    text = str(request.url.with_query(None).with_fragment(None))
+    if request.is_secret and (masked := context.secrets.mask(text)) != text:
+        digest = hmac.digest(context.signing_secret.encode(), text.encode(), "sha256").hex()[:_DIGEST_LENGTH]
+        text = f"{masked[: MAX_TARGET - 1 - _DIGEST_LENGTH]}#{digest}"
     if len(text) <= MAX_TARGET:
         return text
     return f"{text[: MAX_TARGET - 65]}#{hashlib.sha256(text.encode()).hexdigest()}"
@@ -156,12 +165,31 @@ def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
     """Render and sign a request; raises ActionError and TemplateError."""
     method = fields.get("method", "POST")
     url = parse_url(render(fields["url"], context.names))
+    if read := secrets_read(fields["url"]):
+        context.secrets.add(*_secret_parts(url, context.secret_values(read).values()))
     body, content_type = _make_body(fields, method, context)
     headers = {} if content_type is None else {"Content-Type": content_type}
     for name, value in _rendered_headers(fields.get("headers", {}), context.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
     all_headers = {**headers, **DEFAULT_HEADERS, **_signature_headers(body, context)}
-    return Request(method, url, all_headers, body.encode(), target=http_target(method, fields["url"], url))
+    target = http_target(method, fields["url"], url)
+    if read:
+        target = context.secrets.mask(target)
+    return Request(method, url, all_headers, body.encode(), target, is_secret=bool(read))
+
+
+def _secret_parts(url: URL, values: Iterable[str]) -> list[str]:
+    """The parts of a URL that come from secrets. `URL` encodes some characters in a way that no filter does."""
+    query = [part.partition("=")[2] for part in url.raw_query_string.split("&")]
+    texts = [text for value in values for text in (value, unquote(value))]
+    # Secrets in a part, and parts of a secret that is the URL or several of its parts.
+    parts = [
+        part for part in (*url.raw_parts, *query, url.raw_fragment) if any(text in unquote(part) for text in texts)
+    ]
+    parts += [
+        part for part in (url.raw_path, *url.raw_parts) if any("/" in text and unquote(part) in text for text in texts)
+    ]
+    return [form for part in parts for form in (part, unquote(part))]
 
 
 def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -> tuple[str, str | None]:
@@ -185,6 +213,8 @@ def _event_json(context: ActionContext) -> str:
             "phone": event.phone,
             "data": msgspec.Raw(event.data_json.encode()),
             "received_at": utc_text(event.received_at),
+            # Only if there is one, since receivers may not expect it.
+            **({} if event.occurred_at is None else {"occurred_at": utc_text(event.occurred_at)}),
             "run": {"id": str(run.id), "workflow": run.workflow, "version": run.version},
         }
     ).decode()

@@ -8,18 +8,16 @@ verified.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohappyeyeballs
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from app.actions.address_guard import open_socket
 from app.actions.http_response import MAX_BODY_BYTES
+from app.actions.name_resolver import NameResolver
 from app.core.config import Settings
 
 MAX_CONNECTIONS_PER_HOST = 50
@@ -27,7 +25,6 @@ _MAX_HEADER_BYTES = 8 * 1024
 _MAX_HEADERS = 100
 # Seconds. Most servers close idle connections after five, and would close one under the next request.
 _KEEPALIVE_TIMEOUT = 4.0
-_DNS_THREADS = 8
 # Seconds until the next address of a host is tried as well.
 _HAPPY_EYEBALLS_DELAY = 0.25
 
@@ -42,7 +39,9 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
 
     connector = _Connector(
         make_socket,
-        _Resolver(),
+        NameResolver(),
+        # It would make calls of all accounts wait for the one that first asked for a name. The resolver has its own.
+        use_dns_cache=False,
         limit=0,
         limit_per_host=MAX_CONNECTIONS_PER_HOST,
         keepalive_timeout=_KEEPALIVE_TIMEOUT,
@@ -62,7 +61,7 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
 class _Connector(aiohttp.TCPConnector):
     """aiohttp's connector, with its resolver and socket factory readable for `connect_socket`."""
 
-    def __init__(self, make_socket: Callable[[Any], socket.socket], resolver: _Resolver, **options: Any) -> None:
+    def __init__(self, make_socket: Callable[[Any], socket.socket], resolver: NameResolver, **options: Any) -> None:
         super().__init__(socket_factory=make_socket, resolver=resolver, **options)
         self.make_socket, self.resolver = make_socket, resolver
 
@@ -89,37 +88,3 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
         body += piece
     response.close()
     return bytes(body)
-
-
-class _Resolver(AbstractResolver):
-    """The system's resolver in its own threads, so that a name server that hangs blocks only the names it serves."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_DNS_THREADS, thread_name_prefix="dns")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, family)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=kind,
-                proto=socket.IPPROTO_TCP,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, address in found
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _look_up(host: str, port: int, family: int) -> list[tuple[int, tuple[Any, ...]]]:
-    try:
-        found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-    except UnicodeError:
-        raise OSError(f"{host} is not a host name") from None
-    return [(kind, address) for kind, _, _, _, address in found if kind in (socket.AF_INET, socket.AF_INET6)]

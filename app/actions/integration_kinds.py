@@ -24,13 +24,14 @@ Fields = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a kind of integration."""
+    """A field of a kind of integration. `is_address`: it says where secrets are sent, and how safely."""
 
     name: str
     description: str
     parse: Parse
     required: bool = False
     secret: bool = False
+    is_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,19 @@ class Kind:
         if not found and (error := self.check_together(given)) is not None:
             found.append(error)
         return found
+
+    def kept_secrets(self, before: Fields, changes: Fields) -> list[str]:
+        """The secrets that would be sent to another address than before, without being given again."""
+        moved = any(
+            field.is_address and changes.get(field.name, "") != before.get(field.name, "")
+            for field in self.fields
+            if field.name in changes
+        )
+        return [
+            field.name
+            for field in self.fields
+            if moved and field.secret and field.name in before and field.name not in changes
+        ]
 
     def masked(self, given: Fields) -> dict[str, str]:
         """The fields with masked secrets, and the size of long texts."""
@@ -171,9 +185,18 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "smtp",
             (
-                Field("host", "the name of the mail server", _matching(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"), True),
-                Field("port", "a number from 1 to 65535", _port),
-                Field("security", "starttls (the default), tls or none", _matching("|".join(SECURITIES))),
+                Field(
+                    "host",
+                    "the name of the mail server",
+                    _matching(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,252}"),
+                    True,
+                    False,
+                    True,
+                ),
+                Field("port", "a number from 1 to 65535", _port, is_address=True),
+                Field(
+                    "security", "starttls (the default), tls or none", _matching("|".join(SECURITIES)), is_address=True
+                ),
                 Field("username", "the name to log in with", _matching(r"[\x21-\x7e][\x20-\x7e]{0,500}")),
                 Field("password", "the password to log in with", _matching(r"[^\x00-\x1f\x7f]{1,1000}"), secret=True),
                 Field("from", "the address of the sender", read_email, True),

@@ -30,3 +30,9 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     shown = "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text[:_MAX_LOGGED])
     _log.info("workflow log", run=str(run.id), account=run.account_id, workflow=run.workflow, text=shown)
     return Outcome("done", output={"text": text})
+
+
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The text, which is not logged."""
+    text = render(fields, context.names)
+    return Outcome("done", output={"text": text}, request={"text": text})

@@ -140,6 +140,7 @@ class Secrets:
         return replace(
             outcome,
             error=outcome.error and self.mask(outcome.error),
+            target=outcome.target and self.mask(outcome.target),
             output=self.mask_value(outcome.output),
             request=self.mask_value(outcome.request),
             response=self.mask_value(outcome.response),
@@ -172,6 +173,9 @@ def _forms(text: str) -> Iterator[str]:
     for escaped in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield escaped
         yield escaped.replace("/", "\\/")
+        # In JSON that is a text in JSON.
+        yield json.dumps(escaped, ensure_ascii=False)[1:-1]
+        yield json.dumps(escaped)[1:-1]
     yield html.escape(text)
     yield html.escape(text, quote=False)
     if len(raw) >= _MIN_LENGTH_INSIDE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, text_schema
@@ -32,7 +33,7 @@ MAX_CHARS = 16 * 1024
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of the text and of the `data` beside it."""
     if not isinstance(fields, Mapping):
         return [(path, 'must be an object such as {text: "{{ distinct_id }} is waiting"}')]
     errors = check_names(fields, "message", FIELDS, path)
@@ -50,6 +51,12 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     text, data = await context.compose(_compose, fields, context)
     message_id = await context.save_message(text, data)
     return Outcome("done", output={"id": str(message_id), "text": text})
+
+
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The message, which is not stored."""
+    text, data = _compose(fields, context)
+    return Outcome("done", output={"id": str(UUID(int=0)), "text": text}, request={"text": text, "data": data})
 
 
 def _compose(fields: Mapping[str, Any], context: ActionContext) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from app.actions.circuit import Deferred
 from app.actions.circuit_breaker import MAX_WAIT, spread
+from app.actions.templates import locales
 
 T = TypeVar("T")
 
@@ -28,14 +29,14 @@ _MAX_QUICK = 0.02
 
 @dataclass(slots=True)
 class _Account:
-    """The turns of one account. `duration` is about how many seconds a rendering takes, `next_turn` when the next deferred
-    attempt should come back."""
+    """The renderings of one account, one at a time. `duration` is about how many seconds a rendering takes, `next_at` when the
+    next deferred attempt should come back."""
 
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
     began_at: float = 0.0
     duration: float = 0.0
-    next_turn: float = 0.0
+    next_at: float = 0.0
 
 
 class Renderer:
@@ -43,18 +44,20 @@ class Renderer:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="render")
+        # What takes 60 ms once is not counted against the text that needs it first.
+        locales.load()
         self._accounts: dict[int, _Account] = {}
         self._clock = clock
         self._rng = random.Random()
 
     async def run(self, account_id: int, function: Callable[..., T], *arguments: object) -> T:
-        """The result of `function(*arguments)`, which a thread calls. Raises Deferred when the account's turn comes late. A
-        cancelled caller leaves the thread running, and the next one of the account waits for it."""
+        """The result of `function(*arguments)`, which a thread calls. Raises Deferred when those of the account before it take
+        long. A cancelled caller leaves the thread running, and the next one of the account waits for it."""
         account = self._accounts.setdefault(account_id, _Account())
         self._check_wait(account)
         account.waiting += 1
         try:
-            await account.turn.acquire()
+            await account.lock.acquire()
         finally:
             account.waiting -= 1
         account.began_at = self._clock()
@@ -62,20 +65,20 @@ class Renderer:
         try:
             job = self._threads.submit(function, *arguments)
         except RuntimeError:
-            account.turn.release()
+            account.lock.release()
             raise
         job.add_done_callback(lambda _: _call_in(loop, lambda: self._end(account_id, account)))
         return await asyncio.wrap_future(job)
 
     def _check_wait(self, account: _Account) -> None:
         """Raise Deferred when those before this attempt take long. Deferred ones come back one after the other."""
-        if not account.turn.locked():
+        if not account.lock.locked():
             return
         now = self._clock()
         duration = max(account.duration, now - account.began_at)
         if duration * (account.waiting + 1) <= MAX_WAIT:
             return
-        account.next_turn, seconds = spread(account.next_turn, now, duration, now, self._rng)
+        account.next_at, seconds = spread(account.next_at, now, duration, now, self._rng)
         raise Deferred("busy", "the account's texts take long to render, and are rendered one after the other", seconds)
 
     def _end(self, account_id: int, account: _Account) -> None:
@@ -89,8 +92,8 @@ class Renderer:
     def _release(self, account_id: int, account: _Account, duration: float) -> None:
         now = self._clock()
         account.duration = (account.duration + duration) / 2
-        account.turn.release()
-        if not account.waiting and account.next_turn <= now and account.duration < MAX_WAIT / 10:
+        account.lock.release()
+        if not account.waiting and account.next_at <= now and account.duration < MAX_WAIT / 10:
             self._accounts.pop(account_id, None)
 
 

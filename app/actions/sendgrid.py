@@ -24,7 +24,7 @@ from yarl import URL
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors
-from app.actions.http_call import call
+from app.actions.http_call import call, preview_call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
 from app.actions.mail_fields import (
     MAIL_FIELDS,
@@ -47,12 +47,12 @@ _ACCEPTED = 202
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of addresses, subject and text."""
     return check_mail(fields, path, "sendgrid", FIELDS)
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
-    """Send the message once."""
+    """Send the e-mail by SendGrid."""
     integration = context.credentials("sendgrid")
     request = await context.compose(make_request, fields, context, integration)
     outcome = await call(request, context, classify_response)
@@ -61,8 +61,13 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     return replace(outcome, output={**outcome.output, "message_id": outcome.output["headers"].get("x-message-id")})
 
 
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The request that would go to SendGrid."""
+    return preview_call(make_request(fields, context, context.credentials("sendgrid")), context)
+
+
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
-    """The API request; raises ActionError and TemplateError."""
+    """The JSON for SendGrid's API; raises ActionError and TemplateError."""
     sender = _named(render_address(_sender(fields, integration), "from", context))
     message = {
         "personalizations": [{"to": _recipients(fields["to"], context)}],

@@ -16,6 +16,7 @@ from typing import Any
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
+from app.actions.http_call import preview_call
 from app.actions.http_request import Request
 from app.actions.integration_kinds import parse_sender
 from app.actions.templates.render import render
@@ -41,7 +42,7 @@ _MESSAGING_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of `to`, `from` and `text`."""
     if not isinstance(fields, Mapping):
         return [(path, 'must be an object such as {to: "{{ phone }}", text: Hello}')]
     errors = check_names(fields, "sms", FIELDS, path)
@@ -71,12 +72,17 @@ def _sender(text: str) -> dict[str, str]:
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
-    """Send the message once."""
+    """Send the text message by Twilio."""
     return await call_twilio(make_request, fields, context)
 
 
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The request that would go to Twilio."""
+    return preview_call(make_request(fields, context, context.credentials("twilio")), context)
+
+
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
-    """The API request; raises ActionError and TemplateError."""
+    """A form for Twilio's Messages API; raises ActionError and TemplateError."""
     text = render(fields["text"], context.names)
     sender = render(fields["from"], context.names).strip() if "from" in fields else None
     to = render_parsed(fields["to"], "to", context, read_phone)

@@ -19,6 +19,7 @@ from xml.sax.saxutils import escape
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
+from app.actions.http_call import preview_call
 from app.actions.http_request import Request, parse_url
 from app.actions.templates.render import render
 from app.actions.twilio import call_twilio, twilio_request
@@ -45,7 +46,7 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of the two phone numbers, and of the text or the URL."""
     if not isinstance(fields, Mapping):
         return [(path, 'must be an object such as {to: "{{ phone }}", say: Hello}')]
     errors = check_names(fields, "call", FIELDS, path)
@@ -83,8 +84,13 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     return await call_twilio(make_request, fields, context)
 
 
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The request that would go to Twilio."""
+    return preview_call(make_request(fields, context, context.credentials("twilio")), context)
+
+
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
-    """The API request; raises ActionError and TemplateError."""
+    """A form for Twilio's Calls API; raises ActionError and TemplateError."""
     form = {"To": render_parsed(fields["to"], "to", context, read_phone)}
     if "from" in fields:
         form["From"] = render_parsed(fields["from"], "from", context, read_phone)

@@ -22,7 +22,7 @@ from yarl import URL
 
 from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, render_parsed, text_schema
-from app.actions.http_call import call
+from app.actions.http_call import call, preview_call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
 from app.actions.retry_policy import classify_status, retry_after
 from app.actions.templates.render import check_texts, render, render_scalar
@@ -77,7 +77,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]{2,4})?")
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """All errors in the fields, as (path, message)."""
+    """Errors of the recipient, the template and what fills it."""
     if not isinstance(fields, Mapping):
         example = '{to: "{{ phone }}", template: cart_rescue, language: en}'
         return [(path, f"must be an object such as {example}")]
@@ -138,14 +138,19 @@ def _check_buttons(buttons: Any, path: str) -> FieldErrors:
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
-    """Send the message once."""
+    """Send the template message by Meta."""
     integration = context.credentials("whatsapp")
     request = await context.compose(make_request, fields, context, integration)
     return await call(request, context, classify_response)
 
 
+def preview(fields: Any, context: ActionContext) -> Outcome:
+    """The request that would go to Meta."""
+    return preview_call(make_request(fields, context, context.credentials("whatsapp")), context)
+
+
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
-    """The API request; raises ActionError and TemplateError."""
+    """The JSON for Meta's API; raises ActionError and TemplateError."""
     template: dict[str, Any] = {
         "name": render(fields["template"], context.names).strip(),
         "language": {"code": render(fields["language"], context.names).strip()},

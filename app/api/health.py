@@ -12,17 +12,18 @@ import structlog
 from flask import Blueprint, Flask, Response, current_app, request
 from prometheus_client import CollectorRegistry, multiprocess
 
+from app.api.errors import RETRY_AFTER_SECONDS
 from app.api.rate_limit import RateLimiter
 from app.api.responses import json_response
 from app.api.route_limits import client_address
 from app.core.config import Settings, SettingsError
 from app.core.errors import Problem, ProblemType
 from app.core.ids import utc_text
+from app.services import startup_checks
 from app.services.context import AppContext
 from app.services.monitoring import Monitor
 from app.services.readiness import CheckFailed, Report
 
-RETRY_AFTER_SECONDS = 5
 blueprint = Blueprint("health", __name__)
 _log = structlog.get_logger()
 
@@ -97,12 +98,12 @@ def health() -> Response:
     settings do not fit the database."""
     context: AppContext = current_app.extensions["context"]
     try:
-        context.check_settings()
+        startup_checks.check_settings(context)
     except SettingsError as exc:
         _log.error("a setting does not fit the database", error=str(exc))
         detail = "A setting of the server does not fit the database; its log says which."
         raise Problem(ProblemType.SERVICE_UNAVAILABLE, detail) from None
-    context.check_database()
+    startup_checks.check_database(context)
     return Response('{"status":"ok"}', content_type="application/json")
 
 

@@ -14,18 +14,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from flask import Response
 from limits.storage import Storage, storage_from_string
 from msgspec import Struct
 
 from app.core import metrics
 from app.core.config import Settings, SettingsError
+from app.core.errors import Problem, ProblemType
 from app.core.group_commit import GroupCommit
 
 _WINDOW_SECONDS = 1
 # Seconds after a failure of Redis during which it is not used.
 _OUTAGE_PAUSE = 1.0
 _MAX_BATCH = 200
+_MAX_ACCOUNTS = 10_000
 _log = structlog.get_logger()
 
 
@@ -38,14 +39,27 @@ class Allowance(Struct, frozen=True):
     remaining: int
     reset: int = _WINDOW_SECONDS
 
-    def add_headers(self, response: Response) -> Response:
-        """Add the RateLimit headers to a response."""
-        response.headers.add("RateLimit-Limit", str(self.limit))
-        response.headers.add("RateLimit-Remaining", str(self.remaining))
-        response.headers.add("RateLimit-Reset", str(self.reset))
+    def headers(self) -> list[tuple[str, str]]:
+        """The RateLimit fields of a response, and Retry-After beyond the limit."""
+        fields = [
+            ("RateLimit-Limit", str(self.limit)),
+            ("RateLimit-Remaining", str(self.remaining)),
+            ("RateLimit-Reset", str(self.reset)),
+        ]
+        return fields if self.allowed else [*fields, ("Retry-After", str(self.reset))]
+
+    def check(self) -> None:
+        """Raises Problem 429 beyond the limit."""
         if not self.allowed:
-            response.headers.add("Retry-After", str(self.reset))
-        return response
+            raise self.problem()
+
+    def problem(self) -> Problem:
+        """The 429 for what is beyond the limit."""
+        return Problem(
+            ProblemType.RATE_LIMIT_EXCEEDED,
+            f"The account's limit is {self.limit} events a second. "
+            f"Retry after {self.reset} second{'' if self.reset == 1 else 's'}.",
+        )
 
 
 class RateLimiter:
@@ -59,6 +73,8 @@ class RateLimiter:
         self._batch_storage: Storage | None = None
         self._windows = Windows()
         self._paused_until = 0.0
+        # Until when the last refusal of an account counts as recent.
+        self._exceeded: dict[int, float] = {}
 
     def check(self) -> None:
         """Raises SettingsError when Redis refuses the password or the database of REDIS_URL. It may be unavailable."""
@@ -84,19 +100,43 @@ class RateLimiter:
 
         More events at once than the rate are allowed if they open a window, which then lasts as many seconds as they take.
         """
-        name, seconds = f"signalbox:rate:{account_id}", -(-events // rate)
+        name, seconds = _window_of(account_id), -(-events // rate)
         used = self._count(name, events, seconds)
-        if seconds <= _WINDOW_SECONDS:
-            allowed, reset = used <= rate, _WINDOW_SECONDS
-        else:
-            allowed, reset = used in (0, events), seconds
+        allowed = used <= rate if seconds <= _WINDOW_SECONDS else used in (0, events)
+        return self._allowance(account_id, rate, used, max(_WINDOW_SECONDS, seconds), allowed=allowed)
+
+    def look(self, account_id: int, rate: int) -> Allowance:
+        """The rest of the account's window without counting anything; allowed is one more event."""
+        used = self._used(_window_of(account_id))
+        return self._allowance(account_id, rate, used, _WINDOW_SECONDS, allowed=used < rate)
+
+    def _used(self, name: str) -> int:
+        """The events of the current window; 0 while Redis is down."""
+        if self._redis is None:
+            return self._windows.used(name)
+        if self._is_paused:
+            return 0
+        try:
+            return self._redis.get(name)
+        except self._redis.base_exceptions:
+            return 0
+
+    def was_exceeded(self, account_id: int) -> bool:
+        """Whether this process has refused events of the account within the last second."""
+        until = self._exceeded.get(account_id)
+        return until is not None and time.monotonic() < until
+
+    def _allowance(self, account_id: int, rate: int, used: int, seconds: int, *, allowed: bool) -> Allowance:
         if not allowed:
-            reset = self._seconds_left(name)
-        return Allowance(allowed, limit=rate, remaining=max(0, rate - used), reset=reset)
+            seconds = self._seconds_left(_window_of(account_id))
+            if len(self._exceeded) >= _MAX_ACCOUNTS:
+                self._exceeded.clear()
+            self._exceeded[account_id] = time.monotonic() + _WINDOW_SECONDS
+        return Allowance(allowed, limit=rate, remaining=max(0, rate - used), reset=seconds)
 
     def count_shared(self, name: str, seconds: int) -> int:
-        """Count one of something else than events, in a window over all web processes; its total, or 0 without Redis."""
-        if self._redis is None or time.monotonic() < self._paused_until:
+        """Count one of something other than events, in a window over all web processes; its total, or 0 without Redis."""
+        if self._redis is None or self._is_paused:
             return 0
         try:
             return self._redis.incr(name, seconds, 1)
@@ -107,7 +147,7 @@ class RateLimiter:
         """Count events in the current window, or in a new one of that many seconds; the total, or 0 while Redis is down."""
         if self._redis is None:
             return self._windows.count(name, events, max(_WINDOW_SECONDS, seconds))
-        if time.monotonic() < self._paused_until:
+        if self._is_paused:
             metrics.unlimited_by_outage.inc(events)
             return 0
         if seconds <= _WINDOW_SECONDS:
@@ -141,6 +181,10 @@ class RateLimiter:
             totals.append(used[name])
         return totals
 
+    @property
+    def _is_paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
     def _pause(self, exc: Exception, events: int) -> None:
         self._paused_until = time.monotonic() + _OUTAGE_PAUSE
         metrics.unlimited_by_outage.inc(events)
@@ -155,6 +199,10 @@ class RateLimiter:
         except self._redis.base_exceptions:
             return _WINDOW_SECONDS
         return max(_WINDOW_SECONDS, math.ceil(left))
+
+
+def _window_of(account_id: int) -> str:
+    return f"signalbox:rate:{account_id}"
 
 
 class Windows:
@@ -175,6 +223,12 @@ class Windows:
                 end, used = now + seconds, 0
             self._windows[name] = (end, used + events)
             return used + events
+
+    def used(self, name: str) -> int:
+        """The total of the current window of `name`."""
+        with self._lock:
+            end, used = self._windows.get(name, (0.0, 0))
+            return used if self._clock() < end else 0
 
     def seconds_left(self, name: str) -> int:
         """Whole seconds until the current window of `name` ends, at least one."""

@@ -20,8 +20,8 @@ from app.core.errors import Problem
 from app.core.exact_json import make_storable, replace_unstorable
 from app.core.ids import uuid7
 from app.core.log_config import describe_exception
-from app.core.pacing import Pacer
-from app.db.refusals import NewRefusal
+from app.core.pacing import pause_if_due
+from app.db.refusals import SHOWN_HOOK, NewRefusal
 from app.ingest.accept_batch import BatchReceipt
 from app.ingest.account_cache import Account
 from app.ingest.limechat.received_batch import ReceivedBatch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _KEPT = frozenset({400, 403, 413, 415, 422, 429})
 _RATE_LIMITED = 429
-_BATCH = "/batch"
+_BATCH, _HOOKS = "/batch", "/hooks/"
 # Refusals of an account that are kept in as many seconds.
 _MAX_PER_SECOND, _MINUTE = 20, 60
 _MAX_DETAIL, _MAX_MESSAGE, _MAX_NAME = 4_000, 500, 300
@@ -83,7 +83,7 @@ def _keep_after_response(account: Account, key_prefix: str, problem: Problem, re
     limits: RefusalLimits = current_app.extensions["refusal_limits"]
     context: AppContext = current_app.extensions["context"]
     environ, account_id = request.environ, account.snapshot.id
-    refused = _Request(account_id, key_prefix, problem, request.path, request_id(), context.clock())
+    refused = _Request(account_id, key_prefix, problem, shown_path(request.path), request_id(), context.clock())
 
     def keep(status: int) -> None:
         try:
@@ -99,6 +99,11 @@ def _keep_after_response(account: Account, key_prefix: str, problem: Problem, re
         return response
 
     after_this_request(attach)
+
+
+def shown_path(path: str) -> str:
+    """The path of a request without the token of a source."""
+    return SHOWN_HOOK if path.startswith(_HOOKS) else path
 
 
 class _Request(Struct, frozen=True):
@@ -136,21 +141,22 @@ def _refusal(refused: _Request, status: int, environ: WSGIEnvironment, items: st
         content_encoding=sent.encoding and _storable(sent.encoding, _MAX_NAME),
         body=sent.text,
         body_bytes=len(sent.text or b""),
-        replayable=sent.is_complete,
+        replayable=sent.is_complete and refused.path != SHOWN_HOOK,
     )
 
 
 def _whole_body(settings: Settings, environ: WSGIEnvironment) -> Content:
-    is_batch = environ.get("PATH_INFO", "").endswith(_BATCH)
-    limit = settings.max_batch_bytes if is_batch else settings.max_event_bytes
+    path = environ.get("PATH_INFO", "")
+    is_large = path.endswith(_BATCH) or shown_path(path) == SHOWN_HOOK
+    limit = settings.max_batch_bytes if is_large else settings.max_event_bytes
     return None, read_sent_body(environ, limit=limit, seconds=settings.body_timeout)
 
 
 def _refused_items(batch: ReceivedBatch, receipt: BatchReceipt) -> Content:
     """The refused items, with their positions in the body, which consists of them alone."""
-    items, texts, start, pacer = [], [], 0, Pacer()
+    items, texts, start = [], [], 0
     for index, problem in receipt.refused.items():
-        pacer.pause_if_due()
+        pause_if_due()
         text = batch.item(index)
         item = {
             "index": index,

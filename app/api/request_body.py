@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
 from flask import Request
@@ -10,6 +12,7 @@ from msgspec import Struct
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.utils import get_content_length
 
+from app.core.concurrency_limit import ConcurrencyLimit
 from app.core.errors import Problem, ProblemType
 from app.core.gzip_body import BYTE_ORDER_MARK, UNPACKED, too_large, unpack
 
@@ -17,8 +20,34 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _CHUNK = 64 * 1024
+# Bytes above which an account has a few bodies at once in a process.
+LARGE_BODY = 512 * 1024
+# Called with the bytes that there are of a body, or will be; may wait, and raises Problem.
+CheckSize = Callable[[int], None]
 # Where the environ of a request has its body once it was read: as bytes, or as a SentBody when reading or unpacking failed.
 _BODY = "signalbox.body"
+
+
+class LargeBodies:
+    """The permit that an account needs for a request with a large body, before more than LARGE_BODY bytes of it are in memory.
+    It is released at the end of the block."""
+
+    def __init__(self, limit: ConcurrencyLimit, account_id: int) -> None:
+        self._permit = limit.acquire(account_id)
+        self._held = ExitStack()
+        self._is_taken = False
+
+    def __enter__(self) -> LargeBodies:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._held.close()
+
+    def check(self, size: int) -> None:
+        """Wait for the permit if the body has so many bytes. Raises Problem 429 when none is free in time."""
+        if size > LARGE_BODY and not self._is_taken:
+            self._held.enter_context(self._permit)
+            self._is_taken = True
 
 
 class SentBody(Struct, frozen=True):
@@ -31,29 +60,51 @@ class SentBody(Struct, frozen=True):
 
 
 def read_body(
-    request: Request, *, limit: int, seconds: float, media_types: tuple[str, ...], unpacked_limit: int | None = None
+    request: Request,
+    *,
+    limit: int,
+    seconds: float,
+    media_types: tuple[str, ...],
+    unpacked_limit: int | None = None,
+    check: CheckSize = lambda size: None,
 ) -> bytes:
     """The body of at most `limit` bytes, without a byte order mark, read in at most `seconds` and unpacked to at most
-    `unpacked_limit` (default `limit`).
+    `unpacked_limit` (default `limit`). `check` is called with its size before and while it grows.
 
-    Raises Problem: 408 (late), 413 (too large), 415 (media type or content encoding), 400 (incomplete, or broken gzip).
+    Raises what `check` raises, and Problem: 408 (late), 413 (too large), 415 (media type or content encoding), 400
+    (incomplete, or broken gzip).
     """
     # `request` is Flask's proxy: each of its attributes costs about a microsecond.
     environ = request.environ
     if environ.get("CONTENT_TYPE") not in media_types:
         _check_media_type(request, media_types)
+    _, body = read_packed(environ, limit=limit, seconds=seconds, unpacked_limit=unpacked_limit, check=check)
+    environ[_BODY] = body = body.removeprefix(BYTE_ORDER_MARK)
+    return body
+
+
+def read_packed(
+    environ: WSGIEnvironment,
+    *,
+    limit: int,
+    seconds: float,
+    unpacked_limit: int | None = None,
+    check: CheckSize = lambda size: None,
+) -> tuple[bytes, bytes]:
+    """The body as it arrived, and unpacked: the same object where it is not packed. Limits and errors are those of `read_body`,
+    except for the media type."""
     packed = _check_encoding(environ)
     counted = UNPACKED if unpacked_limit is None else "as it is sent"
     expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
-    body = _read(environ, expected, limit, seconds, counted)
+    raw = body = _read(environ, expected, _Limits(limit, seconds, counted, check))
     if packed:
         try:
-            body = unpack(body, limit if unpacked_limit is None else unpacked_limit)
+            body = unpack(raw, limit if unpacked_limit is None else unpacked_limit, check)
         except Problem:
-            environ[_BODY] = SentBody(body, True, "gzip")
+            environ[_BODY] = SentBody(raw, True, "gzip")
             raise
-    environ[_BODY] = body = body.removeprefix(BYTE_ORDER_MARK)
-    return body
+    environ[_BODY] = body
+    return raw, body
 
 
 def read_sent_body(environ: WSGIEnvironment, *, limit: int, seconds: float) -> SentBody:
@@ -66,7 +117,7 @@ def read_sent_body(environ: WSGIEnvironment, *, limit: int, seconds: float) -> S
         # A sender that expects a word before it sends the body has got a refusal instead.
         expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
         try:
-            return SentBody(_read(environ, expected, limit, seconds, UNPACKED), True, _encoding_of(environ) or None)
+            return SentBody(_read(environ, expected, _Limits(limit, seconds)), True, _encoding_of(environ) or None)
         except Problem:
             found = environ.get(_BODY)
     return found if isinstance(found, SentBody) else SentBody(None, False)
@@ -103,43 +154,53 @@ def _encoding_of(environ: WSGIEnvironment) -> str:
     return "" if encoding == "identity" else encoding[:80]
 
 
-def _read(environ: WSGIEnvironment, expected: int | None, limit: int, seconds: float, counted: str) -> bytes:
+class _Limits(Struct, frozen=True):
+    """What bounds the reading of a body. `counted`: what its bytes are, in the message of a 413."""
+
+    bytes: int
+    seconds: float
+    counted: str = UNPACKED
+    check: CheckSize = lambda size: None
+
+
+def _read(environ: WSGIEnvironment, expected: int | None, limits: _Limits) -> bytes:
     stream = environ["wsgi.input"]
     if expected is None and not environ.get("wsgi.input_terminated"):
         return b""
-    if expected is not None and expected > limit:
-        raise too_large(limit, counted)
+    if expected is not None and expected > limits.bytes:
+        raise too_large(limits.bytes, limits.counted)
+    if expected is not None:
+        limits.check(expected)
     parts: list[bytes] = []
     try:
-        _read_parts(parts, stream, expected, limit, seconds, counted)
+        _read_parts(parts, stream, expected, limits)
     except Problem:
         environ[_BODY] = SentBody(b"".join(parts) or None, False, _encoding_of(environ) or None)
         raise
     return b"".join(parts)
 
 
-def _read_parts(
-    parts: list[bytes], stream: IO[bytes], expected: int | None, limit: int, seconds: float, counted: str
-) -> None:
-    deadline = time.monotonic() + seconds
-    left = limit + 1 if expected is None else expected
+def _read_parts(parts: list[bytes], stream: IO[bytes], expected: int | None, limits: _Limits) -> None:
+    deadline = time.monotonic() + limits.seconds
+    total = left = limits.bytes + 1 if expected is None else expected
     try:
         while left and (part := stream.read(min(_CHUNK, left))):
             parts.append(part)
             left -= len(part)
+            limits.check(total - left)
             # The server may have a deadline of its own; where it has none, one read can take longer than this.
             if time.monotonic() > deadline:
                 raise TimeoutError
     except TimeoutError:
         raise Problem(
             ProblemType.REQUEST_TIMEOUT,
-            f"The body did not arrive within {seconds:g} seconds.",
+            f"The body did not arrive within {limits.seconds:g} seconds.",
             headers={"Connection": "close"},
         ) from None
     except (OSError, ClientDisconnected):
         raise _incomplete(expected) from None
     if expected is None and not left:
-        raise too_large(limit, counted)
+        raise too_large(limits.bytes, limits.counted)
     if expected is not None and left:
         raise _incomplete(expected)
 

@@ -7,6 +7,7 @@ per-account limit of `rate_limit` instead.
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from ipaddress import ip_address
 
 from flask import Flask, current_app, request
@@ -25,13 +26,14 @@ def client_address() -> str:
     """
     peer = request.remote_addr
     settings: Settings = current_app.extensions["context"].settings
-    if settings.trusted_proxies is None and _is_on_this_machine(peer):
+    if settings.trusted_proxies is None and is_on_this_machine(peer):
         # The last one is what the proxy has added.
         return (request.access_route or ["unknown"])[-1]
     return peer or "unknown"
 
 
-def _is_on_this_machine(peer: str | None) -> bool:
+@lru_cache(maxsize=1_024)
+def is_on_this_machine(peer: str | None) -> bool:
     """Whether a connection came through a Unix socket, whose peers have no address, or from a loopback address."""
     return not peer or ip_address(peer).is_loopback
 

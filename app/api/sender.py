@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Response, after_this_request, current_app
+from flask import Response, current_app
 from msgspec import Struct
 
 from app.api import observation
 from app.api.rate_limit import RateLimiter
 from app.api.refusals import keep_refusal
+from app.api.responses import show_allowance
 from app.core import models
 from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.exact_json import LARGE, ExactObject, read_object
@@ -70,12 +71,30 @@ def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> R
     return acceptor.accept(account, build_checked)
 
 
+def check_plan(account: Account) -> None:
+    """Before work whose number of events is not known yet: raises Problem 429 while the account is beyond its limit. Counts
+    nothing."""
+    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    rate = rate_of(account)
+    if rate is None or not limiter.was_exceeded(account.snapshot.id):
+        return
+    allowance = limiter.look(account.snapshot.id, rate)
+    if not allowance.allowed:
+        show_allowance(lambda: allowance)
+        allowance.check()
+
+
+def rate_of(account: Account) -> int | None:
+    """The events a second that the account may send; None: any number."""
+    return account.snapshot.events_per_second or models.PLANS[account.snapshot.plan].events_per_second
+
+
 def read_event(account: Account, body: bytes) -> ExactObject:
     """Parse the body of an event: of each account, one large body at a time. Raises Problem."""
     if len(body) <= LARGE:
         return read_object(body)
     context: AppContext = current_app.extensions["context"]
-    with context.body_turns.turn(account.snapshot.id):
+    with context.limits.bodies.acquire(account.snapshot.id):
         return read_object(body)
 
 
@@ -128,15 +147,9 @@ def stores_unusable_phone(account: Account) -> bool:
 def take_from_plan(account: Account, events: int = 1) -> None:
     """Count events against the account's plan; the response gets the RateLimit headers. Raises Problem 429."""
     limiter: RateLimiter = current_app.extensions["rate_limiter"]
-    plan = models.PLANS[account.snapshot.plan]
-    rate = account.snapshot.events_per_second or plan.events_per_second
+    rate = rate_of(account)
     if rate is None:
         return
     allowance = limiter.take(account.snapshot.id, rate, events)
-    after_this_request(allowance.add_headers)
-    if not allowance.allowed:
-        raise Problem(
-            ProblemType.RATE_LIMIT_EXCEEDED,
-            f"The account's limit is {rate} events a second. "
-            f"Retry after {allowance.reset} second{'' if allowance.reset == 1 else 's'}.",
-        )
+    show_allowance(lambda: allowance)
+    allowance.check()

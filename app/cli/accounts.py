@@ -10,10 +10,10 @@ import click
 
 from app.cli.base import command, context, get_account, parse_option
 from app.cli.export import export
-from app.cli.formatting import format_relative, visible
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
 from app.cli.retention import retention
+from app.cli.terminal_text import format_relative, visible
 from app.core.ids import utc_text
 from app.core.models import DEFAULT_PLAN, PLANS, REFUSE, STORE
 from app.db.accounts import AccountDetails, AccountRow
@@ -36,6 +36,9 @@ _OPTIONS = (
         "--unusable-phone",
         type=click.Choice([REFUSE, STORE]),
         help="What becomes of an event with a good distinct_id whose phone cannot be used (refuse).",
+    ),
+    click.option(
+        "--time-zone", metavar="ZONE", help="In which people enter times in the console, such as Asia/Kolkata (UTC)."
     ),
 )
 
@@ -110,6 +113,7 @@ def change(account: str, **details_given: str | None) -> None:
     click.echo(f"key-attribute={visible(found.key_attribute)}")
     click.echo(f"event-attribute={visible(found.event_attribute)}")
     click.echo(f"unusable-phone={found.unusable_phone}")
+    click.echo(f"time-zone={visible(found.time_zone)}")
 
 
 @group.command("plan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from app.cli.base import command, context, get_account, parse_option
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.core.durations import read_duration
 from app.core.ids import utc_text
-from app.core.models import EVENTS_WRITE, SCOPES
+from app.core.models import ACCOUNT_SCOPES, CLIENT_SCOPES, EVENTS_WRITE, SCOPES
 from app.db.api_keys import KeyRow
 from app.services import api_keys
 
@@ -23,25 +24,32 @@ client_group = click.Group("client", help="OAuth clients. Secrets are shown once
 @group.command("create")
 @click.argument("account")
 @click.option("--name", default="", help="A name to recognize it by.")
-@click.option("--scopes", default=EVENTS_WRITE, show_default=True, help="Comma-separated.")
+@click.option(
+    "--scopes",
+    "--scope",
+    multiple=True,
+    default=[EVENTS_WRITE],
+    show_default=True,
+    help="Comma-separated, or given again.",
+)
 @click.option("--expires-in", metavar="DURATION", help="Such as 90d; by default the key never expires.")
 @command
-def create(account: str, name: str, scopes: str, expires_in: str | None) -> None:
+def create(account: str, name: str, scopes: Sequence[str], expires_in: str | None) -> None:
     """Create a key for ACCOUNT (slug or id). It is printed now and never again."""
-    found, wanted = get_account(account), _scopes(scopes)
-    token = api_keys.create_key(
+    found, wanted = get_account(account), _scopes(scopes, SCOPES)
+    key = api_keys.create_key(
         context(), found.id, name, wanted, parse_option("--expires-in", read_duration, expires_in)
     )
     click.echo(f"account={found.id}")
-    click.echo(f"token={token}")
+    click.echo(f"token={key}")
 
 
-def _scopes(text: str) -> tuple[str, ...]:
-    wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", text))))
-    unknown = [scope for scope in wanted if scope not in SCOPES]
+def _scopes(texts: Sequence[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(filter(None, re.split(r"[,\s]+", ",".join(texts)))))
+    unknown = [scope for scope in wanted if scope not in allowed]
     if unknown or not wanted:
         raise click.BadParameter(
-            f"expected {', '.join(SCOPES)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
+            f"expected {', '.join(allowed)}; unknown: {', '.join(unknown) or 'an empty list'}", param_hint="--scopes"
         )
     return wanted
 
@@ -92,11 +100,20 @@ def revoke(key: str) -> None:
 @client_group.command("create")
 @click.argument("account")
 @click.option("--name", default="", help="A name for the client.")
-@click.option("--scopes", default=",".join(SCOPES), show_default=True, help="What its tokens may do at most.")
+@click.option(
+    "--scopes",
+    "--scope",
+    multiple=True,
+    default=CLIENT_SCOPES,
+    show_default=True,
+    help="What its tokens may do at most.",
+)
 @command
-def create_client(account: str, name: str, scopes: str) -> None:
+def create_client(account: str, name: str, scopes: Sequence[str]) -> None:
     """Create a client for ACCOUNT (slug or id). Its secret is printed only now."""
-    client_id, secret = api_keys.create_client(context(), get_account(account).id, name, _scopes(scopes))
+    client_id, secret = api_keys.create_client(
+        context(), get_account(account).id, name, _scopes(scopes, ACCOUNT_SCOPES)
+    )
     click.echo(f"client_id={client_id}")
     click.echo(f"client_secret={secret}")
 

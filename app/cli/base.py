@@ -17,8 +17,8 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.cli.formatting import parse_time
 from app.cli.program import UNAVAILABLE, paste, with_program
+from app.cli.terminal_text import parse_time
 from app.core.config import DATA_DIRECTORY, SettingsError, embedded_database_url
 from app.core.errors import MissingRight, NotMigrated, Problem, Unavailable
 from app.core.exact_json import replace_unstorable
@@ -29,6 +29,14 @@ from app.services.context import AppContext
 
 # How many accounts a message names, and characters of a user's name.
 _MAX_SLUGS, _MAX_NAME = 10, 100
+
+# Use cases name no commands, since the console and the API use them, too: what their messages begin with.
+_ADVICE = {
+    "there is no workflow ": "`signalbox workflow list` shows all",
+    "there is no source ": "`signalbox source list` shows all",
+    "there is no user ": "`signalbox user list` shows all",
+    "the account has no secret ": "`signalbox secret list` shows all",
+}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,13 +65,19 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except Unavailable as exc:
             raise UnavailableError(explain_unavailable(exc)) from None
         except (Problem, SettingsError) as exc:
-            raise click.ClickException(with_program(str(exc))) from None
+            raise click.ClickException(with_program(_advised(str(exc)))) from None
         except click.ClickException as exc:
             if type(exc) is not click.ClickException:
                 raise
             raise click.ClickException(with_program(exc.message)) from None
 
     return run
+
+
+def _advised(message: str) -> str:
+    """A message of a use case, with the command that lists what exists."""
+    found = next((advice for beginning, advice in _ADVICE.items() if message.startswith(beginning)), None)
+    return message if found is None else f"{message}; {found}"
 
 
 def explain_unavailable(exc: Unavailable) -> str:

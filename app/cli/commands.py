@@ -5,6 +5,7 @@ Imports little: the shell calls the program for each completion.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,7 @@ _COMMANDS = {
     "client": ("app.cli.api_keys:client_group", "Create, list and revoke OAuth clients."),
     "completion": ("app.cli.completion:completion", "Print the completion script for a shell."),
     "db": ("app.cli.db:group", "Make the roles of the database, set their passwords."),
+    "delivery": ("app.cli.deliveries:group", "List and show deliveries to sources."),
     "drop-partition": ("app.cli.processes:drop_partition", "Delete the events of a past month."),
     "event": ("app.cli.events:group", "List, explain, follow, send, import, replay events."),
     "integration": ("app.cli.integrations:group", "Set up WhatsApp, Twilio, SendGrid and SMTP."),
@@ -30,8 +32,11 @@ _COMMANDS = {
     "migrate": ("app.cli.processes:migrate", "Migrate the database."),
     "refusal": ("app.cli.refusals:group", "List, explain and replay refused requests."),
     "run": ("app.cli.runs:group", "List, explain, retry and cancel runs."),
+    "secret": ("app.cli.secrets:group", "Set, list and remove secrets of an account."),
+    "source": ("app.cli.sources:group", "Save, list, try, rotate, disable sources; replay."),
     "subject": ("app.cli.data_subjects:group", "Show and erase the data of a person."),
     "target": ("app.cli.targets:group", "List paused and disabled targets, enable them."),
+    "user": ("app.cli.users:group", "People who sign in to the console."),
     "worker": ("app.cli.processes:worker", "Execute runs until SIGTERM or Ctrl-C."),
     "workflow": ("app.cli.workflows:group", "Check, save, enable, simulate, delete workflows."),
 }
@@ -66,8 +71,10 @@ click.version_option(app.__version__, prog_name=NAME, message="%(prog)s %(versio
 
 def main() -> None:
     """Run the program `signalbox`."""
-    from flask.cli import ScriptInfo
-
+    try:
+        from flask.cli import ScriptInfo
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     flask_app = ScriptInfo(create_app=create_app, set_debug_flag=False)
     group.main(prog_name=program_name(), complete_var=COMPLETE_VARIABLE, obj=flask_app)
 

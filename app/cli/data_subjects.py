@@ -8,12 +8,12 @@ from dataclasses import asdict
 import click
 
 from app.cli.base import command, confirm, context, get_account, parse_option, yes_option
-from app.cli.formatting import visible
 from app.cli.json_report import subject_details, to_json
 from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
+from app.cli.terminal_text import visible
 from app.core.ids import utc_text
-from app.services import data_subjects
+from app.services import data_subjects, explanations
 from app.services.data_subjects import SubjectDetails
 
 group = click.Group("subject", help="Subjects: the people whom events are about.")
@@ -56,6 +56,27 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
         yield f"  {utc_text(stored.received_at)}  {visible(stored.event)}  {stored.id}"
 
 
+@group.command("why")
+@click.argument("account")
+@click.argument("distinct_id")
+@click.argument("workflow", required=False)
+@json_option
+@command
+def why(account: str, distinct_id: str, workflow: str | None, as_json: bool) -> None:
+    """Say why workflows started for DISTINCT_ID, or not.
+
+    One sentence for each workflow of ACCOUNT, or for WORKFLOW.
+    """
+    found = get_account(account)
+    answers = explanations.explain_starts(context(), found.id, distinct_id, workflow)
+    for one in answers:
+        click.echo(json_line(asdict(one)) if as_json else visible(f"{one.workflow}: {one.sentence}"))
+    if not as_json and not answers:
+        click.echo("the account has no workflow")
+    if len(answers) == explanations.MAX_WORKFLOWS:
+        click.echo(f"These are the first {len(answers)} workflows; name one of the others.", err=True)
+
+
 @group.command("erase")
 @click.argument("account")
 @click.argument("distinct_id")
@@ -64,8 +85,8 @@ def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
 def erase(account: str, distinct_id: str, yes: bool) -> None:
     """Delete all data of DISTINCT_ID in ACCOUNT.
 
-    That is its events, progress, runs and refused requests. Its id and phone numbers are masked in what remains of others, except
-    for their events. A receipt without the id is written.
+    That is its events, progress, runs, refused requests, and deliveries to sources that name it. Its id and phone numbers are
+    masked in what remains of others, except for their events. A receipt without the id is written.
     """
     found = get_account(account)
     if not yes:
@@ -73,7 +94,7 @@ def erase(account: str, distinct_id: str, yes: bool) -> None:
     erased = data_subjects.erase_subject(context(), found.id, distinct_id)
     click.echo(
         f"deleted: {erased.events} events, {erased.runs} runs, {erased.progress} rows of progress, "
-        f"{erased.refusals} refused requests"
+        f"{erased.refusals} refused requests, {erased.more.get('deliveries', 0)} deliveries"
     )
 
 

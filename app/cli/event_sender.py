@@ -27,7 +27,8 @@ _MAX_RETRY_AFTER = 60.0
 # A server is given up after so many attempts as long as it has never responded: its address may be wrong.
 _FIRST_ATTEMPTS = 2
 CONNECT_TIMEOUT = 3.0
-_TIMEOUT = 30.0
+# Until the first response it is not known whether there is a Signalbox server.
+FIRST_TIMEOUT, _TIMEOUT = 10.0, 30.0
 _MAX_RESPONSE = 64 * 1024
 _RETRYABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
 # Not about the event: every other one would get the same response.
@@ -227,17 +228,14 @@ class Sender:
     def _post(self, entry: Entry) -> Reply:
         headers = {**self._headers, "Idempotency-Key": entry.idempotency_key(self._source)}
         if self._connection.sock is None:
-            self._connect()
+            self._connection.connect()
+        self._connection.sock.settimeout(_TIMEOUT if self._has_responded else FIRST_TIMEOUT)
         self._connection.request("POST", self._path, body=entry.body, headers=headers)
         response = self._connection.getresponse()
         body = response.read(_MAX_RESPONSE)
         if response.read(1):
             self._connection.close()
         return Reply(response.status, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)), body)
-
-    def _connect(self) -> None:
-        self._connection.connect()
-        self._connection.sock.settimeout(_TIMEOUT)
 
     def close(self) -> None:
         """Close the connection."""

@@ -42,19 +42,19 @@ from app.cli.event_sender import (
     read_entries,
 )
 from app.cli.event_tail import EventTail
-from app.cli.formatting import counted, row, visible
 from app.cli.json_report import event_details, event_fields, to_json
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
 from app.cli.run_report import event_lines
+from app.cli.terminal_text import counted, row, visible
 from app.core.errors import Unavailable
 from app.core.ids import read_cxengage_id, utc_text
 from app.db.inspection import EventFilter, StoredEvent
 from app.services import inspection
 
 if TYPE_CHECKING:
-    from app.ingest.replay import Replayed
+    from app.ingest.event_replay import Replayed
 
 _WIDTHS = (27, 36, 20, 16, 9)
 _POLL_SECONDS = 0.5
@@ -257,20 +257,22 @@ def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], count
 
 @group.command("replay")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...", type=event_id)
+@click.option("--workflow", metavar="NAME", help="Only with this workflow.")
 @click.option("--dry-run", is_flag=True, help="Only print what would happen.")
 @owner_option
 @command
-def replay(ids: tuple[tuple[str | None, UUID], ...], dry_run: bool, account: str | None) -> None:
+def replay(ids: tuple[tuple[str | None, UUID], ...], workflow: str | None, dry_run: bool, account: str | None) -> None:
     """Match stored events with the workflows of now.
 
     Starts a run for each match. A match that has had a run does not get a second one.
     """
-    from app.ingest.replay import replay_event
+    from app.ingest.event_replay import replay_event
 
     for wanted, named in sorted({wanted: named for named, wanted in ids}.items()):
         owner = get_owner_id(account or named, "event", wanted, inspection.find_owners_of_event)
-        replayed = replay_event(context(), owner, wanted, dry_run=dry_run)
-        click.echo(f"event {wanted}" + ("" if replayed else ": no enabled workflow looks at events of this name"))
+        replayed = replay_event(context(), owner, wanted, workflow=workflow, dry_run=dry_run)
+        looks = "the workflow is not enabled, or does not look" if workflow else "no enabled workflow looks"
+        click.echo(f"event {wanted}" + ("" if replayed else f": {looks} at events of this name"))
         for one in replayed:
             click.echo(f"  {replayed_line(one, dry_run=dry_run)}")
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import click
 
 from app.cli.base import command, context, get_account
-from app.cli.formatting import visible_json
+from app.cli.terminal_text import visible_json
 from app.services.export import export_account
 
 
@@ -20,8 +20,8 @@ from app.services.export import export_account
 def export(account: str, is_packed: bool) -> None:
     """Print all rows of ACCOUNT (slug or id) as JSON.
 
-    A line is {"kind": …, "row": {…}}. All lines are of the same moment. Secrets are left out. The last line has the kind "end"
-    and the number of rows of each kind: without it, the export is not complete.
+    A line is {"kind": …, "row": {…}}. All lines are of the same point in time. Secrets are left out. The last line has the kind
+    "end" and the number of rows of each kind: without it, the export is not complete.
     """
     found = get_account(account)
     output = sys.stdout.buffer

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from app.cli.base import existing_file
-from app.cli.formatting import visible
-from app.cli.workflows import error_line, read_source
+from app.cli.documents import error_line, read_source
+from app.cli.terminal_text import visible
 from app.services.workflows import InvalidDocument
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
 from app.workflows.yaml_loader import write_document

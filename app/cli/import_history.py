@@ -20,7 +20,7 @@ import click
 from tqdm import tqdm
 
 from app.cli.base import UnavailableError, account_option, command, context, explain_unavailable, get_account
-from app.cli.formatting import visible
+from app.cli.terminal_text import visible
 from app.core.errors import Unavailable
 from app.core.gzip_body import BYTE_ORDER_MARK
 from app.core.models import STORE

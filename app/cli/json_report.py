@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.cli.formatting import visible_json
+from app.cli.terminal_text import visible_json
 from app.core.ids import utc_text
 from app.db.inspection import RunRow, StoredEvent
 from app.services.inspection import EventDetails, RunDetails
@@ -49,6 +49,7 @@ def event_fields(event: StoredEvent) -> dict[str, Any]:
         "extra": msgspec.Raw((event.extra_json or "null").encode()),
         "augmented": msgspec.Raw((event.augmented_json or "null").encode()),
         "received_at": event.received_at,
+        "occurred_at": event.occurred_at,
         "decisions": event.decisions,
         "idempotency_key": event.idempotency_key,
         "warnings": event.warnings,

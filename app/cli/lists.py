@@ -14,7 +14,7 @@ from uuid import UUID
 import click
 
 from app.cli.base import terminal_width
-from app.cli.formatting import Widths, row, visible_json
+from app.cli.terminal_text import Widths, row, visible_json
 from app.core.ids import utc_text
 
 R = TypeVar("R")
@@ -56,16 +56,19 @@ def print_list(
     cells: Callable[[R], Sequence[object]],
     widths: Widths,
     as_json: Callable[[R], str],
+    empty: str = "",
 ) -> None:
     """Print a page of a list: lines of `cells`, or JSON.
 
     `find(after, count)` returns at most `count` rows after a cursor; `cursor` is that of a row. If there are more rows than
-    wanted, a line on standard error says how to continue.
+    wanted, a line on standard error says how to continue; `empty` says there that the list has no rows at all.
     """
     after, left, width = page.after, page.limit, terminal_width()
     while True:
         count = min(left, _BATCH)
         rows = find(after, count + 1)
+        if empty and not rows and after is None:
+            click.echo(empty, err=True)
         for one in rows[:count]:
             click.echo(as_json(one) if page.as_json else row(cells(one), widths, width))
         if len(rows) <= count:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet
 
 from app.cli.base import command, confirm, context, yes_option
-from app.cli.formatting import visible
+from app.cli.terminal_text import visible
 from app.core.errors import Unavailable
 from app.core.models import SIGNALBOX
 from app.db.connection import error_message

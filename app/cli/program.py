@@ -13,7 +13,9 @@ import click
 
 NAME = "signalbox"
 # The groups whose commands have the option --account.
-_OF_AN_ACCOUNT = frozenset({"event", "integration", "refusal", "run", "target", "workflow"})
+_OF_AN_ACCOUNT = frozenset(
+    {"delivery", "event", "integration", "refusal", "run", "secret", "source", "target", "workflow"}
+)
 # docs/commands.md lists the same codes. click itself uses 1 and 2.
 UNAVAILABLE = 3
 INTERRUPTED = 130

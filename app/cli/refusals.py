@@ -25,13 +25,14 @@ from app.cli.base import (
     read_time_option,
     yes_option,
 )
-from app.cli.formatting import counted, visible
 from app.cli.lists import Page, json_line, list_options, print_list, read_id
 from app.cli.program import with_program
 from app.cli.refusal_report import refusal_lines, replayed_lines
+from app.cli.terminal_text import counted, visible
+from app.core.errors import URN_PREFIX
 from app.core.ids import utc_text
 from app.db.refusals import RefusalFilter, RefusalRow
-from app.services import refusals
+from app.services import inspection, refusals
 
 _BATCH = 100
 _WIDTHS = (27, 36, 6, 24, 28, 12)
@@ -49,7 +50,7 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--status", type=click.IntRange(200, 599), help="Only this HTTP status; 207: parts of batches.")
     @click.option("--type", "problem", metavar="TYPE", help="Only this problem type, such as validation-failed.")
-    @click.option("--key", metavar="KEY", help="Only requests with this API key; its prefix is enough.")
+    @click.option("--key", metavar="KEY", help="Only requests with this API key: its prefix or name.")
     @click.option("--route", metavar="PATH", help="Only requests of this path, such as /api/v1/cvf-events.")
     @click.option("--request-id", metavar="ID", help="Only the request whose response had this X-Request-Id.")
     @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
@@ -68,8 +69,9 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         wanted = RefusalFilter(
             status=status,
-            type=None if problem is None else problem.removeprefix("urn:signalbox:"),
+            type=None if problem is None else problem.removeprefix(URN_PREFIX),
             key_prefix=None if key is None else _key_prefix(key),
+            key_name=key,
             route=route,
             request_id=request_id,
             since=read_time_option("--since", since),
@@ -138,7 +140,7 @@ def show(id: UUID, raw: bool, as_json: bool, account: str | None) -> None:
             raise click.ClickException("the body is not kept")
         click.echo(body, nl=False)
         return
-    readable = None if body is None else refusals.readable_body(context(), refusal, body)
+    readable = None if body is None else inspection.readable_body(context(), body, refusal.content_encoding)
     if as_json:
         text = None if readable is None else readable.decode(errors="backslashreplace")
         click.echo(json_line(_members(refusal) | {"body": text}))

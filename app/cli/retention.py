@@ -12,9 +12,8 @@ from app.cli.lists import json_line
 from app.core.durations import RETENTION, read_duration
 from app.db.retention import KINDS
 from app.services import retention as service
-from app.services.retention import Retention
+from app.services.retention import DEFAULT, FOREVER
 
-FOREVER, DEFAULT = "forever", "default"
 # What accounts cannot change: senders rely on it.
 _FIXED = (("idempotency-keys", "keys that were used"), ("messages", "messages of the stream"))
 
@@ -43,7 +42,7 @@ def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -
     keep = {kind: _read(kind, text) for kind, text in given.items() if text != DEFAULT}
     reset = [kind for kind, text in given.items() if text == DEFAULT]
     if given:
-        shorter = _shortened(service.find_retention(context(), found.id), keep, reset)
+        shorter = service.find_shortened(context(), found.id, keep, reset)
         if shorter and not yes:
             confirm(f"Delete what {found.slug} has, now and from now on: {', '.join(shorter)}?")
         service.change_retention(context(), found.id, found.slug, keep, reset)
@@ -55,19 +54,6 @@ def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -
 
 def _read(kind: str, text: str) -> timedelta | None:
     return None if text == FOREVER else parse_option(f"--{kind}", read_duration, text)
-
-
-def _shortened(found: list[Retention], keep: dict[str, timedelta | None], reset: list[str]) -> list[str]:
-    """The kinds that will be kept for a shorter time than now, in words."""
-    shorter = []
-    for one in found:
-        kind = one.kind
-        if kind.name not in keep and kind.name not in reset:
-            continue
-        after = keep.get(kind.name, kind.default)
-        if after is not None and (one.keep is None or after < one.keep):
-            shorter.append(f"{kind.name} older than {service.write_keep(after)}")
-    return shorter
 
 
 def _print(name: str, keep: timedelta | None, set_by: str, rows: str, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -24,12 +24,12 @@ from app.cli.base import (
     read_time_option,
     yes_option,
 )
-from app.cli.formatting import counted, format_relative
 from app.cli.json_report import run_details, run_fields, to_json
 from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
 from app.cli.program import with_program
+from app.cli.terminal_text import counted, format_relative
 from app.core.ids import utc_text
-from app.db.inspection import RunFilter, RunRow
+from app.db.inspection import RUN_STATUSES, RunFilter, RunRow
 from app.services import inspection
 from app.services import runs as services_runs
 
@@ -38,19 +38,45 @@ _WIDTHS = (27, 36, 9, 22, 16)
 _ids = click.argument("ids", nargs=-1, metavar="ID...", type=click.UUID)
 
 
+def _group_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose a group of `run failures`."""
+    class_option = click.option(
+        "--error-class", metavar="CLASS", help="Only runs that failed with this class of error."
+    )
+    target_option = click.option("--target", metavar="TARGET", help="Only runs that failed at this target, or at none.")
+    return target_option(class_option(function))
+
+
 @click.command("list")
 @click.option("--failed", is_flag=True, help="Only failed runs; --since then applies to the time of the failure.")
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
 @click.option("--subject", metavar="ID", help="Only runs of this subject (distinct_id).")
+@click.option("--status", type=click.Choice(RUN_STATUSES), help="Only runs in this state.")
 @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
+@_group_options
 @list_options
 @account_option
 @command
 def list_(
-    failed: bool, workflow: str | None, subject: str | None, since: str | None, account: str | None, page: Page
+    failed: bool,
+    workflow: str | None,
+    subject: str | None,
+    status: str | None,
+    since: str | None,
+    account: str | None,
+    page: Page,
+    **group: str | None,
 ) -> None:
     """List runs, newest first. Columns: started, id, status, workflow, subject, and the current step or the error."""
-    wanted = RunFilter(failed, workflow, subject, read_time_option("--since", since))
+    wanted = RunFilter(
+        failed,
+        workflow,
+        subject,
+        read_time_option("--since", since),
+        status=status,
+        target=group["target"],
+        error_class=group["error_class"],
+    )
     account_id = get_account(account).id
     _check_workflow(account_id, workflow)
     print_list(
@@ -110,25 +136,33 @@ def show(id: UUID, as_json: bool, account: str | None) -> None:
 @click.option("--failed", is_flag=True, help="All failed runs; requires --since.")
 @click.option("--workflow", metavar="NAME", help="With --failed: only runs of this workflow.")
 @click.option("--since", metavar="WHEN", help="With --failed: only runs that failed since then, such as 1h.")
+@_group_options
 @yes_option
 @owner_option
 @command
 def retry(
-    ids: tuple[UUID, ...], failed: bool, workflow: str | None, since: str | None, yes: bool, account: str | None
+    ids: tuple[UUID, ...],
+    failed: bool,
+    workflow: str | None,
+    since: str | None,
+    yes: bool,
+    account: str | None,
+    **group: str | None,
 ) -> None:
     """Retry the failed runs ID..., or all that --failed --since 1h finds, from the step that failed.
 
     The step keeps its idempotency key and gets all attempts of its retry policy again.
     """
-    if failed == bool(ids) or (not failed and (workflow or since)):
+    if failed == bool(ids) or (not failed and (workflow or since or any(group.values()))):
         raise click.UsageError("expected either IDs, or --failed --since WHEN")
-    chosen = _failed_runs(workflow, since, account) if failed else _owned(ids, account)
+    chosen = _failed_runs(workflow, since, account, group) if failed else _owned(ids, account)
     if not chosen:
         click.echo("no run has failed since then")
         return
     if not yes:
         confirm(f"Retry {counted(len(chosen), 'run')}?")
-    chosen_by = {"workflow": workflow, "since": read_time_option("--since", since)} if failed else None
+    given = {name: text for name, text in group.items() if text}
+    chosen_by = {"workflow": workflow, "since": read_time_option("--since", since), **given} if failed else None
     skipped = _retry(chosen, chosen_by)
     click.echo(f"{counted(len(chosen) - len(skipped), 'run')} scheduled again")
     for account_id, run_id in skipped:
@@ -137,13 +171,21 @@ def retry(
         sys.exit(1)
 
 
-def _failed_runs(workflow: str | None, since: str | None, account: str | None) -> list[tuple[int, UUID]]:
+def _failed_runs(
+    workflow: str | None, since: str | None, account: str | None, group: Mapping[str, str | None]
+) -> list[tuple[int, UUID]]:
     """The failed runs as (account id, run id), in the order in which they started."""
     if since is None:
         raise click.UsageError("--failed requires --since, such as --since 1h")
     account_id = get_account(account).id
     _check_workflow(account_id, workflow)
-    wanted = RunFilter(failed=True, workflow=workflow, since=read_time_option("--since", since))
+    wanted = RunFilter(
+        failed=True,
+        workflow=workflow,
+        since=read_time_option("--since", since),
+        target=group["target"],
+        error_class=group["error_class"],
+    )
     found: list[UUID] = []
     while batch := inspection.find_latest_runs(context(), account_id, wanted, _BATCH):
         found += [run.id for run in batch]

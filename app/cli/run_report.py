@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from app.cli.formatting import counted, cut, format_relative, visible
 from app.cli.program import paste
+from app.cli.terminal_text import counted, cut, field_line, format_relative, visible
 from app.core.durations import format_duration
 from app.core.ids import utc_text
 from app.db.inspection import AttemptDetails, RunRow, StepDetails
@@ -24,12 +24,12 @@ _INDENT = " " * 29
 def run_lines(details: RunDetails, now: datetime) -> Iterator[str]:
     """A run from its start to its end, or to its current step."""
     run = details.run
-    yield _field("run", run.id)
-    yield _field("workflow", f"{run.workflow}, version {run.version}, account {run.account}")
-    yield _field("subject", run.distinct_id)
+    yield field_line("run", run.id)
+    yield field_line("workflow", f"{run.workflow}, version {run.version}, account {run.account}")
+    yield field_line("subject", run.distinct_id)
     if run.root_id is not None:
-        yield _field("block of", run.root_id)
-    yield _field("status", _status(run, now, details.verb))
+        yield field_line("block of", run.root_id)
+    yield field_line("status", _status(run, now, details.verb))
     yield ""
     yield _at(run.created_at, f"started by {_starter(details)}")
     if len(run.matched) > 1:
@@ -185,16 +185,18 @@ def _end(details: RunDetails, now: datetime) -> str:
 def event_lines(details: EventDetails, account: str, now: datetime) -> Iterator[str]:
     """An event with the decision of each workflow and the status of the runs that it started."""
     event = details.event
-    yield _field("event", event.id)
-    yield _field("name", event.event)
-    yield _field("account", account)
-    yield _field("subject", event.distinct_id)
-    yield _field("phone", event.phone or "-")
-    yield _field("received", f"{utc_text(event.received_at)} ({format_relative(event.received_at, now)})")
+    yield field_line("event", event.id)
+    yield field_line("name", event.event)
+    yield field_line("account", account)
+    yield field_line("subject", event.distinct_id)
+    yield field_line("phone", event.phone or "-")
+    yield field_line("received", f"{utc_text(event.received_at)} ({format_relative(event.received_at, now)})")
+    if event.occurred_at is not None:
+        yield field_line("occurred", f"{utc_text(event.occurred_at)} ({format_relative(event.occurred_at, now)})")
     if event.idempotency_key is not None:
-        yield _field("key", event.idempotency_key)
+        yield field_line("key", event.idempotency_key)
     for warning in event.warnings:
-        yield _field("warning", warning)
+        yield field_line("warning", warning)
     yield from _json_lines("data", event.data_json)
     if event.extra_json is not None:
         yield from _json_lines("extra", event.extra_json)
@@ -214,7 +216,7 @@ def event_lines(details: EventDetails, account: str, now: datetime) -> Iterator[
 def _json_lines(name: str, text: str) -> Iterator[str]:
     """Indented JSON with every number as stored."""
     shown = msgspec.json.format(text.encode(), indent=2).decode().split("\n")
-    yield _field(name, shown[0])
+    yield field_line(name, shown[0])
     yield from (" " * 11 + visible(line) for line in shown[1:])
 
 
@@ -234,10 +236,6 @@ def _runs_of_event(details: EventDetails, now: datetime) -> Iterable[str]:
 
 
 _EXACT_JSON = msgspec.json.Encoder(decimal_format="number")
-
-
-def _field(name: str, value: object) -> str:
-    return f"{name:<11}{visible(value)}"
 
 
 def _at(time: datetime, text: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import click
 from tqdm import tqdm
 
 from app.cli.base import account_option, command, context, existing_file, get_account, read_time_option, terminal_width
-from app.cli.formatting import counted, row, visible
+from app.cli.documents import print_errors
 from app.cli.lists import json_line
-from app.cli.workflows import print_errors
+from app.cli.terminal_text import counted, row, visible
 from app.core.ids import utc_text
 from app.services import simulation, workflows
 from app.workflows.matching.rule import DISTINCT_ID
@@ -98,7 +96,7 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     rule = _compile_file(file)
     begin = read_time_option("--since", since)
     assert begin is not None
-    tally = Tally.read(checkpoint) if checkpoint else Tally()
+    tally = SavedTally.read(checkpoint) if checkpoint else SavedTally()
     if checkpoint:
         # An unwritable file fails now, not after an hour of work.
         tally.write(checkpoint)
@@ -122,23 +120,8 @@ def backtest(file: Path, since: str, account: str | None, checkpoint: Path | Non
     click.echo(json.dumps(tally.summary()) if as_json else tally.as_text(rule.workflow))
 
 
-class Tally:
-    """The counts of a backtest and the last finished subject. Can be saved in a file."""
-
-    def __init__(self) -> None:
-        self.last_subject: str | None = None
-        self.subjects = 0
-        self.started = 0
-        self.starts = 0
-        self.days: Counter[str] = Counter()
-
-    def add(self, subject: str, starts: list[datetime]) -> None:
-        """Count a finished subject."""
-        self.last_subject = subject
-        self.subjects += 1
-        self.started += bool(starts)
-        self.starts += len(starts)
-        self.days.update(f"{at:%Y-%m-%d}" for at in starts)
+class SavedTally(simulation.Tally):
+    """The counts of a backtest. Can be saved in a file."""
 
     def summary(self) -> dict[str, Any]:
         """All counts as JSON values."""
@@ -167,7 +150,7 @@ class Tally:
             raise click.ClickException(f"--checkpoint: {file} cannot be written: {exc.strerror}") from None
 
     @classmethod
-    def read(cls, file: Path) -> Tally:
+    def read(cls, file: Path) -> SavedTally:
         """The saved counts. Without a file, all are zero."""
         tally = cls()
         try:

@@ -9,9 +9,9 @@ from functools import partial
 import click
 
 from app.cli.base import account_option, command, context, get_account, parse_option
-from app.cli.formatting import counted
 from app.cli.lists import Page, json_line, list_options, print_list, read_cursor
 from app.cli.program import paste
+from app.cli.terminal_text import counted
 from app.core.ids import utc_text
 from app.db.circuits import TargetRow
 from app.services import integrations, targets

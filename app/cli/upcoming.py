@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import click
 
 from app.cli.base import account_option, command, context, get_account, parse_option
-from app.cli.formatting import parse_time
 from app.cli.lists import Page, json_line, list_options, print_list, read_cursor
+from app.cli.terminal_text import parse_time
 from app.core.ids import utc_text
 from app.db.upcoming import Cursor, Upcoming
 from app.services import inspection

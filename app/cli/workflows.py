@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from app.cli.base import account_option, command, confirm, context, existing_file, get_account, yes_option
-from app.cli.formatting import counted, visible
+from app.cli.base import account_option, command, confirm, context, get_account, yes_option
+from app.cli.documents import files_argument, print_check, print_errors, read_source
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
+from app.cli.terminal_text import counted, visible
 from app.core.ids import utc_text
 from app.db.workflows import WorkflowRow
 from app.services import simulation, workflows
 from app.services.workflows import Applied, InvalidDocument
 from app.workflows.json_schema import workflow_schema
-from app.workflows.yaml_loader import Mistake
 
 group = LazyGroup(
     "workflow",
@@ -29,50 +27,28 @@ group = LazyGroup(
         "backtest": ("app.cli.simulate:backtest", "Simulate a document on the stored events."),
         "import-cxengage": ("app.cli.import_cxengage:import_cxengage", "Print a CxEngage pattern as a workflow."),
         "simulate": ("app.cli.simulate:simulate_", "Simulate a document on a file of events."),
+        "try": ("app.cli.workflow_trial:try_", "Show what the steps of a document would send."),
     },
 )
 _JSON_FIELDS = ("id", "account_id", "name", "latest_version", "enabled_version", "created_at", "updated_at")
-_files = click.argument("files", nargs=-1, required=True, type=existing_file)
 
 
 @group.command("check")
-@_files
+@files_argument
 @click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}, with file for several.")
 def check(files: tuple[Path, ...], as_json: bool) -> None:
     """Print all errors in FILES. Needs no database and no settings. The exit code is 1 if there are errors."""
     found = [(file, mistake) for file in files for mistake in workflows.find_mistakes(file.read_bytes())]
-    if as_json:
-        named = [({"file": str(file)} if len(files) > 1 else {}) | asdict(mistake) for file, mistake in found]
-        click.echo(json.dumps(named, indent=2))
-    else:
-        print_errors(found, err=False)
-        invalid = {file for file, _ in found}
-        for file in files:
-            if file not in invalid:
-                click.echo(f"{visible(file)}: no errors; {_state_bound(file)}")
-    sys.exit(1 if found else 0)
+    print_check(files, found, as_json=as_json, is_named=len(files) > 1, valid=_describe_valid)
 
 
-def _state_bound(file: Path) -> str:
-    """The largest match state of a valid document's pattern."""
+def _describe_valid(file: Path) -> str:
+    """With the largest match state of the pattern."""
     pattern = simulation.compile_source(file.read_text("utf-8")).pattern
     if pattern.bound.references == 0:
-        return "its pattern keeps no match state"
-    size = pattern.bound.max_bytes(id_length=36)
-    return f"its match state is at most {counted(pattern.bound.references, 'event')} ({size:,} bytes) per subject"
-
-
-def print_errors(found: Iterable[tuple[Path | str, Mistake]], *, err: bool = True) -> None:
-    """Print each error on a line of its own, as `error_line` formats it."""
-    for file, mistake in found:
-        click.echo(error_line(str(file), mistake), err=err)
-
-
-def error_line(file: str, mistake: Mistake) -> str:
-    """`cart.yaml:5:10: on.where: …`, the format of compilers, which editors understand."""
-    position = f":{mistake.line}:{mistake.column}" if mistake.line else ""
-    path = f"{mistake.path}: " if mistake.path else ""
-    return visible(f"{file}{position}: {path}{mistake.message}")
+        return "no errors; its pattern keeps no match state"
+    size, events = pattern.bound.max_bytes(id_length=36), counted(pattern.bound.references, "event")
+    return f"no errors; its match state is at most {events} ({size:,} bytes) per subject"
 
 
 @group.command("schema")
@@ -82,7 +58,7 @@ def schema() -> None:
 
 
 @group.command("apply")
-@_files
+@files_argument
 @click.option("--draft", is_flag=True, help="Only save, also with errors; enable nothing.")
 @account_option
 @command
@@ -104,15 +80,6 @@ def apply(files: tuple[Path, ...], draft: bool, account: str | None) -> None:
             click.echo(_draft_line(applied) if draft else _applied_line(applied))
     if failed:
         sys.exit(1)
-
-
-def read_source(file: Path) -> str:
-    """The text of a document. Raises InvalidDocument when it is not UTF-8."""
-    raw = file.read_bytes()
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InvalidDocument(workflows.find_mistakes(raw)) from None
 
 
 def _applied_line(applied: Applied) -> str:

@@ -7,6 +7,10 @@ database has the prefix and the SHA-256 of the whole key; with that much randomn
 An access token is issued to an OAuth client for its secret: `sbt_`, a prefix of 12 characters, `_`, and 43 characters computed
 from the prefix and the client's secret. Only the hash of that secret is stored, so that nobody but the client can get the same
 token again.
+
+The token of a source is a key in a URL: 10 characters of prefix, 48 random ones and 6 of checksum, without anything between them.
+They are of 32 letters and digits: without k, l, r and s a token has none of the letter pairs that a provider forbids in URLs (sr,
+kr, and names with them).
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from app.core.models import Key
 _SHAPE = re.compile(
     r"(?:sb_([0-9A-Za-z]{8})_[0-9A-Za-z_-]{43}([0-9A-Za-z_-]{6})?|sbt_([0-9A-Za-z]{12})_[0-9A-Za-z_-]{43})"
 )
+_SOURCE_LETTERS = "abcdefghijmnopqtuvwxyz0123456789"
+_SOURCE_PREFIX, _SOURCE_RANDOM = 10, 48
+_SOURCE_TOKEN = re.compile(rf"[{_SOURCE_LETTERS}]{{64}}")
 _CLIENT_ID = re.compile(r"cl_[0-9A-Za-z]{16}")
 _LETTERS = string.ascii_letters + string.digits
 
@@ -37,6 +44,24 @@ def make_key() -> tuple[str, str, bytes]:
     key = f"sb_{prefix}_{secrets.token_urlsafe(32)}"
     key += _checksum(key)
     return key, prefix, digest_of(key)
+
+
+def make_source_token() -> tuple[str, str, bytes]:
+    """A new token of a source as (the token itself, its prefix, its SHA-256 digest)."""
+    text = "".join(secrets.choice(_SOURCE_LETTERS) for _ in range(_SOURCE_PREFIX + _SOURCE_RANDOM))
+    token = text + _source_checksum(text)
+    return token, token[:_SOURCE_PREFIX], digest_of(token)
+
+
+def is_source_token(text: str) -> bool:
+    """Whether text is a token of a source with a right checksum."""
+    return _SOURCE_TOKEN.fullmatch(text) is not None and text[-6:] == _source_checksum(text[:-6])
+
+
+def _source_checksum(text: str) -> str:
+    """30 bits of the CRC-32, five to a character."""
+    number = binascii.crc32(text.encode())
+    return "".join(_SOURCE_LETTERS[number >> shift & 31] for shift in range(0, 30, 5))
 
 
 def make_client() -> tuple[str, str, bytes]:
@@ -78,7 +103,7 @@ def prefix_of(text: str) -> str:
     """The public prefix of a key or token; empty for any other text, also for a key with a wrong checksum."""
     match = _SHAPE.fullmatch(text)
     if match is None:
-        return ""
+        return text[:_SOURCE_PREFIX] if is_source_token(text) else ""
     prefix, checksum, token_prefix = match.groups()
     if checksum is not None and checksum != _checksum(text[:-6]):
         return ""

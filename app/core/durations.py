@@ -8,7 +8,7 @@ from datetime import timedelta
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 SHAPE = re.compile(r"(?:(\d{1,9})w)?(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 MAX_DURATION = timedelta(days=3_660)
-# How long idempotency keys, messages and correlation keys are kept.
+# How long idempotency keys, messages, correlation keys and workers are kept, and deliveries unless their account has set it.
 RETENTION = timedelta(days=30)
 
 

@@ -27,6 +27,10 @@ class InvalidDatabaseUrl(Unavailable):
     """DATABASE_URL names a host, a database or a role that does not exist, or a wrong password."""
 
 
+# Before the name of a problem type in `type` of a problem document.
+URN_PREFIX = "urn:signalbox:"
+
+
 class ProblemType(Enum):
     """The kinds of problem that a response can report: name, HTTP status and title.
 
@@ -37,6 +41,7 @@ class ProblemType(Enum):
     MALFORMED_BODY = ("malformed-body", 400, "Malformed body")
     INVALID_API_KEY = ("invalid-api-key", 401, "Invalid API key")
     INVALID_ACCESS_TOKEN = ("invalid-access-token", 401, "Invalid access token")
+    UNVERIFIED_DELIVERY = ("unverified-delivery", 401, "Unverified delivery")
     INVALID_TICKET = ("invalid-ticket", 401, "Invalid ticket")
     ACCOUNT_DISABLED = ("account-disabled", 403, "Account disabled")
     FORBIDDEN = ("forbidden", 403, "Forbidden")
@@ -48,6 +53,7 @@ class ProblemType(Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "Method not allowed")
     REQUEST_TIMEOUT = ("request-timeout", 408, "Request timeout")
     CONFLICT = ("conflict", 409, "Conflict")
+    PRECONDITION_FAILED = ("precondition-failed", 412, "Precondition failed")
     BODY_TOO_LARGE = ("body-too-large", 413, "Body too large")
     TOO_MANY_EVENTS = ("too-many-events", 413, "Too many events")
     URI_TOO_LONG = ("uri-too-long", 414, "URI too long")
@@ -57,6 +63,7 @@ class ProblemType(Enum):
     IDEMPOTENCY_KEY_REUSED = ("idempotency-key-reused", 422, "Idempotency key reused")
     UNSTORABLE_VALUE = ("unstorable-value", 422, "Unstorable value")
     VALIDATION_FAILED = ("validation-failed", 422, "Validation failed")
+    PRECONDITION_REQUIRED = ("precondition-required", 428, "Precondition required")
     RATE_LIMIT_EXCEEDED = ("rate-limit-exceeded", 429, "Rate limit exceeded")
     HEADERS_TOO_LARGE = ("headers-too-large", 431, "Request header fields too large")
     INTERNAL_ERROR = ("internal-error", 500, "Internal error")
@@ -66,7 +73,7 @@ class ProblemType(Enum):
 
     def __init__(self, slug: str, status: int, title: str) -> None:
         self.slug = slug
-        self.urn = f"urn:signalbox:{slug}"
+        self.urn = URN_PREFIX + slug
         self.status = status
         self.title = title
 

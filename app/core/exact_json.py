@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from itertools import accumulate
 from math import isfinite
 from typing import Any
 
 import msgspec
 
+from app.core import json_nesting
 from app.core.errors import Problem, ProblemType
-from app.core.pacing import Pacer, in_pieces
+from app.core.pacing import in_pieces, pause_if_due
 
 MAX_DEPTH = 64
 # What PostgreSQL's `numeric` holds: digits before and after the decimal point (its documentation, section 8.1.2).
@@ -31,16 +30,14 @@ _ALWAYS_EXACT = 15
 _SHORT_EXPONENT = 2
 # Bytes from which a body is parsed in pieces.
 LARGE = 32 * 1024
-_BRACKETS_PER_PIECE = 64 * 1024
 
 # NUL and surrogates can only come from escapes: UTF-8 has no surrogates, and JSON no bare control characters.
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)', re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 _raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raw_elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class ExactObject(msgspec.Struct, frozen=True):
@@ -51,12 +48,46 @@ class ExactObject(msgspec.Struct, frozen=True):
     raw: Mapping[str, str]
 
 
+class ExactTexts:
+    """The JSON texts of the parts of a body that `read_value` has read, as they were sent."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._whole: str | None = None
+        # The parts of objects and lists by path.
+        self._parts: dict[tuple[str | int, ...], dict[str, msgspec.Raw] | list[msgspec.Raw]] = {}
+
+    def at(self, path: tuple[str | int, ...]) -> str:
+        """The text at a path of names and positions, which has to exist. Raises LookupError."""
+        if not path:
+            if self._whole is None:
+                self._whole = self._body.decode()
+            return self._whole
+        return str(self._raw(path), "utf-8")
+
+    def _raw(self, path: tuple[str | int, ...]) -> bytes | msgspec.Raw:
+        if not path:
+            return self._body
+        above = path[:-1]
+        parts = self._parts.get(above)
+        if parts is None:
+            raw = self._raw(above)
+            is_list = isinstance(path[-1], int)
+            parts = self._parts[above] = _raw_elements.decode(raw) if is_list else _raw_members.decode(raw)
+        return parts[path[-1]]  # type: ignore[index]
+
+
 def read_object(body: bytes) -> ExactObject:
     """Parse `body`; raises Problem (400 or 422) that names the position."""
     value = read_value(body)
     if not isinstance(value, dict):
         raise malformed_body(f"The top level is {_kind(value)}; it must be an object.")
-    return ExactObject(value, {name: str(text, "utf-8") for name, text in _raw_members.decode(body).items()})
+    text_of = in_pieces(_text_of)
+    return ExactObject(value, {name: text_of(raw) for name, raw in _raw_members.decode(body).items()})
+
+
+def _text_of(raw: msgspec.Raw) -> str:
+    return str(raw, "utf-8")
 
 
 def read_value(body: bytes) -> Any:
@@ -65,7 +96,7 @@ def read_value(body: bytes) -> Any:
         text = body.decode()
     except UnicodeDecodeError as exc:
         raise not_utf8(exc) from None
-    _check_depth(body)
+    _check_depth(text)
     try:
         return _parse(text)
     except json.JSONDecodeError as exc:
@@ -80,7 +111,8 @@ def read_value(body: bytes) -> Any:
 
 def object_text(members: Mapping[str, str]) -> str:
     """Members whose values are JSON text as one JSON object, nothing re-encoded but their names."""
-    return msgspec.json.encode({name: msgspec.Raw(text) for name, text in members.items()}).decode()
+    raw = in_pieces(msgspec.Raw)
+    return msgspec.json.encode({name: raw(text) for name, text in members.items()}).decode()
 
 
 def malformed_body(detail: str) -> Problem:
@@ -115,12 +147,12 @@ def _parse(text: str) -> Any:
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected byte order mark (BOM)", text, 0)
     try:
-        value = (_decoder if len(text) < LARGE else _large_decoder()).decode(text)
+        value = (_decoder if len(text) < LARGE else _decoder_in_pieces(int, _storable_float)).decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:
         # An unstorable number, or an integer of more than 4,300 digits, which `int` refuses.
-        value = _long_number_decoder.decode(text)
+        value = (_long_number_decoder if len(text) < LARGE else _decoder_in_pieces(_number, _number)).decode(text)
         _check_storable(value)
     if "\\u" in text and _UNSTORABLE_ESCAPE.search(text):
         _check_storable(value)
@@ -178,59 +210,36 @@ _long_number_decoder = json.JSONDecoder(
 )
 
 
-def _large_decoder() -> json.JSONDecoder:
+def _decoder_in_pieces(parse_int: Callable[[str], Any], parse_float: Callable[[str], Any]) -> json.JSONDecoder:
+    """A decoder that lets other requests run. Lists, texts, true, false and null do not call it."""
     return json.JSONDecoder(
         object_pairs_hook=in_pieces(_unique_members),
         parse_constant=_refuse_constant,
-        parse_float=in_pieces(_storable_float),
+        parse_float=in_pieces(parse_float),
+        parse_int=in_pieces(parse_int),
     )
 
 
-# Opening brackets are 1 and closing ones -1, as signed bytes; everything else is deleted.
-_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
-
-
-def _is_deep(body: bytes) -> bool:
-    steps = _STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
-    depth, pacer = 0, Pacer()
-    for start in range(0, len(steps), _BRACKETS_PER_PIECE):
-        depths = list(accumulate(array("b", steps[start : start + _BRACKETS_PER_PIECE]), initial=depth))
-        if max(depths) > MAX_DEPTH:
-            return True
-        depth = depths[-1]
-        pacer.pause_if_due()
-    return False
-
-
-def _check_depth(body: bytes) -> None:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH or not _is_deep(body):
+def _check_depth(text: str) -> None:
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
         return
-    depth, pacer = 0, Pacer()
-    for token in _TOKEN.finditer(body):
-        pacer.pause_if_due()
-        first = token[0][:1]
-        if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                line, column = line_and_column(
-                    body.decode(errors="replace"), len(body[: token.start()].decode(errors="replace"))
-                )
-                raise malformed_body(
-                    f"The body is nested more than {MAX_DEPTH} levels deep, from line {line}, column {column} on."
-                )
-        elif first in b"]}":
-            depth -= 1
+    for piece in json_nesting.pieces(text):
+        if piece.highest > MAX_DEPTH:
+            position = json_nesting.find_bracket(text, piece, lambda depth: depth > MAX_DEPTH)
+            line, column = line_and_column(text, position or piece.start)
+            raise malformed_body(
+                f"The body is nested more than {MAX_DEPTH} levels deep, from line {line}, column {column} on."
+            )
 
 
 def _check_storable(value: Any) -> None:
-    errors = [{"field": path, "message": message} for path, message in _unstorable(value, "", Pacer())]
+    errors = [{"field": path, "message": message} for path, message in _unstorable(value, "")]
     if errors:
         raise Problem(ProblemType.UNSTORABLE_VALUE, f"{errors[0]['field']}: {errors[0]['message']}", errors=errors[:20])
 
 
-def _unstorable(value: Any, path: str, pacer: Pacer) -> Iterator[tuple[str, str]]:
-    pacer.pause_if_due()
+def _unstorable(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    pause_if_due()
     if isinstance(value, _Unstorable):
         written = value if len(value) <= 40 else value[:40] + "…"
         yield path, f"the number {written} is beyond what can be stored (Postgres numeric)"
@@ -240,10 +249,10 @@ def _unstorable(value: Any, path: str, pacer: Pacer) -> Iterator[tuple[str, str]
         for name, member in value.items():
             below = path_of(path, name)
             yield from _unstorable_text(name, below)
-            yield from _unstorable(member, below, pacer)
+            yield from _unstorable(member, below)
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _unstorable(member, f"{path}[{index}]", pacer)
+            yield from _unstorable(member, f"{path}[{index}]")
 
 
 def _unstorable_text(text: str, path: str) -> Iterator[tuple[str, str]]:
@@ -267,7 +276,7 @@ def _repeated_name_problem(text: str) -> Problem:
     except json.JSONDecodeError as exc:
         # The text is no JSON after the repeated name.
         return syntax_error(exc)
-    path = next(_repeated(value, "", Pacer()))
+    path = next(_repeated(value, ""))
     return malformed_body(f"The name {path} appears twice in its object.")
 
 
@@ -275,22 +284,23 @@ class _Pairs(list[tuple[str, Any]]):
     """The members of an object in their order, repeated ones included."""
 
 
-def _repeated(value: Any, path: str, pacer: Pacer) -> Iterator[str]:
-    pacer.pause_if_due()
+def _repeated(value: Any, path: str) -> Iterator[str]:
+    pause_if_due()
     if isinstance(value, _Pairs):
         seen = set()
         for name, member in value:
             if name in seen:
                 yield path_of(path, name)
             seen.add(name)
-            yield from _repeated(member, path_of(path, name), pacer)
+            yield from _repeated(member, path_of(path, name))
     elif isinstance(value, list):
         for index, member in enumerate(value):
-            yield from _repeated(member, f"{path}[{index}]", pacer)
+            yield from _repeated(member, f"{path}[{index}]")
 
 
 def _describe_constant(text: str, name: str) -> str:
     for token in _CONSTANT.finditer(text):
+        pause_if_due()
         if token[1]:
             line, column = line_and_column(text, token.start(1))
             return f"The body is not JSON: {token[1]} at line {line}, column {column} is no JSON value; use null or a number."

@@ -1,15 +1,14 @@
 """Group commit: concurrent callers submit one item each, and one of them processes the items of all.
 
 A caller that finds nobody processing becomes the leader of a batch. Callers that come meanwhile wait as followers; the first
-of them leads the next batch. Batches grow with the load, and a single caller waits for nobody. Works with threads and with
-gevent's greenlets.
+of them leads the next batch. A leader that was no follower waits shortly for as many callers as the last batch had: senders
+that got their answers together post again together. Batches grow with the load, and a single caller waits for nobody. Works
+with threads and with gevent's greenlets.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -17,28 +16,8 @@ from app.core.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# Seconds for which a leader lets the event loop run before it takes its batch; matters only when the loop never rests.
-_MAX_YIELD = 0.005
-
-
-def is_gevent_patched() -> bool:
-    """Whether gevent has patched this process, so that waiting callers are greenlets and not threads."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("socket"))
-
-
-def yield_to_others() -> None:
-    """Let the other requests of this process run. Takes no time when there are none.
-
-    gevent.sleep(0) is not enough: it runs greenlets that are ready, and skips the event loop that makes others ready.
-    """
-    if not is_gevent_patched():
-        time.sleep(0)
-        return
-    import gevent
-
-    with gevent.Timeout(_MAX_YIELD, False):  # type: ignore[arg-type]
-        gevent.idle()
+# Seconds for which a leader waits for as many callers as the last batch had. gevent's timers have whole milliseconds.
+_MAX_WAIT = 0.002
 
 
 class _Caller(Generic[Item, Result]):
@@ -67,6 +46,9 @@ class GroupCommit(Generic[Item, Result]):
         self._lock = threading.Lock()
         self._followers: list[_Caller[Item, Result]] = []
         self._busy = False
+        # The leader that waits for more callers, and the size of the last batch.
+        self._waiting_leader: _Caller[Item, Result] | None = None
+        self._last_size = 1
 
     def submit(self, item: Item) -> Result:
         """Process `item` together with those of concurrent callers; its result. Raises what `process` raises."""
@@ -76,11 +58,12 @@ class GroupCommit(Generic[Item, Result]):
             if follows:
                 caller.wakeup.acquire()
                 self._followers.append(caller)
+                self._wake_waiting_leader()
         try:
             if follows:
                 caller.wakeup.acquire()
-            else:
-                yield_to_others()
+            elif self._last_size > 1:
+                self._wait_for_callers(caller)
         except BaseException:
             # Killed while it waited: the callers behind it must not wait for ever.
             self._leave(caller, leads=not follows)
@@ -90,6 +73,25 @@ class GroupCommit(Generic[Item, Result]):
         if caller.error is not None:
             raise caller.error
         return caller.results[0]
+
+    def _wait_for_callers(self, leader: _Caller[Item, Result]) -> None:
+        """Wait until as many callers have come as the last batch had, for _MAX_WAIT at most."""
+        leader.wakeup.acquire()
+        with self._lock:
+            self._waiting_leader = leader
+            self._wake_waiting_leader()
+        try:
+            leader.wakeup.acquire(timeout=_MAX_WAIT)
+        finally:
+            with self._lock:
+                self._waiting_leader = None
+
+    def _wake_waiting_leader(self) -> None:
+        """With the lock held: let the leader that waits go on, if as many callers have come as the last batch had."""
+        leader = self._waiting_leader
+        if leader is not None and len(self._followers) + 1 >= self._last_size:
+            self._waiting_leader = None
+            leader.wakeup.release()
 
     def _leave(self, caller: _Caller[Item, Result], *, leads: bool) -> None:
         """Remove a killed caller; if it leads, the next one does."""
@@ -112,6 +114,7 @@ class GroupCommit(Generic[Item, Result]):
         with self._lock:
             batch = [leader, *self._followers[: self._max_batch - 1]]
             del self._followers[: self._max_batch - 1]
+            self._last_size = len(batch)
         try:
             results = self._process([caller.item for caller in batch])
             for caller, result in zip(batch, results, strict=True):

@@ -27,7 +27,7 @@ _QUOTES_NO_DATA = (Unavailable, SettingsError, OSError)
 
 
 class _StandardError:
-    """Standard error as it is when something is written. A logger lives longer than a redirection."""
+    """The standard error stream at the time of the write: loggers outlive redirections."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)

@@ -51,6 +51,10 @@ class BoundedLabel:
 
 events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
+deliveries = Counter("signalbox_deliveries_total", "Posts to sources, by what became of them", ["result"])
+# Prometheus counts from the first value that it sees: without a zero, the first delivery that is not mapped raises no alert.
+for _result in ("accepted", "duplicate", "partly", "unmapped", "unverified", "postponed"):
+    deliveries.labels(_result)
 runs_started = Counter("signalbox_runs_started_total", "Runs created")
 runs_ended = Counter("signalbox_runs_ended_total", "Runs that workers ended, by how they ended", ["status"])
 not_evaluated = Counter(
@@ -114,9 +118,7 @@ can_store = Gauge("signalbox_can_store", "1 while events can be stored", multipr
 check_failing = Gauge(
     "signalbox_check_failing", "1 while a check of /readyz fails", ["check"], multiprocess_mode="mostrecent"
 )
-workers_alive = Gauge(
-    "signalbox_workers_alive", "Workers that were seen in the last minute", multiprocess_mode="mostrecent"
-)
+workers_alive = Gauge("signalbox_workers_alive", "Workers that are alive", multiprocess_mode="mostrecent")
 jobs_due = Gauge("signalbox_jobs_due", "Jobs that are due, at most 10000", ["kind"], multiprocess_mode="mostrecent")
 job_lateness = Gauge(
     "signalbox_oldest_due_job_seconds",

@@ -32,16 +32,53 @@ DEFAULT_PLAN = "standard"
 # What an account does with an event whose phone number cannot be used.
 REFUSE, STORE = "refuse", "store"
 
-# Scopes of an API key: send events, read received events, manage the account.
+# How an event came (`via`), if not by POST /api/v1/cvf-events: by the console, or CxEngage's receiver; of a source its name
+# follows `source:`.
+CONSOLE, RECEIVER = "console", "receiver"
+
+# Scopes of an API key. Of the receivers and the CxEngage routes: send events, read received events, manage the account.
 EVENTS_WRITE = "events:write"
 EVENTS_READ = "events:read"
 ACCOUNT_MANAGE = "account:manage"
-SCOPES = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
+# Of the management API, where ACCOUNT_MANAGE of a key stands for all but OPERATOR, and that of a client's token for nothing.
+# EVENTS_READ also reads refusals.
+WORKFLOWS_READ, WORKFLOWS_WRITE = "workflows:read", "workflows:write"
+RUNS_READ, RUNS_WRITE = "runs:read", "runs:write"
+SOURCES_READ, SOURCES_WRITE = "sources:read", "sources:write"
+SUBJECTS_READ, SUBJECTS_ERASE = "subjects:read", "subjects:erase"
+SETTINGS_READ, SETTINGS_WRITE = "settings:read", "settings:write"
+KEYS_MANAGE, USERS_MANAGE, AUDIT_READ = "keys:manage", "users:manage", "audit:read"
+# Other accounts, with the other scopes of the key. Only the command line gives it.
+OPERATOR = "operator"
+# What the tokens of a new OAuth client may do.
+CLIENT_SCOPES = (EVENTS_WRITE, EVENTS_READ, ACCOUNT_MANAGE)
+ACCOUNT_SCOPES = (
+    *CLIENT_SCOPES,
+    WORKFLOWS_READ,
+    WORKFLOWS_WRITE,
+    RUNS_READ,
+    RUNS_WRITE,
+    SOURCES_READ,
+    SOURCES_WRITE,
+    SUBJECTS_READ,
+    SUBJECTS_ERASE,
+    SETTINGS_READ,
+    SETTINGS_WRITE,
+    KEYS_MANAGE,
+    USERS_MANAGE,
+    AUDIT_READ,
+)
+SCOPES = (*ACCOUNT_SCOPES, OPERATOR)
+
+# Roles of a user in an account: everything; everything but keys, users and settings; reading.
+OWNER, EDITOR, VIEWER = "owner", "editor", "viewer"
+ROLES = (OWNER, EDITOR, VIEWER)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An API key as it is stored: its public `prefix` (8 characters) and the SHA-256 digest of the whole key.
+    """An API key as it is stored: its public `prefix` (8 characters; 10 of the token of a source) and the SHA-256 digest of the
+    whole key.
 
     With a `client_id` it is the access token of that OAuth client (12 characters of prefix).
     """
@@ -72,6 +109,7 @@ class Event(Struct, frozen=True):
     `body_digest` is of the body that came with an idempotency key; `is_webhook_id`: the key is a `webhook-id`, whose sender may
     write another body for each retry. `via` names the route; None is `POST /api/v1/cvf-events`. `data` includes what
     enrichment added (`augmented_json`, exact JSON text); `data_json` of an event that is being accepted does not.
+    `occurred_at` is when it happened, if the sender says so.
     """
 
     id: UUID
@@ -89,6 +127,7 @@ class Event(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     via: str | None = None
     augmented_json: str | None = None
+    occurred_at: datetime | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -142,7 +181,7 @@ class Outcome:
     after `retry_after` seconds). `output` is what later steps see as `steps.<id>`; `request` and `response` are kept
     with the attempt, secrets already masked; `error` says in one line what went wrong, `error_class` in one word (such
     as "timeout", "http_4xx", "refused_target"); `gone` is a target that said to be called no more; `held_by` is the target
-    whose open circuit is the reason for "later".
+    whose open circuit is the reason for "later"; `target` is what was called, as circuit breakers name it (None: nothing was).
     """
 
     kind: str
@@ -154,6 +193,7 @@ class Outcome:
     retry_after: float | None = None
     gone: str | None = None
     held_by: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +255,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class EnabledWorkflow:
-    """The enabled version of a workflow."""
+    """The enabled version of a workflow. `document` has the members that say which events start it: `on`, `key`, `again`."""
 
     id: UUID
     name: str

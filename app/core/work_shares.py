@@ -23,8 +23,9 @@ _MAX_DEBT = 5 * BURST
 # Seconds between two fillings of the buckets, and for which an account counts as active.
 TICK = 0.05
 ACTIVE_SECONDS = 1.0
-# Seconds after which postponed work is tried again at the latest.
-_MAX_DELAY = 30.0
+# Seconds after which postponed work is tried again, even without units for it, since the account may be alone by then.
+# What is behind that comes at so many pieces a second: a long queue must not come due as a whole again and again.
+_MAX_DELAY, _TRIED_PER_SECOND = 30.0, 50
 
 
 class WorkShares:
@@ -71,10 +72,6 @@ class WorkShares:
         self._fill_if_due(now)
         return self._left.get(account_id, BURST) <= units and self._is_contended(account_id, now)
 
-    def is_contended(self, account_id: int) -> bool:
-        """Whether other accounts are active."""
-        return self._is_contended(account_id, self._monotonic())
-
     def seconds_left(self, account_id: int) -> float:
         """Seconds until the account has units again; 0 when it may go on."""
         return max(TICK, -self._left[account_id] / self._rate) if self.is_used_up(account_id) else 0.0
@@ -88,7 +85,7 @@ class WorkShares:
         now = self._monotonic()
         self._next_at = {each: at for each, at in self._next_at.items() if at > now}
         at = max(now + seconds, self._next_at.get(account_id, 0.0))
-        self._next_at[account_id] = min(at + units / self._rate, now + _MAX_DELAY)
+        self._next_at[account_id] = max(min(at + units / self._rate, now + _MAX_DELAY), at + 1 / _TRIED_PER_SECOND)
         return at - now
 
     def _is_contended(self, account_id: int, now: float) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.ids import first_id_at
 from app.core.models import EnabledWorkflow, Key, Plan
 from app.db.connection import run_sql
+from app.db.shared_sql import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +31,19 @@ class AccountRow:
     key_attribute: str
     event_attribute: str
     unusable_phone: str
+    time_zone: str
 
 
 @dataclass(frozen=True, slots=True)
 class AccountDetails:
     """New values of an account; None: unchanged. `key_attribute` and `event_attribute` are the attributes of a CxEngage event
-    that hold its subject and its name. `unusable_phone` is REFUSE or STORE."""
+    that hold its subject and its name. `unusable_phone` is REFUSE or STORE, `time_zone` a name that `find_zone` knows."""
 
     name: str | None = None
     key_attribute: str | None = None
     event_attribute: str | None = None
     unusable_phone: str | None = None
+    time_zone: str | None = None
 
 
 def create_account(
@@ -75,13 +79,14 @@ def update_account_details(connection: sa.Connection, account_id: int, details: 
         connection,
         "UPDATE accounts SET name = coalesce(:name, name), key_attribute = coalesce(:key, key_attribute), "
         "event_attribute = coalesce(:event, event_attribute), unusable_phone = coalesce(:phone, unusable_phone), "
-        "version = version + 1 WHERE id = :id",
+        "time_zone = coalesce(:zone, time_zone), version = version + 1 WHERE id = :id",
         {
             "id": account_id,
             "name": details.name,
             "key": details.key_attribute,
             "event": details.event_attribute,
             "phone": details.unusable_phone,
+            "zone": details.time_zone,
         },
     )
 
@@ -107,7 +112,7 @@ def lock_account(connection: sa.Connection, account_id: int) -> None:
 
 _ROW = (
     "id, slug, plan, events_per_second, plan_ends_at, disabled_at, created_at, "
-    "coalesce(name, slug), key_attribute, event_attribute, unusable_phone"
+    "coalesce(name, slug), key_attribute, event_attribute, unusable_phone, time_zone"
 )
 
 
@@ -116,6 +121,13 @@ def list_accounts(connection: sa.Connection, after: int, limit: int) -> list[Acc
     query = f"SELECT {_ROW} FROM accounts WHERE id > :after ORDER BY id LIMIT :limit"
     rows = run_sql(connection, query, {"after": after, "limit": limit})
     return [AccountRow(*row) for row in rows]
+
+
+def count_events(connection: sa.Connection, account_id: int, since: datetime, limit: int) -> int:
+    """How many events an account has had since a time; at most `limit`, which bounds what is read."""
+    query = f"SELECT {count_of('events WHERE account_id = :account AND id >= :first AND received_at >= :since')}"
+    values = {"account": account_id, "first": first_id_at(since), "since": since, "most": limit}
+    return int(run_sql(connection, query, values).scalar_one())
 
 
 def find_ending_plans(connection: sa.Connection, before: datetime) -> list[AccountRow]:
@@ -152,7 +164,7 @@ def find_signing_secret(connection: sa.Connection, account_id: int) -> bytes | N
 class AccountSnapshot:
     """An account with its unrevoked keys and enabled workflows. It is stale once the account's `version` has grown.
 
-    `awaits`: names of the events that runs may wait for.
+    `awaits`: names of the events that runs may wait for. `secrets`: the encrypted values by name.
     """
 
     id: int
@@ -170,6 +182,8 @@ class AccountSnapshot:
     workflows: Sequence[EnabledWorkflow]
     awaits: frozenset[str]
     augments: tuple[AugmentSnapshot, ...] = ()
+    sources: Sequence[SourceSnapshot] = ()
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +200,17 @@ class AugmentSnapshot:
     upload: int
 
 
+@dataclass(frozen=True, slots=True)
+class SourceSnapshot:
+    """The version of a source that is in use."""
+
+    id: UUID
+    name: str
+    enabled: bool
+    version: int
+    document: Mapping[str, Any]
+
+
 _SNAPSHOT = """
 SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     coalesce(name, slug) AS name, key_attribute, event_attribute, unusable_phone,
@@ -200,7 +225,9 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
         UNION ALL SELECT prefix, digest, scopes, expires_at FROM access_tokens
         WHERE account_id = client.account_id AND client_id = client.id) AS token
      WHERE client.account_id = accounts.id AND revoked_at IS NULL) AS tokens,
-    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version, document, enablement,
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(workflow.id, name, version.version,
+            (SELECT jsonb_object_agg(part.key, value) FROM jsonb_each(document) AS part WHERE part.key IN ('on', 'key', 'again')),
+            enablement,
             (SELECT coalesce(jsonb_agg(event), '[]') FROM workflow_triggers AS found WHERE found.account_id = accounts.id
              AND found.workflow_id = workflow.id AND found.version = workflow.enabled_version)) ORDER BY name), '[]')
      FROM workflows AS workflow
@@ -210,7 +237,14 @@ SELECT id, slug, version, plan, events_per_second, plan_ends_at, disabled_at,
     (SELECT coalesce(array_agg(DISTINCT name), '{}') FROM workflow_versions, unnest(awaits) AS name
      WHERE account_id = accounts.id) AS awaits,
     (SELECT jsonb_agg(jsonb_build_array(number, url, method, attributes, columns, bytes, upload) ORDER BY number)
-     FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments
+     FROM augments WHERE account_id = accounts.id AND (url IS NOT NULL OR columns IS NOT NULL)) AS augments,
+    (SELECT array_agg(ARRAY[secret.name, encode(value, 'escape')]) FROM secrets AS secret
+     WHERE secret.account_id = accounts.id) AS secrets,
+    (SELECT jsonb_agg(jsonb_build_array(source.id, name, enabled, latest_version, document) ORDER BY name)
+     FROM sources AS source
+     JOIN source_versions AS version ON version.account_id = source.account_id AND version.source_id = source.id
+        AND version.version = latest_version
+     WHERE source.account_id = accounts.id) AS sources
 FROM accounts
 """
 
@@ -232,8 +266,8 @@ def _snapshot(row: sa.Row[Any] | None) -> AccountSnapshot | None:
     if row is None:
         return None
     columns = row._asdict()
-    keys, tokens, workflows, awaits, augments = (
-        columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits", "augments")
+    keys, tokens, workflows, awaits, augments, secrets, sources = (
+        columns.pop(name) for name in ("keys", "tokens", "workflows", "awaits", "augments", "secrets", "sources")
     )
     return AccountSnapshot(
         **columns,
@@ -244,6 +278,8 @@ def _snapshot(row: sa.Row[Any] | None) -> AccountSnapshot | None:
         ],
         awaits=frozenset(awaits),
         augments=tuple(AugmentSnapshot(*augment) for augment in augments or ()),
+        secrets={name: value.encode() for name, value in secrets or ()},
+        sources=tuple(SourceSnapshot(UUID(id_), *others) for id_, *others in sources or ()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -56,12 +57,25 @@ def list_keys(
         connection,
         "SELECT account_id, slug AS account, prefix, keys.name, scopes, keys.created_at, expires_at, revoked_at, "
         "last_used_at FROM keys JOIN accounts ON accounts.id = account_id "
+        # Single values, of which an index can be searched; a row of a subquery filters after all rows are read.
         "WHERE (:account IS NULL OR account_id = :account) AND (:after IS NULL OR (account_id, keys.created_at, prefix) > "
-        "(SELECT account_id, created_at, prefix FROM keys WHERE prefix = :after)) "
+        "((SELECT account_id FROM keys WHERE prefix = :after), (SELECT created_at FROM keys WHERE prefix = :after), :after)) "
         "ORDER BY account_id, keys.created_at, prefix LIMIT :limit",
         {"account": account_id, "after": after, "limit": limit},
     )
     return [KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)}) for row in rows]
+
+
+def find_key(connection: sa.Connection, account_id: int, prefix: str) -> KeyRow | None:
+    """A key of an account by its prefix."""
+    row = run_sql(
+        connection,
+        "SELECT account_id, slug AS account, prefix, keys.name, scopes, keys.created_at, expires_at, revoked_at, "
+        "last_used_at FROM keys JOIN accounts ON accounts.id = account_id "
+        "WHERE account_id = :account AND prefix = :prefix",
+        {"account": account_id, "prefix": prefix},
+    ).one_or_none()
+    return None if row is None else KeyRow(**{**row._asdict(), "scopes": tuple(row.scopes)})
 
 
 def find_recent_accounts(connection: sa.Connection, since: datetime, limit: int) -> list[int]:
@@ -75,12 +89,14 @@ def find_recent_accounts(connection: sa.Connection, since: datetime, limit: int)
     return [account_id for (account_id,) in rows]
 
 
-def revoke_key(connection: sa.Connection, prefix: str, now: datetime) -> int | None:
-    """Revoke the unrevoked key with this prefix; the id of its account, or None when there is no such key."""
+def revoke_key(connection: sa.Connection, prefix: str, now: datetime, owner: int | None = None) -> int | None:
+    """Revoke the unrevoked key with this prefix, if it is of the account `owner` (None: of any); the id of its account, or None
+    when there is no such key."""
     account_id: int | None = run_sql(
         connection,
-        "UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL RETURNING account_id",
-        {"prefix": prefix, "now": now},
+        "UPDATE keys SET revoked_at = :now WHERE prefix = :prefix AND revoked_at IS NULL "
+        "AND (CAST(:owner AS bigint) IS NULL OR account_id = :owner) RETURNING account_id",
+        {"prefix": prefix, "now": now, "owner": owner},
     ).scalar()
     if account_id is not None:
         increment_version(connection, account_id)
@@ -104,6 +120,17 @@ def revoke_keys_of_scope(connection: sa.Connection, account_id: int, scope: str,
         "UPDATE keys SET revoked_at = :now "
         "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL",
         {"account": account_id, "scopes": [scope], "now": now},
+    )
+    increment_version(connection, account_id)
+
+
+def expire_keys_of_scope(connection: sa.Connection, account_id: int, scope: str, expires_at: datetime) -> None:
+    """Let all keys of an account whose only scope is `scope` expire, at the latest at `expires_at`."""
+    run_sql(
+        connection,
+        "UPDATE keys SET expires_at = least(expires_at, :expires) "
+        "WHERE account_id = :account AND scopes = CAST(:scopes AS text[]) AND revoked_at IS NULL",
+        {"account": account_id, "scopes": [scope], "expires": expires_at},
     )
     increment_version(connection, account_id)
 
@@ -250,23 +277,37 @@ def set_token(
     increment_version(connection, client.account_id)
 
 
+_CLIENTS = (
+    "SELECT account_id, slug, clients.id, clients.name, scopes, clients.created_at, revoked_at, last_used_at "
+    "FROM clients JOIN accounts ON accounts.id = account_id "
+)
+
+
 def list_clients(
     connection: sa.Connection, account_id: int | None, after: str | None = None, limit: int | None = None
 ) -> list[ClientRow]:
     """Clients of an account (None: of all accounts), oldest first: those after the id `after`, at most `limit` (None: all)."""
     rows = run_sql(
         connection,
-        "SELECT account_id, slug, clients.id, clients.name, scopes, clients.created_at, revoked_at, last_used_at "
-        "FROM clients JOIN accounts ON accounts.id = account_id "
-        "WHERE (:account IS NULL OR account_id = :account) AND (:after IS NULL OR (account_id, clients.created_at, clients.id) > "
+        _CLIENTS + "WHERE (:account IS NULL OR account_id = :account) "
+        "AND (:after IS NULL OR (account_id, clients.created_at, clients.id) > "
         "(SELECT account_id, created_at, id FROM clients WHERE id = :after)) "
         "ORDER BY account_id, clients.created_at, clients.id LIMIT :limit",
         {"account": account_id, "after": after, "limit": limit},
     )
-    return [
-        ClientRow(account_id, slug, id_, name, tuple(scopes), *dates)
-        for account_id, slug, id_, name, scopes, *dates in rows
-    ]
+    return [_client_row(row) for row in rows]
+
+
+def find_client_row(connection: sa.Connection, account_id: int, client_id: str) -> ClientRow | None:
+    """A client of an account, also a revoked one."""
+    query = _CLIENTS + "WHERE clients.id = :id AND account_id = :account"
+    row = run_sql(connection, query, {"id": client_id, "account": account_id}).one_or_none()
+    return None if row is None else _client_row(row)
+
+
+def _client_row(row: Any) -> ClientRow:
+    account_id, slug, id_, name, scopes, *dates = row
+    return ClientRow(account_id, slug, id_, name, tuple(scopes), *dates)
 
 
 def revoke_client(connection: sa.Connection, client_id: str, now: datetime) -> int | None:

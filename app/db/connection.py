@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from typing import Any, TypeVar, cast
 
 import psycopg2
@@ -20,7 +21,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
 from app.core.errors import InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
-from app.core.group_commit import is_gevent_patched
+from app.core.pacing import is_gevent_patched
 
 T = TypeVar("T")
 Values = Sequence[Any] | Mapping[str, Any]
@@ -53,6 +54,11 @@ _KEEP_STATEMENTS_OUT_OF_THE_LOG = """
 SELECT set_config(name, value, false) FROM unnest(%s, %s) AS setting (name, value)
 WHERE has_parameter_privilege(name, 'SET')
 """
+# The server ends the session of a host that is gone, with its locks, within 11 seconds; by default after two hours. Unix sockets
+# need none of this, and Postgres ignores it there.
+_END_OF_LOST_CLIENTS = (
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=11s"
+)
 # Seconds beyond statement_timeout after which a connection that does not respond is given up.
 _EXTRA_SECONDS = 2.0
 
@@ -235,7 +241,7 @@ class Database:
             "keepalives_count": 3,
             "tcp_user_timeout": int(settings.statement_timeout * 1000) + 2_000,
             "options": f"-c statement_timeout={int(settings.statement_timeout * 1000)} -c timezone=UTC"
-            " -c idle_in_transaction_session_timeout=60s",
+            f" -c idle_in_transaction_session_timeout=60s {_END_OF_LOST_CLIENTS}",
         }
         self._engine = sa.create_engine(
             "postgresql+psycopg2://",
@@ -252,13 +258,26 @@ class Database:
         self._idle: list[PgConnection] = []
         self._lent: set[PgConnection] = set()
         self._size = settings.database_pool
+        self._open: sa.Connection | None = None
         _wait_in_event_loop(settings.statement_timeout + _EXTRA_SECONDS)
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """A pooled connection in one transaction: committed when the block ends, rolled back when it raises."""
-        with unavailable_on_transient_errors(), self._engine.begin() as connection:
-            yield connection
+        with unavailable_on_transient_errors():
+            if self._open is None:
+                with self._engine.begin() as connection:
+                    yield connection
+            else:
+                with self._open.begin_nested():
+                    yield self._open
+
+    def joined(self, connection: sa.Connection) -> Database:
+        """This database, with the same connections; its transactions are savepoints in the transaction of `connection`, so that
+        several use cases commit together, or not at all."""
+        joined = copy(self)
+        joined._open = connection
+        return joined
 
     def run_with_reconnect(self, work: Callable[[PgConnection], T], *, attempts: int = 2) -> T:
         """Return `work(connection)`, called again on a new connection when the connection was lost, and after a deadlock.
@@ -338,9 +357,10 @@ class Database:
         self._engine.dispose()
 
     def _close_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        # The list itself is emptied: joined databases have the same.
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 def _count_exhaustion() -> None:

@@ -1,4 +1,4 @@
-"""Deletes the rows of a data subject, a bounded number at a time, or those of a workflow; receipts of erasures.
+"""Deletes the rows of a data subject or of a workflow, a bounded number at a time; receipts of erasures.
 
 `erasure_texts.py` removes a subject from the texts of others. Queue jobs of deleted runs find no run and end.
 """
@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from app.core.ids import uuid7
 from app.db.connection import run_sql
 from app.db.event_queries import subject_at
-from app.db.job_queue import has_previous_jobs
 
 # Rows of one statement.
 _BATCH = 1_000
@@ -89,14 +88,9 @@ WITH workflow_keys AS (
 ), jobs AS (
     DELETE FROM jobs USING encoded WHERE kind = 'deadline' AND worker_id IS NULL
     AND split_part(payload, ':', 1) = CAST(:account AS text) AND split_part(payload, ':', 3) = encoded.text
-){{previous}}
+)
 SELECT count(*) FROM deleted
 """
-_DELETE_PREVIOUS_JOBS = """, previous_jobs AS (
-    DELETE FROM pgqueuer USING encoded WHERE entrypoint = 'deadline' AND status <> 'picked'
-    AND split_part(convert_from(payload, 'UTF8'), ':', 1) = CAST(:account AS text)
-    AND split_part(convert_from(payload, 'UTF8'), ':', 3) = encoded.text
-)"""
 _DELETE_KEYS = {
     "idempotency_keys": (
         f"DELETE FROM idempotency_keys AS known USING events WHERE {_OF_EVENTS} "
@@ -141,8 +135,7 @@ def erase_events(connection: sa.Connection, account_id: int, subject: str) -> Co
         "first": min(times, default=None),
         "last": max(times, default=None),
     }
-    previous = _DELETE_PREVIOUS_JOBS if has_previous_jobs(connection) else ""
-    deleted = Counter(progress=run_sql(connection, _DELETE_PROGRESS.format(previous=previous), values).scalar_one())
+    deleted = Counter(progress=run_sql(connection, _DELETE_PROGRESS, values).scalar_one())
     for table, statement in _DELETE_KEYS.items():
         deleted[table] = run_sql(connection, statement, values).rowcount
     deleted["events"] = run_sql(connection, f"DELETE FROM events WHERE {_OF_EVENTS}", values).rowcount
@@ -175,9 +168,49 @@ def list_receipts(
     return [Receipt(row.id, row.at, row.actor, bytes(row.subject_hash), row.counts) for row in rows]
 
 
+# Each batch begins after the last one: those before it are deleted, but may not be vacuumed yet.
+_LAST_OF_BATCH = """
+SELECT max({key}) FROM (SELECT {key} FROM {table} WHERE account_id = :account AND workflow_id = :workflow AND {key} > :after
+    ORDER BY {key} LIMIT :limit) AS batch
+"""
+_RUNS_OF_BATCH = "workflow_id = :workflow AND match_key > :after AND match_key <= :last"
+_DELETE_PROGRESS_OF_WORKFLOW = """
+DELETE FROM progress WHERE account_id = :account AND workflow_id = :workflow AND subject > :after AND subject <= :last
+"""
+
+
+def erase_runs_of_workflow(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, after: str
+) -> tuple[int, str | None]:
+    """Delete the next batch of a workflow's runs, those after a match key, with their steps and attempts: how many, without
+    blocks, and the last match key (None: there was none)."""
+    values = _batch_of_workflow(
+        connection, _LAST_OF_BATCH.format(table="runs", key="match_key"), account_id, workflow_id, after
+    )
+    rows = run_sql(connection, _DELETE_RUNS.format(which=_RUNS_OF_BATCH, more=""), values).one()
+    return rows[1], values["last"]
+
+
+def erase_progress_of_workflow(
+    connection: sa.Connection, account_id: int, workflow_id: UUID, after: str
+) -> tuple[int, str | None]:
+    """The same for a workflow's progress, after a subject."""
+    values = _batch_of_workflow(
+        connection, _LAST_OF_BATCH.format(table="progress", key="subject"), account_id, workflow_id, after
+    )
+    return run_sql(connection, _DELETE_PROGRESS_OF_WORKFLOW, values).rowcount, values["last"]
+
+
+def _batch_of_workflow(
+    connection: sa.Connection, find_last: str, account_id: int, workflow_id: UUID, after: str
+) -> dict[str, Any]:
+    values = {"account": account_id, "workflow": workflow_id, "after": after, "limit": _BATCH}
+    return {**values, "last": run_sql(connection, find_last, values).scalar()}
+
+
 def erase_workflow(connection: sa.Connection, account_id: int, workflow_id: UUID) -> Erased:
-    """Delete a workflow with its versions, progress and runs. The messages of its runs stay: their readers may not have
-    read them yet."""
+    """Delete a workflow with its versions, and what there is of its progress and runs. The messages of its runs stay: their
+    readers may not have read them yet."""
     values = {"account": account_id, "workflow": workflow_id}
     statement = _DELETE_RUNS.format(which="workflow_id = :workflow", more="")
     erased = 0

@@ -21,13 +21,14 @@ _CHARACTERS_PER_STATEMENT = 1 << 20
 _SEPARATOR = "\x1e"
 # Arrays of columns are about as fast as COPY, which psycopg2 does not support under gevent.
 _INSERT_EVENTS = """
-INSERT INTO events (account_id, id, received_at, event, distinct_id, phone, idempotency_key, decisions, data, extra, warnings)
-SELECT %s, new.id, new.received_at, new.event, new.distinct_id, new.phone, new.idempotency_key, new.decisions::jsonb,
-       new.data::jsonb, new.extra::jsonb, new.warnings::jsonb
-FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[],
+INSERT INTO events (account_id, id, received_at, event, distinct_id, phone, idempotency_key, via, occurred_at, decisions, data,
+                    extra, warnings)
+SELECT %s, new.id, new.received_at, new.event, new.distinct_id, new.phone, new.idempotency_key, new.via, new.occurred_at,
+       new.decisions::jsonb, new.data::jsonb, new.extra::jsonb, new.warnings::jsonb
+FROM unnest(%s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[],
             string_to_array(%s, E'\\x1e', ''), string_to_array(%s, E'\\x1e', ''), string_to_array(%s, E'\\x1e', ''),
             string_to_array(%s, E'\\x1e', ''))
-    AS new (id, received_at, event, distinct_id, phone, idempotency_key, decisions, data, extra, warnings)
+    AS new (id, received_at, event, distinct_id, phone, idempotency_key, via, occurred_at, decisions, data, extra, warnings)
 """
 _INSERT_RUNS = f"""
 WITH new AS (
@@ -44,8 +45,8 @@ WITH new AS (
 {enqueue_runs("run")}
 """
 
-# Name, subject, phone, data, extra, warnings and idempotency key of an event; JSON as text.
-EventColumns = tuple[str, str, str | None, str, str | None, str | None, str | None]
+# Name, subject, phone, data, extra, warnings, idempotency key, via and occurred_at of an event; JSON and times as text.
+EventColumns = tuple[str, str, str | None, str, str | None, str | None, str | None, str | None, str | None]
 # A run, its subject, and when it starts.
 StartedRun = tuple[NewRun, str, datetime]
 
@@ -73,7 +74,9 @@ class EventInserter:
         """Insert the rows that have been added and not inserted."""
         if not self._rows:
             return
-        ids, received, decisions, names, subjects, phones, data, extra, warnings, keys = zip(*self._rows, strict=True)
+        ids, received, decisions, names, subjects, phones, data, extra, warnings, keys, via, times = zip(
+            *self._rows, strict=True
+        )
         self._rows, self._size = [], 0
         with self._connection.cursor() as cursor:
             cursor.execute(
@@ -83,7 +86,9 @@ class EventInserter:
                     # Ids and timestamps need no quotes in an array literal.
                     f"{{{','.join(ids)}}}",
                     f"{{{','.join(received)}}}",
-                    *map(array_literal, (names, subjects, phones, keys)),
+                    *map(array_literal, (names, subjects, phones, keys, via)),
+                    # An empty array is one of nulls for unnest.
+                    array_literal(times if any(times) else ()),
                     *map(_joined, (decisions, data, extra, warnings)),
                 ),
             )
@@ -93,7 +98,8 @@ class EventInserter:
 def columns_of(event: Event) -> EventColumns:
     """The columns of an event's row except id, received_at and decisions."""
     texts = (event.event, event.distinct_id, event.phone, event.data_json, event.extra_json)
-    return *texts, warnings_json(event), event.idempotency_key
+    occurred_at = None if event.occurred_at is None else event.occurred_at.isoformat()
+    return *texts, warnings_json(event), event.idempotency_key, event.via, occurred_at
 
 
 def _joined(texts: Sequence[str | None]) -> str:
@@ -120,19 +126,20 @@ def find_same_events(connection: RawConnection, account_id: int, repeats: Sequen
     if not repeats:
         return set()
     numbers, ids, timestamps, columns = zip(*repeats, strict=True)
-    names, subjects, phones, data, extra, *_ = zip(*columns, strict=True)
+    names, subjects, phones, data, extra, *_, times = zip(*columns, strict=True)
     rows = fetch_all(
         connection,
         "SELECT number FROM unnest(%s::int[], %s::uuid[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::text[], "
-        "%s::text[]) AS new (number, id, received_at, event, distinct_id, phone, data, extra) "
+        "%s::text[], %s::timestamptz[]) AS new (number, id, received_at, event, distinct_id, phone, data, extra, occurred_at) "
         "JOIN events AS known ON known.account_id = %s AND known.id = new.id AND known.received_at = new.received_at "
         "WHERE known.event = new.event AND known.distinct_id = new.distinct_id AND known.phone IS NOT DISTINCT FROM new.phone "
-        "AND known.data = new.data::jsonb AND known.extra IS NOT DISTINCT FROM new.extra::jsonb",
+        "AND known.data = new.data::jsonb AND known.extra IS NOT DISTINCT FROM new.extra::jsonb "
+        "AND known.occurred_at IS NOT DISTINCT FROM new.occurred_at",
         (
             list(numbers),
             list(map(str, ids)),
             list(timestamps),
-            *map(list, (names, subjects, phones, data, extra)),
+            *map(list, (names, subjects, phones, data, extra, times)),
             account_id,
         ),
     )

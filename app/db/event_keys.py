@@ -112,7 +112,7 @@ def find_events_by_key(
     """
     query = (
         f"SELECT events.id, events.account_id, event, distinct_id, phone, {event_queries.SEEN_DATA}::text, "
-        "events.received_at FROM keyed_events AS known "
+        "events.received_at, occurred_at FROM keyed_events AS known "
         "JOIN events ON events.account_id = known.account_id AND events.id = event_id "
         "AND events.received_at = known.received_at WHERE known.account_id = %s AND key = %s AND subject = %s "
         "AND event_id > %s AND (event = ANY (%s) OR '*' = ANY (%s)) ORDER BY event_id LIMIT %s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.exact_json import read_fraction
-from app.core.ids import timestamp_of
+from app.core.ids import first_id_at, timestamp_of
 from app.core.models import Event
 from app.db.connection import driver_connection, fetch_all, run_sql
 
@@ -54,7 +54,7 @@ def subject_at(path: str) -> str:
     return f"CASE jsonb_typeof{value} WHEN 'string' THEN {SEEN_DATA} #>> {path} WHEN 'number' THEN {number} END"
 
 
-_EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at"
+_EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, received_at, occurred_at"
 
 
 def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
@@ -91,6 +91,35 @@ def find_events_of_subject_since(connection: RawConnection, since: Event, names:
         return [event_of(row) for row in cursor]
 
 
+def find_events_of_subject_near(
+    connection: sa.Connection, event: Event, names: Sequence[str], *, are_later: bool, limit: int, max_bytes: int
+) -> list[Event]:
+    """The nearest events before an event, or after it, with its distinct_id and these names (`*`: any), oldest first. At most
+    `limit`, with `max_bytes` of data together."""
+    compared, order = (">", "ASC") if are_later else ("<", "DESC")
+    nearest = (
+        f"SELECT {_EVENT.replace('::text', '::text AS data')} FROM events "
+        f"WHERE account_id = :account AND distinct_id = :subject AND id {compared} :id AND received_at {compared}= :at "
+        f"AND (event = ANY (:names) OR '*' = ANY (:names)) ORDER BY id {order} LIMIT :limit"
+    )
+    sized = f"SELECT *, sum(octet_length(data)) OVER (ORDER BY id {order}) AS bytes FROM ({nearest}) AS nearest"
+    rows = run_sql(
+        connection,
+        "SELECT id::text, account_id, event, distinct_id, phone, data, received_at, occurred_at "
+        f"FROM ({sized}) AS sized WHERE bytes <= :max_bytes ORDER BY id",
+        {
+            "account": event.account_id,
+            "subject": event.distinct_id,
+            "id": event.id,
+            "at": event.received_at,
+            "names": list(names),
+            "limit": limit,
+            "max_bytes": max_bytes,
+        },
+    )
+    return [event_of(row) for row in rows]
+
+
 def read_by_subject(
     connection: sa.Connection,
     account_id: int,
@@ -100,12 +129,12 @@ def read_by_subject(
     after: str | None,
     *,
     with_key_only: bool = True,
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...]]:
     """Stored events since a timestamp, ordered by subject and then by acceptance; `names` None: any.
 
-    Rows are (subject, id, event, distinct_id, phone, data, received_at), read in chunks through a server-side cursor. `key`
-    is a column or a path into data such as data.order_id; events without it have the subject "", or are left out
-    (`with_key_only`). Only subjects after `after`.
+    Rows are (subject, id, event, distinct_id, phone, data, received_at, occurred_at), read in chunks through a server-side
+    cursor (`since` selects partitions, and the id a range of an index). `key` is a column or a path into data such as
+    data.order_id; events without it have the subject "", or are left out (`with_key_only`). Only subjects after `after`.
     """
     root, *path = key.split(".")
     subject = f"({subject_at('%(path)s::text[]')})" if root == "data" else root
@@ -117,14 +146,14 @@ def read_by_subject(
         # An event may be half a MiB.
         cursor.itersize = 200
         cursor.execute(
-            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at "
-            "FROM events "
-            "WHERE account_id = %(account)s AND received_at >= %(since)s "
+            f"SELECT {subject}, id::text, event, distinct_id, phone, {SEEN_DATA}::text, received_at, occurred_at "
+            "FROM events WHERE account_id = %(account)s AND received_at >= %(since)s AND id >= %(first)s "
             "AND (%(names)s::text[] IS NULL OR event = ANY (%(names)s)) "
             f"AND {subject} IS NOT NULL AND (%(after)s::text IS NULL OR {subject} > %(after)s) ORDER BY {subject}, id",
             {
                 "account": account_id,
                 "since": since,
+                "first": str(first_id_at(since)),
                 "names": None if names is None else list(names),
                 "after": after,
                 "path": path,
@@ -135,7 +164,7 @@ def read_by_subject(
 
 def event_of(row: Sequence[Any]) -> Event:
     """A stored event as workflows see it; fractions in its `data` are decimals with all their digits."""
-    event_id, account_id, name, distinct_id, phone, data_json, received_at = row
+    event_id, account_id, name, distinct_id, phone, data_json, received_at, occurred_at = row
     return Event(
         id=UUID(event_id),
         account_id=account_id,
@@ -146,6 +175,7 @@ def event_of(row: Sequence[Any]) -> Event:
         data_json=data_json,
         extra_json=None,
         received_at=received_at,
+        occurred_at=occurred_at,
     )
 
 

@@ -1,4 +1,5 @@
-"""Writes events: a single statement inserts one event, or those of concurrent requests, with decisions, runs and jobs."""
+"""Writes events: a single statement inserts one event, or those of concurrent requests, with idempotency keys, decisions, runs,
+jobs and deliveries."""
 
 from __future__ import annotations
 
@@ -12,13 +13,12 @@ import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import connection as RawConnection
 
-from app.core.durations import RETENTION
 from app.core.exact_json import replace_unstorable
 from app.core.models import Decision, Event, NewRun
 from app.db.connection import Database, PgConnection, fetch_all, prepare
-from app.db.event_keys import EarlierEvent, find_earlier_events
-from app.db.event_queries import find_event
-from app.db.job_queue import enqueue_events, enqueue_runs
+from app.db.deliveries import NewDelivery
+from app.db.event_keys import EarlierEvent
+from app.db.event_statements import INSERT_EVENTS, Parts, make_statement
 
 # More workflows that did nothing with an event for the same reason have one decision.
 MAX_SINGLE = 20
@@ -27,20 +27,27 @@ _encoder = msgspec.json.Encoder()
 
 class EventRecord(msgspec.Struct, frozen=True):
     """An event with its decisions and new runs. It is written only if `account_version` is the account's current version.
-    `job`: the kind of a job that is enqueued for the event (CORRELATE or MATCH)."""
+    `job`: the kind of a job that is enqueued for the event (CORRELATE or MATCH). `delivery`: the delivery that it came with."""
 
     account_version: int
     event: Event
     decisions: Sequence[Decision]
     runs: Sequence[NewRun]
     job: str | None = None
+    delivery: NewDelivery | None = None
+
+    @property
+    def idempotency_key(self) -> tuple[int, str] | None:
+        """The account and its idempotency key; None without one."""
+        key = self.event.idempotency_key
+        return None if key is None else (self.event.account_id, key)
 
 
 class RecordResult(msgspec.Struct, frozen=True):
     """Whether an event was recorded.
 
-    `stale`: nothing was written, since the account snapshot is stale. `earlier`: nothing was written, since the idempotency
-    key stands for that event. Neither: the event is recorded.
+    `stale`: nothing was written, since the account snapshot is stale. `earlier`: nothing but the delivery was written, since the
+    idempotency key stands for that event. Neither: the event is recorded.
     """
 
     stale: bool = False
@@ -111,45 +118,15 @@ def to_json(value: Any) -> str:
     return _encoder.encode(value).decode()
 
 
-# One event
+# The events of concurrent requests
 
-# An idempotency key that is older than RETENTION and not yet deleted is overwritten.
-_INSERT_EVENT = f"""
-    (bigint, bigint, uuid, text, text, text, jsonb, jsonb, timestamptz, jsonb, jsonb, text, text, bytea,
-     uuid[], uuid[], int[], text[], text, uuid[], timestamptz[], text[], jsonb) AS
-WITH account AS (
-    SELECT id FROM accounts WHERE id = $1 AND version = $2
-), ledger AS (
-    INSERT INTO idempotency_keys AS known (account_id, key, digest, event_id, received_at)
-    SELECT id, $13, $14, $3, $9 FROM account WHERE $13 IS NOT NULL
-    ON CONFLICT (account_id, key) DO UPDATE
-        SET digest = excluded.digest, event_id = excluded.event_id, received_at = excluded.received_at
-        WHERE known.received_at < excluded.received_at - interval '{RETENTION.days} days'
-    RETURNING 1
-), fresh AS (
-    SELECT id FROM account WHERE $13 IS NULL OR EXISTS (SELECT FROM ledger)
-), event AS (
-    INSERT INTO events (account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings,
-                        via, idempotency_key, augmented)
-    SELECT id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $23 FROM fresh
-), run AS (
-    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
-                      status, at, wake_at, created_at, updated_at)
-    SELECT fresh.id, new.id, new.workflow_id, new.version, new.match_key, new.event_id, new.event_at,
-           new.matched::uuid[], $5, 'running', 'steps[0]', $9, $9, $9
-    FROM fresh, unnest($15, $16, $17, $18, $20, $21, $22)
-        AS new (id, workflow_id, version, match_key, event_id, event_at, matched)
-), job AS (
-    {enqueue_runs("(SELECT fresh.id AS account_id, run_id AS id FROM fresh, unnest($15) AS run_id) AS started")}
-), event_job AS (
-    {enqueue_events("(SELECT id AS account_id, $3 AS id, $19 AS job FROM fresh WHERE $19 IS NOT NULL) AS event")}
-)
-SELECT EXISTS (SELECT FROM account), EXISTS (SELECT FROM fresh)
-"""
-_EXECUTE = (
-    "EXECUTE insert_event (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
-    "%s::uuid[], %s::uuid[], %s::int[], %s::text[], %s, %s::uuid[], %s::timestamptz[], %s::text[], %s)"
-)
+
+def _parts_of(records: Sequence[EventRecord]) -> Parts:
+    return Parts(
+        any(record.event.idempotency_key is not None for record in records),
+        any(record.runs or record.job is not None for record in records),
+        any(record.delivery is not None for record in records),
+    )
 
 
 def record_event(database: Database, record: EventRecord) -> RecordResult:
@@ -161,111 +138,47 @@ def record_event(database: Database, record: EventRecord) -> RecordResult:
 
     def write(connection: PgConnection) -> RecordResult:
         try:
-            result = insert_event(connection, record)
+            return insert_event(connection, record)
         except errors.UniqueViolation:
             # Ids are unique: an earlier attempt was committed and its response was lost.
-            if _exists(connection, record):
+            if _find_written(connection, [record.event]):
                 return RecordResult()
             raise
-        return RecordResult() if result.stale and _exists(connection, record) else result
 
     return database.run_with_reconnect(write)
 
 
 def insert_event(connection: PgConnection, record: EventRecord) -> RecordResult:
     """Write one event, in the connection's transaction if it has begun one."""
-    event, runs = record.event, record.runs
-    values = [
-        event.account_id,
-        record.account_version,
-        str(event.id),
-        event.event,
-        event.distinct_id,
-        event.phone,
-        event.data_json,
-        event.extra_json,
-        event.received_at,
-        decisions_json(record.decisions),
-        warnings_json(event),
-        event.via,
-        event.idempotency_key,
-        event.body_digest,
-        [str(run.id) for run in runs],
-        [str(run.workflow_id) for run in runs],
-        [run.version for run in runs],
-        [run.match_key for run in runs],
-        record.job,
-        [str(run.event_id) for run in runs],
-        [run.event_received_at for run in runs],
-        ["{" + ",".join(map(str, run.matched)) + "}" for run in runs],
-        event.augmented_json,
-    ]
-    prepare(connection, "insert_event", _INSERT_EVENT)
-    ((is_current, is_new),) = fetch_all(connection, _EXECUTE, values)
-    if not is_current:
-        return RecordResult(stale=True)
-    if is_new:
-        return RecordResult()
-    key = event.idempotency_key or ""
-    earlier = find_earlier_events(connection, event.account_id, [key]).get(key)
-    if earlier is not None and earlier.id == event.id:
-        return RecordResult()
-    return RecordResult(stale=earlier is None, earlier=earlier)
-
-
-def _exists(connection: PgConnection, record: EventRecord) -> bool:
-    return find_event(connection, record.event.account_id, record.event.id) is not None
-
-
-# The events of concurrent requests
-
-# The parameter is one JSON array of `_Row`. JSON columns are text in it, so that a value cannot become another column.
-# Rows whose account snapshot is stale are left out.
-_COLUMNS = "account_id, id, event, distinct_id, phone, data, extra, received_at, decisions, warnings, via"
-_VALUES = (
-    "account_id, new.id, event, distinct_id, phone, data::jsonb, extra::jsonb, received_at, decisions::jsonb, "
-    "warnings::jsonb, via"
-)
-_NEW = (
-    "account_id bigint, account_version bigint, id uuid, event text, distinct_id text, phone text, data text, extra text, "
-    "received_at timestamptz, decisions text, warnings text, via text"
-)
-# One index look-up per row: a join might scan all accounts for five rows.
-_CURRENT = "CROSS JOIN LATERAL (SELECT FROM accounts WHERE id = new.account_id AND version = new.account_version LIMIT 1) AS own"
-_INSERT_EVENTS = f"""
-    (json) AS
-INSERT INTO events ({_COLUMNS})
-SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
-"""
-_INSERT_EVENTS_STARTING = f"""
-    (json) AS
-WITH fresh AS MATERIALIZED (
-    SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, job text, runs json) {_CURRENT}
-), started AS MATERIALIZED (
-    SELECT new.*, account_id, fresh.id AS event_id, distinct_id, received_at
-    FROM fresh, json_to_recordset(runs) AS new (id uuid, workflow_id uuid, version int)
-), run AS (
-    INSERT INTO runs (account_id, id, workflow_id, version, match_key, event_id, event_received_at, matched, distinct_id,
-                      status, at, wake_at, created_at, updated_at)
-    SELECT account_id, id, workflow_id, version, event_id::text, event_id, received_at, ARRAY[event_id], distinct_id,
-           'running', 'steps[0]', received_at, received_at, received_at
-    FROM started
-), job AS (
-    {enqueue_runs("started")}
-), event_job AS (
-    {enqueue_events("fresh WHERE job IS NOT NULL")}
-)
-INSERT INTO events ({_COLUMNS}) SELECT {_VALUES} FROM fresh AS new
-"""
+    (result,) = _insert_events(connection, [record])
+    return result
 
 
 def record_events(database: Database, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
     """Write many events in one transaction; they are committed when this returns.
 
-    The events have no idempotency keys and no augments, and their runs are matched by the event alone. When the statement
-    fails because of one event, each is written by itself: the results are what `record_event` returns or raises. Raises
-    Unavailable.
+    When the statement fails because of one event, each is written by itself: the results are what `record_event` returns or
+    raises. So is an event that repeats the idempotency key of another one. Raises Unavailable.
     """
+    keys: set[tuple[int, str]] = set()
+    together, repeats = list[EventRecord](), set[int]()
+    for number, record in enumerate(records):
+        key = record.idempotency_key
+        if key is not None and key in keys:
+            repeats.add(number)
+            continue
+        together.append(record)
+        if key is not None:
+            keys.add(key)
+    results = iter(_record_together(database, together))
+    found = [None if number in repeats else next(results) for number in range(len(records))]
+    return [
+        _record_alone(database, record) if result is None else result
+        for record, result in zip(records, found, strict=True)
+    ]
+
+
+def _record_together(database: Database, records: Sequence[EventRecord]) -> Sequence[RecordResult | Exception]:
     try:
         return database.run_with_reconnect(lambda connection: _insert_events(connection, records))
     except (psycopg2.Error, ValueError):
@@ -280,19 +193,41 @@ def _record_alone(database: Database, record: EventRecord) -> RecordResult | Exc
         return exc
 
 
-def _insert_events(connection: PgConnection, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
-    name, statement = "insert_events", _INSERT_EVENTS
-    if any(record.runs or record.job for record in records):
-        name, statement = "insert_events_starting", _INSERT_EVENTS_STARTING
+def _insert_events(connection: PgConnection, records: Sequence[EventRecord]) -> list[RecordResult]:
     rows = to_json(list(map(_row_of, records)))
-    prepare(connection, name, statement)
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXECUTE {name} (%s)", (rows,))
-        if cursor.rowcount == len(records):
-            return [RecordResult()] * len(records)
+    parts = _parts_of(records)
+    found: dict[str, RecordResult] = {}
+    if parts.keys:
+        found = _insert_with_keys(connection, parts, rows)
+    else:
+        has_more = any(parts) or any(record.event.augmented_json is not None for record in records)
+        name, statement = (parts.name, make_statement(parts)) if has_more else ("insert_events", INSERT_EVENTS)
+        prepare(connection, name, statement)
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXECUTE {name} (%s)", (rows,))
+            if cursor.rowcount == len(records):
+                return [RecordResult()] * len(records)
+    ids = [str(record.event.id) for record in records]
     # Missing rows have a stale snapshot, unless an earlier attempt was committed and its response was lost.
-    written = _find_written(connection, [record.event for record in records])
-    return [RecordResult(stale=str(record.event.id) not in written) for record in records]
+    missing = [record.event for record, event_id in zip(records, ids, strict=True) if event_id not in found]
+    if missing:
+        found |= dict.fromkeys(_find_written(connection, missing), RecordResult())
+    return [found.get(event_id) or RecordResult(stale=True) for event_id in ids]
+
+
+def _insert_with_keys(connection: PgConnection, parts: Parts, rows: str) -> dict[str, RecordResult]:
+    """What became of the events whose snapshot is current, by their ids."""
+    prepare(connection, parts.name, make_statement(parts))
+    results = {}
+    for event_id, is_new, earlier_id, digest, at in fetch_all(connection, f"EXECUTE {parts.name} (%s)", (rows,)):
+        # An earlier attempt was committed and its response was lost, where the key stands for this very event.
+        if is_new or earlier_id == event_id:
+            results[event_id] = RecordResult()
+        elif earlier_id is None:
+            results[event_id] = RecordResult(stale=True)
+        else:
+            results[event_id] = RecordResult(earlier=EarlierEvent(UUID(earlier_id), bytes(digest), at))
+    return results
 
 
 def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str]:
@@ -309,12 +244,16 @@ def _find_written(connection: RawConnection, events: Sequence[Event]) -> set[str
     return {event_id for (event_id,) in rows}
 
 
-class _RunRow(msgspec.Struct, gc=False):
-    """A run in the statement's parameter."""
+class _RunRow(msgspec.Struct, omit_defaults=True):
+    """A run in the statement's parameter; an omitted field is that of a run that the event starts alone."""
 
     id: UUID
     workflow_id: UUID
     version: int
+    match_key: str | None = None
+    matched_id: UUID | None = None
+    matched_at: datetime | None = None
+    matched: tuple[UUID, ...] | None = None
 
 
 class _Row(msgspec.Struct, omit_defaults=True):
@@ -332,8 +271,13 @@ class _Row(msgspec.Struct, omit_defaults=True):
     decisions: str | None = None
     warnings: str | None = None
     via: str | None = None
+    occurred_at: datetime | None = None
     job: str | None = None
     runs: tuple[_RunRow, ...] = ()
+    augmented: str | None = None
+    idempotency_key: str | None = None
+    body_digest: bytes | None = None
+    delivery: NewDelivery | None = None
 
 
 def _row_of(record: EventRecord) -> _Row:
@@ -351,6 +295,19 @@ def _row_of(record: EventRecord) -> _Row:
         decisions_json(record.decisions),
         warnings_json(event),
         event.via,
+        event.occurred_at,
         record.job,
-        tuple(_RunRow(run.id, run.workflow_id, run.version) for run in record.runs),
+        tuple(_run_row(run, event) for run in record.runs),
+        event.augmented_json,
+        event.idempotency_key,
+        event.body_digest,
+        record.delivery,
+    )
+
+
+def _run_row(run: NewRun, event: Event) -> _RunRow:
+    if run.matched == (event.id,) and run.match_key == str(event.id):
+        return _RunRow(run.id, run.workflow_id, run.version)
+    return _RunRow(
+        run.id, run.workflow_id, run.version, run.match_key, run.event_id, run.event_received_at, run.matched
     )

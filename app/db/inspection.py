@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.core.ids import first_id_at, timestamp_of
 from app.db.connection import limit_statements, run_sql
 from app.db.event_queries import read_exactly, subject_at
+from app.db.shared_sql import find_owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class StoredEvent:
     idempotency_key: str | None
     warnings: Sequence[str]
     augmented_json: str | None = None
+    occurred_at: datetime | None = None
+    via: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class RunRow:
     root_id: UUID | None
     parent_id: UUID | None
     parent_ordinal: int | None
+    error_target: str | None
+    error_class: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +115,19 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Filters runs by workflow, subject, and start (`since`). With `failed`: only failed runs, and `since` is compared with
-    the time of failure. `before`: only runs with a smaller id."""
+    """Filters runs by workflow, subject, and start (`since` inclusive, `until` exclusive). With `failed`: only failed runs, and
+    both are compared with the time of failure. `target` and `error_class`: of failed runs (NOTHING: those without). `before`:
+    only runs with a smaller id."""
 
     failed: bool = False
     workflow: str | None = None
     subject: str | None = None
     since: datetime | None = None
     before: UUID | None = None
+    status: str | None = None
+    until: datetime | None = None
+    target: str | None = None
+    error_class: str | None = None
 
 
 def allow_slow_statements(connection: sa.Connection) -> None:
@@ -127,16 +137,15 @@ def allow_slow_statements(connection: sa.Connection) -> None:
 
 # Events
 
-_EVENTS = """
-SELECT id, account_id, event, distinct_id, phone, data::text, extra::text, received_at, coalesce(decisions, '[]'),
-    idempotency_key, coalesce(warnings, '[]'), augmented::text
-FROM events
-WHERE account_id = :account
+EVENT_COLUMNS = """
+    id, account_id, event, distinct_id, phone, data::text, extra::text, received_at, coalesce(decisions, '[]'),
+    idempotency_key, coalesce(warnings, '[]'), augmented::text, occurred_at, via
 """
+_EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE account_id = :account "
 
 # Filters that are null are constants to the planner, which drops them. Time is compared twice: received_at selects partitions,
 # the id a range of an index.
-_EVENT_FILTER = """
+EVENT_FILTER = """
     AND (CAST(:event AS text) IS NULL OR event = :event)
     AND (CAST(:subject AS text) IS NULL OR distinct_id = :subject)
     AND (CAST(:phone AS text) IS NULL OR phone = :phone)
@@ -161,13 +170,7 @@ def find_stored_event(connection: sa.Connection, account_id: int, event_id: UUID
 
 def find_accounts_with_event(connection: sa.Connection, event_id: UUID) -> list[int]:
     """The ids of the accounts that have an event of this id; almost always none or one."""
-    values = {"id": event_id, "at": _timestamp_of(event_id)}
-    return _find_accounts(connection, "events AS found", "found.id = :id AND received_at = :at", values)
-
-
-def _find_accounts(connection: sa.Connection, source: str, condition: str, values: Mapping[str, Any]) -> list[int]:
-    query = f"SELECT accounts.id FROM accounts JOIN {source} ON account_id = accounts.id WHERE {condition} ORDER BY accounts.id"
-    return [row.id for row in run_sql(connection, query, values)]
+    return find_owners(connection, "events", event_id, "received_at = :at", {"at": _timestamp_of(event_id)})
 
 
 def _timestamp_of(event_id: UUID) -> datetime | None:
@@ -182,8 +185,8 @@ def find_latest_events(
     connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int
 ) -> list[StoredEvent]:
     """The events that pass the filter, newest first."""
-    conditions = _EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"
-    return _find_events(connection, account_id, conditions, {"limit": limit, **_values(wanted)})
+    conditions = EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"
+    return _find_events(connection, account_id, conditions, {"limit": limit, **filter_values(wanted)})
 
 
 def find_further_events(
@@ -194,8 +197,8 @@ def find_further_events(
         "AND NOT EXISTS (SELECT FROM unnest(CAST(:known AS uuid[])) AS known (id) WHERE known.id = events.id) "
         "ORDER BY id LIMIT :limit"
     )
-    values = {"limit": limit, "known": [str(one) for one in known], **_values(wanted)}
-    return _find_events(connection, account_id, _EVENT_FILTER + conditions, values)
+    values = {"limit": limit, "known": [str(one) for one in known], **filter_values(wanted)}
+    return _find_events(connection, account_id, EVENT_FILTER + conditions, values)
 
 
 def find_events_leading_to(
@@ -224,7 +227,8 @@ def find_events_leading_to(
     return _find_events(connection, event.account_id, of_subject + conditions, values)[::-1]
 
 
-def _values(wanted: EventFilter) -> dict[str, Any]:
+def filter_values(wanted: EventFilter) -> dict[str, Any]:
+    """The values of EVENT_FILTER."""
     return {
         **asdict(wanted),
         "first": None if wanted.since is None else first_id_at(wanted.since),
@@ -239,21 +243,39 @@ def _values(wanted: EventFilter) -> dict[str, Any]:
 _RUNS = """
 SELECT run.id, run.account_id, account.slug, run.workflow_id, workflow.name, run.version, run.status, run.at, run.ordinal,
     run.attempt, run.turn, run.match_key, run.event_id, run.matched, run.distinct_id, run.wake_at, run.step_started_at,
-    run.error, run.created_at, run.updated_at, run.finished_at, run.root_id, run.parent_id, run.parent_ordinal
+    run.error, run.created_at, run.updated_at, run.finished_at, run.root_id, run.parent_id, run.parent_ordinal,
+    run.error_target, run.error_class
 FROM runs AS run
 JOIN accounts AS account ON account.id = run.account_id
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
 WHERE run.account_id = :account
 """
 
-_RUN_FILTER = """
+RUN_STATUSES = ("running", "done", "failed", "cancelled", "exited")
+# What filters failed runs that have no target, or no class of error.
+NOTHING = "none"
+
+# The id bounds what is read; it may have been made a moment before created_at. A subquery for the workflow, since Postgres would
+# sort all its runs after a join.
+_RUN_FILTER = f"""
     AND run.parent_id IS NULL
     AND (NOT :failed OR run.status = 'failed')
-    AND (CAST(:workflow AS text) IS NULL OR workflow.name = :workflow)
+    AND (CAST(:status AS text) IS NULL OR run.status = :status)
+    AND (CAST(:workflow AS text) IS NULL
+        OR run.workflow_id = (SELECT id FROM workflows WHERE account_id = :account AND name = :workflow))
     AND (CAST(:subject AS text) IS NULL OR run.distinct_id = :subject)
-    AND (CAST(:since AS timestamptz) IS NULL OR CASE WHEN :failed THEN run.finished_at ELSE run.created_at END >= :since)
+    AND (CAST(:since AS timestamptz) IS NULL
+        OR CASE WHEN :failed THEN run.finished_at >= :since ELSE run.created_at >= :since AND run.id >= :first END)
+    AND (CAST(:until AS timestamptz) IS NULL
+        OR CASE WHEN :failed THEN run.finished_at < :until ELSE run.created_at < :until AND run.id < :beyond END)
     AND (CAST(:before AS uuid) IS NULL OR run.id < :before)
+    AND (CAST(:target AS text) IS NULL AND CAST(:error_class AS text) IS NULL OR run.status = 'failed')
+    AND (CAST(:target AS text) IS NULL OR CASE WHEN :target = '{NOTHING}' THEN run.error_target IS NULL
+        ELSE run.error_target = :target END)
+    AND (CAST(:error_class AS text) IS NULL OR CASE WHEN :error_class = '{NOTHING}' THEN run.error_class IS NULL
+        ELSE run.error_class = :error_class END)
 """
+_CLOCKS = timedelta(hours=1)
 
 
 def _find_runs(connection: sa.Connection, account_id: int, conditions: str, values: Mapping[str, Any]) -> list[RunRow]:
@@ -266,16 +288,27 @@ def find_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunRow
     return next(iter(_find_runs(connection, account_id, "AND run.id = :id", {"id": run_id})), None)
 
 
+def find_runs(connection: sa.Connection, account_id: int, run_ids: Sequence[UUID]) -> list[RunRow]:
+    """Runs by their ids, newest first."""
+    conditions = "AND run.id = ANY (CAST(:ids AS uuid[])) ORDER BY run.id DESC"
+    return _find_runs(connection, account_id, conditions, {"ids": [str(one) for one in run_ids]})
+
+
 def find_accounts_with_run(connection: sa.Connection, run_id: UUID) -> list[int]:
     """The ids of the accounts that have a run of this id; almost always none or one."""
-    return _find_accounts(connection, "runs AS found", "found.id = :id", {"id": run_id})
+    return find_owners(connection, "runs", run_id)
 
 
 def find_latest_runs(connection: sa.Connection, account_id: int, wanted: RunFilter, limit: int) -> list[RunRow]:
     """The runs that pass the filter, newest first. Blocks are left out."""
     conditions = _RUN_FILTER + "ORDER BY run.id DESC LIMIT :limit"
-    before = None if wanted.before is None else str(wanted.before)
-    return _find_runs(connection, account_id, conditions, {"limit": limit, **asdict(wanted), "before": before})
+    values = {
+        **asdict(wanted),
+        "first": None if wanted.since is None else first_id_at(wanted.since - _CLOCKS),
+        "beyond": None if wanted.until is None else first_id_at(wanted.until + _CLOCKS),
+        "before": None if wanted.before is None else str(wanted.before),
+    }
+    return _find_runs(connection, account_id, conditions, {"limit": limit, **values})
 
 
 def find_runs_of_event(connection: sa.Connection, account_id: int, event_id: UUID) -> list[RunRow]:

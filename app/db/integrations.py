@@ -29,6 +29,7 @@ class OutboundConfig:
 
     signing_secret: bytes
     integrations: Mapping[str, bytes]
+    secrets: Mapping[str, bytes]
     disabled: Mapping[str, str]
 
 
@@ -37,6 +38,8 @@ _OUTBOUND_CONFIG = """
 SELECT signing_secret,
     (SELECT coalesce(jsonb_object_agg(kind, encode(settings, 'hex')), '{}') FROM integrations
      WHERE account_id = accounts.id) AS integrations,
+    (SELECT coalesce(jsonb_object_agg(name, encode(value, 'escape')), '{}') FROM secrets
+     WHERE account_id = accounts.id) AS secrets,
     (SELECT coalesce(jsonb_object_agg(target, reason), '{}') FROM (
         SELECT target, reason FROM disabled_targets WHERE account_id = accounts.id ORDER BY disabled_at DESC LIMIT 1000
      ) AS latest) AS disabled
@@ -50,7 +53,8 @@ def find_outbound_config(connection: sa.Connection, account_id: int) -> Outbound
     if row is None:
         return None
     integrations = {kind: bytes.fromhex(settings) for kind, settings in row.integrations.items()}
-    return OutboundConfig(bytes(row.signing_secret), integrations, row.disabled)
+    secrets = {name: value.encode() for name, value in row.secrets.items()}
+    return OutboundConfig(bytes(row.signing_secret), integrations, secrets, row.disabled)
 
 
 def list_integrations(connection: sa.Connection, account_id: int | None = None) -> list[IntegrationRow]:

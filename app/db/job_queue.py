@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -27,10 +28,16 @@ from app.db.connection import (
     run_sql,
     unavailable_on_transient_errors,
 )
+from app.db.due_accounts import ACCOUNT
+from app.db.shared_sql import MAX_COUNTED
 
-# Kinds of the jobs of events: looks for runs that wait for the event or end by it; decides what was postponed, and then does
-# the same.
+# Advances a run; fires a deadline.
+RUN, DEADLINE = "run", "deadline"
+# Of events: looks for runs that wait for the event or end by it; decides what was postponed, and then does the same.
 CORRELATE, MATCH = "event", "match"
+# Maps a delivery whose mapping was postponed; erases a data subject.
+MAP, ERASE = "map", "erase"
+KINDS = (RUN, CORRELATE, DEADLINE, MATCH, MAP, ERASE)
 
 _log = structlog.get_logger()
 ORPHANED_AFTER = timedelta(seconds=60)
@@ -41,8 +48,6 @@ MAX_FAILURES = 50
 # Seconds.
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 1.0, 60.0
 FAILED_JOB_PAUSE = 3_600.0
-_PREVIOUS_BATCH = 10_000
-_PREVIOUS_LOG_KEPT_FOR = timedelta(days=7)
 # A FROM clause: the progress of enabled workflows since they were enabled. Where `deadline` is not null, a deadline is pending.
 ENABLED_PROGRESS = (
     "progress JOIN workflows ON workflows.account_id = progress.account_id AND workflows.id = progress.workflow_id "
@@ -62,7 +67,7 @@ def enqueue(kind: str, payload: str, source: str, *, dedupe_key: str = "NULL", d
 def enqueue_runs(source: str, *, number: str = "1", due_at: str = "now()") -> str:
     """SQL that enqueues job `number` of each run in `source`, a FROM clause with the columns `account_id` and `id`."""
     key = run_job_key(number)
-    return enqueue("run", key, source, dedupe_key=key, due_at=due_at)
+    return enqueue(RUN, key, source, dedupe_key=key, due_at=due_at)
 
 
 def run_job_key(number: str) -> str:
@@ -125,9 +130,20 @@ class Again:
     died: bool = False
 
 
+class Preferred(NamedTuple):
+    """Accounts whose due jobs are claimed before others, at most `each` of an account."""
+
+    accounts: Sequence[str]
+    each: int
+
+
+NOT_PREFERRED = Preferred((), 0)
+
+# Preferred accounts: jobs_account_idx is read in its order. Equal conditions and a sort would read all due jobs of the account.
 # Jobs that another worker has taken over are not rescheduled. A due job with a `worker_id` was claimed by a worker that has died,
 # or is out of reach; with the id of this worker, the result of that claim was lost.
-_EXCHANGE = """
+_EXCHANGE = f"""
+SET LOCAL enable_sort = off;
 WITH done AS (
     DELETE FROM jobs WHERE id = ANY (%(done)s)
 ), again AS (
@@ -137,16 +153,24 @@ WITH done AS (
     FROM unnest(%(again)s::bigint[], %(delays)s::float[], %(failures)s::bool[], %(died)s::bool[])
         AS again (job_id, delay, is_failure, died)
     WHERE id = job_id AND worker_id = %(worker)s RETURNING pg_notify('jobs', '')
+), turn AS (
+    SELECT id FROM unnest(%(accounts)s::text[]) AS turn (account) CROSS JOIN LATERAL (
+        SELECT id FROM jobs WHERE ({ACCOUNT}, due_at) >= (account, '-infinity') AND ({ACCOUNT}, due_at) <= (account, now())
+            AND kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
+        ORDER BY {ACCOUNT}, due_at, id LIMIT %(each)s FOR UPDATE SKIP LOCKED
+    ) AS job
+    LIMIT %(limit)s
 ), due AS (
-    SELECT id FROM jobs WHERE due_at <= now() AND kind = ANY (%(kinds)s) AND id <> ALL (%(held)s)
-    ORDER BY due_at, id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    SELECT id FROM jobs WHERE due_at <= now() AND kind = ANY (%(kinds)s)
+        AND id <> ALL (%(held)s::bigint[] || ARRAY(SELECT id FROM turn))
+    ORDER BY due_at, id LIMIT %(limit)s - (SELECT count(*) FROM turn) FOR UPDATE SKIP LOCKED
 )
 UPDATE jobs SET worker_id = %(worker)s, claim = NULL, due_at = now() + %(lease)s * interval '1 second',
     dead_workers = CASE WHEN claim IS NULL AND worker_id <> ALL (dead_workers || dead_alone || %(worker)s::uuid)
         THEN dead_workers || worker_id ELSE dead_workers END,
     dead_alone = CASE WHEN claim = 'alone' AND worker_id <> ALL (dead_workers || dead_alone || %(worker)s::uuid)
         THEN dead_alone || worker_id ELSE dead_alone END
-WHERE id = ANY (ARRAY(SELECT id FROM due))
+WHERE id = ANY (ARRAY(SELECT id FROM turn UNION ALL SELECT id FROM due))
 RETURNING id, kind, payload, attempts, cardinality(dead_workers), cardinality(dead_alone)
 """
 
@@ -175,9 +199,10 @@ def exchange_jobs(
     again: Mapping[int, Again],
     held: Sequence[int],
     limit: int,
+    preferred: Preferred = NOT_PREFERRED,
 ) -> list[Job]:
-    """Delete the jobs that are done, reschedule those of `again` (by id), and claim up to `limit` due jobs other than `held`:
-    one statement. If its result is lost, the jobs that it claimed are due when their leases expire."""
+    """Delete the jobs that are done, reschedule those of `again` (by id), and claim up to `limit` due jobs, not `held` and first
+    those of `preferred`: one statement. If its result is lost, what it claimed is due when the leases expire."""
     values = {
         "worker": str(worker.id),
         "kinds": list(worker.kinds),
@@ -189,6 +214,8 @@ def exchange_jobs(
         "died": [each.died for each in again.values()],
         "held": list(held),
         "limit": limit,
+        "accounts": list(preferred.accounts),
+        "each": preferred.each,
     }
     return [Job(*row) for row in database.fetch_all(_EXCHANGE, values)]
 
@@ -197,10 +224,6 @@ def due_in(database: Database, worker: Worker, held: Sequence[int]) -> float:
     """Seconds until a job other than `held` is due, infinite when there is none."""
     rows = database.fetch_all(_DUE_IN, {"kinds": list(worker.kinds), "held": list(held)})
     return rows[0][0] if rows else float("inf")
-
-
-# Due jobs that are counted: the statement reads no more of the index.
-MAX_COUNTED = 10_000
 
 
 def find_lateness(connection: sa.Connection) -> float | None:
@@ -223,7 +246,8 @@ def count_due_jobs(connection: sa.Connection) -> dict[str, tuple[int, float]]:
     return {kind: (number, lateness) for kind, number, lateness in rows}
 
 
-# A worker is present while its connection has this application_name, followed by its id.
+# A worker is present while one of its connections has this application_name, followed by its id. Two have it: that of the
+# leases is used every few seconds and finds late that it was lost, that of the notifications finds it at once.
 PRESENCE = "signalbox worker "
 
 
@@ -245,11 +269,13 @@ def mark_claims(database: Database, worker: Worker, held: Sequence[int], claim: 
 
 
 class JobListener:
-    """A connection of its own that is notified of added jobs; readable at `fileno()` when there is something to receive."""
+    """A connection of its own that is notified of added jobs; readable at `fileno()` when there is something to receive. It shows
+    that the worker is present."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, worker: Worker) -> None:
         with unavailable_on_transient_errors():
             self._connection = database.dedicated_connection()
+            announce_worker(self._connection, worker)
             execute(self._connection, "LISTEN jobs", ())
 
     def fileno(self) -> int:
@@ -274,13 +300,10 @@ def enqueue_orphans(connection: sa.Connection, now: datetime) -> int:
 
     A safety net: statements enqueue a run's job together with the run's change. Of two concurrent sweeps one enqueues it.
     """
-    # Qualified: both queue tables have a column `id` of their own.
-    key = "runs.account_id || ':' || runs.id || ':' || runs.job"
-    queued = f"SELECT FROM jobs WHERE dedupe_key = {key}"
-    if has_previous_jobs(connection):
-        queued += f" UNION ALL SELECT FROM pgqueuer WHERE dedupe_key = {key} AND status IN ('queued', 'picked')"
+    # Qualified: `jobs` has a column `id` of its own.
     statement = enqueue_runs(
-        f"runs WHERE status = 'running' AND wake_at < :before AND NOT EXISTS ({queued}) ORDER BY wake_at LIMIT 1000",
+        "runs WHERE status = 'running' AND wake_at < :before AND NOT EXISTS (SELECT FROM jobs "
+        "WHERE dedupe_key = runs.account_id || ':' || runs.id || ':' || runs.job) ORDER BY wake_at LIMIT 1000",
         number="job",
     )
     found = run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
@@ -321,7 +344,7 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
     A safety net, too. Deadlines of workflows that are disabled, or were since, do not count.
     """
     statement = enqueue(
-        "deadline",
+        DEADLINE,
         "job.payload",
         f"{ENABLED_PROGRESS}, LATERAL (SELECT progress.account_id || ':' || workflow_id "
         "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
@@ -329,37 +352,6 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
         dedupe_key="'deadline:' || job.payload",
     )
     return run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount
-
-
-def has_previous_jobs(connection: sa.Connection) -> bool:
-    """Whether `pgqueuer`, the table of the previous release, still exists."""
-    return bool(run_sql(connection, "SELECT to_regclass('pgqueuer') IS NOT NULL").scalar())
-
-
-def move_previous_jobs(connection: sa.Connection, now: datetime) -> int:
-    """Move a batch of jobs from `pgqueuer`, the table of the previous release, whose processes may still add some; how many.
-
-    A job that a worker of the previous release runs stays there until its heartbeat is a minute old.
-    """
-    if not has_previous_jobs(connection):
-        return 0
-    return run_sql(
-        connection,
-        "WITH moved AS (DELETE FROM pgqueuer WHERE id = ANY (ARRAY(SELECT id FROM pgqueuer "
-        "WHERE status = 'queued' OR status = 'picked' AND heartbeat < :before "
-        "ORDER BY execute_after LIMIT :batch FOR UPDATE SKIP LOCKED)) "
-        "RETURNING entrypoint, convert_from(payload, 'UTF8') AS payload, dedupe_key, execute_after, attempts, created) "
-        "INSERT INTO jobs (kind, payload, dedupe_key, due_at, attempts, created_at) SELECT * FROM moved "
-        "ON CONFLICT (dedupe_key) DO NOTHING",
-        {"before": now - ORPHANED_AFTER, "batch": _PREVIOUS_BATCH},
-    ).rowcount
-
-
-def forget_previous_log(connection: sa.Connection, now: datetime) -> int:
-    """Delete a batch of what the previous release has logged about its jobs, older than a week; how many."""
-    if not run_sql(connection, "SELECT to_regclass('pgqueuer_log') IS NOT NULL").scalar():
-        return 0
-    return delete_batch(connection, "pgqueuer_log", "created < :before", {"before": now - _PREVIOUS_LOG_KEPT_FOR})
 
 
 def forget_old_idempotency_keys(connection: sa.Connection, now: datetime) -> int:

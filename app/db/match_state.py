@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
 from app.db.connection import begin_with, commit_with, delete_batch, run_sql
-from app.db.job_queue import enqueue
+from app.db.job_queue import DEADLINE, enqueue
 
 # Workflow and subject.
 StateKey = tuple[UUID, str]
@@ -106,7 +106,7 @@ FROM unnest(%(workflows)s::uuid[], %(subjects)s::text[], %(enablements)s::int[],
 ON CONFLICT (account_id, workflow_id, subject) DO UPDATE
     SET enablement = excluded.enablement, progress = excluded.progress, deadline = excluded.deadline,
         last_event_at = excluded.last_event_at, last_started_at = excluded.last_started_at, lapses_at = excluded.lapses_at;
-{enqueue("deadline", "payload", "unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)", due_at="due")}"""
+{enqueue(DEADLINE, "payload", "unnest(%(payloads)s::text[], %(due)s::timestamptz[]) AS job (payload, due)", due_at="due")}"""
 
 
 def deadline_payload(account_id: int, key: StateKey) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg2
 import sqlalchemy as sa
 
+from app.core.config import SettingsError
 from app.core.errors import NotMigrated
 from app.db import partitions
 from app.db.connection import run_sql
@@ -21,7 +22,8 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
     """Run the migrations up to `target`. Concurrent calls wait for each other, and a second call does nothing.
 
     Does nothing either when a newer release has run more migrations. Raises sqlalchemy.exc.OperationalError when Postgres
-    does not respond, or when a migration does not get a lock within 5 seconds (nothing has changed then: call again).
+    does not respond, or when a migration does not get a lock within 5 seconds (nothing has changed then: call again), and
+    SettingsError when the database cannot hold all texts.
     """
     # Slow to import, and web processes run no migrations.
     from alembic import command
@@ -30,6 +32,7 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
     engine = sa.create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(database_url))
     try:
         with engine.connect() as connection:
+            _check_encoding(connection)
             run_sql(connection, "SELECT pg_advisory_lock(hashtext('signalbox migrations'))")
             run_sql(connection, "SET lock_timeout = '5s'")
             connection.commit()
@@ -46,6 +49,16 @@ def upgrade(database_url: str, *, target: str = "head") -> None:
                 _make_partitions(connection, datetime.now(UTC))
     finally:
         engine.dispose()
+
+
+def _check_encoding(connection: sa.Connection) -> None:
+    """A cluster that was made without a locale has databases without an encoding."""
+    encoding = run_sql(connection, "SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise SettingsError(
+            f"DATABASE_URL cannot be used: its database has the encoding {encoding}; "
+            "create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def _make_partitions(connection: sa.Connection, now: datetime) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
+from app.db.shared_sql import find_accounts_with_rows
 
 MONTHS_AHEAD = 3
 
@@ -73,22 +74,12 @@ def find_partition(connection: sa.Connection, name: str) -> tuple[datetime, date
     return None if row is None else (row[1], row[2], row[3])
 
 
-# One look-up per account, however many events it has.
-_ACCOUNTS = """
-WITH RECURSIVE found (account_id) AS (
-    (SELECT account_id FROM events WHERE received_at >= :begin AND received_at < :end ORDER BY account_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT events.account_id FROM events WHERE received_at >= :begin AND received_at < :end
-        AND events.account_id > found.account_id ORDER BY events.account_id LIMIT 1)
-    FROM found WHERE found.account_id IS NOT NULL
-)
-SELECT account_id FROM found WHERE account_id IS NOT NULL
-"""
-
-
 def find_accounts(connection: sa.Connection, partition: Partition) -> set[int]:
     """The accounts that have events in a partition."""
-    return set(run_sql(connection, _ACCOUNTS, {"begin": partition.begin, "end": partition.end}).scalars())
+    condition = "received_at >= :begin AND received_at < :end"
+    return set(
+        find_accounts_with_rows(connection, "events", condition, {"begin": partition.begin, "end": partition.end})
+    )
 
 
 def find_lock_holders(connection: sa.Connection, name: str) -> set[str]:

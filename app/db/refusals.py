@@ -13,9 +13,12 @@ import sqlalchemy as sa
 
 from app.core.ids import first_id_at
 from app.db.connection import delete_batch, run_sql
+from app.db.shared_sql import delete_by_ids, find_owners
 
 # How long refusals are kept unless their account has set a retention.
 RETENTION = timedelta(days=7)
+# The path of a delivery, whose last part is the token of its source.
+SHOWN_HOOK = "/hooks/***"
 # Bodies make rows large.
 _MAX_DELETED = 1_000
 
@@ -73,11 +76,13 @@ class RefusalRow:
 @dataclass(frozen=True, slots=True)
 class RefusalFilter:
     """Filters refusals by their columns and by time (`since` inclusive, `until` exclusive); `before`: only smaller ids. With
-    `waiting`: only those that can be replayed and were not. None: all."""
+    `waiting`: only those that can be replayed and were not. `key_prefix` and `key_name`: of API keys that have one of both. None:
+    all."""
 
     status: int | None = None
     type: str | None = None
     key_prefix: str | None = None
+    key_name: str | None = None
     route: str | None = None
     request_id: str | None = None
     since: datetime | None = None
@@ -131,7 +136,8 @@ _SELECT = f"SELECT {', '.join(field.name for field in fields(RefusalRow))} FROM 
 _FILTER = """
     AND (CAST(:status AS smallint) IS NULL OR status = :status)
     AND (CAST(:type AS text) IS NULL OR type = :type)
-    AND (CAST(:key_prefix AS text) IS NULL OR key_prefix = :key_prefix)
+    AND (CAST(:key_prefix AS text) IS NULL OR key_prefix = :key_prefix
+        OR key_prefix = ANY (ARRAY(SELECT prefix FROM keys WHERE account_id = :account AND name = :key_name)))
     AND (CAST(:route AS text) IS NULL OR route = :route)
     AND (CAST(:request_id AS text) IS NULL OR request_id = :request_id)
     AND (CAST(:first AS uuid) IS NULL OR id >= :first)
@@ -148,14 +154,6 @@ def find_latest_refusals(
     query = _SELECT + _FILTER + "ORDER BY id DESC LIMIT :limit"
     values = {"account": account_id, "limit": limit, **_values(wanted)}
     return [RefusalRow(*row) for row in run_sql(connection, query, values)]
-
-
-def count_refusals(connection: sa.Connection, account_id: int, wanted: RefusalFilter, maximum: int) -> int:
-    """The number of refusals that pass the filter; counts to `maximum`."""
-    found = f"SELECT FROM refusals WHERE account_id = :account {_FILTER} LIMIT :limit"
-    values = {"account": account_id, "limit": maximum, **_values(wanted)}
-    count: int = run_sql(connection, f"SELECT count(*) FROM ({found}) AS found", values).scalar_one()
-    return count
 
 
 def _values(wanted: RefusalFilter) -> dict[str, Any]:
@@ -175,12 +173,7 @@ def find_refusal(connection: sa.Connection, account_id: int, refusal_id: UUID) -
 
 def find_accounts_with_refusal(connection: sa.Connection, refusal_id: UUID) -> list[int]:
     """The ids of the accounts that have a refusal of this id; almost always none or one."""
-    rows = run_sql(
-        connection,
-        "SELECT accounts.id FROM accounts JOIN refusals ON account_id = accounts.id WHERE refusals.id = :id ORDER BY 1",
-        {"id": str(refusal_id)},
-    )
-    return [row.id for row in rows]
+    return find_owners(connection, "refusals", refusal_id)
 
 
 def find_body(connection: sa.Connection, account_id: int, refusal_id: UUID) -> bytes | None:
@@ -274,11 +267,7 @@ def replace_body(
 
 def delete_refusals(connection: sa.Connection, account_id: int, refusal_ids: Sequence[UUID]) -> int:
     """Delete refusals; how many."""
-    return run_sql(
-        connection,
-        "DELETE FROM refusals WHERE account_id = :account AND id = ANY (CAST(:ids AS uuid[]))",
-        {"account": account_id, "ids": [str(one) for one in refusal_ids]},
-    ).rowcount
+    return delete_by_ids(connection, "refusals", account_id, refusal_ids)
 
 
 def delete_older(
@@ -289,21 +278,3 @@ def delete_older(
         return delete_batch(connection, "refusals", "refused_at < :before", {"before": before}, limit)
     values = {"account": account_id, "first": str(first_id_at(before))}
     return delete_batch(connection, "refusals", "account_id = :account AND id < :first", values, limit)
-
-
-# One look-up per account, however many refusals it has.
-_ACCOUNTS = """
-WITH RECURSIVE found (account_id) AS (
-    (SELECT account_id FROM refusals ORDER BY account_id LIMIT 1)
-    UNION ALL
-    SELECT (SELECT refusals.account_id FROM refusals WHERE refusals.account_id > found.account_id
-        ORDER BY refusals.account_id LIMIT 1)
-    FROM found WHERE found.account_id IS NOT NULL
-)
-SELECT account_id FROM found WHERE account_id IS NOT NULL
-"""
-
-
-def find_accounts(connection: sa.Connection) -> list[int]:
-    """The accounts that have refusals."""
-    return list(run_sql(connection, _ACCOUNTS).scalars())

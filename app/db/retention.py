@@ -5,7 +5,7 @@ Ids are UUIDv7: rows are found by ranges of `(account_id, id)` through the prima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,10 +14,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.durations import RETENTION
 from app.core.ids import first_id_at
-from app.db import audit, refusals
+from app.db import audit, deliveries, refusals
 from app.db.connection import Database, fetch_all, run_sql, unavailable_on_transient_errors
 from app.db.needed_events import NOT_NEEDED
+from app.db.shared_sql import find_accounts_with_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +45,17 @@ class Batch(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of rows, in words `rows`, that accounts keep for a time of their choice, at least for `shortest`. `delete` deletes a
-    batch. By default they keep them for `default` (None: for ever); `find_accounts` finds the accounts that have some then."""
+    batch. By default they keep them for `default` (None: for ever); then `name` is the table."""
 
     name: str
     rows: str
     delete: Callable[[sa.Connection, Range], Batch]
     default: timedelta | None = None
-    find_accounts: Callable[[sa.Connection], Iterable[int]] = lambda connection: ()
     shortest: timedelta = timedelta(days=1)
+
+    def find_accounts(self, connection: sa.Connection) -> list[int]:
+        """The accounts that have rows which are deleted although the account has set nothing."""
+        return find_accounts_with_rows(connection, self.name) if self.default else []
 
 
 _RESULT = "SELECT (SELECT count(*) FROM batch), (SELECT id FROM batch ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM deleted)"
@@ -131,6 +136,11 @@ def _delete_audit_log(connection: sa.Connection, rows: Range) -> Batch:
     return Batch(deleted, rows.after, deleted)
 
 
+def _delete_deliveries(connection: sa.Connection, rows: Range) -> Batch:
+    deleted = deliveries.delete_older(connection, rows.account_id, rows.before, rows.limit)
+    return Batch(deleted, rows.after, deleted)
+
+
 EVENTS = Kind("events", "events with their decisions", _delete(_DELETE_EVENTS))
 RUNS = Kind("runs", "runs that have ended, with their steps and attempts", _delete(_DELETE_RUNS))
 # In the order in which they are shown.
@@ -138,7 +148,8 @@ KINDS = (
     EVENTS,
     RUNS,
     Kind("attempts", "attempts of runs that have ended: requests and responses", _delete(_DELETE_ATTEMPTS)),
-    Kind("refusals", "refused requests", _delete_refusals, refusals.RETENTION, refusals.find_accounts),
+    Kind("refusals", "refused requests", _delete_refusals, refusals.RETENTION),
+    Kind("deliveries", "what was posted to sources", _delete_deliveries, RETENTION),
     Kind("audit", "who changed what", _delete_audit_log, shortest=timedelta(days=audit.MIN_RETENTION_DAYS)),
 )
 

@@ -23,7 +23,11 @@ SECRET_COLUMNS: Mapping[str, frozenset[str]] = {
     "clients": frozenset({"digest", "token_digest"}),
     "integrations": frozenset({"settings"}),
     "keys": frozenset({"digest"}),
+    "secrets": frozenset({"value"}),
+    "stored_answers": frozenset({"body"}),
     "tickets": frozenset({"digest"}),
+    "user_sessions": frozenset({"digest"}),
+    "users": frozenset({"password_hash"}),
 }
 # A statement of a person ends after a minute: it holds locks and old rows meanwhile. Who needs longer sets it for the session.
 _LIMITS = {

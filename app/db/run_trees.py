@@ -99,17 +99,19 @@ def find_awaited_events_of_tree(database: Database, run: Run) -> frozenset[UUID]
 
 @dataclass(frozen=True, slots=True)
 class FailedBlock:
-    """A block that was not done: its number in its `par`, and its error or status."""
+    """A block that was not done: its number in its `par`, its error or status, and what its failure is grouped by."""
 
     number: int
     error: str
+    error_target: str | None = None
+    error_class: str | None = None
 
 
 def find_failed_blocks(database: Database, run: Run) -> list[FailedBlock]:
     """The blocks of the run's current `par` that were not done, in order."""
     rows = database.fetch_all(
-        "SELECT substring(match_key FROM '[0-9]+$')::int, coalesce(error, status) FROM runs WHERE account_id = %s "
-        "AND parent_id = %s AND parent_ordinal = %s AND status <> 'done' ORDER BY id",
+        "SELECT substring(match_key FROM '[0-9]+$')::int, coalesce(error, status), error_target, error_class FROM runs "
+        "WHERE account_id = %s AND parent_id = %s AND parent_ordinal = %s AND status <> 'done' ORDER BY id",
         (run.account_id, str(run.id), run.ordinal),
     )
     return [FailedBlock(*row) for row in rows]

@@ -35,7 +35,8 @@ WITH updated AS (
     UPDATE runs SET status = %(status)s, at = %(at)s, ordinal = %(ordinal)s, attempt = %(attempt)s,
         forgiven = CASE WHEN ordinal = %(ordinal)s THEN forgiven ELSE 0 END,
         turn = turn + 1, job = %(job)s, wake_at = %(wake_at)s, step_started_at = %(step_started_at)s,
-        blocks_left = %(blocks_left)s, rounds = %(rounds)s, error = %(error)s, held_by = %(held_by)s, updated_at = %(now)s,
+        blocks_left = %(blocks_left)s, rounds = %(rounds)s, error = %(error)s, error_target = %(error_target)s,
+        error_class = %(failure_class)s, held_by = %(held_by)s, updated_at = %(now)s,
         finished_at = CASE WHEN %(status)s = 'running' THEN NULL ELSE %(now)s::timestamptz END
     WHERE account_id = %(account_id)s AND id = %(run_id)s AND turn = %(turn)s AND status = 'running'
     RETURNING account_id, id, root_id, parent_id, workflow_id, version, match_key, event_id, event_received_at, matched,
@@ -123,7 +124,8 @@ class NewBlock:
 class RunUpdate:
     """The new state of a run, the row of its step, and the outcome of an attempt if one was made.
 
-    `held_by` is the target or host whose open circuit defers the run.
+    `held_by` is the target or host whose open circuit defers the run. Failures are grouped by `error_target`, the target of the
+    call that failed (None: none did), and `error_class`.
 
     `wake_at` with a `job` greater than the run's own enqueues that job, due then. Without `wake_at` the job is enqueued when
     all `blocks`, which start now, have ended.
@@ -143,6 +145,8 @@ class RunUpdate:
     rounds: int = 0
     blocks: Sequence[NewBlock] = ()
     held_by: str | None = None
+    error_target: str | None = None
+    error_class: str | None = None
 
 
 def update_time(run: Run, now: datetime) -> datetime:
@@ -216,6 +220,8 @@ def _values(run: Run, update: RunUpdate, now: datetime) -> dict[str, Any]:
         "wake_at": update.wake_at,
         "step_started_at": update.step_started_at,
         "error": make_storable(update.error),
+        "error_target": make_storable(update.error_target),
+        "failure_class": make_storable(update.error_class),
         "now": now,
         "rounds": update.rounds,
         "held_by": make_storable(update.held_by),
@@ -285,8 +291,9 @@ WITH root AS (
     WHERE status = 'failed'
 ), run AS (
     UPDATE runs SET status = 'running', forgiven = attempt, turn = turn + 1, job = job + 1,
-        wake_at = CASE WHEN blocks = 0 THEN CAST(:now AS timestamptz) END, blocks_left = nullif(blocks, 0), error = NULL,
-        step_started_at = :now, updated_at = greatest(updated_at, :now), finished_at = NULL
+        wake_at = CASE WHEN blocks = 0 THEN CAST(:now AS timestamptz) END, blocks_left = nullif(blocks, 0),
+        error = NULL, error_target = NULL, error_class = NULL, step_started_at = :now,
+        updated_at = greatest(updated_at, :now), finished_at = NULL
     FROM failed WHERE account_id = :account AND runs.id = failed.id AND status = 'failed'
     RETURNING account_id, runs.id, ordinal, job, parent_id, blocks
 ), step AS (

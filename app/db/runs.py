@@ -24,7 +24,7 @@ _RUN = f"""
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
     event.id, event.account_id, event.event, run.distinct_id, event.phone,
-    coalesce(event.data || event.augmented, event.data)::text, event.received_at,
+    coalesce(event.data || event.augmented, event.data)::text, event.received_at, event.occurred_at,
     (SELECT coalesce(json_object_agg(name, output), '{{}}')::text FROM (
         SELECT DISTINCT ON (name) name, CASE WHEN status = 'done' THEN output
             ELSE coalesce(output, '{{}}') || jsonb_build_object('error', error) END AS output
@@ -46,7 +46,7 @@ JOIN events AS event ON event.account_id = run.account_id AND event.id = run.eve
 _BARE_RUN = """
 SELECT run.id, run.account_id, run.workflow_id, workflow.name, run.version, version.document, run.status, run.at,
     run.ordinal, run.attempt, run.forgiven, run.turn, run.job, run.step_started_at,
-    run.event_id, run.account_id, '', run.distinct_id, NULL, '{}', run.event_received_at,
+    run.event_id, run.account_id, '', run.distinct_id, NULL, '{}', run.event_received_at, NULL,
     '{}', run.matched::text[], run.updated_at, run.rounds, run.root_id, run.parent_id, run.blocks_left, run.subject, NULL
 FROM runs AS run
 JOIN workflows AS workflow ON workflow.account_id = run.account_id AND workflow.id = run.workflow_id
@@ -146,7 +146,7 @@ def find_awaited_events(database: Database, run: Run) -> frozenset[UUID]:
 def _run(row: Sequence[Any]) -> Run:
     run_id, account_id, workflow_id, workflow, version, document, status, at, ordinal, attempt, forgiven = row[:11]
     turn, job, step_started_at = row[11:14]
-    event = event_queries.event_of(row[14:21])
+    event = event_queries.event_of(row[14:22])
     return Run(
         id=UUID(run_id),
         account_id=account_id,
@@ -162,17 +162,17 @@ def _run(row: Sequence[Any]) -> Run:
         turn=turn,
         job=job,
         event=event,
-        outputs=event_queries.read_exactly(row[21]),
+        outputs=event_queries.read_exactly(row[22]),
         matched=(event,),
         step_started_at=step_started_at,
-        updated_at=row[23],
-        used=tuple(row[22]),
-        rounds=row[24],
-        root_id=UUID(row[25]) if row[25] else None,
-        parent_id=UUID(row[26]) if row[26] else None,
-        blocks_left=row[27],
-        subject=row[28],
-        isolation=row[29],
+        updated_at=row[24],
+        used=tuple(row[23]),
+        rounds=row[25],
+        root_id=UUID(row[26]) if row[26] else None,
+        parent_id=UUID(row[27]) if row[27] else None,
+        blocks_left=row[28],
+        subject=row[29],
+        isolation=row[30],
     )
 
 

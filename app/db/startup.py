@@ -19,6 +19,7 @@ _SECRETS = """
 (SELECT signing_secret FROM accounts ORDER BY id LIMIT 50)
 UNION (SELECT signing_secret FROM accounts ORDER BY id DESC LIMIT 50)
 UNION (SELECT settings FROM integrations ORDER BY updated_at DESC LIMIT 50)
+UNION (SELECT value FROM secrets ORDER BY updated_at DESC LIMIT 50)
 """
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -53,47 +52,6 @@ def find_workflow(connection: sa.Connection, account_id: int, name: str) -> Work
     """A workflow of an account by its name."""
     row = run_sql(connection, _ROWS + "AND name = :name", {"account": account_id, "name": name}).one_or_none()
     return None if row is None else WorkflowRow(*row)
-
-
-def find_version(connection: sa.Connection, account_id: int, workflow_id: UUID, version: int) -> Any:
-    """(source, document) of one version, or None."""
-    row = run_sql(
-        connection,
-        "SELECT source, document FROM workflow_versions "
-        "WHERE account_id = :account AND workflow_id = :workflow AND version = :version",
-        {"account": account_id, "workflow": workflow_id, "version": version},
-    ).one_or_none()
-    return None if row is None else tuple(row)
-
-
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """A version to save."""
-
-    workflow_id: UUID
-    name: str
-    version: int
-    source: str
-    document: Mapping[str, Any]
-
-
-def save_version(connection: sa.Connection, account_id: int, new: NewVersion, now: datetime) -> None:
-    """Save a version; version 1 creates the workflow. Enables nothing."""
-    document = json.dumps(new.document, ensure_ascii=False)
-    values = {**asdict(new), "account": account_id, "document": document, "now": now}
-    run_sql(
-        connection,
-        "INSERT INTO workflows (account_id, id, name, latest_version, created_at, updated_at) "
-        "VALUES (:account, :workflow_id, :name, :version, :now, :now) "
-        "ON CONFLICT (account_id, id) DO UPDATE SET latest_version = :version, updated_at = :now",
-        values,
-    )
-    run_sql(
-        connection,
-        "INSERT INTO workflow_versions (account_id, workflow_id, version, source, document, created_at) "
-        "VALUES (:account, :workflow_id, :version, :source, CAST(:document AS jsonb), :now)",
-        values,
-    )
 
 
 def write_awaits(
@@ -174,18 +132,21 @@ FROM workflows AS workflow JOIN workflow_versions AS version ON version.account_
 """
 
 
-def measure_enabled(connection: sa.Connection, account_id: int, except_for: UUID) -> tuple[int, int]:
-    """How many other workflows of the account are enabled, and the characters of the filters in their patterns."""
+def measure_enabled(connection: sa.Connection, account_id: int, except_for: UUID) -> tuple[int, int, int]:
+    """How many other workflows of the account are enabled, and of their patterns the characters of the filters, and how many
+    texts (event names, filters and durations) they have."""
     row = run_sql(
         connection,
-        "SELECT count(*), coalesce(sum(filters.characters), 0) "
+        "SELECT count(*), coalesce(sum(filters.characters), 0), coalesce(sum(texts.number), 0) "
         + _ENABLED
         + "CROSS JOIN LATERAL (SELECT sum(length(filter #>> '{}')) AS characters "
         "FROM jsonb_path_query(document -> 'on', 'strict $.**.where') AS filter) AS filters "
+        "CROSS JOIN LATERAL (SELECT count(*) AS number "
+        "FROM jsonb_path_query(document -> 'on', 'strict $.** ? (@.type() == \"string\")')) AS texts "
         "WHERE workflow.account_id = :account AND workflow.id <> :id",
         {"account": account_id, "id": except_for},
     ).one()
-    return int(row[0]), int(row[1])
+    return int(row[0]), int(row[1]), int(row[2])
 
 
 def count_triggers(connection: sa.Connection, account_id: int, except_for: UUID) -> dict[str, int]:

@@ -4,10 +4,11 @@
 
 1. `build_event(account)` checks the sender and gives the verified event.
 2. The account snapshot's rules decide which workflows the event starts.
-3. One statement, hence one transaction and one round trip, writes the event with its decisions, runs and queue jobs, for all
-   events that arrive at the same time (group commit). It writes nothing for a stale snapshot: the snapshot is loaded again
-   and the walk begins at 1. An event with an idempotency key has a statement of its own. Where a pattern spans several
-   events, the same is written in a transaction that has locked the match state of the subject.
+3. One statement, hence one transaction and one round trip, writes the event with its idempotency key, decisions, runs, queue
+   jobs and delivery, for all events that arrive at the same time (group commit). It writes nothing for a stale snapshot: the
+   snapshot is loaded again, and step 1 follows. Events with idempotency keys share statements with those of their account
+   only: another transaction with the key may make them wait. Where a pattern spans several events, the same is written in a
+   transaction that has locked the match state of the subject.
 4. When `accept` returns, the event is committed and the response may leave.
 """
 
@@ -27,6 +28,7 @@ from app.core.group_commit import GroupCommit
 from app.core.models import Decision, Event, NewRun, Receipt
 from app.db import event_queries, event_writes, match_state, runs
 from app.db.connection import PgConnection, roll_back, rollback_on_error
+from app.db.deliveries import NewDelivery
 from app.db.event_bulk import columns_of, find_same_events
 from app.db.event_keys import EarlierEvent
 from app.db.event_writes import EventRecord, RecordResult
@@ -39,12 +41,14 @@ from app.workflows.matching.rule import Rule, event_variables
 
 MAX_RELOADS = 5
 _MAX_BATCH = 200
+_MAX_ACCOUNTS = 10_000
 # Characters of JSON above which an event is written by itself: others would wait for it. A decision and a run have about so many.
 _LARGE = 16 * 1024
 _DECISION, _RUN = 150, 500
 
 # Checks the sender against an account snapshot and gives the event; raises Problem.
 BuildEvent = Callable[[Account], Event]
+Recorder = GroupCommit[EventRecord, RecordResult | Exception]
 
 
 class EventAcceptor:
@@ -54,9 +58,17 @@ class EventAcceptor:
         self._context = context
         self._accounts = accounts
         self._recorder = GroupCommit(self._record_batch, max_batch=_MAX_BATCH)
+        # Of each account, for events with idempotency keys.
+        self._own_recorders: dict[int, Recorder] = {}
 
-    def accept(self, account: Account, build_event: BuildEvent) -> Receipt:
-        """Store an event with everything that follows from it; it is committed when this returns.
+    def accept(
+        self,
+        account: Account,
+        build_event: BuildEvent,
+        delivery: NewDelivery | None = None,
+    ) -> Receipt:
+        """Store an event, with the delivery that it came with and everything that follows from it; it is committed when this
+        returns.
 
         `build_event` is called again after a stale snapshot was reloaded. Raises what `build_event` raises, Problem 422
         (an idempotency key that was used with another body; a value that Postgres cannot store) and Unavailable.
@@ -65,7 +77,7 @@ class EventAcceptor:
             event = build_event(account)
             started_at = time.monotonic()
             try:
-                accepted = self._match_and_record(account, event)
+                accepted = self._match_and_record(account, event, delivery)
             except psycopg2.DataError as exc:
                 raise unstorable(exc) from None
             if not accepted.recorded.stale:
@@ -77,6 +89,22 @@ class EventAcceptor:
     def _record_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
         metrics.batch_events.observe(len(records))
         return event_writes.record_events(self._context.database, records)
+
+    def _record_own_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
+        """The same for events of one account, which may wait for another transaction of it."""
+        with self._context.limits.events.acquire(records[0].event.account_id):
+            return self._record_batch(records)
+
+    def _recorder_of(self, event: Event) -> Recorder:
+        if event.idempotency_key is None:
+            return self._recorder
+        found = self._own_recorders.get(event.account_id)
+        if found is None:
+            if len(self._own_recorders) >= _MAX_ACCOUNTS:
+                self._own_recorders.clear()
+            own: Recorder = GroupCommit(self._record_own_batch, max_batch=_MAX_BATCH)
+            found = self._own_recorders.setdefault(event.account_id, own)
+        return found
 
     def _check_repeat(self, event: Event, earlier: EarlierEvent | None) -> tuple[str, ...]:
         """Warnings about an event whose idempotency key stands for an earlier one; raises Problem 422 when that has another
@@ -93,19 +121,20 @@ class EventAcceptor:
             )
         raise key_reused(f"event {earlier.id}")
 
-    def _match_and_record(self, account: Account, event: Event) -> Accepted:
-        variables, shares = event_variables(event), self._context.work_shares
+    def _match_and_record(self, account: Account, event: Event, delivery: NewDelivery | None) -> Accepted:
+        variables, shares = event_variables(event), self._context.limits.shares
         decisions, stateful = match_stateless(account, variables, shares)
         if stateful:
-            return self._record_with_match_state(account, Matching(event, variables, decisions, stateful))
+            return self._record_with_match_state(account, Matching(event, variables, decisions, stateful, delivery))
         decisions, started = add_runs(event, decisions)
         if started:
             shares.spend(event.account_id, RUN_UNITS * len(started))
-        record = EventRecord(account.snapshot.version, event, decisions, started, find_job(account, event, decisions))
-        if event.idempotency_key is not None or event.augmented_json is not None or _is_large(record):
-            with self._context.event_turns.turn(event.account_id):
+        job = find_job(account, event, decisions)
+        record = EventRecord(account.snapshot.version, event, decisions, started, job, delivery)
+        if _is_large(record):
+            with self._context.limits.events.acquire(event.account_id):
                 return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
-        recorded = self._recorder.submit(record)
+        recorded = self._recorder_of(event).submit(record)
         if isinstance(recorded, Exception):
             raise recorded
         return Accepted(event, decisions, started, recorded)
@@ -118,7 +147,7 @@ class EventAcceptor:
         """
         attempted: list[Accepted] = []
         try:
-            with self._context.event_turns.turn(account.snapshot.id):
+            with self._context.limits.events.acquire(account.snapshot.id):
                 return self._context.database.run_with_reconnect(
                     lambda connection: self._advance_and_record(connection, account, matching, attempted)
                 )
@@ -146,16 +175,18 @@ class EventAcceptor:
                 return attempted[0]
             event = order_after(matching.event, self._context.clock(), states.values())
             decisions, started = add_runs(event, matching.decided)
-            changes = advance_states(event, matching.variables, stateful, states, self._context.work_shares)
+            changes = advance_states(event, matching.variables, stateful, states, self._context.limits.shares)
             decisions += changes.decisions
             started += changes.started
-            record = EventRecord(
-                account.snapshot.version, event, decisions, started, find_job(account, event, decisions)
-            )
+            job = find_job(account, event, decisions)
+            record = EventRecord(account.snapshot.version, event, decisions, started, job, matching.delivery)
             recorded = event_writes.insert_event(connection, record)
             accepted = Accepted(event, decisions, started, recorded)
-            if recorded.stale or recorded.earlier is not None:
+            if recorded.stale:
                 roll_back(connection)
+                return accepted
+            if recorded.earlier is not None:
+                match_state.write_and_commit(connection, account_id, {})
                 return accepted
             attempted.append(accepted)
             for run in changes.by_deadline:
@@ -188,6 +219,7 @@ class Matching(Struct, frozen=True):
     variables: CelVariables
     decided: list[Decision]
     stateful: dict[StateKey, Rule]
+    delivery: NewDelivery | None
 
 
 class Accepted(Struct, frozen=True):
@@ -201,8 +233,8 @@ class Accepted(Struct, frozen=True):
 
 def _is_large(record: EventRecord) -> bool:
     """Whether there is so much to write that events of others would wait for it."""
-    event = record.event
-    characters = len(event.data_json) + len(event.extra_json or "")
+    event, delivery = record.event, record.delivery
+    characters = len(event.data_json) + len(event.extra_json or "") + (len(delivery.body) if delivery else 0)
     return characters + _DECISION * len(record.decisions) + _RUN * len(record.runs) > _LARGE
 
 

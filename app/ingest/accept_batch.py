@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg2
@@ -26,13 +25,13 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core import metrics
 from app.core.errors import Problem
-from app.core.ids import timestamp_of, uuid7
-from app.core.models import Decision, Event, NewRun
-from app.core.pacing import Pacer
+from app.core.ids import timestamp_of
+from app.core.models import NewRun
+from app.core.pacing import pause_if_due
 from app.core.work_shares import WorkShares
 from app.db import event_bulk, event_queries, match_state, runs
 from app.db.connection import roll_back, rollback_on_error
-from app.db.event_bulk import EventColumns, EventInserter, Repeat, StartedRun, columns_of, find_same_events
+from app.db.event_bulk import EventInserter, Repeat, StartedRun, find_same_events
 from app.db.event_keys import Claim, EarlierEvent, claim_keys
 from app.db.event_writes import decisions_json
 from app.db.job_queue import MATCH
@@ -40,12 +39,11 @@ from app.db.late_decisions import LATE
 from app.db.match_state import StateKey, StoredState
 from app.ingest.accept import MAX_RELOADS, changed_too_often, key_reused, unstorable
 from app.ingest.account_cache import Account, AccountCache
+from app.ingest.batch_drafts import Batch, Draft, Drafts, ItemIds, make_item_ids, read_drafts
 from app.ingest.matching_step import (
-    MICROSECOND,
     RUN_UNITS,
     add_runs,
     advance_states,
-    find_job,
     match_stateless,
     next_timestamp,
 )
@@ -53,121 +51,6 @@ from app.services.context import AppContext
 from app.workflows.matching.rule import event_variables
 
 _MAX_ATTEMPTS = 3
-# Characters of decisions that the drafts of a batch keep; the decisions of further items are made again when they are written.
-MAX_KEPT_DECISIONS = 16 * 1024 * 1024
-
-
-class Batch(Protocol):
-    """Items that can be read as events, any number of times."""
-
-    def __len__(self) -> int:
-        """The number of items."""
-
-    def read(self, number: int, event_id: UUID, received_at: datetime) -> Event:
-        """Item `number` (from 0) as an event with this id and timestamp. Raises Problem."""
-
-
-@dataclass(frozen=True, slots=True)
-class ItemIds:
-    """The id and the timestamp of each item, a microsecond apart."""
-
-    ids: list[UUID]
-    timestamps: list[datetime]
-
-
-def make_item_ids(count: int, start: datetime) -> ItemIds:
-    """Ids and timestamps for `count` items from `start` on."""
-    timestamps = [start + number * MICROSECOND for number in range(count)]
-    random = os.urandom(8 * count)
-    return ItemIds([uuid7(at, random[8 * number : 8 * number + 8]) for number, at in enumerate(timestamps)], timestamps)
-
-
-class Draft(NamedTuple):
-    """An item that was read, reduced to the columns of its row: parsed values would take many times the memory.
-
-    `digest`: of its body, when it has an idempotency key (`is_webhook_id`: which tolerates another body). `decisions`: JSON text,
-    complete unless the item starts a run, advances match state or comes after many decisions (`is_matched_later`). `job`: the
-    kind of the job that a worker has to do for it.
-    """
-
-    number: int
-    columns: EventColumns
-    key: str | None
-    digest: bytes | None
-    is_webhook_id: bool
-    job: str | None
-    decisions: str | None
-    is_matched_later: bool
-    state_keys: tuple[StateKey, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Drafts:
-    """The items of a batch by number: those to write, those refused, and those that repeat the idempotency key of an earlier
-    item (its number). `other_bodies`: repeats with other bytes, which may be the same JSON."""
-
-    items: list[Draft] = field(default_factory=list)
-    refused: dict[int, Problem] = field(default_factory=dict)
-    repeats: dict[int, int] = field(default_factory=dict)
-    other_bodies: dict[int, EventColumns] = field(default_factory=dict)
-
-
-def read_drafts(account: Account, batch: Batch, item_ids: ItemIds, shares: WorkShares) -> Drafts:
-    """Read all items of a batch, once each."""
-    reader, pacer = _Reader(account, shares), Pacer()
-    for number in range(len(batch)):
-        pacer.pause_if_due()
-        try:
-            reader.add(number, batch.read(number, item_ids.ids[number], item_ids.timestamps[number]))
-        except Problem as exc:
-            reader.drafts.refused[number] = exc
-    return reader.drafts
-
-
-class _Reader:
-    def __init__(self, account: Account, shares: WorkShares) -> None:
-        self.drafts = Drafts()
-        self._account = account
-        self._shares = shares
-        self._by_key: dict[str, Draft] = {}
-        self._decisions: dict[tuple[tuple[str, str], ...], str | None] = {}
-        self._left = MAX_KEPT_DECISIONS
-
-    def add(self, number: int, event: Event) -> None:
-        key = event.idempotency_key
-        first = None if key is None else self._by_key.get(key)
-        if first is not None:
-            self.drafts.repeats[number] = first.number
-            if first.digest != event.body_digest:
-                self.drafts.other_bodies[number] = columns_of(event)
-            return
-        draft = self._draft(number, event)
-        self.drafts.items.append(draft)
-        if key is not None:
-            self._by_key[key] = draft
-
-    def _draft(self, number: int, event: Event) -> Draft:
-        decisions, stateful = match_stateless(self._account, event_variables(event), self._shares)
-        is_matched_later = self._left < 0 or bool(stateful) or any(decision.started for decision in decisions)
-        return Draft(
-            number=number,
-            columns=columns_of(event),
-            key=event.idempotency_key,
-            digest=event.body_digest,
-            is_webhook_id=event.is_webhook_id,
-            job=find_job(self._account, event, decisions),
-            decisions=None if is_matched_later else self._decisions_json(decisions),
-            is_matched_later=is_matched_later,
-            state_keys=tuple(stateful),
-        )
-
-    def _decisions_json(self, decisions: list[Decision]) -> str | None:
-        """Decisions that start nothing, as JSON text: one string in memory for equal decisions."""
-        key = tuple((decision.workflow, decision.reason) for decision in decisions)
-        if key not in self._decisions:
-            self._decisions[key] = text = decisions_json(decisions)
-            self._left -= len(text or "")
-        return self._decisions[key]
 
 
 def _item_key_reused(where: str) -> Problem:
@@ -193,15 +76,39 @@ class BatchResult:
     changes: dict[StateKey, tuple[StoredState, StoredState]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class BatchReceipt:
+    """What became of the items. `ids`: of their events, None for refused items. `accepted`: the number of new events.
+    `duplicates`: the number of repeated idempotency keys. `refused`: why, by the number of the item."""
+
+    ids: list[UUID | None]
+    accepted: int
+    duplicates: int
+    refused: Mapping[int, Problem]
+
+
+# Writes more in the transaction of a batch, with what becomes of its items; called again when the transaction is repeated.
+Finish = Callable[[RawConnection, BatchReceipt], None]
+
+
 class BatchTransaction:
     """The transaction of a batch. `write` may be called again after a lost connection: it recognises an earlier commit."""
 
-    def __init__(self, account: Account, batch: Batch, item_ids: ItemIds, drafts: Drafts, shares: WorkShares) -> None:
+    def __init__(
+        self,
+        account: Account,
+        batch: Batch,
+        item_ids: ItemIds,
+        drafts: Drafts,
+        shares: WorkShares,
+        finish: Finish | None = None,
+    ) -> None:
         self._account = account
+        self._finish = finish
         self._shares = shares
         self._batch = batch
         self._item_ids = item_ids
-        self._drafts = drafts.items
+        self._all_drafts, self._drafts = drafts, drafts.items
         self._repeats, self._other_bodies = drafts.repeats, drafts.other_bodies
         self._lock = int.from_bytes(os.urandom(8), "big", signed=True)
         self._attempted: BatchResult | None = None
@@ -224,6 +131,8 @@ class BatchTransaction:
             self._attempted = result = BatchResult()
             self._write_events(connection, result, states, earlier)
             self._write_runs(connection, result)
+            if self._finish is not None:
+                self._finish(connection, _receipt_of(self._batch, self._all_drafts, result))
             match_state.write_and_commit(connection, account.id, result.changes)
         return result
 
@@ -259,9 +168,8 @@ class BatchTransaction:
         inserter = EventInserter(connection, self._account.snapshot.id)
         differing: dict[int, EarlierEvent] = {}
         repeats: list[Repeat] = []
-        pacer = Pacer()
         for draft in self._drafts:
-            pacer.pause_if_due()
+            pause_if_due()
             known = earlier.get(draft.key or "")
             if known is None:
                 self._write_event(inserter, result, draft, states)
@@ -326,38 +234,30 @@ class BatchTransaction:
             event_bulk.enqueue_event_jobs(connection, account_id, result.jobs)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReceipt:
-    """What became of the items. `ids`: of their events, None for refused items. `accepted`: the number of new events.
-    `duplicates`: the number of repeated idempotency keys. `refused`: why, by the number of the item."""
-
-    ids: list[UUID | None]
-    accepted: int
-    duplicates: int
-    refused: Mapping[int, Problem]
-
-
 def accept_batch(
     context: AppContext,
     accounts: AccountCache,
     account: Account,
     batch: Batch,
     check_sender: Callable[[Account], None],
+    finish: Finish | None = None,
 ) -> BatchReceipt:
     """Store the valid events of a batch with everything that follows from them; they are committed when this returns.
 
     `check_sender` is called again after a stale snapshot was reloaded; it raises Problem when the sender may no longer send.
+    `finish` writes more in the same transaction.
+
     Raises Problem 422 (a value that Postgres cannot store) and Unavailable; nothing is stored then.
     """
     for _ in range(MAX_RELOADS):
         started_at = time.monotonic()
         item_ids = make_item_ids(len(batch), context.clock())
-        with context.body_turns.turn(account.snapshot.id):
-            drafts = read_drafts(account, batch, item_ids, context.work_shares)
+        with context.limits.bodies.acquire(account.snapshot.id):
+            drafts = read_drafts(account, batch, item_ids, context.limits.shares)
         if not drafts.items:
             return make_receipt(batch, drafts, BatchResult())
-        with context.event_turns.turn(account.snapshot.id):
-            transaction = BatchTransaction(account, batch, item_ids, drafts, context.work_shares)
+        with context.limits.events.acquire(account.snapshot.id):
+            transaction = BatchTransaction(account, batch, item_ids, drafts, context.limits.shares, finish)
             result = _write(context, transaction)
         if result is not None:
             accounts.confirm(account, started_at)
@@ -379,6 +279,14 @@ def _write(context: AppContext, transaction: BatchTransaction) -> BatchResult | 
 
 def make_receipt(batch: Batch, drafts: Drafts, result: BatchResult) -> BatchReceipt:
     """What became of the items of a committed batch. Counts them in the metrics."""
+    receipt = _receipt_of(batch, drafts, result)
+    metrics.runs_started.inc(len(result.started) + len(result.by_deadline))
+    metrics.events_accepted.inc(receipt.accepted)
+    metrics.events_repeated.inc(receipt.duplicates)
+    return receipt
+
+
+def _receipt_of(batch: Batch, drafts: Drafts, result: BatchResult) -> BatchReceipt:
     ids = [result.ids.get(number) for number in range(len(batch))]
     refused, duplicates = {**drafts.refused, **result.refused}, result.duplicates
     for number, first in drafts.repeats.items():
@@ -389,7 +297,4 @@ def make_receipt(batch: Batch, drafts: Drafts, result: BatchResult) -> BatchRece
             refused[number] = refused[first]
         else:
             duplicates += 1
-    metrics.runs_started.inc(len(result.started) + len(result.by_deadline))
-    metrics.events_accepted.inc(len(result.accepted))
-    metrics.events_repeated.inc(duplicates)
     return BatchReceipt(ids, len(result.accepted), duplicates, dict(sorted(refused.items())))

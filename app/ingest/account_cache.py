@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import sqlalchemy as sa
 import structlog
@@ -20,6 +21,7 @@ from app.core.errors import Problem, ProblemType, Unavailable
 from app.core.log_config import describe_exception
 from app.db import accounts, api_keys
 from app.db.accounts import AccountSnapshot
+from app.ingest.sources.compiled import Source, compile_sources
 from app.services.context import AppContext
 from app.workflows.matching.rules import Rules, compile_rules
 
@@ -34,25 +36,30 @@ _UNKNOWN_KEY_SECONDS = 2.0
 _LOCKS = 4_096
 # Concurrent look-ups of keys: fewer than LookupBudget lets through at once, so that none of a valid key exceeds it.
 _OWNER_LOCKS = 16
+# Units of work of a load, for each workflow that is read, and for each event name, filter and duration that is compiled.
+_READ_UNITS, _COMPILE_UNITS = 150, 1_500
 # Seconds after which a confirmed snapshot gets a new `checked_at`.
 _CONFIRM_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A snapshot of an account with its compiled rules. `checked_at` is when Postgres last confirmed it, in monotonic
-    seconds."""
+    """A snapshot of an account with its compiled rules, and its sources by id. `checked_at` is when Postgres last confirmed it,
+    in monotonic seconds."""
 
     snapshot: AccountSnapshot
     rules: Rules
     checked_at: float
+    sources: Mapping[UUID, Source]
 
 
 class AccountCache:
-    """The accounts that one process knows, found by id or by API key prefix."""
+    """The accounts that one process knows, found by id or by API key prefix. `charge(account_id, units)` is called with the work
+    that each load takes, to take it out of the account's share of the process."""
 
-    def __init__(self, context: AppContext) -> None:
+    def __init__(self, context: AppContext, charge: Callable[[int, float], object] | None = None) -> None:
         self._context = context
+        self._charge = charge
         self._accounts: dict[int, Account] = {}
         self._account_of_key: dict[str, int] = {}
         self._unknown_keys: dict[str, float] = {}
@@ -85,14 +92,14 @@ class AccountCache:
             if owner is not None and (owner not in self._accounts or self._cached_by_key(prefix)):
                 return owner
             started_at = time.monotonic()
-            self._context.key_lookups.spend(prefix)
+            self._context.limits.key_lookups.spend(prefix)
             owner = api_keys.find_key_owners(self._context.database, [prefix]).get(prefix)
             if owner is None:
                 if len(self._unknown_keys) >= _MAX_UNKNOWN_KEYS:
                     self._unknown_keys.clear()
                 self._unknown_keys[prefix] = started_at
             else:
-                self._context.key_lookups.refund()
+                self._context.limits.key_lookups.refund()
                 self._account_of_key[prefix] = owner
             return owner
 
@@ -185,14 +192,24 @@ class AccountCache:
     def _store(self, snapshot: AccountSnapshot, checked_at: float) -> Account:
         cached = self._accounts.get(snapshot.id)
         rules = compile_rules(snapshot.workflows, cached.rules if cached else None)
+        if self._charge is not None:
+            self._charge(snapshot.id, _load_units(rules, cached.rules if cached else None))
+        sources = compile_sources(snapshot, self._context.secrets, cached.sources if cached else {})
         # The rules replace the documents, which would only take memory.
-        account = Account(replace(snapshot, workflows=()), rules, checked_at)
+        account = Account(replace(snapshot, workflows=(), sources=()), rules, checked_at, sources)
         if len(self._accounts) >= _MAX_ACCOUNTS:
             self._accounts.clear()
             self._account_of_key.clear()
         self._accounts[snapshot.id] = account
         self._account_of_key.update(dict.fromkeys(snapshot.keys, snapshot.id))
         return account
+
+
+def _load_units(rules: Rules, known: Rules | None) -> int:
+    """The units of work that it takes to make the rules from those that were known."""
+    before = known.by_workflow if known else {}
+    compiled = (rule for rule in rules.by_workflow.values() if before.get(rule.workflow_id) is not rule)
+    return _READ_UNITS * len(rules.by_workflow) + _COMPILE_UNITS * sum(1 + len(rule.pattern.tests) for rule in compiled)
 
 
 def check_open(account: Account, now: datetime) -> None:

@@ -23,7 +23,7 @@ import structlog
 from cachetools import TTLCache
 
 from app.core.exact_json import ExactObject, object_text
-from app.core.group_commit import is_gevent_patched
+from app.core.pacing import is_gevent_patched
 from app.core.subjects import subject_text
 from app.db.accounts import AugmentSnapshot
 from app.ingest import enrichment_budget
@@ -78,7 +78,7 @@ class Enricher:
         merged = _Merged(dict(sent.value), dict(sent.raw))
         for is_api, group in groupby(augments, key=lambda augment: augment.url is not None):
             if is_api:
-                self._ask_apis(account, list(group), merged, budget)
+                self._call_apis(account, list(group), merged, budget)
                 continue
             for augment in group:
                 if spent >= enrichment_budget.FILE_SECONDS:
@@ -109,13 +109,13 @@ class Enricher:
         values: dict[str, Any] = dict(zip(names, cells or (), strict=False))
         return ExactObject(values, {name: json.dumps(cell, ensure_ascii=False) for name, cell in values.items()})
 
-    def _ask_apis(self, account: Account, group: list[AugmentSnapshot], merged: _Merged, budget: ApiBudget) -> None:
+    def _call_apis(self, account: Account, group: list[AugmentSnapshot], merged: _Merged, budget: ApiBudget) -> None:
         # Loads the HTTP client only for accounts that use it.
         from app.ingest.enrichment_api import ApiClient, ApiError
 
         with self._lock:
             client = self._client = self._client or ApiClient(self._context.settings)
-        with self._turn_to_wait(account.snapshot.id) as may_wait:
+        with self._permit_to_wait(account.snapshot.id) as may_wait:
             if not may_wait:
                 for augment in group:
                     merged.fail(augment, "too many events of the account wait for APIs")
@@ -130,7 +130,7 @@ class Enricher:
                 merged.add(augment, answer if query.body is None else _without_repeated(answer, before))
 
     @contextmanager
-    def _turn_to_wait(self, account_id: int) -> Iterator[bool]:
+    def _permit_to_wait(self, account_id: int) -> Iterator[bool]:
         """Whether another event of the account may wait for APIs during the block."""
         limit = _MAX_WAITING if is_gevent_patched() else _MAX_WAITING_THREADS
         with self._lock:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import ssl
 import threading
 import time
 from collections import Counter
@@ -26,11 +25,12 @@ from yarl import URL
 from app.actions.address_guard import RefusedTarget
 from app.actions.circuit import Deferred
 from app.actions.circuit_breaker import CircuitBreakers, Permit
-from app.actions.guarded_connection import GuardedConnection
+from app.actions.guarded_connection import GuardedConnection, tls_context
 from app.actions.http_response import MAX_BODY_BYTES
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, read_object
+from app.core.pacing import pause_if_due
 from app.ingest import enrichment_budget
 from app.ingest.enrichment_budget import MAX_ANSWERED_BYTES, ApiBudget
 
@@ -47,6 +47,8 @@ _ACCOUNT_IS_BUSY = f"the account has reached its limit of {_MAX_PER_ACCOUNT} cal
 _MAX_THREADS = 192
 # The status and body of an answer, or why there is none.
 Outcome: TypeAlias = tuple[int, bytes] | Exception
+# What a call may raise; anything else is a fault of ours.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, RuntimeError)
 _EMPTY = ExactObject({}, {})
 _HEADERS = {"Accept": "application/json", "User-Agent": "signalbox"}
 
@@ -121,7 +123,6 @@ class ApiClient:
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = settings.allowed_private_targets
-        self._tls = ssl.create_default_context()
         self._cache: TTLCache[ApiQuery, ExactObject] = TTLCache(_MAX_CACHED_BYTES, CACHE_TTL, getsizeof=_size)
         self._circuit_breakers = CircuitBreakers(_MAX_CALLS)
         # Guards everything below and the cache.
@@ -143,6 +144,7 @@ class ApiClient:
         missing = [query for query in dict.fromkeys(queries) if query not in answers]
         outcomes = self._call_all(missing, budget.deadline()) if missing else {}
         for query in missing:
+            pause_if_due()
             answer = answers[query] = _answer(query, outcomes[query], budget)
             if query.body is None and isinstance(answer, ExactObject):
                 with self._lock:
@@ -171,6 +173,8 @@ class ApiClient:
             unfinished = [call for call in batch.calls if call.outcome is None]
             outcomes = {call.target.query: call.outcome or TimeoutError() for call in batch.calls}
         self._abandon(unfinished)
+        # Calls and batch refer to each other, which would leave them to the garbage collector.
+        batch.calls.clear()
         not_made = ApiError(batch.reason)
         return {**{target.query: not_made for target in batch.waiting}, **batch.failed, **outcomes}
 
@@ -220,7 +224,7 @@ class ApiClient:
             return True
         connection = self._take_idle(target.url)
         connection = connection or GuardedConnection(
-            target.url, enrichment_budget.API_SECONDS, self._allowed, self._tls
+            target.url, enrichment_budget.API_SECONDS, self._allowed, tls_context
         )
         call = _Call(target, batch, connection, permit)
         try:
@@ -237,6 +241,8 @@ class ApiClient:
         """Make a call, in a thread of its own."""
         url, body = call.target.url, call.target.query.body
         outcome: Outcome
+        # Many calls begin at the same time, and each writes a request.
+        pause_if_due()
         try:
             if body is None:
                 outcome = call.connection.get(url, _HEADERS, MAX_BODY_BYTES)
@@ -245,6 +251,9 @@ class ApiClient:
         except Exception as exc:
             call.connection.close()
             outcome = exc
+            if isinstance(exc, _FAILURES):
+                # Its frames contain it: only the garbage collector would free them, hundreds at a time and in one piece.
+                exc.__traceback__ = exc.__context__ = None
         call.permit.is_connected = call.connection.is_connected
         if not call.had_little_time:
             call.permit.succeeded = not isinstance(outcome, Exception) and outcome[0] < 500
@@ -304,7 +313,7 @@ def _answer(query: ApiQuery, outcome: Outcome, budget: ApiBudget) -> ExactObject
     if isinstance(outcome, TimeoutError):
         return ApiError(f"{server} did not answer within {enrichment_budget.API_SECONDS:g} seconds")
     if isinstance(outcome, Exception):
-        if not isinstance(outcome, OSError | http.client.HTTPException | ValueError | RuntimeError):
+        if not isinstance(outcome, _FAILURES):
             raise outcome
         return ApiError(f"{server} cannot be reached, or closed the connection")
     status, body = outcome

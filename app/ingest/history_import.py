@@ -25,8 +25,8 @@ from app.db.audit import Change
 from app.db.connection import driver_connection
 from app.db.event_keys import Claim, claim_keys
 from app.ingest.account_cache import read_snapshot
+from app.ingest.event_replay import replay_event
 from app.ingest.limechat.batch_items import read_line
-from app.ingest.replay import replay_event
 from app.services import audit
 from app.services.context import AppContext
 from app.services.partitions import make_partitions
@@ -182,10 +182,10 @@ class Importer:
                 claims.setdefault(key, Claim(key, digest, event.id, event.received_at))
         if not claims:
             return batch
-        stands_for = {key: claim.event_id for key, claim in claims.items()}
+        stored_as = {key: claim.event_id for key, claim in claims.items()}
         earlier = claim_keys(driver_connection(connection), self._account_id, claims.values())
-        stands_for.update({key: known.id for key, known in earlier.items() if known is not None})
-        return [event for event in batch if stands_for.get(event.idempotency_key or "", event.id) == event.id]
+        stored_as.update({key: known.id for key, known in earlier.items() if known is not None})
+        return [event for event in batch if stored_as.get(event.idempotency_key or "", event.id) == event.id]
 
     def start_workflows(self, lines: Iterable[Line]) -> Iterator[int]:
         """Replay the events of the lines with the workflows that are enabled now. Yields 1 per line."""

@@ -15,16 +15,16 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from app.core import metrics
-from app.core.group_commit import yield_to_others
 from app.core.ids import timestamp_of, uuid7
 from app.core.models import Decision, Event, NewRun
+from app.core.pacing import pause
 from app.core.work_shares import WorkShares
 from app.db.job_queue import CORRELATE, MATCH
 from app.db.late_decisions import ALL_LATE, LATE
 from app.db.match_state import NO_STATE, StateKey, StoredState
 from app.ingest.account_cache import Account
-from app.workflows.expressions.budget import EVENT_UNITS, NOT_EVALUATED, Budget
 from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.work_budget import EVENT_UNITS, NOT_EVALUATED, Budget
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import Skipped
 from app.workflows.matching.progress_json import expires_at
@@ -97,7 +97,7 @@ class Watch:
             self._left -= time.perf_counter() - self._since
             beyond, self._reserved = max(0, used - self._reserved), max(0, self._reserved - used)
             self._shares.spend(self._account_id, beyond)
-            yield_to_others()
+            pause()
             self._since = time.perf_counter()
 
     def elapsed(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
 import zlib
@@ -15,35 +14,29 @@ from cachetools import LRUCache
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
-from app.core.pacing import Pacer
+from app.core.pacing import pause_if_due
 from app.db import refusals
 from app.db.refusals import NewRefusal
+from app.ingest.background import BackgroundWriter
 from app.ingest.refusals_queue import Queued, RefusalQueue
 from app.services.context import AppContext
 
 # Bytes of bodies that are kept a second and account, after a burst; a body that begins within the burst is kept whole.
 BODY_RATE, BODY_BURST = 2 * 1024 * 1024, 8 * 1024 * 1024
-# Seconds for which refusals are collected, and after which Postgres is tried again.
-_INTERVAL, _RETRY_INTERVAL = 0.2, 2.0
-# Seconds that the end of the process waits for a batch that is being written.
-_CLOSE_TIMEOUT = 5.0
 _PIECE = 64 * 1024
 _MAX_ACCOUNTS = 10_000
 _log = structlog.get_logger()
 
 
 class RefusalKeeper:
-    """Takes refusals from requests and writes them. The thread (a greenlet under gevent) starts with the first refusal, hence
-    after a fork; what is left is written when the process ends."""
+    """Takes refusals from requests and writes them in the background."""
 
     def __init__(self, context: AppContext, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._context = context
         self._monotonic = monotonic
         self._queue = RefusalQueue()
         self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._wakeup = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._writer = BackgroundWriter("refusals", self._write_all)
         self._uncounted: dict[int, int] = {}
         # For each account, the bytes of bodies that count against its burst, and when that was.
         self._spent: LRUCache[int, tuple[float, float]] = LRUCache(_MAX_ACCOUNTS)
@@ -53,31 +46,21 @@ class RefusalKeeper:
         if refusal.body is not None and not self._spend(refusal.account_id, len(refusal.body)):
             refusal = replace(refusal, body=None, body_bytes=0, replayable=False)
         self._count("queue", self._queue.put(Queued(refusal)))
-        self._wake()
+        self._writer.wake()
 
     def count_not_kept(self, account_id: int) -> None:
         """Count a refusal that is not kept, since too many of the account come."""
         self._queue.count_not_kept(account_id)
         self._count("limit", 1)
-        self._wake()
+        self._writer.wake()
 
     def flush(self) -> bool:
         """Write all that is queued; False when it has to be called again, such as while Postgres is unavailable."""
-        with self._writing:
-            # Numbers that no refusal could take. Another web process may have written the first one meanwhile.
-            again, self._uncounted = self._uncounted, {}
-            try:
-                self._write_queued()
-                self._record([], again)
-            except Unavailable:
-                return False
-            return not self._uncounted
+        return self._writer.flush()
 
     def close(self) -> None:
         """Write what is left, before the process ends. Tries once."""
-        if self._writing.acquire(timeout=_CLOSE_TIMEOUT):
-            self._writing.release()
-            self.flush()
+        self._writer.close()
 
     def _spend(self, account_id: int, size: int) -> bool:
         """Whether a body of this size is kept."""
@@ -89,28 +72,15 @@ class RefusalKeeper:
             self._spent[account_id] = (spent + size * is_kept, now)
         return is_kept
 
-    def _wake(self) -> None:
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="refusals", daemon=True)
-                    self._thread.start()
-                    atexit.register(self.close)
-        self._wakeup.set()
-
-    def _run(self) -> None:
-        while True:
-            self._wakeup.wait()
-            time.sleep(_INTERVAL)
-            self._wakeup.clear()
-            try:
-                is_written = self.flush()
-            except Exception as exc:
-                _log.error("refusals were not written", error=describe_exception(exc))
-                continue
-            if not is_written:
-                time.sleep(_RETRY_INTERVAL)
-                self._wakeup.set()
+    def _write_all(self) -> bool:
+        # Numbers that no refusal could take. Another web process may have written the first one meanwhile.
+        again, self._uncounted = self._uncounted, {}
+        try:
+            self._write_queued()
+            self._record([], again)
+        except Unavailable:
+            return False
+        return not self._uncounted
 
     def _write_queued(self) -> None:
         while True:
@@ -159,8 +129,8 @@ def _compressed(queued: Queued) -> Queued:
     body = queued.refusal.body
     if body is None or queued.is_compressed:
         return queued
-    packer, pacer, parts = zlib.compressobj(level=1), Pacer(), []
+    packer, parts = zlib.compressobj(level=1), []
     for start in range(0, len(body), _PIECE):
         parts.append(packer.compress(body[start : start + _PIECE]))
-        pacer.pause_if_due()
+        pause_if_due()
     return Queued(replace(queued.refusal, body=b"".join([*parts, packer.flush()])), is_compressed=True)

@@ -21,14 +21,14 @@ from app.core.errors import Problem, ProblemType
 from app.core.exact_json import read_object
 from app.core.gzip_body import BYTE_ORDER_MARK, too_large, unpack
 from app.core.ids import uuid7
-from app.core.models import Event
+from app.core.models import RECEIVER, Event
 from app.db import refusals
 from app.db.audit import Change
 from app.db.refusals import RefusalRow
 from app.ingest.accept import BuildEvent, EventAcceptor
 from app.ingest.accept_batch import BatchReceipt, accept_batch
 from app.ingest.account_cache import Account, AccountCache, check_open
-from app.ingest.cxengage.event_builder import RECEIVER, Origin, build_event, map_body
+from app.ingest.cxengage.event_builder import Origin, build_event, map_body
 from app.ingest.enrichment import Enricher
 from app.ingest.enrichment_budget import ApiBudget
 from app.ingest.limechat.parser import EVENT, parse_event
@@ -130,7 +130,9 @@ class Replayer:
         body = self._body(refusal, settings.max_batch_unpacked_bytes)
         waiting = None if refusal.items is None else [one for one in refusal.items if not one.get("event_id")]
         if waiting is None:
-            count, item = split_body(body, settings.max_batch_events, lines=_has_lines(refusal, body))
+            count, item = split_body(
+                body, settings.max_batch_events, settings.max_event_bytes, lines=_has_lines(refusal, body)
+            )
         else:
             count, item = len(waiting), _item_reader(body, waiting)
         key, is_webhook_id = _key_of(refusal)

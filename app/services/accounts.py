@@ -1,4 +1,4 @@
-"""Use cases for accounts: create, find, change. One transaction each."""
+"""Creates, finds and changes accounts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from app.core.encryption import make_signing_secret
 from app.core.errors import Problem, ProblemType
 from app.core.models import Plan
+from app.core.time_zones import find_zone
 from app.db import accounts
 from app.db.accounts import AccountDetails, AccountRow
 from app.db.audit import Change
-from app.services import audit
+from app.services import audit, startup_checks
 from app.services.context import AppContext
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -25,8 +26,10 @@ ENDS_SOON = timedelta(days=7)
 # Characters of a name or an attribute.
 _MAX_LENGTH = 255
 _NO_DETAILS = AccountDetails()
+# Events that are counted at most.
+COUNTED = 100_000
 # What the audit log says of a new account.
-_RECORDED = ("plan", "plan_ends_at", "name", "key_attribute", "event_attribute", "unusable_phone")
+_RECORDED = ("plan", "plan_ends_at", "name", "key_attribute", "event_attribute", "unusable_phone", "time_zone")
 
 
 def create_account(context: AppContext, slug: str, plan: Plan, details: AccountDetails = _NO_DETAILS) -> int:
@@ -37,7 +40,7 @@ def create_account(context: AppContext, slug: str, plan: Plan, details: AccountD
             f"{slug!r} is not a slug: 1 to 63 of a-z, 0-9 and -, not beginning with -, and more than a number",
         )
     _check_details(details)
-    context.check_settings()
+    startup_checks.check_settings(context)
     secret = context.secrets.encrypt(make_signing_secret())
     with context.database.transaction() as connection:
         account_id = accounts.create_account(connection, slug, plan, secret, context.clock())
@@ -75,6 +78,16 @@ def find_account(context: AppContext, name: str) -> AccountRow | None:
     """An account by its slug or id."""
     with context.database.transaction() as connection:
         return accounts.find_account(connection, name)
+
+
+def count_latest_events(context: AppContext, account_id: int) -> tuple[int, int]:
+    """How many events came within the last hour and the last 24 hours; COUNTED at most."""
+    now = context.clock()
+    with context.database.transaction() as connection:
+        hour, day = (
+            accounts.count_events(connection, account_id, now - timedelta(hours=hours), COUNTED) for hours in (1, 24)
+        )
+    return hour, day
 
 
 def change_plan(context: AppContext, account_id: int, plan: Plan, events_per_second: int | None) -> None:
@@ -132,3 +145,8 @@ def _check_details(details: AccountDetails) -> None:
                 ProblemType.VALIDATION_FAILED,
                 f"the {field.replace('_', ' ')} must be 1 to {_MAX_LENGTH} printable characters",
             )
+    if details.time_zone is not None:
+        try:
+            find_zone(details.time_zone)
+        except ValueError as exc:
+            raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None

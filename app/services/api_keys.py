@@ -1,15 +1,15 @@
-"""Use cases for API keys, OAuth clients and access tokens. One transaction each; `issue_token` uses up to two."""
+"""Creates, lists and revokes API keys, OAuth clients and access tokens. `issue_token` uses up to two transactions."""
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from app.core.api_keys import digest_of, is_client_id, make_client, make_key, make_token_prefix, token_of
 from app.core.errors import Problem, ProblemType
-from app.core.models import SCOPES, Key
+from app.core.models import ACCOUNT_MANAGE, ACCOUNT_SCOPES, CLIENT_SCOPES, SCOPES, Key
 from app.db import api_keys
 from app.db.api_keys import Client, ClientRow, KeyRow, TokenRow
 from app.db.audit import Change
@@ -26,18 +26,34 @@ def _check_name(name: str) -> None:
 
 
 def create_key(
-    context: AppContext, account_id: int, name: str, scopes: tuple[str, ...], lifetime: timedelta | None = None
+    context: AppContext,
+    account_id: int,
+    name: str,
+    scopes: tuple[str, ...],
+    lifetime: timedelta | None = None,
+    latest_end: datetime | None = None,
 ) -> str:
-    """Create a key; the key itself, which cannot be shown again. Raises Problem 422 for an invalid name."""
+    """Create a key, which ends at `latest_end` at the latest; the key itself, which cannot be shown again. Raises Problem
+    422 for an invalid name."""
     _check_name(name)
     now = context.clock()
     text, prefix, digest = make_key()
-    key = Key(prefix, digest, scopes, None if lifetime is None else now + lifetime)
+    ends = [end for end in (None if lifetime is None else now + lifetime, latest_end) if end is not None]
+    key = Key(prefix, digest, scopes, min(ends, default=None))
     with context.database.transaction() as connection:
         api_keys.insert_key(connection, account_id, key, name, now)
         after = {"name": name, "scopes": scopes, "expires_at": key.expires_at}
         audit.record(connection, context, Change("key.create", account_id, _shown(prefix), None, after))
     return text
+
+
+def granted(key: Key) -> frozenset[str]:
+    """The scopes of the management API that a key has: ACCOUNT_MANAGE stands for all but OPERATOR. That of a client's token is
+    for the CxEngage routes and grants nothing here."""
+    scopes = frozenset(key.scopes)
+    if key.client_id is not None:
+        return scopes - {ACCOUNT_MANAGE}
+    return scopes | (frozenset(ACCOUNT_SCOPES) if ACCOUNT_MANAGE in scopes else frozenset())
 
 
 def _shown(prefix: str) -> str:
@@ -65,11 +81,20 @@ def list_keys(
         return api_keys.list_keys(connection, account_id, after, limit)
 
 
-def revoke_key(context: AppContext, prefix: str) -> bool:
-    """Revoke a key; False when there is no unrevoked key with this prefix."""
+def find_key(context: AppContext, account_id: int, prefix: str) -> KeyRow:
+    """A key of an account, also a revoked one. Raises Problem 404."""
+    with context.database.transaction() as connection:
+        found = api_keys.find_key(connection, account_id, prefix)
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, f"there is no key {prefix!r}")
+    return found
+
+
+def revoke_key(context: AppContext, prefix: str, owner: int | None = None) -> bool:
+    """Revoke a key of the account `owner` (None: of any); False when there is no unrevoked key with this prefix."""
     now = context.clock()
     with context.database.transaction() as connection:
-        account_id = api_keys.revoke_key(connection, prefix, now)
+        account_id = api_keys.revoke_key(connection, prefix, now, owner)
         if account_id is not None:
             change = Change("key.revoke", account_id, _shown(prefix), {"revoked_at": None}, {"revoked_at": now})
             audit.record(connection, context, change)
@@ -89,7 +114,9 @@ class Token:
     seconds_left: int
 
 
-def create_client(context: AppContext, account_id: int, name: str, scopes: tuple[str, ...] = SCOPES) -> tuple[str, str]:
+def create_client(
+    context: AppContext, account_id: int, name: str, scopes: tuple[str, ...] = CLIENT_SCOPES
+) -> tuple[str, str]:
     """Create a client whose tokens have at most these scopes; returns its id and its secret, which is not stored."""
     _check_name(name)
     client_id, secret, digest = make_client()
@@ -109,6 +136,15 @@ def list_clients(
         return api_keys.list_clients(connection, account_id, after, limit)
 
 
+def find_client(context: AppContext, account_id: int, client_id: str) -> ClientRow:
+    """A client of an account, also a revoked one. Raises Problem 404."""
+    with context.database.transaction() as connection:
+        found = api_keys.find_client_row(connection, account_id, client_id)
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, f"there is no client {client_id!r}")
+    return found
+
+
 def revoke_client(context: AppContext, client_id: str) -> bool:
     """Revoke a client and its tokens; False when no active client has this id."""
     now = context.clock()
@@ -124,13 +160,13 @@ def authenticate_client(context: AppContext, client_id: str, secret: str) -> Cli
     """The client with this id and secret. Compares in constant time, also for an unknown id. Raises LookupLimit, Unavailable."""
     found = None
     if is_client_id(client_id):
-        context.client_lookups.spend(client_id)
+        context.limits.client_lookups.spend(client_id)
         with context.database.transaction() as connection:
             found = api_keys.find_client(connection, client_id)
     is_right = hmac.compare_digest(found.digest if found else _NO_DIGEST, digest_of(secret))
     if found is None or not is_right:
         return None
-    context.client_lookups.refund()
+    context.limits.client_lookups.refund()
     return found
 
 

@@ -19,7 +19,7 @@ from app.db.audit import Change
 from app.db.connection import limit_statements
 from app.db.partitions import Partition
 from app.db.retention import EVENTS, KINDS, Kind, Range
-from app.services import audit
+from app.services import audit, startup_checks
 from app.services.context import AppContext
 from app.services.retention import Rules, find_keep
 
@@ -55,9 +55,9 @@ def delete_expired(context: AppContext, wait: Wait) -> Counter[str]:
     """Delete what accounts no longer keep, until nothing is left or `wait` returns True; how many rows of each kind, and how many
     `partitions` of events were dropped.
 
-    Accounts take turns, a batch each. Each batch is a transaction. One process at a time does this; in others the call returns
-    at once. A kind that fails is logged, counted in `signalbox_housekeeping_failures_total` and tried again by the next
-    call. Raises Unavailable when Postgres is gone.
+    Accounts are served round robin, a batch each. Each batch is a transaction. One process at a time does this; in others the
+    call returns at once. A kind that fails is logged, counted in `signalbox_housekeeping_failures_total` and tried again by the
+    next call. Raises Unavailable when Postgres is gone.
     """
     deleted: Counter[str] = Counter()
     with retention.be_the_only_one(context.database) as is_the_only_one:
@@ -115,7 +115,7 @@ def _drop_partitions(context: AppContext, rules: Rules, wait: Wait, deleted: Cou
             accounts = _accounts_that_wait(context, rules, partition, wait, deleted)
         except Exception as exc:
             if isinstance(exc, Unavailable):
-                context.check_connection()
+                startup_checks.check_connection(context)
             metrics.housekeeping_failures.labels("drop_partition").inc()
             _log.error("a partition was not dropped", partition=partition.name, error=describe_exception(exc))
             continue
@@ -187,7 +187,7 @@ def _delete_batch(context: AppContext, walk: _Walk, deleted: Counter[str]) -> bo
     except Exception as exc:
         if isinstance(exc, Unavailable):
             # Raises Unavailable when not only this batch has failed.
-            context.check_connection()
+            startup_checks.check_connection(context)
         # It may have been too large.
         walk.limit //= 10
         metrics.housekeeping_failures.labels(f"delete_{walk.kind.name}").inc()

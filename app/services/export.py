@@ -1,4 +1,4 @@
-"""Use case: everything that is stored about an account, as lines of JSON."""
+"""Everything that is stored about an account, as lines of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Use cases that only read: list events and runs, and show all details of one. One transaction each."""
+"""Lists events and runs, and shows all details of one. Reads only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.core.durations import read_duration
-from app.db import event_queries, inspection, upcoming, workflows
+from app.core.errors import Problem
+from app.core.gzip_body import unpack
+from app.db import event_queries, inspection, upcoming
+from app.db.document_versions import WORKFLOW_VERSIONS
 from app.db.event_queries import Received
 from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, StepDetails, StoredEvent
 from app.db.upcoming import Cursor, Upcoming
@@ -95,14 +98,20 @@ def find_run(context: AppContext, account_id: int, run_id: UUID) -> RunRow | Non
         return inspection.find_run(connection, account_id, run_id)
 
 
+def find_runs(context: AppContext, account_id: int, run_ids: Sequence[UUID]) -> list[RunRow]:
+    """The runs of an account that have these ids, newest first."""
+    with context.database.transaction() as connection:
+        return inspection.find_runs(connection, account_id, run_ids)
+
+
 def find_run_details(context: AppContext, account_id: int, run_id: UUID) -> RunDetails | None:
     """All details of a run; None when the account has none of this id."""
     with context.database.transaction() as connection:
         run = inspection.find_run(connection, account_id, run_id)
         if run is None:
             return None
-        _, document = workflows.find_version(connection, account_id, run.workflow_id, run.version)
-        return _run_details(connection, run, document)
+        version = WORKFLOW_VERSIONS.find(connection, account_id, run.workflow_id, run.version)
+        return _run_details(connection, run, version[1] if version else {})
 
 
 def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, Any]) -> RunDetails:
@@ -146,3 +155,13 @@ def latest_received(context: AppContext, account_id: int, limit: int) -> list[Re
     """The last events that CxEngage's receiver accepted, newest first."""
     with context.database.transaction() as connection:
         return event_queries.find_latest_received(connection, account_id, limit)
+
+
+def readable_body(context: AppContext, body: bytes, content_encoding: str | None) -> bytes:
+    """The body of a request for people: unpacked, where it is gzip that can be unpacked."""
+    if content_encoding is None:
+        return body
+    try:
+        return unpack(body, context.settings.max_batch_unpacked_bytes)
+    except Problem:
+        return body

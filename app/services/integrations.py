@@ -1,4 +1,4 @@
-"""Use cases of integrations, outbound configuration and disabled targets. Each function is one transaction.
+"""Integrations, the outbound configuration and disabled targets of accounts.
 
 Credentials are returned only to those who send.
 """
@@ -6,18 +6,21 @@ Credentials are returned only to those who send.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
+
+import sqlalchemy as sa
 
 from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
-from app.db import integrations
+from app.db import integrations, secrets
 from app.db.audit import Change
 from app.db.integrations import OutboundConfig
-from app.services import audit
+from app.services import audit, startup_checks
 from app.services.context import AppContext
 
 
@@ -46,18 +49,31 @@ def find_kind(name: str) -> Kind:
     return KINDS[name]
 
 
-def set_integration(context: AppContext, account_id: int, kind: Kind, changes: Mapping[str, str]) -> None:
+def set_integration(
+    context: AppContext,
+    account_id: int,
+    kind: Kind,
+    changes: Mapping[str, str],
+    *,
+    is_new: bool = False,
+    keeps_secrets: bool = False,
+) -> None:
     """Create an integration, or change the given fields of an existing one; an empty text removes a field.
 
-    Raises Problem 422 with all errors of the resulting fields.
+    Raises Problem 422 with all errors of the resulting fields, and for another address without the secrets that are sent there,
+    unless `keeps_secrets`; 409 with `is_new` when the account has the integration.
     """
-    context.check_settings()
+    startup_checks.check_settings(context)
     with context.database.transaction() as connection:
         stored = integrations.lock_integration(connection, account_id, kind.name)
+        if is_new and stored is not None:
+            raise Problem(ProblemType.CONFLICT, f"the account has a {kind.name} integration already")
         existing = {} if stored is None else _decrypt(context, stored)
         fields = {name: text for name, text in {**existing, **changes}.items() if text}
         if errors := kind.errors(fields):
             raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(errors))
+        if not keeps_secrets and (kept := kind.kept_secrets(existing, changes)):
+            raise Problem(ProblemType.VALIDATION_FAILED, f"another address needs {', '.join(kept)} again")
         if fields == existing:
             return
         encrypted = context.secrets.encrypt(json.dumps(fields, ensure_ascii=False))
@@ -87,11 +103,23 @@ def list_integrations(context: AppContext, account_id: int) -> list[Integration]
     return found
 
 
+def find_integration(context: AppContext, account_id: int, kind: Kind) -> Integration:
+    """An account's integration, with masked secrets. Raises Problem 404."""
+    found = next((one for one in list_integrations(context, account_id) if one.kind == kind.name), None)
+    if found is None:
+        raise _no_integration(kind)
+    return found
+
+
+def _no_integration(kind: Kind) -> Problem:
+    return Problem(ProblemType.NOT_FOUND, f"the account has no {kind.name} integration")
+
+
 def remove_integration(context: AppContext, account_id: int, kind: Kind) -> None:
     """Delete an integration with its credentials; raises Problem 404."""
     with context.database.transaction() as connection:
         if not integrations.remove_integration(connection, account_id, kind.name):
-            raise Problem(ProblemType.NOT_FOUND, f"the account has no {kind.name} integration")
+            raise _no_integration(kind)
         audit.record(connection, context, Change("integration.remove", account_id, kind.name))
 
 
@@ -100,21 +128,37 @@ def rotate_secrets(context: AppContext) -> Rotation:
     secrets that are changed meanwhile are left as they are."""
     count, undecryptable = 0, []
     with context.database.transaction() as connection:
-        for account_id, slug, stored in integrations.list_signing_secrets(connection):
+        for name, stored, replace in _list_encrypted(connection):
             try:
-                integrations.replace_signing_secret(connection, account_id, stored, context.secrets.rotate(stored))
+                replace(context.secrets.rotate(stored))
                 count += 1
             except SettingsError:
-                undecryptable.append(f"signing secret of {slug}")
-        for row in integrations.list_integrations(connection):
-            try:
-                integrations.replace_settings(connection, row, context.secrets.rotate(row.settings))
-                count += 1
-            except SettingsError:
-                undecryptable.append(f"{row.kind} of account {row.account_id}")
+                undecryptable.append(name)
         after = {"secrets": count, "undecryptable": len(undecryptable)}
         audit.record(connection, context, Change("integration.rotate", None, None, None, after))
     return Rotation(count, tuple(undecryptable))
+
+
+def _list_encrypted(connection: sa.Connection) -> Iterator[tuple[str, bytes, Callable[[bytes], None]]]:
+    """All that is stored encrypted: what it is, the stored bytes, and what replaces them."""
+    for account_id, slug, stored in integrations.list_signing_secrets(connection):
+        yield (
+            f"signing secret of {slug}",
+            stored,
+            partial(integrations.replace_signing_secret, connection, account_id, stored),
+        )
+    for row in integrations.list_integrations(connection):
+        yield (
+            f"{row.kind} of account {row.account_id}",
+            row.settings,
+            partial(integrations.replace_settings, connection, row),
+        )
+    for account_id, name, stored in secrets.list_values(connection):
+        yield (
+            f"secret {name} of account {account_id}",
+            stored,
+            partial(secrets.replace_value, connection, account_id, name, stored),
+        )
 
 
 def _decrypt(context: AppContext, encrypted: bytes) -> dict[str, str]:
@@ -132,6 +176,11 @@ def find_outbound_config(context: AppContext, account_id: int) -> OutboundConfig
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such account")
     return found
+
+
+def open_secret(context: AppContext, config: OutboundConfig, name: str) -> str | None:
+    """The decrypted value of a secret; None when there is none. Raises SettingsError."""
+    return context.secrets.decrypt(config.secrets[name]) if name in config.secrets else None
 
 
 def open_integration(context: AppContext, config: OutboundConfig, kind: str) -> dict[str, str] | None:
@@ -154,5 +203,5 @@ def enable_target(context: AppContext, account_id: int, target: str) -> None:
     """Enable a disabled target; raises Problem 404."""
     with context.database.transaction() as connection:
         if not integrations.enable_target(connection, account_id, target):
-            raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled; `signalbox target list` shows what is")
+            raise Problem(ProblemType.NOT_FOUND, f"{target} is not disabled")
         audit.record(connection, context, Change("target.enable", account_id, target))

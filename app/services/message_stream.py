@@ -1,7 +1,4 @@
-"""The message stream: stores messages of workflows, and delivers them to applications that have a ticket.
-
-Each function is one transaction.
-"""
+"""The message stream: stores messages of workflows, and delivers them to applications that have a ticket."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import UNSTORABLE
 from app.core.ids import uuid7
 from app.core.models import Message, Run
 from app.db import messages
@@ -54,13 +52,13 @@ def read_stream(context: AppContext, slug: str, ticket: str, last: UUID | None) 
     Raises Problem 401 for a ticket that is not valid for this stream, LookupLimit and Unavailable.
     """
     now, digest = context.clock(), _digest(ticket)
-    context.ticket_lookups.spend(digest.hex())
+    context.limits.ticket_lookups.spend(digest.hex())
     with context.database.transaction() as connection:
-        # Postgres refuses a NUL in a text; no slug has one.
-        found = None if "\0" in slug else messages.find_ticket(connection, slug, digest, now)
+        # Postgres refuses such a text; no slug has one.
+        found = None if UNSTORABLE.search(slug) else messages.find_ticket(connection, slug, digest, now)
         if found is None:
             raise Problem(ProblemType.INVALID_TICKET, "The ticket is missing, invalid or expired. Request a new one.")
-        context.ticket_lookups.refund()
+        context.limits.ticket_lookups.refund()
         if not found.used:
             messages.record_ticket_use(connection, digest, now)
         number = found.position

@@ -24,7 +24,6 @@ from app.services.readiness import NAMES, Readiness, Report
 
 # Seconds between two rounds, and between two readings of what changes slowly.
 INTERVAL, SLOW_INTERVAL = 5.0, 15.0
-JOB_KINDS = ("run", "event", "deadline", "match")
 _log = structlog.get_logger()
 
 
@@ -107,7 +106,7 @@ class Monitor:
         with self.readiness.database.transaction() as connection:
             metrics.workers_alive.set(workers.count_alive(connection))
             due = job_queue.count_due_jobs(connection)
-        for kind in JOB_KINDS:
+        for kind in job_queue.KINDS:
             number, lateness = due.get(kind, (0, 0.0))
             metrics.jobs_due.labels(kind).set(number)
             metrics.job_lateness.labels(kind).set(lateness)

@@ -1,13 +1,12 @@
-"""Use cases for refusals: list and show them."""
+"""Lists refused requests and shows one."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from app.core.errors import Problem, ProblemType
-from app.core.gzip_body import unpack
 from app.db import inspection, refusals
-from app.db.refusals import RefusalFilter, RefusalRow
+from app.db.refusals import SHOWN_HOOK, RefusalFilter, RefusalRow
 from app.services.context import AppContext
 
 
@@ -39,18 +38,10 @@ def find_body(context: AppContext, refusal: RefusalRow) -> bytes | None:
         return refusals.find_body(connection, refusal.account_id, refusal.id)
 
 
-def readable_body(context: AppContext, refusal: RefusalRow, body: bytes) -> bytes:
-    """The body unpacked, where it is gzip that can be unpacked."""
-    if refusal.content_encoding != "gzip":
-        return body
-    try:
-        return unpack(body, context.settings.max_batch_unpacked_bytes)
-    except Problem:
-        return body
-
-
 def why_not_replayable(refusal: RefusalRow) -> str | None:
     """Why the body of a refusal cannot be accepted whatever is changed here; None when it can be tried."""
+    if refusal.route == SHOWN_HOOK:
+        return "it was posted to a source; senders post such a delivery again"
     if not refusal.replayable:
         return "a part of the body is missing"
     if refusal.type == ProblemType.ACCOUNT_MISMATCH.slug:

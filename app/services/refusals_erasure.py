@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import phonenumbers
@@ -20,7 +21,8 @@ import sqlalchemy as sa
 from app.core.addresses import strip_phone
 from app.core.errors import Problem
 from app.core.gzip_body import unpack
-from app.db import accounts, refusals
+from app.db import refusals
+from app.db.erasure_texts import Page
 from app.db.refusals import RefusalTexts
 from app.services.context import AppContext
 
@@ -42,24 +44,14 @@ _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
 Items = list[tuple[Mapping[str, Any], bytes]]
 
 
-def erase_refusals(context: AppContext, account_id: int, subject: str, phones: Collection[str]) -> int:
-    """Delete the refusals of an account that name a subject or one of its phone numbers (E.164), or whose body cannot be read;
-    of a batch only the items that do. How many refusals were deleted or changed.
-
-    Each few refusals have a transaction of their own.
-    """
-    with context.database.transaction() as connection:
-        (account,) = accounts.list_accounts(connection, after=account_id - 1, limit=1)
-    mentions = Mentions(subject, phones, ("distinct_id", account.key_attribute))
-    erased, after = 0, None
-    while True:
-        with context.database.transaction() as connection:
-            rows = refusals.find_texts_after(connection, account_id, after, _BATCH)
-            for row in rows:
-                erased += _erase(context, connection, account_id, row, mentions)
-        if len(rows) < _BATCH:
-            return erased
-        after = rows[-1].id
+def erase_refusals_page(
+    connection: sa.Connection, context: AppContext, account_id: int, mentions: Mentions, after: UUID | None
+) -> Page:
+    """Of a page of an account's refusals after one (None: from the oldest), delete those that mention a subject, or whose body
+    cannot be read; of a batch only the items that do."""
+    rows = refusals.find_texts_after(connection, account_id, after, _BATCH)
+    erased = sum(_erase(context, connection, account_id, row, mentions) for row in rows)
+    return Page(rows[-1].id if len(rows) == _BATCH else None, erased)
 
 
 def _erase(

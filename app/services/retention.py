@@ -1,4 +1,4 @@
-"""Use cases for retention: how long accounts keep what is stored."""
+"""Shows and sets how long accounts keep what is stored."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from app.db.audit import Change
 from app.db.retention import EVENTS, KINDS, RUNS, Kind
 from app.services import audit
 from app.services.context import AppContext
+
+# What people write in place of a duration: nothing is deleted, or as accounts do that have set nothing.
+FOREVER, DEFAULT = "forever", "default"
 
 Rules = Mapping[int, Mapping[str, timedelta | None]]
 
@@ -31,6 +34,21 @@ def find_retention(context: AppContext, account_id: int) -> list[Retention]:
     with context.database.transaction() as connection:
         found = retention.find_retention(connection, account_id)
     return [Retention(kind, found.get(kind.name, kind.default), kind.name not in found) for kind in KINDS]
+
+
+def find_shortened(
+    context: AppContext, account_id: int, keep: Mapping[str, timedelta | None], reset: Sequence[str] = ()
+) -> list[str]:
+    """What `change_retention` would delete: the kinds that would be kept for a shorter time than now, in words."""
+    shorter = []
+    for one in find_retention(context, account_id):
+        kind = one.kind
+        if kind.name not in keep and kind.name not in reset:
+            continue
+        after = keep.get(kind.name, kind.default)
+        if after is not None and (one.keep is None or after < one.keep):
+            shorter.append(f"{kind.name} older than {write_keep(after)}")
+    return shorter
 
 
 def change_retention(
@@ -61,7 +79,7 @@ def _texts(keep: Mapping[str, timedelta | None]) -> dict[str, str]:
 def write_keep(keep: timedelta | None) -> str:
     """A retention as text, in days where it is whole days: `90d`; None: `forever`."""
     if keep is None:
-        return "forever"
+        return FOREVER
     return write_duration(keep.total_seconds()) if keep % timedelta(days=1) else f"{keep.days}d"
 
 

@@ -1,4 +1,4 @@
-"""Use cases for runs: retry and cancel. One transaction each, except where a function says otherwise."""
+"""Retries and cancels runs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ import sqlalchemy as sa
 
 from app.db import inspection, run_trees, run_updates
 from app.db.audit import Change
+from app.db.inspection import RunFilter, RunRow
 from app.services import audit
 from app.services.context import AppContext
 
+# Runs that one request of a person retries or cancels.
+MAX_PLANNED = 500
 # Runs that one statement retries, and ids of runs that the audit log names.
 _BATCH, _MAX_RECORDED = 500, 100
+
+
+def plan_runs(context: AppContext, account_id: int, wanted: RunFilter) -> tuple[list[RunRow], bool]:
+    """The runs that pass the filter, the newest MAX_PLANNED, and whether there are more: those that a person retries or cancels
+    after having seen how many they are."""
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        found = inspection.find_latest_runs(connection, account_id, wanted, MAX_PLANNED + 1)
+    return found[:MAX_PLANNED], len(found) > MAX_PLANNED
 
 
 def retry_runs(
@@ -40,9 +52,11 @@ def retry_runs(
     return retried
 
 
-def cancel_runs(context: AppContext, account_id: int, run_ids: Iterable[UUID]) -> set[UUID]:
+def cancel_runs(
+    context: AppContext, account_id: int, run_ids: Iterable[UUID], *, chosen_by: Mapping[str, Any] | None = None
+) -> set[UUID]:
     """Cancel running runs with all their blocks; the ids of those that were running. A block's id cancels the run that it belongs
-    to."""
+    to. `chosen_by`: the filter that found them, for the audit log."""
     cancelled = []
     with context.database.transaction() as connection:
         # In one order, since other commands may cancel the same runs.
@@ -53,7 +67,7 @@ def cancel_runs(context: AppContext, account_id: int, run_ids: Iterable[UUID]) -
                 connection, account_id, roots, "cancelled", "cancelled by hand", context.clock()
             ):
                 cancelled.append(run_id)
-        _record(connection, context, account_id, "run.cancel", cancelled)
+        _record(connection, context, account_id, "run.cancel", cancelled, chosen_by)
     return set(cancelled)
 
 

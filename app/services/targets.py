@@ -1,4 +1,4 @@
-"""Use cases of targets that keep failing or are disabled. One transaction each."""
+"""Targets that keep failing or are disabled: saves their circuits, and lists them."""
 
 from __future__ import annotations
 

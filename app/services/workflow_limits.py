@@ -15,9 +15,9 @@ from app.workflows.yaml_loader import Document, Mistake
 
 def check_limits(connection: sa.Connection, account_id: int, workflow_id: UUID, document: Document) -> list[Mistake]:
     """Why a document without mistakes may not be enabled beside the account's other workflows; empty when it may."""
-    others, characters = workflows.measure_enabled(connection, account_id, workflow_id)
+    measured = workflows.measure_enabled(connection, account_id, workflow_id)
     return (
-        check_size(document, others, characters)
+        check_size(document, *measured)
         or check_together(document, lambda: workflows.find_enabled_patterns(connection, account_id, workflow_id))
         or _check_evaluated(connection, account_id, workflow_id, document)
     )

@@ -1,8 +1,8 @@
-"""Use cases for workflows: apply, save as a draft, list, enable, disable, delete. One transaction each."""
+"""Checks and saves workflows, lists, enables, disables and deletes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,19 +16,22 @@ from app.core.ids import uuid7
 from app.core.models import EnabledWorkflow
 from app.db import accounts, erasure, inspection, run_trees, workflows
 from app.db.audit import Change
+from app.db.document_versions import WORKFLOW_VERSIONS, NewVersion
 from app.db.erasure import Erased
-from app.db.workflows import NewVersion, WorkflowRow
+from app.db.workflows import WorkflowRow
 from app.services import audit
 from app.services.context import AppContext
 from app.services.runs import cancel_runs_of_workflow
+from app.services.secrets import find_missing
 from app.services.workflow_limits import check_limits
 from app.workflows.matching.pattern_parser import PatternError
-from app.workflows.validate import awaited_names, check_workflow, to_stored, trigger_names
+from app.workflows.secret_names import find_secret_names
+from app.workflows.validate import NAME, awaited_names, check_workflow, to_stored, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
 
 _ABSENT = object()
 # Changed paths of a document that the audit log names.
-_MAX_RECORDED = 50
+MAX_RECORDED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,14 @@ class InvalidDocument(Exception):
         self.mistakes = mistakes
 
 
+class SavedMeanwhile(Exception):
+    """Another version of the workflow `name` was saved: `version` is its latest one now (0: it does not exist)."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(f"the latest version of {name} is {version}")
+        self.name, self.version = name, version
+
+
 def find_mistakes(raw: bytes) -> list[Mistake]:
     """All mistakes of a document in a file. Needs neither the database nor settings."""
     return check_workflow(read_bytes(raw))
@@ -69,6 +80,17 @@ def checked_document(source: str) -> Document:
     return document
 
 
+def check_in_account(context: AppContext, account_id: int, source: str) -> tuple[str, list[Mistake]]:
+    """The name in a document ("" without a valid one), and all its mistakes, secrets that the account lacks included."""
+    document = read_document(source)
+    mistakes = check_workflow(document)
+    if not mistakes and (read := list(find_secret_names(document.value))):
+        with context.database.transaction() as connection:
+            mistakes = find_missing(connection, account_id, document, read)
+    name = document.value.get("name") if isinstance(document.value, dict) else None
+    return (name if isinstance(name, str) and NAME.fullmatch(name) else ""), mistakes
+
+
 def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied:
     """Save a document as a new workflow, which is enabled, or as the next version of a workflow.
 
@@ -78,10 +100,12 @@ def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied
     document = checked_document(source)
     with context.database.transaction() as connection:
         known = _known_workflow(connection, account_id, document)
+        if mistakes := find_missing(connection, account_id, document, find_secret_names(document.value)):
+            raise InvalidDocument(mistakes)
         new, change, differences = _save(connection, known, account_id, document, source, context.clock())
         enabled_version = known.enabled_version if known else None
         if enabled_version not in (None, new.version) or known is None:
-            _enable(connection, account_id, new.workflow_id, new.version, document, context.clock())
+            _enable(connection, account_id, new.owner_id, new.version, document, context.clock())
             change = "enabled" if change == "unchanged" else change
             enabled_version = new.version
         applied = Applied(new.name, new.version, change, enabled_version, differences)
@@ -96,8 +120,8 @@ def apply_in_transaction(connection: sa.Connection, account_id: int, source: str
     known = _known_workflow(connection, account_id, document)
     new, _, _ = _save(connection, known, account_id, document, source, now)
     if known is None or known.enabled_version != new.version:
-        _enable(connection, account_id, new.workflow_id, new.version, document, now)
-    return new.workflow_id
+        _enable(connection, account_id, new.owner_id, new.version, document, now)
+    return new.owner_id
 
 
 def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
@@ -105,19 +129,54 @@ def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
 
     Raises InvalidDocument when it cannot be read or has no valid name.
     """
+    document, mistakes = _read_named(source)
+    with context.database.transaction() as connection:
+        known = _known_workflow(connection, account_id, document)
+        if not mistakes:
+            mistakes = find_missing(connection, account_id, document, find_secret_names(document.value))
+        new, change, differences = _save(connection, known, account_id, document, source, context.clock())
+        enabled_version = known.enabled_version if known else None
+        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
+        _record_applied(connection, context, account_id, known, applied)
+    return applied
+
+
+def save_edited(context: AppContext, account_id: int, source: str, after: int, *, enable: bool) -> Applied:
+    """Save a text as the version after `after` (0: as a new workflow), also if only comments differ. `enable`: enable it; else
+    what is enabled stays so, and the text may have mistakes.
+
+    Raises InvalidDocument, and SavedMeanwhile when the latest version is not `after`.
+    """
+    document, mistakes = _read_named(source)
+    if enable and mistakes:
+        raise InvalidDocument(mistakes)
+    with context.database.transaction() as connection:
+        known = _known_workflow(connection, account_id, document)
+        latest = known.latest_version if known else 0
+        if latest != after:
+            raise SavedMeanwhile(document.value["name"], latest)
+        new, change, differences = _save(
+            connection, known, account_id, document, source, context.clock(), with_comments=True
+        )
+        enabled_version = known.enabled_version if known else None
+        if enable and enabled_version != new.version:
+            _enable(connection, account_id, new.owner_id, new.version, document, context.clock())
+            change = "enabled" if change == "unchanged" else change
+            enabled_version = new.version
+        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
+        _record_applied(connection, context, account_id, known, applied)
+    return applied
+
+
+def _read_named(source: str) -> tuple[Document, list[Mistake]]:
+    """A document with its mistakes. Raises InvalidDocument when it cannot be read or has no valid name."""
     document = read_document(source)
     mistakes = check_workflow(document)
     if not isinstance(document.value, dict):
         raise InvalidDocument(mistakes)
     if about_name := [mistake for mistake in mistakes if mistake.path == "name"]:
         raise InvalidDocument(about_name)
-    with context.database.transaction() as connection:
-        known = _known_workflow(connection, account_id, document)
-        new, change, differences = _save(connection, known, account_id, document, source, context.clock())
-        enabled_version = known.enabled_version if known else None
-        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
-        _record_applied(connection, context, account_id, known, applied)
-    return applied
+    return document, mistakes
 
 
 def _record_applied(
@@ -130,7 +189,7 @@ def _record_applied(
     before = None if known is None else _versions(known.latest_version, known.enabled_version)
     after = _versions(applied.version, applied.enabled_version)
     if applied.differences:
-        after["changed"] = applied.differences[:_MAX_RECORDED]
+        after["changed"] = applied.differences[:MAX_RECORDED]
     audit.record(connection, context, Change(f"workflow.{action}", account_id, applied.name, before, after))
 
 
@@ -152,13 +211,16 @@ def _save(
     document: Document,
     source: str,
     now: datetime,
+    *,
+    with_comments: bool = False,
 ) -> tuple[NewVersion, str, tuple[str, ...]]:
-    """Save the document as the next version unless it is the newest: (version, change, differences)."""
+    """Save the document as the next version unless it is the newest: (version, change, differences). `with_comments`: the text
+    has to be the same, too."""
     stored = to_stored(document.value)
-    differences = tuple(sorted(_differences(known.document, stored))) if known else ()
-    is_newest = known is not None and not differences
+    differences = tuple(sorted(find_differences(known.document, stored))) if known else ()
+    is_newest = known is not None and not differences and not (with_comments and known.source != source)
     version = NewVersion(
-        workflow_id=known.id if known else uuid7(now),
+        owner_id=known.id if known else uuid7(now),
         name=document.value["name"],
         version=(known.latest_version if is_newest else known.latest_version + 1) if known else 1,
         source=source,
@@ -166,7 +228,7 @@ def _save(
     )
     if is_newest:
         return version, "unchanged", ()
-    workflows.save_version(connection, account_id, version, now)
+    WORKFLOW_VERSIONS.save(connection, account_id, version, now)
     return version, "changed" if known else "created", differences
 
 
@@ -174,8 +236,10 @@ def _enable(
     connection: sa.Connection, account_id: int, workflow_id: UUID, version: int, document: Document, now: datetime
 ) -> None:
     """Enable a version without mistakes. The events that its runs may wait for are stored now, since an earlier release may
-    have saved the draft. Raises InvalidDocument when all enabled patterns together exceed a bound."""
+    have saved the draft. Raises InvalidDocument when all enabled patterns together exceed a bound, or when the account lacks a
+    secret."""
     mistakes = check_limits(connection, account_id, workflow_id, document)
+    mistakes += find_missing(connection, account_id, document, find_secret_names(document.value))
     if mistakes:
         raise InvalidDocument(mistakes)
     workflows.write_awaits(connection, account_id, workflow_id, version, awaited_names(document.value))
@@ -190,19 +254,19 @@ def write_missing_triggers(connection: sa.Connection, account_id: int, enabled: 
             workflows.write_triggers(connection, account_id, workflow.id, workflow.version, triggers)
 
 
-def _differences(old: object, new: object, path: str = "") -> set[str]:
+def find_differences(old: object, new: object, path: str = "") -> set[str]:
     """The paths at which two documents differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         return {
             found
             for name in old.keys() | new.keys()
-            for found in _differences(
+            for found in find_differences(
                 old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
             )
         }
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return {found for index, (one, other) in pairs for found in _differences(one, other, f"{path}[{index}]")}
+        return {found for index, (one, other) in pairs for found in find_differences(one, other, f"{path}[{index}]")}
     return set() if old == new and isinstance(old, bool) == isinstance(new, bool) else {path}
 
 
@@ -222,21 +286,58 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
 
 
 def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
-    """Delete a workflow with its versions, progress and runs. Decisions stay in the events. Raises Problem 404."""
+    """Delete a workflow with its versions, progress and runs, of which it is how many. Decisions stay in the events.
+
+    Many transactions of bounded size: a deletion that was interrupted can be repeated. The first one disables the workflow,
+    so that nothing starts meanwhile; its running runs are cancelled next. Raises Problem 404, and 409 when somebody enables it
+    meanwhile.
+    """
+    workflow_id = _disable_for_deletion(context, account_id, name)
+    cancel_runs_of_workflow(context, account_id, workflow_id, "its workflow is being deleted")
+    runs = _erase_in_batches(context, erasure.erase_runs_of_workflow, account_id, workflow_id)
+    progress = _erase_in_batches(context, erasure.erase_progress_of_workflow, account_id, workflow_id)
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         accounts.increment_version(connection, account_id)
         found = _existing(workflows.find_workflow(connection, account_id, name), name)
-        erased = erasure.erase_workflow(connection, account_id, found.id)
-        versions = _versions(found.latest_version, found.enabled_version)
-        before = {**versions, "source": audit.digest(found.source), "runs": erased.runs}
+        if found.enabled_version is not None:
+            raise Problem(ProblemType.CONFLICT, f"{name} was enabled while its runs were being deleted; it stays")
+        rest = erasure.erase_workflow(connection, account_id, found.id)
+        erased = Erased(0, runs + rest.runs, progress + rest.progress)
+        before = {"version": found.latest_version, "source": audit.digest(found.source), "runs": erased.runs}
         audit.record(connection, context, Change("workflow.delete", account_id, name, before))
+    return erased
+
+
+def _disable_for_deletion(context: AppContext, account_id: int, name: str) -> UUID:
+    with context.database.transaction() as connection:
+        known = _lock_workflow(connection, account_id, name)
+        workflows.disable_workflow(connection, account_id, known.id, context.clock())
+        before, after = {"enabled_version": known.enabled_version}, {"enabled_version": None, "to_be_deleted": True}
+        audit.record(connection, context, Change("workflow.disable", account_id, name, before, after))
+    return known.id
+
+
+def _erase_in_batches(
+    context: AppContext,
+    erase: Callable[[sa.Connection, int, UUID, str], tuple[int, str | None]],
+    account_id: int,
+    workflow_id: UUID,
+) -> int:
+    """Erase each batch in a transaction; how many rows."""
+    erased = 0
+    last: str | None = ""
+    while last is not None:
+        with context.database.transaction() as connection:
+            inspection.allow_slow_statements(connection)
+            count, last = erase(connection, account_id, workflow_id, last)
+        erased += count
     return erased
 
 
 def _existing(found: WorkflowRow | None, name: str) -> WorkflowRow:
     if found is None:
-        raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}; `signalbox workflow list` shows all")
+        raise Problem(ProblemType.NOT_FOUND, f"there is no workflow {name!r}")
     return found
 
 
@@ -244,10 +345,10 @@ def find_version(context: AppContext, account_id: int, name: str, version: int) 
     """The source of one version of a workflow. Raises Problem 404."""
     workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
-        found = workflows.find_version(connection, account_id, workflow.id, version)
+        found = WORKFLOW_VERSIONS.find(connection, account_id, workflow.id, version)
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, f"{name} has the versions 1 to {workflow.latest_version}")
-    source: str = found[0]
+    source, _ = found
     return source
 
 
@@ -277,7 +378,7 @@ def disable_workflow(context: AppContext, account_id: int, name: str, *, cancel_
         audit.record(connection, context, Change("workflow.disable", account_id, name, before, after))
     if not cancel_runs:
         return 0
-    return cancel_runs_of_workflow(context, account_id, known.id, "its workflow was disabled with --cancel-runs")
+    return cancel_runs_of_workflow(context, account_id, known.id, "its workflow was disabled and its runs cancelled")
 
 
 def _lock_workflow(connection: sa.Connection, account_id: int, name: str) -> WorkflowRow:

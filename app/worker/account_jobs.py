@@ -25,7 +25,7 @@ _MIN_PAUSE, _MAX_PAUSE = 0.1, 30.0
 
 class _Account:
     def __init__(self) -> None:
-        self.turns = asyncio.Semaphore(AT_ONCE)
+        self.slots = asyncio.Semaphore(AT_ONCE)
         self.jobs = 0
 
 
@@ -43,8 +43,8 @@ class AccountJobs:
         self._duration = _ASSUMED_DURATION
 
     @asynccontextmanager
-    async def turn(self, account_id: int, units: int = 0) -> AsyncIterator[None]:
-        """Wait for a turn of the account, and have it inside. `units`: of its share that the job takes at most, which are taken
+    async def slot(self, account_id: int, units: int = 0) -> AsyncIterator[None]:
+        """Wait for a slot of the account, and hold it inside. `units`: of its share that the job takes at most, which are taken
         before. Raises NotDone when it has used that up, or when too many of its jobs wait."""
         account = self._accounts.get(account_id) or _Account()
         if account.jobs >= self._max_jobs:
@@ -55,7 +55,7 @@ class AccountJobs:
         self._accounts[account_id] = account
         account.jobs += 1
         try:
-            async with account.turns:
+            async with account.slots:
                 began = self._monotonic()
                 yield
                 self._duration = 0.9 * self._duration + 0.1 * (self._monotonic() - began)

@@ -22,8 +22,9 @@ from uuid import UUID
 from app.core.models import Event, Run
 from app.db import event_keys, event_queries, run_trees, run_updates, runs
 from app.db.run_updates import RunUpdate
+from app.services import transitions
 from app.services.context import AppContext
-from app.worker import run_metrics, transitions
+from app.worker import run_metrics
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.isolation import NeedsIsolation
 from app.workflows import step_graph
@@ -37,7 +38,7 @@ class EventCorrelator:
         self._context = context
         self._alone = alone
         self._database = context.database
-        self._shares = context.work_shares
+        self._shares = context.limits.shares
         self._query = retry.run
 
     async def deliver(self, account_id: int, event_id: UUID) -> list[UUID]:

@@ -1,7 +1,7 @@
 """Executes runs, from step to step, until they end or wait. `app/ingest/accept.py` is the other half, from a request to a run.
 
-`transitions.py` says what a step does to a run and `event_correlation.py` what an event does to it; here both are carried out
-and written.
+`app/services/transitions.py` says what a step does to a run and `event_correlation.py` what an event does to it; here both are
+carried out and written.
 
 `RunExecutor.advance(account_id, run_id, job)`, called by a worker for each job of the queue:
 
@@ -42,36 +42,40 @@ from app.core.models import Outcome, Run
 from app.core.work_shares import UNITS_PER_MILLISECOND
 from app.db import run_deaths, run_trees, run_updates, runs
 from app.db.integrations import OutboundConfig
-from app.db.job_queue import CORRELATE, FAILED_JOB_PAUSE, MATCH, Again, Job
+from app.db.job_queue import CORRELATE, FAILED_JOB_PAUSE, MATCH, RUN, Again, Job
 from app.db.run_updates import RunUpdate
 from app.ingest.account_cache import AccountCache
 from app.ingest.deadlines import fire_deadline
 from app.ingest.late_matching import finish_matching
-from app.services import integrations, message_stream, targets
+from app.ingest.sources.delivery_replay import map_late
+from app.services import integrations, message_stream, targets, transitions
 from app.services.context import AppContext
-from app.worker import run_metrics, transitions
+from app.services.erasure_jobs import TakenOver, continue_erasure
+from app.worker import run_metrics
 from app.worker.account_jobs import AccountJobs
 from app.worker.db_retry import RetryUntilAvailable
 from app.worker.event_correlation import EventCorrelator
 from app.worker.housekeeping import sweep
-from app.worker.isolation import MAX_DEATHS_ALONE, NeedsIsolation, NotDone, TurnOver
+from app.worker.isolation import MAX_DEATHS_ALONE, NeedsIsolation, NotDone, TimeSliceOver
 from app.workflows import step_graph
-from app.workflows.expressions.budget import EVENT_UNITS
+from app.workflows.expressions.work_budget import EVENT_UNITS, EXPRESSION_UNITS, SHARED_EXPRESSION_UNITS, Budget
 
 P = ParamSpec("P")
 
 # Seconds for which an account's outbound configuration is cached.
 _OUTBOUND_CONFIG_TTL = 2.0
 
-# Seconds: for how long a run is executed alone before the next one has its turn.
-_MAX_TURN = 10.0
+# Seconds: for how long a run is executed alone before the next one follows.
+_TIME_SLICE = 10.0
 # Units of work that a step is assumed to take of its account's share.
 _STEP_UNITS = UNITS_PER_MILLISECOND
 # An error and its class.
+# Of an erasure between two looks into the queue.
+_ERASURE_SECONDS = 5.0
 _EVENT_MISSING = ("its event is no longer stored", "event_missing")
 
-_TRANSITIONS: Mapping[str, Callable[[Run, datetime], RunUpdate]] = {
-    step_graph.WAIT: transitions.wait,
+# What steps with expressions do to a run.
+_TRANSITIONS: Mapping[str, Callable[[Run, datetime, Budget], RunUpdate]] = {
     step_graph.IF: transitions.choose_branch,
     step_graph.SET: transitions.set_variables,
     step_graph.REPEAT: transitions.repeat,
@@ -93,21 +97,25 @@ class RunExecutor:
     ) -> None:
         self._context = context
         self._alone = alone
-        self._accounts = AccountCache(context)
         self._session = session
         self._rng = random.SystemRandom()
         self._retry = RetryUntilAvailable(threads, self._rng)
         self._query = self._retry.run
-        self._shares = context.work_shares
+        self._shares = context.limits.shares
+        # Accounts are loaded in threads.
+        loop = asyncio.get_running_loop()
+        self._accounts = AccountCache(context, lambda *spent: loop.call_soon_threadsafe(self._shares.spend, *spent))
         self._account_jobs = AccountJobs(self._shares, concurrency)
         self._correlator = EventCorrelator(context, self._retry, alone=alone)
+        # One at a time: each keeps a thread and a connection.
+        self._erasing = asyncio.Lock()
         self._circuit_breakers = CircuitBreakers(concurrency, rng=self._rng)
         self._renderer = Renderer()
         self._outbound_configs: dict[int, tuple[float, asyncio.Task[OutboundConfig]]] = {}
 
     async def advance(self, account_id: int, run_id: UUID, job: int) -> None:
         """Advance a run as far as this job may; returns when it has ended, waits, or another worker has advanced it. Raises
-        NeedsIsolation, NotDone while the account has used up its share, or TurnOver in a process that executes it alone."""
+        NeedsIsolation, NotDone while the account has used up its share, or TimeSliceOver in a process that executes it alone."""
         self._shares.spend(account_id, 0)
         self._check_share(account_id)
         run: Run | None = await self._query(runs.claim_run, self._context.database, account_id, run_id, job)
@@ -120,10 +128,11 @@ class RunExecutor:
         if self._alone:
             await self._query(self._transact, run_deaths.clear_dead_workers, account_id, run_id)
             if not has_ended:
-                raise TurnOver
+                raise TimeSliceOver
 
     async def _advance(self, claimed: Run) -> bool:
-        """Execute steps until the job has nothing more to do (True), or its turn in a process of its own is over (False)."""
+        """Execute steps until the job has nothing more to do (True), or its time slice, where it is executed alone, is over
+        (False)."""
         began = time.monotonic()
         run: Run | None = await self._correlator.save_subject(claimed)
         if run is not None and _may_have_missed_events(run) and "exit_on" in run.document:
@@ -140,7 +149,7 @@ class RunExecutor:
             if _began_wait_for(run, update):
                 await self._correlator.deliver_missed_event(run.account_id, run.id)
             run = transitions.apply_update(run, update, updated_at)
-            if run is not None and self._alone and time.monotonic() - began > _MAX_TURN:
+            if run is not None and self._alone and time.monotonic() - began > _TIME_SLICE:
                 return False
             if run is not None:
                 self._check_share(run.account_id)
@@ -168,7 +177,7 @@ class RunExecutor:
     async def give_up(self, job: Job) -> None:
         """End a job that has killed too many processes, or failed too often: its run fails. A job of another kind is tried again
         in an hour."""
-        if job.kind != "run":
+        if job.kind != RUN:
             raise NotDone("it has killed its processes", Again(FAILED_JOB_PAUSE))
         account_id, run_id, number = _parse_run_job(job)
         run = await self._query(runs.find_bare_run, self._context.database, account_id, run_id, number)
@@ -178,7 +187,7 @@ class RunExecutor:
     async def record_death(self, job: Job) -> None:
         """A job has killed a process that executed nothing else: the runs of its workflow are executed alone for a while."""
         now = self._context.clock()
-        if job.kind == "run":
+        if job.kind == RUN:
             account_id, run_id, _ = _parse_run_job(job)
             await self._query(self._transact, run_deaths.isolate_workflow, account_id, run_id, now)
         elif job.kind in (CORRELATE, MATCH):
@@ -189,17 +198,37 @@ class RunExecutor:
         await self._retry.run_once(self._transact, run_deaths.add_dead_workers, self._context.clock())
 
     async def match(self, account_id: int, event_id: UUID) -> None:
-        """Finish the matching of this event, which was postponed, and wake its runs. Raises NeedsIsolation, and NotDone when it
-        is not the account's turn."""
+        """Finish the matching of this event, which was postponed, and wake its runs. Raises NeedsIsolation, and NotDone when the
+        account has no free slot."""
         # In a process of its own, nobody waits for the job.
-        async with self._account_jobs.turn(account_id, 0 if self._alone else EVENT_UNITS):
+        async with self._account_jobs.slot(account_id, 0 if self._alone else EVENT_UNITS):
             used = await self._wake(account_id, event_id)
         self._shares.spend(account_id, used - EVENT_UNITS)
 
+    async def map(self, account_id: int, delivery_id: UUID) -> None:
+        """Map this delivery, which was postponed. Raises NotDone when the account has no free slot."""
+        async with self._account_jobs.slot(account_id, 0 if self._alone else EVENT_UNITS):
+            used = await self._retry.run_once(map_late, self._context, self._accounts, account_id, delivery_id)
+        self._shares.spend(account_id, used - EVENT_UNITS)
+
+    async def erase(self, account_id: int, erasure_id: UUID, text: str) -> None:
+        """Continue the erasure of a data subject. Raises NotDone when it has not ended."""
+        if self._erasing.locked():
+            raise NotDone("another erasure is before it", Again(_ERASURE_SECONDS, is_failure=False))
+        async with self._erasing:
+            try:
+                has_ended = await self._retry.run_once(
+                    continue_erasure, self._context, account_id, erasure_id, text, _ERASURE_SECONDS
+                )
+            except TakenOver as exc:
+                raise NotDone("another worker does it", Again(_ERASURE_SECONDS, is_failure=False)) from exc
+        if not has_ended:
+            raise NotDone("it goes on", Again(0.0, is_failure=False))
+
     async def wake(self, account_id: int, event_id: UUID) -> None:
-        """Advance the runs that wait for this event, and end those that exit on it. Raises NeedsIsolation, and NotDone when it is
-        not the account's turn."""
-        async with self._account_jobs.turn(account_id):
+        """Advance the runs that wait for this event, and end those that exit on it. Raises NeedsIsolation, and NotDone when the
+        account has no free slot."""
+        async with self._account_jobs.slot(account_id):
             self._shares.spend(account_id, await self._wake(account_id, event_id))
 
     async def _wake(self, account_id: int, event_id: UUID) -> int:
@@ -211,9 +240,9 @@ class RunExecutor:
         return units
 
     async def fire_deadline(self, account_id: int, workflow_id: UUID, subject: str) -> None:
-        """Start the run of a deadline that has passed, unless the deadline was cancelled or moved. Raises NotDone when it is not
-        the account's turn."""
-        async with self._account_jobs.turn(account_id):
+        """Start the run of a deadline that has passed, unless the deadline was cancelled or moved. Raises NotDone when the
+        account has no free slot."""
+        async with self._account_jobs.slot(account_id):
             await self._retry.run_once(fire_deadline, self._context, self._accounts, account_id, workflow_id, subject)
 
     async def sweep(self) -> None:
@@ -230,9 +259,10 @@ class RunExecutor:
         now = self._context.clock()
         step = step_graph.find_step(run.document, str(run.at))
         verb = step_graph.find_verb(step)
+        if verb == step_graph.WAIT:
+            return transitions.wait(run, now)
         if verb in _TRANSITIONS:
-            with self._shares.charged(run.account_id):
-                return _TRANSITIONS[verb](run, now)
+            return self._evaluate_step(run, verb, now)
         if verb == step_graph.WAIT_FOR:
             return await self._wait_for(run, step, now)
         if verb == step_graph.PAR:
@@ -242,6 +272,16 @@ class RunExecutor:
         except SettingsError as exc:
             outcome = Outcome("retry", error=str(exc), error_class="encryption_key")
             return transitions.apply_outcome(run, outcome, now, self._context.clock, self._rng)
+
+    def _evaluate_step(self, run: Run, verb: str, now: datetime) -> RunUpdate:
+        """Execute a step whose expressions decide what follows. Nothing else happens in this process meanwhile: raises
+        NeedsIsolation for a step that needs much work, unless the process has no other jobs."""
+        budget = Budget(EXPRESSION_UNITS if self._alone else SHARED_EXPRESSION_UNITS)
+        with self._shares.charged(run.account_id):
+            update = _TRANSITIONS[verb](run, now, budget)
+        if budget.was_exceeded and not self._alone:
+            raise NeedsIsolation(is_proven=True)
+        return update
 
     async def _perform_action(self, run: Run, step: Mapping[str, Any], started_at: datetime) -> RunUpdate:
         config = await self._outbound_config(run.account_id)
@@ -257,6 +297,7 @@ class RunExecutor:
             renderer=self._renderer,
             settings=self._context.settings,
             integration=partial(integrations.open_integration, self._context, config),
+            find_secret=partial(integrations.open_secret, self._context, config),
             disabled=config.disabled,
             save_message=lambda text, data: self._query(message_stream.keep_message, self._context, run, text, data),
         )
@@ -320,7 +361,8 @@ class RunExecutor:
         return now
 
     async def _outbound_config(self, account_id: int) -> OutboundConfig:
-        """The account's integrations and disabled targets, still encrypted, at most `_OUTBOUND_CONFIG_TTL` seconds old."""
+        """The account's integrations, secrets and disabled targets, still encrypted, at most `_OUTBOUND_CONFIG_TTL` seconds
+        old."""
         loaded_at, loading = self._outbound_configs.get(account_id, (0.0, None))
         if loading is None or time.monotonic() - loaded_at > _OUTBOUND_CONFIG_TTL:
             loading = asyncio.create_task(self._query(integrations.find_outbound_config, self._context, account_id))

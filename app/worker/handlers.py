@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from app.db import match_state
-from app.db.job_queue import CORRELATE, MATCH
+from app.db.job_queue import CORRELATE, DEADLINE, ERASE, MAP, MATCH, RUN
 from app.worker.executor import RunExecutor
 
 # How to parse the parts of a payload, which are separated by colons.
@@ -21,10 +21,12 @@ _log = structlog.get_logger()
 def make_handlers(executor: RunExecutor) -> Handlers:
     """A function for each kind of job, and the parsers of its arguments."""
     return {
-        "run": (executor.advance, (int, UUID, int)),
+        RUN: (executor.advance, (int, UUID, int)),
         CORRELATE: (executor.wake, (int, UUID)),
         MATCH: (executor.match, (int, UUID)),
-        "deadline": (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
+        MAP: (executor.map, (int, UUID)),
+        ERASE: (executor.erase, (int, UUID, str)),
+        DEADLINE: (executor.fire_deadline, (int, UUID, match_state.subject_of_payload)),
     }
 
 

@@ -14,11 +14,23 @@ import structlog
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
-from app.db import circuits, event_keys, job_queue, match_state, messages, run_deaths, table_sizes, workers
+from app.db import (
+    circuits,
+    event_keys,
+    job_queue,
+    match_state,
+    messages,
+    run_deaths,
+    stored_answers,
+    table_sizes,
+    workers,
+)
 from app.db.connection import limit_statements
+from app.services import startup_checks
 from app.services.context import AppContext
 from app.services.expiry import delete_expired
 from app.services.partitions import make_partitions
+from app.services.users import delete_ended_sessions
 from app.worker.ending_plans import log_ending_plans
 
 Task = Callable[[sa.Connection, datetime], object]
@@ -26,21 +38,21 @@ Task = Callable[[sa.Connection, datetime], object]
 # Each deletes, moves or changes a limited number of rows.
 TASKS: tuple[Task, ...] = (
     run_deaths.add_dead_workers,
-    job_queue.move_previous_jobs,
     job_queue.cancel_runs_without_workflow,
     job_queue.wake_parents_without_blocks,
     job_queue.enqueue_orphans,
     job_queue.enqueue_overdue_deadlines,
     job_queue.forget_old_idempotency_keys,
-    job_queue.forget_previous_log,
     match_state.forget_stale_progress,
     messages.forget_old_messages,
     messages.forget_old_tickets,
     event_keys.delete_old_keys,
     circuits.forget_old_circuits,
+    stored_answers.forget_old_answers,
     workers.forget_old_workers,
     log_ending_plans,
     table_sizes.record_table_sizes,
+    delete_ended_sessions,
 )
 # Seconds that a statement of a task may take, in place of STATEMENT_TIMEOUT.
 _TIMEOUT = 30.0
@@ -73,7 +85,7 @@ def _run(context: AppContext, name: str, task: Callable[[], object]) -> None:
     except Exception as exc:
         if isinstance(exc, Unavailable):
             # Raises Unavailable when not only this task has failed.
-            context.check_connection()
+            startup_checks.check_connection(context)
         metrics.housekeeping_failures.labels(name).inc()
         _log.error("a housekeeping task failed", task=name, error=describe_exception(exc))
 

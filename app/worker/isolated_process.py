@@ -24,12 +24,12 @@ from app.core.log_config import describe_exception
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 from app.worker.handlers import call_handler, make_handlers
-from app.worker.isolation import TurnOver
+from app.worker.isolation import TimeSliceOver
 
 # Bytes of data, in addition to many times the largest event. A job that needs more gets a MemoryError, which ends this process
 # before the machine has no memory left.
 MAX_MEMORY = 1024 * 1024 * 1024
-_EVENT_COPIES = 32
+_EVENTS_IN_MEMORY = 32
 # From -1000 to 1000: among processes that need the same, the kernel kills this one first.
 _OOM_SCORE_ADJUSTMENT = 300
 _PR_SET_PDEATHSIG = 1
@@ -45,7 +45,7 @@ def main() -> None:
     os.dup2(2, 1)
     settings = config.from_environment()
     log_config.configure(settings)
-    _prepare_to_die(MAX_MEMORY + _EVENT_COPIES * settings.max_event_bytes)
+    _prepare_to_die(MAX_MEMORY + _EVENTS_IN_MEMORY * settings.max_event_bytes)
     asyncio.run(_serve(AppContext(settings), answers))
 
 
@@ -73,7 +73,7 @@ async def _serve(context: AppContext, answers: TextIO) -> None:
                 job = json.loads(await jobs.get())
                 try:
                     await call_handler(handlers, job["kind"], job["payload"])
-                except TurnOver:
+                except TimeSliceOver:
                     _write(answers, {"is_over": False})
                 except MemoryError:
                     os._exit(_OUT_OF_MEMORY)

@@ -46,15 +46,16 @@ _log = structlog.get_logger()
 
 
 class NeedsIsolation(Exception):
-    """The run has to be executed alone. `is_proven`: a run of its workflow has killed its process."""
+    """The run has to be executed alone. `is_proven`: a run of its workflow has killed its process, or its step needs much work,
+    so that this will not change soon."""
 
     def __init__(self, *, is_proven: bool) -> None:
         super().__init__("the run has to be executed alone")
         self.is_proven = is_proven
 
 
-class TurnOver(Exception):
-    """The run was executed alone for long enough; it continues with its account's next turn."""
+class TimeSliceOver(Exception):
+    """The run was executed alone for long enough; it continues when the next job of its account is executed."""
 
 
 class NotDone(Exception):
@@ -83,25 +84,25 @@ class Isolation:
         self._command = command
         self._rng = rng or random.Random()
         self._process: Process | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._idle: asyncio.Task[None] | None = None
         self._duration = _ASSUMED_DURATION
-        self._next_turns: dict[str, float] = {}
-        # The accounts whose jobs are executed or wait for their turn.
+        self._next_at: dict[str, float] = {}
+        # The accounts whose jobs are executed or wait to be.
         self.admitted: set[str] = set()
 
     async def execute(self, job: Job, *, is_suspected_only: bool = False) -> None:
         """Execute a job alone. Raises NotDone when its account already has one here, its handler has failed, or its process
-        has died. `is_suspected_only`: the job's workflow may be cleared soon, so that a job without a turn comes back soon."""
+        has died. `is_suspected_only`: the job's workflow may be cleared soon, so that a job that has to wait comes back soon."""
         if job.deaths_alone >= MAX_DEATHS_ALONE:
             await self._give_up(job)
             return
         if job.account in self.admitted or len(self.admitted) >= _MAX_ADMITTED:
-            pause = self._rng.uniform(1.0, 3.0) if is_suspected_only else self._take_turn(job.account)
+            pause = self._rng.uniform(1.0, 3.0) if is_suspected_only else self._schedule(job.account)
             raise NotDone("other jobs are executed alone before", Again(pause, is_failure=False))
         self.admitted.add(job.account)
         try:
-            async with self._turn:
+            async with self._lock:
                 began = time.monotonic()
                 try:
                     await self._execute(job)
@@ -110,12 +111,12 @@ class Isolation:
         finally:
             self.admitted.discard(job.account)
 
-    def _take_turn(self, account: str) -> float:
+    def _schedule(self, account: str) -> float:
         """Seconds until the account's next job should come back: one after the other, as fast as jobs are executed."""
         now = time.monotonic()
-        self._next_turns = {each: turn for each, turn in self._next_turns.items() if turn > now}
-        self._next_turns[account] = self._next_turns.get(account, now) + self._duration
-        return min(_MAX_PAUSE, max(1.0, self._next_turns[account] - now)) * self._rng.uniform(0.7, 1.0)
+        self._next_at = {each: at for each, at in self._next_at.items() if at > now}
+        self._next_at[account] = self._next_at.get(account, now) + self._duration
+        return min(_MAX_PAUSE, max(1.0, self._next_at[account] - now)) * self._rng.uniform(0.7, 1.0)
 
     async def _execute(self, job: Job) -> None:
         if self._idle is not None:
@@ -124,7 +125,7 @@ class Isolation:
         process = self._process or await self._start()
         is_answered = False
         try:
-            answer = await self._ask(process, job)
+            answer = await self._exchange(process, job)
             is_answered = answer is not None
         finally:
             if not is_answered:
@@ -139,7 +140,7 @@ class Isolation:
         if answer.get("error") is not None:
             raise NotDone(str(answer["error"]), Again(job.retry_delay))
         if answer.get("is_over") is False:
-            raise NotDone("its turn is over", Again(0.0, is_failure=False))
+            raise NotDone("its time slice is over", Again(0.0, is_failure=False))
 
     async def _start(self) -> Process:
         """Start a child; returns when it is ready. A child that does not start is no death of the job."""
@@ -158,7 +159,7 @@ class Isolation:
         self._process = process
         return process
 
-    async def _ask(self, process: Process, job: Job) -> dict[str, object] | None:
+    async def _exchange(self, process: Process, job: Job) -> dict[str, object] | None:
         """The child's answer; None when it has died."""
         assert process.stdin is not None
         with suppress(ConnectionError):

@@ -25,7 +25,8 @@ from app.core.errors import Unavailable
 from app.core.log_config import describe_exception
 from app.db import job_queue, workers
 from app.db.connection import Database
-from app.db.job_queue import ISOLATED_AFTER, MAX_FAILURES, Again, Job
+from app.db.job_queue import ISOLATED_AFTER, MAX_FAILURES, RUN, Again, Job
+from app.worker.fair_queueing import FairQueue
 from app.worker.handlers import Handlers, call_handler
 from app.worker.isolation import Isolation, NeedsIsolation, NotDone
 
@@ -36,12 +37,14 @@ _POLL_INTERVAL = 5.0
 _MIN_POLL_INTERVAL = 0.1
 # Between two claims, so that one statement claims and deletes several jobs when there are many.
 _MIN_CLAIM_INTERVAL = 0.005
+# Jobs that one claim brings. They begin together, and the jobs that run wait meanwhile.
+_MAX_CLAIM = 16
 _SWEEP_INTERVAL = 10.0
 _FINISH_TIMEOUT = 25.0
 _LEAVE_TIMEOUT = 5.0
 _MAX_EXTEND_RETRY_DELAY = 1.0
-# A worker that was not seen for a minute does not count as alive.
-_MAX_HEARTBEAT_PAUSE = 15.0
+# A worker that was not seen for 20 seconds (`workers.ALIVE_WITHIN`) does not count as alive.
+_MAX_HEARTBEAT_PAUSE = 5.0
 # Between two jobs that are executed while the worker has no other, and how long it waits for its other jobs to end.
 _EXCLUSIVE_PAUSE, _MAX_EXCLUSIVE_WAIT = 60.0, 30.0
 _MAX_PRESENCE_WAIT = 2.0
@@ -110,6 +113,7 @@ class _Consumer:
             version=app.__version__,
             concurrency=self._concurrency,
         )
+        self._fair_queue = FairQueue(database)
         self._running: dict[int, asyncio.Task[None]] = {}
         self._done: set[int] = set()
         self._again: dict[int, Again] = {}
@@ -185,7 +189,8 @@ class _Consumer:
         """Claim at once when jobs are added, and when the connection that says so was lost."""
         while True:
             try:
-                with closing(await self._call(partial(job_queue.JobListener, self._database))) as listener:
+                connect = partial(job_queue.JobListener, self._database, self._worker)
+                with closing(await self._call(connect)) as listener:
                     self._wakeup.set()
                     await self._receive(listener)
             except Exception as exc:
@@ -220,10 +225,12 @@ class _Consumer:
         """End the threads once their queries have ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _exchange(self, limit: int) -> float:
-        """Report the jobs that have ended and claim up to `limit` others; seconds until the next ones can be due."""
+    async def _exchange(self, free: int) -> float:
+        """Report the jobs that have ended and claim others for `free` slots; seconds until the next ones can be due."""
+        limit = min(free, _MAX_CLAIM)
         done, again = list(self._done), dict(self._again)
         if limit or done or again:
+            preferred = await self._call(partial(self._fair_queue.next_accounts, limit))
             exchange = partial(
                 job_queue.exchange_jobs,
                 self._database,
@@ -232,8 +239,10 @@ class _Consumer:
                 again=again,
                 held=self._held(),
                 limit=limit,
+                preferred=preferred,
             )
             claimed = await self._call(exchange)
+            self._fair_queue.note_claim(claimed, limit)
             self._done.difference_update(done)
             for job_id in again:
                 del self._again[job_id]
@@ -242,7 +251,7 @@ class _Consumer:
             if len(claimed) < limit:
                 due_in = await self._call(partial(job_queue.due_in, self._database, self._worker, self._held()))
                 return min(max(due_in, _MIN_POLL_INTERVAL), _POLL_INTERVAL)
-        return _POLL_INTERVAL
+        return 0.0 if limit < free else _POLL_INTERVAL
 
     def _free_slots(self) -> int:
         """How many jobs may be claimed. Those in the other process, or that wait for it, take no slots."""
@@ -268,7 +277,7 @@ class _Consumer:
             self._wakeup.set()
 
     async def _handle(self, job: Job) -> None:
-        if self._give_up is not None and job.kind == "run" and job.attempts >= MAX_FAILURES:
+        if self._give_up is not None and job.kind == RUN and job.attempts >= MAX_FAILURES:
             await self._give_up(job)
         elif self._isolation is None:
             await call_handler(self._handlers, job.kind, job.payload)

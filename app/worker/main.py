@@ -17,6 +17,7 @@ from prometheus_client import multiprocess
 from app.actions import http_session
 from app.core.config import Settings, SettingsError
 from app.core.errors import NotMigrated, Unavailable
+from app.services import startup_checks
 from app.services.context import AppContext
 from app.services.monitoring import Monitor
 from app.worker import job_consumer
@@ -37,7 +38,7 @@ async def _settings_fit(context: AppContext, threads: ThreadPoolExecutor, stop: 
     def check() -> None:
         context.secrets.check_key()
         try:
-            context.check_settings()
+            startup_checks.check_settings(context)
         except NotMigrated as exc:
             raise SettingsError(f"the database is not up to date, run `signalbox migrate` ({exc})") from None
 

@@ -15,14 +15,26 @@ from app.workflows.yaml_loader import Document, Mistake
 MAX_ENABLED = 10_000
 # Of the filters of patterns. A compiled filter takes about 80 bytes for each character, and 5 kB.
 MAX_FILTER_CHARACTERS = 1_000_000
+# Event names, filters and durations in patterns. A filter takes 0.1 ms to compile, each event of a pattern about 2 kB.
+MAX_TEXTS = 50_000
 # For one event name. An evaluation takes about 150 units of the 200,000 that an event has, or more.
 MAX_EVALUATED = 1_000
 
 
-def check_size(document: Document, others: int, characters: int) -> list[Mistake]:
-    """Whether a document may be enabled beside `others` workflows, whose filters have so many `characters`."""
+def check_size(document: Document, others: int, characters: int, texts: int) -> list[Mistake]:
+    """Whether a document may be enabled beside `others` workflows, whose filters have so many `characters`, and whose patterns
+    have so many `texts`."""
     if others >= MAX_ENABLED:
         return [document.mistake("on", f"{others:,} workflows of the account are enabled, the limit: disable one")]
+    texts += _count_texts(document.value["on"])
+    if texts > MAX_TEXTS:
+        return [
+            document.mistake(
+                "on",
+                f"the patterns of all enabled workflows would have {texts:,} event names, filters and durations, more than "
+                f"{MAX_TEXTS:,}: disable a workflow",
+            )
+        ]
     total = characters + _count_characters(document.value["on"])
     if total <= MAX_FILTER_CHARACTERS:
         return []
@@ -70,6 +82,12 @@ def find_indexed_path(on: Any, again: Any) -> str | None:
     except FilterError:
         return None
     return next((comparison.path for comparison in comparisons if is_indexable(comparison)), None)
+
+
+def _count_texts(on: Any) -> int:
+    if isinstance(on, Mapping | list):
+        return sum(map(_count_texts, on.values() if isinstance(on, Mapping) else on))
+    return isinstance(on, str)
 
 
 def _count_characters(on: Any) -> int:

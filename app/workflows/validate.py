@@ -67,15 +67,7 @@ _OPTIONAL: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
 
 def check_workflow(document: Document) -> list[Mistake]:
     """Every mistake in a document, in the order of its lines. A document without mistakes can be enabled."""
-    if document.value is None and document.mistakes:
-        return document.mistakes
-    if not isinstance(document.value, dict):
-        return [document.mistake("", "a workflow must be an object with the fields name, on and steps")]
-    found = [
-        document.mistake(path, message) for path, message in _check(document.value) if not document.is_unread(path)
-    ]
-    found += document.mistakes
-    return sorted(found, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+    return document.check(_check, otherwise="a workflow must be an object with the fields name, on and steps")
 
 
 def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -9,6 +9,7 @@ from app.actions import ACTIONS, retry_policy
 from app.actions.field_checks import FieldErrors
 from app.actions.templates.render import find_texts, members_read
 from app.core.durations import read_duration
+from app.core.pacing import pause_if_due
 from app.workflows import step_graph
 from app.workflows.expressions import cel_check
 from app.workflows.expressions.cel_analysis import FilterError
@@ -70,6 +71,7 @@ class _StepChecker:
         ]
 
     def _step(self, step: Any, path: str, depth: int) -> None:
+        pause_if_due()
         self.count += 1
         self.entered += self.rounds
         if not isinstance(step, Mapping):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isinf
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from app.core.exact_json import UNSTORABLE, line_and_column
-from app.core.pacing import pause_between_parts
+from app.core.pacing import pause_if_due
 
 MAX_BYTES = 256 * 1024
 # Messages about a name and not about its value.
@@ -76,8 +76,17 @@ class Document:
             near = _LAST_PART.sub("", near)
         return Mistake(path, message, *self.names.get(near, (None, None)))
 
-    def is_unread(self, path: str) -> bool:
-        """Whether `path` is in a part that was not read."""
+    def check(self, check: Callable[[Any], Iterable[tuple[str, str]]], *, otherwise: str) -> list[Mistake]:
+        """Every mistake in the document, in the order of its lines: those of reading it, and those that `check` finds as (path,
+        message). `otherwise`: the mistake of a document that is no object."""
+        if self.value is None and self.mistakes:
+            return self.mistakes
+        if not isinstance(self.value, dict):
+            return [self.mistake("", otherwise)]
+        found = [self.mistake(path, message) for path, message in check(self.value) if not self._is_unread(path)]
+        return sorted([*found, *self.mistakes], key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+
+    def _is_unread(self, path: str) -> bool:
         return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in self.unread)
 
 
@@ -91,7 +100,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of the YAML 1.2 core schema, and aliases as separate nodes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        pause_between_parts()
+        pause_if_due()
         is_alias = self.check_event(yaml.AliasEvent)
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
@@ -204,6 +213,7 @@ class _Reader:
         self.unread: list[str] = []
 
     def read(self, node: yaml.Node, path: str) -> Any:
+        pause_if_due()
         position = (node.start_mark.line + 1, node.start_mark.column + 1)
         self.names.setdefault(path, position)
         if isinstance(node, _Alias):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 def a_connection(
     url: str, allowed: tuple[Any, ...] = HERE, tls: ssl.SSLContext | None = None, seconds: float = 2.0
 ) -> GuardedConnection:
-    return GuardedConnection(URL(url), seconds, allowed, tls or ssl.create_default_context())
+    return GuardedConnection(URL(url), seconds, allowed, lambda: tls or ssl.create_default_context())
 
 
 def get(connection: GuardedConnection, url: str, max_bytes: int = 1_000) -> tuple[int, bytes]:
@@ -221,3 +223,60 @@ def test_an_aborted_call_tries_no_further_address(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(TimeoutError):
             get(connection, "http://many.example/")
     assert len(opened) == 1
+
+
+# The TLS context is made in another thread: the event loop goes on.
+TLS_SCRIPT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import ssl
+from app.actions import guarded_connection
+
+get_ident = gevent.monkey.get_original("_thread", "get_ident")
+main, made_by = get_ident(), []
+ssl.create_default_context = lambda: made_by.append(get_ident())
+guarded_connection.tls_context()
+guarded_connection.tls_context()
+assert len(made_by) == 1 and made_by[0] != main, made_by
+"""
+
+
+def test_the_certificates_are_read_once_and_beside_the_event_loop() -> None:
+    subprocess.run([sys.executable, "-c", TLS_SCRIPT], timeout=60, check=True)
+
+
+# 48 calls of one account, whose names hang; then one of another account, and one for gevent's own threads.
+NAMES_SCRIPT = """
+from gevent import monkey
+monkey.patch_all()
+import socket
+import gevent
+from yarl import URL
+from app.actions.guarded_connection import GuardedConnection
+real, gate, asked = monkey.get_original("socket", "getaddrinfo"), monkey.get_original("_thread", "allocate_lock")(), []
+def look_up(host, *arguments, **options):
+    if host.startswith("hang") and not options.get("flags"):
+        asked.append(host)
+        with gate:
+            raise OSError("no such name")
+    return real(host, *arguments, **options)
+monkey.saved["socket"]["getaddrinfo"] = look_up
+def connect(name):
+    try:
+        GuardedConnection(URL(f"http://{name}/"), 1.0, (), None).connect()
+    except OSError as exc:
+        return type(exc).__name__
+gate.acquire()
+hanging = [gevent.spawn(connect, f"hang{number}.invalid") for number in range(48)]
+with gevent.Timeout(20):
+    while len(asked) < 48:
+        gevent.sleep(0.01)
+    assert connect("localhost") == "RefusedTarget"
+    assert socket.getaddrinfo("localhost", 80)
+gate.release()
+gevent.joinall(hanging, raise_error=True)
+"""
+
+
+def test_names_that_hang_do_not_use_up_the_threads_of_a_web_process() -> None:
+    subprocess.run([sys.executable, "-c", NAMES_SCRIPT], timeout=60, check=True)

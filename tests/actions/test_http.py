@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.actions import http
-from tests.support.action_contexts import DATA_JSON, KEY, NOW, SECRET, a_tls_target, perform
+from tests.support.action_contexts import DATA_JSON, KEY, NOW, SECRET, a_run, a_tls_target, an_event, perform
 from tests.support.http_target import Answer, Call, an_http_target
 
 JSON = ("Content-Type", "application/json")
@@ -52,6 +53,12 @@ def test_the_event_is_sent_with_unchanged_data() -> None:
         "received_at": "2026-11-22T12:00:00.123456Z",
         "run": {"id": "019a0000-0000-7000-8000-000000000002", "workflow": "cart-rescue", "version": 3},
     }
+
+
+def test_the_time_at_which_the_event_happened_is_sent_if_there_is_one() -> None:
+    event = an_event(occurred_at=datetime(2026, 11, 22, 11, 0, tzinfo=UTC))
+    call = sent({}, run=a_run(event=event))
+    assert call.json["occurred_at"] == "2026-11-22T11:00:00.000000Z"
 
 
 def test_the_default_method_is_post() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from app import actions
 from app.actions import log
+from app.actions.action_context import calling_account
 from app.core.models import Outcome
 from tests.support.action_contexts import an_action_context, in_a_session, perform
 from tests.support.http_target import an_http_target
@@ -40,6 +41,11 @@ def test_a_log_step_writes_its_text(lines: list[Any]) -> None:
     assert lines[0]["event"] == "workflow log"
     assert lines[0]["text"] == "price 1999 on 2026-11-22"
     assert lines[0]["account"] == 7
+
+
+def test_an_action_knows_for_which_account_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = outcome_of(monkeypatch, lambda: Outcome("done", output={"account": calling_account.get()}))
+    assert outcome.output == {"account": 7}
 
 
 def test_a_log_step_writes_no_control_characters(lines: list[Any]) -> None:

@@ -163,7 +163,7 @@ def test_threads_never_hold_more_permits_than_the_host_allows() -> None:
 
     circuit_breakers = CircuitBreakers(16, rng=Random(7), clock=slow_clock)
     held: list[int] = []
-    most: list[int] = []
+    counts: list[int] = []
 
     def call(number: int) -> bool:
         try:
@@ -171,7 +171,7 @@ def test_threads_never_hold_more_permits_than_the_host_allows() -> None:
         except Deferred:
             return False
         held.append(number)
-        most.append(len(held))
+        counts.append(len(held))
         time.sleep(0.001)
         held.remove(number)
         permit.succeeded = True
@@ -186,7 +186,7 @@ def test_threads_never_hold_more_permits_than_the_host_allows() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert any(made)
-    assert max(most) <= 4
+    assert max(counts) <= 4
     # All permits have been returned: exactly four are free.
     for _ in range(4):
         circuit_breakers.acquire(1, HERE)

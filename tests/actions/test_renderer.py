@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +23,14 @@ INTEGRATIONS: dict[str, dict[str, str]] = {
     "sendgrid": {"api_key": "t", "from": "a@example.com"},
     "smtp": {"host": "127.0.0.1", "from": "a@example.com", "port": "1"},
 }
+
+
+def test_the_data_of_locales_are_read_before_the_first_text_is_rendered() -> None:
+    script = (
+        "from app.actions.renderer import Renderer; import babel.core; Renderer(); assert babel.core._global_data; "
+        "from app.actions.templates.locales import read_locale; assert read_locale.cache_info().currsize"
+    )
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
 
 
 class Spy(Mapping[str, Any]):
@@ -117,7 +127,9 @@ def test_an_attempt_that_would_wait_long_is_deferred_and_later_ones_come_back_af
                 await renderer.run(1, str, "x")
             deferrals.append(caught.value.seconds)
         assert caught.value.error_class == "busy"
-        assert all(0.8 * turn <= seconds <= 1.2 * turn for turn, seconds in zip((2, 4, 6), deferrals, strict=True))
+        assert all(
+            0.8 * expected <= seconds <= 1.2 * expected for expected, seconds in zip((2, 4, 6), deferrals, strict=True)
+        )
         times[0] = 0.0
         gate.set()
         await held

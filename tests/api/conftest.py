@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg2
 import pytest
 
 from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
-from app.db.migrate import upgrade
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender
+from tests.support.own_postgres import an_own_postgres
 from tests.support.server import Redis, Server, running_redis, running_server
 
 Rows = Callable[..., list[tuple[object, ...]]]
@@ -77,14 +75,8 @@ def two_processes(context: AppContext, redis: Redis, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def own_postgres() -> Iterator[EmbeddedPostgres]:
     """A Postgres that a test may stop, fill up and look over the shoulder; running, migrated."""
-    with tempfile.TemporaryDirectory(prefix="signalbox-postgres-") as folder:
-        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        try:
-            upgrade(postgres.url)
-            yield postgres
-        finally:
-            postgres.stop()
+    with an_own_postgres() as postgres:
+        yield postgres
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,9 @@ from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, a_workflow, an_event
+from tests.support.clocks import ClockAhead
 from tests.support.server import Answer, Server, running_server
+from tests.support.sources import a_source, an_order
 
 PROMISED = 5.0
 GOOD, BAD = an_event(), {"event": ""}
@@ -197,50 +199,37 @@ def test_a_workflow_that_was_just_enabled_misses_no_event_on_any_process(
 # The passing of time, with a clock that tests set
 
 
-class Clock:
-    """Says what time it is: the real one, and then what `pass_by` adds."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    def pass_by(self, **much: float) -> None:
-        self.ahead += timedelta(**much)
+@pytest.fixture
+def clock() -> ClockAhead:
+    return ClockAhead()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def later(context: AppContext, clock: Clock) -> FlaskClient:
+def later(context: AppContext, clock: ClockAhead) -> FlaskClient:
     """The application, living by that clock."""
     app = create_app(config.from_environment(settings_of(context) | {"LOG_LEVEL": "error"}))
     app.extensions["context"].clock = clock
     return app.test_client()
 
 
-def test_a_key_ends_with_its_time(context: AppContext, later: FlaskClient, clock: Clock) -> None:
+def test_a_key_ends_with_its_time(context: AppContext, later: FlaskClient, clock: ClockAhead) -> None:
     owner = a_sender(context, later)
     token = api_keys.create_key(context, owner.account_id, "short", (EVENTS_WRITE,), timedelta(hours=1))
     sender = Sender(owner.account_id, owner.slug, token, later)
-    clock.pass_by(minutes=59)
+    clock.ahead += timedelta(minutes=59)
     assert sender.post(GOOD).status_code == 200
-    clock.pass_by(minutes=1)
+    clock.ahead += timedelta(minutes=1)
     assert (sender.post(GOOD).status_code, sender.post(BAD).status_code) == (401, 401)
     assert owner.post(GOOD).status_code == 200
 
 
 def test_the_trial_ends_after_30_days_and_a_new_plan_begins_at_once(
-    context: AppContext, later: FlaskClient, clock: Clock
+    context: AppContext, later: FlaskClient, clock: ClockAhead
 ) -> None:
     sender = a_sender(context, later, plan="trial")
-    clock.pass_by(days=29, hours=23)
+    clock.ahead += timedelta(days=29, hours=23)
     assert sender.post(GOOD).status_code == 200
-    clock.pass_by(hours=1)
+    clock.ahead += timedelta(hours=1)
     answer = sender.post(GOOD)
     assert answer.status_code == 403
     assert "trial" in answer.json["detail"]
@@ -255,7 +244,7 @@ def last_used_at(rows: Rows, sender: Sender) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("body", [GOOD, BAD])
 def test_the_use_of_a_key_is_noted_to_the_minute(
-    context: AppContext, later: FlaskClient, clock: Clock, rows: Rows, body: dict[str, str]
+    context: AppContext, later: FlaskClient, clock: ClockAhead, rows: Rows, body: dict[str, str]
 ) -> None:
     sender = a_sender(context, later)
     assert last_used_at(rows, sender)[0] is None
@@ -266,14 +255,14 @@ def test_the_use_of_a_key_is_noted_to_the_minute(
         assert isinstance(noted, datetime)
         assert before <= noted <= clock()
         assert (noted.second, noted.microsecond) == (0, 0)
-        clock.pass_by(minutes=1)
+        clock.ahead += timedelta(minutes=1)
 
 
 def test_the_use_of_a_key_is_written_once_a_minute(
-    later: FlaskClient, context: AppContext, clock: Clock, rows: Rows
+    later: FlaskClient, context: AppContext, clock: ClockAhead, rows: Rows
 ) -> None:
     sender = a_sender(context, later)
-    clock.pass_by(seconds=60 - clock().second + 1)
+    clock.ahead += timedelta(seconds=60 - clock().second + 1)
     sender.post(GOOD)
     first = last_used_at(rows, sender)
     for _ in range(20):
@@ -340,7 +329,7 @@ def test_an_event_with_an_idempotency_key_that_starts_a_workflow_is_one_statemen
     keys = iter(range(100))
     found = statements(lambda: [sender.post(GOOD, Idempotency_Key=str(next(keys))) for _ in range(10)])
     assert len(found) == 10
-    assert all(statement.startswith("EXECUTE insert_event ") for statement in found)
+    assert all(statement.startswith("EXECUTE insert_events_with_more_keys_runs ") for statement in found)
 
 
 def test_refusals_to_a_known_key_cost_no_query(
@@ -415,3 +404,27 @@ def test_the_memory_for_unknown_keys_is_bounded(context: AppContext) -> None:
 def test_a_malformed_key_costs_no_query(watched_server: Server, statements: Watch) -> None:
     headers = {"x-fb-account-id": "1", "x-limechat-uat": "' OR ''='", "Content-Type": "application/json"}
     assert statements(lambda: watched_server.post(EVENTS_PATH, data=b"{}", headers=headers)) == []
+
+
+def test_a_delivery_of_a_known_source_is_one_statement(
+    own_context: AppContext, watched_server: Server, statements: Watch
+) -> None:
+    sender = a_sender(own_context, watched_server)
+    source, numbers = a_source(own_context, watched_server, sender.account_id), iter(range(100))
+    found = statements(lambda: [source.post(an_order(next(numbers))) for _ in range(10)])
+    written = [
+        statement for statement in found if statement.startswith("EXECUTE insert_events_with_more_keys_deliveries ")
+    ]
+    assert len(written) == 10
+    # What the process asks now and then, and nothing else for each delivery.
+    assert len(found) - len(written) < 10
+
+
+def test_deliveries_with_bad_signatures_cost_no_query_each(
+    own_context: AppContext, watched_server: Server, statements: Watch
+) -> None:
+    sender = a_sender(own_context, watched_server)
+    source = a_source(own_context, watched_server, sender.account_id)
+    found = statements(lambda: [source.post(an_order(1), secret="another") for _ in range(100)])
+    # The check of the snapshot once in two seconds, and a row a second, each in a transaction.
+    assert len(found) < 50

@@ -57,7 +57,7 @@ def test_verbose_shows_all_checks_and_how_long_they_took(app_with: Callable[...,
     assert document["checked_at"].endswith("Z")
     checks = {check["name"]: check for check in document["checks"]}
     assert [*checks] == [name for name in readiness.NAMES if name != "redis"]
-    assert checks["workers"]["detail"] == "no worker was seen in the last minute"
+    assert checks["workers"]["detail"] == "no worker is alive"
     assert checks["postgres"]["state"] == "ok"
     assert all(isinstance(check["seconds"], float) for check in checks.values())
 

@@ -32,13 +32,15 @@ def _value(name: str, **labels: str) -> float:
 def test_each_response_is_timed_by_its_route(app: Flask) -> None:
     client = app.test_client()
     name = "signalbox_request_duration_seconds_count"
-    before = [_value(name, route=route) for route in ("/version", "/tenants/<tenant>/event", "none")]
+    routes = ("/version", "/tenants/<tenant>/event", "none", "/tenants/<tenant>/stream")
+    before = [_value(name, route=route) for route in routes]
     client.get("/version")
     client.post("/tenants/acme/event", json={})
     client.post("/tenants/globex/event", json={})
     client.get("/somewhere/else")
-    after = [_value(name, route=route) for route in ("/version", "/tenants/<tenant>/event", "none")]
-    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2, 1]
+    client.get("/tenants/acme/stream?ticket=unknown")
+    after = [_value(name, route=route) for route in routes]
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ def test_each_response_is_timed_by_its_route(app: Flask) -> None:
         ("GET", "/nowhere/secret", "none", "not-found", "404"),
         ("POST", "/1.0/tenants/acme/event", "/1.0/tenants/<tenant>/event", "invalid-access-token", "401"),
         ("POST", "/1.0/token", "/1.0/token", "invalid-api-key", "401"),
+        ("GET", "/1.0/tenants/acme/stream?ticket=unknown", "/1.0/tenants/<tenant>/stream", "invalid-ticket", "401"),
     ],
 )
 def test_a_refusal_is_counted_by_route_and_type_and_by_status(
@@ -105,6 +108,7 @@ headers = {"x-limechat-uat": "sb_abcdefgh_" + "x" * 43, "x-fb-account-id": "1", 
 body = {"event": "e", "phone": "+915673412780", "distinct_id": "915673412780"}
 client.post("/api/v1/cvf-events", json=body, headers=headers)
 client.post("/tenants/secret-tenant/event?token=secret-token", json=body)
+client.get("/tenants/secret-tenant/stream?ticket=secret-ticket")
 client.get("/livez")
 """
 
@@ -121,8 +125,10 @@ def _log_lines(**settings: str) -> list[dict[str, object]]:
 
 
 def test_lines_of_a_request_have_its_id() -> None:
-    (line,) = _log_lines()
-    assert (line["event"], line["request_id"]) == ("database unavailable", "mine-7")
+    event, stream = _log_lines()
+    assert (event["event"], event["request_id"]) == ("database unavailable", "mine-7")
+    assert stream["event"] == "database unavailable for a message stream"
+    assert stream["request_id"] not in ("mine-7", None)
 
 
 def test_each_request_has_a_line_only_when_asked_and_no_path() -> None:
@@ -130,6 +136,7 @@ def test_each_request_has_a_line_only_when_asked_and_no_path() -> None:
     assert [(line["method"], line["route"], line["status"], line["account"]) for line in lines] == [
         ("POST", EVENTS, 503, None),
         ("POST", "/tenants/<tenant>/event", 401, None),
+        ("GET", "/tenants/<tenant>/stream", 200, None),
         ("GET", "/livez", 200, None),
     ]
     assert lines[0]["request_id"] == "mine-7"

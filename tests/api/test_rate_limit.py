@@ -23,6 +23,7 @@ import redis as redis_client
 
 from app.api.rate_limit import Windows
 from app.core.models import PLANS
+from app.db.connection import run_sql
 from app.services import accounts
 from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
@@ -127,6 +128,39 @@ def test_the_next_window_accepts_events_again(context: AppContext, server: Serve
     assert 3 < statuses.count(200) <= 3 * (int(time.monotonic() - begun) + 1)
 
 
+def _set_count(redis: Redis, sender: Sender, count: int) -> None:
+    """Open a window of ten minutes in which the account has sent that many events."""
+    with closing(redis_client.Redis.from_url(redis.url)) as client:
+        client.set(f"LIMITS:signalbox:rate:{sender.account_id}", count, ex=600)
+
+
+@pytest.mark.parametrize("key", [None, "order-1"], ids=["without a key", "with a key"])
+def test_an_event_beyond_the_limit_is_not_stored(
+    context: AppContext, two_processes: Server, redis: Redis, key: str | None
+) -> None:
+    sender = a_sender(context, two_processes, plan="trial")
+    _set_count(redis, sender, RATE - 1)
+    headers = {} if key is None else {"Idempotency_Key": key}
+    accepted = sender.post(an_event(), **headers)
+    refused = sender.post(an_event(), **headers)
+    assert (accepted.status_code, refused.status_code) == (200, 429)
+    assert (accepted.headers["RateLimit-Remaining"], refused.headers["RateLimit-Remaining"]) == ("0", "0")
+    assert int(refused.headers["Retry-After"]) > 0
+    with context.database.transaction() as connection:
+        stored = run_sql(connection, "SELECT id FROM events WHERE account_id = :id", {"id": sender.account_id})
+        assert [str(event_id) for (event_id,) in stored] == [accepted.json["id"]]
+
+
+def test_beyond_the_limit_an_invalid_event_is_429_and_within_it_422(
+    context: AppContext, two_processes: Server, redis: Redis
+) -> None:
+    sender = a_sender(context, two_processes, plan="trial")
+    _set_count(redis, sender, RATE - 1)
+    answers = [sender.post({"event": 1}) for _ in range(3)]
+    assert statuses_of(answers) == [422, 429, 429]
+    assert [answer.headers["RateLimit-Remaining"] for answer in answers] == ["0", "0", "0"]
+
+
 def test_an_account_at_its_limit_does_not_affect_another(context: AppContext, server: Server) -> None:
     acme, globex = a_sender(context, server, "acme", plan="trial"), a_sender(context, server, "globex", plan="trial")
     accounts.change_plan(context, acme.account_id, PLANS["trial"], 1)
@@ -204,6 +238,14 @@ def test_a_window_begins_with_its_first_event_and_lasts_a_second() -> None:
     for now[0] in (5.7, 6.0, 6.69, 6.7, 7.69, 9.0):
         counted.append(windows.count("acme", 1))
     assert counted == [1, 2, 3, 1, 2, 1]
+
+
+def test_the_total_of_a_window_is_zero_before_and_after_it() -> None:
+    times = iter([0.0, 0.0, 0.5, 1.0])
+    windows = Windows(clock=lambda: next(times))
+    assert windows.used("acme") == 0
+    windows.count("acme", 3)
+    assert [windows.used("acme"), windows.used("acme")] == [3, 0]
 
 
 def test_events_of_a_batch_count_one_by_one() -> None:

@@ -29,7 +29,7 @@ COLUMNS = (
     "status, type, detail, errors, items, route, key_prefix, request_id, idempotency_key, is_webhook_id, content_type, "
     "content_encoding, body, body_bytes, replayable, not_kept"
 )
-PATIENCE = 20.0
+TIMEOUT = 20.0
 LISTENER = {"name": "Shop", "type": "shopify", "mapping": {"id": "customer.id"}}
 
 Find = Callable[..., list[dict[str, Any]]]
@@ -40,7 +40,7 @@ def kept(rows: Rows) -> Find:
     """`kept(account)` waits until the account has a refusal, and gives all; `count`: at least so many."""
 
     def find(account_id: int, count: int = 1) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             found = rows(f"SELECT {COLUMNS} FROM refusals WHERE account_id = %s ORDER BY id", account_id)
             names = COLUMNS.replace(",", "").split()
@@ -180,8 +180,8 @@ def test_an_event_that_may_not_be_sent_is_kept_with_its_body(
 
 
 def test_nothing_is_kept_of_accepted_events_and_of_senders_without_a_valid_key(acme: Sender, kept: Find) -> None:
-    wrong = acme.token[:-7] + ("a" if acme.token[-7] != "a" else "b") + acme.token[-6:]
-    assert acme.post(GOOD, **{"x-limechat-uat": wrong}).status_code == 401
+    altered = acme.token[:-7] + ("a" if acme.token[-7] != "a" else "b") + acme.token[-6:]
+    assert acme.post(GOOD, **{"x-limechat-uat": altered}).status_code == 401
     assert acme.post(GOOD).status_code == acme.post_batch([an_event()]).status_code == 200
     assert acme.post(b"{").status_code == 400
     assert [one["status"] for one in kept(acme.account_id)] == [400]
@@ -193,7 +193,7 @@ def test_a_429_is_kept_once_a_minute(context: AppContext, acme: Sender, kept: Fi
     while len([status for status in answers if status == 429]) < 3:
         answers.append(acme.post(GOOD).status_code)
     limited = len([status for status in answers if status == 429])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while (found := kept(acme.account_id))[0]["not_kept"] < limited - 1 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [(one["status"], one["type"], one["body"]) for one in found] == [(429, "rate-limit-exceeded", GOOD)]
@@ -339,7 +339,7 @@ def test_twenty_a_second_are_kept_and_the_rest_is_counted(acme: Sender, rows: Ro
     for _ in range(sent):
         assert acme.post(b"{").status_code == 400
     windows = int(time.monotonic() - began) + 1
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         ((count, not_kept),) = rows(
             "SELECT count(*), coalesce(sum(not_kept), 0) FROM refusals WHERE account_id = %s", acme.account_id
@@ -368,7 +368,7 @@ def test_the_limit_holds_over_all_web_processes(context: AppContext, two_process
             for connection in each:
                 answer = two_processes.request_on(connection, EVENTS_PATH, method="POST", data=GOOD, headers=headers)
                 limited += answer.status_code == 429
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while kept(sender.account_id)[0]["not_kept"] < limited - 1:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -392,7 +392,7 @@ def test_without_postgres_the_response_is_the_same_and_the_refusal_is_written_la
 
 
 def _wait_for_request_id(context: AppContext, account_id: int) -> str | None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         with context.database.transaction() as connection:
             found: str | None = connection.exec_driver_sql(

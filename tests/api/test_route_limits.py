@@ -10,7 +10,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.api.cxengage import resources, stream
+from app.api import bearer_limit
+from app.api.cxengage import stream
 from app.core.models import ACCOUNT_MANAGE, EVENTS_READ
 from app.services import api_keys
 from app.services.context import AppContext
@@ -28,7 +29,7 @@ def clients(context: AppContext) -> Iterator[dict[int | None, FlaskClient]]:
         app.extensions["context"].database.close()
 
 
-def ask(client: FlaskClient, forwarded: str, peer: str | None = "127.0.0.1") -> int:
+def request_token(client: FlaskClient, forwarded: str, peer: str | None = "127.0.0.1") -> int:
     """The status of a failed request for a token from `peer` (None: through a Unix socket)."""
     environ = {"REMOTE_ADDR": peer or ""}
     return client.post("/token", headers={"X-Forwarded-For": forwarded}, environ_overrides=environ).status_code
@@ -36,7 +37,7 @@ def ask(client: FlaskClient, forwarded: str, peer: str | None = "127.0.0.1") -> 
 
 def failures_of(client: FlaskClient, address: str, peer: str | None = "127.0.0.1") -> int:
     """How many of so many failed requests for a token are answered before the limit."""
-    statuses = [ask(client, address, peer) for _ in range(FAILURES + 1)]
+    statuses = [request_token(client, address, peer) for _ in range(FAILURES + 1)]
     assert set(statuses) <= {401, 429}
     return statuses.count(401)
 
@@ -60,14 +61,14 @@ def test_without_the_setting_a_proxy_on_this_machine_is_trusted(
 ) -> None:
     address = f"192.0.2.{len(peer or '')}"
     assert failures_of(clients[None], f"198.51.100.9, {address}", peer) == FAILURES
-    assert ask(clients[None], address, peer) == 429
-    assert ask(clients[None], "192.0.2.99", peer) == 401
+    assert request_token(clients[None], address, peer) == 429
+    assert request_token(clients[None], "192.0.2.99", peer) == 401
 
 
 def test_without_the_setting_no_other_peer_is_trusted(clients: dict[int | None, FlaskClient]) -> None:
     assert failures_of(clients[None], "192.0.2.50", "203.0.113.1") == FAILURES
-    assert ask(clients[None], "192.0.2.51", "203.0.113.1") == 429
-    assert ask(clients[None], "192.0.2.50", "203.0.113.2") == 401
+    assert request_token(clients[None], "192.0.2.51", "203.0.113.1") == 429
+    assert request_token(clients[None], "192.0.2.50", "203.0.113.2") == 401
 
 
 def bearer(context: AppContext, client: FlaskClient) -> tuple[str, dict[str, str]]:
@@ -80,7 +81,7 @@ def bearer(context: AppContext, client: FlaskClient) -> tuple[str, dict[str, str
 def test_management_routes_count_for_the_account(
     context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 3)
+    monkeypatch.setattr(bearer_limit, "MAX_PER_MINUTE", 3)
     (acme, by_acme), (globex, by_globex) = bearer(context, client), bearer(context, client)
     paths = [f"/tenants/{acme}/patterns", "/1.0/account", f"/1.0/tenants/{acme}/", f"/tenants/{acme}/templates"]
     assert [client.get(path, headers=by_acme).status_code for path in paths] == [200, 200, 200, 429]
@@ -90,7 +91,7 @@ def test_management_routes_count_for_the_account(
 def test_management_requests_without_a_valid_token_count_for_the_address(
     context: AppContext, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 3)
+    monkeypatch.setattr(bearer_limit, "MAX_PER_MINUTE", 3)
     slug, headers = bearer(context, client)
     assert [client.get("/account").status_code for _ in range(4)] == [401, 401, 401, 429]
     assert client.get(f"/tenants/{slug}/patterns", headers=headers).status_code == 200

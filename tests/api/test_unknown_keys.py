@@ -165,7 +165,7 @@ def test_unknown_tickets_are_answered_with_an_empty_stream_beyond_the_budget(
 
 def budgets(app: Flask) -> list[Any]:
     own: AppContext = app.extensions["context"]
-    return [own.key_lookups, own.client_lookups, own.ticket_lookups]
+    return [own.limits.key_lookups, own.limits.client_lookups, own.limits.ticket_lookups]
 
 
 def freeze(app: Flask) -> None:

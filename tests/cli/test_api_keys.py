@@ -28,6 +28,15 @@ def test_a_list_shows_keys_without_their_secret(signalbox: CommandLine, acme: Se
     assert key not in listed.output
 
 
+def test_scopes_are_separated_by_commas_or_given_again(signalbox: CommandLine, acme: Sender) -> None:
+    key = _create(signalbox, acme, "--scope", "events:write", "--scope", "events:read,runs:read")
+    assert f"sb_{key[3:11]}_…\t\tevents:write events:read runs:read\t" in signalbox("key", "list", acme.slug).output
+    created = signalbox("client", "create", acme.slug, "--scope", "events:write", "--scope", "events:read")
+    client = created.output.split("client_id=")[1].split()[0]
+    line = next(line for line in signalbox("client", "list", acme.slug).output.splitlines() if client in line)
+    assert "events:write events:read" in line
+
+
 def test_a_list_of_all_accounts_has_the_keys_of_each(signalbox: CommandLine, acme: Sender, globex: Sender) -> None:
     accounts = {line.split("\t")[0] for line in signalbox("key", "list", "--limit", "10000").output.splitlines()}
     assert {acme.slug, globex.slug} <= accounts

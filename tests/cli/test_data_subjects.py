@@ -71,7 +71,7 @@ def test_erasing_a_subject_leaves_nothing_of_it(
         _busy(context, sender)
     acme.post(an_event(distinct_id="somebody else"))
     output = runner.invoke(args=["subject", "erase", acme.slug, "915673412780", "--yes"]).output
-    assert output == "deleted: 2 events, 2 runs, 1 rows of progress, 0 refused requests\n"
+    assert output == "deleted: 2 events, 2 runs, 1 rows of progress, 0 refused requests, 0 deliveries\n"
     assert [_rows(context, table, acme.account_id) for table in ("events", "runs", "progress")] == [1, 1, 1]
     assert [_rows(context, table, globex.account_id) for table in ("events", "runs", "progress")] == [2, 2, 1]
 
@@ -149,6 +149,6 @@ def test_erasing_leaves_the_progress_of_others_alone(runner: FlaskCliRunner, con
     for person, phone in (("a", "+4915112345601"), ("b", "+4915112345602")):
         acme.post(an_event(event="looked", distinct_id=person, phone=phone))
     output = runner.invoke(args=["subject", "erase", acme.slug, "a", "--yes"]).output
-    assert output == "deleted: 1 events, 0 runs, 1 rows of progress, 0 refused requests\n"
+    assert output == "deleted: 1 events, 0 runs, 1 rows of progress, 0 refused requests, 0 deliveries\n"
     assert _rows(context, "progress", acme.account_id) == 1
     assert "jobs" in _tables_that_hold(context, "+4915112345602")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from app.cli import event_sender
 from app.cli.event_sender import (
     CONNECT_TIMEOUT,
+    FIRST_TIMEOUT,
     MAX_ATTEMPTS,
     Entry,
     GaveUp,
@@ -318,3 +321,15 @@ def test_an_odd_path_is_sent_as_one(signalbox: CommandLine, three: Path) -> None
         words = ("event", "send", three, "--url", f"{server.url}/ü", "--token", "t", "--account-id", 7)
         assert signalbox(*words).exit_code == 0
     assert server.calls[0].path == "/%C3%BC/api/v1/cvf-events"
+
+
+def test_a_server_that_accepts_connections_and_never_responds_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_sender, "FIRST_TIMEOUT", 0.1)
+    reasons: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        sender = Sender(url, "sb_x", 1, sleep=lambda seconds: None, notify=reasons.append)
+        with pytest.raises(ServerUnavailable, match=r"no response from .*: timed out, after 2 attempts"):
+            sender.send(Entry(0, 1, b"{}"))
+    assert reasons == [f"no response from {url}: timed out"]
+    assert FIRST_TIMEOUT <= 10

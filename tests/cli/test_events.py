@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from app.cli.event_tail import EventTail
 from app.cli.events import _WIDTHS, event_cells
-from app.cli.formatting import row
+from app.cli.terminal_text import row
 from app.core.ids import uuid7
 from app.db.audit import EntryFilter
 from app.db.inspection import EventFilter, StoredEvent
@@ -30,6 +30,7 @@ from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.command_lines import SIGNALBOX
+from tests.support.http_target import serving
 from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,21 @@ def test_an_event_is_explained_as_json(signalbox: CommandLine, context: AppConte
         ("watch", stored["runs"][0])
     ]
     assert [(run["id"], run["status"]) for run in shown["runs"]] == [(stored["runs"][0], "running")]
+
+
+def test_an_event_is_shown_with_the_time_at_which_it_happened(signalbox: CommandLine, acme: Sender) -> None:
+    stored = acme.post(an_event(occurred_at="2024-03-05T15:30:00+05:30")).get_json()
+    lines = signalbox("event", "show", stored["id"]).stdout.splitlines()
+    assert any(line.startswith("occurred   2024-03-05T10:00:00.000000Z (") for line in lines), lines
+    shown = json.loads(signalbox("event", "show", stored["id"], "--json").stdout)
+    (listed,) = signalbox("event", "list", "--account", acme.slug, "--json").stdout.splitlines()
+    assert shown["occurred_at"] == json.loads(listed)["occurred_at"] == "2024-03-05T10:00:00.000000Z"
+
+
+def test_an_event_without_such_a_time_is_shown_without(signalbox: CommandLine, acme: Sender) -> None:
+    stored = acme.post(an_event()).get_json()
+    assert "occurred" not in signalbox("event", "show", stored["id"]).stdout
+    assert json.loads(signalbox("event", "show", stored["id"], "--json").stdout)["occurred_at"] is None
 
 
 def _listed(signalbox: CommandLine, sender: Sender, *options: object) -> list[str]:
@@ -302,14 +318,8 @@ class _Silent(WSGIRequestHandler):
 def _serving(app: Flask) -> Iterator[str]:
     """The application on a port of this machine."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Silent)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with serving(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_the_same_file_sent_again_stores_nothing_twice(

@@ -183,6 +183,39 @@ def test_the_time_may_be_in_another_field(
     assert (row["data"], row["extra"]) == (line["data"], extra)
 
 
+def test_a_line_may_say_when_the_event_happened_beside_when_it_was_received(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
+    lines = [past(occurred_at="2024-03-05T09:59:00Z"), past(event="b"), past(event="c", occurred_at="soon")]
+    signalbox("event", "import", write(tmp_path / "old.ndjson", lines), "--account", acme.slug)
+    found = {row["event"]: (row["occurred_at"], row["extra"]) for row in stored(context, acme)}
+    assert found == {
+        "product_view": (datetime(2024, 3, 5, 9, 59, tzinfo=UTC), None),
+        "b": (None, None),
+        "c": (None, {"occurred_at": "soon"}),
+    }
+
+
+def test_the_time_may_be_a_number_with_more_digits_than_a_double_has(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path
+) -> None:
+    line = json.dumps(past(0)).replace('"received_at": 0', '"received_at": 1709632800.12345649999999999')
+    signalbox("event", "import", write(tmp_path / "old.ndjson", [line.encode()]), "--account", acme.slug)
+    (row,) = stored(context, acme)
+    assert row["received_at"] == datetime(2024, 3, 5, 10, 0, 0, 123_456, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("sent", ["2024-03-05T10:00:00Z", "2024-03-05T10:00:00", 1709632800])
+def test_one_field_may_be_both_times(
+    signalbox: CommandLine, context: AppContext, acme: Sender, tmp_path: Path, sent: Any
+) -> None:
+    file = write(tmp_path / "old.ndjson", [an_event(occurred_at=sent)])
+    signalbox("event", "import", file, "--time-field", "occurred_at", "--account", acme.slug)
+    (row,) = stored(context, acme)
+    assert row["received_at"] == row["occurred_at"] == datetime(2024, 3, 5, 10, tzinfo=UTC)
+    assert (row["extra"], row["warnings"]) == (None, None)
+
+
 def test_an_invalid_field_name_is_refused(signalbox: CommandLine, acme: Sender, tmp_path: Path) -> None:
     file = write(tmp_path / "old.ndjson", [past()])
     result = signalbox("event", "import", file, "--time-field", "a..b", "--account", acme.slug)

@@ -11,22 +11,22 @@ ROWS = list(range(1, 1_001))
 
 def _print(page: Page) -> list[tuple[str | None, int]]:
     """Print a page of the numbers; returns what was asked of the database."""
-    asked: list[tuple[str | None, int]] = []
+    queries: list[tuple[str | None, int]] = []
 
     def find(after: str | None, count: int) -> list[int]:
-        asked.append((after, count))
+        queries.append((after, count))
         return [row for row in ROWS if row > int(after or 0)][:count]
 
     print_list(
         page, find, cursor=lambda row: row, cells=lambda row: (row, "a"), widths=(), as_json=lambda row: str(row)
     )
-    return asked
+    return queries
 
 
 def test_a_long_list_is_read_in_batches(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = _print(Page(limit=10_000, after=None, as_json=False))
-    assert {count for _, count in asked} == {101}
-    assert [after for after, _ in asked] == [None, *(str(number) for number in range(100, 1_000, 100))]
+    queries = _print(Page(limit=10_000, after=None, as_json=False))
+    assert {count for _, count in queries} == {101}
+    assert [after for after, _ in queries] == [None, *(str(number) for number in range(100, 1_000, 100))]
     output = capsys.readouterr()
     assert output.out.splitlines() == [f"{number}\ta" for number in ROWS]
     assert output.err == ""

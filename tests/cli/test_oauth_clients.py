@@ -88,10 +88,10 @@ def test_an_account_can_be_created_with_attributes(signalbox: CommandLine, conte
 
 def test_options_that_are_not_given_change_nothing(signalbox: CommandLine, acme: Sender) -> None:
     assert signalbox("account", "change", acme.slug, "--key-attribute", "user").stdout == (
-        f"name={acme.slug}\nkey-attribute=user\nevent-attribute=type\nunusable-phone=refuse\n"
+        f"name={acme.slug}\nkey-attribute=user\nevent-attribute=type\nunusable-phone=refuse\ntime-zone=UTC\n"
     )
     assert signalbox("account", "change", acme.slug, "--name", "Acme").stdout == (
-        "name=Acme\nkey-attribute=user\nevent-attribute=type\nunusable-phone=refuse\n"
+        "name=Acme\nkey-attribute=user\nevent-attribute=type\nunusable-phone=refuse\ntime-zone=UTC\n"
     )
 
 

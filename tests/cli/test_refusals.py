@@ -19,7 +19,6 @@ from tests.cli.conftest import CommandLine
 from tests.support.builders import BATCH_PATH, EVENTS_PATH, Sender, a_workflow, an_event
 from tests.support.cxengage_tenants import Tenant, a_tenant
 
-Refuse = Callable[[Any], list[dict[str, Any]]]
 NATIONAL = an_event(phone="567 341 2780")
 
 
@@ -87,6 +86,7 @@ def test_why_a_sender_got_a_422_is_one_command(
         (["--route", BATCH_PATH], ["malformed-body"]),
         (["--request-id", "second"], ["validation-failed"]),
         (["--key", "{key}"], ["malformed-body", "validation-failed"]),
+        (["--key", "test"], ["malformed-body", "validation-failed"]),
         (["--key", "aaaaaaaa"], []),
         (["--since", "2100-01-01"], []),
         (["--until", "2020-01-01"], []),
@@ -393,10 +393,10 @@ def test_many_refusals_are_counted_and_replayed_oldest_first(
     refused(acme.slug, *bad, acme.post(b"{"))
     keep_unusable_phones(context, acme.account_id)
     chosen = ("refusal", "replay", "--account", acme.slug, "--type", "validation-failed", "--since", "1h")
-    asked = signalbox(*chosen, typed="n\n")
-    assert asked.exit_code == 1
-    assert f"2 refusals: validation-failed on {EVENTS_PATH}" in asked.stderr
-    assert "Replay 2 refusals?" in asked.stderr
+    prompt = signalbox(*chosen, typed="n\n")
+    assert prompt.exit_code == 1
+    assert f"2 refusals: validation-failed on {EVENTS_PATH}" in prompt.stderr
+    assert "Replay 2 refusals?" in prompt.stderr
     assert signalbox(*chosen, "--dry-run").stdout == "would replay 2 refusals\n"
     assert stored(context, acme.account_id) == []
     assert "2 of 2 refusals accepted: 2 new events" in signalbox(*chosen, "--yes").stdout

@@ -13,14 +13,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from app.cli.formatting import row
 from app.cli.run_commands import _WIDTHS, run_cells
+from app.cli.terminal_text import row
 from app.db import inspection, run_updates, runs
 from app.db.audit import EntryFilter
-from app.services import audit, workflows
+from app.services import audit, transitions, workflows
 from app.services import runs as services_runs
 from app.services.context import AppContext
-from app.worker import transitions
 from tests.cli.conftest import CommandLine
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, HttpTarget, an_http_target

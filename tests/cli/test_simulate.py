@@ -159,6 +159,25 @@ def test_a_simulation_reads_the_phone_as_it_is_stored(runner: FlaskCliRunner, tm
     assert "starts a run" in runner.invoke(args=["workflow", "simulate", *files]).output
 
 
+@pytest.mark.parametrize(
+    ("sent", "starts"), [("2026-11-21T22:00:00Z", True), (1795348800, False), ("soon", False), (None, False)]
+)
+def test_the_time_at_which_an_event_happened_decides_alike_everywhere(
+    runner: FlaskCliRunner, context: AppContext, acme: Sender, tmp_path: Path, sent: Any, starts: bool
+) -> None:
+    where = "occurred_at < timestamp('2026-11-22T00:00:00Z')"
+    files = _files(tmp_path, {"event": "a", "where": where}, [])
+    Path(files[1]).write_text(json.dumps({"event": "a", "received_at": _at(0), "occurred_at": sent}))
+    assert ("starts a run" in runner.invoke(args=["workflow", "simulate", *files]).output) == starts
+    event = acme.post(an_event(event="a", occurred_at=sent)).get_json()["id"]
+    words = ["workflow", "backtest", files[0], "--since", "1d", "--account", acme.slug, "--json"]
+    assert (event in runner.invoke(args=words).stdout) == starts
+    workflows.apply_workflow(context, acme.account_id, Path(files[0]).read_text())
+    replayed = runner.invoke(args=["event", "replay", event, "--dry-run"]).stdout
+    assert ("would start a run" in replayed) == starts
+    assert bool(acme.post(an_event(event="a", occurred_at=sent)).get_json()["runs"]) == starts
+
+
 def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     files = _files(tmp_path, "a", [])
     Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')

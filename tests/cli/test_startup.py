@@ -52,8 +52,8 @@ def test_a_command_starts_without_the_large_libraries(command: str) -> None:
 
 
 def test_help_and_completion_import_no_command() -> None:
-    asked = {"COMP_WORDS": "signalbox wor", "COMP_CWORD": "1", "_SIGNALBOX_COMPLETE": "bash_complete"}
-    for words, settings in ((["--help"], {}), ([], asked)):
+    completing = {"COMP_WORDS": "signalbox wor", "COMP_CWORD": "1", "_SIGNALBOX_COMPLETE": "bash_complete"}
+    for words, settings in ((["--help"], {}), ([], completing)):
         done = _run(sys.executable, "-X", "importtime", "-m", "app.cli", *words, **settings)
         assert "workflow" in done.stdout
         assert _imported(done.stderr) & {"sqlalchemy", "psycopg2", *HEAVY} == set()
@@ -156,3 +156,17 @@ def test_an_interrupted_command_has_exit_code_130() -> None:
 def test_every_exit_code_is_documented() -> None:
     documented = (ROOT / "docs" / "commands.md").read_text("utf-8")
     assert set(re.findall(r"^\| (\d+) \|", documented, re.MULTILINE)) == {"0", "1", "2", "3", "130"}
+
+
+def test_a_command_that_is_interrupted_while_it_starts_prints_no_traceback() -> None:
+    interrupt = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'flask.cli': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from app.cli.commands import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", interrupt], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")

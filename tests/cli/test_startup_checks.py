@@ -22,7 +22,7 @@ from app.core.config import SettingsError
 from app.core.errors import Unavailable
 from app.core.models import PLANS
 from app.db.migrate import upgrade
-from app.services import accounts, integrations
+from app.services import accounts, integrations, startup_checks
 from app.services.context import AppContext
 from tests.support.server import clean_environment, running_redis, running_server
 
@@ -179,31 +179,31 @@ def test_a_web_process_starts_while_the_database_and_redis_are_gone() -> None:
 
 
 def test_the_previous_key_may_be_the_second_one(database: str) -> None:
-    _context(database, f"{OTHER_KEY},{KEY}").check_settings()
+    startup_checks.check_settings(_context(database, f"{OTHER_KEY},{KEY}"))
 
 
 def test_a_database_without_accounts_fits_every_key(empty_database: str) -> None:
     upgrade(empty_database)
     for keys in (KEY, OTHER_KEY, ""):
-        _context(empty_database, keys).check_settings()
+        startup_checks.check_settings(_context(empty_database, keys))
 
 
 def test_some_secrets_that_cannot_be_decrypted_stop_nobody(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CapturingLogger()
-    monkeypatch.setattr("app.services.context._log", log)
+    monkeypatch.setattr("app.services.startup_checks._log", log)
     upgrade(empty_database)
     accounts.create_account(_context(empty_database), "acme", PLANS["standard"])
     accounts.create_account(_context(empty_database, f"{OTHER_KEY},{KEY}"), "globex", PLANS["standard"])
-    _context(empty_database).check_settings()
+    startup_checks.check_settings(_context(empty_database))
     assert [(call.method_name, call.kwargs) for call in log.calls] == [("warning", {"failed": 1, "tried": 2})]
 
 
 def test_a_wrong_key_stores_no_secret(database: str) -> None:
-    wrong = _context(database, OTHER_KEY)
+    other = _context(database, OTHER_KEY)
     with pytest.raises(SettingsError, match="ENCRYPTION_KEY is not the key"):
-        integrations.set_integration(wrong, 1, integrations.find_kind("twilio"), {"account_sid": "AC1"})
+        integrations.set_integration(other, 1, integrations.find_kind("twilio"), {"account_sid": "AC1"})
     assert integrations.list_integrations(_context(database), 1) == []
 
 
@@ -217,8 +217,8 @@ def test_a_database_that_comes_later_is_checked_by_health(database: str) -> None
 def test_the_check_is_not_repeated_once_it_has_passed(database: str) -> None:
     context = _context(database)
     with pytest.raises(Unavailable):
-        _context("postgresql://a@127.0.0.1:1/d").check_settings()
-    context.check_settings()
+        startup_checks.check_settings(_context("postgresql://a@127.0.0.1:1/d"))
+    startup_checks.check_settings(context)
     context.database.close()
     context.settings = config.from_environment({"DATABASE_URL": "postgresql://a@127.0.0.1:1/d"})
-    context.check_settings()
+    startup_checks.check_settings(context)

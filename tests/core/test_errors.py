@@ -20,6 +20,7 @@ not-found 404
 method-not-allowed 405
 request-timeout 408
 conflict 409
+precondition-failed 412
 body-too-large 413
 too-many-events 413
 uri-too-long 414
@@ -29,11 +30,13 @@ expectation-failed 417
 idempotency-key-reused 422
 unstorable-value 422
 validation-failed 422
+precondition-required 428
 rate-limit-exceeded 429
 headers-too-large 431
 internal-error 500
 not-implemented 501
 service-unavailable 503
+unverified-delivery 401
 http-version-not-supported 505
 """
 

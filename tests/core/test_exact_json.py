@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import Problem
-from app.core.exact_json import read_object, read_value
+from app.core.exact_json import ExactTexts, read_object, read_value
 
 REFUSED = [
     (b"", 400, "empty"),
@@ -90,7 +90,7 @@ numbers = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(number=numbers)
 def test_numbers_are_refused_exactly_when_postgres_would(number: Decimal | int, database_url: str) -> None:
     text = str(number)
@@ -152,3 +152,15 @@ def test_nesting_after_many_brackets_is_refused_at_its_position() -> None:
     body = b"[" + b"[]," * 100_000 + b"[" * 64 + b"]" * 64 + b"]"
     with pytest.raises(Problem, match="line 1, column 300065 on"):
         read_value(body)
+
+
+def test_the_texts_of_parts_are_those_that_were_sent() -> None:
+    body = b'{"a": [ {"b": 1.50, "c\\u00e9": [1e2, "x" ]} ], "d": {"e": null}}'
+    texts = ExactTexts(body)
+    assert texts.at(()) == body.decode()
+    assert texts.at(("a", 0, "b")) == "1.50"
+    assert texts.at(("a", 0, "cé")) == '[1e2, "x" ]'
+    assert texts.at(("a", 0, "cé", 0)) == "1e2"
+    assert texts.at(("d",)) == '{"e": null}'
+    with pytest.raises(LookupError):
+        texts.at(("d", "x"))

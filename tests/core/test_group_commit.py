@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app.core import group_commit
 from app.core.errors import Unavailable
 from app.core.group_commit import GroupCommit
 
@@ -117,9 +118,6 @@ def process(items):
     return list(items)
 
 group = GroupCommit(process, max_batch=1)
-alone = gevent.spawn(group.submit, 0)
-gevent.idle()
-alone.kill()
 first = gevent.spawn(group.submit, 1)
 called.wait()
 others = [gevent.spawn(group.submit, number) for number in (2, 3, 4)]
@@ -129,6 +127,12 @@ go.set()
 # The next leader is killed after it was woken, and before it goes on.
 first.link(lambda _: others[1].kill(block=False))
 results = others[2].get(timeout=20), group.submit(5)
+# The same for a leader that waits for callers.
+group._last_size = 2
+waiting = gevent.spawn(group.submit, 6)
+gevent.sleep(0)
+waiting.kill()
+print(isinstance(waiting.value, gevent.GreenletExit), group.submit(7))
 print(first.value, results, [isinstance(other.value, gevent.GreenletExit) for other in others])
 """
 
@@ -136,62 +140,75 @@ print(first.value, results, [isinstance(other.value, gevent.GreenletExit) for ot
 def test_callers_that_are_killed_while_they_wait_block_nobody() -> None:
     program = [sys.executable, "-c", WAITERS_KILLED]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
-    assert ended.stdout.startswith("1 (4, 5) [True, "), ended.stderr
+    alone, others = ended.stdout.splitlines()
+    assert alone == "True 7", ended.stderr
+    assert others.startswith("1 (4, 5) [True, ")
 
 
-ARRIVED = """
+def a_batch_of_two(group: GroupCommit[int, int], doubling: Doubling, threads: ThreadPoolExecutor) -> None:
+    first = threads.submit(group.submit, 1)
+    assert doubling.called.wait(10)
+    others = []
+    for number in (2, 3):
+        others.append(threads.submit(group.submit, number))
+        until_waiting(group, len(others))
+    for _ in range(2):
+        doubling.go.release()
+    assert [first.result(10), *(other.result(10) for other in others)] == [2, 4, 6]
+
+
+def test_a_leader_waits_for_as_many_callers_as_the_last_batch_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubling = Doubling()
+    group = GroupCommit(doubling, max_batch=3)
+    monkeypatch.setattr(group_commit, "_MAX_WAIT", 60)
+    with ThreadPoolExecutor(8) as threads:
+        a_batch_of_two(group, doubling, threads)
+        doubling.go.release()
+        leader = threads.submit(group.submit, 4)
+        while group._waiting_leader is None:
+            threading.Event().wait(0.001)
+        assert threads.submit(group.submit, 5).result(10) == 10
+        assert leader.result(10) == 8
+    assert doubling.batches == [[1], [2, 3], [4, 5]]
+
+
+def test_a_leader_to_whom_nobody_comes_goes_on_alone() -> None:
+    doubling = Doubling()
+    group = GroupCommit(doubling, max_batch=3)
+    with ThreadPoolExecutor(8) as threads:
+        a_batch_of_two(group, doubling, threads)
+        for number in (4, 5):
+            doubling.go.release()
+            assert threads.submit(group.submit, number).result(10) == 2 * number
+    assert doubling.batches == [[1], [2, 3], [4], [5]]
+
+
+RESTLESS = """
 from gevent import monkey
 monkey.patch_all()
 import gevent
-import os
 import socket
-import time
-from app.core import group_commit
 from app.core.group_commit import GroupCommit
 
-batches = []
-
-def process(items):
-    batches.append(len(items))
-    return list(items)
-
-group = GroupCommit(process, max_batch=50)
-pairs = [socket.socketpair() for _ in range(20)]
-
-def serve(number, here):
-    for _ in range(number):
-        gevent.socket.wait_write(here.fileno())
-    return group.submit(number)
-
-# On a busy machine this takes longer than the bound that the second part tests.
-bound, group_commit._MAX_YIELD = group_commit._MAX_YIELD, 20
-# Each submits one iteration of the event loop later than the one before.
-gevent.joinall([gevent.spawn(serve, number, here) for number, (here, _) in enumerate(pairs)])
-print(batches)
-group_commit._MAX_YIELD = bound
-
-# An event loop that never rests: more arrives as soon as something has been read.
-iterations = 0
+group = GroupCommit(list, max_batch=50)
+group._last_size = 2
 
 def iterate(here, there):
-    global iterations
+    # An event loop that never rests: more arrives as soon as something has been read.
     while True:
         here.send(b".")
         there.recv(1)
-        iterations += 1
         gevent.socket.wait_write(here.fileno())
 
-restless = [gevent.spawn(iterate, *pair) for pair in pairs]
+restless = [gevent.spawn(iterate, *socket.socketpair()) for _ in range(20)]
 gevent.sleep(0.01)
-before = iterations
 with gevent.Timeout(20):
-    group.submit(1)
-print(iterations > before)
+    print(group.submit(1))
 gevent.killall(restless)
 """
 
 
-def test_a_batch_takes_what_has_arrived_and_never_waits_for_ever() -> None:
-    program = [sys.executable, "-c", ARRIVED]
+def test_a_leader_never_waits_for_ever() -> None:
+    program = [sys.executable, "-c", RESTLESS]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
-    assert ended.stdout.splitlines() == ["[20]", "True"], ended.stderr
+    assert ended.stdout == "1\n", ended.stderr

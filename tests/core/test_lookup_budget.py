@@ -8,16 +8,7 @@ import pytest
 
 from app.core.errors import LookupLimit
 from app.core.lookup_budget import BURST, RATE, LookupBudget
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clocks import Clock
 
 
 class Names:

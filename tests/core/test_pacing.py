@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
+import tracemalloc
 from uuid import UUID
 
 import pytest
+from flask.testing import FlaskClient
 
 from app.core import pacing
+from app.core.errors import Problem
+from app.core.exact_json import LARGE, read_object
+from app.core.gzip_body import unpack
 from app.core.models import EnabledWorkflow
 from app.core.pacing import in_pieces
+from app.db.accounts import find_account_snapshot
+from app.ingest.limechat.batch_items import split_array, split_lines
+from app.ingest.sources.compiled import compile_sources
+from app.services.context import AppContext
 from app.services.workflows import checked_document
 from app.workflows.cxengage import compile_pattern
 from app.workflows.matching.rules import compile_rules
+from app.workflows.sources.paths import find_members, read_list_path
+from tests.support.builders import Sender
+from tests.support.sources import a_source
 
 # Two greenlets parse large bodies, while a third one answers on a connection: it must get its turn many times.
 SCRIPT = """
@@ -44,6 +57,47 @@ print(turns)
 """
 
 
+# Twenty greenlets do long work in pieces, while two others talk over a connection: how many pieces are done between two words?
+MANY = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent, socket
+from app.core import pacing
+
+pacing._PIECE = -1.0
+left, right = socket.socketpair()
+pieces, between = 0, 0
+
+def answer():
+    while right.recv(1):
+        right.sendall(b"x")
+
+def ask():
+    global between
+    while True:
+        before = pieces
+        left.sendall(b"x")
+        left.recv(1)
+        between = max(between, pieces - before)
+
+def work():
+    global pieces
+    for _ in range(10):
+        pacing.pause_if_due()
+        pieces += 1
+
+talking = [gevent.spawn(answer), gevent.spawn(ask)]
+gevent.joinall([gevent.spawn(work) for _ in range(20)], raise_error=True)
+assert pieces == 200
+print(between)
+"""
+
+
+def test_one_piece_is_done_at_a_time_however_many_requests_have_long_work() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) <= 2
+
+
 def test_a_function_in_pieces_returns_what_it_returns() -> None:
     assert list(map(in_pieces(str), range(200))) == list(map(str, range(200)))
 
@@ -58,7 +112,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One member for each time that others could run, as if every part took long."""
     found: list[int] = []
     monkeypatch.setattr(pacing, "_PIECE", -1.0)
-    monkeypatch.setattr(pacing, "yield_to_others", lambda: found.append(1))
+    monkeypatch.setattr(pacing, "yield_to_others", lambda *seconds: found.append(1))
     return found
 
 
@@ -84,3 +138,73 @@ def test_others_run_between_the_filters_of_an_account_that_is_loaded(pauses: lis
     )
     compile_rules([workflow])
     assert len(pauses) >= 20
+
+
+def test_others_run_between_the_sources_of_an_account_that_is_loaded(
+    context: AppContext, client: FlaskClient, acme: Sender, pauses: list[int]
+) -> None:
+    # Paths only: reading CEL lets others run, too.
+    rules = {"event": "item.kind", "distinct_id": "item.who"}
+    for number in range(5):
+        a_source(context, client, acme.account_id, name=f"shop-{number}", map=rules)
+    with context.database.transaction() as connection:
+        snapshot = find_account_snapshot(connection, acme.account_id)
+    assert snapshot is not None
+    pauses.clear()
+    assert len(compile_sources(snapshot, context.secrets, {})) == 5
+    assert len(pauses) >= 5
+
+
+def test_others_run_while_the_members_of_lists_are_found(pauses: list[int]) -> None:
+    find_members(read_list_path("body[].lines[]"), [{"lines": [1, 2]}] * 100)
+    assert len(pauses) >= 300
+
+
+HALF_A_MEGABYTE = 500_000
+
+
+def a_list_of(value: str, *, then: str = "null") -> bytes:
+    return f'{{"l":[{",".join([value] * (HALF_A_MEGABYTE // (len(value) + 1)))},{then}]}}'.encode()
+
+
+def test_others_run_while_a_body_is_unpacked(pauses: list[int]) -> None:
+    unpack(gzip.compress(bytes(8 * HALF_A_MEGABYTE)), 8 * HALF_A_MEGABYTE)
+    assert len(pauses) >= 8 * HALF_A_MEGABYTE // 65_536
+
+
+@pytest.mark.parametrize(
+    "value", ['["a"]', '[""]', "[]", "[1]", '{"a":"b"}', '{"a":[{}]}', "[[[[]]]]", "1", "1e5", '"[["']
+)
+def test_others_run_while_a_large_body_is_read(value: str, pauses: list[int]) -> None:
+    read_object(a_list_of(value))
+    assert len(pauses) >= HALF_A_MEGABYTE // LARGE
+
+
+def test_others_run_between_the_members_of_a_large_body(pauses: list[int]) -> None:
+    read_object(json.dumps({f"k{number}": None for number in range(40_000)}).encode())
+    assert len(pauses) >= 40_000 // 50
+
+
+@pytest.mark.parametrize(
+    ("value", "last"), [("1", "1e999999"), ('"a"', "NaN"), ('"a"', '"\\u0000"'), ("[]", 70 * "[" + 70 * "]")]
+)
+def test_others_run_until_the_fault_of_a_large_body_is_found(value: str, last: str, pauses: list[int]) -> None:
+    with pytest.raises(Problem):
+        read_object(a_list_of(value, then=last))
+    assert len(pauses) >= HALF_A_MEGABYTE // LARGE
+
+
+def test_others_run_while_blank_lines_are_skipped(pauses: list[int]) -> None:
+    assert split_lines(b"\n" * 8 * HALF_A_MEGABYTE + b"{}", 10) == [(8 * HALF_A_MEGABYTE, 8 * HALF_A_MEGABYTE + 2)]
+    assert len(pauses) >= 8 * HALF_A_MEGABYTE // 65_536
+
+
+def test_an_item_that_is_too_large_is_not_parsed(pauses: list[int]) -> None:
+    large = b"[" + b",".join([b"[]"] * 300_000) + b"]"
+    tracemalloc.start()
+    parts = split_array(b"[{}," + large + b", {}]", 10, HALF_A_MEGABYTE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(map(bytes, parts)) == [b"{}", large, b"{}"]
+    assert len(pauses) >= len(large) // LARGE
+    assert peak < 10 * len(large)

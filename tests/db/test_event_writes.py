@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +18,11 @@ from psycopg2.extras import RealDictCursor
 
 from app.core.ids import now, uuid7
 from app.core.models import Decision, Event, NewRun
-from app.db import accounts, event_queries, event_writes
+from app.db import accounts, deliveries, event_queries, event_writes
 from app.db.connection import Database
+from app.db.deliveries import NewDelivery
+from app.db.event_keys import EarlierEvent
+from app.db.event_statements import INSERT_EVENTS, Parts, make_statement
 from app.db.event_writes import EventRecord, RecordResult
 from app.services.context import AppContext
 from tests.support.acceptance import accept, current_account
@@ -191,6 +196,85 @@ def test_a_repeated_statement_recognises_what_was_committed(
     assert [len(rows_of(context, record.event.id, "runs")) for record in batch] == [runs] * 6
 
 
+def with_key(record: EventRecord, key: str, body: bytes = b"{}") -> EventRecord:
+    """The record with an idempotency key."""
+    changed = replace(record.event, idempotency_key=key, body_digest=hashlib.sha256(body).digest())
+    return replace(record, event=changed)
+
+
+def test_of_events_with_one_key_the_first_is_written(context: AppContext, acme: Sender, globex: Sender) -> None:
+    first, second, third = (with_key(record, "one") for record in records(context, acme))
+    other = with_key(records(context, globex)[0], "one")
+    written, *others = event_writes.record_events(context.database, [first, second, other, third])
+    assert written == others[1] == RecordResult()
+    earlier = EarlierEvent(first.event.id, first.event.body_digest or b"", first.event.received_at)
+    assert others[0] == others[2] == RecordResult(earlier=earlier)
+    assert event_writes.record_event(context.database, second) == RecordResult(earlier=earlier)
+    assert [len(rows_of(context, one.event.id)) for one in (first, second, third, other)] == [1, 0, 0, 1]
+
+
+def test_a_repeated_statement_recognises_its_own_keys(context: AppContext, acme: Sender) -> None:
+    batch = [with_key(starting(record, 1), str(number)) for number, record in enumerate(records(context, acme))]
+    for _ in range(2):
+        assert event_writes.record_events(context.database, batch) == [RecordResult()] * 3
+    assert [len(rows_of(context, one.event.id, "runs")) for one in batch] == [1, 1, 1]
+
+
+def test_a_key_that_another_transaction_stores_meanwhile_is_found_by_the_next_attempt(
+    context: AppContext, acme: Sender
+) -> None:
+    first, second, _ = (with_key(record, "one") for record in records(context, acme))
+    with closing(psycopg2.connect(context.settings.database_url)) as connection, ThreadPoolExecutor(1) as threads:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO idempotency_keys (account_id, key, digest, event_id, received_at) VALUES (%s, 'one', '', %s, %s)",
+                (acme.account_id, str(first.event.id), first.event.received_at),
+            )
+            waits = threads.submit(event_writes.record_events, context.database, [second])
+            waiting = 0
+            while not waiting:
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+                (waiting,) = cursor.fetchone() or (0,)
+        connection.commit()
+        assert waits.result(30) == [RecordResult(stale=True)]
+    (result,) = event_writes.record_events(context.database, [second])
+    assert isinstance(result, RecordResult) and result.earlier is not None
+    assert result.earlier.id == first.event.id
+
+
+def test_events_are_written_with_their_deliveries(context: AppContext, acme: Sender) -> None:
+    one, other, third = records(context, acme)
+    batch = [delivered(with_key(one, "one")), delivered(other), delivered(with_key(third, "one"))]
+    for _ in range(2):
+        first, second, last = event_writes.record_events(context.database, batch)
+        assert first == second == RecordResult()
+        assert isinstance(last, RecordResult) and last.earlier is not None
+    found = [delivery_of(context, record) for record in batch]
+    ids = [str(one.event.id), str(other.event.id), str(one.event.id)]
+    assert found == [
+        (b"\x00 {}", "accepted", [ids[0]], 0),
+        (b"\x00 {}", "accepted", [ids[1]], 0),
+        (b"\x00 {}", "duplicate", [ids[2]], 1),
+    ]
+
+
+def delivered(record: EventRecord) -> EventRecord:
+    """The record with a delivery."""
+    event = record.event
+    row = NewDelivery(event.account_id, uuid7(), uuid7(), 1, now(), "POST", {}, b"\x00 {}", True, "accepted", "request")
+    return replace(record, delivery=row)
+
+
+def delivery_of(context: AppContext, record: EventRecord) -> tuple[bytes, str, list[str], int]:
+    """Body, result, events and duplicates of the stored delivery of a record."""
+    assert record.delivery is not None
+    with context.database.transaction() as connection:
+        row = deliveries.find_delivery(connection, record.event.account_id, record.delivery.id)
+        body = deliveries.find_body(connection, record.event.account_id, record.delivery.id)
+    assert row is not None and body is not None
+    return body, row.result, list(row.events), row.duplicates
+
+
 def test_no_event_waits_for_a_large_event(context: AppContext, acme: Sender, globex: Sender) -> None:
     large, small, other = (
         records(context, acme)[0].event,
@@ -218,10 +302,11 @@ def test_no_event_waits_for_a_large_event(context: AppContext, acme: Sender, glo
         assert waits.result(30).id == large.id
 
 
+PARTS = [Parts(*are_there) for are_there in product((False, True), repeat=3)]
+
+
 @pytest.mark.parametrize(
-    "statement",
-    [event_writes._INSERT_EVENTS, event_writes._INSERT_EVENTS_STARTING],
-    ids=["plain", "starting"],
+    "statement", [INSERT_EVENTS, *map(make_statement, PARTS)], ids=["plain", *(parts.name for parts in PARTS)]
 )
 def test_a_few_events_do_not_scan_all_accounts(context: AppContext, statement: str) -> None:
     with context.database.autocommit_connection() as connection, connection.cursor() as cursor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
@@ -14,7 +16,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from app.core.models import SCOPES
+from app.core.config import SettingsError
+from app.core.models import CLIENT_SCOPES
 from app.db.migrate import DIRECTORY, head, predecessors, upgrade
 from app.db.tables import metadata
 
@@ -53,6 +56,19 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     upgrade(database_url)
     with _engine(database_url).connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_a_database_that_cannot_hold_all_texts_is_refused_with_what_to_do(database_url: str) -> None:
+    name = f"ascii_{os.getpid()}"
+    with closing(psycopg2.connect(database_url)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+        try:
+            with pytest.raises(SettingsError, match="the encoding SQL_ASCII; create one with ENCODING 'UTF8'"):
+                upgrade(urlunsplit(urlsplit(database_url)._replace(path=f"/{name}")))
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -122,7 +138,7 @@ def test_existing_clients_get_all_scopes_and_existing_api_augments_keep_get(empt
     )
     upgrade(empty_database)
     with _engine(empty_database).connect() as connection:
-        assert connection.execute(sa.text("SELECT scopes FROM clients")).scalar() == list(SCOPES)
+        assert connection.execute(sa.text("SELECT scopes FROM clients")).scalar() == list(CLIENT_SCOPES)
         assert connection.execute(sa.text("SELECT method FROM augments")).scalar() == "GET"
 
 
@@ -239,3 +255,42 @@ def test_subjects_of_numbers_get_the_spelling_of_this_release(empty_database: st
         ):
             found = connection.execute(sa.text(f"SELECT {column} FROM {table}")).scalars()
             assert set(found) == {text for _, _, text in SPELLINGS}, (table, column)
+
+
+def test_the_time_at_which_events_happened_can_be_added_and_removed_with_events_stored(empty_database: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    upgrade(empty_database, target="0026")
+    columns_before = _commented_columns(empty_database)
+    stored = (
+        "INSERT INTO events (account_id, id, event, distinct_id, data, received_at) "
+        "VALUES (1, gen_random_uuid(), 'e', 'd', '{}', now())"
+    )
+    _alone(empty_database, stored)
+    upgrade(empty_database)
+    # As the previous release writes it.
+    _alone(empty_database, stored)
+    with _engine(empty_database).connect() as connection:
+        assert connection.execute(sa.text("SELECT occurred_at FROM events")).scalars().all() == [None, None]
+        config = Config()
+        config.set_main_option("script_location", str(DIRECTORY))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0026")
+        connection.commit()
+        assert connection.execute(sa.text("SELECT count(*) FROM events")).scalar() == 2
+    assert _commented_columns(empty_database) == columns_before
+    upgrade(empty_database)
+
+
+def _commented_columns(url: str) -> list[tuple[object, ...]]:
+    """The columns of `events` and of the view on it, with their comments."""
+    with _engine(url).connect() as connection:
+        found = connection.execute(
+            sa.text(
+                "SELECT attrelid::regclass::text, attname, col_description(attrelid, attnum) FROM pg_attribute "
+                "WHERE attrelid IN ('events'::regclass, 'events_default'::regclass, 'ops.events_recent'::regclass) "
+                "AND attnum > 0 AND NOT attisdropped ORDER BY attrelid, attnum"
+            )
+        )
+        return [tuple(row) for row in found]

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,14 +18,13 @@ from app.core.errors import NotMigrated, Problem
 from app.core.models import PLANS
 from app.db import accounts
 from app.db.migrate import upgrade
-from app.services import expiry, retention, workflows
+from app.services import expiry, retention, startup_checks, workflows
 from app.services.context import AppContext
 from app.services.partitions import drop_partition, make_partitions
 from app.services.roles import make_roles, plan_roles
 from tests.support.action_contexts import the_settings
 from tests.support.builders import a_workflow
 
-ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2031, 7, 10, 12, tzinfo=UTC)
 COMING = ["events_2031_07", "events_2031_08", "events_2031_09", "events_2031_10"]
 EVENTS = (
@@ -226,7 +224,7 @@ def test_a_role_without_ddl_makes_partitions(database: str, runtime_role: str) -
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         _query(runtime_role, "ALTER TABLE events DETACH PARTITION events_default")
     _query(runtime_role, EVENTS, ("2031-07-01", 10))
-    _context(runtime_role).check_settings()
+    startup_checks.check_settings(_context(runtime_role))
     make_partitions(_context(runtime_role))
     assert _partitions(database) == {**dict.fromkeys(COMING, 0), "events_2031_07": 10, "events_default": 0}
     _query(runtime_role, EVENTS, ("2031-07-11", 1))

@@ -117,12 +117,12 @@ class Machine:
         return 0
 
     def run(self, text: str) -> int:
-        """Run a script in it as root, as after a login; its exit code."""
+        """Run a script in it as root, as after a login on a machine without a locale; its exit code."""
         leader = self._leader()
         if not leader:
             return 1
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-        environment |= {"LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        environment |= {"DEBIAN_FRONTEND": "noninteractive"}
         if "PIP_CERT" in os.environ:
             environment["PIP_CERT"] = "/etc/pip.crt"
         command = ["nsenter", f"--target={leader}", "--all", "--wdns=/root", "bash", "-s"]

@@ -103,6 +103,12 @@ def test_the_settings_of_a_service_are_settings(name: str) -> None:
     assert [setting for setting in settings if f"| `{setting}` |" not in documented] == []
 
 
+def test_the_web_processes_of_a_container_count_together_in_a_folder_that_they_can_write() -> None:
+    web = SERVICES["web"]
+    assert web["environment"]["PROMETHEUS_MULTIPROC_DIR"] in web["tmpfs"]
+    assert "PROMETHEUS_MULTIPROC_DIR" not in SERVICES["worker"]["environment"]
+
+
 def test_a_service_waits_for_what_it_needs() -> None:
     for service in SERVICES.values():
         for needed, how in service.get("depends_on", {}).items():

@@ -11,24 +11,18 @@ from app.db.late_decisions import LATE
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.clocks import Clock
 from tests.support.run_execution import wake
 
 # Each takes some thousand units.
 ITEMS = {"l": list(range(250))}
 
 
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the shares, which stands still."""
     clock = Clock()
-    monkeypatch.setattr(context, "work_shares", WorkShares(clock))
+    monkeypatch.setattr(context.limits, "shares", WorkShares(clock))
     return clock
 
 
@@ -40,7 +34,7 @@ def add_workflows(context: AppContext, sender: Sender, count: int) -> None:
 
 
 def use_up(context: AppContext, acme: Sender, globex: Sender) -> None:
-    context.work_shares.spend(acme.account_id, 2 * BURST)
+    context.limits.shares.spend(acme.account_id, 2 * BURST)
     assert globex.post(an_event(event="other")).status_code == 200
 
 
@@ -86,7 +80,7 @@ def test_an_event_is_matched_as_far_as_the_share_suffices(
 ) -> None:
     add_workflows(context, acme, 60)
     assert globex.post(an_event(event="other")).status_code == 200
-    context.work_shares.spend(acme.account_id, BURST - 25_000)
+    context.limits.shares.spend(acme.account_id, BURST - 25_000)
     event_id = post(acme, event="order", data=ITEMS)
     *done, late = decisions_of(context, event_id)
     assert (late["reason"], {each["reason"] for each in done}) == (LATE, {"the filter is false"})
@@ -102,7 +96,7 @@ def test_what_many_workflows_may_take_is_taken_before_and_given_back(
 ) -> None:
     add_workflows(context, acme, 60)
     assert globex.post(an_event(event="other")).status_code == 200
-    shares = context.work_shares
+    shares = context.limits.shares
     shares.spend(acme.account_id, BURST - 17_000)
     assert decisions_of(context, post(acme, event="order", data=ITEMS))[0]["workflow"] == "all workflows"
     shares.spend(acme.account_id, -BURST)
@@ -160,6 +154,6 @@ def test_an_event_that_no_workflow_reads_is_not_postponed(
 
 def test_runs_take_of_the_share_too(context: AppContext, clock: Clock, acme: Sender) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(name="one", on="view"))
-    before = context.work_shares._left.get(acme.account_id, BURST)
+    before = context.limits.shares._left.get(acme.account_id, BURST)
     post(acme, event="view")
-    assert before - context.work_shares._left[acme.account_id] >= 1_000
+    assert before - context.limits.shares._left[acme.account_id] >= 1_000

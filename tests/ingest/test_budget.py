@@ -12,8 +12,8 @@ import prometheus_client
 
 from app.services import workflows
 from app.services.context import AppContext
-from app.workflows.expressions.budget import NOT_EVALUATED, Budget
 from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.work_budget import NOT_EVALUATED, Budget
 from app.workflows.matching.rule import NO_MATCH_STATE, EventView, MatchState, Rule, build_variables, compile_rule
 from app.workflows.matching.rules import Rules
 from tests.support.builders import Sender, a_workflow, an_event
@@ -104,7 +104,7 @@ def test_the_leaves_of_a_pattern_convert_a_large_member_once() -> None:
 def advance(rule: Rule, state: MatchState, number: int, units: int | None = None) -> tuple[MatchState, str]:
     at = NOW + timedelta(seconds=number)
     budget = None if units is None else Budget(units)
-    event = EventView(str(UUID(int=number)), "a", at, build_variables("a", "1", None, {}, at, budget))
+    event = EventView(str(UUID(int=number)), "a", at, build_variables("a", "1", None, {}, at, budget=budget))
     result = rule.advance(state, event)
     return result.state, rule.explain(state, event, result).reason
 
@@ -128,7 +128,7 @@ def test_a_pattern_with_much_state_takes_more_of_the_budget() -> None:
         budget = Budget()
         before = budget.left
         at = NOW + timedelta(seconds=number)
-        event = EventView(str(UUID(int=number)), "a", at, build_variables("a", "1", None, {}, at, budget))
+        event = EventView(str(UUID(int=number)), "a", at, build_variables("a", "1", None, {}, at, budget=budget))
         state = rule.advance(state, event).state
         used.append(before - budget.left)
     assert used[0] < 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -13,6 +14,7 @@ from functools import partial
 
 import pytest
 
+from app.core import pacing
 from app.core.exact_json import ExactObject
 from app.ingest import enrichment_budget
 from app.ingest.enrichment_api import ApiClient, ApiError, ApiQuery, event_body, lookup_query
@@ -23,7 +25,7 @@ from tests.support.http_target import Answer, an_http_target
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"known": "well"}'
 
 
-def ask(client: ApiClient, url: str, value: str = "a") -> ExactObject | ApiError:
+def answer_of(client: ApiClient, url: str, value: str = "a") -> ExactObject | ApiError:
     """The answer to a GET of account 1, for an event of its own."""
     (answer,) = client.query([lookup_query(1, url, "key", value)], ApiBudget())
     return answer
@@ -60,7 +62,7 @@ def test_a_server_that_sends_byte_by_byte_is_left_after_half_a_second() -> None:
 
     with a_server(drip) as url, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
         began = time.monotonic()
-        assert "did not answer within 0.5 seconds" in str(ask(client, url))
+        assert "did not answer within 0.5 seconds" in str(answer_of(client, url))
         assert 0.4 < time.monotonic() - began < 1.5
         assert left.wait(5)
 
@@ -76,7 +78,7 @@ def test_calls_share_a_connection() -> None:
                 connection.sendall(ANSWER)
 
     with a_server(answer) as url, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
-        answers = [ask(client, url, value) for value in ("a", "b", "a")]
+        answers = [answer_of(client, url, value) for value in ("a", "b", "a")]
     assert answers == [ExactObject({"known": "well"}, {"known": '"well"'})] * 3
     assert requests == [b"GET /?key=a HTTP/1.1", b"GET /?key=b HTTP/1.1"]
 
@@ -92,7 +94,7 @@ def test_an_abandoned_call_keeps_its_permit_until_its_thread_ends(monkeypatch: p
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
     def query(server: str, value: int) -> str:
-        return str(ask(client, f"http://{server}.example/", str(value)))
+        return str(answer_of(client, f"http://{server}.example/", str(value)))
 
     with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as threads:
         for server in ("a", "b", "c"):
@@ -109,7 +111,7 @@ def test_an_abandoned_call_keeps_its_permit_until_its_thread_ends(monkeypatch: p
 
 def test_a_call_that_got_no_thread_in_time_releases_its_permit(monkeypatch: pytest.MonkeyPatch) -> None:
     def query(value: int) -> str:
-        return str(ask(client, "http://127.0.0.1:9/", str(value)))
+        return str(answer_of(client, "http://127.0.0.1:9/", str(value)))
 
     ended = threading.Event()
     with closing(ApiClient(the_settings())) as client, ThreadPoolExecutor(16) as callers:
@@ -158,12 +160,37 @@ def test_all_calls_of_one_event_share_a_deadline() -> None:
     assert reasons == {"did not answer within 0.5 seconds", "has reached its limit of 16 calls at a time"}
 
 
+def _count_in_memory(name: str) -> int:
+    return sum(type(each).__name__ == name for each in gc.get_objects())
+
+
+def test_calls_leave_nothing_to_the_garbage_collector() -> None:
+    ended = threading.Event()
+    gc.collect()
+    before = _count_in_memory("_Call")
+    gc.disable()
+    try:
+        with an_http_target() as hanging, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+            hanging.before_answer = lambda _: void(ended.wait(20))
+            queries = [
+                lookup_query(1, url, "key", "a") for url in (hanging.url, "http://127.0.0.1:9/", "http://10.0.0.1/")
+            ]
+            assert all(isinstance(answer, ApiError) for answer in client.query(queries, ApiBudget()))
+            ended.set()
+            deadline = time.monotonic() + 10
+            while (left := _count_in_memory("_Call")) > before and time.monotonic() < deadline:
+                time.sleep(0.02)
+    finally:
+        gc.enable()
+    assert left <= before
+
+
 def test_a_call_that_had_little_time_says_nothing_about_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enrichment_budget, "API_SECONDS", 0.05)
     ended = threading.Event()
     with an_http_target() as slow, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
         slow.before_answer = lambda _: void(ended.wait(20))
-        answers = [ask(client, slow.url, str(number)) for number in range(8)]
+        answers = [answer_of(client, slow.url, str(number)) for number in range(8)]
         ended.set()
     assert not any("calls are paused" in str(answer) for answer in answers)
 
@@ -191,10 +218,20 @@ def test_the_answers_for_one_event_have_a_size_together() -> None:
 def test_a_url_that_fails_does_not_pause_another_one_of_its_server() -> None:
     with an_http_target() as server, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
         server.answers = [Answer(status=500)]
-        bad = [str(ask(client, f"{server.url}/bad/secret", str(number))) for number in range(6)]
+        bad = [str(answer_of(client, f"{server.url}/bad/secret", str(number))) for number in range(6)]
         server.answers = [Answer(body=b'{"known": "well"}')]
-        good = ask(client, f"{server.url}/good")
+        good = answer_of(client, f"{server.url}/good")
     assert bad[4].endswith("answered 500")
     assert "calls are paused" in bad[5]
     assert "secret" not in bad[5]
     assert isinstance(good, ExactObject)
+
+
+@pytest.mark.usefixtures("patient")
+def test_others_run_before_each_call_of_an_event_and_each_of_its_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(pacing, "_PIECE", -1.0)
+    monkeypatch.setattr(pacing, "yield_to_others", lambda: pauses.append(1))
+    with an_http_target() as target, closing(ApiClient(the_settings("127.0.0.0/8"))) as client:
+        client.query([ApiQuery(1, f"{target.url}/{number}") for number in range(10)], ApiBudget())
+    assert len(pauses) >= 2 * 10

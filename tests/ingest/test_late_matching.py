@@ -78,6 +78,15 @@ def test_a_worker_finishes_the_matching_once(context: AppContext, acme: Sender, 
     assert len(runs_of(context, acme)) == 1
 
 
+def test_a_worker_reads_when_the_event_happened(context: AppContext, acme: Sender, late: Late) -> None:
+    on = {"event": "product_view", "where": "occurred_at.getFullYear() == 2024"}
+    workflows.apply_workflow(context, acme.account_id, a_workflow(on=on))
+    with late():
+        answer = post(acme, "product_view", occurred_at="2024-03-05T10:00:00Z")
+    wake(context, acme.account_id, answer["id"])
+    assert reasons_of(context, answer["id"]) == ["matched"]
+
+
 def test_decisions_that_were_made_in_time_stay(context: AppContext, acme: Sender, late: Late) -> None:
     workflows.apply_workflow(context, acme.account_id, a_workflow(key="data.absent", again="1d"))
     workflows.apply_workflow(context, acme.account_id, a_workflow(name="second"))

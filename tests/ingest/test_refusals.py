@@ -16,12 +16,13 @@ import pytest
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.db.refusals import NewRefusal
-from app.ingest import refusals, refusals_queue
+from app.ingest import background, refusals_queue
 from app.ingest.refusals import BODY_BURST, BODY_RATE, RefusalKeeper
 from app.ingest.refusals_queue import MAX_BATCH, Queued, RefusalQueue
 from app.services.context import AppContext
 from tests.db.test_refusals import a_refusal, find
 from tests.support.builders import Sender
+from tests.support.clocks import Clock
 
 NOW = datetime(2031, 7, 10, 12, tzinfo=UTC)
 
@@ -58,7 +59,7 @@ def test_the_queue_counts_what_bodies_errors_and_items_take() -> None:
     assert Queued(full).size == plain.size + 1_234
 
 
-def test_accounts_take_turns() -> None:
+def test_accounts_are_served_round_robin() -> None:
     queue = RefusalQueue()
     queue.put(*(queued(1, number) for number in range(300)), queued(2), queued(3))
     assert taken(queue)[:4] == [(1, "0"), (2, "0"), (3, "0"), (1, "1")]
@@ -86,18 +87,10 @@ def test_what_is_put_back_comes_first_and_is_bounded_too() -> None:
 # The writer
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def keeper(context: AppContext, monkeypatch: pytest.MonkeyPatch) -> RefusalKeeper:
     """A keeper whose thread writes nothing by itself."""
-    monkeypatch.setattr(refusals, "_INTERVAL", 3_600)
+    monkeypatch.setattr(background, "_INTERVAL", 3_600)
     return RefusalKeeper(context, Clock())
 
 
@@ -199,7 +192,7 @@ def test_the_writer_is_one_thread_that_starts_with_the_first_refusal(keeper: Ref
         return sum(thread.name == "refusals" for thread in threading.enumerate())
 
     before = count()
-    assert keeper._thread is None
+    assert keeper._writer._thread is None
     for _ in range(3):
         keeper.keep(unpacked(acme.account_id))
     assert count() == before + 1

@@ -130,6 +130,17 @@ def test_setting_some_fields_changes_only_these(context: AppContext, acme: Sende
     assert opened(context, acme, "whatsapp") == {**WHATSAPP, "access_token": "another"}
 
 
+@pytest.mark.parametrize("change", [{"host": "evil.example"}, {"port": "2525"}, {"security": "tls"}])
+def test_another_address_needs_the_secret_again(context: AppContext, acme: Sender, change: dict[str, str]) -> None:
+    before = {"host": "mail.example.com", "from": "a@example.com", "username": "shop", "password": "hush hush"}
+    integrations.set_integration(context, acme.account_id, KINDS["smtp"], before)
+    with pytest.raises(Problem, match="another address needs password again"):
+        integrations.set_integration(context, acme.account_id, KINDS["smtp"], change)
+    assert opened(context, acme, "smtp") == before
+    integrations.set_integration(context, acme.account_id, KINDS["smtp"], {**change, "password": "hush"})
+    assert opened(context, acme, "smtp") == {**before, **change, "password": "hush"}
+
+
 def test_invalid_fields_change_nothing(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     with pytest.raises(Problem, match="access_token is required"):

@@ -243,14 +243,14 @@ def test_a_reader_gets_each_message_once_while_many_write(context: AppContext, a
 
     def write(number: int) -> None:
         rng = Random(number)
-        for turn in range(25):
+        for attempt in range(25):
             new = a_message(acme)
             time.sleep(rng.random() / 500)
             try:
                 with context.database.transaction() as connection:
                     messages.insert_message(connection, new, now())
                     time.sleep(rng.random() / 500)
-                    if turn % 5 == 0:
+                    if attempt % 5 == 0:
                         raise LookupError
             except LookupError:
                 continue

@@ -64,6 +64,17 @@ def test_the_text_of_all_filters_is_limited(context: AppContext, acme: Sender) -
     apply(context, acme, "three", {"any": [{"event": "a", "where": "data.y == 'abcd'"}, "b"]})
 
 
+def test_the_event_names_filters_and_durations_of_all_patterns_are_limited(
+    context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_limits, "MAX_TEXTS", 7)
+    apply(context, acme, "one", {"seq": ["a", "b"], "within": "1h"})
+    apply(context, acme, "two", EVALUATED)
+    text = refusal(context, acme, "three", {"any": ["a", "b", "c"]})
+    assert "would have 8 event names, filters and durations, more than 7: disable a workflow" in text
+    apply(context, acme, "three", {"any": ["a", "b"]})
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("on", [EVALUATED, "order", {"event": "*", "where": "size(data) > 1"}, {"seq": ["order", "b"]}])
 def test_workflows_that_are_evaluated_for_each_event_of_a_name_are_limited(
@@ -98,4 +109,7 @@ def test_the_characters_of_filters_are_counted_in_sql_as_in_python(context: AppC
         apply(context, acme, f"w{number}", on)
     with context.database.transaction() as connection:
         counted = stored.measure_enabled(connection, acme.account_id, except_for=UUID(int=0))
-    assert counted == (3, sum(map(account_limits._count_characters, patterns)))
+    characters, texts = (
+        sum(map(count, patterns)) for count in (account_limits._count_characters, account_limits._count_texts)
+    )
+    assert counted == (3, characters, texts)

@@ -17,9 +17,13 @@ from psycopg2.extras import RealDictCursor
 
 from app import create_app
 from app.core import config
-from app.core.ids import now
-from app.db import circuits
+from app.core.ids import now, uuid7
+from app.db import circuits, deliveries, sources
 from app.db.circuits import OpenCircuit
+from app.db.connection import driver_connection
+from app.db.deliveries import NewDelivery
+from app.db.document_versions import NewVersion
+from app.db.job_queue import Worker, announce_worker
 from app.db.migrate import upgrade
 from app.db.roles import Roles
 from app.db.table_sizes import record_table_sizes
@@ -28,6 +32,7 @@ from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.http_target import Answer, an_http_target
 from tests.support.run_execution import execute_run
+from tests.support.sources import DOCUMENT
 
 NAMES = Roles(f"sql_{os.getpid()}")
 Connect = Callable[[str], Connection]
@@ -65,15 +70,24 @@ def sql_context(sql_url: str) -> AppContext:
 
 
 @pytest.fixture(scope="package")
-def senders(sql_context: AppContext) -> tuple[Sender, Sender]:
-    """Two accounts with rows in all tables that people ask about: acme, and globex."""
+def senders(sql_context: AppContext) -> Iterator[tuple[Sender, Sender]]:
+    """Two accounts with rows in all tables that people ask about: acme, and globex; and a worker that is present."""
     client = create_app(sql_context.settings).test_client()
     acme, globex = (a_sender(sql_context, client, name) for name in ("acme", "globex"))
     for sender in (acme, globex):
         _fill(sql_context, sender)
+    worker = Worker(["run"], lease=15.0)
     with sql_context.database.transaction() as connection:
         record_table_sizes(connection, now())
-    return acme, globex
+        connection.exec_driver_sql(
+            "INSERT INTO workers (id, host, pid, version, started_at, seen_at) "
+            # Later than now: it still runs when the slowest test asks.
+            "VALUES (%s, 'host', 1, '0', now(), now() + interval '1 hour')",
+            (str(worker.id),),
+        )
+    with closing(sql_context.database.dedicated_connection()) as presence:
+        announce_worker(presence, worker)
+        yield acme, globex
 
 
 def _fill(context: AppContext, sender: Sender) -> None:
@@ -98,6 +112,7 @@ def _fill(context: AppContext, sender: Sender) -> None:
     refused.close()
     assert refused.status_code == 422
     sender.client.application.extensions["refusals"].flush()
+    _deliver(context, account)
     integrations.disable_target(context, account, "https://gone.example/hook", "answered 410", UUID(answer["runs"][0]))
     circuit = OpenCircuit("POST https://slow.example/hook", 7, now(), now() + timedelta(minutes=1))
     with context.database.transaction() as connection:
@@ -110,17 +125,23 @@ def _fill(context: AppContext, sender: Sender) -> None:
         connection.exec_driver_sql(
             "UPDATE jobs SET due_at = now() - interval '1 hour' WHERE payload LIKE %(job)s", values
         )
-        connection.exec_driver_sql(
-            "INSERT INTO workers (id, host, pid, version, started_at, seen_at) "
-            # Later than now: it still runs when the slowest test asks.
-            "SELECT gen_random_uuid(), 'host', 1, '0', now(), now() + interval '1 hour' WHERE NOT EXISTS (SELECT FROM workers)"
-        )
+
+
+def _deliver(context: AppContext, account: int) -> None:
+    """A source, and a delivery that was not mapped."""
+    source_id = uuid7()
+    with context.database.transaction() as connection:
+        sources.save_version(connection, account, NewVersion(source_id, "shop", 1, "name: shop", DOCUMENT), now())
+        row = NewDelivery(account, uuid7(), source_id, 1, now(), "POST", {}, b"{}", True, "unmapped", "request")
+        deliveries.insert_delivery(driver_connection(connection), row, [], 0)
 
 
 def _start_late_run(context: AppContext, sender: Sender) -> str:
-    """A run whose job no worker claims."""
+    """A run whose job no worker claims, of an event that was reported late."""
     workflows.apply_workflow(context, sender.account_id, a_workflow(name="late", on="signup"))
-    answer = sender.post(an_event(event="signup", distinct_id="918888888888", phone=...)).get_json()
+    happened_at = (now() - timedelta(hours=2)).isoformat()
+    body = an_event(event="signup", distinct_id="918888888888", phone=..., occurred_at=happened_at)
+    answer = sender.post(body).get_json()
     run: str = answer["runs"][0]
     return run
 

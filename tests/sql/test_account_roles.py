@@ -19,6 +19,7 @@ from tests.support.builders import Sender
 
 # bytea columns that are no secrets: what senders sent, its hash, and the hashes in receipts.
 HARMLESS = {("idempotency_keys", "digest"), ("refusals", "body"), ("erasure_receipts", "subject_hash")}
+HARMLESS |= {("deliveries", "body"), ("stored_answers", "request_digest")}
 TABLES = """
 SELECT relname AS name, relispartition AS is_partition, has_any_column_privilege(%s, pg_class.oid, 'SELECT') AS is_granted,
     EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'account_id') AS has_account
@@ -127,12 +128,12 @@ def test_people_do_not_read_secrets(table: str, column: str, connect: Connect, a
         denied(connection, f"SELECT FROM {table} WHERE {column} IS NOT NULL")
 
 
-def test_every_column_of_bytes_is_secret_or_known_to_be_harmless(owner: Connection) -> None:
+def test_every_column_of_bytes_or_hashes_is_secret_or_known_to_be_harmless(owner: Connection) -> None:
     found = query(
         owner,
         "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 "
         "WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition "
-        "AND atttypid = 'bytea'::regtype",
+        "AND (atttypid = 'bytea'::regtype OR attname LIKE '%hash')",
     )
     secret = {(table, name) for table, names in SECRET_COLUMNS.items() for name in names}
     assert secret <= {(row["relname"], row["attname"]) for row in found} <= secret | HARMLESS

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+import sqlalchemy as sa
 from psycopg2 import errors
 from psycopg2.extensions import connection as Connection
 
+from app.db.deliveries import WAITING, DeliveryFilter, find_latest_deliveries
 from app.db.migrate import upgrade
 from app.services import roles
 from app.services.context import AppContext
@@ -79,6 +82,33 @@ def test_neither_does_it_under_row_level_security(title: str, owner: Connection,
         assert title in ("ops.backlog", "ops.runs_stuck", "ops.table_growth", "ops.table_sizes", "ops.workers")
     else:
         assert plan.wholes(sql.sizes(owner)) == []
+
+
+@pytest.mark.parametrize("results", [["duplicate"], ["partly"], ["unmapped"]])
+def test_a_list_of_deliveries_reads_no_large_part_of_them(results: list[str], volume: str, owner: Connection) -> None:
+    assert _plan_of_deliveries(volume, owner, results, 51)[0].wholes(sql.sizes(owner)) == []
+
+
+def test_the_planner_expects_as_many_waiting_deliveries_as_there_are(volume: str, owner: Connection) -> None:
+    plan, found = _plan_of_deliveries(volume, owner, WAITING, 5_000)
+    # Else it reads and sorts all of them for the first page.
+    assert plan.root["Plan"]["Plan Rows"] == pytest.approx(found, rel=0.5)
+
+
+def _plan_of_deliveries(volume: str, owner: Connection, results: Sequence[str], limit: int) -> tuple[sql.Plan, int]:
+    """The plan of a list of deliveries with one of these results, and how many it has."""
+    context = AppContext(replace(the_settings(), database_url=volume))
+    statements: list[tuple[str, Any]] = []
+    with context.database.transaction() as connection:
+        sa.event.listen(
+            connection,
+            "before_cursor_execute",
+            lambda conn, cursor, statement, values, context, many: statements.append((statement, values)),
+        )
+        found = find_latest_deliveries(connection, 1, DeliveryFilter(results=results), limit)
+    context.database.close()
+    ((statement, values),) = statements
+    return sql.Plan(owner, statement, values), len(found)
 
 
 def test_a_query_by_received_at_alone_is_found_to_read_a_partition(owner: Connection) -> None:

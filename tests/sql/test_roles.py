@@ -20,6 +20,7 @@ from psycopg2 import errors
 from app import create_app
 from app.cli.commands import group
 from app.db.migrate import upgrade
+from app.services import startup_checks
 from app.services.context import AppContext
 from tests.sql.conftest import NAMES, Connect, query
 from tests.support.builders import Sender, a_sender, an_event
@@ -66,7 +67,7 @@ def test_the_role_of_the_processes_accepts_events_and_has_no_ddl(
     sql_context: AppContext, with_roles: None, connect: Connect
 ) -> None:
     processes = _as_role(sql_context, NAMES.processes)
-    processes.check_settings()
+    startup_checks.check_settings(processes)
     sender = a_sender(processes, create_app(processes.settings).test_client(), "third")
     assert sender.post(an_event()).status_code == 200
     assert query(connect(NAMES.processes), f"SELECT count(*) FROM events WHERE account_id = {sender.account_id}") == [

@@ -73,7 +73,7 @@ def test_a_view_shows_the_rows_of_each_account(view: str, connect: Connect, send
     assert {(row["account_id"], row["account"]) for row in rows} == {(one.account_id, one.slug) for one in senders}
 
 
-MOMENTS = [
+TIMESTAMPS = [
     datetime(1970, 1, 1, tzinfo=UTC),
     datetime(2026, 11, 29, 1, 2, 3, 456_789, tzinfo=UTC),
     *(
@@ -83,10 +83,10 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_the_first_id_of_a_time_is_that_of_the_processes(moment: datetime, connect: Connect) -> None:
-    (row,) = query(connect(""), "SELECT ops.first_id_at(%s)::text AS id", (moment,))
-    assert row["id"] == str(first_id_at(moment))
+@pytest.mark.parametrize("timestamp", TIMESTAMPS, ids=str)
+def test_the_first_id_of_a_time_is_that_of_the_processes(timestamp: datetime, connect: Connect) -> None:
+    (row,) = query(connect(""), "SELECT ops.first_id_at(%s)::text AS id", (timestamp,))
+    assert row["id"] == str(first_id_at(timestamp))
 
 
 def test_a_schema_ops_that_is_there_is_used(empty_database: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from app.core import config
 from app.core.config import Settings
 from app.core.models import Event, Outcome, Run
 from tests.support.certificates import a_certificate
-from tests.support.http_target import HttpTarget
+from tests.support.http_target import HttpTarget, serving
 
 T = TypeVar("T")
 
@@ -91,6 +90,7 @@ def an_action_context(session: aiohttp.ClientSession, **changes: Any) -> actions
         renderer=Renderer(),
         settings=the_settings(),
         integration={}.get,
+        find_secret={}.get,
         disabled={},
         save_message=_save_no_message,
     )
@@ -124,11 +124,5 @@ def a_tls_target(folder: Path) -> Iterator[HttpTarget]:
     server = HttpTarget()
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -13,18 +13,9 @@ from app.actions.circuit import FAILURE_THRESHOLD, Deferred
 from app.actions.circuit_breaker import (
     CircuitBreakers,
 )
+from tests.support.clocks import Clock
 
 HERE, THERE = "here.example:443", "there.example:443"
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Scenario:

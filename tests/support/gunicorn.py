@@ -17,6 +17,9 @@ from pathlib import Path
 from app.cli.devserver.child_process import Program, start_program
 from tests.support.server import ROOT, START_TIMEOUT, clean_environment
 
+# States of a TCP connection in /proc/net/tcp.
+_TIME_WAIT, _LISTENS = "06", "0A"
+
 ECHO = """
 import itertools
 
@@ -109,10 +112,20 @@ def _wait_until_it_serves(server: Gunicorn) -> None:
     while True:
         with suppress(OSError):
             if server.exchange(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"):
-                return
+                break
         assert server.program.poll() is None, server.output.read_text()
         assert time.monotonic() < deadline, server.output.read_text()
         time.sleep(0.05)
+    # The connection of this question takes a slot until the server has closed it.
+    while _is_connected(server.port):
+        assert time.monotonic() < deadline, "the server keeps a closed connection"
+        time.sleep(0.01)
+
+
+def _is_connected(port: int) -> bool:
+    """Whether the server has a connection that is not closed yet (/proc/net/tcp of Linux: proc_net_tcp(5))."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] not in (_LISTENS, _TIME_WAIT) for row in rows)
 
 
 def response(connection: socket.socket) -> bytes:

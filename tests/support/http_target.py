@@ -79,9 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def an_http_target(*answers: Answer) -> Iterator[HttpTarget]:
-    """A target that runs during the block."""
-    server = HttpTarget(*answers)
+def serving(server: Any) -> Iterator[Any]:
+    """Runs a server of `socketserver` during the block."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -90,3 +89,10 @@ def an_http_target(*answers: Answer) -> Iterator[HttpTarget]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def an_http_target(*answers: Answer) -> Iterator[HttpTarget]:
+    """A target that runs during the block."""
+    with serving(HttpTarget(*answers)) as server:
+        yield server

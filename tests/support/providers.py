@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from tests.support.certificates import a_certificate, certificate_of
+from tests.support.http_target import serving
 
 TOKEN, PHONE_NUMBER_ID = "EAAGhush", "106540352242922"
 SID, AUTH_TOKEN = "AC" + "0123456789abcdef" * 2, "hush-hush-hush"
@@ -104,14 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running(api: Api) -> Iterator[Any]:
     """Runs the API during the block."""
-    thread = threading.Thread(target=api.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(api):
         yield api
-    finally:
-        api.shutdown()
-        thread.join()
-        api.server_close()
 
 
 def meta_error(status: int, code: int, message: str, **more: Any) -> tuple[int, dict[str, Any]]:

@@ -35,7 +35,7 @@ class Queue:
         self.account = next(_accounts)
         self.advanced: list[UUID] = []
 
-    async def ask(self, query: str, **values: Any) -> list[dict[str, Any]]:
+    async def fetch(self, query: str, **values: Any) -> list[dict[str, Any]]:
         """The rows of a query, in which `%(like)s` is all jobs of the account."""
 
         def run() -> list[dict[str, Any]]:
@@ -50,12 +50,12 @@ class Queue:
     async def enqueue(self, count: int = 1, after: float = 0.0, job: int = 1) -> list[UUID]:
         """Enqueue a job for each of `count` new runs, due in `after` seconds."""
         runs = [uuid4() for _ in range(count)]
-        await self.ask(ENQUEUE, keys=[f"{self.account}:{run}:{job}" for run in runs], after=after)
+        await self.fetch(ENQUEUE, keys=[f"{self.account}:{run}:{job}" for run in runs], after=after)
         return runs
 
     async def rows(self) -> list[dict[str, Any]]:
         """The jobs that are there."""
-        return await self.ask("SELECT * FROM jobs WHERE dedupe_key LIKE %(like)s")
+        return await self.fetch("SELECT * FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     async def empty(self, timeout: float = 10.0) -> None:
         """Wait until no job is there any more."""

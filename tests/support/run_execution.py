@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.actions import http_session
+from app.db.job_queue import ERASE
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
+from app.worker.handlers import call_handler, make_handlers
 
 
 def execute_run(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
@@ -63,3 +66,22 @@ def jobs_of(context: AppContext, run_id: str) -> list[str]:
             "SELECT dedupe_key FROM jobs WHERE dedupe_key LIKE %(like)s ORDER BY id", {"like": f"%{run_id}%"}
         )
         return [row[0] for row in found]
+
+
+def erase_requested(context: AppContext, account_id: int) -> None:
+    """Do all erasures of an account that were requested, as a worker does."""
+    while jobs := _erasures(context, account_id):
+        for job_id, payload in jobs:
+            with_executor(context, partial(_erase, payload))
+            with context.database.transaction() as connection:
+                connection.exec_driver_sql("DELETE FROM jobs WHERE id = %(id)s", {"id": job_id})
+
+
+async def _erase(payload: str, executor: RunExecutor) -> None:
+    await call_handler(make_handlers(executor), ERASE, payload)
+
+
+def _erasures(context: AppContext, account_id: int) -> list[Any]:
+    with context.database.transaction() as connection:
+        query = "SELECT id, payload FROM jobs WHERE kind = 'erase' AND payload LIKE %(like)s"
+        return connection.exec_driver_sql(query, {"like": f"{account_id}:%"}).all()

@@ -15,7 +15,7 @@ from app.services.context import AppContext
 from app.worker.account_jobs import AT_ONCE, AccountJobs
 from app.worker.executor import RunExecutor
 from app.worker.isolation import NotDone
-from app.workflows.expressions.budget import EVENT_UNITS
+from app.workflows.expressions.work_budget import EVENT_UNITS
 from tests.support.builders import Sender, a_workflow
 from tests.support.run_execution import execute_run, the_run, with_executor
 
@@ -38,7 +38,7 @@ class Scene:
 
     async def job(self, account_id: int, units: int = 0) -> None:
         try:
-            async with self.jobs.turn(account_id, units):
+            async with self.jobs.slot(account_id, units):
                 self.running.append(account_id)
                 await self.end.wait()
         except NotDone as exc:
@@ -100,12 +100,12 @@ def test_a_job_that_matches_takes_of_the_share_before_it_begins() -> None:
     assert len(set(found.pauses)) == 10 - BURST // EVENT_UNITS
 
 
-def test_a_failed_job_ends_its_turn() -> None:
+def test_a_failed_job_releases_its_slot() -> None:
     async def fail() -> None:
         jobs = AccountJobs(WorkShares(still), 2)
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                async with jobs.turn(ATTACKER):
+                async with jobs.slot(ATTACKER):
                     raise ZeroDivisionError
 
     asyncio.run(fail())
@@ -114,24 +114,24 @@ def test_a_failed_job_ends_its_turn() -> None:
 def test_a_worker_pays_back_what_the_matching_did_not_take(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    monkeypatch.setattr(context.limits, "shares", WorkShares(still))
     workflows.apply_workflow(context, acme.account_id, a_workflow())
     event_id = UUID(acme.post({"event": "product_view", "distinct_id": "1"}).get_json()["id"])
 
     async def match(executor: RunExecutor) -> None:
         await executor.match(acme.account_id, event_id)
 
-    before = context.work_shares._left[acme.account_id]
+    before = context.limits.shares._left[acme.account_id]
     with_executor(context, match)
-    assert context.work_shares._left[acme.account_id] == before
+    assert context.limits.shares._left[acme.account_id] == before
 
 
-def test_events_and_deadlines_of_an_account_share_its_turns(context: AppContext, acme: Sender) -> None:
+def test_events_and_deadlines_of_an_account_share_its_slots(context: AppContext, acme: Sender) -> None:
     refused: list[str] = []
 
     async def fill(executor: RunExecutor) -> None:
         executor._account_jobs._max_jobs = 1
-        async with executor._account_jobs.turn(acme.account_id):
+        async with executor._account_jobs.slot(acme.account_id):
             for job in (executor.wake, executor.match):
                 with pytest.raises(NotDone):
                     await job(acme.account_id, acme.account_id)  # type: ignore[arg-type]
@@ -144,14 +144,14 @@ def test_events_and_deadlines_of_an_account_share_its_turns(context: AppContext,
 
 
 def used_up(context: AppContext, account_id: int, other: int) -> None:
-    context.work_shares.spend(other, 0)
-    context.work_shares.spend(account_id, 2 * BURST)
+    context.limits.shares.spend(other, 0)
+    context.limits.shares.spend(account_id, 2 * BURST)
 
 
 def test_runs_of_an_account_that_has_used_up_its_share_go_back(
     context: AppContext, acme: Sender, globex: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    monkeypatch.setattr(context.limits, "shares", WorkShares(still))
     documents = {sender: a_workflow(steps=[{"set": {"a": "1"}}, {"log": "done"}]) for sender in (acme, globex)}
     runs = {}
     for sender, document in documents.items():
@@ -173,25 +173,25 @@ def test_runs_of_an_account_that_has_used_up_its_share_go_back(
 def test_a_run_goes_back_between_two_steps_and_goes_on_later(
     context: AppContext, acme: Sender, globex: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    monkeypatch.setattr(context.limits, "shares", WorkShares(still))
     steps = [{"set": {"a": "1"}}, {"log": "{{ vars.a }}"}]
     workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps))
     run = acme.post({"event": "product_view", "distinct_id": "1"}).get_json()["runs"][0]
-    charged = context.work_shares.charged
+    charged = context.limits.shares.charged
 
     def expensive(account_id: int) -> AbstractContextManager[None]:
         used_up(context, account_id, globex.account_id)
         return charged(account_id)
 
-    monkeypatch.setattr(context.work_shares, "charged", expensive)
+    monkeypatch.setattr(context.limits.shares, "charged", expensive)
     with pytest.raises(NotDone):
         execute_run(context, acme.account_id, run)
     assert the_run(context, acme.account_id, run)["at"] == "steps[1]"
-    monkeypatch.setattr(context, "work_shares", WorkShares(still))
+    monkeypatch.setattr(context.limits, "shares", WorkShares(still))
     assert execute_run(context, acme.account_id, run)["status"] == "done"
 
 
 def test_the_evaluation_of_conditions_is_charged_to_the_account(context: AppContext, acme: Sender) -> None:
-    with context.work_shares.charged(acme.account_id):
+    with context.limits.shares.charged(acme.account_id):
         sum(range(1_000))
-    assert context.work_shares._left[acme.account_id] < BURST
+    assert context.limits.shares._left[acme.account_id] < BURST

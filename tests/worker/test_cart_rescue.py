@@ -6,32 +6,26 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
 from app import create_app
 from app.actions.integration_kinds import KINDS
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core import config
-from app.db.migrate import upgrade
 from app.services import integrations, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, an_event
+from tests.support.own_postgres import an_own_postgres
+from tests.support.polling import until
 from tests.support.providers import TWILIO, WHATSAPP, MailServer, TwilioApi, WhatsAppApi, running
 from tests.support.run_execution import rows_of, the_run
-
-T = TypeVar("T")
-
-TIMEOUT = 60.0
 
 CART_RESCUE = """
 name: cart-rescue
@@ -122,24 +116,12 @@ steps:
 """
 
 
-def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
-    deadline = time.monotonic() + TIMEOUT
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.05)
-    return seen
-
-
 @pytest.fixture(scope="module")
-def shop() -> Iterator[Shop]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-rescue-")))
-        postgres = EmbeddedPostgres(folder / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        stack.callback(postgres.stop)
-        upgrade(postgres.url)
+        postgres = stack.enter_context(an_own_postgres())
         whatsapp, twilio = stack.enter_context(running(WhatsAppApi())), stack.enter_context(running(TwilioApi()))
-        mail = stack.enter_context(MailServer(folder).running())
+        mail = stack.enter_context(MailServer(tmp_path_factory.mktemp("mail")).running())
         environment = {
             **os.environ,
             "DATABASE_URL": postgres.url,

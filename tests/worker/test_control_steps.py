@@ -374,6 +374,21 @@ def test_times_are_timestamps_in_conditions(context: AppContext, acme: Sender, c
     assert rows_of(context, "steps", acme.account_id, run)[0]["output"] == {"taken": "then"}
 
 
+@pytest.mark.parametrize("sent", ["2024-03-05T15:30:00+05:30", None])
+def test_the_steps_of_a_run_read_when_its_event_happened(context: AppContext, acme: Sender, sent: str | None) -> None:
+    steps = [
+        {"set": {"at": "occurred_at", "is_known": "occurred_at != null && matched[0].occurred_at == occurred_at"}},
+        {
+            "log": "{{ occurred_at | default: 'unknown' }} {{ matched[0].occurred_at }} {{ vars.at }} {{ vars.is_known }}"
+        },
+    ]
+    workflows.apply_workflow(context, acme.account_id, a_workflow(steps=steps, strict=True))
+    run: str = acme.post(an_event(occurred_at=sent)).get_json()["runs"][0]
+    execute_run(context, acme.account_id, run)
+    time = "2024-03-05T10:00:00.000000Z"
+    assert texts(context, acme, run) == [f"{time} {time} {time} true" if sent else "unknown   false"]
+
+
 def test_times_print_as_text_in_utc(context: AppContext, acme: Sender) -> None:
     run = started(
         context,

@@ -5,34 +5,28 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 
 from app import create_app
 from app.actions.integration_kinds import KINDS
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.cli.devserver.supervisor import Command, stop_together
 from app.core import config
-from app.db.migrate import upgrade
 from app.services import integrations, workflows
 from app.services.context import AppContext
 from app.workflows.cxengage import compile_pattern, compile_script
 from app.workflows.yaml_loader import write_document
 from tests.support.builders import Sender, a_sender, an_event
+from tests.support.own_postgres import an_own_postgres
+from tests.support.polling import until
 from tests.support.providers import SENDGRID, TWILIO, SendGridApi, TwilioApi, running, twilio_error
 from tests.support.run_execution import the_run
 
-T = TypeVar("T")
-
-TIMEOUT = 60.0
 TEMPLATES = {
     "TM1": "Hello {{first-name}}{{#vip}}, dear friend{{/vip}}!",
     "TM2": "{{count}} services cost {{total}}",
@@ -119,22 +113,10 @@ class Tenant:
         return [output["text"] for output in self.outputs(subject, "log")]
 
 
-def until(look: Callable[[], T], good: Callable[[T], bool]) -> T:
-    deadline = time.monotonic() + TIMEOUT
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.05)
-    return seen
-
-
 @pytest.fixture(scope="module")
 def tenant() -> Iterator[Tenant]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-patterns-")))
-        postgres = EmbeddedPostgres(folder / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        stack.callback(postgres.stop)
-        upgrade(postgres.url)
+        postgres = stack.enter_context(an_own_postgres())
         twilio, sendgrid = stack.enter_context(running(TwilioApi())), stack.enter_context(running(SendGridApi()))
         environment = {
             **os.environ,

@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 from cryptography.fernet import Fernet
 from standardwebhooks import Webhook
 
 from app.db import run_updates, runs
-from app.services import accounts, workflows
+from app.services import accounts, transitions, workflows
 from app.services.context import AppContext
-from app.worker import transitions
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, an_http_target
 from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run, wake
@@ -227,6 +227,26 @@ def test_an_awaited_event_advances_the_run(context: AppContext, acme: Sender) ->
     after = execute_run(context, acme.account_id, run, job=3)
     assert after["status"] == "done"
     assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": "sold 17"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "printed"), [("2024-03-05T15:30:00+05:30", "2024-03-05T10:00:00.000000Z"), (None, "")]
+)
+def test_steps_read_when_an_awaited_event_happened(
+    context: AppContext, acme: Sender, sent: str | None, printed: str
+) -> None:
+    steps = {
+        "id": "order",
+        "wait_for": "order_placed",
+        "timeout": "1h",
+        "then": [{"log": "{{ steps.order.occurred_at }}"}],
+    }
+    run = _started(context, acme, steps)
+    execute_run(context, acme.account_id, run)
+    event = acme.post(an_event(event="order_placed", occurred_at=sent)).get_json()
+    wake(context, acme.account_id, event["id"])
+    execute_run(context, acme.account_id, run, job=3)
+    assert rows_of(context, "steps", acme.account_id, run)[1]["output"] == {"text": printed}
 
 
 def test_an_awaited_event_enqueues_a_job_and_others_do_not(context: AppContext, acme: Sender) -> None:

@@ -16,7 +16,7 @@ from app.services import workflows
 from app.services.context import AppContext
 from app.worker import executor as executor_module
 from app.worker import job_consumer
-from app.worker.isolation import NeedsIsolation, NotDone, TurnOver
+from app.worker.isolation import NeedsIsolation, NotDone, TimeSliceOver
 from tests.support.action_contexts import perform
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.queues import Queue, until
@@ -49,7 +49,7 @@ def queue(database_url: str) -> Queue:
 
 
 async def _set_deaths(queue: Queue, deaths: int, alone: int = 0) -> None:
-    await queue.ask(
+    await queue.fetch(
         "UPDATE jobs SET dead_workers = ARRAY(SELECT gen_random_uuid() FROM generate_series(1, %(deaths)s)), due_at = now(), "
         "dead_alone = ARRAY(SELECT gen_random_uuid() FROM generate_series(1, %(alone)s)) WHERE dedupe_key LIKE %(like)s",
         deaths=deaths,
@@ -220,9 +220,9 @@ def test_an_event_with_another_value_under_the_key_of_the_workflow_is_not_delive
 def test_a_long_run_gives_its_turn_to_others_between_two_steps(
     context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor_module, "_MAX_TURN", 0.0)
+    monkeypatch.setattr(executor_module, "_TIME_SLICE", 0.0)
     run = _started(context, acme, {"log": "one"}, {"log": "two"})
-    with pytest.raises(TurnOver):
+    with pytest.raises(TimeSliceOver):
         with_executor(context, lambda executor: executor.advance(acme.account_id, UUID(run), 1), alone=True)
     assert the_run(context, acme.account_id, run)["at"] == "steps[1]"
     with_executor(context, lambda executor: executor.advance(acme.account_id, UUID(run), 1), alone=True)

@@ -16,14 +16,25 @@ from app.core.errors import Unavailable
 from app.db import job_queue
 from app.db.connection import Database
 from app.db.job_queue import MAX_FAILURES, Again, Job
+from app.services.context import AppContext
 from app.worker import job_consumer
+from app.worker.executor import RunExecutor
+from app.worker.handlers import make_handlers
 from tests.support.action_contexts import the_settings
 from tests.support.queues import ENQUEUE, Queue, until
+from tests.support.run_execution import with_executor
 
 
 @pytest.fixture
 def queue(database_url: str) -> Queue:
     return Queue(database_url)
+
+
+def test_each_kind_of_job_has_a_handler(context: AppContext) -> None:
+    async def check(executor: RunExecutor) -> None:
+        assert set(make_handlers(executor)) == set(job_queue.KINDS)
+
+    with_executor(context, check)
 
 
 def test_a_job_brings_account_run_and_number(queue: Queue) -> None:
@@ -39,6 +50,34 @@ def test_a_job_brings_account_run_and_number(queue: Queue) -> None:
         assert seen == [(queue.account, run, 17)]
 
     asyncio.run(scene())
+
+
+def test_a_claim_brings_few_jobs_and_the_next_one_follows_at_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_consumer, "_POLL_INTERVAL", 60.0)
+    limits: list[int] = []
+    exchange_jobs = job_queue.exchange_jobs
+
+    def note(*args: Any, **options: Any) -> list[Job]:
+        limits.append(options["limit"])
+        return exchange_jobs(*args, **options)
+
+    monkeypatch.setattr(job_queue, "exchange_jobs", note)
+    all_run = asyncio.Event()
+
+    async def advance(*_: Any) -> None:
+        if len(queue.advanced) == 45:
+            all_run.set()
+        await all_run.wait()
+
+    async def scene() -> None:
+        await queue.enqueue(45)
+        async with queue.worked_on(advance, concurrency=50):
+            await queue.empty(30)
+
+    asyncio.run(scene())
+    assert max(limits) == 16
 
 
 def test_each_of_many_jobs_arrives_once(queue: Queue) -> None:
@@ -90,12 +129,12 @@ def test_a_job_that_is_due_later_starts_then(queue: Queue) -> None:
 
 
 def test_no_more_jobs_run_at_once_than_allowed(queue: Queue) -> None:
-    running = most = 0
+    running = highest = 0
 
     async def advance(*_: Any) -> None:
-        nonlocal running, most
+        nonlocal running, highest
         running += 1
-        most = max(most, running)
+        highest = max(highest, running)
         await asyncio.sleep(0.02)
         running -= 1
 
@@ -103,7 +142,7 @@ def test_no_more_jobs_run_at_once_than_allowed(queue: Queue) -> None:
         await queue.enqueue(60)
         async with queue.worked_on(advance, concurrency=6):
             await queue.empty(30)
-        assert most == 6
+        assert highest == 6
 
     asyncio.run(scene())
 
@@ -133,7 +172,7 @@ def test_the_job_of_a_run_that_failed_too_often_is_given_up(queue: Queue) -> Non
 
     async def scene() -> None:
         await queue.enqueue(after=3600)
-        await queue.ask(f"UPDATE jobs SET attempts = {MAX_FAILURES}, due_at = now() WHERE dedupe_key LIKE %(like)s")
+        await queue.fetch(f"UPDATE jobs SET attempts = {MAX_FAILURES}, due_at = now() WHERE dedupe_key LIKE %(like)s")
         async with queue.worked_on(give_up=give_up):
             await queue.empty()
 
@@ -168,7 +207,7 @@ def test_a_job_that_is_cancelled_is_put_back_and_done_later(queue: Queue) -> Non
 
 def test_a_job_that_names_nothing_is_dropped(queue: Queue) -> None:
     async def scene() -> None:
-        await queue.ask(ENQUEUE, keys=[f"{queue.account}:nonsense", f"{queue.account}:{uuid4()}:x"], after=0.0)
+        await queue.fetch(ENQUEUE, keys=[f"{queue.account}:nonsense", f"{queue.account}:{uuid4()}:x"], after=0.0)
         async with queue.worked_on():
             await queue.empty()
         assert queue.advanced == []
@@ -187,7 +226,7 @@ def test_one_statement_claims_jobs_and_notifies_of_those_that_failed(
         raise Unavailable("the connection was lost")
 
     monkeypatch.setattr(database, "execute", fail)
-    with closing(database), closing(job_queue.JobListener(database)) as listener:
+    with closing(database), closing(job_queue.JobListener(database, worker)) as listener:
         claimed = job_queue.exchange_jobs(database, worker, done=(), again={}, held=(), limit=1000)
         assert sum(job.payload.startswith(f"{queue.account}:") for job in claimed) == 2
         assert not listener.receive()
@@ -195,7 +234,7 @@ def test_one_statement_claims_jobs_and_notifies_of_those_that_failed(
         assert job_queue.exchange_jobs(database, worker, done=(), again=failed, held=(), limit=0) == []
         assert select.select([listener], [], [], 5)[0]
         assert listener.receive()
-    asyncio.run(queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s"))
+    asyncio.run(queue.fetch("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s"))
 
 
 def test_stopping_waits_for_what_runs(queue: Queue) -> None:
@@ -231,7 +270,7 @@ def test_stopping_takes_no_more_jobs(queue: Queue) -> None:
         rows = await queue.rows()
         assert len(rows) == 30 - len(queue.advanced)
         assert {row["worker_id"] for row in rows} == {None}
-        await queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
+        await queue.fetch("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     asyncio.run(scene())
 
@@ -260,7 +299,7 @@ def test_stopping_puts_back_what_does_not_finish(queue: Queue, monkeypatch: pyte
 def test_the_job_of_a_dead_worker_is_taken_over(queue: Queue) -> None:
     async def scene() -> None:
         (run,) = await queue.enqueue(after=3600)
-        await queue.ask(
+        await queue.fetch(
             "UPDATE jobs SET worker_id = gen_random_uuid(), due_at = now() - interval '1 minute' "
             "WHERE dedupe_key LIKE %(like)s"
         )
@@ -329,7 +368,7 @@ def test_leases_are_extended_again_soon_after_a_failure(queue: Queue, monkeypatc
 
 def test_a_job_that_another_worker_took_over_is_not_put_back_under_it(queue: Queue) -> None:
     async def lose_it(*_: Any) -> None:
-        await queue.ask("UPDATE jobs SET worker_id = gen_random_uuid() WHERE dedupe_key LIKE %(like)s")
+        await queue.fetch("UPDATE jobs SET worker_id = gen_random_uuid() WHERE dedupe_key LIKE %(like)s")
         raise RuntimeError("too late")
 
     async def scene() -> None:
@@ -340,7 +379,7 @@ def test_a_job_that_another_worker_took_over_is_not_put_back_under_it(queue: Que
         (row,) = await queue.rows()
         assert row["worker_id"] is not None
         assert row["attempts"] == 0
-        await queue.ask("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
+        await queue.fetch("DELETE FROM jobs WHERE dedupe_key LIKE %(like)s")
 
     asyncio.run(scene())
 
@@ -366,13 +405,14 @@ def test_a_job_that_is_done_leaves_nothing_behind(queue: Queue) -> None:
         await queue.enqueue(20)
         async with queue.worked_on():
             await queue.empty()
-        tables = await queue.ask(
+        tables = await queue.fetch(
             "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
         )
         account = f"%{queue.account}:%"
         for table in (row["relname"] for row in tables):
             assert (
-                await queue.ask(f"SELECT 1 FROM {table} AS row WHERE row::text LIKE %(account)s", account=account) == []
+                await queue.fetch(f"SELECT 1 FROM {table} AS row WHERE row::text LIKE %(account)s", account=account)
+                == []
             )
 
     asyncio.run(scene())

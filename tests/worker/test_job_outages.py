@@ -94,7 +94,7 @@ def test_a_job_enqueued_during_an_outage_of_the_connection_starts_soon(postgres:
         async with queue.worked_on():
             await queue.enqueue()
             await queue.empty()
-            await queue.ask(
+            await queue.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'signalbox'"
             )
             began = time.monotonic()
@@ -142,4 +142,4 @@ def test_a_worker_can_be_stopped_while_postgres_is_away(postgres: EmbeddedPostgr
 def test_a_url_with_a_folder_of_sockets_works(postgres: EmbeddedPostgres) -> None:
     folder = Path(postgres.url.partition("host=")[2])
     assert folder.is_absolute()
-    assert asyncio.run(Queue(postgres.url + "&connect_timeout=3").ask("SELECT 1 AS one"))[0]["one"] == 1
+    assert asyncio.run(Queue(postgres.url + "&connect_timeout=3").fetch("SELECT 1 AS one"))[0]["one"] == 1

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,14 +15,13 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app import create_app
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.core import config
-from app.db.migrate import upgrade
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
+from tests.support.own_postgres import an_own_postgres
+from tests.support.polling import until
 
-TIMEOUT = 60.0
 RUNS = 25
 ROOT = Path(__file__).resolve().parents[2]
 # One block waits for an event, one waits for a time, and one repeats a `par`.
@@ -49,18 +46,6 @@ STEPS: list[Any] = [
 ]
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="signalbox-blocks-") as folder:
-        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        try:
-            upgrade(postgres.url)
-            yield postgres.url
-        finally:
-            postgres.stop()
-
-
 def _worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "app.cli", "worker"], env=environment, cwd=ROOT)
 
@@ -69,6 +54,12 @@ def _counts(context: AppContext, sender: Sender, question: str) -> list[Any]:
     with context.database.transaction() as connection:
         rows = connection.exec_driver_sql(question, {"account": sender.account_id})
         return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with an_own_postgres() as postgres:
+        yield postgres.url
 
 
 def test_runs_with_blocks_end_once_when_workers_are_killed(database: str) -> None:
@@ -93,10 +84,11 @@ def test_runs_with_blocks_end_once_when_workers_are_killed(database: str) -> Non
             assert sender.post(an_event(distinct_id=str(number))).status_code == 200
             answered = an_event(event="answer", distinct_id=str(number), data={"text": str(number)})
             assert sender.post(answered).status_code == 200
-        _until(context, sender, "SELECT count(*) FROM steps WHERE account_id = %(account)s", lambda count: count > 50)
+        steps = "SELECT FROM steps WHERE account_id = %(account)s"
+        until(lambda: _counts(context, sender, steps), lambda rows: len(rows) > 50)
         os.kill(workers[0].pid, signal.SIGKILL)
-        running = "SELECT count(*) FROM runs WHERE account_id = %(account)s AND status = 'running'"
-        _until(context, sender, running, lambda count: count == 0)
+        running = "SELECT FROM runs WHERE account_id = %(account)s AND status = 'running'"
+        until(lambda: not _counts(context, sender, running))
     statuses = (
         "SELECT parent_id IS NULL, status, count(*) FROM runs WHERE account_id = %(account)s GROUP BY 1, 2 ORDER BY 1"
     )
@@ -107,10 +99,3 @@ def test_runs_with_blocks_end_once_when_workers_are_killed(database: str) -> Non
     )
     assert sorted(_counts(context, sender, texts_sent)) == sorted((f"{number} 2", 1) for number in range(RUNS))
     context.database.close()
-
-
-def _until(context: AppContext, sender: Sender, question: str, good: Any) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not good(count := _counts(context, sender, question)[0][0]):
-        assert time.monotonic() < deadline, count
-        time.sleep(0.1)

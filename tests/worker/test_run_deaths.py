@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,15 +23,14 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app import create_app
-from app.cli.devserver.embedded_postgres import EmbeddedPostgres
 from app.cli.run_report import run_lines
 from app.core import config
-from app.db.migrate import upgrade
 from app.services import inspection, workflows
 from app.services.context import AppContext
 from app.services.runs import retry_runs
 from tests.support.builders import Sender, a_sender, a_workflow, an_event
 from tests.support.http_target import Call, HttpTarget, an_http_target
+from tests.support.own_postgres import an_own_postgres
 from tests.support.run_execution import rows_of, the_run
 
 TIMEOUT = 90.0
@@ -120,11 +118,7 @@ def _kill_caller(call: Call) -> None:
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="signalbox-deaths-"))
-        postgres = EmbeddedPostgres(Path(folder) / "data", durable=False, say=lambda line: None)
-        postgres.start()
-        stack.callback(postgres.stop)
-        upgrade(postgres.url)
+        postgres = stack.enter_context(an_own_postgres())
         environment = {
             **os.environ,
             "DATABASE_URL": postgres.url,

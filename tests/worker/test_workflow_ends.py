@@ -45,9 +45,9 @@ def test_waiting_runs_are_cancelled_with_the_reason(context: AppContext, acme: S
     execute_run(context, acme.account_id, run)
     assert _disable(context, acme) == 1
     after = execute_run(context, acme.account_id, run, job=2)
-    assert (after["status"], after["error"]) == ("cancelled", "its workflow was disabled with --cancel-runs")
+    assert (after["status"], after["error"]) == ("cancelled", "its workflow was disabled and its runs cancelled")
     (step,) = rows_of(context, "steps", acme.account_id, run)
-    assert (step["status"], step["error"]) == ("skipped", "its workflow was disabled with --cancel-runs")
+    assert (step["status"], step["error"]) == ("skipped", "its workflow was disabled and its runs cancelled")
 
 
 def test_blocks_are_cancelled_with_their_run(context: AppContext, acme: Sender) -> None:

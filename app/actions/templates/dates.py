@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dateutil import parser  # type: ignore[import-untyped]
 
-from app.actions.templates.values import to_text
+from app.actions.templates.template_values import to_text
 from app.core.time_zones import find_zone
 
 if TYPE_CHECKING:

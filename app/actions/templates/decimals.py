@@ -10,7 +10,7 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
-from app.actions.templates.budget import LimitError
+from app.actions.templates.template_budget import LimitError
 
 MAX_DIGITS = 1_000
 _EXACT = Context(prec=MAX_DIGITS, Emax=999_999, Emin=-999_999)

@@ -12,11 +12,11 @@ from liquid.exceptions import FilterError, UndefinedError
 from liquid.undefined import StrictUndefined
 
 from app.actions.templates import decimals
-from app.actions.templates.budget import LimitError
 from app.actions.templates.dates import format_date
 from app.actions.templates.decimals import Number, total
 from app.actions.templates.locales import format_money, format_number, read_currency, read_decimals, read_locale
-from app.actions.templates.values import List, to_text, weight, write_json
+from app.actions.templates.template_budget import LimitError
+from app.actions.templates.template_values import List, to_text, weight, write_json
 from app.core.time_zones import find_zone
 
 if TYPE_CHECKING:

@@ -1,13 +1,14 @@
 """The Liquid dialect of templates: exact numbers, members of the data and nothing else, and limits on everything.
 
-What templates use is counted in a `Budget`. Templates cannot include other templates, read files, or access attributes of Python
-objects. The library is used by its documented hooks: `get_item` decides what `.first`, `.last` and `.size` are, tags are
-subclasses that are registered by `add_tag`.
+What templates use is counted in a `TemplateBudget`. Templates cannot include other templates, read files, or access attributes
+of Python objects. The library is used by its documented hooks: `get_item` decides what `.first`, `.last` and `.size` are, tags
+are subclasses that are registered by `add_tag`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TextIO
@@ -24,10 +25,11 @@ from liquid.output import LimitedStringIO
 from liquid.undefined import UNDEFINED
 
 from app.actions.templates import decimals
-from app.actions.templates.budget import Budget, LimitError, Rounds
 from app.actions.templates.filters import filters, members_of_range
 from app.actions.templates.member_names import Source
-from app.actions.templates.values import to_text, weight
+from app.actions.templates.template_budget import LimitError, Rounds, TemplateBudget
+from app.actions.templates.template_values import to_text, weight
+from app.core.template_names import SECRETS
 
 MAX_OUTPUT_BYTES = 64 * 1024
 _MAX_VARIABLES = 4 * MAX_OUTPUT_BYTES
@@ -35,15 +37,25 @@ _MAX_VARIABLES = 4 * MAX_OUTPUT_BYTES
 _MAX_READ = 32_000
 
 
+class NamesWithSecrets(ChainMap[str, Any]):
+    """The names of a template and, as `secrets`, the secrets that it may print. `keep` is called with each value of an expression
+    that reads one."""
+
+    def __init__(self, names: Mapping[str, Any], secrets: Mapping[str, str], keep: Callable[[Any], None]) -> None:
+        super().__init__({SECRETS: secrets}, names)  # type: ignore[arg-type]
+        self.keep = keep
+
+
 class Context(RenderContext):
     """One rendering: looks up values and counts what is used."""
 
-    __slots__ = ("_variables_size", "budget")
+    __slots__ = ("_has_read_secret", "_variables_size", "budget")
 
-    def __init__(self, template: BoundTemplate, *, budget: Budget | None = None, **options: Any) -> None:
+    def __init__(self, template: BoundTemplate, *, budget: TemplateBudget | None = None, **options: Any) -> None:
         super().__init__(template, **options)
-        self.budget = budget or Budget()
+        self.budget = budget or TemplateBudget()
         self._variables_size = 0
+        self._has_read_secret = False
 
     @property
     def is_strict(self) -> bool:
@@ -53,6 +65,7 @@ class Context(RenderContext):
     def get(self, path: list[object], *, token: Any, default: object = UNDEFINED) -> object:
         """The value of a path."""
         value = super().get(path, token=token, default=default)
+        self._has_read_secret |= path[0] == SECRETS
         self.budget.charge(4 + min(weight(value) >> 4, _MAX_READ))
         return value
 
@@ -75,6 +88,14 @@ class Context(RenderContext):
         """A buffer for the output of a block, such as `capture`."""
         return Buffer(self.budget)
 
+    def evaluate(self, expression: Expression) -> Any:
+        """The value of an expression that is printed."""
+        self._has_read_secret = False
+        value = expression.evaluate(self)
+        if self._has_read_secret and isinstance(self.globals, NamesWithSecrets):
+            self.globals.keep(value)
+        return value
+
     def print(self, value: Any) -> str:
         """How a value prints; raises LimitError for a value that is too large in any case."""
         size = weight(value)
@@ -96,7 +117,7 @@ def too_large() -> LimitError:
 class Buffer(LimitedStringIO):
     """Output of limited size."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: TemplateBudget) -> None:
         super().__init__(limit=MAX_OUTPUT_BYTES)
         self._budget = budget
 
@@ -114,7 +135,7 @@ class Buffer(LimitedStringIO):
 class _OutputNode(OutputNode):
     def render_to_output(self, context: RenderContext, buffer: TextIO) -> int:
         assert isinstance(context, Context)
-        return buffer.write(context.print(self.expression.evaluate(context)))
+        return buffer.write(context.print(context.evaluate(self.expression)))
 
 
 class _Output(Output):
@@ -204,7 +225,7 @@ class Template(BoundTemplate):
             for use in uses
         )
 
-    def fill(self, names: Mapping[str, Any], budget: Budget) -> str:
+    def fill(self, names: Mapping[str, Any], budget: TemplateBudget) -> str:
         """The rendered text; raises LiquidError, and any exception of a filter."""
         buffer = Buffer(budget)
         with budget.running():
@@ -217,16 +238,16 @@ class Template(BoundTemplate):
         """Whether the template is one `{{ expression }}` and nothing else."""
         return len(self.nodes) == 1 and type(self.nodes[0]) is _OutputNode
 
-    def evaluate(self, names: Mapping[str, Any], budget: Budget) -> Any:
+    def evaluate(self, names: Mapping[str, Any], budget: TemplateBudget) -> Any:
         """The value of the expression of a template that is nothing else; raises as `fill` does."""
         (node,) = self.nodes
         assert isinstance(node, _OutputNode)
         with budget.running():
             budget.charge(4)
-            value = node.expression.evaluate(self._context(names, budget))
+            value = self._context(names, budget).evaluate(node.expression)
             return members_of_range(value) if isinstance(value, range) else value
 
-    def _context(self, names: Mapping[str, Any], budget: Budget) -> Context:
+    def _context(self, names: Mapping[str, Any], budget: TemplateBudget) -> Context:
         return Context(self, budget=budget, globals=names)
 
 

@@ -11,12 +11,17 @@ from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency, get_currency_precision, is_currency
 
 from app.actions.templates.decimals import MAX_DIGITS, read_number, rounded
-from app.actions.templates.values import to_text
+from app.actions.templates.template_values import to_text
 
 if TYPE_CHECKING:
     from app.actions.templates.liquid import Context
 
 _MAX_DECIMALS = 20
+
+
+def load() -> None:
+    """Read the data that all locales share, and those of English."""
+    read_locale("en").decimal_formats  # noqa: B018
 
 
 def format_number(value: object, locale: object = "en", decimals: object = None, *, context: Context) -> str:
@@ -25,13 +30,13 @@ def format_number(value: object, locale: object = "en", decimals: object = None,
     if found is None:
         return to_text(value)
     if decimals is not None:
-        places = read_decimals(decimals)
-        found = Decimal(rounded(found, places))
+        decimals = read_decimals(decimals)
+        found = Decimal(rounded(found, decimals))
     else:
         exponent = found.as_tuple().exponent
-        places = max(0, -exponent) if isinstance(exponent, int) else 0
+        decimals = max(0, -exponent) if isinstance(exponent, int) else 0
     pattern = copy.copy(read.decimal_formats[None])
-    pattern.frac_prec = (places, places)
+    pattern.frac_prec = (decimals, decimals)
     with localcontext(prec=2 * MAX_DIGITS):
         return str(pattern.apply(found, read))
 
@@ -65,10 +70,10 @@ def _read(value: object, context: Context) -> Decimal | None:
 
 def read_decimals(value: object) -> int:
     """A number of decimals; raises ValueError."""
-    places = int(read_number(value))
-    if not 0 <= places <= _MAX_DECIMALS:
+    decimals = int(read_number(value))
+    if not 0 <= decimals <= _MAX_DECIMALS:
         raise ValueError(f"the number of decimals must be 0 to {_MAX_DECIMALS}")
-    return places
+    return decimals
 
 
 def read_currency(text: str) -> str:

@@ -19,10 +19,10 @@ from typing import Any
 
 import mstache
 
-from app.actions.templates.budget import Budget, Rounds
 from app.actions.templates.decimals import Number
 from app.actions.templates.liquid import MAX_OUTPUT_BYTES, too_large
-from app.actions.templates.values import weight, write_json
+from app.actions.templates.template_budget import Rounds, TemplateBudget
+from app.actions.templates.template_values import weight, write_json
 
 MAX_TEMPLATE_CHARS = 64 * 1024
 MAX_DEPTH = 30
@@ -150,7 +150,7 @@ def _labels(tokens: Tokens) -> Iterator[tuple[str, ...]]:
 
 
 def render(
-    source: str, tokens: Tokens, names: Mapping[str, Any], budget: Budget, *, strict: bool, as_html: bool
+    source: str, tokens: Tokens, names: Mapping[str, Any], budget: TemplateBudget, *, strict: bool, as_html: bool
 ) -> str:
     """The rendered text; raises MustacheError and LimitError. `names` are prepared as for Liquid."""
     with budget.running():
@@ -158,7 +158,7 @@ def render(
 
 
 def _render(
-    source: str, tokens: Tokens, names: Mapping[str, Any], budget: Budget, *, strict: bool, as_html: bool
+    source: str, tokens: Tokens, names: Mapping[str, Any], budget: TemplateBudget, *, strict: bool, as_html: bool
 ) -> str:
     scopes = _Scopes(strict, budget, tokens)
     data = names.get("latest", names.get("data"))
@@ -196,7 +196,7 @@ class _ParsedTemplate(dict[Any, Any]):
 class _Scopes:
     """Looks up names, in plain data only, and counts the work and the rounds of all sections."""
 
-    def __init__(self, strict: bool, budget: Budget, tokens: Tokens) -> None:
+    def __init__(self, strict: bool, budget: TemplateBudget, tokens: Tokens) -> None:
         self._strict = strict
         self._budget = budget
         # For each round the library may copy the rest of the tokens.

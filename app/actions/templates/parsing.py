@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from liquid import Environment, Node, RenderContext
-from liquid.builtin.expressions import Filter, FilteredExpression, KeywordArgument, Literal
+from liquid.builtin.expressions import Filter, FilteredExpression, KeywordArgument, Literal, Path
+from liquid.builtin.output import OutputNode
+from liquid.builtin.tags.capture_tag import CaptureNode
 from liquid.exceptions import LiquidError
 from liquid.expression import Expression
 
@@ -18,6 +20,7 @@ from app.actions.templates.liquid import ENVIRONMENT, STRICT, Template
 from app.actions.templates.member_names import Source, text_position
 from app.actions.templates.mustache import MAX_TEMPLATE_CHARS, MustacheError, Tokens, mustache_source
 from app.actions.templates.mustache import parse as parse_mustache_source
+from app.core.template_names import SECRET_NAME, SECRETS
 
 T = TypeVar("T")
 
@@ -124,27 +127,52 @@ def error_message(exc: LiquidError, source: Source) -> str:
     return message if token is None or token.start_index < 0 else f"{source.position(token.start_index)}: {message}"
 
 
-# Filters
+# Expressions
+
+
+def _expressions_in(template: Template) -> Iterator[tuple[Expression, bool]]:
+    """All expressions of a template, those inside of others too, and whether they are printed: not read by a tag, and not
+    captured by one."""
+    context = RenderContext(template)
+
+    def in_node(node: Node, is_printed: bool) -> Iterator[tuple[Expression, bool]]:
+        for expression in node.expressions():
+            yield from in_expression(expression, is_printed and isinstance(node, OutputNode))
+        for child in node.children(context, include_partials=False):
+            yield from in_node(child, is_printed and not isinstance(node, CaptureNode))
+
+    def in_expression(expression: Expression, is_printed: bool) -> Iterator[tuple[Expression, bool]]:
+        yield expression, is_printed
+        for child in expression.children():
+            yield from in_expression(child, is_printed)
+
+    for node in template.nodes:
+        yield from in_node(node, True)
 
 
 def _filters_in(template: Template) -> Iterator[Filter]:
     """All filters that a template applies."""
-    context = RenderContext(template)
-
-    def in_node(node: Node) -> Iterator[Filter]:
-        for expression in node.expressions():
-            yield from in_expression(expression)
-        for child in node.children(context, include_partials=False):
-            yield from in_node(child)
-
-    def in_expression(expression: Expression) -> Iterator[Filter]:
+    for expression, _ in _expressions_in(template):
         if isinstance(expression, FilteredExpression):
             yield from expression.filters or ()
-        for child in expression.children():
-            yield from in_expression(child)
 
-    for node in template.nodes:
-        yield from in_node(node)
+
+def find_misread_secret(template: Template) -> str | None:
+    """The first mistake in how a template reads secrets, with its position; None if there is none."""
+    if SECRETS not in template.analyze().globals:
+        return None
+    for expression, is_printed in _expressions_in(template):
+        if not isinstance(expression, Path) or expression.head() != SECRETS:
+            continue
+        position = template.source.position(expression.token.start_index)
+        name = expression.path[1] if len(expression.path) == 2 else None
+        if not isinstance(name, str) or not SECRET_NAME.fullmatch(name):
+            return (
+                f"{position}: a secret is read as secrets.NAME, with a name of A-Z, 0-9 and _ such as secrets.SHOPIFY"
+            )
+        if not is_printed:
+            return f"{position}: a secret can only be printed, as {{{{ secrets.{name} }}}}; tags cannot read it"
+    return None
 
 
 def _filter_error(applied: Filter, environment: Environment) -> str | None:

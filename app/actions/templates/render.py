@@ -5,21 +5,29 @@ Authors are not trusted, so everything is limited. Missing values print as nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from liquid.exceptions import LiquidError, UndefinedError
 
-from app.actions.masking import is_secret_member
-from app.actions.templates.budget import Budget, LimitError
-from app.actions.templates.liquid import Missing, Template
+from app.actions.masking import Secrets, is_secret_member
+from app.actions.templates.liquid import Missing, NamesWithSecrets, Template
 from app.actions.templates.mustache import MAX_TEMPLATE_CHARS, MustacheError, mustache_source
 from app.actions.templates.mustache import members_read as mustache_members_read
 from app.actions.templates.mustache import paths_read as mustache_paths_read
 from app.actions.templates.mustache import render as render_mustache
-from app.actions.templates.parsing import TemplateError, Text, error_message, parse, parse_mustache
-from app.actions.templates.values import prepare_value, to_data, weight
-from app.core.template_names import EVENT_NAMES, RUN_NAMES
+from app.actions.templates.parsing import (
+    TemplateError,
+    Text,
+    error_message,
+    find_misread_secret,
+    parse,
+    parse_mustache,
+)
+from app.actions.templates.template_budget import LimitError, TemplateBudget
+from app.actions.templates.template_values import prepare_value, to_data, weight
+from app.core.template_names import EVENT_NAMES, RUN_NAMES, SECRET_NAME, SECRETS
 
 __all__ = ["MAX_TEMPLATE_CHARS", "NAMES", "TemplateError", "Text"]
 
@@ -32,12 +40,18 @@ MAX_VALUE_CHARS = 256 * 1024
 
 class Names(dict[str, Any]):
     """The names that the templates of one attempt can read, and what these templates may still use. With `strict`, a missing
-    name is an error."""
+    name is an error. Liquid texts can print the secrets that `add_secrets` was called with."""
 
-    def __init__(self, names: Mapping[str, Any], *, strict: bool) -> None:
+    def __init__(self, names: Mapping[str, Any], *, strict: bool, budget: TemplateBudget | None = None) -> None:
         super().__init__({"now": None, "today": None, **names})
-        self.strict, self.budget = strict, Budget()
+        self.strict, self.budget = strict, budget or TemplateBudget()
         self._prepared: dict[str, Any] = {}
+        self.for_liquid: Mapping[str, Any] = self
+
+    def add_secrets(self, values: Mapping[str, str], masked: Secrets) -> None:
+        """Let Liquid texts print these secrets. `masked` gets their values, and what filters make of them."""
+        masked.add(*values.values())
+        self.for_liquid = NamesWithSecrets(self, values, masked.add_value)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._prepared:
@@ -62,24 +76,33 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) or mustache_source(value) is not None
 
 
-def check(text: Text) -> str | None:
-    """The error of a template, or None."""
+def check(text: Text, known: Collection[str] = NAMES, *, with_secrets: bool = False) -> str | None:
+    """The error of a template, or None. A Liquid text may read the names in `known`; `with_secrets`: it may print secrets."""
     try:
         if not isinstance(text, str):
-            parse_mustache(text)
-            return None
+            return _check_mustache(text, with_secrets=with_secrets)
         template = parse(text)
         for name, _, index in _names_read(template):
-            if template is not None and name not in NAMES:
-                return f"{template.source.position(index)}: {name} is unknown; a template can read {', '.join(NAMES)}"
+            if template is not None and name not in (*known, SECRETS):
+                return f"{template.source.position(index)}: {name} is unknown; a template can read {', '.join(known)}"
+            if template is not None and name == SECRETS and not with_secrets:
+                return f"{template.source.position(index)}: secrets can be read in the fields of the action http only"
+        return None if template is None else find_misread_secret(template)
     except TemplateError as exc:
         return str(exc)
+
+
+def _check_mustache(text: Text, *, with_secrets: bool) -> str | None:
+    """The error of a Mustache template. `secrets` is a field of the data there, like any name."""
+    names = mustache_members_read(parse_mustache(text)[1], SECRETS)
+    if with_secrets and any(map(SECRET_NAME.fullmatch, names)):
+        return "secrets can be read in Liquid texts only"
     return None
 
 
-def check_texts(value: Any, path: str) -> list[tuple[str, str]]:
+def check_texts(value: Any, path: str, *, with_secrets: bool = False) -> list[tuple[str, str]]:
     """The errors of all templates in a value of lists and objects, as (path, message)."""
-    errors = ((text_path, check(text)) for text_path, text in find_texts(value, path))
+    errors = ((text_path, check(text, with_secrets=with_secrets)) for text_path, text in find_texts(value, path))
     return [(text_path, f"in the template: {message}") for text_path, message in errors if message is not None]
 
 
@@ -105,6 +128,17 @@ def members_read(text: Text, root: str) -> frozenset[str]:
         return frozenset(member for name, member, _ in _names_read(parse(text)) if name == root and member)
     except TemplateError:
         return frozenset()
+
+
+def secrets_read(value: Any) -> frozenset[str]:
+    """The names of the secrets that the templates in a value print; none for an invalid template."""
+    found = set[str]()
+    for _, text in find_texts(value, ""):
+        with suppress(TemplateError):
+            template = parse(text) if isinstance(text, str) else None
+            paths = template.paths_read if template else ()
+            found.update(path[1] for path in paths if path[0] == SECRETS and len(path) > 1)
+    return frozenset(found)
 
 
 def find_secret_values(value: Any, names: Names) -> list[Any]:
@@ -149,10 +183,10 @@ def render(text: Text, names: Mapping[str, Any], *, as_html: bool = False) -> st
     return text if template is None else _run(template.fill, names, template)
 
 
-def _run(use: Callable[[Names, Budget], T], names: Names, template: Template) -> T:
+def _run(use: Callable[[Mapping[str, Any], TemplateBudget], T], names: Names, template: Template) -> T:
     """The result of a method of a template; raises TemplateError."""
     try:
-        return use(names, names.budget)
+        return use(names.for_liquid, names.budget)
     except LiquidError as exc:
         raise TemplateError(error_message(exc, template.source)) from None
     except RecursionError:

@@ -8,8 +8,9 @@ from typing import Any
 from flask import Blueprint, Response, current_app
 from marshmallow import Schema, fields
 
+from app.api.bearer_limit import management_limit
 from app.api.cxengage import auth
-from app.api.cxengage.resources import app_context, management_limit, read_fields
+from app.api.cxengage.resources import app_context, read_fields
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core import models

@@ -9,7 +9,8 @@ from typing import Any
 from flask import Blueprint, Response, request
 from werkzeug.formparser import FormDataParser
 
-from app.api.cxengage.resources import app_context, authorize, list_response, load_fields, management_limit
+from app.api.bearer_limit import management_limit
+from app.api.cxengage.resources import app_context, authorize, list_response, load_fields
 from app.api.cxengage.schemas import API_FIELDS, AugmentSchema
 from app.api.request_body import read_body
 from app.api.responses import json_response

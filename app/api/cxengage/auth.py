@@ -7,35 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response
 
-from app.api import errors, observation
-from app.api.responses import json_response, request_id
-from app.api.sender import MAX_SNAPSHOT_AGE
-from app.core.api_keys import prefix_of, verify_key
+from app.api import bearer, errors, observation
+from app.api.bearer import Caller
+from app.api.responses import json_response
 from app.core.errors import Problem, ProblemType
-from app.core.models import Actor, Key
-from app.ingest.account_cache import Account, AccountCache
+from app.core.models import Key
+from app.ingest.account_cache import Account
 
 # The routes are served with and without the version.
 PREFIXES = ("/1.0", "")
 _OURS = re.compile(r"/(?:1\.0|version|tenants|token|account)(?:/.*)?", re.DOTALL)
-_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The authenticated caller: the account, and the verified key or token."""
-
-    account: Account
-    key: Key
-
-    @property
-    def actor(self) -> Actor:
-        """The OAuth client or the API key, for the audit log."""
-        return Actor(self.key.client_id or f"sb_{self.key.prefix}", "http", request_id())
 
 
 def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
@@ -49,31 +33,24 @@ def register(app: Flask, blueprints: Sequence[Blueprint]) -> None:
 def authenticate(tenant: str | None, scope: str | None = None) -> Caller:
     """The caller, checked against an account snapshot that is at most two seconds old. `tenant` None stands for the tenant
     of the token. Raises Problem 401, or 403 for a token of another tenant or without the scope."""
-    accounts: AccountCache = current_app.extensions["accounts"]
     token = bearer_token()
-    account = accounts.find_by_key(prefix_of(token))
-    account = account and accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
-    if account is None:
-        raise unauthorized()
-    observation.note_account(account.snapshot.id)
+    account = bearer.find_account(token, unauthorized)
     key = check_caller(account, token, tenant, scope)
-    accounts.record_key_use(key.prefix)
+    bearer.record_use(key)
     return Caller(account, key)
 
 
 def bearer_token() -> str:
     """The Bearer token of the request; raises Problem 401 without one."""
-    match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
-    if match is None:
+    token = bearer.bearer_token()
+    if token is None:
         raise unauthorized()
-    return match[1]
+    return token
 
 
 def check_caller(account: Account, token: str, tenant: str | None, scope: str | None) -> Key:
     """The key of a token in an account; raises Problem 401 or 403."""
-    key = verify_key(token, prefix_of(token), account.snapshot.keys, current_app.extensions["context"].clock())
-    if key is None:
-        raise unauthorized()
+    key = bearer.verify(token, account, unauthorized)
     if tenant not in (None, account.snapshot.slug):
         raise Problem(ProblemType.ACCOUNT_MISMATCH, "The token has no access to this tenant.")
     if scope is not None and scope not in key.scopes:

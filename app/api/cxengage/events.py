@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 from flask import Blueprint, Flask, Response, current_app, request
 
+from app.api.bearer_limit import management_limit
 from app.api.cxengage import auth
-from app.api.cxengage.resources import management_limit
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
@@ -19,9 +20,9 @@ from app.core.api_keys import prefix_of
 from app.core.errors import Problem
 from app.core.exact_json import ExactObject, object_text
 from app.core.ids import cxengage_id
-from app.core.models import Event, Receipt
+from app.core.models import RECEIVER, Event, Receipt
 from app.ingest.account_cache import Account, AccountCache, check_open
-from app.ingest.cxengage.event_builder import RECEIVER, Origin, build_event
+from app.ingest.cxengage.event_builder import Origin, build_event
 from app.ingest.enrichment import Enricher
 from app.ingest.enrichment_budget import ApiBudget
 from app.ingest.limechat.parser import load
@@ -59,15 +60,16 @@ def receive_event(tenant: str) -> Response:
         check_open(account, context.clock())
 
     sender = Sender(prefix_of(token), check, auth.unauthorized)
-    return receive_object(sender, lambda account: _read(context, account))
+    return receive(sender, lambda account: accept_object(account, sender, partial(_read, context)))
 
 
-def receive_object(
+def accept_object(
+    account: Account,
     sender: Sender,
     read: Callable[[Account], tuple[ExactObject, Origin]],
     after_accept: Callable[[Receipt], None] = lambda receipt: None,
 ) -> Response:
-    """Accept the JSON object that `read` takes from the request, then call `after_accept`.
+    """Accept the JSON object that `read` takes from the request, then call `after_accept`. Raises Problem.
 
     The event depends on the account's attribute names and augments: it is built again for each newer snapshot, and refused
     only by the current one.
@@ -90,13 +92,10 @@ def receive_object(
                 raise
             return build_event(current, exact, context.clock(), origin, enricher.enrich(current, exact, budget))
 
-    def respond(account: Account) -> Response:
-        receipt = accept_event(account, sender, build)
-        assert request_parts is not None
-        after_accept(receipt)
-        return _success(receipt, *request_parts)
-
-    return receive(sender, respond)
+    receipt = accept_event(account, sender, build)
+    assert request_parts is not None
+    after_accept(receipt)
+    return _success(receipt, *request_parts)
 
 
 def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from flask import Blueprint, Response
 
+from app.api.bearer_limit import management_limit
 from app.api.cxengage import schemas
-from app.api.cxengage.resources import authorize, management_limit, read_fields
+from app.api.cxengage.resources import authorize, read_fields
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType

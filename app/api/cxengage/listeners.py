@@ -1,5 +1,7 @@
 """The routes of `/tenants/<tenant>/listeners`: managing listeners, and `POST …/receive`, where third parties post.
 
+Where a source names the listener, what is posted is a delivery to that source.
+
 A third party authenticates with the listener's token, in the query (`?token=…`) or as a Bearer token. Only a Bearer token may
 also be any other token with the scope `events:write`: queries are often logged.
 """
@@ -9,15 +11,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 
+from app.api.bearer_limit import management_limit
 from app.api.cxengage import auth, schemas
-from app.api.cxengage.events import read_idempotency_key, receive_object
-from app.api.cxengage.resources import app_context, authorize, list_response, management_limit, read_fields
+from app.api.cxengage.events import accept_object, read_idempotency_key
+from app.api.cxengage.resources import app_context, authorize, list_response, read_fields
+from app.api.hooks import accept_delivery
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
-from app.api.sender import Sender
+from app.api.sender import Sender, receive, recheck
 from app.core.api_keys import prefix_of
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject
@@ -26,6 +30,7 @@ from app.core.models import EVENTS_WRITE, Receipt
 from app.db.cxengage_resources import LISTENERS, ListenerRow
 from app.ingest.account_cache import Account, check_open
 from app.ingest.cxengage.event_builder import Origin, map_body
+from app.ingest.sources.accept_delivery import find_source_of_listener
 from app.services.context import AppContext
 from app.services.cxengage import crud, listeners
 from app.services.cxengage.listeners import NewListener
@@ -142,8 +147,8 @@ def _new_to_json(tenant: str, new: NewListener) -> dict[str, Any]:
 
 
 @blueprint.post("/tenants/<tenant>/listeners/<name>/receive")
-def receive(tenant: str, name: str) -> Response:
-    """Accept one event from a third party."""
+def receive_post(tenant: str, name: str) -> Response:
+    """Accept one event from a third party, or a delivery to the source of the listener."""
     context = app_context()
     in_query = request.args.get("token")
     token = in_query or auth.bearer_token()
@@ -160,15 +165,23 @@ def receive(tenant: str, name: str) -> Response:
             listeners.count_received(context, receipt.account_id, name, receipt.received_at)
 
     sender = Sender(prefix_of(token), check, auth.unauthorized)
-    return receive_object(sender, lambda account: _read(context, account, name), after_accept)
+
+    def accept(account: Account) -> Response:
+        listener = listeners.find_enabled(context, account.snapshot.id, name)
+        # The write would detect a stale snapshot when the body has been read for the listener.
+        account = recheck(current_app.extensions["accounts"], account, sender, max_age=0) or account
+        if (source_id := find_source_of_listener(account, name)) is not None:
+            return accept_delivery(context, account, sender, source_id)
+        return accept_object(account, sender, lambda account: _read(context, listener), after_accept)
+
+    return receive(sender, accept)
 
 
-def _read(context: AppContext, account: Account, name: str) -> tuple[ExactObject, Origin]:
+def _read(context: AppContext, listener: ListenerRow) -> tuple[ExactObject, Origin]:
     """The fields that the listener maps from the request's body; raises Problem."""
-    listener = listeners.find_enabled(context, account.snapshot.id, name)
     idempotency_key, is_webhook_id = read_idempotency_key()
     settings = context.settings
     media_type = request.mimetype if request.mimetype.endswith("+json") else "application/json"
     body = read_body(request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=(media_type,))
     mapped = map_body(body, listener.mapping)
-    return mapped.fields, Origin(f"listener:{name}", idempotency_key, is_webhook_id, body, mapped.warnings)
+    return mapped.fields, Origin(f"listener:LI{listener.number}", idempotency_key, is_webhook_id, body, mapped.warnings)

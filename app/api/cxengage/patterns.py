@@ -6,7 +6,8 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app.api.cxengage.resources import authorize, list_response, load_fields, management_limit
+from app.api.bearer_limit import management_limit
+from app.api.cxengage.resources import authorize, list_response, load_fields
 from app.api.cxengage.schemas import PatternSchema
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter

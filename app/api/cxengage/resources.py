@@ -16,43 +16,14 @@ from marshmallow import Schema
 from app.api.cxengage import auth, schemas
 from app.api.request_body import read_body
 from app.api.responses import json_bytes
-from app.api.route_limits import client_address, limiter
-from app.core.api_keys import prefix_of
-from app.core.errors import Problem, ProblemType, Unavailable
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
 from app.core.models import ACCOUNT_MANAGE
 from app.db.cxengage_resources import Numbered, ResourceKind
-from app.ingest.account_cache import AccountCache
 from app.services.context import AppContext
 from app.services.cxengage import crud
 
 Row = TypeVar("Row", bound=Numbered)
-
-# Requests per minute of one account, or of one address without a valid token.
-MAX_PER_MINUTE = 600
-
-
-def account_or_address() -> str:
-    """The account of a request with a valid token, otherwise the client's address."""
-    accounts: AccountCache = current_app.extensions["accounts"]
-    try:
-        token = auth.bearer_token()
-        account = accounts.find_by_key(prefix_of(token))
-        if account is not None:
-            auth.check_caller(account, token, None, None)
-            return f"account:{account.snapshot.id}"
-    except (Problem, Unavailable):
-        # An exception here would be taken for a failure of Redis.
-        pass
-    return client_address()
-
-
-management_limit = limiter.shared_limit(
-    lambda: f"{MAX_PER_MINUTE}/minute",
-    scope="management",
-    key_func=account_or_address,
-    error_message="Too many requests. Retry later.",
-)
 
 
 def app_context() -> AppContext:

@@ -6,7 +6,7 @@ Unknown fields are refused, except for listeners, which keep further members: Cx
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,6 +35,9 @@ def _text(**options: Any) -> fields.String:
 
 class _Flag(fields.Field[bool]):
     """Exactly true or false; marshmallow's Boolean also accepts texts and numbers."""
+
+    # For the API's document.
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> bool:
         if not isinstance(value, bool):

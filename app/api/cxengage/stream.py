@@ -15,8 +15,8 @@ import structlog
 from flask import Blueprint, Response, current_app, request
 from flask_limiter import RouteLimit
 
+from app.api.bearer_limit import management_limit
 from app.api.cxengage.auth import authenticate
-from app.api.cxengage.resources import management_limit
 from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
 from app.core.errors import LookupLimit, Problem, ProblemType, Unavailable

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, current_app, request
 from app.api.limechat.events import Headers, read_headers, sender_of
 from app.api.observation import count_refused_items
 from app.api.refusals import keep_refused_items
-from app.api.request_body import read_body
+from app.api.request_body import LargeBodies, read_body
 from app.api.responses import json_response
 from app.api.sender import receive, recheck, stores_unusable_phone, take_from_plan
 from app.core.errors import Problem
@@ -36,8 +36,12 @@ def receive_batch() -> Response:
     sender = sender_of(context, headers)
 
     def accept(account: Account) -> Response:
+        with LargeBodies(context.limits.large_bodies, account.snapshot.id) as bodies:
+            return accept_batch_of(account, bodies)
+
+    def accept_batch_of(account: Account, bodies: LargeBodies) -> Response:
         try:
-            batch = _read_batch(context, account, headers)
+            batch = _read_batch(context, account, headers, bodies)
         except Problem:
             # The RateLimit headers go with this refusal, even when the limit is reached.
             with suppress(Problem):
@@ -55,7 +59,7 @@ def receive_batch() -> Response:
     return receive(sender, accept)
 
 
-def _read_batch(context: AppContext, account: Account, headers: Headers) -> ReceivedBatch:
+def _read_batch(context: AppContext, account: Account, headers: Headers, bodies: LargeBodies) -> ReceivedBatch:
     """The batch in the request's body; raises Problem."""
     settings = context.settings
     headers.check()
@@ -65,9 +69,12 @@ def _read_batch(context: AppContext, account: Account, headers: Headers) -> Rece
         unpacked_limit=settings.max_batch_unpacked_bytes,
         seconds=settings.body_timeout,
         media_types=("application/json", LINES),
+        check=bodies.check,
     )
-    with context.body_turns.turn(account.snapshot.id):
-        count, item = split_body(body, settings.max_batch_events, lines=request.mimetype == LINES)
+    with context.limits.bodies.acquire(account.snapshot.id):
+        count, item = split_body(
+            body, settings.max_batch_events, settings.max_event_bytes, lines=request.mimetype == LINES
+        )
     return ReceivedBatch(
         account.snapshot.id,
         count,

@@ -10,11 +10,13 @@ from urllib.parse import urlsplit
 
 from app.cli.base import user_name
 from app.core.config import Settings
-from app.core.models import DEFAULT_PLAN, EVENTS_WRITE, PLANS, Actor
-from app.services import accounts, api_keys, workflows
+from app.core.models import DEFAULT_PLAN, EVENTS_WRITE, OWNER, PLANS, Actor
+from app.services import accounts, api_keys, users, workflows
 from app.services.context import AppContext
 
 SLUG = "demo"
+# Signs in to the console.
+EMAIL = "demo@localhost"
 WORKFLOW = "hello"
 KEY_NAME = "make run"
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "hello.yaml"
@@ -23,13 +25,14 @@ _ECHO_URL = re.compile(r"http://127\.0\.0\.1:\d+/[^\s\"']*")
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """The account, its new API key, whether an earlier key was revoked, and the URL that the example workflow calls (None when
-    the workflow was changed)."""
+    """The account, its new API key, whether an earlier key was revoked, the URL that the example workflow calls (None when
+    the workflow was changed), and the password of its user in the console (None: the user existed)."""
 
     account_id: int
-    token: str
+    key: str
     key_replaced: bool
     echo_url: str | None
+    password: str | None
 
 
 def create_demo(settings: Settings) -> Demo:
@@ -42,11 +45,20 @@ def create_demo(settings: Settings) -> Demo:
         if account is None or not names:
             workflows.apply_workflow(context, account_id, example())
         keys = api_keys.list_keys(context, account_id)
-        key_replaced = any(key.name == KEY_NAME and key.revoked_at is None for key in keys)
-        token = api_keys.replace_keys_named(context, account_id, KEY_NAME, (EVENTS_WRITE,))
-        return Demo(account_id, token, key_replaced, _echo_url(context, account_id))
+        key_replaced = any(one.name == KEY_NAME and one.revoked_at is None for one in keys)
+        key = api_keys.replace_keys_named(context, account_id, KEY_NAME, (EVENTS_WRITE,))
+        return Demo(account_id, key, key_replaced, _echo_url(context, account_id), _create_owner(context))
     finally:
         context.database.close()
+
+
+def _create_owner(context: AppContext) -> str | None:
+    """Create the user of the console unless there is one; the password."""
+    if users.list_users(context, limit=1):
+        return None
+    account = accounts.find_account(context, SLUG)
+    assert account is not None
+    return users.create_user(context, EMAIL, role=(account, OWNER))[1]
 
 
 def example() -> str:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.cli.formatting import cut, visible
+from app.cli.terminal_text import cut, visible
 
 MAX_BYTES = 64 * 1024
 MAX_COLUMNS = 80

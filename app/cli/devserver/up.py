@@ -117,7 +117,7 @@ class Up:
         self._start_command("worker", *WORKER)
         demo = _create_demo(settings)
         if demo.key_replaced:
-            notes.append("The API key of the previous start was revoked; the token above replaces it.")
+            notes.append("The API key of the previous start was revoked; the key above replaces it.")
         if demo.echo_url and not start_echo_server(demo.echo_url, say):
             notes.append(
                 f"The port of {demo.echo_url} is in use: the example workflow calls the program that listens there."
@@ -192,14 +192,17 @@ def _start_message(url: str, demo: Demo, database_url: str, *, embedded: bool, n
         "",
         f"url={url}",
         f"account={demo.account_id}",
-        f"token={demo.token}",
+        f"token={demo.key}",
         f"database={without_password(database_url)}",
         "",
         "Post an event:",
-        _curl(url, demo.account_id, demo.token),
+        _curl(url, demo.account_id, demo.key),
         "",
         "See it in Postgres:",
         _psql_command(database_url, embedded=embedded),
+        "",
+        "See it in the browser:",
+        _console_line(url, demo),
         "",
         *notes,
         "Ctrl-C stops everything; .data keeps the data."
@@ -209,10 +212,20 @@ def _start_message(url: str, demo: Demo, database_url: str, *, embedded: bool, n
     ]
 
 
-def _curl(url: str, account_id: int, token: str) -> str:
+def _console_line(url: str, demo: Demo) -> str:
+    """Where the console is, and who can sign in."""
+    from app.cli.devserver.demo import EMAIL
+
+    if demo.password is None:
+        program = shlex.quote(_short(Path(sys.executable).with_name("signalbox")))
+        return f"{url}/console, as {EMAIL} (a new password: {program} user password {EMAIL})"
+    return f"{url}/console, as {EMAIL} with the password {demo.password}"
+
+
+def _curl(url: str, account_id: int, key: str) -> str:
     """A shell command that posts the example event."""
     return (
-        f"curl -i '{url}/api/v1/cvf-events' -H 'Content-Type: application/json' -H 'x-limechat-uat: {token}' "
+        f"curl -i '{url}/api/v1/cvf-events' -H 'Content-Type: application/json' -H 'x-limechat-uat: {key}' "
         f"-H 'x-fb-account-id: {account_id}' -d '{EXAMPLE_EVENT}'"
     )
 

@@ -7,7 +7,19 @@ and the check would lock a hot row per event.
 
 from __future__ import annotations
 
-from app.db.tables import accounts, audit, cxengage_resources, events, refusals, retention, runs, workflows
+from app.db.tables import (
+    accounts,
+    audit,
+    cxengage_resources,
+    events,
+    refusals,
+    requests,
+    retention,
+    runs,
+    sources,
+    users,
+    workflows,
+)
 from app.db.tables.columns import metadata
 
 __all__ = [
@@ -17,7 +29,10 @@ __all__ = [
     "events",
     "metadata",
     "refusals",
+    "requests",
     "retention",
     "runs",
+    "sources",
+    "users",
     "workflows",
 ]

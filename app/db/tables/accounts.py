@@ -1,4 +1,4 @@
-"""Accounts with what they send with: API keys, OAuth clients, integrations."""
+"""Accounts with what they send with: API keys, OAuth clients, integrations, secrets."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ accounts = sa.Table(
         "what becomes of an event whose phone cannot be used: refuse it, or store it with the phone in extra",
         default="'refuse'",
     ),
+    column("time_zone", sa.Text, "in which people enter times in the console, such as Asia/Kolkata", default="'UTC'"),
     sa.PrimaryKeyConstraint("id"),
     sa.UniqueConstraint("slug"),
     sa.CheckConstraint("plan IN ('trial', 'standard', 'unlimited')", name="plan"),
@@ -55,7 +56,7 @@ keys = account_table(
     sa.PrimaryKeyConstraint("prefix"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     # Serves list_keys and find_account_snapshot.
-    sa.Index("keys_account_id_idx", "account_id"),
+    sa.Index("keys_created_at_idx", "account_id", "created_at", "prefix"),
     comment="API keys: shown once, kept as a hash, scoped, revocable",
 )
 
@@ -83,7 +84,7 @@ clients = account_table(
     sa.UniqueConstraint("token_prefix"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     # Serves list_clients and find_account_snapshot.
-    sa.Index("clients_account_id_idx", "account_id"),
+    sa.Index("clients_created_at_idx", "account_id", "created_at", "id"),
     comment="OAuth clients of the CxEngage routes, each with its access token; secrets are kept as hashes",
 )
 
@@ -111,6 +112,18 @@ integrations = account_table(
     sa.PrimaryKeyConstraint("account_id", "kind"),
     sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
     comment="the services that accounts send with: WhatsApp, Twilio, SendGrid, SMTP",
+)
+
+secrets = account_table(
+    "secrets",
+    column("name", sa.Text, "the name by which documents read it, such as SHOPIFY"),
+    column("value", BYTEA, "the text, encrypted with ENCRYPTION_KEY"),
+    timestamp("created_at", "when it was first set"),
+    timestamp("updated_at", "when its value was last set"),
+    sa.PrimaryKeyConstraint("account_id", "name"),
+    sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+    sa.CheckConstraint("name ~ '^[A-Z][A-Z0-9_]{0,63}$'", name="name"),
+    comment="values that sources and workflows read as {{ secrets.NAME }}",
 )
 
 disabled_targets = account_table(

@@ -19,6 +19,7 @@ events = account_table(
         "augmented", JSONB, "what augments added: workflows see it over data, field by field; null: nothing", null=True
     ),
     timestamp("received_at", "when the event was accepted"),
+    timestamp("occurred_at", "when the event happened, as its sender says; null: not sent", null=True),
     column("decisions", JSONB, "what each workflow that looked concluded, and why; null: none looked", null=True),
     column("idempotency_key", sa.Text, "the sender's Idempotency-Key or webhook-id; null: none sent", null=True),
     column("warnings", JSONB, "warnings in the response to the sender; null: none", null=True),
@@ -31,7 +32,7 @@ events = account_table(
     # Serves find_latest_events: those of one name, newest first.
     sa.Index("events_name_idx", "account_id", "event", "id"),
     postgresql_partition_by="RANGE (received_at)",
-    comment="every accepted event, one row each, never updated; partitioned by month of received_at",
+    comment="every accepted event, one row each; what was sent is never changed; partitioned by month of received_at",
 )
 
 idempotency_keys = account_table(

@@ -41,6 +41,18 @@ runs = account_table(
     ),
     timestamp("step_started_at", "when the current step was entered; null: not yet", null=True),
     column("error", sa.Text, "why it failed, or ended early, in one line; null: it did not", null=True),
+    column(
+        "error_target",
+        sa.Text,
+        "of a failed run: the target of the call that failed, as circuit breakers name it; null: no call failed",
+        null=True,
+    ),
+    column(
+        "error_class",
+        sa.Text,
+        "of a failed run: one word for what went wrong, such as timeout or http_5xx; null: not recorded",
+        null=True,
+    ),
     timestamp("created_at", "when it was started"),
     timestamp("updated_at", "when it was last changed"),
     timestamp("finished_at", "when it ended; null: it has not", null=True),
@@ -66,8 +78,23 @@ runs = account_table(
     sa.Index("runs_subject_idx", "account_id", "distinct_id", "id"),
     # Serves find_running_runs_of_subject: the runs that an event may wake or end.
     index("runs_running_idx", "account_id", "distinct_id", where="status = 'running'"),
-    # Serves find_latest_runs: those that failed, newest first.
+    # Serves find_latest_runs, find_failures and count_failures: those that failed, newest first.
     index("runs_failed_idx", "account_id", "id", where="status = 'failed'"),
+    # Serves find_latest_runs: the failed runs of a target, newest first.
+    index("runs_failures_idx", "account_id", "error_target", "error_class", "id", where="status = 'failed'"),
+    # Serves find_latest_runs: those that ended early, newest first.
+    index("runs_ended_early_idx", "account_id", "id", where="status IN ('cancelled', 'exited')"),
+    # Serves find_latest_runs and count_starts: the runs of a workflow, newest first. Counts read the index alone.
+    sa.Index(
+        "runs_workflow_idx",
+        "account_id",
+        "workflow_id",
+        "id",
+        postgresql_include=["status"],
+        postgresql_where=sa.text("parent_id IS NULL"),
+    ),
+    # Serves count_running and find_waiting: the runs at each step of a workflow.
+    index("runs_steps_idx", "account_id", "workflow_id", "at", "id", where="status = 'running'"),
     # Serves enqueue_orphans: runs without a job.
     index("runs_wake_at_idx", "wake_at", where="status = 'running'"),
     # Serves find_running_runs_of_subject, where the workflow's key is another field.
@@ -130,7 +157,7 @@ jobs = sa.Table(
     "jobs",
     metadata,
     column("id", sa.BigInteger, "number of the job", sa.Identity(always=True)),
-    column("kind", sa.Text, "what it is for: run, event, match or deadline"),
+    column("kind", sa.Text, "what it is for: run, event, match, map or deadline"),
     column("payload", sa.Text, "account:run:number, account:event, or account:workflow:subject (base64url)"),
     column("dedupe_key", sa.Text, "at most one job has it; null: there may be several such jobs", null=True),
     timestamp(
@@ -161,6 +188,8 @@ jobs = sa.Table(
     sa.UniqueConstraint("dedupe_key"),
     # Serves exchange_jobs and due_in.
     sa.Index("jobs_due_at_idx", "due_at", "id"),
+    # Serves find_due_accounts, and exchange_jobs while a worker is behind.
+    sa.Index("jobs_account_idx", sa.text("split_part(payload, ':', 1)"), "due_at", "id"),
     # Serves extend_leases: a worker that was taken for dead is not.
     index("jobs_dead_workers_idx", "id", where="dead_workers <> '{}' OR dead_alone <> '{}'"),
     comment="the job queue: what workers have to do, and when",
@@ -177,7 +206,7 @@ workers = sa.Table(
     timestamp("seen_at", "its last heartbeat, which also extends the leases of its jobs"),
     timestamp("stopped_at", "when it was told to stop and had finished its jobs; null: it runs, or it died", null=True),
     sa.PrimaryKeyConstraint("id"),
-    comment="the workers of the last 30 days; one is alive if it has not stopped and was seen in the last minute",
+    comment="the workers of the last 30 days; one is alive if it has not stopped, is connected, and was seen within 20 seconds",
 )
 
 open_circuits = account_table(

@@ -6,25 +6,22 @@ The account's attribute names say which members are the event's subject and name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from app.actions.circuit import FIRST_PAUSE
 from app.core.errors import Problem, ProblemType
-from app.core.exact_json import ExactObject, malformed_body, object_text, read_value
+from app.core.exact_json import ExactObject, ExactTexts, malformed_body, object_text, read_value
 from app.core.ids import uuid7
-from app.core.models import Event
+from app.core.models import RECEIVER, Event
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.ingest.account_cache import Account
 from app.ingest.enrichment import NO_ENRICHMENT, Enrichment
 
 # The name of an event without a usable name attribute.
 UNNAMED = "event"
-RECEIVER = "receiver"
 # Characters of a name.
 _MAX_LENGTH = 255
 
@@ -130,8 +127,6 @@ def _as_text(exact: ExactObject, attribute: str) -> str | None:
     return None if isinstance(value, dict | list) else exact.raw[attribute].strip()
 
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_elements = msgspec.json.Decoder(list[msgspec.Raw])
 _ABSENT = object()
 
 
@@ -154,41 +149,32 @@ def map_body(body: bytes, mapping: Mapping[str, str]) -> Mapped:
     values: dict[str, Any] = {}
     raw: dict[str, str] = {}
     missing = []
-    texts: dict[tuple[str, ...], bytes] = {(): body}
+    texts = ExactTexts(body)
     for name, path in mapping.items():
-        parts = path.split(".")
-        found = _value_at(value, parts)
+        found, parts = _find(value, path)
         if found is _ABSENT:
             missing.append(f"{name}: nothing at {path}; the field was left out")
         else:
             values[name] = found
-            raw[name] = _text_at(value, parts, texts)
+            raw[name] = texts.at(parts)
     return Mapped(ExactObject(values, raw), tuple(missing))
 
 
-def _value_at(value: Any, parts: Sequence[str]) -> Any:
-    for part in parts:
+def _find(value: Any, path: str) -> tuple[Any, tuple[str | int, ...]]:
+    """The value at a dotted path, or _ABSENT, and the parts of the path, with positions in lists as numbers."""
+    parts: list[str | int] = []
+    for part in path.split("."):
         if isinstance(value, dict):
+            parts.append(part)
             value = value.get(part, _ABSENT)
         elif isinstance(value, list):
-            value = value[int(part)] if _is_index(part) and int(part) < len(value) else _ABSENT
+            index = int(part) if _is_index(part) else len(value)
+            parts.append(index)
+            value = value[index] if index < len(value) else _ABSENT
         else:
-            return _ABSENT
-    return value
+            return _ABSENT, ()
+    return value, tuple(parts)
 
 
 def _is_index(part: str) -> bool:
     return part.isascii() and part.isdecimal() and len(part) < 10
-
-
-def _text_at(value: Any, parts: Sequence[str], texts: dict[tuple[str, ...], bytes]) -> str:
-    """The JSON text of an existing value. `texts` caches the texts by path."""
-    for depth, part in enumerate(parts):
-        above, here = tuple(parts[:depth]), tuple(parts[: depth + 1])
-        if here not in texts:
-            if isinstance(value, dict):
-                texts[here] = bytes(_members.decode(texts[above])[part])
-            else:
-                texts[here] = bytes(_elements.decode(texts[above])[int(part)])
-        value = value[part] if isinstance(value, dict) else value[int(part)]
-    return texts[tuple(parts)].decode()

@@ -11,9 +11,10 @@ from uuid import UUID
 from marshmallow import Schema, ValidationError
 
 from app.core.errors import Problem, ProblemType
+from app.core.event_times import read_event_time
 from app.core.exact_json import ExactObject, object_text
 from app.core.models import Event
-from app.ingest.limechat.schemas import BatchItemSchema, EventSchema, warnings_of
+from app.ingest.limechat.schemas import OCCURRED_AT, BatchItemSchema, EventSchema, warnings_of
 
 EVENT = EventSchema()
 BATCH_ITEM = BatchItemSchema()
@@ -39,16 +40,15 @@ def parse_event(
     """The event of an object; raises Problem 422 with all faults.
 
     `idempotency_key` is for an event that carries none itself (`is_webhook_id`: it is a `webhook-id`); `body` is the text whose
-    digest belongs to the key. `stores_unusable_phone` is called for an event whose phone cannot be used: whether it is kept
-    without the phone, which then is in `extra`.
+    digest belongs to the key. `stores_unusable_phone` is called for an unusable phone: whether to keep the event without it.
     """
     fields, phone_warnings = _load_event(schema, exact.value, stores_unusable_phone)
     extra = {name: text for name, text in exact.raw.items() if name not in schema.fields}
+    occurred_at = _take_time(extra, exact.value) if OCCURRED_AT in extra else None
     warnings = warnings_of(fields["event"], extra) + phone_warnings
     if phone_warnings:
         extra["phone"] = exact.raw["phone"]
-    own_key = fields.get("idempotency_key")
-    key = own_key or idempotency_key
+    key = (own_key := fields.get("idempotency_key")) or idempotency_key
     return Event(
         id=event_id,
         account_id=account_id,
@@ -63,7 +63,18 @@ def parse_event(
         body_digest=hashlib.sha256(body).digest() if body is not None and key is not None else None,
         is_webhook_id=is_webhook_id and own_key is None,
         warnings=warnings,
+        occurred_at=occurred_at,
     )
+
+
+def _take_time(extra: dict[str, str], value: Mapping[str, Any]) -> datetime | None:
+    """The time at which the event happened, taken out of `extra`; what is no time stays there. Null and empty text count as
+    absent."""
+    sent = value[OCCURRED_AT]
+    time = read_event_time(sent)
+    if time is not None or sent in (None, ""):
+        del extra[OCCURRED_AT]
+    return time
 
 
 def _load_event(

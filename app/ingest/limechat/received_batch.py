@@ -45,10 +45,11 @@ class ReceivedBatch:
         )
 
 
-def split_body(body: bytes, max_items: int, *, lines: bool) -> tuple[int, Callable[[int], bytes]]:
-    """The number of items in a body, and a function that gives the text of one by its number. Raises Problem."""
+def split_body(body: bytes, max_items: int, max_bytes: int, *, lines: bool) -> tuple[int, Callable[[int], bytes]]:
+    """The number of items in a body, and a function that gives the text of one by its number. Raises Problem.
+    Of an array, items of more than `max_bytes` are not parsed."""
     if lines:
         spans = split_lines(body, max_items)
         return len(spans), lambda number: body[slice(*spans[number])].rstrip()
-    parts = split_array(body, max_items)
+    parts = split_array(body, max_items, max_bytes)
     return len(parts), lambda number: bytes(parts[number])

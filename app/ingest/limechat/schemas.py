@@ -6,9 +6,9 @@ Source of the format: the seed document "Custom Events" and `POST /api/v1/cvf-ev
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import nsmallest
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
@@ -20,13 +20,22 @@ MAX_LENGTH = 255
 MAX_BATCH_KEY_LENGTH = 240
 _MAX_NAMES, _MAX_NAME_LENGTH = 20, 80
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
+# When the event happened. It refuses no event, and is no field of the schemas: each event takes time for each field.
+OCCURRED_AT = "occurred_at"
+_NO_TIME = (
+    "occurred_at: must be a time with an offset, such as 2026-11-22T10:00:00+05:30, or seconds or milliseconds since 1970; "
+    "the event is stored without it, what was sent is in extra"
+)
 
 
 Value = TypeVar("Value")
 
 
 class PlainField(fields.Field[Value]):
-    """A field whose `_deserialize` does all of its validation; it takes no validators."""
+    """A field whose `_deserialize` does all of its validation; it takes no validators. `JSON_SCHEMA` is what the API's document
+    says of its values."""
+
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {}
 
     def deserialize(
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
@@ -41,6 +50,13 @@ class PlainField(fields.Field[Value]):
 class EventName(PlainField[str]):
     """The name of an event: text of 1 to 255 characters, exactly as sent."""
 
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_LENGTH,
+        "description": "Kept exactly as sent. Workflows find it by exactly this text.",
+    }
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         return _text(value, "the name of the event")
 
@@ -48,6 +64,12 @@ class EventName(PlainField[str]):
 class DistinctId(PlainField[str | None]):
     """The subject: text of 1 to 255 characters. An integer is read as its digits; null and empty text count as absent, and then
     there must be a phone number."""
+
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": ["string", "integer", "null"],
+        "maxLength": MAX_LENGTH,
+        "description": "Whom the event is about. Absent, null or empty: the digits of the phone number.",
+    }
 
     def deserialize(
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
@@ -70,6 +92,11 @@ class DistinctId(PlainField[str | None]):
 class Phone(PlainField[str | None]):
     """A phone number with country code, converted to E.164; null and empty text count as absent."""
 
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": ["string", "null"],
+        "description": "An international number with + and the country code, such as +915673412780.",
+    }
+
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
         if value is None or value == "":
             return None
@@ -81,6 +108,8 @@ class Phone(PlainField[str | None]):
 
 class Data(PlainField[dict[str, Any]]):
     """The data of an event: an object."""
+
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {"type": "object", "description": "Kept with every digit."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -103,6 +132,12 @@ def is_idempotency_key(value: Any, max_length: int = MAX_LENGTH) -> bool:
 
 class IdempotencyKey(PlainField[str]):
     """An idempotency key: printable ASCII characters."""
+
+    JSON_SCHEMA: ClassVar[Mapping[str, Any]] = {
+        "type": ["string", "null"],
+        "maxLength": MAX_LENGTH,
+        "description": "Printable ASCII characters. A repeated event with its key is stored once.",
+    }
 
     def __init__(self, max_length: int = MAX_LENGTH, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -170,13 +205,21 @@ class BatchHeadersSchema(HeadersSchema):
 
 
 def warnings_of(name: str, extra: Mapping[str, str]) -> tuple[str, ...]:
-    """Warnings for what is accepted but may be a mistake: spaces in the name, unknown fields."""
+    """Warnings for what is accepted but may be a mistake: spaces in the name, unknown fields, a time that is none."""
     warnings = []
     if " " in name:
         warnings.append("event: has spaces; it is kept as sent, but names without spaces are recommended")
     if extra:
-        shown = nsmallest(_MAX_NAMES, extra)
-        names = [name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in shown]
-        more = f" and {len(extra) - _MAX_NAMES} more" if len(extra) > _MAX_NAMES else ""
-        warnings.append(f"unknown fields kept in extra: {', '.join(names)}{more}")
+        warnings += _warnings_of_extra(extra)
     return tuple(warnings)
+
+
+def _warnings_of_extra(extra: Mapping[str, str]) -> Iterator[str]:
+    unknown = [name for name in extra if name != OCCURRED_AT]
+    if unknown:
+        shown = nsmallest(_MAX_NAMES, unknown)
+        names = [name if len(name) <= _MAX_NAME_LENGTH else name[:_MAX_NAME_LENGTH] + "…" for name in shown]
+        more = f" and {len(unknown) - _MAX_NAMES} more" if len(unknown) > _MAX_NAMES else ""
+        yield f"unknown fields kept in extra: {', '.join(names)}{more}"
+    if len(unknown) < len(extra):
+        yield _NO_TIME

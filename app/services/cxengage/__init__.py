@@ -1,1 +1,1 @@
-"""Use cases for CxEngage's resources: what tenants set up by `/1.0/tenants/…`. One transaction per public function."""
+"""CxEngage's resources: what tenants set up by `/1.0/tenants/…`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import UNSTORABLE, line_and_column
 from app.db import accounts, cxengage_resources
 from app.db.audit import Change
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
@@ -38,7 +39,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
     _check_type(values["type"], values)
     # The default of the column is what earlier releases mean.
     values = {"method": "POST", **values}
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         row = crud.insert(connection, account_id, AUGMENTS, values, context.clock())
         accounts.increment_version(connection, account_id)
         crud.record(connection, context, account_id, AUGMENTS, (None, row))
@@ -47,7 +48,7 @@ def create_augment(context: AppContext, account_id: int, values: Mapping[str, An
 
 def change_augment(context: AppContext, account_id: int, name: str, changes: Mapping[str, Any]) -> AugmentRow:
     """Change an augment; raises Problem 404, or 422 for a value that its type does not allow."""
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name)
         if changes.get("type", row.type) != row.type:
             raise Problem(
@@ -77,7 +78,7 @@ def _check_type(kind: str, values: Mapping[str, Any]) -> None:
 
 def delete_augment(context: AppContext, account_id: int, name: str) -> None:
     """Delete an augment with its file; raises Problem 404."""
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name)
         cxengage_resources.delete(connection, AUGMENTS, account_id, row.number)
         accounts.increment_version(connection, account_id)
@@ -93,7 +94,7 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
         file = read_csv(raw)
     except InvalidFile as exc:
         raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         if not cxengage_resources.lock_augment(connection, account_id, row.number):
             raise crud.not_found(AUGMENTS, name)
         cxengage_resources.replace_file(
@@ -117,7 +118,7 @@ def read_file(context: AppContext, account_id: int, name: str) -> bytes:
 
 def delete_file(context: AppContext, account_id: int, name: str) -> None:
     """Delete the file; raises Problem 404."""
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         row = crud.find(connection, account_id, AUGMENTS, name, lock=True)
         if row.columns is None:
             raise Problem(ProblemType.NOT_FOUND, f"{name} has no file")
@@ -186,8 +187,8 @@ def _text(raw: bytes) -> str:
     except UnicodeDecodeError as exc:
         line = raw.count(b"\n", 0, exc.start) + 1
         raise InvalidFile(f"line {line}: is not UTF-8: byte 0x{raw[exc.start]:02x}") from None
-    if "\x00" in text:
-        raise InvalidFile(f"line {text.count(chr(10), 0, text.index(chr(0))) + 1}: contains a NUL character")
+    if (found := UNSTORABLE.search(text)) is not None:
+        raise InvalidFile(f"line {line_and_column(text, found.start())[0]}: contains a NUL character")
     return text
 
 

@@ -36,7 +36,7 @@ def create_pattern(context: AppContext, account_id: int, values: Mapping[str, An
     """Create a pattern, and switch it on if its `status` is true; raises Problem 422 or 409."""
     now = context.clock()
     stored = {name: value for name, value in values.items() if name != "status"}
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         row = crud.insert(connection, account_id, PATTERNS, stored, now)
         created = _update_workflow(connection, account_id, row, now, on=values["status"])
@@ -48,7 +48,7 @@ def change_pattern(context: AppContext, account_id: int, name: str, changes: Map
     """Change a pattern, switch it on or off; raises Problem 404, 422 or 409."""
     now = context.clock()
     stored = {name: value for name, value in changes.items() if name != "status"}
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)
         before = row = crud.find(connection, account_id, PATTERNS, name)
         if stored:
@@ -61,7 +61,7 @@ def change_pattern(context: AppContext, account_id: int, name: str, changes: Map
 
 def delete_pattern(context: AppContext, account_id: int, name: str) -> None:
     """Delete a pattern with its workflow; raises Problem 404."""
-    with context.change_turns.turn(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         accounts.increment_version(connection, account_id)
         row = crud.find(connection, account_id, PATTERNS, name)
         cxengage_resources.delete(connection, PATTERNS, account_id, row.number)

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from app.core.durations import MAX_DURATION, read_duration
 from app.core.exact_json import UNSTORABLE
-from app.core.pacing import pause_between_parts
+from app.core.pacing import pause_if_due
 from app.workflows.yaml_loader import join_surrogates
 
 MAX_BYTES = 64 * 1024
@@ -175,7 +175,7 @@ def read(text: str) -> tuple[list[Node], Node]:
 def _tokens(text: str) -> Iterator[tuple[str, str, Node]]:
     line, begin = 1, 0
     for match in _TOKEN.finditer(text):
-        pause_between_parts()
+        pause_if_due()
         kind, token = str(match.lastgroup), match.group()
         if kind != "space":
             yield kind, token, Node(line, match.start() - begin + 1)
@@ -275,8 +275,11 @@ def unexpected(node: Node, expected: str, found: str | None = None) -> Unexpecte
     return Unexpected(f"expected {expected}, found {found or describe(node)}", node.line, node.column)
 
 
-def quoted_name(node: Node, unquoted: str) -> Unexpected:
+def quoted_name(node: Text, unquoted: str) -> Unexpected:
     """The error about a field name in quotes."""
+    if not _NAME.fullmatch(node.value):
+        instead = f'write a workflow with data["{node.value[:_MAX_SHOWN]}"]'
+        return Unexpected(f"the name of this field cannot be written here: {instead}", node.line, node.column)
     return Unexpected(f"quoted field names are not supported: write {unquoted}", node.line, node.column)
 
 
@@ -328,7 +331,7 @@ def arguments(form: Form, expected: tuple[str, ...], optional: int = 0) -> tuple
 def expect_list(node: Node, heads: Collection[str], also: Collection[str] = ()) -> Form:
     """A list that starts with one of `heads`, or of `also`, which errors do not mention; raises Unexpected."""
     # Called for each form of a text.
-    pause_between_parts()
+    pause_if_due()
     if not isinstance(node, Form) or node.bracket != "(":
         raise unexpected(node, f"a list that begins with {one_of(heads)}")
     if not node.members:

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.core.ids import utc_text
-from app.core.pacing import pause_between_parts
+from app.core.pacing import pause_if_due
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
-from app.workflows.expressions.budget import EXPRESSION_UNITS, NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.expressions.cel_analysis import (
     LOOPS,
     FilterError,
@@ -37,6 +36,7 @@ from app.workflows.expressions.cel_cost import Cost, analyze
 from app.workflows.expressions.cel_variables import TIMES, CelVariables
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
 from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS, to_text
+from app.workflows.expressions.work_budget import EXPRESSION_UNITS, NOT_EVALUATED, Budget, BudgetExceeded
 
 if TYPE_CHECKING:
     import cel
@@ -107,6 +107,7 @@ class Filter:
             variables.budget.take(work, _TOO_LARGE)
             return self._program.execute(bound.context), None
         except BudgetExceeded as exc:
+            variables.budget.was_exceeded = True
             return None, f"{NOT_EVALUATED} ({exc})"
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -162,14 +163,17 @@ class Expression(Filter):
 
     _literals: tuple[Decimal, ...] = field(repr=False, compare=False)
 
-    def evaluate(self, variables: Mapping[str, Any]) -> tuple[bool, str | None]:
-        """Whether the expression is true, and if it cannot be evaluated the reason. Never raises."""
-        _, found, reason = self._calculate(variables)
+    def evaluate(self, variables: Mapping[str, Any], budget: Budget | None = None) -> tuple[bool, str | None]:
+        """Whether the expression is true, and if it cannot be evaluated the reason. Never raises.
+
+        Without a budget, the expression has one of its own.
+        """
+        _, found, reason = self._calculate(variables, budget)
         return _to_bool(found, reason)
 
-    def value(self, variables: Mapping[str, Any]) -> tuple[Any, str | None]:
+    def value(self, variables: Mapping[str, Any], budget: Budget | None = None) -> tuple[Any, str | None]:
         """The value as JSON, at most MAX_VALUE_BYTES, or None and the reason. Never raises."""
-        numbers, found, reason = self._calculate(variables)
+        numbers, found, reason = self._calculate(variables, budget)
         if reason is not None:
             return None, reason
         try:
@@ -181,10 +185,11 @@ class Expression(Filter):
             return None, f"the value is larger than {MAX_VALUE_BYTES} bytes"
         return value, None
 
-    def _calculate(self, variables: Mapping[str, Any]) -> tuple[ExactNumbers, Any, str | None]:
+    def _calculate(self, variables: Mapping[str, Any], budget: Budget | None) -> tuple[ExactNumbers, Any, str | None]:
         numbers = ExactNumbers(self._literals)
         functions = {name: numbers.wrap(function) for name, function in self._functions.items()}
-        return (numbers, *self._evaluate(CelVariables(variables, Budget(EXPRESSION_UNITS), numbers), functions))
+        shared = CelVariables(variables, budget or Budget(EXPRESSION_UNITS), numbers)
+        return (numbers, *self._evaluate(shared, functions))
 
 
 def _to_bool(found: Any, reason: str | None) -> tuple[bool, str | None]:
@@ -217,9 +222,9 @@ def compile_filter(text: str, *, also: Iterable[str] = ()) -> Filter:
     return Filter(text, *_compile(text, (*EVENT_NAMES, *also), _extra_functions()))
 
 
-def compile_expression(text: str) -> Expression:
-    """Compile an expression over the variables of a run, with FUNCTIONS. Raises FilterError."""
-    parts = _compile(text, (*EVENT_NAMES, *RUN_NAMES), {**_extra_functions(), **FUNCTIONS})
+def compile_expression(text: str, names: Iterable[str] = (*EVENT_NAMES, *RUN_NAMES)) -> Expression:
+    """Compile an expression over variables, by default those of a run, with FUNCTIONS. Raises FilterError."""
+    parts = _compile(text, tuple(names), {**_extra_functions(), **FUNCTIONS})
     return Expression(text, *parts, find_literals(text))
 
 
@@ -241,7 +246,7 @@ def _compile(
     text: str, allowed: tuple[str, ...], available: Mapping[str, Callable[..., Any]]
 ) -> tuple[cel.Program, Cost, Mapping[str, Callable[..., Any]], Shape]:
     """The program, its cost, the Python functions that it calls, and its shape."""
-    pause_between_parts()
+    pause_if_due()
     if not text.strip():
         raise FilterError("the filter is empty")
     if len(text) > MAX_LENGTH:

@@ -1,17 +1,19 @@
 """Refuses a filter or expression that can never work, when a document is saved.
 
-It finds the types that each part may have: a field of an event may have any, so what is refused are operations on values
-whose types the text shows, and literals that a function cannot take. A text that this release would refuse, and an earlier one
-saved, is still evaluated.
+It finds the types that each part may have: a field of an event may have those of JSON, so what is refused are operations on
+values whose types the text shows, and literals that a function cannot take. A text that this release would refuse, and an
+earlier one saved, is still evaluated.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from app.core.exact_json import line_and_column
-from app.core.pacing import pause_between_parts
+from app.core.pacing import pause_if_due
+from app.core.template_names import EVENT_NAMES, RUN_NAMES
 from app.workflows.expressions.cel import compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import LOOPS, PLAIN_TEXT, FilterError
 from app.workflows.expressions.cel_parser import Node, UnreadableText, parse
@@ -22,6 +24,7 @@ from app.workflows.expressions.signatures import (
     DOUBLE,
     DURATION,
     INT,
+    JSON,
     LIST,
     NULL,
     NUMBER,
@@ -39,10 +42,17 @@ _NAMES: Mapping[str, Type] = {
     **dict.fromkeys(("event", "distinct_id"), STRING),
     "phone": STRING | NULL,
     **dict.fromkeys(("received_at", "now"), TIMESTAMP),
+    "occurred_at": TIMESTAMP | NULL,
     **dict.fromkeys(("data", "run", "steps", "vars", "latest", "last"), OBJECT),
     "matched": LIST,
+    # Of a delivery to a source.
+    **dict.fromkeys(("body", "item"), JSON),
+    **dict.fromkeys(("headers", "query"), OBJECT),
+    "parents": LIST,
     **dict.fromkeys(("int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"), TYPE),
 }
+# Names whose members are JSON, at any depth.
+_STORED = frozenset(("data", "steps", "vars", "latest", "last", "body", "item", "headers", "query", "parents"))
 _ORDERED = (NUMBER, BOOL, STRING, BYTES, TIMESTAMP, DURATION)
 # For each operator: the types of its operands, and of the result.
 _SAME = tuple((one, one, one) for one in (INT, UINT, DOUBLE))
@@ -64,14 +74,14 @@ _DIVISIONS = frozenset(("div", "quot", "mod", "rem"))
 def check_filter(text: str) -> None:
     """Check a filter over an event. Raises FilterError."""
     compile_filter(text)
-    pause_between_parts()
+    pause_if_due()
     _check(text, is_condition=True)
 
 
-def check_expression(text: str, *, is_condition: bool) -> None:
-    """Check an expression of a step: a condition, or a value. Raises FilterError."""
-    compile_expression(text)
-    pause_between_parts()
+def check_expression(text: str, *, is_condition: bool, names: Iterable[str] = (*EVENT_NAMES, *RUN_NAMES)) -> None:
+    """Check an expression, by default of a step: a condition, or a value. Raises FilterError."""
+    compile_expression(text, names)
+    pause_if_due()
     _check(text, is_condition=is_condition)
 
 
@@ -108,15 +118,32 @@ def _check(text: str, *, is_condition: bool) -> None:
         raise FilterError(f"gives {describe(found)}, not true or false", *line_and_column(text, tree.at))
 
 
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The types of what `in` and loops find in a list or an object, which are the names of an object; of the values that
+    brackets and dots select; and whether all of it is JSON."""
+
+    members: Type = ANY
+    values: Type = ANY
+    is_stored: bool = False
+
+    def or_of(self, other: _Inside) -> _Inside:
+        """What is in one of two."""
+        return _Inside(self.members | other.members, self.values | other.values, self.is_stored and other.is_stored)
+
+
+_STORED_OBJECT, _STORED_VALUE = _Inside(STRING, JSON, is_stored=True), _Inside(JSON, JSON, is_stored=True)
+
+
 class _TypeCheck:
     """Finds the types of the parts of a text. Raises FilterError for a part that can never be evaluated."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        # The variables of the loops around the current part, with their types.
-        self._variables: list[tuple[str, Type]] = []
-        # The types of the members of the lists that begin at these letters.
-        self._members: dict[int, Type] = {}
+        # The variables of the loops around the current part, with their types and what is in them.
+        self._variables: list[tuple[str, Type, _Inside]] = []
+        # What is in the lists and objects at these letters, as far as it is known.
+        self._insides: dict[int, _Inside] = {}
 
     def type_of(self, node: Node) -> Type:
         """The types that a part may have."""
@@ -130,7 +157,7 @@ class _TypeCheck:
             "operator": self._operator,
             "choice": self._choice,
             "list": self._list,
-            "object": lambda members: self._all(members, OBJECT),
+            "object": self._object,
         }
         return kinds[node.kind](node)
 
@@ -142,25 +169,42 @@ class _TypeCheck:
             self.type_of(part)
         return found
 
+    def _inside(self, node: Node) -> _Inside:
+        return self._insides.get(node.at, _Inside())
+
     def _name(self, node: Node) -> Type:
-        for variable, found in reversed(self._variables):
+        for variable, found, inside in reversed(self._variables):
             if node.text == variable:
+                self._insides[node.at] = inside
                 return found
-        return _NAMES.get(node.text, ANY)
+        found = _NAMES.get(node.text, ANY)
+        if node.text in _STORED:
+            self._insides[node.at] = _STORED_OBJECT if found == OBJECT else _STORED_VALUE
+        return found
 
     def _field(self, node: Node) -> Type:
         found = self.type_of(node.parts[0])
         if not found & OBJECT:
             raise self._refuse(node, f"{describe(found)} has no field {node.text}")
-        return ANY
+        return self._selected(node)
+
+    def _selected(self, node: Node) -> Type:
+        """The types of a value that is selected from a list or an object."""
+        inside = self._inside(node.parts[0])
+        if inside.is_stored:
+            self._insides[node.at] = _STORED_VALUE
+        return inside.values
 
     def _list(self, node: Node) -> Type:
-        self._members[node.at] = frozenset().union(*map(self.type_of, node.parts)) or ANY
+        members = frozenset().union(*map(self.type_of, node.parts)) or ANY
+        self._insides[node.at] = _Inside(members, members)
         return LIST
 
-    def _member(self, node: Node) -> Type:
-        """The types that a member may have: known for a list that the text writes out."""
-        return self._members[node.at] if node.kind == "list" else ANY
+    def _object(self, node: Node) -> Type:
+        types = [self.type_of(part) for part in node.parts]
+        if types:
+            self._insides[node.at] = _Inside(frozenset().union(*types[::2]))
+        return OBJECT
 
     def _index(self, node: Node) -> Type:
         found, key = map(self.type_of, node.parts)
@@ -168,12 +212,16 @@ class _TypeCheck:
             raise self._refuse(node, f"{describe(found)} has no members; [ ] selects one of a list or an object")
         if not found & OBJECT and not key & (INT | UINT):
             raise self._refuse(node, f"{describe(key)} is no position in a list; positions are whole numbers from 0")
-        return self._member(node.parts[0])
+        if not found & LIST and not _may_be_equal(key, self._inside(node.parts[0]).members):
+            raise self._refuse(node, f"{describe(key)} is no name of a field of this object")
+        return self._selected(node)
 
     def _choice(self, node: Node) -> Type:
         condition, yes, no = map(self.type_of, node.parts)
         if not condition & BOOL:
             raise self._refuse(node.parts[0], f"{describe(condition)} is not a condition, which is true or false")
+        one, other = (self._inside(part) for part in node.parts[1:])
+        self._insides[node.at] = one.or_of(other)
         return yes | no
 
     def _operator(self, node: Node) -> Type:
@@ -186,6 +234,7 @@ class _TypeCheck:
                     raise self._refuse(part, f"{describe(found)} is not a condition, which is true or false")
             return BOOL
         if node.text in _ARITHMETIC:
+            self._insides[node.at] = self._inside(node.parts[0]).or_of(self._inside(node.parts[1]))
             return self._arithmetic(node, *types)
         self._compare(node, *types)
         return BOOL
@@ -212,26 +261,38 @@ class _TypeCheck:
             raise self._refuse(
                 node, f"{node.text} takes two numbers of one type, not {_types(left)} and {_types(right)}{hint}"
             )
-        raise self._refuse(node, f"{node.text} cannot be used with {describe(left)} and {describe(right)}")
+        hint = _time_hint(left, right)
+        raise self._refuse(node, f"{node.text} cannot be used with {describe(left)} and {describe(right)}{hint}")
 
     def _compare(self, node: Node, left: Type, right: Type) -> None:
         if node.text == "in":
             if not right & (LIST | OBJECT):
                 hint = "; write data.text.contains(…)" if right & STRING else ""
                 raise self._refuse(node, f"in takes a list or an object, not {describe(right)}{hint}")
-            return
-        if node.text in _COMPARISONS:
-            possible = any(each & left and each & right for each in _ORDERED)
-        else:
-            # Everything may be compared with null.
-            possible = bool((left | right) & NULL or left & right or (left & NUMBER and right & NUMBER))
-        if not possible:
-            hint = (
-                '; write timestamp("2024-05-31T09:00:00Z")'
-                if TIMESTAMP & (left ^ right) and STRING & (left ^ right)
-                else ""
-            )
-            raise self._refuse(node, f"{describe(left)} cannot be compared with {describe(right)}{hint}")
+            self._require_equal(node, left, self._inside(node.parts[1]).members)
+        elif node.text not in _COMPARISONS:
+            self._require_equal(node, left, right)
+            self._compare_members(node, *node.parts)
+        elif not any(each & left and each & right for each in _ORDERED):
+            raise self._cannot_compare(node, left, right)
+
+    def _compare_members(self, node: Node, one: Node, other: Node) -> None:
+        """Lists that a text writes out are equal if their members are."""
+        if one.kind == other.kind == "list":
+            for first, second in zip(one.parts, other.parts, strict=False):
+                self._require_equal(node, self.type_of(first), self.type_of(second))
+                self._compare_members(node, first, second)
+
+    def _require_equal(self, node: Node, left: Type, right: Type) -> None:
+        # Everything may be compared with null.
+        if not (_may_be_equal(left, right) or (node.text != "in" and NULL in (left, right))):
+            raise self._cannot_compare(node, left, right)
+
+    def _cannot_compare(self, node: Node, left: Type, right: Type) -> FilterError:
+        is_in = "each of which is " if node.text == "in" else ""
+        hint = _time_hint(left, right)
+        words = "cannot be one of these, " if is_in else "cannot be compared with "
+        return self._refuse(node, f"{describe(left)} {words}{is_in}{describe(right)}{hint}")
 
     # Calls
 
@@ -245,13 +306,19 @@ class _TypeCheck:
         found = self.type_of(receiver)
         if not found & (LIST | OBJECT):
             raise self._refuse(node, f"{node.text} goes through a list or an object, not {describe(found)}")
-        self._variables.append((variable.text, self._member(receiver)))
+        inside = self._inside(receiver)
+        within = _STORED_VALUE if inside.is_stored else _Inside()
+        self._variables.append((variable.text, inside.members, within))
         types = [self.type_of(body) for body in bodies]
         self._variables.pop()
         conditions = types[:-1] if node.text == "map" else types
         for body, each in zip(bodies, conditions, strict=False):
             if not each & BOOL:
                 raise self._refuse(body, f"{describe(each)} is not a condition, which is true or false")
+        if node.text == "filter":
+            self._insides[node.at] = inside
+        elif node.text == "map":
+            self._insides[node.at] = _Inside(types[-1], types[-1])
         return LIST if node.text in ("map", "filter") else BOOL
 
     def _call(self, node: Node) -> Type:
@@ -262,9 +329,11 @@ class _TypeCheck:
         if signature is None:
             return ANY
         if (signature.is_method and node.kind != "method") or not signature.accepts(types):
-            given = " and ".join("a field" if found == ANY else describe(found) for found in types) or "nothing"
+            given = " and ".join(map(describe, types)) or "nothing"
             raise self._refuse(node, f"{node.text} cannot be called with {given}; write {signature.usage}")
         self._check_literals(node)
+        if node.text == "split":
+            self._insides[node.at] = _Inside(STRING, STRING)
         return signature.result
 
     def _check_literals(self, node: Node) -> None:
@@ -287,6 +356,20 @@ class _TypeCheck:
         if reason is not None:
             reason = reason.removeprefix(f"{node.text}: ").removeprefix(f"Function '{node.text}' error: ")
             raise self._refuse(last, f"{node.text}: {reason}")
+
+
+def _may_be_equal(left: Type, right: Type) -> bool:
+    return bool(left & right or (left & NUMBER and right & NUMBER))
+
+
+def _time_hint(left: Type, right: Type) -> str:
+    """How to write a time where a text or a field was compared with one."""
+    for kind, name, text in ((TIMESTAMP, "timestamp", "2024-05-31T09:00:00Z"), (DURATION, "duration", "1h30m")):
+        other = right - NULL if left & kind else left
+        if (left | right) & kind and not left & right & kind and other & STRING:
+            argument = "data.at" if other >= JSON - NULL else f'"{text}"'
+            return f"; write {name}({argument})"
+    return ""
 
 
 def _is_zero(node: Node) -> bool:

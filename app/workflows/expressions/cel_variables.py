@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from app.workflows.expressions.budget import EVENT_UNITS, Budget, BudgetExceeded
 from app.workflows.expressions.cel_cost import Path, Size
 from app.workflows.expressions.functions import ExactNumbers
+from app.workflows.expressions.work_budget import EVENT_UNITS, Budget, BudgetExceeded
 
 if TYPE_CHECKING:
     import cel

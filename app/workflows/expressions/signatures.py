@@ -1,6 +1,6 @@
 """The types of CEL, and what the functions of filters and expressions take and return.
 
-A type is a set: the types that a value may have. A value of an event may have any.
+A type is a set: the types that a value may have. A field of an event may have those of JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ STRING, BYTES, NULL, TYPE = frozenset(("string",)), frozenset(("bytes",)), froze
 TIMESTAMP, DURATION = frozenset(("timestamp",)), frozenset(("duration",))
 LIST, OBJECT = frozenset(("list",)), frozenset(("object",))
 NUMBER = INT | UINT | DOUBLE
-ANY = NUMBER | BOOL | STRING | BYTES | NULL | TYPE | TIMESTAMP | DURATION | LIST | OBJECT
+# What a value of JSON may be: a field of an event, or the output of a step.
+JSON = INT | DOUBLE | BOOL | STRING | NULL | LIST | OBJECT
+ANY = JSON | UINT | BYTES | TYPE | TIMESTAMP | DURATION
 
 _WORDS = {
     **dict.fromkeys(("int", "uint", "double"), "a number"),
@@ -33,6 +35,8 @@ _WORDS = {
 
 def describe(found: Type) -> str:
     """A type in words."""
+    if found >= JSON:
+        return "a field"
     return " or ".join(dict.fromkeys(word for name, word in _WORDS.items() if name in found))
 
 
@@ -66,7 +70,7 @@ def _of_text(name: str, *others: Type, optional: int = 0, result: Type = STRING,
 
 
 def _part(name: str, *also: Type) -> Signature:
-    usage = f'received_at.{name}() or received_at.{name}("Asia/Kolkata")'
+    usage = f'received_at.{name}() or timestamp(data.at).{name}("Asia/Kolkata")'
     return Signature(usage, INT, [(TIMESTAMP,), (TIMESTAMP, STRING), *((each,) for each in also)])
 
 

@@ -12,6 +12,8 @@ from app.workflows.matching.pattern_ast import ANY_NAME, AllOf, AnyOf, Leaf, Nod
 from app.workflows.matching.progress_json import Progress, read_progress
 
 _SECOND = timedelta(seconds=1)
+# Of no progress.
+NOTHING_YET = "nothing yet"
 
 
 class _Sentence(NamedTuple):
@@ -35,7 +37,7 @@ def describe(pattern: Pattern, progress: Progress, now: datetime) -> str:
         names = " or ".join(pattern.trailing_none.names)
         return f"will start at {utc_text(stored.deadline.at)} unless {names} arrives"
     sentence = _describe_node(pattern.root, _View(stored.partial_matches, now))
-    return sentence.text if sentence else "nothing yet"
+    return sentence.text if sentence else NOTHING_YET
 
 
 def _describe_node(node: Node, view: _View) -> _Sentence | None:

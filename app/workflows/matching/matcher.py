@@ -19,7 +19,7 @@ for each part of the pattern, the one that was complete first.
 from datetime import datetime
 from typing import NamedTuple
 
-from app.workflows.expressions.budget import Budget
+from app.workflows.expressions.work_budget import Budget
 from app.workflows.matching.node_matcher import advance_node
 from app.workflows.matching.partial_match import EMPTY_PREFIX, EventRef, PartialMatches, Step
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, LeafTest, MatcherEvent, Pattern
@@ -36,7 +36,8 @@ from app.workflows.matching.progress_json import (
 class Advanced(NamedTuple):
     """What `advance` did. `deadline`: the deadline that is armed now. `used`: ids of the events of a complete match.
 
-    `failures`: (path, reason) of each filter that could not be evaluated and therefore counts as false.
+    `failures`: (path, reason) of each filter that could not be evaluated and therefore counts as false. `fits`: whether the event
+    matches any leaf of the pattern.
     """
 
     progress: Progress
@@ -45,6 +46,7 @@ class Advanced(NamedTuple):
     deadline: datetime | None
     used: tuple[str, ...] = ()
     failures: tuple[tuple[str, str], ...] = ()
+    fits: bool = True
 
 
 class Expired(NamedTuple):
@@ -55,7 +57,7 @@ class Expired(NamedTuple):
     used: tuple[str, ...] = ()
 
 
-# Units of work (app/workflows/expressions/budget.py) for each remembered event, partial match and event in one: it is read,
+# Units of work (app/workflows/expressions/work_budget.py) for each remembered event, partial match and event in one: it is read,
 # described, written, and stored.
 _UNITS = 25
 
@@ -71,7 +73,7 @@ def advance(pattern: Pattern, progress: Progress, event: MatcherEvent, budget: B
         return Advanced(progress, False, False, deadline)
     kinds, failures = _evaluate_tests(pattern.tests, event)
     if not kinds:
-        return Advanced(progress, False, False, deadline, (), failures)
+        return Advanced(progress, False, False, deadline, (), failures, fits=False)
     budget.take(_UNITS * (1 + measure_progress(progress)), "the state of the pattern")
     stored = read_progress(progress)
     ref = EventRef(stored.events + 1, event.id, event.received_at)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from app.workflows.expressions.budget import Budget
+from app.workflows.expressions.work_budget import Budget
 
 
 class EventRef(NamedTuple):

@@ -16,10 +16,10 @@ from uuid import UUID
 from app.core.durations import read_duration, write_duration
 from app.core.models import Decision, Event
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
-from app.workflows.expressions.budget import NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.expressions.cel import Filter, compile_filter
 from app.workflows.expressions.cel_cost import Path
 from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.work_budget import NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.matching import matcher
 from app.workflows.matching.describe import describe
 from app.workflows.matching.pattern_ast import ANY_NAME, FilterFailed, Leaf, Pattern, cancelling_kinds
@@ -28,6 +28,7 @@ from app.workflows.matching.progress_json import next_deadline
 
 # Filters that could not be evaluated, in one reason.
 _MAX_FAILURES = 5
+_FILTER_IS_FALSE = "the filter is false"
 ALWAYS, ONCE = "always", "once"
 DISTINCT_ID = "distinct_id"
 
@@ -111,7 +112,7 @@ class Rule:
         matched, reason = True, "matched"
         if self.filter is not None:
             matched, failure = self.filter.evaluate(variables)
-            reason = "matched" if matched else failure or "the filter is false"
+            reason = "matched" if matched else failure or _FILTER_IS_FALSE
         return self._decision(started=matched, contributing=matched, reason=reason)
 
     def postpone(self, reason: str) -> Decision:
@@ -187,9 +188,13 @@ class Rule:
             more = len(advanced.failures) - _MAX_FAILURES
             shown = [f"{path}: {reason}" for path, reason in advanced.failures[:_MAX_FAILURES]]
             return "; ".join([*shown, f"and {more} more"] if more > 0 else shown)
+        if isinstance(self.pattern.root, Leaf) and self.pattern.trailing_none is None:
+            return _FILTER_IS_FALSE
         description = describe(self.pattern, advanced.progress, event.received_at)
         if advanced.contributing:
             return description
+        if not advanced.fits:
+            return f"{_FILTER_IS_FALSE}; {description}"
         if before.deadline is not None and advanced.deadline is None:
             return f"cancelled by {event.event}"
         if before.progress and before.progress != advanced.progress and self._may_cancel(event.event):
@@ -277,7 +282,9 @@ def view_event(event: Event, variables: CelVariables | None = None) -> EventView
 
 def event_variables(event: Event) -> CelVariables:
     """The CEL variables that filters read of an event."""
-    return build_variables(event.event, event.distinct_id, event.phone, event.data, event.received_at)
+    return build_variables(
+        event.event, event.distinct_id, event.phone, event.data, event.received_at, event.occurred_at
+    )
 
 
 def build_variables(
@@ -286,11 +293,20 @@ def build_variables(
     phone: str | None,
     data: Mapping[str, Any],
     received_at: datetime,
+    occurred_at: datetime | None = None,
     budget: Budget | None = None,
 ) -> CelVariables:
     """The CEL variables of an event. `budget`: for all its filters and patterns; by default that of one event."""
-    event = {"event": name, "distinct_id": distinct_id, "phone": phone, "data": data, "received_at": received_at}
-    return CelVariables({**event, "now": received_at}, budget)
+    values = {
+        "event": name,
+        "distinct_id": distinct_id,
+        "phone": phone,
+        "data": data,
+        "received_at": received_at,
+        "occurred_at": occurred_at,
+        "now": received_at,
+    }
+    return CelVariables(values, budget)
 
 
 def find_subject(key: str, variables: Mapping[str, Any]) -> str | None:

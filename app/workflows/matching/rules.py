@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from app.core.models import EnabledWorkflow
+from app.core.pacing import hide_from_collector, pause_if_due
 from app.workflows.expressions.cel_analysis import Comparison, find_comparisons
 from app.workflows.expressions.cel_cost import Path
 from app.workflows.expressions.cel_variables import CelVariables
@@ -20,6 +21,8 @@ _log = structlog.get_logger()
 # Up to this many stateless rules per event name are evaluated one by one, and each has a decision of its own. More are
 # indexed.
 MAX_UNINDEXED = 20
+# Events of patterns after which what was compiled is hidden from the garbage collector.
+_HIDDEN_LEAVES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class _EventRules:
         by_path: dict[str, list[tuple[Comparison, Rule]]] = {}
         unindexed = []
         for rule in self._unindexed:
+            pause_if_due()
             comparisons = find_comparisons(rule.filter.text) if rule.filter else []
             equality_first = sorted(comparisons, key=lambda each: each.operator != "==")
             chosen = next(filter(is_indexable, equality_first), None)
@@ -113,7 +117,7 @@ def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = No
     A version that an older release saved and this one cannot compile is logged and left out: it must not prevent the
     account's events from being stored.
     """
-    rules = []
+    rules, leaves = [], 0
     for workflow in workflows:
         before = known.by_workflow.get(workflow.id) if known else None
         current = (workflow.enablement, workflow.name, workflow.triggers)
@@ -123,6 +127,10 @@ def compile_rules(workflows: Iterable[EnabledWorkflow], known: Rules | None = No
         try:
             rule = compile_rule(workflow.id, workflow.name, workflow.version, workflow.document, workflow.enablement)
             rules.append(replace(rule, triggers=workflow.triggers))
+            leaves += len(rule.pattern.tests)
+            if leaves > _HIDDEN_LEAVES:
+                hide_from_collector()
+                leaves = 0
         except Exception:
             _log.exception("a workflow cannot be compiled and matches no event", workflow=workflow.name)
     return Rules(rules)

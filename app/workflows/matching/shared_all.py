@@ -8,7 +8,7 @@ a Pareto front, depends on the pattern alone (`progress_bound_shared.py` explain
 from collections.abc import Iterator
 from operator import attrgetter
 
-from app.workflows.expressions.budget import Budget
+from app.workflows.expressions.work_budget import Budget
 from app.workflows.matching.partial_match import Assignment, NodeMatch, NodeResult, OpenPosition, Position, Prefix, Step
 from app.workflows.matching.pattern_ast import AllOf, AnyOf, Leaf, Node, Seq, SharedAll, Times
 

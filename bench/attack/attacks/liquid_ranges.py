@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.actions.templates.budget import MAX_CPU_SECONDS, MAX_ROUNDS, MAX_WORK
 from app.actions.templates.filters import MAX_RANGE
+from app.actions.templates.template_budget import MAX_CPU_SECONDS, MAX_ROUNDS, MAX_WORK
 from app.services import workflows
 from bench.attack.stage import Attack, Stage
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.actions.templates import budget
+from app.actions.templates import template_budget
 from app.actions.templates.filters import MAX_MEMBERS, MAX_RANGE, MAX_RESULT_CHARS
 from app.actions.templates.liquid import ENVIRONMENT, MAX_OUTPUT_BYTES
 from app.actions.templates.parsing import MAX_TAG_CHARS
@@ -68,14 +68,14 @@ def names() -> Names:
     """The data for templates, prepared once."""
     prepared = prepare({"event": "order_placed", "data": DATA, "latest": DATA})
     for name in ("data", "latest"):
-        prepared.budget = budget.Budget()
+        prepared.budget = template_budget.TemplateBudget()
         assert len(prepared[name]) == len(DATA)
     return prepared
 
 
 def error_of(text: Text, names: Names) -> str:
     """The error of a rendering with a fresh budget; empty if there is none."""
-    names.budget = budget.Budget()
+    names.budget = template_budget.TemplateBudget()
     try:
         assert len(render(text, names)) <= MAX_OUTPUT_BYTES
     except TemplateError as exc:
@@ -84,8 +84,8 @@ def error_of(text: Text, names: Names) -> str:
 
 
 A_RANGE = f"a range of more than {MAX_RANGE} members; use a shorter one"
-ROUNDS = f"loops of more than {budget.MAX_ROUNDS} rounds; use a limit, or a shorter list or range"
-WORK = f"more than {budget.MAX_WORK} units of work"
+ROUNDS = f"loops of more than {template_budget.MAX_ROUNDS} rounds; use a limit, or a shorter list or range"
+WORK = f"more than {template_budget.MAX_WORK} units of work"
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_the_same_template_with_the_same_data_uses_the_same_work(names: Names) -
     used = set()
     for _ in range(3):
         assert error_of("{% for row in data.rows limit: 100 %}{{ row.b | upcase }}{% endfor %}", names) == ""
-        used.add(budget.MAX_WORK - names.budget.work_left)
+        used.add(template_budget.MAX_WORK - names.budget.work_left)
     assert len(used) == 1
 
 
 def test_all_texts_of_an_attempt_share_one_budget(names: Names) -> None:
-    names.budget = budget.Budget()
+    names.budget = template_budget.TemplateBudget()
     text = "{% for i in (1..6000) %}{% endfor %}"
     render(text, names)
     with pytest.raises(TemplateError, match="rounds"):
@@ -164,15 +164,15 @@ def test_all_texts_of_an_attempt_share_one_budget(names: Names) -> None:
 
 
 def test_a_loop_with_a_limit_may_have_a_long_list(names: Names) -> None:
-    names.budget = budget.Budget()
+    names.budget = template_budget.TemplateBudget()
     assert render("{% for i in (1..data.n) limit: 3 %}{{ i }}{% endfor %}", names) == "123"
     assert render("{% for row in data.rows %}{{ row.a }}{% break %}{% endfor %}", names) == "0"
 
 
 def test_used_cpu_time_ends_a_rendering(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "MAX_CPU_SECONDS", 0.0)
+    monkeypatch.setattr(template_budget, "MAX_CPU_SECONDS", 0.0)
     text = "{% for i in (1..5000) %}{{ i | plus: 1 }}{% endfor %}"
-    assert f"more than {budget.MAX_CPU_SECONDS} s" in error_of(text, names)
+    assert f"more than {template_budget.MAX_CPU_SECONDS} s" in error_of(text, names)
 
 
 def test_a_long_tag_is_refused_with_its_position() -> None:

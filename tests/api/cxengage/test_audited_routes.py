@@ -59,6 +59,7 @@ CALLS: Mapping[str, Call] = {
     "POST /api/v1/cvf-events/batch": Call(None, reason="stores events"),
     f"POST {TENANT}/event": Call(None, reason="stores an event"),
     f"POST {TENANT}/listeners/<name>/receive": Call(None, reason="stores an event"),
+    "POST /hooks/<token>": Call(None, reason="stores a delivery and its events"),
     f"POST {TENANT}/ticket": Call(None, reason="makes a ticket that ends by itself"),
     "POST /token": Call(None, reason="makes a token that ends by itself"),
     f"POST {TENANT}/key-attribute": Call("account.change", {"key": "customer"}),

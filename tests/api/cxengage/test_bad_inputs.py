@@ -111,7 +111,7 @@ def quick(context: AppContext, client: FlaskClient) -> Tenant:
     return a_tenant(context, client)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=objects, escaped=st.booleans())
 def test_an_event_is_returned_unchanged(quick: Tenant, rows: Rows, data: dict[str, Any], escaped: bool) -> None:
     text = text_of(data | {"key": "1", "type": "x"}, escaped=escaped)
@@ -134,13 +134,13 @@ def assert_answered(answer: Any) -> None:
 changes = st.lists(st.tuples(st.integers(0, 100), st.integers(0, 6), st.sampled_from(PIECES)), min_size=1, max_size=4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(changes=changes)
 def test_mutated_events_are_accepted_or_refused(quick: Tenant, changes: list[tuple[int, int, bytes]]) -> None:
     assert_answered(quick.post(cut_and_paste(b'{"key": "1", "type": "bar", "data": {"a": [1, 2.5]}}', changes)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=500), packed=st.booleans())
 def test_random_bytes_are_accepted_or_refused(quick: Tenant, body: bytes, packed: bool) -> None:
     if packed:
@@ -148,7 +148,7 @@ def test_random_bytes_are_accepted_or_refused(quick: Tenant, body: bytes, packed
     assert_answered(quick.post(body))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(found=objects)
 def test_random_attribute_values_are_accepted_or_refused(quick: Tenant, found: dict[str, Any]) -> None:
     values = dict(zip(("key", "type", "x"), found.values(), strict=False))

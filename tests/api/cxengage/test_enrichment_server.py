@@ -15,7 +15,7 @@ from app.services import api_keys
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import Sender, a_sender
-from tests.support.http_target import Answer, Call, HttpTarget, an_http_target
+from tests.support.http_target import Answer, Call, HttpTarget, an_http_target, serving
 from tests.support.server import Server, running_server
 
 
@@ -65,16 +65,10 @@ class Hanging(HttpTarget):
 
 def test_events_are_accepted_while_an_api_hangs(context: AppContext, server: Server, rows: Rows) -> None:
     hanging = Hanging()
-    thread = threading.Thread(target=hanging.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(hanging):
         tenant = a_tenant_with_an_api(context, server, hanging.url)
         answers = [call(tenant, "/event", {"key": f"k{number}"}) for number in range(10)]
-    finally:
         hanging.over.set()
-        hanging.shutdown()
-        thread.join()
-        hanging.server_close()
     assert {answer.status_code for answer in answers} == {200}
     found = rows("SELECT warnings FROM events WHERE account_id = %s ORDER BY id", tenant.account_id)
     assert len(found) == 10

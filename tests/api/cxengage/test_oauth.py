@@ -22,6 +22,7 @@ from app.services import api_keys
 from app.services.context import AppContext
 from tests.api.conftest import Rows, settings_of
 from tests.support.builders import an_event
+from tests.support.clocks import ClockAhead
 from tests.support.cxengage_tenants import PREFIXES, Tenant, a_tenant
 from tests.support.server import Redis, Server, running_server
 
@@ -400,27 +401,17 @@ def test_without_redis_a_client_is_still_limited(context: AppContext, with_redis
 # Expiry, with a clock that tests control
 
 
-class Clock:
-    """The real time plus an offset."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
 @pytest.fixture
-def aging(context: AppContext) -> Iterator[tuple[Clock, Client]]:
+def aging(context: AppContext) -> Iterator[tuple[ClockAhead, Client]]:
     """A client of an application with a clock that the test controls."""
     app: Flask = create_app(context.settings)
-    clock = Clock()
+    clock = ClockAhead()
     app.extensions["context"].clock = clock
     with closing(app.extensions["context"].database):
         yield clock, a_client(context, app.test_client())
 
 
-def test_a_repeated_request_returns_the_same_token_with_its_remaining_seconds(aging: tuple[Clock, Client]) -> None:
+def test_a_repeated_request_returns_the_same_token_with_its_remaining_seconds(aging: tuple[ClockAhead, Client]) -> None:
     clock, client = aging
     token = client.token().token
     clock.ahead = timedelta(days=29, hours=23)
@@ -430,7 +421,7 @@ def test_a_repeated_request_returns_the_same_token_with_its_remaining_seconds(ag
     assert client.token().post({"key": "1"}).status_code == 200
 
 
-def test_after_30_days_the_token_is_refused_and_the_client_gets_another(aging: tuple[Clock, Client]) -> None:
+def test_after_30_days_the_token_is_refused_and_the_client_gets_another(aging: tuple[ClockAhead, Client]) -> None:
     clock, client = aging
     old = client.token()
     assert old.post({"key": "1"}).status_code == 200
@@ -449,7 +440,7 @@ def test_ids_secrets_and_tokens_have_different_formats(client: Client) -> None:
     assert re.fullmatch(r"sbt_[0-9A-Za-z]{12}_[0-9A-Za-z_-]{43}", client.token().token)
 
 
-def test_a_token_with_fewer_scopes_expires_after_30_days(aging: tuple[Clock, Client]) -> None:
+def test_a_token_with_fewer_scopes_expires_after_30_days(aging: tuple[ClockAhead, Client]) -> None:
     clock, client = aging
     old = with_scope(client, "events:write")
     clock.ahead = timedelta(days=30, seconds=1)

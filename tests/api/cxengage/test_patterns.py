@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core.account_turns import AccountTurns
+from app.core.concurrency_limit import ConcurrencyLimit
 from app.core.errors import Problem
 from app.db import messages
 from app.services import workflows
@@ -362,10 +362,12 @@ def test_a_script_starts_with_the_fourth_service(context: AppContext, tenant: Te
     assert len(runs_of(context, tenant)) == 1
 
 
-def test_changes_of_an_account_take_turns(context: AppContext, tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = AccountTurns(1, 0.01)
-    monkeypatch.setattr(context, "change_turns", turns)
-    with turns.turn(tenant.account_id):
+def test_an_account_makes_one_change_at_a_time(
+    context: AppContext, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = ConcurrencyLimit(1, 0.01)
+    monkeypatch.setattr(context.limits, "changes", limit)
+    with limit.acquire(tenant.account_id):
         assert tenant.post("/patterns", PATTERN).status_code == 429
         assert tenant.get("/patterns").status_code == 200
     assert tenant.post("/patterns", PATTERN).status_code == 201

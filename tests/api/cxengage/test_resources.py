@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.api.cxengage import resources
+from app.api import bearer_limit
 from app.services.context import AppContext
 from app.services.cxengage import crud
 from tests.api.cxengage.conftest import Tenant
@@ -43,7 +43,6 @@ PATTERN = {
     "when": '(event (= type "hello"))',
     "then": '(send echo message {:message "Hello"})',
 }
-SCRIPT = {**PATTERN, "when": None, "then": None, "code": '(event {:type "hello"})', "key": "id"}
 KINDS = [
     pytest.param("templates", "TM", TEMPLATE, id="template"),
     pytest.param("listeners", "LI", LISTENER, id="listener"),
@@ -254,7 +253,7 @@ def test_concurrently_created_resources_get_different_ids(tenant: Tenant) -> Non
 
 
 def test_requests_per_minute_are_limited(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "MAX_PER_MINUTE", 0)
+    monkeypatch.setattr(bearer_limit, "MAX_PER_MINUTE", 0)
     answer = tenant.get("/templates")
     assert (answer.status_code, answer.json) == (429, {"error": "Exceeded rate limit"})
     assert answer.headers["Retry-After"] == "60"

@@ -81,6 +81,7 @@ def test_the_row_exists_when_the_response_arrives(shared: Sender, rows: Rows) ->
         "idempotency_key": None,
         "warnings": None,
         "via": None,
+        "occurred_at": None,
     }
 
 

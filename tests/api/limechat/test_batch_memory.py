@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.ingest import accept_batch
-from app.ingest.accept_batch import make_item_ids, read_drafts
+from app.ingest import batch_drafts
+from app.ingest.batch_drafts import make_item_ids, read_drafts
 from app.ingest.limechat.received_batch import ReceivedBatch
 from app.services import workflows
 from app.services.context import AppContext
@@ -29,7 +29,7 @@ def sender(context: AppContext, acme: Sender, monkeypatch: pytest.MonkeyPatch) -
     """An account with a workflow that looks at the items; a batch keeps two or three decisions."""
     on = {"event": "order", "where": "data.text.matches('[ab]{40}c')"}
     workflows.apply_workflow(context, acme.account_id, a_workflow(name="typed", on=on))
-    monkeypatch.setattr(accept_batch, "MAX_KEPT_DECISIONS", KEPT)
+    monkeypatch.setattr(batch_drafts, "MAX_KEPT_DECISIONS", KEPT)
     return acme
 
 
@@ -37,7 +37,7 @@ def test_the_drafts_of_a_batch_keep_a_limited_number_of_decisions(context: AppCo
     texts = [json.dumps(item).encode() for item in items()]
     received = ReceivedBatch(sender.account_id, len(texts), texts.__getitem__, None, 100_000)
     account = current_account(context, sender.token)
-    drafts = read_drafts(account, received, make_item_ids(len(texts), context.clock()), context.work_shares).items
+    drafts = read_drafts(account, received, make_item_ids(len(texts), context.clock()), context.limits.shares).items
     kept = [len(draft.decisions) for draft in drafts if draft.decisions is not None]
     assert KEPT < sum(kept) < KEPT + max(kept) + 1
     assert [draft.is_matched_later for draft in drafts] == [number >= len(kept) for number in range(len(drafts))]

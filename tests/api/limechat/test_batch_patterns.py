@@ -51,7 +51,7 @@ def sent(events: list[tuple[str, str, int]], number: int) -> list[dict[str, Any]
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(events=events, cuts=st.lists(st.integers(1, 6), max_size=4))
 def test_a_batch_equals_its_events_one_by_one(
     both: tuple[Sender, Sender], rows: Rows, events: list[tuple[str, str, int]], cuts: list[int]

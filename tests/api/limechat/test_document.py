@@ -17,6 +17,7 @@ from app.api.errors import problem_response, unavailable
 from app.core.errors import LookupLimit, Unavailable
 from app.services.context import AppContext
 from tests.support.builders import EVENTS_PATH, Sender, a_sender, an_event
+from tests.support.sources import a_source, an_order
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs/receiving.md").read_text("utf-8")
 EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)]
@@ -91,8 +92,9 @@ def test_each_printed_refusal_is_looked_at() -> None:
 
 
 def test_the_printed_successes_have_the_members_of_real_ones(context: AppContext, client: FlaskClient) -> None:
-    success, batch = [example for example in EXAMPLES if "status" not in example]
+    success, batch, delivery = [example for example in EXAMPLES if "status" not in example]
     sender = a_sender(context, client)
+    assert list(delivery) == list(a_source(context, client, sender.account_id).post(an_order(1)).json)
     assert list(success) == list(sender.post(an_event()).json)
     answer = sender.post_batch([an_event(), an_event(phone="5673412780"), an_event()])
     assert json.loads(without_ids(answer.text)) == json.loads(without_ids(json.dumps(batch)))

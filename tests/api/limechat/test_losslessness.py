@@ -78,7 +78,7 @@ def kept(rows: Rows, event_id: str) -> tuple[Any, Any]:
     return exact(str(data)), None if extra is None else exact(str(extra))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=objects, escaped=st.booleans())
 def test_data_is_read_back_as_it_was_sent(sender: Sender, rows: Rows, data: dict[str, Any], escaped: bool) -> None:
     text = text_of(data, escaped=escaped)
@@ -87,7 +87,7 @@ def test_data_is_read_back_as_it_was_sent(sender: Sender, rows: Rows, data: dict
     assert kept(rows, answer.json["id"])[0] == exact(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(extra=st.dictionaries(texts.filter(lambda name: name not in an_event()), values, min_size=1, max_size=4))
 def test_unknown_fields_are_read_back_as_they_were_sent(sender: Sender, rows: Rows, extra: dict[str, Any]) -> None:
     text = text_of(extra, escaped=False)
@@ -96,7 +96,7 @@ def test_unknown_fields_are_read_back_as_they_were_sent(sender: Sender, rows: Ro
     assert kept(rows, answer.json["id"]) == (an_event()["data"], exact(text))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(name=named, distinct_id=named)
 def test_names_and_subjects_are_read_back_as_they_were_sent(
     sender: Sender, rows: Rows, name: str, distinct_id: str
@@ -119,13 +119,13 @@ def assert_accepted_or_refused(answer: Any) -> None:
         assert answer.json["detail"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(body=st.binary(max_size=2_000))
 def test_any_bytes_are_accepted_or_refused(sender: Sender, body: bytes) -> None:
     assert_accepted_or_refused(sender.post(body))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=st.binary(max_size=2_000))
 def test_any_gzip_bytes_are_accepted_or_refused(sender: Sender, body: bytes) -> None:
     assert_accepted_or_refused(sender.post(b"\x1f\x8b\x08" + body, Content_Encoding="gzip"))
@@ -156,7 +156,7 @@ PIECES += [
 changes = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 6), st.sampled_from(PIECES)), min_size=1, max_size=4)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(changes=changes)
 def test_any_damaged_event_is_accepted_or_refused(sender: Sender, changes: list[tuple[int, int, bytes]]) -> None:
     assert_accepted_or_refused(sender.post(cut_and_paste(json.dumps(an_event()).encode(), changes)))
@@ -165,7 +165,7 @@ def test_any_damaged_event_is_accepted_or_refused(sender: Sender, changes: list[
 anything = st.one_of(values, objects, st.text(max_size=300), st.from_regex(r"\+[0-9 .()\[\]-]{0,20}", fullmatch=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fields=st.dictionaries(st.sampled_from(["event", "distinct_id", "phone", "data", "other"]), anything))
 def test_any_values_of_fields_are_accepted_or_refused(sender: Sender, fields: dict[str, Any]) -> None:
     escaped = text_of(fields, escaped=True)
@@ -175,7 +175,7 @@ def test_any_values_of_fields_are_accepted_or_refused(sender: Sender, fields: di
 header_text: Callable[..., Any] = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=300)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(key=header_text, kind=header_text, encoding=header_text, request_id=header_text)
 def test_any_headers_are_accepted_or_refused(
     sender: Sender, key: str, kind: str, encoding: str, request_id: str

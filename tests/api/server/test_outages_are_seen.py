@@ -13,11 +13,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from app.db.migrate import head, upgrade
 from app.services import monitoring, readiness
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_sender, an_event
-from tests.support.server import ROOT, START_TIMEOUT, Redis, Server, clean_environment, running_redis, running_server
+from tests.support.polling import until
+from tests.support.server import ROOT, Redis, Server, clean_environment, running_redis, running_server
 from tests.support.small_disk import SmallDisk, running_small_disk
 
 KEY = Fernet.generate_key().decode()
@@ -76,9 +77,9 @@ class Installation:
                 stderr=subprocess.STDOUT,
             )
 
-    def stop_worker(self) -> None:
+    def stop_worker(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self.worker is not None
-        end_all([self.worker], signal.SIGTERM, 30.0)
+        end_all([self.worker], how, 30.0)
 
     def failing(self) -> dict[str, str]:
         """The failing checks of /readyz?verbose, with their details."""
@@ -121,13 +122,6 @@ class Installation:
         return [line for line in lines if check in line.get("failing", {})]
 
 
-def _until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with ExitStack() as stack:
@@ -141,7 +135,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         whole.sender = a_sender(context, whole.server)
         whole.start_worker()
         stack.callback(whole.stop_worker)
-        _until(lambda: not whole.failing())
+        until(lambda: not whole.failing())
         yield whole
 
 
@@ -154,19 +148,19 @@ def _assert_seen(
     mend_it: Callable[[], object],
 ) -> None:
     """Break something, look at all that shows it, and mend it."""
-    _until(lambda: not whole.failing() and whole.gauge(check) == 0)
+    until(lambda: not whole.failing() and whole.gauge(check) == 0)
     assert not whole.alert(alert)
     since = len(whole.server.output())
     break_it()
     try:
-        _until(lambda: check in whole.failing())
+        until(lambda: check in whole.failing())
         assert detail in whole.failing()[check]
-        _until(lambda: whole.gauge(check) == 1)
+        until(lambda: whole.gauge(check) == 1)
         assert len(whole.logged(since, check)) == 1
         assert whole.alert(alert)
     finally:
         mend_it()
-    _until(lambda: not whole.failing() and whole.gauge(check) == 0)
+    until(lambda: not whole.failing() and whole.gauge(check) == 0)
     assert "all checks of /readyz pass again" in whole.server.output()[since:]
 
 
@@ -179,14 +173,32 @@ def test_a_stopped_worker_is_seen(installation: Installation) -> None:
         installation,
         "workers",
         "SignalboxNoWorker",
-        "no worker was seen",
+        "no worker is alive",
         installation.stop_worker,
         installation.start_worker,
     )
     log = [json.loads(line) for line in (installation.folder / "worker.log").read_text().splitlines()]
-    started, stopped, restarted = [line for line in log if line["event"].startswith("worker st")]
+    *_, started, stopped, restarted = [line for line in log if line["event"].startswith("worker st")]
     assert (started["worker"], started["event"]) == (stopped["worker"], "worker started")
     assert restarted["worker"] != started["worker"]
+
+
+def test_a_killed_worker_is_seen_although_it_could_not_say_so(installation: Installation) -> None:
+    _assert_seen(
+        installation,
+        "workers",
+        "SignalboxNoWorker",
+        "no worker is alive",
+        partial(installation.stop_worker, signal.SIGKILL),
+        installation.start_worker,
+    )
+
+
+def test_a_frozen_worker_is_seen_although_its_connections_are_open(installation: Installation) -> None:
+    assert installation.worker is not None
+    send = partial(os.kill, installation.worker.pid)
+    freeze, thaw = partial(send, signal.SIGSTOP), partial(send, signal.SIGCONT)
+    _assert_seen(installation, "workers", "SignalboxNoWorker", "no worker is alive", freeze, thaw)
 
 
 def test_a_stopped_redis_is_seen(installation: Installation) -> None:
@@ -201,10 +213,10 @@ def test_a_read_only_postgres_is_seen(installation: Installation) -> None:
 
     def break_it() -> None:
         switch("on")
-        _until(lambda: installation.sender.post(an_event()).status_code == 503)
+        until(lambda: installation.sender.post(an_event()).status_code == 503)
 
     _assert_seen(installation, "writable", "SignalboxPostgresReadOnly", "read-only", break_it, lambda: switch("off"))
-    _until(lambda: installation.sender.post(an_event()).status_code == 200)
+    until(lambda: installation.sender.post(an_event()).status_code == 200)
 
 
 def test_a_missing_migration_is_seen(installation: Installation) -> None:
@@ -237,10 +249,10 @@ def test_a_full_disk_is_seen(installation: Installation) -> None:
 
     def break_it() -> None:
         installation.disk.fill()
-        _until(lambda: installation.sender.post(an_event(data=large)).status_code == 503)
+        until(lambda: installation.sender.post(an_event(data=large)).status_code == 503)
 
     _assert_seen(installation, "disk", "SignalboxDiskFull", "No space left on device", break_it, installation.disk.free)
-    _until(lambda: installation.sender.post(an_event(data=large)).status_code == 200)
+    until(lambda: installation.sender.post(an_event(data=large)).status_code == 200)
 
 
 def test_the_worker_shows_metrics_of_its_own(installation: Installation) -> None:
@@ -248,6 +260,6 @@ def test_the_worker_shows_metrics_of_its_own(installation: Installation) -> None
         with urllib.request.urlopen(f"http://127.0.0.1:{installation.worker_port}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
 
-    _until(lambda: "\nsignalbox_workers_alive 1.0\n" in text())
+    until(lambda: "\nsignalbox_workers_alive 1.0\n" in text())
     assert '\nsignalbox_jobs_due{kind="run"} 0.0\n' in text()
     assert '\nsignalbox_check_failing{check="postgres"} 0.0\n' in text()

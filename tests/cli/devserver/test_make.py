@@ -85,6 +85,7 @@ def test_help_is_the_default_and_names_every_target(checkout: Path) -> None:
             "check",
             "migrate",
             "worker",
+            "screenshots",
             "bench",
             "attack",
             "soak",

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -192,6 +194,19 @@ def test_the_start_message_has_all_addresses(running: Run) -> None:
     assert re.fullmatch(r"\d+", running.banner_value("account"))
     assert re.fullmatch(r"sb_\w{8}_[\w-]{49}", running.banner_value("token"))
     assert running.banner_value("database") == embedded_database_url(running.folder / ".data")
+
+
+def test_the_printed_user_signs_in_to_the_console(running: Run) -> None:
+    url, email, password = re.fullmatch(
+        r"(\S+/console), as (\S+) with the password (\S+)", running.until(r"^\S+/console, as .*$")[-1][0]
+    ).groups()  # type: ignore[union-attr]
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    page = browser.open(f"{url}/", timeout=TIMEOUT_SECONDS).read().decode()
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+    assert token is not None
+    form = urllib.parse.urlencode({"csrf_token": token[1], "email": email, "password": password}).encode()
+    with browser.open(f"{url}/sign-in", data=form, timeout=TIMEOUT_SECONDS) as answer:
+        assert answer.url == f"{url}/demo/"
 
 
 def test_the_output_says_that_loopback_is_allowed(running: Run) -> None:

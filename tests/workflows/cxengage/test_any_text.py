@@ -91,7 +91,7 @@ def compiled(compile_it: Callable[[], dict[str, Any]], text: str, field: str) ->
         assert check_workflow(Document(document)) == []
 
 
-unhurried = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 
 
 @unhurried

@@ -90,13 +90,13 @@ def pattern_of(when: str) -> Any:
 
 def same(one: Any, other: Any, timeline: list[tuple[int, dict[str, Any]]]) -> None:
     first, second = play(one, timeline, until=1_000), play(other, timeline, until=1_000)
-    assert [place for place, _ in first.matches] == [place for place, _ in second.matches]
+    assert [index for index, _ in first.matches] == [index for index, _ in second.matches]
     assert first.by_clock == second.by_clock
     assert first.contributing == second.contributing
 
 
 THEN = "(send echo message {})"
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=150)
 
 
 @quick
@@ -243,7 +243,7 @@ conditions = st.recursive(tests, deeper, max_leaves=6)
 records = st.dictionaries(st.sampled_from(("n", "m-m", "o")), st.sampled_from(VALUES))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(conditions, st.lists(records, min_size=1, max_size=5))
 def test_a_condition_is_evaluated_as_in_clojure(case: ConditionCase, rows: list[dict[str, Any]]) -> None:
     text, is_true = case

@@ -81,6 +81,10 @@ WHEN: list[tuple[str, str]] = [
     ('(event (= type "a") ‸(= kind "b"))', 'expected the end of "(event …)", found "(= …)"'),
     ("(event (= type‸))", 'expected a field or a constant, found the end of "(= …)"'),
     ('(event (= type "a" ‸"b"))', 'expected the end of "(= …)", found the text "b"'),
+    (
+        '(event (= ‸"first name" "a"))',
+        'the name of this field cannot be written here: write a workflow with data["first name"]',
+    ),
     ('(event (= ‸"type" "a"))', "quoted field names are not supported: write (= type …) without quotes"),
     ("(event (> ‸5 6))", "expected a field of the event on one side, found two constants"),
     ('(event (> amount ‸"5"))', 'expected a field or a number to compare by ">", found the text "5"'),

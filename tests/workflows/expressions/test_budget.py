@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.workflows.expressions.budget import EVENT_UNITS, NOT_EVALUATED, Budget
 from app.workflows.expressions.cel import compile_expression, compile_filter
 from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.expressions.regex_cost import regex_cost
+from app.workflows.expressions.work_budget import EVENT_UNITS, NOT_EVALUATED, Budget
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ITEMS = [
@@ -270,7 +270,7 @@ TEXTS = [
 ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "c": JSON}))
 def test_a_filter_decides_as_the_engine_does_with_all_of_the_event(data: dict[str, Any]) -> None:
     import cel

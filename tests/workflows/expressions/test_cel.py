@@ -223,7 +223,7 @@ FILTERS = [
 ]
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "c": JSON}))
 def test_no_event_makes_a_filter_raise(data: dict[str, Any]) -> None:
     for each in FILTERS:
@@ -232,7 +232,6 @@ def test_no_event_makes_a_filter_raise(data: dict[str, Any]) -> None:
         assert reason is None or found is False
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="dat.()[]{}<>=!&|+-*/%'\"\\ \n,?:ex1il0"))
 def test_compiling_any_text_raises_no_other_error(text: str) -> None:
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -62,6 +63,47 @@ REFUSED = [
     ('[1, 2].exists(x, x > "a")', 20, "a number cannot be compared with a text"),
     ('["a"].all(x, [1].exists(x, x == 1) && x > 1)', 41, "a text cannot be compared with a number"),
     ("['a', 'b'][data.x] > 1", 20, "a text cannot be compared with a number"),
+    # Members of lists and objects, of another type.
+    (
+        'received_at in ["2024-01-01"]',
+        13,
+        "a timestamp cannot be one of these, each of which is a text; write timestamp(",
+    ),
+    ("event in [1, 2]", 7, "a text cannot be one of these, each of which is a number"),
+    (
+        'phone in [91567, "a" == "a"]',
+        7,
+        "a text or null cannot be one of these, each of which is a number or true or false",
+    ),
+    ("null in ['a']", 6, "null cannot be one of these, each of which is a text"),
+    ('received_at.getHours() in ["9"]', 24, "a number cannot be one of these, each of which is a text"),
+    (
+        'duration("1h") in ["1h"]',
+        16,
+        'a duration cannot be one of these, each of which is a text; write duration("1h30m")',
+    ),
+    ("type(data.x) in ['string']", 14, "a type cannot be one of these, each of which is a text"),
+    ("1 in data.x.split(',')", 3, "a number cannot be one of these, each of which is a text"),
+    ("'a' in {1: 'a'}", 5, "a text cannot be one of these, each of which is a number"),
+    ("'a' in [1].map(x, x + 1)", 5, "a text cannot be one of these, each of which is a number"),
+    ("'a' in (data.x ? [1] : [2])", 5, "a text cannot be one of these, each of which is a number"),
+    ("5 in data", 3, "a number cannot be one of these, each of which is a text"),
+    ("data[5] == 1", 5, "a number is no name of a field of this object"),
+    ("{1: 2}.exists(key, key == 'a')", 24, "a number cannot be compared with a text"),
+    ('[received_at] == ["2024-01-01"]', 15, "a timestamp cannot be compared with a text; write timestamp("),
+    ("occurred_at == 'a'", 13, "null or a timestamp cannot be compared with a text; write timestamp("),
+    ("duration(data.x) == '1h'", 18, 'a duration cannot be compared with a text; write duration("1h30m")'),
+    # A field is never a time.
+    ("data.at > received_at", 9, "a field cannot be compared with a timestamp; write timestamp(data.at)"),
+    ("now != data.a['b'][0].at", 5, "a timestamp cannot be compared with a field; write timestamp(data.at)"),
+    ("data.wait < duration('1h')", 11, "a field cannot be compared with a duration; write duration(data.at)"),
+    ("now - data.at > duration('1h')", 5, "- cannot be used with a timestamp and a field; write timestamp(data.at)"),
+    ("data.items.exists(i, i.at > now)", 27, "a field cannot be compared with a timestamp; write timestamp(data.at)"),
+    ("data.items.filter(i, i.ok)[0].at > now", 34, "a field cannot be compared with a timestamp"),
+    ("data.at in [now]", 9, "a field cannot be one of these, each of which is a timestamp; write timestamp(data.at)"),
+    ("data.at.getHours() > 9", 9, "getHours cannot be called with a field; write received_at.getHours() or timestamp("),
+    ("data.x == b'a'", 8, "a field cannot be compared with bytes"),
+    ("data.x == string", 8, "a field cannot be compared with a type"),
     # Literals.
     ('data.x.matches("(")', 16, "matches: the regular expression is invalid"),
     ('data.x.matches("a{1000000000}")', 16, "matches: the regular expression is invalid"),
@@ -118,6 +160,12 @@ def test_a_stored_text_that_is_refused_now_is_still_compiled(text: str) -> None:
         "data.size > 1 && data.list.exists(event, event > 1)",
         "max(data.list) > 1 && min(1, 2) < 3 && sum([1]) == 1 && max(now, received_at) == now",
         "data.a\n  // a comment\n  == 'b'",
+        "event in ['a', 1] && phone in [null] && 'a' in data && data.x in [1, now]",
+        "timestamp(data.at) > now && now in [timestamp(data.at)] && occurred_at != null",
+        "1 in [1].map(x, x + 1) && 'a' in data.x.split(',') && data['a'] == 1 && 'a' in (data.x ? [1] : ['a'])",
+        "[now, 1] == [received_at, data.x] && {'a': now}.a == now && (data.x ? {'a': now} : data.y).a > now",
+        "data.items.map(i, timestamp(i.at)).exists(at, at > now) && data.items.map(i, {'at': now})[0].at == now",
+        "({1: 2} == data.x ? 1 : 2) in {1: 2} && {1: 2}[1] == 2 && [[now]].exists(x, x[0] == now)",
     ],
 )
 def test_what_may_work_is_not_refused(text: str) -> None:
@@ -135,6 +183,7 @@ def test_what_may_work_is_not_refused(text: str) -> None:
         "vars.x + 1",
         "nth(matched, 0).data",
         "values(matched, 'price')",
+        "matched.exists(e, e.received_at > now) && matched[0].received_at == now && first(matched).received_at < now",
         "data.vip ? 1 : 'a'",
     ],
 )
@@ -188,10 +237,12 @@ steps:
 
 
 # Texts that consist of these are valid, whatever their types are. Left out are && and ||, which may decide before a part that
-# can never be evaluated, == and !=, which compare everything, and what only this engine evaluates (-true, [1] + {}).
+# can never be evaluated, ==, != and in, which compare everything, and what only this engine evaluates (-true, [1] + {}).
 ATOMS = ["1", "1.5", "2u", "'a'", "b'a'", "true", "null", "event", "phone", "received_at", "[1, 'a']", "data.x"]
-OPERATORS = ["+", "-", "*", "/", "%", "<", "<=", ">", ">=", "in"]
+OPERATORS = ["+", "-", "*", "/", "%", "<", "<=", ">", ">="]
 CALLS = ["size({})", "string({})", "int({})", "{}.startsWith({})", "{}.getHours()", "{}[{}]", "!{}"]
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+VALUES: list[Any] = [1, 1.5, "a", "2024-05-31T09:00:00Z", True, None, [1], {"a": 1}]
 
 
 def _calls(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -200,13 +251,23 @@ def _calls(parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return binary | calls
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.recursive(st.sampled_from(ATOMS), _calls, max_leaves=5))
 def test_what_evaluates_for_some_event_is_not_refused(text: str) -> None:
-    values: list[Any] = [1, 1.5, "a", "2024-05-31T09:00:00Z", True, None, [1], {"a": 1}]
-    reasons = [evaluate(f"[{text}] == []", data={"x": value})[1] for value in values]
+    reasons = [evaluate(f"[{text}] == []", data={"x": value})[1] for value in VALUES]
     if None in reasons:
         check_expression(text, is_condition=False)
+
+
+@settings(max_examples=200)
+@given(
+    st.recursive(st.sampled_from(ATOMS), _calls, max_leaves=3),
+    st.sampled_from([*ATOMS, "[now, 1]", "{'a': 1}", "{1: 1}"]),
+)
+def test_what_is_equal_for_some_event_is_not_refused(one: str, other: str) -> None:
+    for text in (f"{one} == {other}", f"{one} in {other}", f"{one} in [{other}]", f"[{one}] == [{other}]"):
+        if any(evaluate(text, data={"x": value}, now=NOW, occurred_at=None)[0] for value in VALUES):
+            check_expression(text, is_condition=True)
 
 
 @given(st.text(alphabet="dat.()[]{}<>=!&|+-*/%'\"\\ \n,?:ex1il0"))

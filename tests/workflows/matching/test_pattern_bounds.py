@@ -96,7 +96,7 @@ def test_no_stream_of_events_exceeds_the_bound(document: Any) -> None:
             assert_bounded(pattern, progress)
 
 
-@settings(max_examples=STREAMS, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=STREAMS, database=None, suppress_health_check=list(HealthCheck))
 @given(documents, st.integers(0, 2**32))
 def test_no_pattern_exceeds_its_bound(document: Any, seed: int) -> None:
     if not check(document, plain_filter):

@@ -15,7 +15,7 @@ from tests.support.timelines import Timeline, plain_filter, plain_leaf_matches, 
 
 EXAMPLES = int(os.environ.get("PATTERN_EXAMPLES", "20000"))
 
-search = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+search = settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
 quick_search = settings(search, max_examples=EXAMPLES // 10)
 
 

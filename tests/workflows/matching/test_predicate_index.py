@@ -73,7 +73,7 @@ values = st.one_of(
 datas = st.dictionaries(st.sampled_from(["x", "y", "q"]), values) | st.builds(lambda v: {"z": {"k": v}}, values)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(texts, min_size=MAX_UNINDEXED + 1, max_size=40), datas)
 def test_no_workflow_whose_filter_is_true_is_skipped(filters: list[str], data: Any) -> None:
     variables = _variables(data)

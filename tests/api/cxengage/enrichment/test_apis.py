@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event as Flag
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from tests.api.cxengage.enrichment.conftest import (
     posted,
     stored,
 )
-from tests.support.http_target import Answer, an_http_target
+from tests.support.http_target import Answer, an_http_target, serving
 
 # APIs
 
@@ -103,17 +102,11 @@ def test_a_hanging_server_costs_half_a_second_per_event_until_its_circuit_opens(
     monkeypatch.setattr(enrichment_budget, "API_SECONDS", 0.5)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Silent)
     server.daemon_threads = True
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         an_api(tenant, f"http://127.0.0.1:{server.server_port}/")
         events = [enriched(context, tenant, enricher, custId=str(number)) for number in range(5)]
         left_alone = [enriched(context, tenant, enricher, custId=str(number)) for number in range(10)]
-    finally:
         _Silent.over.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
     assert all("did not answer within 0.5 seconds" in event.warnings[0] for event in events), events[0].warnings
     assert all("calls are paused" in event.warnings[0] for event in left_alone)
 

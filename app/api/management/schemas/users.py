@@ -1,0 +1,38 @@
+"""Users of the console. Only the answer to creating one has a password."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from app.api.management.fields import RequestSchema, Timestamp, described, page_of
+
+# Characters of an e-mail address.
+MAX_EMAIL = 254
+
+
+class UserSchema(Schema):
+    """A user of the console without the password."""
+
+    id = fields.UUID(required=True)
+    email = fields.String(required=True)
+    is_operator = fields.Boolean(required=True, metadata=described("An owner of all accounts."))
+    created_at = Timestamp(required=True)
+    password_changed_at = Timestamp(required=True)
+    disabled_at = Timestamp(required=True, allow_none=True, metadata=described("null: the user is enabled."))
+
+
+class NewUserSchema(RequestSchema):
+    """A user to create."""
+
+    email = fields.String(
+        required=True, validate=validate.Length(3, MAX_EMAIL), metadata=described("", "somebody@example.com")
+    )
+
+
+class CreatedUserSchema(UserSchema):
+    """A new user with a password, which is in no other answer."""
+
+    password = fields.String(required=True, metadata=described("A random one. It is shown only now."))
+
+
+UserPageSchema = page_of(UserSchema, "UserPage")

@@ -1,0 +1,140 @@
+"""What a key may read and change of its own account: settings, plan and usage, retention, and the audit log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from app.api.management.access import current
+from app.api.management.fields import read_page
+from app.api.management.request_body import invalid
+from app.api.management.routes import Blueprint, route
+from app.api.management.schemas.accounts import AccountSchema
+from app.api.management.schemas.settings import (
+    AuditQuery,
+    ChangedAccountSchema,
+    ChangedRetentionSchema,
+    EntryPageSchema,
+    RetentionSchema,
+    UsageSchema,
+)
+from app.core.durations import read_duration
+from app.core.errors import Problem, ProblemType
+from app.core.models import AUDIT_READ, PLANS, SETTINGS_READ, SETTINGS_WRITE
+from app.db.accounts import AccountDetails, AccountRow
+from app.db.audit import EntryFilter
+from app.db.retention import KINDS
+from app.services import accounts, audit, retention
+
+blueprint = Blueprint("account", __name__, description="The account: settings, usage, retention, and the audit log.")
+
+
+@route(blueprint, "GET", "/account", SETTINGS_READ, answer=AccountSchema)
+def show_account() -> Any:
+    """Show the account"""
+    return _find()
+
+
+def _find() -> AccountRow:
+    access = current()
+    found = accounts.find_account(access.context, str(access.account_id))
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, "The account was deleted.")
+    return found
+
+
+@route(blueprint, "PATCH", "/account", SETTINGS_WRITE, body=ChangedAccountSchema, answer=AccountSchema)
+def change_account(body: dict[str, Any]) -> Any:
+    """Change the settings of the account
+
+    They apply to the next event.
+    """
+    access = current()
+    blueprint.check_etag(_find(), AccountSchema)
+    accounts.update_account_details(access.context, access.account_id, AccountDetails(**body))
+    return _find()
+
+
+@route(blueprint, "GET", "/account/usage", SETTINGS_READ, answer=UsageSchema)
+def show_usage() -> Any:
+    """Show plan and usage
+
+    The events of the last hour and the last 24 hours.
+    """
+    access, account = current(), _find()
+    last_hour, last_day = accounts.count_latest_events(access.context, access.account_id)
+    return {
+        "plan": account.plan,
+        "events_per_second": account.events_per_second or PLANS[account.plan].events_per_second,
+        "ends_at": account.plan_ends_at,
+        "last_hour": last_hour,
+        "last_day": last_day,
+    }
+
+
+@route(blueprint, "GET", "/account/retention", SETTINGS_READ, answer=RetentionSchema)
+def show_retention() -> Any:
+    """Show the retention
+
+    How long the account keeps each kind of rows.
+    """
+    return _retention()
+
+
+def _retention() -> dict[str, Any]:
+    access = current()
+    found = retention.find_retention(access.context, access.account_id)
+    return {
+        "items": [
+            {"kind": one.kind.name, "keep": retention.write_keep(one.keep), "is_default": one.is_default}
+            for one in found
+        ]
+    }
+
+
+@route(blueprint, "PATCH", "/account/retention", SETTINGS_WRITE, body=ChangedRetentionSchema, answer=RetentionSchema)
+def change_retention(body: dict[str, Any]) -> Any:
+    """Change the retention
+
+    Rows that are older are deleted for good.
+    """
+    access = current()
+    blueprint.check_etag(_retention(), RetentionSchema)
+    keep, reset = _read_keep(body["keep"])
+    retention.change_retention(access.context, access.account_id, _find().slug, keep, reset)
+    return _retention()
+
+
+def _read_keep(texts: dict[str, str]) -> tuple[dict[str, timedelta | None], list[str]]:
+    """The durations by kind (None: for ever), and the kinds that get their default again. Raises Problem 422."""
+    keep: dict[str, timedelta | None] = {}
+    reset, errors, kinds = [], [], [kind.name for kind in KINDS]
+    for kind, text in texts.items():
+        if kind not in kinds:
+            errors.append({"field": f"keep.{kind}", "message": f"is unknown; the kinds are {', '.join(kinds)}"})
+        elif text == retention.DEFAULT:
+            reset.append(kind)
+        else:
+            try:
+                keep[kind] = None if text == retention.FOREVER else read_duration(text)
+            except ValueError as exc:
+                errors.append({"field": f"keep.{kind}", "message": str(exc)})
+    if errors:
+        raise invalid(errors)
+    return keep, reset
+
+
+@route(blueprint, "GET", "/audit", AUDIT_READ, query=AuditQuery, answer=EntryPageSchema)
+def list_audit(query: dict[str, Any]) -> Any:
+    """List the audit log
+
+    Who changed what, the newest first. `after` is the id of an entry.
+    """
+    access = current()
+    wanted = EntryFilter(access.account_id, None, None, query.get("object"), query.get("since"))
+    return read_page(
+        query,
+        lambda after, limit: audit.list_entries(access.context, replace(wanted, before=after), limit),
+        lambda entry: entry.id,
+    )

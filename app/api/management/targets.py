@@ -1,0 +1,56 @@
+"""Lists targets whose circuit is open or that are disabled, and enables them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from app.api.management.access import current
+from app.api.management.fields import read_page
+from app.api.management.request_body import invalid
+from app.api.management.routes import Blueprint, route
+from app.api.management.schemas.targets import EnabledTargetSchema, EnableTargetSchema, TargetPageSchema, TargetQuery
+from app.core.ids import utc_text
+from app.core.models import RUNS_READ, RUNS_WRITE
+from app.services import integrations, targets
+
+blueprint = Blueprint("targets", __name__, description="Targets that are not called as usual: what runs call.")
+
+
+@route(blueprint, "GET", "/targets", RUNS_READ, query=TargetQuery, answer=TargetPageSchema)
+def list_targets(query: dict[str, Any]) -> Any:
+    """List targets that are not called as usual
+
+    The latest first: those whose circuit is open, and those that are disabled.
+    """
+    access = current()
+    return read_page(
+        {**query, "after": _read_cursor(query.get("after"))},
+        lambda after, limit: targets.list_targets(access.context, access.account_id, after=after, limit=limit),
+        lambda row: f"{utc_text(row.since)} {row.target}",
+    )
+
+
+def _read_cursor(text: str | None) -> tuple[datetime, str] | None:
+    """The last target of a page: since when, and the target."""
+    if text is None:
+        return None
+    since, _, target = text.partition(" ")
+    try:
+        found = datetime.fromisoformat(since)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC), target
+    except (ValueError, OverflowError):
+        pass
+    raise invalid([{"field": "after", "message": "is no `next` of this list"}])
+
+
+@route(blueprint, "POST", "/targets/enable", RUNS_WRITE, body=EnableTargetSchema, answer=EnabledTargetSchema)
+def enable_target(body: dict[str, Any]) -> Any:
+    """Enable a disabled target
+
+    404 for one that is not disabled.
+    """
+    access, target = current(), body["target"]
+    integrations.enable_target(access.context, access.account_id, target)
+    return {"target": target}

@@ -1,0 +1,118 @@
+"""Tries a workflow on events, and on all that was stored. Changes and sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from app.api.management.access import current
+from app.api.management.request_body import invalid, invalid_document
+from app.api.management.routes import Blueprint, route
+from app.api.management.schemas.workflow_trial import (
+    BacktestAnswerSchema,
+    BacktestSchema,
+    TriedWorkflowSchema,
+    TryWorkflowSchema,
+)
+from app.core.models import EVENTS_READ, WORKFLOWS_READ
+from app.services import simulation, workflow_trial
+from app.services.workflow_trial import Trial, TriedEvent
+from app.services.workflows import InvalidDocument
+
+T = TypeVar("T")
+blueprint = Blueprint("trials", __name__, description="Trials: what a workflow would do. Nothing is changed or sent.")
+# Seconds of one request.
+_TRIAL_SECONDS, _BACKTEST_SECONDS = 3.0, 5.0
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+@route(
+    blueprint,
+    "POST",
+    "/workflow-try",
+    WORKFLOWS_READ,
+    body=TryWorkflowSchema,
+    answer=TriedWorkflowSchema,
+    takes_key=False,
+)
+def try_workflow(body: dict[str, Any]) -> Any:
+    """Try a workflow
+
+    On a stored event, or on own ones: would it start, why not, and what would each step send. Takes at most 3 seconds. A stored
+    event needs the scope `events:read`, too.
+    """
+    if body["event_id"] is not None:
+        current().check(EVENTS_READ)
+    trial = _with_mistakes(lambda: _try(body))
+    names = ("workflow", "missing", "earlier", "is_cut")
+    return {
+        **{name: getattr(trial, name) for name in names},
+        "events": [_shown(event) for event in trial.events],
+    }
+
+
+def _try(body: dict[str, Any]) -> Trial:
+    access, source = current(), body["source"]
+    context, account_id = access.context, access.account_id
+    if body["event_id"] is None:
+        text = _encoder.encode(body["events"]).decode()
+        events = _without_fault("events", lambda: workflow_trial.read_events(text, context.clock(), account_id))
+        return workflow_trial.try_own(context, account_id, source, events, seconds=_TRIAL_SECONDS)
+    text = _encoder.encode(body["answers"] or {}).decode()
+    answers = _without_fault("answers", lambda: workflow_trial.read_answers(text))
+    return workflow_trial.try_stored(context, account_id, source, body["event_id"], answers, seconds=_TRIAL_SECONDS)
+
+
+def _without_fault(field: str, read: Callable[[], T]) -> T:
+    """What `read` returns. Raises Problem 422 when it raises ValueError."""
+    try:
+        return read()
+    except ValueError as exc:
+        raise invalid([{"field": field, "message": str(exc)}]) from None
+
+
+def _with_mistakes(work: Callable[[], T]) -> T:
+    """What `work` returns. Raises Problem 422 for a document with mistakes."""
+    try:
+        return work()
+    except InvalidDocument as exc:
+        raise invalid_document(exc.mistakes) from None
+
+
+def _shown(tried: TriedEvent) -> dict[str, Any]:
+    names = ("at", "started", "contributing", "reason", "run")
+    return {
+        **{name: getattr(tried, name) for name in names},
+        "event": None if tried.event is None else tried.event.event,
+    }
+
+
+@route(
+    blueprint,
+    "POST",
+    "/workflow-backtest",
+    WORKFLOWS_READ,
+    more_scopes=(EVENTS_READ,),
+    body=BacktestSchema,
+    answer=BacktestAnswerSchema,
+    takes_key=False,
+)
+def backtest_workflow(body: dict[str, Any]) -> Any:
+    """Backtest a workflow
+
+    Simulates a document on the stored events, subject by subject, for about 5 seconds. While `next` is not null, send it as
+    `after` to continue, and add up the counts.
+    """
+    access = current()
+    rule = _with_mistakes(lambda: simulation.compile_source(body["source"]))
+    tally, is_complete = simulation.tally_backtest(
+        access.context, access.account_id, rule, body["since"], _BACKTEST_SECONDS, after=body["after"]
+    )
+    names = ("subjects", "started", "starts", "days")
+    # "" is before all subjects: not even the first one was finished.
+    return {
+        **{name: getattr(tally, name) for name in names},
+        "next": None if is_complete else tally.last_subject or "",
+    }

@@ -1,0 +1,61 @@
+"""Limits what one account does at the same time, so that it cannot use all of something that a process has few of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from app.core.errors import Problem, ProblemType
+
+# Seconds. What is limited takes much less.
+_RETRY_AFTER = "1"
+
+
+class ConcurrencyLimit:
+    """At most `at_once` operations of each account at the same time, and `together` of all accounts; others wait, at most
+    `seconds` for each of both. Works with threads and with gevent's greenlets."""
+
+    def __init__(self, at_once: int, seconds: float, *, together: int | None = None) -> None:
+        self._at_once = at_once
+        self._seconds = seconds
+        self._together = None if together is None else threading.Semaphore(together)
+        self._lock = threading.Lock()
+        # For each account that has or waits for a permit: its semaphore, and how many do.
+        self._accounts: dict[int, tuple[threading.Semaphore, int]] = {}
+
+    @contextmanager
+    def acquire(self, account_id: int) -> Iterator[None]:
+        """Wait for a permit, and hold it inside. Raises Problem 429 when none is free in time."""
+        semaphore = self._count(account_id, 1)
+        try:
+            with self._acquired(semaphore, "of this account"):
+                if self._together is None:
+                    yield
+                else:
+                    with self._acquired(self._together, "of this kind"):
+                        yield
+        finally:
+            self._count(account_id, -1)
+
+    @contextmanager
+    def _acquired(self, semaphore: threading.Semaphore, which: str) -> Iterator[None]:
+        if not semaphore.acquire(timeout=self._seconds):
+            raise Problem(
+                ProblemType.RATE_LIMIT_EXCEEDED,
+                f"Too many requests {which} at the same time. Retry later.",
+                headers={"Retry-After": _RETRY_AFTER},
+            )
+        try:
+            yield
+        finally:
+            semaphore.release()
+
+    def _count(self, account_id: int, change: int) -> threading.Semaphore:
+        """The semaphore of an account, which is kept while it is used."""
+        with self._lock:
+            semaphore, users = self._accounts.pop(account_id, (None, 0))
+            semaphore = semaphore or threading.Semaphore(self._at_once)
+            if users + change:
+                self._accounts[account_id] = (semaphore, users + change)
+            return semaphore

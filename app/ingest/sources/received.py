@@ -1,0 +1,111 @@
+"""A delivery as it was received, and what of it is stored: headers and query without secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from urllib.parse import unquote_plus
+from uuid import UUID
+
+from app.actions.integration_kinds import MASK
+from app.actions.masking import is_secret_name
+from app.core.exact_json import UNSTORABLE, replace_unstorable
+from app.db.deliveries import DeliveryProblem, NewDelivery
+from app.ingest.sources.compiled import Source
+from app.ingest.sources.delivery_values import DeliveryRequest
+
+# A shorter secret is not masked inside values: it may be a part of any text.
+_MIN_SECRET = 6
+_MAX_PROBLEMS, _MAX_MESSAGE = 50, 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedDelivery:
+    """A delivery to a source: its id, what was sent, and when. `replayed_at`: when a stored delivery is mapped again."""
+
+    id: UUID
+    source_id: UUID
+    received_at: datetime
+    request: DeliveryRequest
+    query: str
+    content_encoding: str | None
+    request_id: str
+    replayed_at: datetime | None = None
+
+
+def new_delivery(
+    received: ReceivedDelivery,
+    account_id: int,
+    source: Source,
+    *,
+    verified: bool,
+    result: str,
+    problems: Sequence[DeliveryProblem] = (),
+) -> NewDelivery:
+    """The row of a delivery, without its events."""
+    request = received.request
+    return NewDelivery(
+        account_id=account_id,
+        id=received.id,
+        source_id=received.source_id,
+        source_version=source.snapshot.version,
+        received_at=received.received_at,
+        method=request.method,
+        headers=_without_secrets(request, source),
+        body=request.raw_body,
+        verified=verified,
+        result=result,
+        request_id=received.request_id,
+        query=_query_without_secrets(received.query, source) or None,
+        content_encoding=received.content_encoding,
+        problems=tuple(map(_bounded, problems[:_MAX_PROBLEMS])) or None,
+        replayed_at=received.replayed_at,
+    )
+
+
+def _bounded(problem: DeliveryProblem) -> DeliveryProblem:
+    path, message = (replace_unstorable(text[:_MAX_MESSAGE]) for text in (problem.path, problem.message))
+    return DeliveryProblem(problem.item, path, message)
+
+
+def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]:
+    """The headers with *** for values that are secret by their name, or that contain a secret of the source."""
+    own = _own_locations(source, "header")
+    found = {name: MASK if _is_secret(name) or name in own else value for name, value in request.headers.items()}
+    secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
+    # Rarely found, so that all values are searched at once.
+    joined = "\n".join(found.values())
+    if UNSTORABLE.search(joined) or any(secret in joined for secret in secrets):
+        for name, value in found.items():
+            found[name] = MASK if any(secret in value for secret in secrets) else replace_unstorable(value)
+    return found
+
+
+def _query_without_secrets(query: str, source: Source) -> str:
+    if not query:
+        return ""
+    own = _own_locations(source, "query")
+    secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
+    parts = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        # Any character may be written as %xx.
+        plain_name, plain = unquote_plus(name), unquote_plus(value)
+        is_found = any(secret in value or secret in plain for secret in secrets)
+        is_secret = is_found or _is_secret(plain_name) or plain_name in own
+        parts.append(f"{name}={MASK}" if is_secret else part)
+    return replace_unstorable("&".join(parts))
+
+
+def _own_locations(source: Source, kind: str) -> frozenset[str]:
+    """The names of headers or query parameters in which the source expects a shared secret."""
+    locations = () if source.compiled.verify is None else source.compiled.verify.secret_locations
+    return frozenset(location.name for location in locations if location.kind == kind)
+
+
+@lru_cache(maxsize=4_096)
+def _is_secret(name: str) -> bool:
+    """Whether a value of this name is secret; a signature is not."""
+    return is_secret_name(name) and "signature" not in name.lower()
