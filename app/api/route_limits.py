@@ -41,6 +41,13 @@ def is_on_this_machine(peer: str | None) -> bool:
 limiter = Limiter(client_address, key_prefix="signalbox", in_memory_fallback_enabled=True)
 
 
+def start_limiter_of(receivers: Flask) -> None:
+    """Open the limiter of the receivers' app, whose counters the console and the management API share."""
+    if "limiter" not in receivers.extensions:
+        with receivers.app_context():
+            start_limiter()
+
+
 def start_limiter() -> None:
     """Open the limiter's storage in this process; blueprints with limits call it before each request.
 

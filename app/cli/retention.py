@@ -7,12 +7,11 @@ from datetime import timedelta
 
 import click
 
-from app.cli.base import command, confirm, context, get_account, parse_option, yes_option
+from app.cli.base import command, confirm, context, get_account, yes_option
 from app.cli.lists import json_line
-from app.core.durations import RETENTION, read_duration
+from app.core.durations import RETENTION
 from app.db.retention import KINDS
 from app.services import retention as service
-from app.services.retention import DEFAULT, FOREVER
 
 # What accounts cannot change: senders rely on it.
 _FIXED = (("idempotency-keys", "keys that were used"), ("messages", "messages of the stream"))
@@ -39,21 +38,18 @@ def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -
     """
     found = get_account(account)
     given = {kind: text for kind, text in durations.items() if text is not None}
-    keep = {kind: _read(kind, text) for kind, text in given.items() if text != DEFAULT}
-    reset = [kind for kind, text in given.items() if text == DEFAULT]
+    change = service.read_change(given)
+    for kind, error in change.errors.items():
+        raise click.BadParameter(error, param_hint=f"--{kind}")
     if given:
-        shorter = service.find_shortened(context(), found.id, keep, reset)
+        shorter = service.find_shortened(context(), found.id, change.keep, change.reset)
         if shorter and not yes:
             confirm(f"Delete what {found.slug} has, now and from now on: {', '.join(shorter)}?")
-        service.change_retention(context(), found.id, found.slug, keep, reset)
+        service.change_retention(context(), found.id, found.slug, change.keep, change.reset)
     for one in service.find_retention(context(), found.id):
         _print(one.kind.name, one.keep, "default" if one.is_default else "account", one.kind.rows, as_json)
     for name, rows in _FIXED:
         _print(name, RETENTION, "fixed", rows, as_json)
-
-
-def _read(kind: str, text: str) -> timedelta | None:
-    return None if text == FOREVER else parse_option(f"--{kind}", read_duration, text)
 
 
 def _print(name: str, keep: timedelta | None, set_by: str, rows: str, as_json: bool) -> None:

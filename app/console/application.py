@@ -19,7 +19,7 @@ from flask_wtf import CSRFProtect
 from werkzeug.wrappers import Response as AnyResponse
 
 import app as signalbox
-from app.api.route_limits import start_limiter
+from app.api.route_limits import start_limiter_of
 from app.console import (
     accounts,
     api_keys,
@@ -154,7 +154,7 @@ def create_console(receivers: Flask) -> Flask:
         console.register_blueprint(module.blueprint)
     # Raises SettingsError without a key, which signs the cookies.
     console.before_request(context.secrets.check_key)
-    console.before_request(partial(_start_limiter, receivers))
+    console.before_request(partial(start_limiter_of, receivers))
     console.before_request(_refuse_nul)
     console.after_request(_finish)
     console.context_processor(_names)
@@ -176,13 +176,6 @@ def _set_secrets(console: Flask, encryption_keys: tuple[str, ...]) -> None:
     made = [hmac.digest(key.encode(), b"cookies of the console", hashlib.sha256).hex() for key in encryption_keys]
     if made:
         console.config.update(SECRET_KEY=made[0], SECRET_KEY_FALLBACKS=made[1:])
-
-
-def _start_limiter(receivers: Flask) -> None:
-    """Count attempts to sign in where the receivers count theirs."""
-    if "limiter" not in receivers.extensions:
-        with receivers.app_context():
-            start_limiter()
 
 
 def _refuse_nul() -> None:

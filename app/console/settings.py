@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -13,7 +12,6 @@ from wtforms.validators import InputRequired, Length
 
 from app.console.access import app_context, current_account, route
 from app.console.lists import read_filters, read_page, read_time
-from app.core.durations import read_duration
 from app.core.errors import Problem
 from app.core.models import OWNER, PLANS, REFUSE, ROLES, STORE, VIEWER
 from app.db.accounts import AccountDetails
@@ -104,35 +102,12 @@ def change() -> Any:
 # Retention
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """A change of the retention: new durations, kinds that get their default again, and what cannot be read, by kind."""
-
-    keep: dict[str, timedelta | None]
-    reset: list[str]
-    errors: dict[str, str]
-
-
-def _read_retention(texts: dict[str, str]) -> _Wanted:
-    """Durations as `signalbox account retention` has them."""
-    wanted = _Wanted({}, [], {})
-    for kind, text in texts.items():
-        if text == retention.DEFAULT:
-            wanted.reset.append(kind)
-            continue
-        try:
-            wanted.keep[kind] = None if text == retention.FOREVER else read_duration(text)
-        except ValueError as exc:
-            wanted.errors[kind] = str(exc)
-    return wanted
-
-
 @route(blueprint, "/<account>/settings/retention", OWNER)
 def plan_retention() -> Any:
     """What a new retention would delete; without new durations, the form."""
     names = [kind.name for kind in KINDS]
     texts = {name: text for name in names if (text := request.args.get(name, "").strip()[:_MAX_DURATION])}
-    wanted = _read_retention(texts)
+    wanted = retention.read_change(texts)
     shorter = retention.find_shortened(app_context(), current_account().id, wanted.keep, wanted.reset)
     return _retention_page(texts, wanted.errors, shorter)
 
@@ -155,7 +130,7 @@ def change_retention() -> Any:
     """Keep rows for other durations from now on."""
     account, names = current_account(), [kind.name for kind in KINDS]
     texts = {name: text for name in names if (text := request.form.get(name, "").strip()[:_MAX_DURATION])}
-    wanted = _read_retention(texts)
+    wanted = retention.read_change(texts)
     if wanted.errors:
         return _retention_page(texts, wanted.errors, [], 422)
     try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from app.core.durations import write_duration
+from app.core.durations import read_duration, write_duration
 from app.core.errors import Problem, ProblemType
 from app.db import retention
 from app.db.audit import Change
@@ -27,6 +27,29 @@ class Retention:
     kind: Kind
     keep: timedelta | None
     is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenChange:
+    """A change of the retention that people wrote, by kind: new durations (None: for ever), defaults, and what cannot be read."""
+
+    keep: dict[str, timedelta | None] = field(default_factory=dict)
+    reset: list[str] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def read_change(texts: Mapping[str, str]) -> WrittenChange:
+    """Reads a duration such as `90d`, FOREVER or DEFAULT for each kind."""
+    change = WrittenChange()
+    for kind, text in texts.items():
+        if text == DEFAULT:
+            change.reset.append(kind)
+            continue
+        try:
+            change.keep[kind] = None if text == FOREVER else read_duration(text)
+        except ValueError as exc:
+            change.errors[kind] = str(exc)
+    return change
 
 
 def find_retention(context: AppContext, account_id: int) -> list[Retention]:

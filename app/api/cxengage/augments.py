@@ -1,4 +1,4 @@
-"""The routes of `/tenants/<tenant>/augments`."""
+"""Lists, creates, changes and deletes augments and their files: `/tenants/<tenant>/augments`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of `/tenants/<tenant>/integrations`. Secrets are masked in all responses."""
+"""Lists and changes integrations, whose secrets no response shows: `/tenants/<tenant>/integrations`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of `/tenants/<tenant>/listeners`: managing listeners, and `POST …/receive`, where third parties post.
+"""Manages listeners, and receives what third parties post to them: `/tenants/<tenant>/listeners`.
 
 Where a source names the listener, what is posted is a delivery to that source.
 

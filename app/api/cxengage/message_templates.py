@@ -1,4 +1,4 @@
-"""The routes of `/tenants/<tenant>/templates`."""
+"""Lists, creates, changes and deletes message templates: `/tenants/<tenant>/templates`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of `/tenants/<tenant>/patterns`."""
+"""Lists, creates, changes, enables and deletes patterns: `/tenants/<tenant>/patterns`."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from flask import current_app, g, request
 
 from app.api import bearer
+from app.api.management.request_body import invalid
 from app.core.errors import Problem, ProblemType
 from app.core.models import OPERATOR
 from app.services import accounts, api_keys
@@ -62,6 +64,12 @@ def authorize(*wanted: str) -> Access:
     for scope in wanted:
         access.check(scope)
     return access
+
+
+def check_granted(access: Access, scopes: Iterable[str]) -> None:
+    """Raises Problem 422 for scopes that the calling key lacks: nobody grants more than they have."""
+    if missing := sorted(set(scopes) - access.scopes):
+        raise invalid([{"field": "scopes", "message": f"the calling key lacks {', '.join(missing)}"}])
 
 
 def _find_other(context: AppContext, name: str, scopes: frozenset[str]) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.management.access import current
+from app.api.management.access import check_granted, current
 from app.api.management.fields import PageByNameQuery, read_page
-from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.api_keys import CreatedKeySchema, KeyPageSchema, KeySchema, NewKeySchema
 from app.core.api_keys import prefix_of
@@ -56,8 +55,7 @@ def create_key(body: dict[str, Any]) -> Any:
     The answer is the only one that has the key itself.
     """
     access, scopes = current(), tuple(dict.fromkeys(body["scopes"]))
-    if missing := sorted(set(scopes) - access.scopes):
-        raise invalid([{"field": "scopes", "message": f"the calling key lacks {', '.join(missing)}"}])
+    check_granted(access, scopes)
     lifetime = body["expires_in"] and read_duration(body["expires_in"])
     text = api_keys.create_key(access.context, access.account_id, body["name"], scopes, lifetime, access.expires_at)
     row = api_keys.find_key(access.context, access.account_id, prefix_of(text))

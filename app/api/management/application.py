@@ -39,7 +39,7 @@ from app.api.management import (
     workflows,
 )
 from app.api.management.routes import PREFIX
-from app.api.route_limits import start_limiter
+from app.api.route_limits import start_limiter_of
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 
@@ -103,7 +103,7 @@ def create_management(receivers: Flask) -> Flask:
     errors.register(management)
     management.register_error_handler(flask_smorest.exceptions.NotModified, _answer_not_modified)
     management.register_error_handler(SettingsError, _answer_settings_error)
-    management.before_request(partial(_start_limiter, receivers))
+    management.before_request(partial(start_limiter_of, receivers))
     management.before_request(_refuse_nul)
     for module in RESOURCES:
         api.register_blueprint(module.blueprint, url_prefix=PREFIX)
@@ -120,13 +120,6 @@ def at_whole_paths(management: Flask, environ: WSGIEnvironment, start_response: 
     environ["SCRIPT_NAME"] = environ["SCRIPT_NAME"].removesuffix(mounted)
     environ["PATH_INFO"] = mounted + environ["PATH_INFO"]
     return management(environ, start_response)
-
-
-def _start_limiter(receivers: Flask) -> None:
-    """Count requests where the receivers count theirs."""
-    if "limiter" not in receivers.extensions:
-        with receivers.app_context():
-            start_limiter()
 
 
 def _refuse_nul() -> None:

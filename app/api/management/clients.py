@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.management.access import current
+from app.api.management.access import check_granted, current
 from app.api.management.fields import PageByNameQuery, read_page
-from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.clients import ClientPageSchema, ClientSchema, CreatedClientSchema, NewClientSchema
 from app.core.errors import Problem, ProblemType
@@ -50,8 +49,7 @@ def create_client(body: dict[str, Any]) -> Any:
     access, scopes = current(), tuple(dict.fromkeys(body["scopes"]))
     if access.expires_at is not None:
         raise Problem(ProblemType.FORBIDDEN, "A client does not expire. Neither must the calling key.")
-    if missing := sorted(set(scopes) - access.scopes):
-        raise invalid([{"field": "scopes", "message": f"the calling key lacks {', '.join(missing)}"}])
+    check_granted(access, scopes)
     client_id, secret = api_keys.create_client(access.context, access.account_id, body["name"], scopes)
     row = api_keys.find_client(access.context, access.account_id, client_id)
     blueprint.set_etag(_state_of(row))

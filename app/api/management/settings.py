@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from app.api.management.access import current
@@ -19,7 +18,6 @@ from app.api.management.schemas.settings import (
     RetentionSchema,
     UsageSchema,
 )
-from app.core.durations import read_duration
 from app.core.errors import Problem, ProblemType
 from app.core.models import AUDIT_READ, PLANS, SETTINGS_READ, SETTINGS_WRITE
 from app.db.accounts import AccountDetails, AccountRow
@@ -101,28 +99,19 @@ def change_retention(body: dict[str, Any]) -> Any:
     """
     access = current()
     blueprint.check_etag(_retention(), RetentionSchema)
-    keep, reset = _read_keep(body["keep"])
-    retention.change_retention(access.context, access.account_id, _find().slug, keep, reset)
+    change = _read_change(body["keep"])
+    retention.change_retention(access.context, access.account_id, _find().slug, change.keep, change.reset)
     return _retention()
 
 
-def _read_keep(texts: dict[str, str]) -> tuple[dict[str, timedelta | None], list[str]]:
-    """The durations by kind (None: for ever), and the kinds that get their default again. Raises Problem 422."""
-    keep: dict[str, timedelta | None] = {}
-    reset, errors, kinds = [], [], [kind.name for kind in KINDS]
-    for kind, text in texts.items():
-        if kind not in kinds:
-            errors.append({"field": f"keep.{kind}", "message": f"is unknown; the kinds are {', '.join(kinds)}"})
-        elif text == retention.DEFAULT:
-            reset.append(kind)
-        else:
-            try:
-                keep[kind] = None if text == retention.FOREVER else read_duration(text)
-            except ValueError as exc:
-                errors.append({"field": f"keep.{kind}", "message": str(exc)})
-    if errors:
-        raise invalid(errors)
-    return keep, reset
+def _read_change(texts: dict[str, str]) -> retention.WrittenChange:
+    """Raises Problem 422."""
+    kinds = [kind.name for kind in KINDS]
+    change = retention.read_change(texts)
+    unknown = {kind: f"is unknown; the kinds are {', '.join(kinds)}" for kind in texts if kind not in kinds}
+    if errors := {**change.errors, **unknown}:
+        raise invalid([{"field": f"keep.{kind}", "message": message} for kind, message in sorted(errors.items())])
+    return change
 
 
 @route(blueprint, "GET", "/audit", AUDIT_READ, query=AuditQuery, answer=EntryPageSchema)

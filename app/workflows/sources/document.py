@@ -145,7 +145,7 @@ def _check_secrets(secrets: Any, *, is_needed: bool) -> Errors:
         return
     for index, secret in enumerate(secrets):
         if not _is_secret(secret):
-            yield f"secrets[{index}]", f"must be {_EXAMPLE} and nothing else; signalbox secret set stores the value"
+            yield f"secrets[{index}]", f"must be {_EXAMPLE} and nothing else; its value is a secret of the account"
 
 
 def is_listener(value: Any) -> bool:
