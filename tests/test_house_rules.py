@@ -118,6 +118,7 @@ MEANINGS = {
     "cxengage_resources": "patterns, templates, listeners and augments of CxEngage",
     "data_subjects": "data subjects",
     "deliveries": "deliveries of sources",
+    "document_versions": "versions of workflows and sources",
     "erasure_jobs": "erasures that workers do",
     "errors": "errors as exceptions, as problem documents, and as pages",
     "event_search": "the search for events",

@@ -13,7 +13,8 @@ import click
 
 from app.cli.base import existing_file
 from app.cli.terminal_text import visible
-from app.services.workflows import InvalidDocument, find_mistakes
+from app.services.document_versions import InvalidDocument
+from app.services.workflows import find_mistakes
 from app.workflows.yaml_loader import Mistake
 
 files_argument = click.argument("files", nargs=-1, required=True, type=existing_file)

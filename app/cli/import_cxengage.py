@@ -14,7 +14,7 @@ import click
 from app.cli.base import existing_file
 from app.cli.documents import error_line, read_source
 from app.cli.terminal_text import visible
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
 from app.workflows.yaml_loader import write_document
 

@@ -46,8 +46,7 @@ def replay(
         raise click.UsageError("expected either --delivery, or --since and --until")
     account_id = get_account(account).id
     source = sources.find_source(context(), account_id, name)
-    if not source.enabled:
-        raise click.ClickException(f"{name} is disabled; {paste('source', 'enable', name)} enables it")
+    sources.check_enabled(source)
     if ids:
         plan = ReplayPlan([_check_owner(account_id, source.id, one) for one in dict.fromkeys(ids)])
     else:

@@ -29,8 +29,8 @@ from app.ingest.sources.trial import (
     try_request,
 )
 from app.services import deliveries, secrets, sources
+from app.services.document_versions import InvalidDocument
 from app.services.sources import checked_source
-from app.services.workflows import InvalidDocument
 from app.workflows.sources.document import CompiledSource, compile_source
 from app.workflows.sources.mapping import MappedEvent
 from app.workflows.yaml_loader import Document

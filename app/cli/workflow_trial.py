@@ -18,9 +18,9 @@ from app.cli.terminal_text import visible
 from app.core.ids import utc_text
 from app.core.models import Event
 from app.services import workflow_trial
+from app.services.document_versions import InvalidDocument
 from app.services.run_trial import TriedRun, TriedStep, request_parts
 from app.services.workflow_trial import Trial, TriedEvent
-from app.services.workflows import InvalidDocument
 
 
 @click.command("try")

@@ -17,7 +17,8 @@ from app.cli.terminal_text import counted, visible
 from app.core.ids import utc_text
 from app.db.workflows import WorkflowRow
 from app.services import simulation, workflows
-from app.services.workflows import Applied, InvalidDocument
+from app.services.document_versions import InvalidDocument
+from app.services.workflows import Applied
 from app.workflows.json_schema import workflow_schema
 
 group = LazyGroup(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,14 +15,15 @@ from app.console.access import app_context, current_account, may, route
 from app.console.jinja_filters import MAX_JSON, show_count
 from app.console.lists import read_filters, read_page, read_time
 from app.console.source_form import SourceForm, read_text
-from app.core.errors import Problem
+from app.core.errors import Problem, ProblemType
 from app.core.models import EDITOR, VIEWER
 from app.db.deliveries import WAITING, DeliveryFilter, DeliveryRow
-from app.ingest.sources.delivery_replay import MAX_REPLAYED, ReplayResult, replay_chosen, why_not_replayable
+from app.ingest.sources import delivery_replay
+from app.ingest.sources.delivery_replay import ReplayResult, why_not_replayable
 from app.ingest.sources.signer import CannotSign, SignedSender
 from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, request_of, try_text
 from app.services import deliveries, inspection, sources
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 from app.workflows.sources.preset_files import preset_names, sample_of
 
 blueprint = Blueprint("deliveries", __name__)
@@ -106,11 +106,12 @@ def try_document(delivery_id: UUID) -> Any:
 @route(blueprint, "/<account>/deliveries/<uuid:delivery_id>/replay", EDITOR, ("POST",))
 def replay(delivery_id: UUID) -> Any:
     """Map a delivery again by the current version of its source."""
-    row = _find(delivery_id)
-    if (reason := why_not_replayable(row, app_context().clock())) is not None:
-        flash(f"It is not mapped again: {reason}.", "warning")
-    else:
-        _flash(_replay(str(row.source), [row.id]), 1)
+    try:
+        _flash(delivery_replay.replay_delivery(app_context(), _find(delivery_id)))
+    except Problem as exc:
+        if exc.type is not ProblemType.CONFLICT:
+            raise
+        flash(exc.detail, "warning")
     return redirect(url_for("deliveries.show_one", account=current_account().slug, delivery_id=delivery_id))
 
 
@@ -118,42 +119,30 @@ def replay(delivery_id: UUID) -> Any:
 def plan_replay(name: str) -> Any:
     """How many deliveries of a source are not mapped and why, and the button that maps them again."""
     source = sources.find_source(app_context(), current_account().id, name)
-    plan = _plan(source.id)
+    plan = delivery_replay.plan_source_replay(app_context(), current_account().id, source.id)
     return render_template(
         "source_replay.html", source=source, plan=plan, problems=plan.problems.most_common(_MAX_SHOWN)
     )
 
 
-def _plan(source_id: UUID) -> deliveries.ReplayPlan:
-    wanted = DeliveryFilter(source_id, WAITING)
-    return deliveries.plan_replay(app_context(), current_account().id, wanted, MAX_REPLAYED)
-
-
 @route(blueprint, "/<account>/source/<name>/replay", EDITOR, ("POST",))
 def replay_all(name: str) -> Any:
     """Map the deliveries of a source again that are not mapped, oldest first."""
-    context, account = app_context(), current_account()
-    source = sources.find_source(context, account.id, name)
-    plan = _plan(source.id)
-    if not source.enabled:
-        flash("The source is disabled, so nothing was mapped. Enable it first.", "warning")
-    elif not plan.ids:
-        flash("All deliveries are mapped.")
+    account = current_account()
+    result = delivery_replay.replay_source(app_context(), account.id, name)
+    if result.done or result.left:
+        _flash(result)
     else:
-        _flash(_replay(name, plan.ids), len(plan.ids))
+        flash("All deliveries are mapped.")
     return redirect(url_for("sources.show_one", account=account.slug, name=name))
 
 
-def _replay(source: str, chosen: Sequence[UUID]) -> ReplayResult:
-    return replay_chosen(app_context(), current_account().id, source, chosen)
-
-
-def _flash(result: ReplayResult, planned: int) -> None:
+def _flash(result: ReplayResult) -> None:
     earlier = f", {show_count(result.duplicates, 'event')} stored before" if result.duplicates else ""
     text = f"{result.mapped:,} of {result.done:,} mapped: {show_count(result.stored, 'new event')}{earlier}."
     flash(text, "warning" if result.failures else "message")
-    if result.done < planned:
-        flash(f"The time was up: {planned - result.done:,} are left. Map them again to continue.")
+    if result.left:
+        flash(f"The time was up: {result.left:,} are left. Map them again to continue.")
     for delivery_id, reason in result.failures[:_MAX_SHOWN]:
         flash(f"Delivery {delivery_id}: {reason}", "warning")
 

@@ -11,7 +11,8 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from app.console.access import app_context, current_account, route
 from app.core.models import EDITOR, VIEWER
 from app.services import workflows
-from app.services.workflows import Applied, InvalidDocument, SavedMeanwhile
+from app.services.document_versions import InvalidDocument
+from app.services.workflows import Applied, SavedMeanwhile
 from app.workflows.workflow_template_files import workflow_templates
 from app.workflows.yaml_loader import Mistake
 

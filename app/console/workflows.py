@@ -21,8 +21,7 @@ from app.db.shared_sql import MAX_COUNTED
 from app.db.workflow_activity import MAX_RUNS
 from app.db.workflows import WorkflowRow
 from app.services import differences, inspection, simulation, workflow_activity, workflows
-from app.services.workflow_activity import MAX_CANCELLED, MAX_DELETED
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 from app.workflows.yaml_loader import Mistake, read_document
 
 blueprint = Blueprint("workflows", __name__)
@@ -167,14 +166,8 @@ def plan_delete() -> Any:
 
 def _plan(template: str) -> Any:
     workflow = _find()
-    runs, running = workflow_activity.count_runs(app_context(), current_account().id, workflow.id)
-    limits = {
-        "max_runs": MAX_RUNS,
-        "max_running": MAX_COUNTED,
-        "max_cancelled": MAX_CANCELLED,
-        "max_deleted": MAX_DELETED,
-    }
-    return render_template(template, workflow=workflow, runs=runs, running=running, **limits)
+    runs = workflow_activity.count_runs(app_context(), current_account().id, workflow.id)
+    return render_template(template, workflow=workflow, runs=runs, max_runs=MAX_RUNS, max_running=MAX_COUNTED)
 
 
 @route(blueprint, "/<account>/workflow/disable", EDITOR, ("POST",))
@@ -182,9 +175,7 @@ def disable() -> Any:
     """Disable a workflow. Its runs go on, or are cancelled."""
     context, account_id, workflow = app_context(), current_account().id, _find()
     cancel_runs = "cancel_runs" in request.form
-    if cancel_runs and workflow_activity.count_runs(context, account_id, workflow.id)[1] > MAX_CANCELLED:
-        return _plan("workflow_disable.html"), 422
-    cancelled = workflows.disable_workflow(context, account_id, workflow.name, cancel_runs=cancel_runs)
+    cancelled = workflows.disable_workflow(context, account_id, workflow.name, cancel_runs=cancel_runs, at_once=True)
     more = f" {show_count(cancelled, 'run')} cancelled." if cancel_runs else ""
     flash(f"{workflow.name} is disabled: it looks at no further event.{more}")
     return _to_workflow(workflow.name)
@@ -194,9 +185,7 @@ def disable() -> Any:
 def delete() -> Any:
     """Delete a workflow with its versions, progress and runs."""
     context, account_id, workflow = app_context(), current_account().id, _find()
-    if workflow_activity.count_runs(context, account_id, workflow.id)[0] > MAX_DELETED:
-        return _plan("workflow_delete.html"), 422
-    erased = workflows.delete_workflow(context, account_id, workflow.name)
+    erased = workflows.delete_workflow(context, account_id, workflow.name, at_once=True)
     flash(f"{workflow.name} is deleted, with {show_count(erased.runs, 'run')}.")
     return redirect(url_for("workflows.show_all", account=current_account().slug))
 

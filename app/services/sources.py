@@ -21,8 +21,8 @@ from app.db.document_versions import SOURCE_VERSIONS, NewVersion, Version
 from app.db.sources import SourceRow
 from app.services import audit
 from app.services.context import AppContext
+from app.services.document_versions import MAX_RECORDED, InvalidDocument, find_differences, find_text
 from app.services.secrets import find_missing
-from app.services.workflows import MAX_RECORDED, InvalidDocument, find_differences
 from app.workflows.sources.document import SECRET, check_source, to_document
 from app.workflows.validate import NAME
 from app.workflows.yaml_loader import Document, Mistake, read_document
@@ -95,7 +95,7 @@ def apply_source(
     the account does not have, and Problem 409 when the account has MAX_SOURCES.
 
     `edited`: the name that the document has to have, and the version that has to be the latest (otherwise Problem 409). With
-    `is_new` no source may have its name.
+    `is_new` no source may have its name (otherwise Problem 409).
     """
     document = checked_source(text)
     name, stored, now = document.value["name"], to_document(document.value), context.clock()
@@ -142,7 +142,7 @@ def _check_listener(connection: sa.Connection, account_id: int, document: Docume
 
 def _check_edited(document: Document, known: SourceRow | None, edited: tuple[str, int] | None, *, is_new: bool) -> None:
     if is_new and known is not None:
-        raise InvalidDocument([document.mistake("name", "the account has a source of this name already")])
+        raise Problem(ProblemType.CONFLICT, f"there is a source {known.name!r} already")
     if edited is None:
         return
     name, latest = edited
@@ -232,15 +232,17 @@ def find_source(context: AppContext, account_id: int, name: str) -> SourceRow:
         return _existing(sources.find_source(connection, account_id, name), name)
 
 
+def check_enabled(source: SourceRow) -> None:
+    """Raises Problem 409 for a disabled source: it maps no deliveries again."""
+    if not source.enabled:
+        raise Problem(ProblemType.CONFLICT, f"the source {source.name} is disabled; enable it first")
+
+
 def find_version(context: AppContext, account_id: int, name: str, version: int) -> str:
     """The text of one version of a source. Raises Problem 404."""
     with context.database.transaction() as connection:
         source = _existing(sources.find_source(connection, account_id, name), name)
-        found = SOURCE_VERSIONS.find(connection, account_id, source.id, version)
-    if found is None:
-        raise Problem(ProblemType.NOT_FOUND, f"{name} has the versions 1 to {source.latest_version}")
-    text, _ = found
-    return text
+        return find_text(connection, SOURCE_VERSIONS, source, version)
 
 
 def list_versions(

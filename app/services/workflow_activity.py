@@ -17,11 +17,30 @@ from app.db.workflows import WorkflowRow
 from app.services.context import AppContext
 
 DAYS = 7
-# Runs that one request cancels or deletes together with the workflow, in seconds; the commands take any number.
+# Runs that one request can cancel or delete within seconds; the commands take any number.
 MAX_CANCELLED, MAX_DELETED = 5_000, 20_000
 _MAX_WAITING, _MAX_NOT_STARTED = 3, 20
 # Entries of the audit log in which the authors of versions are looked for.
 _MAX_ENTRIES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """How many runs a workflow has, and how many of them are running, without blocks; at most MAX_RUNS and MAX_COUNTED are
+    counted. One request cancels the running ones if they `can_be_cancelled`, and deletes all if they `can_be_deleted`."""
+
+    total: int
+    running: int
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether at most MAX_CANCELLED are running."""
+        return self.running <= MAX_CANCELLED
+
+    @property
+    def can_be_deleted(self) -> bool:
+        """Whether they are at most MAX_DELETED."""
+        return self.total <= MAX_DELETED
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +141,12 @@ def list_versions(
     return [SavedVersion(one.version, one.created_at, authors.get(one.version)) for one in found]
 
 
-def count_runs(context: AppContext, account_id: int, workflow_id: UUID) -> tuple[int, int]:
-    """How many runs a workflow has, and how many of them are running, without blocks; at most MAX_RUNS and MAX_COUNTED are
-    counted."""
+def count_runs(context: AppContext, account_id: int, workflow_id: UUID) -> RunCounts:
+    """How many runs a workflow has."""
     with context.database.transaction() as connection:
-        return workflow_activity.count_runs(connection, account_id, workflow_id)
+        return count_runs_in(connection, account_id, workflow_id)
+
+
+def count_runs_in(connection: sa.Connection, account_id: int, workflow_id: UUID) -> RunCounts:
+    """How many runs a workflow has, in the caller's transaction."""
+    return RunCounts(*workflow_activity.count_runs(connection, account_id, workflow_id))

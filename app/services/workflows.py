@@ -21,17 +21,15 @@ from app.db.erasure import Erased
 from app.db.workflows import WorkflowRow
 from app.services import audit
 from app.services.context import AppContext
+from app.services.document_versions import MAX_RECORDED, InvalidDocument, find_differences, find_text
 from app.services.runs import cancel_runs_of_workflow
 from app.services.secrets import find_missing
+from app.services.workflow_activity import MAX_CANCELLED, MAX_DELETED, count_runs_in
 from app.services.workflow_limits import check_limits
 from app.workflows.matching.pattern_parser import PatternError
 from app.workflows.secret_names import find_secret_names
 from app.workflows.validate import NAME, awaited_names, check_workflow, to_stored, trigger_names
 from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
-
-_ABSENT = object()
-# Changed paths of a document that the audit log names.
-MAX_RECORDED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +48,16 @@ class Applied:
     mistakes: tuple[Mistake, ...] = ()
 
 
-class InvalidDocument(Exception):
-    """A document with `mistakes`."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        super().__init__("; ".join(map(str, mistakes)))
-        self.mistakes = mistakes
-
-
-class SavedMeanwhile(Exception):
+class SavedMeanwhile(Problem):
     """Another version of the workflow `name` was saved: `version` is its latest one now (0: it does not exist)."""
 
     def __init__(self, name: str, version: int) -> None:
-        super().__init__(f"the latest version of {name} is {version}")
+        found = (
+            f"there is a workflow {name!r} already, with version {version}"
+            if version
+            else f"there is no workflow {name!r}"
+        )
+        super().__init__(ProblemType.CONFLICT, found)
         self.name, self.version = name, version
 
 
@@ -254,22 +249,6 @@ def write_missing_triggers(connection: sa.Connection, account_id: int, enabled: 
             workflows.write_triggers(connection, account_id, workflow.id, workflow.version, triggers)
 
 
-def find_differences(old: object, new: object, path: str = "") -> set[str]:
-    """The paths at which two documents differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {
-            found
-            for name in old.keys() | new.keys()
-            for found in find_differences(
-                old.get(name, _ABSENT), new.get(name, _ABSENT), f"{path}.{name}" if path else name
-            )
-        }
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return {found for index, (one, other) in pairs for found in find_differences(one, other, f"{path}[{index}]")}
-    return set() if old == new and isinstance(old, bool) == isinstance(new, bool) else {path}
-
-
 def list_workflows(
     context: AppContext, account_id: int, *, after: str = "", limit: int | None = None
 ) -> list[WorkflowRow]:
@@ -285,14 +264,15 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
     return _existing(found, name)
 
 
-def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
+def delete_workflow(context: AppContext, account_id: int, name: str, *, at_once: bool = False) -> Erased:
     """Delete a workflow with its versions, progress and runs, of which it is how many. Decisions stay in the events.
+    `at_once`: within one request. Raises Problem 409 for more runs than that allows.
 
     Many transactions of bounded size: a deletion that was interrupted can be repeated. The first one disables the workflow,
     so that nothing starts meanwhile; its running runs are cancelled next. Raises Problem 404, and 409 when somebody enables it
     meanwhile.
     """
-    workflow_id = _disable_for_deletion(context, account_id, name)
+    workflow_id = _disable_for_deletion(context, account_id, name, at_once=at_once)
     cancel_runs_of_workflow(context, account_id, workflow_id, "its workflow is being deleted")
     runs = _erase_in_batches(context, erasure.erase_runs_of_workflow, account_id, workflow_id)
     progress = _erase_in_batches(context, erasure.erase_progress_of_workflow, account_id, workflow_id)
@@ -309,9 +289,12 @@ def delete_workflow(context: AppContext, account_id: int, name: str) -> Erased:
     return erased
 
 
-def _disable_for_deletion(context: AppContext, account_id: int, name: str) -> UUID:
+def _disable_for_deletion(context: AppContext, account_id: int, name: str, *, at_once: bool) -> UUID:
     with context.database.transaction() as connection:
         known = _lock_workflow(connection, account_id, name)
+        if at_once and not count_runs_in(connection, account_id, known.id).can_be_deleted:
+            detail = f"{name} has more than {MAX_DELETED:,} runs; `signalbox workflow delete {name}` deletes it"
+            raise Problem(ProblemType.CONFLICT, detail)
         workflows.disable_workflow(connection, account_id, known.id, context.clock())
         before, after = {"enabled_version": known.enabled_version}, {"enabled_version": None, "to_be_deleted": True}
         audit.record(connection, context, Change("workflow.disable", account_id, name, before, after))
@@ -343,13 +326,9 @@ def _existing(found: WorkflowRow | None, name: str) -> WorkflowRow:
 
 def find_version(context: AppContext, account_id: int, name: str, version: int) -> str:
     """The source of one version of a workflow. Raises Problem 404."""
-    workflow = find_workflow(context, account_id, name)
     with context.database.transaction() as connection:
-        found = WORKFLOW_VERSIONS.find(connection, account_id, workflow.id, version)
-    if found is None:
-        raise Problem(ProblemType.NOT_FOUND, f"{name} has the versions 1 to {workflow.latest_version}")
-    source, _ = found
-    return source
+        workflow = _existing(workflows.find_workflow(connection, account_id, name), name)
+        return find_text(connection, WORKFLOW_VERSIONS, workflow, version)
 
 
 def enable_workflow(context: AppContext, account_id: int, name: str, version: int | None = None) -> int:
@@ -365,10 +344,18 @@ def enable_workflow(context: AppContext, account_id: int, name: str, version: in
     return version
 
 
-def disable_workflow(context: AppContext, account_id: int, name: str, *, cancel_runs: bool = False) -> int:
-    """Disable a workflow. Its runs go on, unless `cancel_runs` ends them at their next step; how many were cancelled."""
+def disable_workflow(
+    context: AppContext, account_id: int, name: str, *, cancel_runs: bool = False, at_once: bool = False
+) -> int:
+    """Disable a workflow. Its runs go on, unless `cancel_runs` ends them at their next step; how many were cancelled.
+    `at_once`: within one request. Raises Problem 404, and 409 for more running runs than that allows."""
     with context.database.transaction() as connection:
         known = _lock_workflow(connection, account_id, name)
+        if cancel_runs and at_once and not count_runs_in(connection, account_id, known.id).can_be_cancelled:
+            command = f"`signalbox workflow disable {name} --cancel-runs`"
+            raise Problem(
+                ProblemType.CONFLICT, f"more than {MAX_CANCELLED:,} runs of {name} are running; {command} cancels them"
+            )
         workflows.disable_workflow(connection, account_id, known.id, context.clock())
         before: dict[str, Any] = {"enabled_version": known.enabled_version}
         after: dict[str, Any] = {"enabled_version": None}

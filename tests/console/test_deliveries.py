@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.console import deliveries as pages
 from app.db.deliveries import DeliveryFilter
+from app.ingest.sources import delivery_replay
 from app.services import deliveries, secrets, sources
 from app.services.audit import EntryFilter, list_entries
 from app.services.context import AppContext
@@ -157,15 +157,15 @@ def test_a_disabled_source_maps_nothing_again(context: AppContext, editor: Brows
     shop.mend()
     sources.set_enabled(context, acme.account_id, "shop", enabled=False)
     assert "The source is disabled." in editor.get(f"{shop.path}/replay").text
-    editor.post(f"{shop.path}/replay", shop.path)
-    assert "Enable it first." in editor.get(shop.path).text
+    refused = editor.post(f"{shop.path}/replay", shop.path)
+    assert (refused.status_code, "enable it first" in refused.text) == (409, True)
     assert shop.results() == ["unmapped"]
 
 
 def test_more_than_one_click_maps_are_left_for_the_next(
     editor: Browser, acme: Sender, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "MAX_REPLAYED", 2)
+    monkeypatch.setattr(delivery_replay, "MAX_REPLAYED", 2)
     for _ in range(3):
         shop.post()
     shop.mend()

@@ -131,8 +131,7 @@ def test_a_new_source_does_not_change_another_one(context: AppContext, editor: B
     sources.apply_source(context, acme.account_id, OPEN)
     changed = OPEN.replace("body.kind", "body.type")
     page = refused(editor, f"/{acme.slug}/sources", acme, document=changed)
-    assert "Line 1, column" in page
-    assert "the account has a source of this name already" in page
+    assert "there is a source &#39;shop&#39; already" in page
     assert sources.find_source(context, acme.account_id, "shop").latest_version == 1
 
 

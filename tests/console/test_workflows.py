@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.console.lists import PAGE
-from app.services import workflows
+from app.services import workflow_activity, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.console import Browser
@@ -227,13 +227,13 @@ def test_an_empty_account_says_what_a_workflow_is(viewer: Browser, acme: Sender)
 def test_too_many_runs_are_left_to_the_commands(
     context: AppContext, editor: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.console.workflows.MAX_CANCELLED", 0)
-    monkeypatch.setattr("app.console.workflows.MAX_DELETED", 0)
+    monkeypatch.setattr(workflow_activity, "MAX_CANCELLED", 0)
+    monkeypatch.setattr(workflow_activity, "MAX_DELETED", 0)
     _apply(context, acme, name="hello", steps=[{"wait": "1h"}])
     acme.post(an_event())
     for path, fields in (("disable", {"cancel_runs": "1"}), ("delete", {})):
         answer = editor.post(f"/{acme.slug}/workflow/{path}", "/profile", name="hello", **fields)
-        assert (answer.status_code, f"signalbox workflow {path} hello" in answer.text) == (422, True)
+        assert (answer.status_code, f"signalbox workflow {path} hello" in answer.text) == (409, True)
     assert workflows.find_workflow(context, acme.account_id, "hello").enabled_version == 1
 
 

@@ -15,6 +15,7 @@ from app.db import inspection, workflow_activity
 from app.services import workflow_activity as use_cases
 from app.services import workflows
 from app.services.context import AppContext
+from app.services.workflow_activity import RunCounts
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.run_execution import execute_run
 
@@ -70,7 +71,7 @@ def test_counts_end(context: AppContext, acme: Sender, monkeypatch: pytest.Monke
     found = _activity(context, acme)
     assert found.starts[-1] == 3
     assert [count for _, count in found.running] == [3, 3, 3]
-    assert use_cases.count_runs(context, acme.account_id, workflow_id) == (5, 3)
+    assert use_cases.count_runs(context, acme.account_id, workflow_id) == RunCounts(5, 3)
 
 
 def test_an_older_workflow_of_the_name_does_not_say_who_saved_a_version(context: AppContext, acme: Sender) -> None:

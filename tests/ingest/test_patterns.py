@@ -17,6 +17,7 @@ from app.db import match_state
 from app.db.match_state import subject_of_payload
 from app.services import workflows
 from app.services.context import AppContext
+from app.services.document_versions import InvalidDocument
 from app.worker.housekeeping import sweep
 from tests.support.acceptance import fire_deadline
 from tests.support.builders import Sender, a_workflow, an_event
@@ -355,14 +356,14 @@ def test_large_patterns_on_one_event_are_bounded_together(context: AppContext, a
     apply(context, acme, name="alone", on="looked")
     apply(context, globex, name="heavy", on=heavy)
     for on, of in ((heavy, "'looked' together 20,999"), ({"times": 2, "of": "*"}, "'looked' together 20,001")):
-        with pytest.raises(workflows.InvalidDocument) as refused:
+        with pytest.raises(InvalidDocument) as refused:
             apply(context, acme, name="one-more", on=on)
         assert of in str(refused.value)
         assert "lower the counts, or disable one" in str(refused.value)
         assert refused.value.mistakes[0].path == "on"
     assert "one-more" not in [row.name for row in workflows.list_workflows(context, acme.account_id)]
     workflows.save_draft(context, acme.account_id, a_workflow(name="one-more", on=heavy))
-    with pytest.raises(workflows.InvalidDocument):
+    with pytest.raises(InvalidDocument):
         workflows.enable_workflow(context, acme.account_id, "one-more")
     workflows.disable_workflow(context, acme.account_id, "heavy-1")
     assert workflows.enable_workflow(context, acme.account_id, "one-more") == 1
@@ -371,7 +372,7 @@ def test_large_patterns_on_one_event_are_bounded_together(context: AppContext, a
 def test_a_pattern_on_all_events_counts_with_each_name(context: AppContext, acme: Sender) -> None:
     for number in range(20):
         apply(context, acme, name=f"any-{number}", on={"times": 1_000, "of": "*"})
-    with pytest.raises(workflows.InvalidDocument, match="'looked' together 20,979"):
+    with pytest.raises(InvalidDocument, match="'looked' together 20,979"):
         apply(context, acme, on={"times": 1_000, "of": "looked"})
-    with pytest.raises(workflows.InvalidDocument, match="all events together 20,979"):
+    with pytest.raises(InvalidDocument, match="all events together 20,979"):
         apply(context, acme, on={"times": 1_000, "of": "*"})

@@ -20,6 +20,7 @@ from app.db.audit import Change, Entry, EntryFilter
 from app.db.connection import run_sql
 from app.services import accounts, audit, data_subjects, integrations, runs, workflows
 from app.services.context import AppContext
+from app.services.document_versions import InvalidDocument
 from tests.support.builders import Sender, a_workflow, an_event
 
 ANNA = Actor("anna", "cli")
@@ -68,7 +69,7 @@ def test_a_change_that_is_refused_leaves_no_entry(context: AppContext, acme: Sen
         accounts.create_account(context, acme.slug, PLANS["trial"])
     with pytest.raises(Problem):
         integrations.set_integration(context, acme.account_id, integrations.find_kind("twilio"), {"from": "x"})
-    with pytest.raises(workflows.InvalidDocument):
+    with pytest.raises(InvalidDocument):
         workflows.apply_workflow(context, acme.account_id, a_workflow(on=...))
     assert _entries(context, acme.account_id) == []
 

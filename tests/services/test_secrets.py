@@ -19,7 +19,7 @@ from app.db.document_versions import NewVersion
 from app.db.sources import save_version, set_enabled
 from app.services import audit, integrations, secrets, workflows
 from app.services.context import AppContext
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 from tests.support.builders import Sender, a_workflow
 
 VALUE = "canary-shpss-91c0ffee"

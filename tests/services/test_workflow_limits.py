@@ -10,7 +10,7 @@ import pytest
 from app.db import workflows as stored
 from app.services import workflow_limits, workflows
 from app.services.context import AppContext
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 from app.workflows import account_limits
 from tests.support.builders import Sender, a_workflow
 

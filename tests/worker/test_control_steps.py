@@ -9,6 +9,7 @@ import pytest
 
 from app.services import workflows
 from app.services.context import AppContext
+from app.services.document_versions import InvalidDocument
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, an_http_target
 from tests.support.run_execution import execute_run, rows_of, wake
@@ -283,7 +284,7 @@ LOG = {"log": "x"}
     ],
 )
 def test_an_error_in_a_step_has_its_path(steps: list[Any], path: str, message: str) -> None:
-    with pytest.raises(workflows.InvalidDocument) as caught:
+    with pytest.raises(InvalidDocument) as caught:
         workflows.checked_document(a_workflow(steps=steps))
     (mistake,) = caught.value.mistakes
     assert mistake.path == path

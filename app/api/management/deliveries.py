@@ -19,10 +19,10 @@ from app.core.errors import Problem, ProblemType
 from app.core.models import SOURCES_READ, SOURCES_WRITE
 from app.db import deliveries as rows
 from app.db.deliveries import DeliveryFilter, DeliveryRow
-from app.ingest.sources.delivery_replay import replay_chosen, why_not_replayable
+from app.ingest.sources import delivery_replay
 from app.ingest.sources.trial import request_of, try_text
 from app.services import deliveries, sources
-from app.services.workflows import InvalidDocument
+from app.services.document_versions import InvalidDocument
 
 blueprint = Blueprint("deliveries", __name__, description="Deliveries: what third parties posted, as it arrived.")
 _OF_FIRST = {"delivery_id": "$response.body#/items/0/id"}
@@ -128,7 +128,4 @@ def replay_delivery(delivery_id: UUID) -> Any:
 
     By the current version of its source. 409 for one that is mapped.
     """
-    access, row = current(), _find(delivery_id)
-    if (reason := why_not_replayable(row, access.context.clock())) is not None:
-        raise Problem(ProblemType.CONFLICT, f"It is not mapped again: {reason}.")
-    return show_replayed(replay_chosen(access.context, access.account_id, str(row.source), [row.id]), 1)
+    return show_replayed(delivery_replay.replay_delivery(current().context, _find(delivery_id)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -25,16 +26,14 @@ from app.api.management.schemas.sources import (
 )
 from app.api.management.schemas.workflows import CheckedSchema, VersionQuery
 from app.core.durations import read_duration
-from app.core.errors import Problem, ProblemType
 from app.core.models import SOURCES_READ, SOURCES_WRITE
-from app.db.deliveries import WAITING, DeliveryFilter
 from app.db.sources import SourceRow
-from app.ingest.sources.delivery_replay import MAX_REPLAYED, ReplayResult, replay_chosen
+from app.ingest.sources import delivery_replay
+from app.ingest.sources.delivery_replay import ReplayResult
 from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, try_text
-from app.services import deliveries, sources
-from app.services.deliveries import ReplayPlan
+from app.services import sources
+from app.services.document_versions import InvalidDocument
 from app.services.sources import AppliedSource
-from app.services.workflows import InvalidDocument
 
 blueprint = Blueprint("sources", __name__, description="Sources: URLs to which third parties post.")
 _OF_NAME = {"source": "$response.body#/name"}
@@ -70,7 +69,7 @@ def list_sources(query: dict[str, Any]) -> Any:
 def create_source(body: dict[str, Any]) -> Any:
     """Create a source
 
-    From a document, which names it. The answer is the only one that has its token.
+    From a document, which names it. 409 when there is a source with this name. The answer is the only one that has the token.
     """
     access = current()
     applied = _apply(access, body["source"], is_new=True)
@@ -211,8 +210,6 @@ def list_source_versions(query: dict[str, Any], source: str) -> Any:
 def show_source_version(source: str, version: int) -> Any:
     """Show the document of a version of a source"""
     access = current()
-    if version > _find(access, source).latest_version:
-        raise Problem(ProblemType.NOT_FOUND, f"{source} has no version {version}.")
     text = sources.find_version(access.context, access.account_id, source, version)
     return {"name": source, "version": version, "source": text}
 
@@ -274,7 +271,7 @@ def plan_source_replay(source: str) -> Any:
     With their problems: those that a replay of the source maps again.
     """
     access = current()
-    plan = _plan(access, _find(access, source))
+    plan = delivery_replay.plan_source_replay(access.context, access.account_id, _find(access, source).id)
     problems = [
         {"result": result, "problem": problem, "count": count}
         for (result, problem), count in plan.problems.most_common()
@@ -282,28 +279,18 @@ def plan_source_replay(source: str) -> Any:
     return {"count": len(plan.ids), "is_cut": plan.is_cut, "problems": problems}
 
 
-def _plan(access: Access, source: SourceRow) -> ReplayPlan:
-    wanted = DeliveryFilter(source.id, WAITING)
-    return deliveries.plan_replay(access.context, access.account_id, wanted, MAX_REPLAYED)
-
-
 @route(blueprint, "POST", "/sources/<source>/replay", SOURCES_WRITE, answer=ReplayedDeliveriesSchema, is_atomic=False)
 def replay_source(source: str) -> Any:
     """Map the deliveries of a source again
 
     Those that are not mapped, oldest first: at most 500, and for at most 10 seconds. Call it again while some are `left`.
+    409 while the source is disabled.
     """
     access = current()
-    found = _find(access, source)
-    if not found.enabled:
-        raise Problem(ProblemType.CONFLICT, "The source is disabled. Enable it first.")
-    chosen = _plan(access, found).ids
-    result = replay_chosen(access.context, access.account_id, source, chosen) if chosen else ReplayResult()
-    return show_replayed(result, len(chosen))
+    return show_replayed(delivery_replay.replay_source(access.context, access.account_id, source))
 
 
-def show_replayed(result: ReplayResult, planned: int) -> dict[str, Any]:
+def show_replayed(result: ReplayResult) -> dict[str, Any]:
     """What became of deliveries, as ReplayedDeliveriesSchema has it."""
-    names = ("done", "mapped", "stored", "duplicates")
     failures = [{"id": delivery_id, "reason": reason} for delivery_id, reason in result.failures]
-    return {**{name: getattr(result, name) for name in names}, "left": planned - result.done, "failures": failures}
+    return {**asdict(result), "failures": failures}

@@ -18,8 +18,8 @@ from app.api.management.schemas.workflow_trial import (
 )
 from app.core.models import EVENTS_READ, WORKFLOWS_READ
 from app.services import simulation, workflow_trial
+from app.services.document_versions import InvalidDocument
 from app.services.workflow_trial import Trial, TriedEvent
-from app.services.workflows import InvalidDocument
 
 T = TypeVar("T")
 blueprint = Blueprint("trials", __name__, description="Trials: what a workflow would do. Nothing is changed or sent.")

@@ -24,12 +24,11 @@ from app.api.management.schemas.workflows import (
     WorkflowPageSchema,
     WorkflowSchema,
 )
-from app.core.errors import Problem, ProblemType
 from app.core.models import WORKFLOWS_READ, WORKFLOWS_WRITE
 from app.db.workflows import WorkflowRow
 from app.services import differences, workflow_activity, workflows
-from app.services.workflow_activity import MAX_CANCELLED, MAX_DELETED
-from app.services.workflows import Applied, InvalidDocument, SavedMeanwhile
+from app.services.document_versions import InvalidDocument
+from app.services.workflows import Applied
 
 blueprint = Blueprint("workflows", __name__, description="Workflows: versioned documents that start runs.")
 _OF_NAME = {"name": "$response.body#/name"}
@@ -71,10 +70,7 @@ def create_workflow(body: dict[str, Any]) -> Any:
     From a document, which names it. 409 when there is a workflow with this name.
     """
     access, source = current(), body["source"]
-    try:
-        applied = _save(access, source, 0, enable=body["enable"])
-    except SavedMeanwhile as exc:
-        raise Problem(ProblemType.CONFLICT, f"There is a workflow {exc.name}.") from None
+    applied = _save(access, source, 0, enable=body["enable"])
     return _find(access, applied.name)
 
 
@@ -133,13 +129,8 @@ def delete_workflow(name: str) -> None:
     With its versions, progress and runs. 409 for one with more than 20,000 runs: `signalbox workflow delete` deletes it.
     """
     access = current()
-    known = _find(access, name)
-    blueprint.check_etag(known, WorkflowSchema)
-    if workflow_activity.count_runs(access.context, access.account_id, known.id)[0] > MAX_DELETED:
-        raise Problem(
-            ProblemType.CONFLICT, f"The workflow has more than {MAX_DELETED} runs; delete it by the command line."
-        )
-    workflows.delete_workflow(access.context, access.account_id, name)
+    blueprint.check_etag(_find(access, name), WorkflowSchema)
+    workflows.delete_workflow(access.context, access.account_id, name, at_once=True)
 
 
 @route(blueprint, "POST", "/workflows/<name>/enable", WORKFLOWS_WRITE, body=EnableSchema, answer=WorkflowSchema)
@@ -171,10 +162,9 @@ def disable_workflow(body: dict[str, Any], name: str) -> Any:
     It looks at no further event. 409 when more than 5,000 runs would be cancelled: `signalbox workflow disable` does that.
     """
     access, cancel_runs = current(), body["cancel_runs"]
-    known = _find(access, name)
-    if cancel_runs and workflow_activity.count_runs(access.context, access.account_id, known.id)[1] > MAX_CANCELLED:
-        raise Problem(ProblemType.CONFLICT, f"More than {MAX_CANCELLED} runs are running; use the command line.")
-    cancelled = workflows.disable_workflow(access.context, access.account_id, name, cancel_runs=cancel_runs)
+    cancelled = workflows.disable_workflow(
+        access.context, access.account_id, name, cancel_runs=cancel_runs, at_once=True
+    )
     return {"name": name, "cancelled_runs": cancelled}
 
 
@@ -200,10 +190,7 @@ def show_version(name: str, version: int) -> Any:
 
 
 def _source_of_version(name: str, version: int) -> str:
-    """The document of a version. Raises Problem 404."""
     access = current()
-    if version > _find(access, name).latest_version:
-        raise Problem(ProblemType.NOT_FOUND, f"{name} has no version {version}.")
     return workflows.find_version(access.context, access.account_id, name, version)
 
 

@@ -19,12 +19,13 @@ from app.core.durations import RETENTION as KEY_RETENTION
 from app.core.errors import Problem, ProblemType
 from app.core.work_shares import UNITS_PER_MILLISECOND
 from app.db.audit import Change
-from app.db.deliveries import WAITING, DeliveryRow
+from app.db.deliveries import WAITING, DeliveryFilter, DeliveryRow
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache, check_open
 from app.ingest.sources.accept_delivery import DeliveryReceipt, SourceAcceptor
-from app.services import audit, deliveries
+from app.services import audit, deliveries, sources
 from app.services.context import AppContext
+from app.services.deliveries import ReplayPlan
 
 # Deliveries that one request of a person maps again, and the seconds that it may take; another request continues.
 MAX_REPLAYED, _SECONDS = 500, 10
@@ -34,12 +35,13 @@ _log = structlog.get_logger()
 @dataclass(slots=True)
 class ReplayResult:
     """What became of the deliveries that were mapped again: how many, how many of them are mapped now, and their events.
-    `failures`: (delivery, why it is not mapped)."""
+    `left`: how many others there was no time for. `failures`: (delivery, why it is not mapped)."""
 
     done: int = 0
     mapped: int = 0
     stored: int = 0
     duplicates: int = 0
+    left: int = 0
     failures: list[tuple[UUID, str]] = field(default_factory=list)
 
     def add(self, receipt: DeliveryReceipt) -> None:
@@ -77,8 +79,7 @@ class DeliveryReplayer:
         """Map a delivery again, and store the result. Raises Problem (409 if it is mapped
         already) and Unavailable."""
         row = deliveries.find_delivery(self._context, self._account_id, delivery_id)
-        if (reason := why_not_replayable(row, self._context.clock())) is not None:
-            raise Problem(ProblemType.CONFLICT, f"It is not mapped again: {reason}.")
+        check_replayable(row, self._context.clock())
         account = self._accounts.find_by_id(self._account_id)
         if account is None:
             raise Problem(ProblemType.NOT_FOUND, "The account was deleted.")
@@ -92,6 +93,7 @@ class DeliveryReplayer:
             if time.monotonic() > ends_at:
                 break
             self.replay_into(result, one)
+        result.left = len(chosen) - result.done
         return result
 
     def replay_into(self, result: ReplayResult, delivery_id: UUID) -> None:
@@ -103,8 +105,27 @@ class DeliveryReplayer:
             result.fail(delivery_id, exc.detail)
 
 
-def replay_chosen(context: AppContext, account_id: int, source: str, chosen: Sequence[UUID]) -> ReplayResult:
-    """Map deliveries of a source again, as many as there is time for, and record that. Raises Unavailable."""
+def plan_source_replay(context: AppContext, account_id: int, source_id: UUID) -> ReplayPlan:
+    """The deliveries that `replay_source` maps again: those that are not mapped, the oldest MAX_REPLAYED."""
+    return deliveries.plan_replay(context, account_id, DeliveryFilter(source_id, WAITING), MAX_REPLAYED)
+
+
+def replay_source(context: AppContext, account_id: int, name: str) -> ReplayResult:
+    """Map deliveries of a source again, as many as there is time for, and record that. Raises Unavailable, and Problem: 404, and
+    409 while the source is disabled."""
+    source = sources.find_source(context, account_id, name)
+    sources.check_enabled(source)
+    chosen = plan_source_replay(context, account_id, source.id).ids
+    return _replay_chosen(context, account_id, name, chosen) if chosen else ReplayResult()
+
+
+def replay_delivery(context: AppContext, row: DeliveryRow) -> ReplayResult:
+    """Map a delivery again, and record that. Raises Unavailable, and Problem 409 when it cannot be mapped again."""
+    check_replayable(row, context.clock())
+    return _replay_chosen(context, row.account_id, str(row.source), [row.id])
+
+
+def _replay_chosen(context: AppContext, account_id: int, source: str, chosen: Sequence[UUID]) -> ReplayResult:
     replayer = DeliveryReplayer(context, account_id)
     replayer.record(source, chosen)
     return replayer.replay_for(chosen, _SECONDS)
@@ -123,6 +144,12 @@ def map_late(context: AppContext, accounts: AccountCache, account_id: int, deliv
             "a postponed delivery is not mapped", account=account_id, delivery=str(delivery_id), reason=exc.detail
         )
     return (time.thread_time() - began) * 1000 * UNITS_PER_MILLISECOND
+
+
+def check_replayable(row: DeliveryRow, now: datetime) -> None:
+    """Raises Problem 409 for a delivery that cannot be mapped again."""
+    if (reason := why_not_replayable(row, now)) is not None:
+        raise Problem(ProblemType.CONFLICT, f"It is not mapped again: {reason}.")
 
 
 def why_not_replayable(row: DeliveryRow, now: datetime) -> str | None:

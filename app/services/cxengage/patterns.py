@@ -24,6 +24,7 @@ from app.db import workflows as db_workflows
 from app.db.cxengage_resources import PATTERNS, PatternRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
+from app.services.document_versions import InvalidDocument
 
 # The integration of an action; endpoints of the notation have the same names.
 _INTEGRATION_OF = {"sms": "twilio", "call": "twilio", "sendgrid": "sendgrid", "whatsapp": "whatsapp", "email": "smtp"}
@@ -117,7 +118,7 @@ def _switch_on(connection: sa.Connection, account_id: int, row: PatternRow, now:
     source = json.dumps(document, ensure_ascii=False, indent=2)
     try:
         workflow_id = workflows.apply_in_transaction(connection, account_id, source, now)
-    except workflows.InvalidDocument as exc:
+    except InvalidDocument as exc:
         # Line numbers would be those of the compiled document, which the author does not see.
         errors = "; ".join(f"{mistake.path}: {mistake.message}" for mistake in exc.mistakes)
         raise Problem(ProblemType.VALIDATION_FAILED, f"the compiled pattern is invalid: {errors}") from None

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from app.api.management import workflow_trial
-from app.services import event_search, integrations, runs, workflows
+from app.services import event_search, integrations, runs, workflow_activity, workflows
 from app.services.context import AppContext
 from tests.support.builders import a_workflow, an_event
 from tests.support.management import Manager
@@ -112,7 +112,7 @@ def test_a_delivery_is_downloaded_byte_for_byte(manager: Manager) -> None:
 
 
 def test_deliveries_are_mapped_again_in_parts(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.management.sources.MAX_REPLAYED", 2)
+    monkeypatch.setattr("app.ingest.sources.delivery_replay.MAX_REPLAYED", 2)
     path = manager.post("/sources", {"source": SOURCE.replace("body.who", "body.person")}).json["path"]
     for number in range(3):
         manager.client.post(path, json={"who": f"asha {number}"})
@@ -123,6 +123,43 @@ def test_deliveries_are_mapped_again_in_parts(manager: Manager, monkeypatch: pyt
     assert manager.post("/sources/till/replay").json["mapped"] == 2
     assert manager.post("/sources/till/replay").json["mapped"] == 1
     assert manager.get("/sources/till/replay").json == {"count": 0, "is_cut": False, "problems": []}
+
+
+def test_a_disabled_source_maps_nothing_again(manager: Manager) -> None:
+    manager.post("/sources", {"source": SOURCE})
+    manager.post("/sources/till/disable")
+    refused = manager.post("/sources/till/replay")
+    assert (refused.status_code, refused.json["detail"]) == (409, "the source till is disabled; enable it first")
+
+
+# Workflows and sources
+
+
+@pytest.mark.parametrize(("path", "source"), [("/workflows", a_workflow(name="cart")), ("/sources", SOURCE)])
+def test_a_name_that_exists_and_a_version_that_does_not_are_answered_alike(
+    manager: Manager, path: str, source: str
+) -> None:
+    first, second = (manager.post(path, {"source": source}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 409)
+    assert "already" in second.json["detail"]
+    name = first.json["name"]
+    answers = [manager.get(f"{path}/{name}/versions/{version}") for version in (0, 2, 10**12)]
+    details = [(answer.status_code, answer.json["detail"]) for answer in answers]
+    assert details == [(404, f"{name} has the versions 1 to 1")] * 3
+
+
+def test_a_workflow_with_too_many_runs_for_one_request_stays(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager.post(
+        "/workflows", {"source": a_workflow(name="cart", on="cart_updated", steps=[{"wait": "1h"}]), "enable": True}
+    )
+    manager.sender.post(an_event(event="cart_updated"))
+    monkeypatch.setattr(workflow_activity, "MAX_CANCELLED", 0)
+    monkeypatch.setattr(workflow_activity, "MAX_DELETED", 0)
+    cancelled = manager.post("/workflows/cart/disable", {"cancel_runs": True})
+    deleted = manager.call("DELETE", "/workflows/cart", If_Match="*")
+    assert (cancelled.status_code, deleted.status_code) == (409, 409)
+    assert manager.get("/workflows/cart").json["enabled_version"] == 1
+    assert manager.post("/workflows/cart/disable", {"cancel_runs": False}).json["cancelled_runs"] == 0
 
 
 def test_a_document_is_tried_on_a_delivery_without_storing_anything(context: AppContext, manager: Manager) -> None:
