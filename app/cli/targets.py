@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from functools import partial
 
 import click
@@ -33,9 +32,12 @@ def list_(account: str | None, page: Page) -> None:
     print_list(
         page,
         lambda after, limit: targets.list_targets(
-            context(), account_id, after=parse_option("--after", partial(read_cursor, parse=_parse), after), limit=limit
+            context(),
+            account_id,
+            after=parse_option("--after", partial(read_cursor, parse=targets.read_cursor), after),
+            limit=limit,
         ),
-        cursor=lambda one: f"{utc_text(one.since)},{one.target}",
+        cursor=targets.write_cursor,
         cells=lambda one: (utc_text(one.since), one.state, one.target, *_reason(one)),
         widths=(27, 8, 40),
         as_json=lambda one: json_line(asdict(one)),
@@ -47,11 +49,6 @@ def _reason(one: TargetRow) -> tuple[str, str]:
         return str(one.reason), f"run {one.run_id}"
     held = f"{counted(one.runs_held or 0, 'run')} waiting"
     return f"failed {one.failures:,} times in a row, next call {utc_text(one.retry_at)}", held
-
-
-def _parse(cursor: str) -> tuple[datetime, str]:
-    at, _, target = cursor.partition(",")
-    return datetime.fromisoformat(at), target
 
 
 @group.command("enable")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from app.actions.circuit_breaker import CircuitChange
 from app.core.exact_json import replace_unstorable
+from app.core.ids import utc_text
 from app.db import circuits
 from app.db.circuits import OpenCircuit, TargetRow
 from app.services.context import AppContext
@@ -35,6 +36,23 @@ def list_targets(
     """At most `limit` of an account's targets that are not called as usual, the latest first: those after (since, target)."""
     with context.database.transaction() as connection:
         return circuits.list_targets(connection, account_id, after, limit, context.clock())
+
+
+def write_cursor(row: TargetRow) -> str:
+    """Where a page of targets ends, as `read_cursor` reads it."""
+    return f"{utc_text(row.since)},{row.target}"
+
+
+def read_cursor(text: str) -> tuple[datetime, str]:
+    """The last target of a page: since when, and the target. Raises ValueError."""
+    at, _, target = text.partition(",")
+    since = datetime.fromisoformat(at)
+    if since.tzinfo is None:
+        raise ValueError("a time without an offset")
+    try:
+        return since.astimezone(UTC), target
+    except OverflowError as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def count_open_circuits(context: AppContext) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from app.api.management.access import current
@@ -10,7 +10,6 @@ from app.api.management.fields import read_page
 from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.targets import EnabledTargetSchema, EnableTargetSchema, TargetPageSchema, TargetQuery
-from app.core.ids import utc_text
 from app.core.models import RUNS_READ, RUNS_WRITE
 from app.services import integrations, targets
 
@@ -27,22 +26,16 @@ def list_targets(query: dict[str, Any]) -> Any:
     return read_page(
         {**query, "after": _read_cursor(query.get("after"))},
         lambda after, limit: targets.list_targets(access.context, access.account_id, after=after, limit=limit),
-        lambda row: f"{utc_text(row.since)} {row.target}",
+        targets.write_cursor,
     )
 
 
 def _read_cursor(text: str | None) -> tuple[datetime, str] | None:
     """The last target of a page: since when, and the target."""
-    if text is None:
-        return None
-    since, _, target = text.partition(" ")
     try:
-        found = datetime.fromisoformat(since)
-        if found.tzinfo is not None:
-            return found.astimezone(UTC), target
-    except (ValueError, OverflowError):
-        pass
-    raise invalid([{"field": "after", "message": "is no `next` of this list"}])
+        return None if text is None else targets.read_cursor(text)
+    except ValueError:
+        raise invalid([{"field": "after", "message": "is no `next` of this list"}]) from None
 
 
 @route(blueprint, "POST", "/targets/enable", RUNS_WRITE, body=EnableTargetSchema, answer=EnabledTargetSchema)

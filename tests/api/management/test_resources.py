@@ -265,7 +265,7 @@ def test_retention_is_changed_by_kind(manager: Manager) -> None:
 
 def test_the_pages_of_the_targets_are_the_list(context: AppContext, manager: Manager, values: dict[str, str]) -> None:
     for number in range(2):
-        target = f"GET https://{number}.example.com"
+        target = f"https://{number}.example.com/{'long' * 200}"
         integrations.disable_target(context, manager.sender.account_id, target, "gone", UUID(values["run_id"]))
     found = all_items(manager, "/targets?")
     assert len({one["target"] for one in found}) == len(found) == 3
@@ -275,7 +275,7 @@ def test_the_pages_of_the_targets_are_the_list(context: AppContext, manager: Man
     "at", ["0001-01-01T00:00:00%2B23:00", "9999-12-31T23:59:59-23:00", "2026-11-29T18:00:00", "soon"]
 )
 def test_a_time_that_no_target_can_have_is_no_cursor(manager: Manager, at: str) -> None:
-    answer = manager.get(f"/targets?after={at} x")
+    answer = manager.get(f"/targets?after={at},x")
     assert answer.status_code == 422
     assert answer.json["errors"] == [{"field": "after", "message": "is no `next` of this list"}]
 

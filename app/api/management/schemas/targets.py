@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from app.api.management.fields import PageQuery, RequestSchema, Timestamp, described, page_of, text
+from app.api.management.fields import PageQuery, RequestSchema, Timestamp, described, page_of
 
-# Characters of a target.
-_MAX_TARGET = 2_000
+# Characters of a target, and of a cursor, which has a time before it.
+_MAX_TARGET, _MAX_CURSOR = 2_000, 2_100
 
 
 class TargetQuery(PageQuery):
     """A page of targets."""
 
-    after = text(metadata=described("The `next` of the page before."))
+    after = fields.String(
+        validate=validate.Length(1, _MAX_CURSOR), metadata=described("The `next` of the page before.")
+    )
 
 
 class TargetSchema(Schema):
