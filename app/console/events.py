@@ -65,7 +65,7 @@ def _list(wanted: EventFilter, filters: dict[str, str]) -> Page[StoredEvent]:
 
 def _search(wanted: EventFilter, condition: EventCondition, filters: dict[str, str]) -> Page[StoredEvent]:
     """A page of a search, which ends where the search has looked at as many events as it may."""
-    wanted = replace(wanted, before=read_cursor())
+    wanted = replace(wanted, before=read_cursor(UUID))
     found = search_events(app_context(), current_account().id, wanted, condition, PAGE)
     return Page(found.events, None if found.last is None else str(found.last), filters, MAX_LOOKED_AT)
 

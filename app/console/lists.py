@@ -15,6 +15,7 @@ from app.core.exact_json import replace_unstorable
 from app.core.time_zones import find_zone
 
 Row = TypeVar("Row")
+Cursor = TypeVar("Cursor")
 PAGE = 50
 # Characters of a filter.
 _MAX_TEXT = 255
@@ -40,7 +41,7 @@ def read_page(
     find: Callable[[UUID | None, int], Sequence[Row]], cursor: Callable[[Row], UUID], filters: dict[str, str]
 ) -> Page[Row]:
     """A page of rows, newest first: those after the cursor `after` of the URL."""
-    found = find(read_cursor(), PAGE + 1)
+    found = find(read_cursor(UUID), PAGE + 1)
     more = str(cursor(found[PAGE - 1])) if len(found) > PAGE else None
     return Page(found[:PAGE], more, filters)
 
@@ -53,13 +54,13 @@ def read_page_by_name(
     return Page(found[:PAGE], name(found[PAGE - 1]) if len(found) > PAGE else None, filters)
 
 
-def read_cursor() -> UUID | None:
-    """The cursor of the URL; None on the first page."""
+def read_cursor(parse: Callable[[str], Cursor]) -> Cursor | None:
+    """The cursor of the URL as `parse` reads it; None on the first page."""
     text = request.args.get("after")
     if text is None:
         return None
     try:
-        return UUID(text)
+        return parse(text)
     except ValueError:
         abort(404)
 

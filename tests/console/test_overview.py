@@ -139,7 +139,7 @@ def test_a_target_that_keeps_failing_is_shown_with_the_runs_that_wait(
     page = viewer.get(f"/{acme.slug}/").text
     assert "failing since" in page
     assert "0 runs wait" in page
-    assert f"/{acme.slug}/runs?status=failed&amp;target=POST+https://" in page
+    assert f'href="/console/{acme.slug}/targets">POST https://' in page
     assert "<img src=x" not in page
 
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from flask import Flask
 
@@ -77,6 +77,7 @@ PAGES = {
     "subjects.show": ["subject?{subject}", "subject?subject=nobody"],
     "subjects.show_receipts": ["receipts"],
     "subjects.why": ["subject/why?{subject}", "subject/why?{subject}&workflow=failing"],
+    "targets.show": ["targets"],
     "workflow_editor.edit": ["workflows/edit", "workflows/edit?name=draft", "workflows/edit?template=abandoned-cart"],
     "workflow_editor.show_templates": ["workflows/templates"],
     "workflow_trial.show": ["workflows/try?name=failing", "workflows/try?name=failing&event={event}"],
@@ -107,6 +108,7 @@ EMPTY = (
     "sources",
     "subject/why?subject=nobody",
     "subjects",
+    "targets",
     "workflows",
 )
 _SOURCE = "name: shop\nverify: none\nmap: {event: body.kind, distinct_id: body.who}\n"
@@ -158,9 +160,10 @@ def fill_account(app: Flask, sender: Sender, text: str, rows: int = 1) -> Filled
     data_subjects.erase_subject(context, sender.account_id, "nobody")
     _make_workflows(context, sender, text)
     event, runs = _make_runs(context, sender, text, rows)
-    target = f"POST https://example.com/{text}"
-    integrations.disable_target(context, sender.account_id, target, text, uuid4())
-    targets.save_circuits(context, [CircuitChange(sender.account_id, f"{target}/other", 5, 60.0, 60.0)])
+    for number in range(rows):
+        target = f"https://example.com/{number}/{text}"
+        integrations.disable_target(context, sender.account_id, target, text, UUID(runs[0]) if number % 2 else uuid4())
+        targets.save_circuits(context, [CircuitChange(sender.account_id, f"POST {target}", 5, 60.0, 60.0)])
     mapped, unmapped = _deliver(context, app, sender, text, rows)
     return Filled(
         sender.slug, text, event, runs[0], runs[1], mapped, unmapped, _refuse(context, app, sender, text, rows)
