@@ -18,6 +18,7 @@ from app.api.responses import request_id
 from app.core.config import Settings
 from app.core.errors import Problem
 from app.core.exact_json import make_storable, replace_unstorable
+from app.core.idempotency_keys import is_idempotency_key
 from app.core.ids import uuid7
 from app.core.log_config import describe_exception
 from app.core.pacing import pause_if_due
@@ -25,7 +26,6 @@ from app.db.refusals import SHOWN_HOOK, NewRefusal
 from app.ingest.accept_batch import BatchReceipt
 from app.ingest.account_cache import Account
 from app.ingest.limechat.received_batch import ReceivedBatch
-from app.ingest.limechat.schemas import is_idempotency_key
 from app.ingest.refusals import RefusalKeeper
 from app.services.context import AppContext
 

@@ -11,7 +11,7 @@ import hmac
 from functools import partial
 from typing import Any
 
-from flask import Flask, Response, abort, g, redirect, request, url_for
+from flask import Flask, Response, g, redirect, request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_bootstrap import Bootstrap5
 from flask_login import LoginManager, current_user, login_required
@@ -47,7 +47,7 @@ from app.console.access import load_visitor, may, visible_accounts
 from app.console.jinja_filters import FILTERS
 from app.console.lists import write_time
 from app.console.timing import working_time
-from app.core.exact_json import UNSTORABLE
+from app.core.exact_json import refuse_unstorable
 from app.core.models import EDITOR, OWNER
 from app.services.context import AppContext
 
@@ -158,7 +158,7 @@ def create_console(receivers: Flask) -> Flask:
     # Raises SettingsError without a key, which signs the cookies.
     console.before_request(context.secrets.check_key)
     console.before_request(partial(start_limiter_of, receivers))
-    console.before_request(_refuse_nul)
+    console.before_request(_check_texts)
     console.after_request(_finish)
     console.context_processor(_names)
     console.add_url_rule("/", "home", _home)
@@ -181,12 +181,9 @@ def _set_secrets(console: Flask, encryption_keys: tuple[str, ...]) -> None:
         console.config.update(SECRET_KEY=made[0], SECRET_KEY_FALLBACKS=made[1:])
 
 
-def _refuse_nul() -> None:
-    """Postgres has no text with a NUL, and no browser sends one."""
-    if any(
-        UNSTORABLE.search(str(text)) for text in (request.path, *(text for _, text in request.values.items(multi=True)))
-    ):
-        abort(400, "The request has a character that no text may have (NUL).")
+def _check_texts() -> None:
+    fields = (*request.args.items(multi=True), *request.form.items(multi=True))
+    refuse_unstorable((request.path, *(text for field in fields for text in field)))
 
 
 def _finish(response: Response) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from math import isfinite
 from typing import Any
@@ -320,6 +320,12 @@ def _kind(value: Any) -> str:
 
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def refuse_unstorable(texts: Iterable[str]) -> None:
+    """Raises Problem 400 when a text of a URL or form has a character that Postgres cannot store."""
+    if any(UNSTORABLE.search(text) for text in texts):
+        raise Problem(ProblemType.MALFORMED_REQUEST, "The request has a character that no text may have (NUL).")
 
 
 def replace_unstorable(text: str) -> str:

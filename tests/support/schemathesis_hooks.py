@@ -8,12 +8,14 @@ from uuid import uuid4
 
 import schemathesis
 
+from app.core.idempotency_keys import is_idempotency_key
+
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Replace a valid key."""
     key = (case.headers or {}).get("Idempotency-Key")
-    if key is not None and 1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key:
+    if is_idempotency_key(key):
         case.headers["Idempotency-Key"] = str(uuid4())
 
 

@@ -42,6 +42,7 @@ from app.api.management.routes import PREFIX
 from app.api.route_limits import start_limiter_of
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import refuse_unstorable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -104,7 +105,7 @@ def create_management(receivers: Flask) -> Flask:
     management.register_error_handler(flask_smorest.exceptions.NotModified, _answer_not_modified)
     management.register_error_handler(SettingsError, _answer_settings_error)
     management.before_request(partial(start_limiter_of, receivers))
-    management.before_request(_refuse_nul)
+    management.before_request(_check_texts)
     for module in RESOURCES:
         api.register_blueprint(module.blueprint, url_prefix=PREFIX)
     text = cache(lambda: msgspec.json.encode(openapi_document.build(api.spec)))
@@ -122,11 +123,8 @@ def at_whole_paths(management: Flask, environ: WSGIEnvironment, start_response: 
     return management(environ, start_response)
 
 
-def _refuse_nul() -> None:
-    """Postgres has no text with a NUL."""
-    texts = (request.path, *(text for pair in request.args.items(multi=True) for text in pair))
-    if any("\0" in text for text in texts):
-        raise Problem(ProblemType.MALFORMED_REQUEST, "The URL has a character that no text may have (NUL).")
+def _check_texts() -> None:
+    refuse_unstorable((request.path, *(text for pair in request.args.items(multi=True) for text in pair)))
 
 
 def _answer_not_modified(exc: flask_smorest.exceptions.NotModified) -> Response:

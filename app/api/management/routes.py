@@ -14,15 +14,15 @@ from marshmallow import Schema
 
 from app.api.bearer_limit import management_limit
 from app.api.management.access import ACCOUNT, Access, authorize
-from app.api.management.request_body import Parser, check_query, sent_body
-from app.core.errors import Problem, ProblemType
+from app.api.management.request_body import Parser, check_query, invalid, sent_body
+from app.core.idempotency_keys import MAX_LENGTH, describe_rule, is_idempotency_key
 from app.db.stored_answers import RequestKey
 from app.services.request_transactions import Answer, answer_once, change_account
 
 View = TypeVar("View", bound=Callable[..., Any])
 PREFIX = "/api/v1/manage"
 SECURITY = "bearer"
-IDEMPOTENCY_KEY, MAX_KEY = "Idempotency-Key", 255
+IDEMPOTENCY_KEY = "Idempotency-Key"
 BYTES_TYPE = "application/octet-stream"
 # What the answer to a repeated request has, too.
 _REPEATED_HEADERS = ("Content-Type", "ETag", "Location")
@@ -38,7 +38,7 @@ _KEY_PARAMETER = {
     "name": IDEMPOTENCY_KEY,
     "in": "header",
     "description": "A request that is sent again with its key within 24 hours is not carried out again and gets the same answer.",
-    "schema": {"type": "string", "pattern": f"^[!-~]{{1,{MAX_KEY}}}$"},
+    "schema": {"type": "string", "pattern": f"^[!-~]([ -~]{{0,{MAX_LENGTH - 2}}}[!-~])?$"},
 }
 
 
@@ -184,9 +184,8 @@ def _once(access: Access, handle: Callable[[], Response], *, is_atomic: bool) ->
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:
         return _call_view(access, handle)
-    if not 1 <= len(key) <= MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
-        message = f"{IDEMPOTENCY_KEY} must have 1 to {MAX_KEY} visible ASCII characters."
-        raise Problem(ProblemType.VALIDATION_FAILED, message)
+    if not is_idempotency_key(key):
+        raise invalid([{"field": IDEMPOTENCY_KEY, "message": describe_rule()}])
     parts = (request.method.encode(), request.full_path.encode(), sent_body())
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
     answer = answer_once(

@@ -5,7 +5,6 @@ Source of the format: the seed document "Custom Events" and `POST /api/v1/cvf-ev
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from heapq import nsmallest
 from typing import Any, ClassVar, TypeVar
@@ -13,13 +12,13 @@ from typing import Any, ClassVar, TypeVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 from app.core.api_keys import prefix_of
+from app.core.idempotency_keys import describe_rule, is_idempotency_key
 from app.core.phone_numbers import UnusablePhone, read_phone
 
 MAX_LENGTH = 255
 # Behind the key of a batch come `#` and the number of the item.
 MAX_BATCH_KEY_LENGTH = 240
 _MAX_NAMES, _MAX_NAME_LENGTH = 20, 80
-_PRINTABLE = re.compile(r"[\x20-\x7e]+")
 # When the event happened. It refuses no event, and is no field of the schemas: each event takes time for each field.
 OCCURRED_AT = "occurred_at"
 _NO_TIME = (
@@ -125,11 +124,6 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def is_idempotency_key(value: Any, max_length: int = MAX_LENGTH) -> bool:
-    """Whether a value can be an idempotency key."""
-    return isinstance(value, str) and len(value) <= max_length and _PRINTABLE.fullmatch(value) is not None
-
-
 class IdempotencyKey(PlainField[str]):
     """An idempotency key: printable ASCII characters."""
 
@@ -145,7 +139,7 @@ class IdempotencyKey(PlainField[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
         if not is_idempotency_key(value, self._max_length):
-            raise ValidationError(f"must be 1 to {self._max_length} printable ASCII characters")
+            raise ValidationError(describe_rule(self._max_length))
         return str(value)
 
 

@@ -30,6 +30,7 @@ from app.core import metrics
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import LARGE
 from app.core.gzip_body import unpack
+from app.core.idempotency_keys import MAX_LENGTH as MAX_KEY
 from app.core.ids import uuid7
 from app.core.models import Event
 from app.core.pacing import pause_if_due
@@ -65,7 +66,6 @@ LATE = DeliveryProblem(
     None, "map", "not mapped yet: the account has used up its share of the process, a worker maps it"
 )
 # Characters of an idempotency key; a longer one is hashed.
-_MAX_KEY = 255
 
 # Counts events against the account's plan; raises Problem 429.
 CountEvents = Callable[[int], None]
@@ -365,7 +365,7 @@ def make_keys(source_id: UUID, events: Sequence[MappedEvent], delivery_id: UUID 
 def key_of(source_id: UUID, text: str) -> str:
     """The idempotency key of a dedupe id; a long or unprintable one is hashed."""
     key = f"{source_id}:{text}"
-    if len(key) <= _MAX_KEY and text.isprintable():
+    if len(key) <= MAX_KEY and text.isprintable():
         return key
     return f"{source_id}:sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
