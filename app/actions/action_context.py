@@ -60,9 +60,7 @@ class ActionContext:
         """The fields of the account's integration of a kind; raises ActionError when it has none."""
         fields = self.integration(kind)
         if fields is None:
-            raise ActionError(
-                "not_set_up", f"the account has no {kind} integration; `signalbox integration set {kind}` creates it"
-            )
+            raise ActionError("not_set_up", f"the account has no {kind} integration: set it up")
         self.secrets.add(*(fields[field.name] for field in KINDS[kind].fields if field.secret and field.name in fields))
         return fields
 
@@ -71,9 +69,7 @@ class ActionContext:
         values = {name: self.find_secret(name) for name in names}
         for name, value in values.items():
             if value is None:
-                raise ActionError(
-                    "no_secret", f"the account has no secret {name}; `signalbox secret set {name}` creates it"
-                )
+                raise ActionError("no_secret", f"the account has no secret {name}: set it")
         return {name: value for name, value in values.items() if value is not None}
 
 

@@ -7,7 +7,6 @@ print secrets of the account as `{{ secrets.NAME }}`. Without `json` and `body`,
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -101,12 +100,17 @@ async def act(fields: Any, context: ActionContext) -> Outcome:
     request = await context.compose(make_request, fields, context)
     target = target_of(request, context)
     if (reason := context.disabled.get(target)) is not None:
-        error = f"{target} is disabled ({reason}); `signalbox target enable {shlex.quote(target)}` enables it"
+        error = disabled_error(target, reason)
         described = await context.compose(describe, request, context.secrets)
         failed = Outcome("failed", request=described, error=error, error_class="target_disabled")
         return replace(failed, target=name_target(request))
     outcome = await call(request, context, lambda status, headers, body, now: classify_status(status, headers, now))
     return replace(outcome, gone=target) if outcome.error_class == "http_410" else outcome
+
+
+def disabled_error(target: str, reason: str | None) -> str:
+    """What is said of a call to a disabled target. It names no command: the console and the API show it, too."""
+    return f"{target} is disabled ({reason}): enable this target to send requests to it again"
 
 
 def preview(fields: Any, context: ActionContext) -> Outcome:

@@ -10,7 +10,7 @@ import click
 from app.cli.base import command, confirm, context, get_account, parse_option, yes_option
 from app.cli.json_report import subject_details, to_json
 from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
-from app.cli.program import with_program
+from app.cli.program import with_remedies
 from app.cli.terminal_text import visible
 from app.core.ids import utc_text
 from app.services import data_subjects, explanations
@@ -35,7 +35,7 @@ def show(account: str, distinct_id: str, limit: int, as_json: bool) -> None:
         click.echo(to_json(subject_details(distinct_id, details)))
         return
     for line in subject_lines(distinct_id, details):
-        click.echo(with_program(line, found.slug))
+        click.echo(with_remedies(line, found.slug))
 
 
 def subject_lines(subject: str, details: SubjectDetails) -> Iterator[str]:
@@ -70,7 +70,8 @@ def why(account: str, distinct_id: str, workflow: str | None, as_json: bool) -> 
     found = get_account(account)
     answers = explanations.explain_starts(context(), found.id, distinct_id, workflow)
     for one in answers:
-        click.echo(json_line(asdict(one)) if as_json else visible(f"{one.workflow}: {one.sentence}"))
+        sentence = with_remedies(visible(f"{one.workflow}: {one.sentence}"), found.slug)
+        click.echo(json_line(asdict(one)) if as_json else sentence)
     if not as_json and not answers:
         click.echo("the account has no workflow")
     if len(answers) == explanations.MAX_WORKFLOWS:

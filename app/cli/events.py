@@ -45,7 +45,7 @@ from app.cli.event_tail import EventTail
 from app.cli.json_report import event_details, event_fields, to_json
 from app.cli.lazy_group import LazyGroup
 from app.cli.lists import Page, json_option, list_options, print_list, read_id
-from app.cli.program import with_program
+from app.cli.program import with_remedies
 from app.cli.run_report import event_lines
 from app.cli.terminal_text import counted, row, visible
 from app.core.errors import Unavailable
@@ -151,7 +151,7 @@ def show(id: tuple[str | None, UUID], as_json: bool, account: str | None) -> Non
         return
     slug = get_account(str(owner)).slug
     for line in event_lines(details, slug, context().clock()):
-        click.echo(with_program(line, slug))
+        click.echo(with_remedies(line, slug))
 
 
 @group.command("tail")

@@ -8,6 +8,7 @@ import click
 
 from app.cli.base import account_option, command, context, get_account, read_time_option, terminal_width
 from app.cli.lists import json_line
+from app.cli.program import with_remedies
 from app.cli.terminal_text import counted, row
 from app.core.ids import utc_text
 from app.db.failures import FailureGroup
@@ -51,5 +52,5 @@ def _cells(group: FailureGroup) -> tuple[object, ...]:
         group.target or NOTHING,
         group.error_class or NOTHING,
         ", ".join(group.workflows),
-        group.error or "",
+        with_remedies(group.error or ""),
     )

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +20,12 @@ _OF_AN_ACCOUNT = frozenset(
 # docs/commands.md lists the same codes. click itself uses 1 and 2.
 UNAVAILABLE = 3
 INTERRUPTED = 130
+# Errors of runs name no commands, since the console and the API show them, too: the command that does what they say.
+_REMEDIES = {
+    "integration set": re.compile(r"the account has no (\w+) integration: set it up"),
+    "secret set": re.compile(r"the account has no secret (\w+): set it"),
+    "target enable": re.compile(r"([^\s`]+) is disabled \([^()`]*\): enable this target to send requests to it again"),
+}
 
 
 def program_name() -> str:
@@ -59,6 +66,17 @@ def with_program(text: str, account: str | None = None) -> str:
         return f"`{name} {command[1]}{option}`"
 
     return re.sub(rf"`{NAME} (\w[^`]*)`", complete, text)
+
+
+def with_remedies(text: str, account: str | None = None) -> str:
+    """A text with errors of runs, with the commands that set right what they say; then as `with_program`."""
+
+    def advise(words: str, error: re.Match[str]) -> str:
+        return f"{error[0]} (`{NAME} {words} {shlex.quote(error[1])}`)"
+
+    for words, error in _REMEDIES.items():
+        text = error.sub(partial(advise, words), text)
+    return with_program(text, account)
 
 
 def _account(context: click.Context | None) -> str:

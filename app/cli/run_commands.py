@@ -26,7 +26,7 @@ from app.cli.base import (
 )
 from app.cli.json_report import run_details, run_fields, to_json
 from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
-from app.cli.program import with_program
+from app.cli.program import with_remedies
 from app.cli.terminal_text import counted, format_relative
 from app.core.ids import utc_text
 from app.db.inspection import RUN_STATUSES, RunFilter, RunRow
@@ -105,7 +105,7 @@ def run_cells(run: RunRow, now: datetime) -> tuple[object, ...]:
         due = "waits for blocks" if run.wake_at is None else "due"
         end = f"at {run.at}, {format_relative(run.wake_at, now) if run.wake_at and run.wake_at > now else due}"
     else:
-        end = run.error or ""
+        end = with_remedies(run.error or "", run.account)
     workflow = f"{run.workflow} v{run.version}"
     return utc_text(run.created_at), run.id, run.status, workflow, run.distinct_id, end
 
@@ -128,7 +128,7 @@ def show(id: UUID, as_json: bool, account: str | None) -> None:
         click.echo(to_json(run_details(details)))
         return
     for line in run_lines(details, context().clock()):
-        click.echo(with_program(line, details.run.account))
+        click.echo(with_remedies(line, details.run.account))
 
 
 @click.command("retry")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ import sqlalchemy as sa
 
 from app import actions
 from app.actions.circuit_breaker import CircuitBreakers
+from app.actions.http import disabled_error
 from app.actions.renderer import Renderer
 from app.core.config import SettingsError
 from app.core.durations import read_duration
@@ -310,8 +310,7 @@ class RunExecutor:
             raise MemoryError(outcome.error)
         if outcome.gone is not None:
             await self._disable_target(run, outcome)
-            target = action_context.secrets.mask(outcome.gone)
-            error = f"{outcome.error}; {target} is disabled until `signalbox target enable {shlex.quote(target)}` enables it"
+            error = disabled_error(action_context.secrets.mask(outcome.gone), outcome.error)
             outcome = replace(outcome, error=error)
         return transitions.apply_outcome(run, outcome, started_at, self._context.clock, self._rng)
 

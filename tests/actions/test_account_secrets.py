@@ -196,7 +196,7 @@ def test_the_circuit_of_a_target_is_named_without_the_secret() -> None:
 def test_a_missing_secret_fails_the_step_before_anything_is_sent() -> None:
     outcome, sent = call({"headers": {"X-Custom": "{{ secrets.MISSING }}"}})
     assert (outcome.kind, outcome.error_class) == ("failed", "no_secret")
-    assert outcome.error == "the account has no secret MISSING; `signalbox secret set MISSING` creates it"
+    assert outcome.error == "the account has no secret MISSING: set it"
     assert sent == []
 
 

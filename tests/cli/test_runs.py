@@ -17,7 +17,7 @@ from app.cli.run_commands import _WIDTHS, run_cells
 from app.cli.terminal_text import row
 from app.db import inspection, run_updates, runs
 from app.db.audit import EntryFilter
-from app.services import audit, transitions, workflows
+from app.services import audit, secrets, transitions, workflows
 from app.services import runs as services_runs
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
@@ -28,7 +28,7 @@ from tests.support.run_execution import execute_run, jobs_of, rows_of, the_run, 
 
 def _started(context: AppContext, sender: Sender, *steps: object, **changes: object) -> str:
     workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps), **changes))
-    run: str = sender.post(an_event()).get_json()["runs"][0]
+    run: str = sender.post(an_event(event=changes.get("on", "product_view"))).get_json()["runs"][0]
     return run
 
 
@@ -284,12 +284,31 @@ def test_a_command_in_a_report_works_when_it_is_pasted(
     with an_http_target(Answer(410)) as server:
         run = _failed(context, acme, server)
         event = the_run(context, acme.account_id, run)["event_id"]
-    reports = [("run", "show", run), ("event", "show", event), ("subject", "show", acme.slug, "915673412780")]
+    reports = [("run", "show", run), ("event", "show", event)]
+    reports += [("subject", words, acme.slug, "915673412780") for words in ("show", "why")]
+    reports += [("run", words, "--account", acme.slug) for words in ("list", "failures")]
     for words in reports:
         report = signalbox(*words).stdout
         command = f"signalbox target enable {server.url} --account {acme.slug}"
         assert set(re.findall(r"`(.*?)`", report)) == {command}
     assert signalbox(*command.split()[1:]).exit_code == 0
+
+
+def test_what_an_account_lacks_is_reported_with_the_command_that_sets_it(
+    signalbox: CommandLine, context: AppContext, acme: Sender, globex: Sender
+) -> None:
+    secrets.set_secret(context, acme.account_id, "SHOP", "a secret of the test")
+    steps = [{"http": {"url": "https://example.com/{{ secrets.SHOP }}"}}, {"sms": {"to": "{{ phone }}", "text": "hi"}}]
+    runs = [_started(context, acme, step, name=f"w{number}", on=f"e{number}") for number, step in enumerate(steps)]
+    secrets.remove_secret(context, acme.account_id, "SHOP", force=True)
+    for run, error, command in (
+        (runs[0], "the account has no secret SHOP: set it", "secret set SHOP"),
+        (runs[1], "the account has no twilio integration: set it up", "integration set twilio"),
+    ):
+        assert str(execute_run(context, acme.account_id, run)["error"]).endswith(f": {error}")
+        report = signalbox("run", "show", run).stdout
+        assert f"{error} (`signalbox {command} --account {acme.slug}`)" in report
+        assert "`" not in signalbox("run", "show", run, "--json").stdout
 
 
 # retry

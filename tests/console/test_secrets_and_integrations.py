@@ -6,8 +6,9 @@ from app.actions.integration_kinds import KINDS
 from app.services import integrations, secrets, sources, workflows
 from app.services.audit import EntryFilter, list_entries
 from app.services.context import AppContext
-from tests.support.builders import Sender, a_workflow
+from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.console import Browser
+from tests.support.run_execution import execute_run
 
 VALUE = "a secret of the shop नमस्ते"
 SOURCE = 'name: shop\nprovider: shopify\nsecrets: ["{{ secrets.SHOPIFY }}"]\n'
@@ -68,6 +69,24 @@ def test_a_viewer_sees_names_only(context: AppContext, viewer: Browser, acme: Se
     assert "Set secret" not in page
     assert "Remove" not in page
     assert f"/{acme.slug}/secrets" in viewer.get(f"/{acme.slug}/settings").text
+
+
+def test_a_run_that_lacks_something_leads_to_where_it_is_set(
+    context: AppContext, viewer: Browser, acme: Sender
+) -> None:
+    secrets.set_secret(context, acme.account_id, "SHOPIFY", VALUE)
+    for page, step in (
+        ("secrets", {"http": {"url": "https://example.com/{{ secrets.SHOPIFY }}"}}),
+        ("integrations", {"sms": {"to": "{{ phone }}", "text": "hello"}}),
+    ):
+        workflows.apply_workflow(context, acme.account_id, a_workflow(name=page, on=page, steps=[step]))
+    secrets.remove_secret(context, acme.account_id, "SHOPIFY", force=True)
+    for page in ("secrets", "integrations"):
+        run = acme.post(an_event(event=page)).get_json()["runs"][0]
+        execute_run(context, acme.account_id, run)
+        shown = viewer.get(f"/{acme.slug}/runs/{run}").text
+        assert f'<a href="/console/{acme.slug}/{page}">Set it' in shown
+        assert "signalbox" not in shown.partition("<main")[2].partition("</main>")[0]
 
 
 def test_an_integration_is_set_up_and_its_password_is_never_shown(
