@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from prometheus_client import Counter as MetricCounter
 from prometheus_client import Gauge, Histogram
 
 from app.actions import ACTIONS
 from app.core import metrics
 from app.workflows.json_schema import workflow_schema
+from tests.support.command_lines import every_command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Links
@@ -109,3 +111,70 @@ def test_every_metric_is_documented_and_no_other() -> None:
         *(f"{counter.describe()[0].name}_total" for counter in counters),
         *(gauge.describe()[0].name for gauge in gauges),
     }
+
+
+# Settings, routes and commands
+
+
+def test_every_setting_is_documented() -> None:
+    source = (ROOT / "app" / "core" / "config.py").read_text("utf-8") + (
+        ROOT / "deploy" / "gunicorn.conf.py"
+    ).read_text("utf-8")
+    names = set(re.findall(r'"([A-Z][A-Z_]{3,})"', source))
+    documented = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    assert {name for name in names if f"`{name}`" not in documented} == set()
+
+
+def test_every_endpoint_is_documented(app: Flask) -> None:
+    documented = "".join(file.read_text("utf-8") for file in (ROOT / "docs").glob("*.md"))
+    assert [
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if f"`{rule.rule}`" not in documented and rule.rule not in documented
+    ] == []
+
+
+def test_every_route_is_in_the_openapi_document(app: Flask) -> None:
+    # Pages of the console are for people.
+    mounted = {prefix: mount for prefix, mount in app.wsgi_app.mounts.items() if prefix != "/console"}  # type: ignore[attr-defined]
+    maps = [app.url_map, *(mount.args[0].url_map for mount in mounted.values())]
+    routes = {
+        (method.lower(), re.sub(r"<(?:[^<>:]*:)?([a-z_]+)>", r"{\1}", rule.rule))
+        for url_map in maps
+        for rule in url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    document = app.test_client().get("/openapi.json").json
+    documented = {
+        (method, server["url"].rstrip("/") + path)
+        for path, item in document["paths"].items()
+        for server in item.get("servers", document["servers"])
+        for method in item
+        if method not in ("servers", "parameters")
+    }
+    assert routes == documented
+
+
+def test_every_command_is_documented(app: Flask) -> None:
+    documented = (ROOT / "docs" / "commands.md").read_text("utf-8")
+    commands = [" ".join(("signalbox", *words)) for words in every_command(app.cli)]
+    assert "signalbox run retry" in commands
+    assert [line for line in commands if line not in documented] == []
+
+
+def test_commands_are_written_as_people_type_them(app: Flask) -> None:
+    groups = "|".join(sorted({words[0] for words in every_command(app.cli)}))
+    old = re.compile(rf"flask (?:{groups})\b")
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "app").rglob("*.py")]
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: write signalbox instead of flask"
+        for file in files
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1)
+        if old.search(line) and "`flask run` is" not in line
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "LICENSE"])
+def test_the_files_that_people_look_for_first_are_there(name: str) -> None:
+    assert (ROOT / name).read_text("utf-8").strip()

@@ -126,7 +126,7 @@ def test_stream_requests_without_a_valid_ticket_count_for_the_address(
 
 
 def test_no_hook_of_the_limiter_runs_for_events(app: Flask) -> None:
-    assert {"cvf_events", "cvf_batches", None}.isdisjoint(app.before_request_funcs)
+    assert {"limechat_events", "limechat_batch", None}.isdisjoint(app.before_request_funcs)
     assert [hook.__name__ for hook in app.after_request_funcs[None]] == ["finish"]
 
 

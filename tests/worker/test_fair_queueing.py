@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -21,49 +22,23 @@ from tests.support.action_contexts import the_settings
 from tests.support.queues import Queue
 
 
-def test_an_account_with_many_due_jobs_does_not_delay_the_jobs_of_others(database_url: str) -> None:
-    many, few = Queue(database_url), Queue(database_url)
+def _consume(
+    many: Queue, few: Queue, counts: tuple[int, int], on_job: Callable[[int, int], Awaitable[None]] | None = None
+) -> list[int]:
+    """Enqueue jobs of two accounts, those of the first one earlier, and consume them: the accounts in the order of their jobs.
+    `on_job` is called with the account and the number of the jobs before."""
     order: list[int] = []
 
     async def advance(account_id: int, run_id: UUID, job: int) -> None:
         if account_id in (many.account, few.account):
+            if on_job is not None:
+                await on_job(account_id, len(order))
             order.append(account_id)
 
     async def scene() -> None:
-        await many.enqueue(600, after=-60.0)
-        await few.enqueue(3, after=-1.0)
-        settings = replace(the_settings(), database_url=database_url, worker_concurrency=10)
-        stop = asyncio.Event()
-        with closing(Database(settings)) as database:
-            handlers = {"run": (advance, (int, UUID, int))}
-            working = asyncio.create_task(job_consumer.work(database, settings, handlers, stop=stop))
-            await few.empty(30)
-            await many.empty(30)
-            stop.set()
-            await working
-        assert order.count(many.account) == 600
-        # Positions in the order: how soon the test sees the end of the last one depends on the machine.
-        assert max(position for position, account in enumerate(order) if account == few.account) < 300
-
-    asyncio.run(scene())
-
-
-def test_jobs_that_come_between_two_looks_at_the_queue_wait_for_one_claim(database_url: str) -> None:
-    many, few = Queue(database_url), Queue(database_url)
-    order: list[int] = []
-    came: list[int] = []
-
-    async def advance(account_id: int, run_id: UUID, job: int) -> None:
-        if account_id == many.account and not len(order) % 100:
-            await few.enqueue()
-            came.append(len(order))
-        if account_id in (many.account, few.account):
-            order.append(account_id)
-
-    async def scene() -> None:
-        await many.enqueue(1_000, after=-60.0)
-        await few.enqueue(after=-60.0)
-        settings = replace(the_settings(), database_url=database_url, worker_concurrency=10)
+        await many.enqueue(counts[0], after=-60.0)
+        await few.enqueue(counts[1], after=-1.0)
+        settings = replace(the_settings(), database_url=many.url, worker_concurrency=10)
         stop = asyncio.Event()
         with closing(Database(settings)) as database:
             handlers = {"run": (advance, (int, UUID, int))}
@@ -74,6 +49,27 @@ def test_jobs_that_come_between_two_looks_at_the_queue_wait_for_one_claim(databa
             await working
 
     asyncio.run(scene())
+    return order
+
+
+def test_an_account_with_many_due_jobs_does_not_delay_the_jobs_of_others(database_url: str) -> None:
+    many, few = Queue(database_url), Queue(database_url)
+    order = _consume(many, few, (600, 3))
+    assert order.count(many.account) == 600
+    # Positions in the order: how soon the test sees the end of the last one depends on the machine.
+    assert max(position for position, account in enumerate(order) if account == few.account) < 300
+
+
+def test_jobs_that_come_between_two_looks_at_the_queue_wait_for_one_claim(database_url: str) -> None:
+    many, few = Queue(database_url), Queue(database_url)
+    came: list[int] = []
+
+    async def enqueue_one(account_id: int, before: int) -> None:
+        if account_id == many.account and not before % 100:
+            await few.enqueue()
+            came.append(before)
+
+    order = _consume(many, few, (1_000, 1), enqueue_one)
     executed = [position for position, account in enumerate(order) if account == few.account]
     assert max(position - since for position, since in zip(executed[1:], came, strict=False)) < 60
 

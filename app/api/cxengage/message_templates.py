@@ -14,7 +14,7 @@ from app.api.route_limits import start_limiter
 from app.db.cxengage_resources import TEMPLATES, TemplateRow
 from app.services.cxengage import crud, message_templates
 
-blueprint = Blueprint("cxengage_templates", __name__)
+blueprint = Blueprint("cxengage_message_templates", __name__)
 blueprint.before_request(start_limiter)
 _schema = TemplateSchema()
 

@@ -25,7 +25,7 @@ _MAX_PER_CLIENT = 30
 _MAX_FAILURES_PER_ADDRESS = 300
 _TOO_MANY = "Too many token requests. Retry later."
 
-blueprint = Blueprint("cxengage_tokens", __name__)
+blueprint = Blueprint("cxengage_oauth", __name__)
 
 
 class TokenError(Exception):

@@ -24,7 +24,7 @@ from app.services.context import AppContext
 _MAX_ERRORS = 5
 _headers_schema = BatchHeadersSchema()
 
-blueprint = Blueprint("cvf_batches", __name__)
+blueprint = Blueprint("limechat_batch", __name__)
 
 
 @blueprint.post("/api/v1/cvf-events/batch")

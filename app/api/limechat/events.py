@@ -26,7 +26,7 @@ from app.services.context import AppContext
 _API_KEY, _ACCOUNT_ID, _IDEMPOTENCY_KEY = "x-limechat-uat", "x-fb-account-id", "Idempotency-Key"
 _headers_schema = HeadersSchema()
 
-blueprint = Blueprint("cvf_events", __name__)
+blueprint = Blueprint("limechat_events", __name__)
 
 
 class Headers(Struct, frozen=True):

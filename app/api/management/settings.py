@@ -25,7 +25,7 @@ from app.db.audit import EntryFilter
 from app.db.retention import KINDS
 from app.services import accounts, audit, retention
 
-blueprint = Blueprint("account", __name__, description="The account: settings, usage, retention, and the audit log.")
+blueprint = Blueprint("settings", __name__, description="The account: settings, usage, retention, and the audit log.")
 
 
 @route(blueprint, "GET", "/account", SETTINGS_READ, answer=AccountSchema)

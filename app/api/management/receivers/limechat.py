@@ -17,7 +17,7 @@ _ACCOUNT = {
     "name": "x-fb-account-id",
     "in": "header",
     "required": True,
-    "description": "The id of the account, as `signalbox account list` shows it.",
+    "description": "The id of the account, which the page Settings of the console and `GET /api/v1/manage/account` show.",
     "schema": {"type": "string", "minLength": 1},
 }
 _BATCH_KEY = {
