@@ -40,7 +40,7 @@ def open_session(settings: Settings) -> aiohttp.ClientSession:
     connector = _Connector(
         make_socket,
         NameResolver(),
-        # It would make calls of all accounts wait for the one that first asked for a name. The resolver has its own.
+        # aiohttp's cache would let the calls of all accounts wait for the first look-up of a name. The resolver has its own.
         use_dns_cache=False,
         limit=0,
         limit_per_host=MAX_CONNECTIONS_PER_HOST,

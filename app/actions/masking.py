@@ -27,7 +27,7 @@ _SECRET_MEMBER = re.compile(
     r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|auth(?!or(?!i[sz]))|signature|credential|cookie|jwt",
     re.IGNORECASE,
 )
-# Of headers and query parameters: also these, which are usually something else in data.
+# More names for headers and query parameters: in data they usually mean something else.
 _SECRET_NAME = re.compile(rf"{_SECRET_MEMBER.pattern}|session|^(key|sig|code)$", re.IGNORECASE)
 # The signature is no secret for the server that receives it. All attempts have one: their answers would all be searched for it.
 _PUBLIC_HEADERS = ("webhook-signature",)

@@ -44,7 +44,7 @@ class Renderer:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="render")
-        # What takes 60 ms once is not counted against the text that needs it first.
+        # Loaded now: it takes 60 ms once, which would count against the first text that needs it.
         locales.load()
         self._accounts: dict[int, _Account] = {}
         self._clock = clock

@@ -30,7 +30,7 @@ from app.services.context import AppContext
 # How many accounts a message names, and characters of a user's name.
 _MAX_SLUGS, _MAX_NAME = 10, 100
 
-# Use cases name no commands, since the console and the API use them, too: what their messages begin with.
+# Advice by the beginning of a message. Use cases do not name commands, because the console and the API show their messages, too.
 _ADVICE = {
     "there is no workflow ": "`signalbox workflow list` shows all",
     "there is no source ": "`signalbox source list` shows all",

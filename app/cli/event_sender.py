@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = 3.0
 FIRST_TIMEOUT, _TIMEOUT = 10.0, 30.0
 _MAX_RESPONSE = 64 * 1024
 _RETRYABLE = frozenset((408, 425, 429, 500, 502, 503, 504))
-# Not about the event: every other one would get the same response.
+# The response is not about this event: all others would get it, too.
 _FATAL = frozenset((*range(300, 400), 401, 403, 404, 405))
 
 _HINTS = {

@@ -33,7 +33,7 @@ def worker(concurrency: int | None, metrics_port: int | None) -> None:
     # Imported here: only workers need the libraries for actions.
     from app.worker.main import work
 
-    # What it changes by itself is not a change of who has started it.
+    # Changes by the process itself are not those of the person who started it.
     app_context = context().acting_as(SIGNALBOX)
     if metrics_port is not None:
         app_context.settings = replace(app_context.settings, worker_metrics_port=metrics_port)

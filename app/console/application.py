@@ -202,7 +202,7 @@ def _names() -> dict[str, Any]:
         "editor": "role" in g and may(EDITOR),
         "signed_in": current_user.is_authenticated,
         "release": signalbox.__version__,
-        # A function: not every template lists them.
+        # A function, because few templates need them.
         "accounts_of_user": visible_accounts,
     }
 

@@ -41,7 +41,7 @@ def show() -> Any:
 
 def _read_filters() -> dict[str, str]:
     filters = read_filters("workflow", "subject", "status", "since", "until", "target", "error_class")
-    # In addresses that were kept from before there were states.
+    # Bookmarks of a release before the filter `status` have this parameter.
     return {**filters, "status": "failed"} if "failed" in request.args else filters
 
 

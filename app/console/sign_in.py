@@ -63,7 +63,7 @@ def _sign_in() -> Any:
     if found is None:
         form.password.errors = ["The email address or the password is wrong."]
         return render_template("sign_in.html", form=form), 422
-    # Nothing of what the browser had before stays: a cookie that somebody else has set signs in nobody.
+    # A new session: a cookie that somebody else has set in this browser must not become that of the user (session fixation).
     session.clear()
     login_user(Visitor(found[1], found[0]))
     session.permanent = True

@@ -24,7 +24,7 @@ _MAX_DEBT = 5 * BURST
 TICK = 0.05
 ACTIVE_SECONDS = 1.0
 # Seconds after which postponed work is tried again, even without units for it, since the account may be alone by then.
-# What is behind that comes at so many pieces a second: a long queue must not come due as a whole again and again.
+# Further pieces become due at this many a second, so that a long queue does not become due as a whole each time.
 _MAX_DELAY, _TRIED_PER_SECOND = 30.0, 50
 
 

@@ -14,7 +14,7 @@ _FUNCTIONS = (
     "clear_events_default(timestamptz)",
     "drop_events_partition(text, timestamptz)",
 )
-# The oldest and the latest: a key that was changed without the old one fits neither or only the latest.
+# The oldest and the latest secret: with a new key and without the old one, one of them or both cannot be decrypted.
 _SECRETS = """
 (SELECT signing_secret FROM accounts ORDER BY id LIMIT 50)
 UNION (SELECT signing_secret FROM accounts ORDER BY id DESC LIMIT 50)

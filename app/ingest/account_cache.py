@@ -137,7 +137,7 @@ class AccountCache:
             except Unavailable:
                 raise
             except Exception as exc:
-                # Its own requests fail; those of others must not.
+                # Requests of this account fail; those of others must not.
                 _log.error("an account cannot be loaded", account=account_id, error=describe_exception(exc))
 
     def reload(self, account: Account) -> Account:

@@ -128,7 +128,7 @@ class ApiClient:
         # Guards everything below and the cache.
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="augments")
-        # Those that end their idle time first come first.
+        # Ordered by the end of their idle time.
         self._idle: list[GuardedConnection] = []
         # By account: calls under way, and batches that wait for permits, first come first.
         self._running: Counter[int] = Counter()
@@ -173,7 +173,7 @@ class ApiClient:
             unfinished = [call for call in batch.calls if call.outcome is None]
             outcomes = {call.target.query: call.outcome or TimeoutError() for call in batch.calls}
         self._abandon(unfinished)
-        # Calls and batch refer to each other, which would leave them to the garbage collector.
+        # Break the cycle between calls and batch, so that the garbage collector is not needed.
         batch.calls.clear()
         not_made = ApiError(batch.reason)
         return {**{target.query: not_made for target in batch.waiting}, **batch.failed, **outcomes}
@@ -252,7 +252,7 @@ class ApiClient:
             call.connection.close()
             outcome = exc
             if isinstance(exc, _FAILURES):
-                # Its frames contain it: only the garbage collector would free them, hundreds at a time and in one piece.
+                # The frames of the traceback refer to the exception: only the garbage collector would free them.
                 exc.__traceback__ = exc.__context__ = None
         call.permit.is_connected = call.connection.is_connected
         if not call.had_little_time:

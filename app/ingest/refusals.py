@@ -73,7 +73,7 @@ class RefusalKeeper:
         return is_kept
 
     def _write_all(self) -> bool:
-        # Numbers that no refusal could take. Another web process may have written the first one meanwhile.
+        # Counts that no stored refusal could carry. Another web process may have stored one of the account meanwhile.
         again, self._uncounted = self._uncounted, {}
         try:
             self._write_queued()

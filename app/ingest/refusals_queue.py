@@ -73,7 +73,7 @@ class RefusalQueue:
                 account_id = next(iter(self._queued))
                 one = self._pop(account_id)
                 if account_id in self._queued:
-                    # To the end: the others come before its next one.
+                    # The account goes to the end of the queue, behind the others.
                     self._queued[account_id] = self._queued.pop(account_id)
                 size += one.size
                 taken.append(one)

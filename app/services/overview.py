@@ -15,7 +15,7 @@ from app.services.context import AppContext
 
 MINUTES = 60
 _DAY = timedelta(days=1)
-# Seconds of one statement. Its rows are bounded; a database that is not well must not keep the page.
+# Seconds of one statement. It reads a bounded number of rows; a slow database must not delay the page longer.
 _TIMEOUT = 10
 _MAX_TARGETS, _MAX_WORKERS = 10, 20
 

@@ -70,7 +70,7 @@ _TIME_SLICE = 10.0
 # Units of work that a step is assumed to take of its account's share.
 _STEP_UNITS = UNITS_PER_MILLISECOND
 # An error and its class.
-# Of an erasure between two looks into the queue.
+# Seconds of an erasure before the worker looks into the queue again.
 _ERASURE_SECONDS = 5.0
 _EVENT_MISSING = ("its event is no longer stored", "event_missing")
 

@@ -199,7 +199,7 @@ class _Scopes:
     def __init__(self, strict: bool, budget: TemplateBudget, tokens: Tokens) -> None:
         self._strict = strict
         self._budget = budget
-        # For each round the library may copy the rest of the tokens.
+        # The library may copy the remaining tokens in each round.
         self._copying = len(tokens) >> 6
         self._section_sizes = _section_sizes(tokens)
         budget.charge(4 + len(tokens))

@@ -85,7 +85,7 @@ def show_refusal_body(refusal_id: UUID) -> Any:
     body = refusals.find_body(current().context, row)
     if body is None:
         raise Problem(ProblemType.NOT_FOUND, "The body is not kept.")
-    # A replay of some items leaves those that are refused still.
+    # After a replay, the body holds only the items that are still refused.
     blueprint.set_etag([str(refusal_id), row.body_bytes])
     return Response(body, content_type=BYTES_TYPE)
 

@@ -22,7 +22,9 @@ from app.services.document_versions import InvalidDocument
 from app.services.workflow_trial import Trial, TriedEvent
 
 T = TypeVar("T")
-blueprint = Blueprint("workflow_trial", __name__, description="Trials: what a workflow would do. Nothing is changed or sent.")
+blueprint = Blueprint(
+    "workflow_trial", __name__, description="Trials: what a workflow would do. Nothing is changed or sent."
+)
 # Seconds of one request.
 _TRIAL_SECONDS, _BACKTEST_SECONDS = 3.0, 5.0
 _encoder = msgspec.json.Encoder(decimal_format="number")

@@ -44,7 +44,7 @@ SERVER_SETTINGS = {
     "log_min_messages": "log",
     **LOG_SETTINGS,
 }
-# For tests, which need no data after a crash of the machine.
+# For tests: their data need not survive a crash of the machine.
 NON_DURABLE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
@@ -147,7 +147,7 @@ class EmbeddedPostgres:
         for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
             (self._sockets / name).unlink(missing_ok=True)
         if holder is not None and psutil.pid_exists(holder):
-            # Another program has got the process id: Postgres would take it for a running server.
+            # Another program has the process id now; Postgres would take it for a running server.
             lock.unlink(missing_ok=True)
 
     def _processes(self) -> list[psutil.Process]:

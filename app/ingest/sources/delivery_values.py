@@ -132,7 +132,7 @@ class DeliveryValues:
     def _find_in_body(self, path: str) -> str | None:
         if self.request.media_type in FORMS:
             return _first_values(self._form).get(path)
-        # Only what is on the way is read: nobody knows yet who has sent the body, which may be large.
+        # Only the needed member is read: the sender is not verified yet, and the body may be large.
         try:
             return str(_text_or_number.decode(self._texts.at(tuple(path.split(".")))))
         except (LookupError, msgspec.ValidationError):

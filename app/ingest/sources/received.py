@@ -75,7 +75,7 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
     own = _own_locations(source, "header")
     found = {name: MASK if _is_secret(name) or name in own else value for name, value in request.headers.items()}
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
-    # Rarely found, so that all values are searched at once.
+    # Matches are rare, so all values are searched at once first.
     joined = "\n".join(found.values())
     if UNSTORABLE.search(joined) or any(secret in joined for secret in secrets):
         for name, value in found.items():

@@ -37,7 +37,7 @@ _YIELD_ROWS = 1_000
 def create_augment(context: AppContext, account_id: int, values: Mapping[str, Any]) -> AugmentRow:
     """Create an augment; one of the type `file` adds nothing until its file is uploaded. Raises Problem 422."""
     _check_type(values["type"], values)
-    # The default of the column is what earlier releases mean.
+    # Written always: the default of the column is for the rows that an earlier release writes.
     values = {"method": "POST", **values}
     with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
         row = crud.insert(connection, account_id, AUGMENTS, values, context.clock())

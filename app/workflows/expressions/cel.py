@@ -68,7 +68,7 @@ _FILTER_UNITS = 60
 _TOO_LARGE = "the event is too large for this filter, which"
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
-# It logs a line for each event for which a function of _EXTRA fails; the decision has the reason.
+# The library logs a line for each event for which a function of _EXTRA fails; the decision has the reason already.
 logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 

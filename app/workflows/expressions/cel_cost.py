@@ -160,7 +160,7 @@ class _Estimate:
     def _text(self, number: int, loop: _Loop, outer: int) -> int:
         """The characters that all rounds of a loop make together: each `+` may double what there was before the loop."""
         rounds = self.rounds[number]
-        # A loop in another one goes through its own range in each round of that, and may read that one's in each of its own.
+        # An inner loop goes through its range in each round of the outer one, and may read the outer range in each of its rounds.
         times = 1 if loop.parent is None else outer + rounds // max(1, outer)
         return (1 + loop.additions) * (self.text * times + rounds * (self._mentioned(number) + loop.literals))
 
@@ -195,7 +195,7 @@ class _Estimate:
         per_character = _PER_CHARACTER.get(call.name, _CHARACTER)
         units = self._rounds(call.loop) * (_CALL + _ARGUMENT * values + per_character * characters)
         if call.loop is not None:
-            # What it takes of the loop's variable is all of its range in the end.
+            # Over all rounds, the reads of the loop variable add up to its whole range.
             outer, growth = self._rounds(self.cost.loops[call.loop].parent), 1 + self._additions(call.loop)
             mentioned = self._rounds(call.loop) * self._mentioned(call.loop) if growth > 1 else 0
             units += _ARGUMENT * self.ranges[call.loop] + per_character * growth * (outer * self.text + mentioned)

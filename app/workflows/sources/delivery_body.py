@@ -15,7 +15,7 @@ from app.core.forms import FORMS, UnreadableForm, read_form
 from app.core.gzip_body import BYTE_ORDER_MARK
 
 _JSON = re.compile(rb"\s*[{\[]")
-# Python reads a list in one piece, so that other requests wait for as many as there are.
+# Python reads a list in one piece, and other requests wait meanwhile.
 MAX_LISTS = 100_000
 # The field in which GitHub and Slack send JSON in a form.
 _PAYLOAD = "payload"

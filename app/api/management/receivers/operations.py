@@ -22,7 +22,7 @@ SECURITY_SCHEMES = {
     CLIENT: {"type": "http", "scheme": "basic", "description": "Id and secret of an OAuth client."},
 }
 JSON = "application/json"
-# What may go wrong with a body.
+# The statuses of requests whose body cannot be read.
 BODY_ERRORS = (400, 408, 413, 415)
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",

@@ -49,7 +49,9 @@ class NewIntegrationSchema(RequestSchema):
         data_key="fields",
         keys=fields.String(validate=validate.Length(1, 100)),
         values=fields.String(validate=validate.Length(max=_MAX_FIELD)),
-        metadata=described("Those of the kind, which the page Integrations of the console shows.", {"api_key": "SG.0123456789"}),
+        metadata=described(
+            "Those of the kind, which the page Integrations of the console shows.", {"api_key": "SG.0123456789"}
+        ),
     )
 
 

@@ -32,7 +32,7 @@ _PAGE = (
     },
     {"name": "after", "in": "query", "description": "As `Link` has it.", "schema": {"type": "string"}},
 )
-# Of one resource, unless it says something else.
+# For routes of one resource, unless they say something else.
 _operation = partial(
     operation,
     TAG,
