@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from app.db.connection import run_sql
 from app.db.due_accounts import ACCOUNT
-from app.db.job_queue import ERASE
+from app.db.job_queue import ERASE, enqueue
 
 
 class ErasureJob(NamedTuple):
@@ -24,13 +24,8 @@ def enqueue_erasure(connection: sa.Connection, account_id: int, erasure_id: UUID
     """Enqueue an erasure, unless the subject is erased already; whether it was."""
     found = run_sql(
         connection,
-        "INSERT INTO jobs (kind, payload, dedupe_key, due_at) VALUES (:kind, :payload, :key, now()) "
-        "ON CONFLICT (dedupe_key) DO NOTHING",
-        {
-            "kind": ERASE,
-            "payload": f"{account_id}:{erasure_id}:{text}",
-            "key": f"{ERASE}:{account_id}:{subject_hash}",
-        },
+        enqueue(ERASE, ":payload", "(SELECT) AS one", dedupe_key=":key"),
+        {"payload": f"{account_id}:{erasure_id}:{text}", "key": f"{ERASE}:{account_id}:{subject_hash}"},
     )
     return bool(found.rowcount)
 

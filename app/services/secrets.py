@@ -48,7 +48,7 @@ def set_secret(context: AppContext, account_id: int, name: str, value: str, *, i
         if name not in known and len(known) >= MAX_SECRETS:
             raise Problem(ProblemType.CONFLICT, f"the account has {len(known)} secrets; {MAX_SECRETS} are allowed")
         if is_new and name in known:
-            raise Problem(ProblemType.CONFLICT, f"the account has a secret {name}")
+            raise Problem(ProblemType.CONFLICT, f"the account has a secret {name} already")
         secrets.save_secret(connection, account_id, name, encrypted, now)
         before = {"value": MASK, "updated_at": known[name].updated_at} if name in known else None
         after = {"value": MASK, "updated_at": now}
