@@ -298,6 +298,11 @@ def test_a_request_whose_twin_is_being_handled_is_refused(manager: Manager, monk
     assert answers[0].status_code == 201
 
 
+def test_a_key_has_the_rule_of_the_receivers(manager: Manager) -> None:
+    answers = [manager.post("/keys", {"scopes": ["events:write"]}, Idempotency_Key="order 7") for _ in range(2)]
+    assert [answer.headers.get("Idempotency-Replayed") for answer in answers] == [None, "true"]
+
+
 @pytest.mark.parametrize("key", ["", "ä", "x" * 256])
 def test_an_unusable_idempotency_key_is_refused(manager: Manager, key: str) -> None:
     answer = manager.post("/keys", {"scopes": ["events:write"]}, Idempotency_Key=key)
