@@ -235,6 +235,8 @@ class Database:
         self._options: dict[str, Any] = {
             "connect_timeout": settings.connect_timeout,
             "application_name": "signalbox",
+            # That of the JSON of events, whatever PGCLIENTENCODING says.
+            "client_encoding": "UTF8",
             # Notice within seconds that the other host is gone; the kernel's default is two hours.
             "keepalives_idle": 5,
             "keepalives_interval": 2,

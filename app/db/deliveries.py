@@ -69,20 +69,22 @@ _RECORD = (
     "id uuid, source_id uuid, source_version int, received_at timestamptz, method text, query text, headers jsonb, body text, "
     "content_encoding text, verified boolean, result text, problems jsonb, request_id text, replayed_at timestamptz"
 )
+# The columns of a NewDelivery that is JSON in the column `delivery`.
+_READ = f"json_to_record(delivery) AS new ({_RECORD})"
 
 
-def insert_deliveries(rows: str) -> str:
-    """SQL that stores the deliveries of `rows`, a FROM item with the columns account_id, delivery (json: a NewDelivery), events
-    (jsonb: ids) and duplicates. It may be repeated."""
+def insert_deliveries(rows: str, body: str = "decode(body, 'base64')") -> str:
+    """SQL that stores deliveries. `rows`: what follows FROM; `new` in it has the columns of a NewDelivery, and something has
+    account_id, events (jsonb: ids) and duplicates. `body`: their body as bytea. It may be repeated."""
     return f"""
     INSERT INTO deliveries AS known (account_id, id, source_id, source_version, received_at, method, query, headers, body,
                             content_encoding, verified, result, events, duplicates, problems, request_id, replayed_at)
-    SELECT made.account_id, new.id, source_id, source_version, new.received_at, method, query, headers, decode(body, 'base64'),
+    SELECT account_id, new.id, source_id, source_version, new.received_at, method, query, headers, {body},
            content_encoding, verified,
            CASE WHEN result = 'accepted' AND duplicates > 0 AND duplicates = jsonb_array_length(events) THEN 'duplicate'
                 ELSE result END,
            events, duplicates, problems, request_id, replayed_at
-    FROM {rows} AS made, json_to_record(delivery) AS new ({_RECORD})
+    FROM {rows}
     ON CONFLICT (account_id, id) DO UPDATE
         SET source_version = excluded.source_version, result = excluded.result, problems = excluded.problems,
             replayed_at = excluded.replayed_at, (events, duplicates) = (
@@ -94,13 +96,13 @@ def insert_deliveries(rows: str) -> str:
 
 
 _INSERT = insert_deliveries(
-    "(SELECT %s::bigint AS account_id, %s::json AS delivery, %s::jsonb AS events, %s AS duplicates)"
+    f"(SELECT %s::bigint AS account_id, %s::json AS delivery, %s::jsonb AS events, %s AS duplicates) AS made, {_READ}"
 )
 _INSERT_IF_CURRENT = f"""
     (bigint, bigint, json, jsonb, boolean) AS
 WITH known AS (SELECT id AS account_id, $3 AS delivery, $4 AS events, jsonb_array_length($4) AS duplicates
                FROM accounts WHERE id = $1 AND version = $2),
-stored AS ({insert_deliveries("known")}),
+stored AS ({insert_deliveries(f"known, {_READ}")}),
 job AS ({enqueue(MAP, "account_id || ':' || (delivery->>'id')", "known WHERE $5")})
 SELECT EXISTS (SELECT FROM known)
 """
@@ -143,7 +145,7 @@ _INSERT_SAMPLE = insert_deliveries(
     "(SELECT accounts.id AS account_id, CAST(:delivery AS json) AS delivery, CAST('[]' AS jsonb) AS events, 0 AS duplicates "
     "FROM accounts WHERE accounts.id = :account AND NOT EXISTS (SELECT FROM deliveries AS known "
     "WHERE known.account_id = :account AND known.source_id = CAST(:source AS uuid) AND known.result = 'unverified' "
-    "AND known.id > CAST(:after AS uuid)))"
+    f"AND known.id > CAST(:after AS uuid))) AS made, {_READ}"
 )
 
 

@@ -28,15 +28,17 @@ INSERT INTO events ({_COLUMNS})
 SELECT {_VALUES} FROM json_to_recordset($1) AS new ({_NEW}) {_CURRENT}
 """
 # What a statement needs for more than the rows of events: each part costs time in Postgres also where it has no rows.
-_MORE = "augmented text, idempotency_key text, body_digest text, job text, runs json, delivery json"
-_ROWS = f"SELECT new.* FROM json_to_recordset($1) AS new ({_NEW}, {_MORE}) {_CURRENT}"
+_MORE = "augmented text, idempotency_key text, body_digest text, job text, runs json"
+# The delivery of an event: columns of its row, since JSON inside of JSON would be read twice more.
+_DELIVERY = (
+    "delivery_id uuid, source_id uuid, source_version int, delivered_at timestamptz, method text, query text, headers jsonb, "
+    "body text, content_encoding text, verified boolean, result text, problems jsonb, request_id text, replayed_at timestamptz"
+)
 # An idempotency key that is older than RETENTION and not yet deleted is overwritten. Keys are inserted in the order of
 # `claim_keys`, so that two statements with the same keys do not deadlock. `earlier_id` is null when another transaction has
 # stored the key while the statement ran.
 _CLAIM_KEYS = f"""
-fresh AS MATERIALIZED (
-    {_ROWS}
-), claimed AS (
+claimed AS (
     INSERT INTO idempotency_keys AS known (account_id, key, digest, event_id, received_at)
     SELECT account_id, idempotency_key, decode(body_digest, 'base64'), id, received_at
     FROM fresh WHERE idempotency_key IS NOT NULL ORDER BY account_id, idempotency_key COLLATE "C"
@@ -73,16 +75,22 @@ started AS MATERIALIZED (
 ), event_job AS (
     {enqueue_events("written WHERE job IS NOT NULL")}
 )"""
-_REPEATED = """
+_DELIVERED = """
 delivered AS (
-    SELECT account_id, delivery, jsonb_build_array(coalesce(earlier_id, id)) AS events,
-           (NOT is_new AND earlier_id <> id)::int AS duplicates
-    FROM outcome WHERE delivery IS NOT NULL AND (is_new OR earlier_id IS NOT NULL)
+    SELECT account_id, delivery_id AS id, source_id, source_version, delivered_at AS received_at, method, query, headers, body,
+           data, content_encoding, verified, result, problems, request_id, replayed_at, {events}
+    FROM {rows}
 )"""
-_NOT_REPEATED = """
-delivered AS (
-    SELECT account_id, delivery, jsonb_build_array(id) AS events, 0 AS duplicates FROM written WHERE delivery IS NOT NULL
-)"""
+_REPEATED = _DELIVERED.format(
+    events="jsonb_build_array(coalesce(earlier_id, id)) AS events, (NOT is_new AND earlier_id <> id)::int AS duplicates",
+    rows="outcome WHERE delivery_id IS NOT NULL AND (is_new OR earlier_id IS NOT NULL)",
+)
+_NOT_REPEATED = _DELIVERED.format(
+    events="jsonb_build_array(id) AS events, 0 AS duplicates", rows="written WHERE delivery_id IS NOT NULL"
+)
+# Without a body, it is the text of the data.
+_STORE = f"""
+stored AS ({insert_deliveries("delivered AS new", "coalesce(decode(body, 'base64'), convert_to(data, 'UTF8'))")})"""
 _WRITE_EVENTS = (
     f"INSERT INTO events ({_COLUMNS}, augmented, idempotency_key) "
     f"SELECT {_VALUES}, augmented::jsonb, idempotency_key FROM written AS new"
@@ -106,10 +114,12 @@ class Parts(NamedTuple):
 def make_statement(parts: Parts) -> str:
     """The statement that writes events with these parts. With keys it gives what became of each event, otherwise it writes all
     whose snapshot is current."""
-    steps = [_CLAIM_KEYS if parts.keys else f"written AS MATERIALIZED ({_ROWS})"]
+    columns = ", ".join([_NEW, _MORE, *([_DELIVERY] if parts.deliveries else [])])
+    rows = f"AS MATERIALIZED (SELECT new.* FROM json_to_recordset($1) AS new ({columns}) {_CURRENT})"
+    steps = [f"fresh {rows}", _CLAIM_KEYS] if parts.keys else [f"written {rows}"]
     steps += [_START_RUNS] if parts.runs else []
     if parts.deliveries:
-        steps += [_REPEATED if parts.keys else _NOT_REPEATED, f"stored AS ({insert_deliveries('delivered')})"]
+        steps += [_REPEATED if parts.keys else _NOT_REPEATED, _STORE]
     if not parts.keys:
         return f"(json) AS WITH {', '.join(steps)} {_WRITE_EVENTS}"
     result = "SELECT id, is_new, earlier_id, earlier_digest, earlier_at FROM outcome"

@@ -3,6 +3,7 @@ jobs and deliveries."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from psycopg2.extensions import connection as RawConnection
 from app.core.exact_json import replace_unstorable
 from app.core.models import Decision, Event, NewRun
 from app.db.connection import Database, PgConnection, fetch_all, prepare
-from app.db.deliveries import NewDelivery
+from app.db.deliveries import DeliveryProblem, NewDelivery
 from app.db.event_keys import EarlierEvent
 from app.db.event_statements import INSERT_EVENTS, Parts, make_statement
 
@@ -193,8 +194,29 @@ def _record_alone(database: Database, record: EventRecord) -> RecordResult | Exc
         return exc
 
 
+class _JsonText:
+    """JSON in UTF-8 as a parameter, in dollar quotes: nothing has to be escaped here, and read as escapes by the server. Between
+    single quotes, each double quote inside of a JSON text would be."""
+
+    _quote = b"$json$"
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def __conform__(self, protocol: object) -> _JsonText:
+        """What psycopg2 calls to adapt a parameter."""
+        return self
+
+    def getquoted(self) -> bytes:
+        """The literal."""
+        quote = self._quote
+        while quote in self._text:
+            quote = f"$j{secrets.token_hex(8)}$".encode()
+        return b"%b%b%b" % (quote, self._text, quote)
+
+
 def _insert_events(connection: PgConnection, records: Sequence[EventRecord]) -> list[RecordResult]:
-    rows = to_json(list(map(_row_of, records)))
+    rows = _JsonText(_encoder.encode(list(map(_row_of, records))))
     parts = _parts_of(records)
     found: dict[str, RecordResult] = {}
     if parts.keys:
@@ -215,7 +237,7 @@ def _insert_events(connection: PgConnection, records: Sequence[EventRecord]) -> 
     return [found.get(event_id) or RecordResult(stale=True) for event_id in ids]
 
 
-def _insert_with_keys(connection: PgConnection, parts: Parts, rows: str) -> dict[str, RecordResult]:
+def _insert_with_keys(connection: PgConnection, parts: Parts, rows: _JsonText) -> dict[str, RecordResult]:
     """What became of the events whose snapshot is current, by their ids."""
     prepare(connection, parts.name, make_statement(parts))
     results = {}
@@ -277,12 +299,55 @@ class _Row(msgspec.Struct, omit_defaults=True):
     augmented: str | None = None
     idempotency_key: str | None = None
     body_digest: bytes | None = None
-    delivery: NewDelivery | None = None
+
+
+class _DeliveredRow(_Row, omit_defaults=True):
+    """The same with the delivery that the event came with. `body`: null where it is the text of the data."""
+
+    delivery_id: UUID | None = None
+    source_id: UUID | None = None
+    source_version: int | None = None
+    delivered_at: datetime | None = None
+    method: str | None = None
+    headers: Mapping[str, str] | None = None
+    body: bytes | None = None
+    verified: bool | None = None
+    result: str | None = None
+    request_id: str | None = None
+    query: str | None = None
+    content_encoding: str | None = None
+    problems: tuple[DeliveryProblem, ...] | None = None
+    replayed_at: datetime | None = None
 
 
 def _row_of(record: EventRecord) -> _Row:
+    values, delivery = _values_of(record), record.delivery
+    if delivery is None:
+        return _Row(*values)
+    delivered: tuple[Any, ...] = (
+        delivery.id,
+        delivery.source_id,
+        delivery.source_version,
+        delivery.received_at,
+        delivery.method,
+        delivery.headers,
+        # A body can be as large as all the rest, and most events have all of it as their data.
+        None if delivery.body == record.event.data_json.encode() else delivery.body,
+        delivery.verified,
+        delivery.result,
+        delivery.request_id,
+        delivery.query,
+        delivery.content_encoding,
+        delivery.problems,
+        delivery.replayed_at,
+    )
+    return _DeliveredRow(*values, *delivered)
+
+
+def _values_of(record: EventRecord) -> tuple[Any, ...]:
+    """The values of a `_Row`, in its order."""
     event = record.event
-    return _Row(
+    return (
         event.account_id,
         record.account_version,
         event.id,
@@ -301,7 +366,6 @@ def _row_of(record: EventRecord) -> _Row:
         event.augmented_json,
         event.idempotency_key,
         event.body_digest,
-        record.delivery,
     )
 
 

@@ -265,6 +265,23 @@ def delivered(record: EventRecord) -> EventRecord:
     return replace(record, delivery=row)
 
 
+@pytest.mark.parametrize("body", ['{"a": "$json$ \\\\n \\" \' é € 😀", "b": 1.50}', "{ }", "{}"])
+def test_a_body_that_is_the_data_is_stored_byte_for_byte(context: AppContext, acme: Sender, body: str) -> None:
+    record = delivered(records(context, acme)[0])
+    assert record.delivery is not None
+    record = replace(
+        record,
+        event=replace(record.event, data_json=body),
+        delivery=replace(record.delivery, body=body.encode()),
+    )
+    assert event_writes.record_events(context.database, [record]) == [RecordResult()]
+    assert delivery_of(context, record)[0] == body.encode()
+    with context.database.transaction() as connection:
+        query = "SELECT data::text FROM events WHERE id = %s"
+        (stored,) = connection.exec_driver_sql(query, (str(record.event.id),)).scalars()
+    assert json.loads(stored, parse_float=str) == json.loads(body, parse_float=str)
+
+
 def delivery_of(context: AppContext, record: EventRecord) -> tuple[bytes, str, list[str], int]:
     """Body, result, events and duplicates of the stored delivery of a record."""
     assert record.delivery is not None
