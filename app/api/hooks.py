@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from app.api.request_body import CheckSize, LargeBodies, read_packed
 from app.api.responses import json_response, request_id
 from app.api.sender import Sender, check_plan, rate_of, receive, recheck, take_from_plan
 from app.core import metrics
-from app.core.api_keys import is_source_token, prefix_of, verify_key
+from app.core.api_keys import source_prefix_of, verify_key
 from app.core.errors import Problem, ProblemType
 from app.core.ids import uuid7
 from app.core.models import STORE
@@ -51,7 +51,7 @@ def receive_delivery(token: str) -> Response:
 
 def _sender_of(context: AppContext, token: str) -> Sender:
     """The sender with this token: the token of a source, which only authenticates here."""
-    prefix = prefix_of(token) if is_source_token(token) else ""
+    prefix = source_prefix_of(token)
 
     def check(account: Account) -> None:
         now = context.clock()
@@ -69,7 +69,12 @@ def _unknown() -> Problem:
 
 def _source_id_of(account: Account, sender: Sender) -> UUID:
     """The id of the source whose token the sender has, which has been checked."""
-    return UUID(account.snapshot.keys[sender.prefix].scopes[0].removeprefix(_SCOPE))
+    return _id_in(account.snapshot.keys[sender.prefix].scopes[0])
+
+
+@lru_cache(maxsize=4_096)
+def _id_in(scope: str) -> UUID:
+    return UUID(scope.removeprefix(_SCOPE))
 
 
 def accept_delivery(context: AppContext, account: Account, sender: Sender, source_id: UUID) -> Response:
@@ -153,7 +158,7 @@ def _check(account: Account, received: ReceivedDelivery, verdict: Verdict) -> No
         problem = not_usable_now(detail)
     else:
         problem = Problem(ProblemType.UNVERIFIED_DELIVERY, f"The delivery is not verified: {verdict.reason}.")
-    metrics.deliveries.labels(UNVERIFIED).inc()
+    metrics.deliveries_of[UNVERIFIED].inc()
     keeper: UnverifiedKeeper = current_app.extensions["unverified"]
     problems = [DeliveryProblem(None, "verify", problem.detail)]
     make_row = partial(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any
 
 from flask import Request
 from msgspec import Struct
@@ -33,21 +33,23 @@ class LargeBodies:
     It is released at the end of the block."""
 
     def __init__(self, limit: ConcurrencyLimit, account_id: int) -> None:
-        self._permit = limit.acquire(account_id)
-        self._held = ExitStack()
-        self._is_taken = False
+        self._limit = limit
+        self._account_id = account_id
+        self._held: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> LargeBodies:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._held.close()
+    def __exit__(self, *exc: Any) -> None:
+        if self._held is not None:
+            self._held.__exit__(*exc)
 
     def check(self, size: int) -> None:
         """Wait for the permit if the body has so many bytes. Raises Problem 429 when none is free in time."""
-        if size > LARGE_BODY and not self._is_taken:
-            self._held.enter_context(self._permit)
-            self._is_taken = True
+        if size > LARGE_BODY and self._held is None:
+            permit = self._limit.acquire(self._account_id)
+            permit.__enter__()
+            self._held = permit
 
 
 class SentBody(Struct, frozen=True):

@@ -53,9 +53,10 @@ def make_source_token() -> tuple[str, str, bytes]:
     return token, token[:_SOURCE_PREFIX], digest_of(token)
 
 
-def is_source_token(text: str) -> bool:
-    """Whether text is a token of a source with a right checksum."""
-    return _SOURCE_TOKEN.fullmatch(text) is not None and text[-6:] == _source_checksum(text[:-6])
+def source_prefix_of(text: str) -> str:
+    """The public prefix of a token of a source; empty for any other text, also for a token with a wrong checksum."""
+    is_token = _SOURCE_TOKEN.fullmatch(text) is not None and text[-6:] == _source_checksum(text[:-6])
+    return text[:_SOURCE_PREFIX] if is_token else ""
 
 
 def _source_checksum(text: str) -> str:
@@ -103,7 +104,7 @@ def prefix_of(text: str) -> str:
     """The public prefix of a key or token; empty for any other text, also for a key with a wrong checksum."""
     match = _SHAPE.fullmatch(text)
     if match is None:
-        return text[:_SOURCE_PREFIX] if is_source_token(text) else ""
+        return source_prefix_of(text)
     prefix, checksum, token_prefix = match.groups()
     if checksum is not None and checksum != _checksum(text[:-6]):
         return ""

@@ -322,15 +322,21 @@ def _kind(value: Any) -> str:
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+def is_storable(text: str) -> bool:
+    """Whether a text has no character that cannot be stored."""
+    # Without the expression, which looks at each character of a text by itself.
+    return "\x00" not in text and (text.isascii() or UNSTORABLE.search(text) is None)
+
+
 def refuse_unstorable(texts: Iterable[str]) -> None:
     """Raises Problem 400 when a text of a URL or form has a character that Postgres cannot store."""
-    if any(UNSTORABLE.search(text) for text in texts):
+    if not all(map(is_storable, texts)):
         raise Problem(ProblemType.MALFORMED_REQUEST, "The request has a character that no text may have (NUL).")
 
 
 def replace_unstorable(text: str) -> str:
     """`text` with U+FFFD in place of characters that cannot be stored."""
-    return UNSTORABLE.sub("\ufffd", text)
+    return text if is_storable(text) else UNSTORABLE.sub("\ufffd", text)
 
 
 def make_storable(value: Any) -> Any:

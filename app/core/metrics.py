@@ -52,9 +52,12 @@ class BoundedLabel:
 events_accepted = Counter("signalbox_events_accepted_total", "Events stored")
 events_repeated = Counter("signalbox_events_repeated_total", "Posts answered as duplicates by their idempotency key")
 deliveries = Counter("signalbox_deliveries_total", "Posts to sources, by what became of them", ["result"])
-# Prometheus counts from the first value that it sees: without a zero, the first delivery that is not mapped raises no alert.
-for _result in ("accepted", "duplicate", "partly", "unmapped", "unverified", "postponed"):
-    deliveries.labels(_result)
+# By result. Prometheus counts from the first value that it sees: without a zero, the first delivery that is not mapped raises no
+# alert.
+deliveries_of = {
+    result: deliveries.labels(result)
+    for result in ("accepted", "duplicate", "partly", "unmapped", "unverified", "postponed")
+}
 runs_started = Counter("signalbox_runs_started_total", "Runs created")
 runs_ended = Counter("signalbox_runs_ended_total", "Runs that workers ended, by how they ended", ["status"])
 not_evaluated = Counter(

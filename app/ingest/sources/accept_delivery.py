@@ -17,7 +17,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from uuid import UUID
@@ -71,8 +70,7 @@ LATE = DeliveryProblem(
 CountEvents = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryReceipt:
+class DeliveryReceipt(Struct, frozen=True):
     """What became of a delivery. `events`: the ids of its events, `duplicates` of which were stored before."""
 
     id: UUID
@@ -144,7 +142,7 @@ class SourceAcceptor:
             except _Reloaded as exc:
                 account = exc.account
                 continue
-            metrics.deliveries.labels("postponed" if LATE in receipt.problems else receipt.result).inc()
+            metrics.deliveries_of["postponed" if LATE in receipt.problems else receipt.result].inc()
             return receipt
         raise changed_too_often(account)
 

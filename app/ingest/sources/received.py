@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from urllib.parse import unquote_plus
 from uuid import UUID
 
+from msgspec import Struct
+
 from app.actions.integration_kinds import MASK
 from app.actions.masking import is_secret_name
-from app.core.exact_json import UNSTORABLE, replace_unstorable
+from app.core.exact_json import is_storable, replace_unstorable
 from app.db.deliveries import DeliveryProblem, NewDelivery
 from app.ingest.sources.compiled import Source
 from app.ingest.sources.delivery_values import DeliveryRequest
@@ -21,8 +22,7 @@ _MIN_SECRET = 6
 _MAX_PROBLEMS, _MAX_MESSAGE = 50, 500
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedDelivery:
+class ReceivedDelivery(Struct, frozen=True):
     """A delivery to a source: its id, what was sent, and when. `replayed_at`: when a stored delivery is mapped again."""
 
     id: UUID
@@ -77,7 +77,7 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     # Matches are rare, so all values are searched at once first.
     joined = "\n".join(found.values())
-    if UNSTORABLE.search(joined) or any(secret in joined for secret in secrets):
+    if not is_storable(joined) or any(secret in joined for secret in secrets):
         for name, value in found.items():
             found[name] = MASK if any(secret in value for secret in secrets) else replace_unstorable(value)
     return found

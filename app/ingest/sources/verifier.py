@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec import Struct
 
 from app.core.durations import format_duration
 from app.core.event_times import read_event_time
@@ -53,8 +53,7 @@ _PEM = re.compile(r"-----[A-Z ]+-----|\s")
 _DECODED = re.compile("%(3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """Whether a delivery is verified, and if not why (without secrets).
 
     `token`: a text that the sender uses only once, where the scheme has one. It has to be stored: another delivery with it is

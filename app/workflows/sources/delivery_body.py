@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from app.core.errors import Problem
 from app.core.exact_json import ExactTexts, read_value
@@ -25,8 +25,7 @@ class UnreadableBody(Exception):
     """The body cannot be read; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryBody:
+class DeliveryBody(Struct, frozen=True):
     """What a body contains: `value`, and the JSON texts of its parts."""
 
     value: Any

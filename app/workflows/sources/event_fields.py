@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from app.core.event_times import read_event_time
-from app.core.exact_json import UNSTORABLE, object_text
+from app.core.exact_json import is_storable, object_text
 from app.core.phone_numbers import UnusablePhone, read_phone
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.workflows.expressions.functions import describe_type
@@ -150,7 +150,7 @@ def find_person(choice: Choice, scope: Scope, phone: str | None, phone_fault: st
 
 
 def _storable(text: str | None) -> str | None:
-    return None if text is None or not text.strip() or UNSTORABLE.search(text) else text
+    return text if text is not None and text.strip() and is_storable(text) else None
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+
 from app.core.exact_json import object_text, replace_unstorable
 from app.core.pacing import pause_if_due
 from app.workflows.sources.dedupe_ids import DedupeIds
@@ -40,8 +42,7 @@ MAX_EVENTS = 5_000
 _BYTES_PER_UNIT, _VALUE_UNITS, _MEMBER_UNITS = 100, 2, 200
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryView:
+class DeliveryView(Struct, frozen=True):
     """What a mapping sees of a delivery: names of headers in lower case, the unpacked body, and its media type in lower case,
     without parameters."""
 
@@ -52,8 +53,7 @@ class DeliveryView:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class MappedEvent:
+class MappedEvent(Struct, frozen=True):
     """An event of a delivery. `data` is for matching, `data_json` the exact JSON text of it, `extra_json` what was sent and
     cannot be used. `member_key`: the list and the position that it is made of."""
 
@@ -69,8 +69,7 @@ class MappedEvent:
     member_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class MappingProblem:
+class MappingProblem(Struct, frozen=True):
     """Why a part of a delivery is not an event. `item`: the index of the member of a list (None: the whole delivery), `path`: the
     part of the source document to change."""
 
@@ -115,7 +114,8 @@ def map_delivery(
 
 def reading_units(body: bytes) -> int:
     """The units of work that it takes to read a body: by its length, and by the values or escapes in it."""
-    return len(body) // _BYTES_PER_UNIT + _VALUE_UNITS * (sum(map(body.count, b",[{%")))
+    marks = len(body) - len(body.translate(None, b",[{%"))
+    return len(body) // _BYTES_PER_UNIT + _VALUE_UNITS * marks
 
 
 class _Mapper:

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from app.actions.templates import render
 from app.actions.templates.parsing import TemplateError, parse
@@ -73,8 +74,7 @@ class Work:
             self._charge(used + more)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """What the values of one event see. `item_path` and `parent_paths`: where in the body `item` and `parents` are."""
 
     variables: dict[str, Any]
