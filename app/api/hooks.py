@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -132,12 +133,21 @@ def _read(context: AppContext, source_id: UUID, check_size: CheckSize) -> Receiv
 def _request_of(context: AppContext, raw: bytes = b"", body: bytes = b"") -> DeliveryRequest:
     """The request in the form that the verifier reads."""
     environ: WSGIEnvironment = request.environ
-    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
-    for name in ("content-type", "content-length"):
-        if value := environ.get(name.upper().replace("-", "_")):
+    headers = {_header_name(name): environ[name] for name in filter(_is_header, environ)}
+    for name, key in (("content-type", "CONTENT_TYPE"), ("content-length", "CONTENT_LENGTH")):
+        if value := environ.get(key):
             headers[name] = value
     url = public_url(environ, context.settings.trusted_proxies)
     return DeliveryRequest(environ["REQUEST_METHOD"], url, headers, raw, body)
+
+
+_is_header = methodcaller("startswith", "HTTP_")
+
+
+@lru_cache(maxsize=4_096)
+def _header_name(key: str) -> str:
+    """The name of the header that has this key in an environ."""
+    return key.removeprefix("HTTP_").replace("_", "-").lower()
 
 
 def _verify(context: AppContext, account: Account, received: ReceivedDelivery) -> Verdict:

@@ -72,8 +72,9 @@ def _bounded(problem: DeliveryProblem) -> DeliveryProblem:
 
 def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]:
     """The headers with *** for values that are secret by their name, or that contain a secret of the source."""
-    own = _own_locations(source, "header")
-    found = {name: MASK if _is_secret(name) or name in own else value for name, value in request.headers.items()}
+    found = dict(request.headers)
+    found.update(dict.fromkeys(filter(_is_secret, request.headers), MASK))
+    found.update(dict.fromkeys(_own_locations(source, "header") & found.keys(), MASK))
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     # Matches are rare, so all values are searched at once first.
     joined = "\n".join(found.values())
