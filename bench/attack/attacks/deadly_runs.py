@@ -49,8 +49,7 @@ def _killer(stage: Stage) -> Iterator[tuple[int, list[int]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Kill) as server:
-        server.daemon_threads = True
+    with _Server(("127.0.0.1", 0), Kill) as server:
         thread = threading.Thread(target=server.serve_forever, name="killer")
         thread.start()
         try:
@@ -58,6 +57,13 @@ def _killer(stage: Stage) -> Iterator[tuple[int, list[int]]]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A process that was killed resets its connections."""
 
 
 def _candidates(stage: Stage) -> list[psutil.Process]:
