@@ -19,6 +19,10 @@ from app.core.exact_json import UNSTORABLE, line_and_column
 from app.core.pacing import pause_if_due
 
 MAX_BYTES = 256 * 1024
+# Texts, numbers, lists and objects of a document, and how many lists and objects may be within each other.
+MAX_PARTS, _MAX_DEPTH = 10_000, 100
+# Characters between two pauses, if it is time for one.
+_CHARACTERS = 200
 # Messages about a name and not about its value.
 _ABOUT_NAME = re.compile(r"(is )?unknown|appears twice")
 _LAST_PART = re.compile(r"(\.[^.\[\]]*|\[[^\]]*\]|^[^.\[]*)$")
@@ -96,14 +100,47 @@ class _Alias(yaml.Node):
     id = "alias"
 
 
+class _TooLarge(yaml.MarkedYAMLError):
+    """A document has too many parts, or is nested too deeply."""
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the scalars of the YAML 1.2 core schema, and aliases as separate nodes."""
+    """SafeLoader with the scalars of the YAML 1.2 core schema, aliases as separate nodes, and pauses."""
+
+    _unpaused, _parts, _depth = 0, 0, 0
+
+    def peek(self, index: int = 0) -> str:
+        """A character, as in PyYAML, which looks at each of a long word."""
+        if index % _CHARACTERS == _CHARACTERS - 1:
+            pause_if_due()
+        # PyYAML holds the whole text, and a NUL at its end.
+        found: str = self.buffer[self.pointer + index]
+        return found
+
+    def forward(self, length: int = 1) -> None:
+        """Go on by so many characters."""
+        while length > _CHARACTERS:
+            self.forward(_CHARACTERS)
+            length -= _CHARACTERS
+        self._unpaused += length
+        if self._unpaused >= _CHARACTERS:
+            self._unpaused = 0
+            pause_if_due()
+        super().forward(length)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         pause_if_due()
         is_alias = self.check_event(yaml.AliasEvent)
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            problem = f"the document has more than {MAX_PARTS} parts (texts, numbers, lists and objects)"
+            raise _TooLarge(problem=problem, problem_mark=event.start_mark)
+        if self._depth == _MAX_DEPTH:
+            raise _TooLarge(problem="nested too deeply", problem_mark=event.start_mark)
+        self._depth += 1
         node = super().compose_node(parent, index)
+        self._depth -= 1
         return _Alias("", event.anchor, event.start_mark, event.end_mark) if is_alias else node
 
 
@@ -136,6 +173,8 @@ def read_document(text: str) -> Document:
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        if isinstance(exc, _TooLarge):
+            return Document(None, [Mistake("", str(exc.problem), line, column)])
         hint = _QUOTE if mark and _is_unquoted(exc, [*text.splitlines(), ""][mark.line][: mark.column]) else ""
         return Document(None, [Mistake("", f"not YAML: {exc.problem or exc.context}{hint}", line, column)])
     except yaml.reader.ReaderError as exc:

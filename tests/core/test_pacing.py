@@ -12,6 +12,11 @@ from uuid import UUID
 import pytest
 from flask.testing import FlaskClient
 
+from app.actions.templates import template_budget
+from app.actions.templates.render import Names, Text
+from app.actions.templates.render import check as check_template
+from app.actions.templates.render import render as render_template
+from app.actions.templates.template_budget import MAX_WORK, TemplateBudget
 from app.core import pacing
 from app.core.errors import Problem
 from app.core.exact_json import LARGE, read_object
@@ -26,6 +31,7 @@ from app.services.workflows import checked_document
 from app.workflows.cxengage import compile_pattern
 from app.workflows.matching.rules import compile_rules
 from app.workflows.sources.paths import find_members, read_list_path
+from app.workflows.yaml_loader import read_document
 from tests.support.builders import Sender
 from tests.support.sources import a_source
 
@@ -62,6 +68,11 @@ MANY = """
 import gevent.monkey
 gevent.monkey.patch_all()
 import gevent, socket
+from app.actions.templates import template_budget
+from app.actions.templates.render import Names, Text
+from app.actions.templates.render import check as check_template
+from app.actions.templates.render import render as render_template
+from app.actions.templates.template_budget import MAX_WORK, TemplateBudget
 from app.core import pacing
 
 pacing._PIECE = -1.0
@@ -124,6 +135,28 @@ def test_others_run_between_the_parts_of_a_pattern_that_is_switched_on(pauses: l
     pauses.clear()
     checked_document(json.dumps(document))
     assert len(pauses) > 3 * 50
+
+
+@pytest.mark.parametrize("text", ["#\n" * 50_000, " " * 100_000, "a" * 100_000, "a " * 50_000, f'"{"a" * 100_000}"'])
+def test_others_run_while_long_texts_of_a_document_are_read(text: str, pauses: list[int]) -> None:
+    read_document(text)
+    assert len(pauses) >= 500
+
+
+@pytest.mark.parametrize("text", ["{{ data.a }}" * 500, "{% assign x = 1 %}" * 500, {"mustache": "{{a}}" * 500}])
+def test_others_run_between_the_tags_of_a_template_that_is_checked(text: Text, pauses: list[int]) -> None:
+    assert check_template(text) is None
+    assert len(pauses) >= 500
+
+
+def test_other_requests_run_while_a_template_is_rendered(pauses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_budget, "is_gevent_patched", lambda: True)
+    text = "{% for number in (1..1000) %}{{ number | times: 3 }}{% endfor %}"
+    pauses.clear()
+    budget = TemplateBudget()
+    render_template(text, Names({}, strict=True, budget=budget))
+    used = MAX_WORK - budget.work_left
+    assert len(pauses) >= used // 1_000 > 3
 
 
 def test_others_run_between_the_filters_of_an_account_that_is_loaded(pauses: list[int]) -> None:

@@ -107,7 +107,8 @@ def test_json_escapes_are_read() -> None:
         (b"a: b: c", "not YAML: mapping values are not allowed here", 1, 5),
         (b"a: 1\nb: \xff", "not UTF-8: byte 9 is invalid", 2, 4),
         (b"a: 1\nb: \x07", "not YAML: the character U+0007 is not allowed", 2, 4),
-        (b"[" * 5_000, "not YAML: maximum recursion depth exceeded", None, None),
+        (b"[" * 5_000, "nested too deeply", 1, 101),
+        (b"[" + b"[]," * 10_000 + b"]", "the document has more than 10000 parts", 1, 29_999),
         (b"a" * 300_000, "the document is larger than 262144 bytes", None, None),
     ],
 )

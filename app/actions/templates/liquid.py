@@ -22,6 +22,7 @@ from liquid.builtin.tags.tablerow_tag import TablerowNode, TablerowTag
 from liquid.exceptions import OutputStreamLimitError
 from liquid.expression import Expression
 from liquid.output import LimitedStringIO
+from liquid.tag import Tag
 from liquid.undefined import UNDEFINED
 
 from app.actions.templates import decimals
@@ -29,6 +30,7 @@ from app.actions.templates.filters import filters, members_of_range
 from app.actions.templates.member_names import Source
 from app.actions.templates.template_budget import LimitError, Rounds, TemplateBudget
 from app.actions.templates.template_values import to_text, weight
+from app.core.pacing import pause_if_due
 from app.core.template_names import SECRETS
 
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -208,6 +210,16 @@ class _TablerowTag(TablerowTag):
         return node
 
 
+def _with_pauses(kind: type[Tag]) -> type[Tag]:
+    """The class of a tag; other requests run between the tags that are parsed."""
+
+    def parse(self: Tag, stream: TokenStream) -> Node:
+        pause_if_due()
+        return kind.parse(self, stream)
+
+    return type(kind.__name__, (kind,), {"parse": parse})
+
+
 # Templates
 
 
@@ -215,6 +227,20 @@ class Template(BoundTemplate):
     """A parsed template. `source` is its text."""
 
     source: Source
+
+    @cached_property
+    def names_read(self) -> tuple[tuple[str, str, int], ...]:
+        """Each name that the template reads, with its first member if that is literal (else ""), and its index."""
+        pause_if_due()
+        return tuple(
+            (
+                name,
+                str(use.segments[1]) if len(use.segments) > 1 and isinstance(use.segments[1], str) else "",
+                use.span.index,
+            )
+            for name, uses in self.analyze().globals.items()
+            for use in uses
+        )
 
     @cached_property
     def paths_read(self) -> tuple[tuple[str, ...], ...]:
@@ -267,6 +293,8 @@ class _Environment(Environment):
             del self.tags[tag]
         for changed in (_Output, _EchoTag, _CycleTag, _ForTag, _TablerowTag):
             self.add_tag(changed)
+        for parsed in list(self.tags.values()):
+            self.add_tag(_with_pauses(type(parsed)))
         self.filters = filters(self.filters, Missing)
 
 

@@ -23,6 +23,7 @@ from app.actions.templates.decimals import Number
 from app.actions.templates.liquid import MAX_OUTPUT_BYTES, too_large
 from app.actions.templates.template_budget import Rounds, TemplateBudget
 from app.actions.templates.template_values import weight, write_json
+from app.core.pacing import pause_if_due
 
 MAX_TEMPLATE_CHARS = 64 * 1024
 MAX_DEPTH = 30
@@ -68,6 +69,7 @@ def parse(source: str) -> Tokens:
         raise MustacheError("contains a lone surrogate", exc.start) from None
     depth = 0
     for kind, label, index in _tags(tokens, source):
+        pause_if_due()
         if kind == "partial":
             raise MustacheError(f"{{{{> {label}}}}}: partials are not supported", index)
         if not label and kind != "text":

@@ -20,6 +20,7 @@ from app.actions.templates.liquid import ENVIRONMENT, STRICT, Template
 from app.actions.templates.member_names import Source, text_position
 from app.actions.templates.mustache import MAX_TEMPLATE_CHARS, MustacheError, Tokens, mustache_source
 from app.actions.templates.mustache import parse as parse_mustache_source
+from app.core.pacing import pause_if_due
 from app.core.template_names import SECRET_NAME, SECRETS
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ def _parse_liquid(text: str, environment: Environment) -> Template:
     assert isinstance(template, Template)
     template.source = source
     for applied in _filters_in(template):
+        pause_if_due()
         if (message := _filter_error(applied, environment)) is not None:
             raise TemplateError(f"{source.position(applied.token.start_index)}: {message}")
     return template
@@ -159,7 +161,7 @@ def _filters_in(template: Template) -> Iterator[Filter]:
 
 def find_misread_secret(template: Template) -> str | None:
     """The first mistake in how a template reads secrets, with its position; None if there is none."""
-    if SECRETS not in template.analyze().globals:
+    if all(name != SECRETS for name, _, _ in template.names_read):
         return None
     for expression, is_printed in _expressions_in(template):
         if not isinstance(expression, Path) or expression.head() != SECRETS:

@@ -82,7 +82,7 @@ def check(text: Text, known: Collection[str] = NAMES, *, with_secrets: bool = Fa
         if not isinstance(text, str):
             return _check_mustache(text, with_secrets=with_secrets)
         template = parse(text)
-        for name, _, index in _names_read(template):
+        for name, _, index in template.names_read if template else ():
             if template is not None and name not in (*known, SECRETS):
                 return f"{template.source.position(index)}: {name} is unknown; a template can read {', '.join(known)}"
             if template is not None and name == SECRETS and not with_secrets:
@@ -125,7 +125,9 @@ def members_read(text: Text, root: str) -> frozenset[str]:
     try:
         if not isinstance(text, str):
             return mustache_members_read(parse_mustache(text)[1], root)
-        return frozenset(member for name, member, _ in _names_read(parse(text)) if name == root and member)
+        template = parse(text)
+        names = template.names_read if template else ()
+        return frozenset(member for name, member, _ in names if name == root and member)
     except TemplateError:
         return frozenset()
 
@@ -245,11 +247,3 @@ def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
         raise
     except Exception as exc:
         raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
-
-
-def _names_read(template: Template | None) -> Iterator[tuple[str, str, int]]:
-    """Each name that a template reads, with its first member if that is literal (else ""), and its index."""
-    for name, uses in template.analyze().globals.items() if template else ():
-        for use in uses:
-            member = use.segments[1] if len(use.segments) > 1 else None
-            yield name, member if isinstance(member, str) else "", use.span.index

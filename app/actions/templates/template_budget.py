@@ -15,6 +15,8 @@ from typing import Any
 
 from liquid.exceptions import ResourceLimitError
 
+from app.core.pacing import is_gevent_patched, pause_if_due
+
 MAX_WORK = 1_000_000
 MAX_ROUNDS = 10_000
 MAX_CPU_SECONDS = 0.5
@@ -85,8 +87,14 @@ class TemplateBudget:
                 f"rendering takes too long: more than {self._max_cpu_seconds} s; use less data or fewer rounds"
             )
         self._next_check = self._work - _CHECK_EVERY
-        # Another thread, such as the event loop's, takes the interpreter lock meanwhile. Otherwise it waits 5 ms for it.
-        time.sleep(_PAUSE)
+        paused_at = time.thread_time()
+        if is_gevent_patched():
+            pause_if_due()
+        else:
+            # Another thread, such as the event loop's, takes the interpreter lock meanwhile. Otherwise it waits 5 ms for it.
+            time.sleep(_PAUSE)
+        # What other greenlets did meanwhile does not count.
+        self._deadline += time.thread_time() - paused_at
 
 
 class Rounds(Sequence[Any]):
