@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
+from app.core import pacing
 from app.core.errors import Problem, ProblemType
+from app.core.work_shares import WorkShares
 
 # Seconds. What is limited takes much less.
 _RETRY_AFTER = "1"
@@ -14,12 +17,16 @@ _RETRY_AFTER = "1"
 
 class ConcurrencyLimit:
     """At most `at_once` operations of each account at the same time, and `together` of all accounts; others wait, at most
-    `seconds` for each of both. Works with threads and with gevent's greenlets."""
+    `seconds` for each of both. What an operation takes of the processor comes out of the account's part of `shares`, if they are
+    given; it slows down when that is used up. Works with threads and with gevent's greenlets."""
 
-    def __init__(self, at_once: int, seconds: float, *, together: int | None = None) -> None:
+    def __init__(
+        self, at_once: int, seconds: float, *, together: int | None = None, shares: WorkShares | None = None
+    ) -> None:
         self._at_once = at_once
         self._seconds = seconds
         self._together = None if together is None else threading.Semaphore(together)
+        self._shares = shares
         self._lock = threading.Lock()
         # For each account that has or waits for a permit: its semaphore, and how many do.
         self._accounts: dict[int, tuple[threading.Semaphore, int]] = {}
@@ -29,7 +36,7 @@ class ConcurrencyLimit:
         """Wait for a permit, and hold it inside. Raises Problem 429 when none is free in time."""
         semaphore = self._count(account_id, 1)
         try:
-            with self._acquired(semaphore, "of this account"):
+            with self._acquired(semaphore, "of this account"), self._charged(account_id):
                 if self._together is None:
                     yield
                 else:
@@ -37,6 +44,9 @@ class ConcurrencyLimit:
                         yield
         finally:
             self._count(account_id, -1)
+
+    def _charged(self, account_id: int) -> AbstractContextManager[None]:
+        return nullcontext() if self._shares is None else pacing.charged(partial(self._shares.pay, account_id))
 
     @contextmanager
     def _acquired(self, semaphore: threading.Semaphore, which: str) -> Iterator[None]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -22,9 +24,12 @@ Result = TypeVar("Result")
 _PIECE, _PAUSE = 0.001, 0.001
 _CALLS_PER_CHECK = 50
 
-# When a piece could begin last.
-_since = 0.0
+# When a piece could begin last; and the CPU time until which pieces were charged.
+_since, _charged_until = 0.0, 0.0
 _one_piece: Semaphore | None = None
+# Takes the seconds of a piece out of a share; for how many seconds the next one has to wait.
+Charge = Callable[[float], float]
+_charge: ContextVar[Charge | None] = ContextVar("charge", default=None)
 
 
 def pause_if_due() -> None:
@@ -35,14 +40,56 @@ def pause_if_due() -> None:
 
 
 def pause() -> None:
-    """Let other requests run."""
+    """Let other requests run; where pieces are charged, for as long as the share needs."""
     global _since
+    if seconds := charge_piece():
+        time.sleep(seconds)
     if is_gevent_patched():
         with _piece_permit():
             yield_to_others()
     else:
         yield_to_others()
     _since = time.perf_counter()
+
+
+def pause_if_charged() -> None:
+    """Let other requests run if it is time, where pieces are charged. For work that waits often and takes little in between."""
+    if _charge.get() is not None:
+        pause_if_due()
+
+
+@contextmanager
+def charged(charge: Charge) -> Iterator[None]:
+    """Take what the block does out of a share, piece by piece, and do it as slowly as the share allows: `charge` is called with
+    the seconds that each piece took, and its result is how many seconds the next one waits. Counts what greenlets do; threads,
+    as those of commands, are not charged."""
+    token = _charge.set(charge)
+    try:
+        if seconds := charge(0.0):
+            time.sleep(seconds)
+        yield
+    finally:
+        charge_piece()
+        _charge.reset(token)
+
+
+def charge_piece() -> float:
+    """Charge what this greenlet has done since others could run last; for how many seconds the next piece has to wait. Call this
+    before others can run."""
+    charge = _charge.get()
+    return 0.0 if charge is None else charge(_end_piece())
+
+
+def _end_piece() -> float:
+    """The CPU time of this greenlet's piece, which ends now. It began at the earliest when the event loop's current round did."""
+    global _charged_until
+    if not is_gevent_patched():
+        return 0.0
+    import gevent
+
+    round_seconds = time.time() - gevent.get_hub().loop.now()
+    since, _charged_until = _charged_until, time.thread_time()
+    return max(0.0, min(round_seconds, _charged_until - since))
 
 
 def hide_from_collector() -> None:

@@ -31,8 +31,17 @@ _MAX_DELAY, _TRIED_PER_SECOND = 30.0, 50
 class WorkShares:
     """What each account has taken of one process. For greenlets, or the event loop of a worker; not for several threads."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        share_of_all: int = SHARE_OF_ALL,
+        tick: float = TICK,
+        beside: WorkShares | None = None,
+    ) -> None:
+        """`beside`: the shares of other work, whose accounts use the process, too."""
         self._monotonic = monotonic
+        self._share_of_all, self._tick, self._beside = share_of_all, tick, beside
         # What is left in the buckets that are not full; negative for an account that has taken more than there was.
         self._left: dict[int, float] = {}
         self._rate: float = SHARE
@@ -62,7 +71,12 @@ class WorkShares:
         try:
             yield
         finally:
-            self.spend(account_id, (time.thread_time() - began) * 1000 * UNITS_PER_MILLISECOND)
+            self.pay(account_id, time.thread_time() - began)
+
+    def pay(self, account_id: int, seconds: float) -> float:
+        """Take the CPU time of a piece of work, whose units are not counted; seconds until the next piece may begin."""
+        self.spend(account_id, seconds * 1000 * UNITS_PER_MILLISECOND)
+        return self.seconds_left(account_id)
 
     def is_used_up(self, account_id: int, units: int = 0) -> bool:
         """Whether the account has no more than so many units left, and other accounts are active."""
@@ -74,7 +88,7 @@ class WorkShares:
 
     def seconds_left(self, account_id: int) -> float:
         """Seconds until the account has units again; 0 when it may go on."""
-        return max(TICK, -self._left[account_id] / self._rate) if self.is_used_up(account_id) else 0.0
+        return max(self._tick, -self._left[account_id] / self._rate) if self.is_used_up(account_id) else 0.0
 
     def postpone(self, account_id: int, units: float) -> float:
         """Seconds after which work of about so many units should be tried again, when the account has used up its share: each
@@ -90,14 +104,15 @@ class WorkShares:
 
     def _is_contended(self, account_id: int, now: float) -> bool:
         others_at = self._others_at if account_id == self._latest else self._latest_at
-        return now - others_at < ACTIVE_SECONDS
+        is_alone = now - others_at >= ACTIVE_SECONDS
+        return not is_alone or (self._beside is not None and self._beside._is_contended(account_id, now))
 
     def _fill_if_due(self, now: float) -> None:
-        if now - self._filled_at < TICK:
+        if now - self._filled_at < self._tick:
             return
         gained = (now - self._filled_at) * self._rate
         self._filled_at = now
         filled = {account_id: left + gained for account_id, left in self._left.items()}
         self._left = {account_id: left for account_id, left in filled.items() if left < BURST}
         heavy = sum(left < BURST / 2 for left in self._left.values())
-        self._rate = min(SHARE, SHARE_OF_ALL / max(1, heavy))
+        self._rate = min(SHARE, self._share_of_all / max(1, heavy))

@@ -21,7 +21,7 @@ from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
 from app.core.errors import InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
-from app.core.pacing import is_gevent_patched
+from app.core.pacing import charge_piece, is_gevent_patched, pause_if_charged
 
 T = TypeVar("T")
 Values = Sequence[Any] | Mapping[str, Any]
@@ -189,6 +189,7 @@ def _wait_in_event_loop(seconds: float) -> None:
     from gevent.socket import wait_read, wait_write
 
     def wait(connection: RawConnection) -> None:
+        charge_piece()
         deadline = time.monotonic() + seconds
         while (state := connection.poll()) != extensions.POLL_OK:
             ready = wait_read if state == extensions.POLL_READ else wait_write
@@ -266,6 +267,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """A pooled connection in one transaction: committed when the block ends, rolled back when it raises."""
+        pause_if_charged()
         with unavailable_on_transient_errors():
             if self._open is None:
                 with self._engine.begin() as connection:

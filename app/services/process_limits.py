@@ -8,7 +8,7 @@ from functools import partial
 from app.core.concurrency_limit import ConcurrencyLimit
 from app.core.config import Settings
 from app.core.lookup_budget import LookupBudget
-from app.core.work_shares import WorkShares
+from app.core.work_shares import SHARE, WorkShares
 from app.db import api_keys, messages
 from app.db.connection import Database
 
@@ -18,6 +18,8 @@ _SHARE = 3
 _RESERVED = 2
 # Large bodies of an account that a process holds at once.
 _LARGE_BODIES = 4
+# Seconds for which work for people waits at least: about a piece of it is done between two waits.
+_WAIT = 0.005
 # Pages of the console, and requests of the management API, that a process answers at once.
 _CONSOLE, _MANAGEMENT = 2, 2
 
@@ -31,16 +33,19 @@ class ProcessLimits:
         at_once = max(1, settings.database_pool // _SHARE)
         together = max(1, settings.database_pool - _RESERVED)
         self.events = ConcurrencyLimit(at_once, seconds, together=together)
+        self.shares = WorkShares()
+        # What the console, the management API and CxEngage's resources do for people is slower than events: a quarter of a core
+        # for all accounts together, and at its own cost, so that it postpones no events.
+        self.shares_of_people = WorkShares(share_of_all=SHARE, tick=_WAIT, beside=self.shares)
         # Changes of an account wait for its lock, and compile its patterns.
-        self.changes = ConcurrencyLimit(1, seconds)
+        self.changes = ConcurrencyLimit(1, seconds, shares=self.shares_of_people)
         # Parsing a large body or a batch.
         self.bodies = ConcurrencyLimit(1, seconds)
         # From before a large body is read until its answer.
         self.large_bodies = ConcurrencyLimit(_LARGE_BODIES, seconds)
         # Pages of the console leave connections and the processor to events.
-        self.console_pages = ConcurrencyLimit(1, seconds, together=_CONSOLE)
-        self.management_requests = ConcurrencyLimit(1, seconds, together=_MANAGEMENT)
-        self.shares = WorkShares()
+        self.console_pages = ConcurrencyLimit(1, seconds, together=_CONSOLE, shares=self.shares_of_people)
+        self.management_requests = ConcurrencyLimit(1, seconds, together=_MANAGEMENT, shares=self.shares_of_people)
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, database))

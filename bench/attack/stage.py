@@ -81,6 +81,7 @@ class Attack:
 
     `runs`: start a worker, give the victim a workflow that calls it for each event, and measure the arrival of these calls, too.
     `max_added_ms`: how much the victim's 99th percentile may grow. `max_restarts`: how many processes may be started again.
+    `rate`: events that the victim sends a second.
     """
 
     run: Callable[[Stage], AbstractContextManager[None]]
@@ -89,6 +90,7 @@ class Attack:
     runs: bool = False
     max_added_ms: float = 50.0
     max_restarts: int = 0
+    rate: float = RATE
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Row:
         )
 
 
-def attacked(name: str, attack: Attack, *, seconds: float, rate: float = RATE) -> list[Row]:
+def attacked(name: str, attack: Attack, *, seconds: float, rate: float | None = None) -> list[Row]:
     """The rows of one attack: the answers to the victim's events, and the calls of its runs if it has any."""
     with ExitStack() as stack:
         base = stack.enter_context(backends())
@@ -134,7 +136,7 @@ def attacked(name: str, attack: Attack, *, seconds: float, rate: float = RATE) -
             workflows.apply_workflow(context, other.account, json.dumps(document))
 
         def measure(duration: float) -> Delays:
-            return person.measure(port, other.headers, seconds=duration, rate=rate, runs=attack.runs)
+            return person.measure(port, other.headers, seconds=duration, rate=rate or attack.rate, runs=attack.runs)
 
         # The first requests open connections and load what is needed.
         measure(min(3.0, seconds))
