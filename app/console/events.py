@@ -56,7 +56,7 @@ def _list(wanted: EventFilter, filters: dict[str, str]) -> Page[StoredEvent]:
     account_id = current_account().id
     return read_page(
         lambda before, limit: inspection.find_latest_events(
-            app_context(), account_id, replace(wanted, before=before), limit
+            app_context(), account_id, replace(wanted, before=before), limit, with_data=False
         ),
         lambda event: event.id,
         filters,

@@ -39,7 +39,7 @@ def _show(template: str) -> Any:
         template,
         now=now,
         has_unmapped=bool(deliveries.find_latest_deliveries(context, account.id, unmapped, 1)),
-        events=inspection.find_latest_events(context, account.id, EventFilter(), _LATEST),
+        events=inspection.find_latest_events(context, account.id, EventFilter(), _LATEST, with_data=False),
         runs=inspection.find_latest_runs(context, account.id, RunFilter(), _LATEST),
         minute=timedelta(minutes=1),
         max_per_minute=MAX_PER_MINUTE,

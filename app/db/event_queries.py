@@ -13,9 +13,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg2.extensions import connection as RawConnection
 
-from app.core.exact_json import read_fraction
+from app.core.exact_json import LARGE, read_fraction
 from app.core.ids import first_id_at, timestamp_of
 from app.core.models import Event
+from app.core.pacing import in_pieces, pause_if_due
 from app.db.connection import driver_connection, fetch_all, run_sql
 
 
@@ -117,7 +118,11 @@ def find_events_of_subject_near(
             "max_bytes": max_bytes,
         },
     )
-    return [event_of(row) for row in rows]
+    found = []
+    for row in rows:
+        pause_if_due()
+        found.append(event_of(row))
+    return found
 
 
 def read_by_subject(
@@ -181,7 +186,8 @@ def event_of(row: Sequence[Any]) -> Event:
 
 def read_exactly(text: str) -> Any:
     """JSON text as values with every digit: fractions, and integers too long for Python's own reader, as decimals."""
-    return json.loads(text, parse_float=Decimal, parse_int=_read_whole)
+    fraction, whole = (Decimal, _read_whole) if len(text) < LARGE else (in_pieces(Decimal), in_pieces(_read_whole))
+    return json.loads(text, parse_float=fraction, parse_int=whole)
 
 
 def read_lightly(text: str) -> Any:

@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from app.db.connection import run_sql
-from app.db.inspection import EVENT_COLUMNS, EVENT_FILTER, EventFilter, StoredEvent, filter_values
+from app.db.inspection import EVENT_FILTER, LISTED_EVENT_COLUMNS, EventFilter, StoredEvent, filter_values
 
 # Events that one search looks at.
 MAX_LOOKED_AT = 2_000
@@ -58,7 +58,7 @@ def search_events(
     newest = f"FROM events WHERE account_id = :account {EVENT_FILTER} ORDER BY id DESC"
     rows = run_sql(
         connection,
-        f"SELECT {EVENT_COLUMNS} FROM (SELECT * {newest} LIMIT :looked) AS events "
+        f"SELECT {LISTED_EVENT_COLUMNS} FROM (SELECT * {newest} LIMIT :looked) AS events "
         f"WHERE {_OUTCOMES.get(condition.outcome or '', 'true')} "
         "AND (CAST(:via AS text) IS NULL OR coalesce(via, '') = :via) "
         "AND (CAST(:path AS text[]) IS NULL OR data #> CAST(:path AS text[]) = ANY (CAST(CAST(:values AS text[]) AS jsonb[]))) "

@@ -19,7 +19,7 @@ from app.db.shared_sql import find_owners
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
     """An event as stored. `data_json` and `extra_json` are what was sent, `augmented_json` is what augments added; all are
-    exact JSON texts."""
+    exact JSON texts. Lists for people are without them."""
 
     id: UUID
     account_id: int
@@ -141,6 +141,8 @@ EVENT_COLUMNS = """
     id, account_id, event, distinct_id, phone, data::text, extra::text, received_at, coalesce(decisions, '[]'),
     idempotency_key, coalesce(warnings, '[]'), augmented::text, occurred_at, via
 """
+# For lists, which do not show what was sent: a page of it may have 50 MB.
+LISTED_EVENT_COLUMNS = EVENT_COLUMNS.replace("data::text, extra::text", "'{}', NULL").replace("augmented::text", "NULL")
 _EVENTS = f"SELECT {EVENT_COLUMNS} FROM events WHERE account_id = :account "
 
 # Filters that are null are constants to the planner, which drops them. Time is compared twice: received_at selects partitions,
@@ -156,9 +158,10 @@ EVENT_FILTER = """
 
 
 def _find_events(
-    connection: sa.Connection, account_id: int, conditions: str, values: Mapping[str, Any]
+    connection: sa.Connection, account_id: int, conditions: str, values: Mapping[str, Any], *, with_data: bool = True
 ) -> list[StoredEvent]:
-    rows = run_sql(connection, _EVENTS + conditions, {"account": account_id, **values})
+    query = _EVENTS if with_data else _EVENTS.replace(EVENT_COLUMNS, LISTED_EVENT_COLUMNS)
+    rows = run_sql(connection, query + conditions, {"account": account_id, **values})
     return [StoredEvent(*row) for row in rows]
 
 
@@ -182,11 +185,12 @@ def _timestamp_of(event_id: UUID) -> datetime | None:
 
 
 def find_latest_events(
-    connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int
+    connection: sa.Connection, account_id: int, wanted: EventFilter, limit: int, *, with_data: bool = True
 ) -> list[StoredEvent]:
-    """The events that pass the filter, newest first."""
+    """The events that pass the filter, newest first; on request without what was sent."""
     conditions = EVENT_FILTER + "ORDER BY id DESC LIMIT :limit"
-    return _find_events(connection, account_id, conditions, {"limit": limit, **filter_values(wanted)})
+    values = {"limit": limit, **filter_values(wanted)}
+    return _find_events(connection, account_id, conditions, values, with_data=with_data)
 
 
 def find_further_events(

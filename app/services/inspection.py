@@ -77,11 +77,13 @@ def find_upcoming(
         return upcoming.find_upcoming(connection, account_id, period, after, limit)
 
 
-def find_latest_events(context: AppContext, account_id: int, wanted: EventFilter, limit: int) -> list[StoredEvent]:
-    """The events of an account that pass the filter, newest first."""
+def find_latest_events(
+    context: AppContext, account_id: int, wanted: EventFilter, limit: int, *, with_data: bool = True
+) -> list[StoredEvent]:
+    """The events of an account that pass the filter, newest first; on request without what was sent."""
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
-        return inspection.find_latest_events(connection, account_id, wanted, limit)
+        return inspection.find_latest_events(connection, account_id, wanted, limit, with_data=with_data)
 
 
 def find_further_events(

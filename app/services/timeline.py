@@ -34,7 +34,7 @@ def find_timeline(
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         wanted = EventFilter(subject=subject, before=before)
-        events = inspection.find_latest_events(connection, account_id, wanted, limit)
+        events = inspection.find_latest_events(connection, account_id, wanted, limit, with_data=False)
         runs = inspection.find_latest_runs(connection, account_id, RunFilter(subject=subject, before=before), limit)
         entries = [TimelineEntry(event.id, event.received_at, event=event) for event in events]
         sent: dict[UUID, list[SentMessage]] = {}

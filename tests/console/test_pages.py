@@ -9,9 +9,12 @@ from urllib.parse import urlencode
 import pytest
 
 from app.console.lists import PAGE
+from app.core import pacing
+from app.core.work_shares import WorkShares
 from app.services import workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.clocks import Clock
 from tests.support.console import Browser
 from tests.support.http_target import Answer, an_http_target
 from tests.support.run_execution import execute_run
@@ -28,6 +31,16 @@ def _run(context: AppContext, sender: Sender, status: int) -> dict[str, Any]:
         for run in answer["runs"]:
             execute_run(context, sender.account_id, run)
     return answer
+
+
+def test_what_a_page_takes_comes_out_of_the_share_of_its_account(
+    context: AppContext, viewer: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = WorkShares(Clock())
+    monkeypatch.setattr(context.limits.console_pages, "_shares", shares)
+    monkeypatch.setattr(pacing, "_end_piece", lambda: 0.001)
+    assert viewer.get(f"/{acme.slug}/events").status_code == 200
+    assert list(shares._left) == [acme.account_id]
 
 
 def test_the_list_of_events_leads_to_each_event(viewer: Browser, acme: Sender) -> None:

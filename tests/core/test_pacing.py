@@ -24,6 +24,7 @@ from app.core.gzip_body import unpack
 from app.core.models import EnabledWorkflow
 from app.core.pacing import in_pieces
 from app.db.accounts import find_account_snapshot
+from app.db.event_queries import read_exactly
 from app.ingest.limechat.batch_items import split_array, split_lines
 from app.ingest.sources.compiled import compile_sources
 from app.services.context import AppContext
@@ -157,6 +158,11 @@ def test_other_requests_run_while_a_template_is_rendered(pauses: list[int], monk
     render_template(text, Names({}, strict=True, budget=budget))
     used = MAX_WORK - budget.work_left
     assert len(pauses) >= used // 1_000 > 3
+
+
+def test_others_run_while_the_data_of_a_stored_event_is_read(pauses: list[int]) -> None:
+    read_exactly(json.dumps({"l": [1, 2.5] * 10_000}))
+    assert len(pauses) >= 20_000 // 50
 
 
 def test_others_run_between_the_filters_of_an_account_that_is_loaded(pauses: list[int]) -> None:

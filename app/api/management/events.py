@@ -56,7 +56,7 @@ def list_events(query: dict[str, Any]) -> Any:
     return read_page(
         query,
         lambda after, limit: inspection.find_latest_events(
-            access.context, access.account_id, replace(wanted, before=after), limit
+            access.context, access.account_id, replace(wanted, before=after), limit, with_data=False
         ),
         lambda row: row.id,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 from flask import Request, current_app, g, request
@@ -15,6 +16,8 @@ from app.core.exact_json import read_value
 from app.services.context import AppContext
 from app.workflows.yaml_loader import Mistake
 
+# Mistakes of a body that are named.
+_MAX_MISTAKES = 100
 # Bytes of a body: a document has at most 256 KiB, and may be a text within JSON.
 MAX_BODY = 1024 * 1024
 
@@ -40,15 +43,14 @@ class Parser(FlaskParser):
         return read_value(body) if body else {}
 
     def handle_error(self, error: ValidationError, req: Request, schema: Schema, **options: Any) -> NoReturn:
-        """Raises Problem 422 with all mistakes."""
+        """Raises Problem 422 with the mistakes."""
         messages: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
-        raise invalid(
-            [
-                {"field": field, "message": message}
-                for found in messages.values()
-                for field, message in _flatten(found if isinstance(found, Mapping) else {"": found})
-            ]
+        mistakes = (
+            {"field": field, "message": message}
+            for found in messages.values()
+            for field, message in _flatten(found if isinstance(found, Mapping) else {"": found})
         )
+        raise invalid(list(islice(mistakes, _MAX_MISTAKES)))
 
 
 def invalid(errors: list[dict[str, Any]]) -> Problem:

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from app.api import bearer_limit
-from app.services import request_transactions, workflows
+from app.core import pacing
+from app.core.work_shares import WorkShares
+from app.db.inspection import EventFilter
+from app.services import inspection, request_transactions, workflows
 from app.services.context import AppContext
 from app.worker.housekeeping import TASKS
 from tests.support.builders import a_workflow, an_event
+from tests.support.clocks import Clock
 from tests.support.management import Manager, a_key
 
 SOURCE = a_workflow(name="cart", on="cart_updated")
@@ -57,6 +61,32 @@ def test_all_mistakes_of_a_body_are_named(manager: Manager) -> None:
     answer = manager.post("/keys", {"scopes": ["nothing"], "expires_in": "soon", "colour": "red"})
     assert error_of(answer) == (422, "validation-failed")
     assert [one["field"] for one in answer.json["errors"]] == ["scopes.0", "expires_in", "colour"]
+
+
+def test_a_hundred_mistakes_of_a_body_are_named(manager: Manager) -> None:
+    answer = manager.post("/workflow-check", {f"k{number}": 1 for number in range(1_000)})
+    assert error_of(answer) == (422, "validation-failed")
+    assert len(answer.json["errors"]) == 100
+
+
+def test_what_a_request_takes_comes_out_of_the_share_of_its_account(
+    manager: Manager, context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = WorkShares(Clock())
+    monkeypatch.setattr(context.limits.management_requests, "_shares", shares)
+    monkeypatch.setattr(pacing, "_end_piece", lambda: 0.001)
+    assert manager.get("/keys").status_code == 200
+    assert list(shares._left) == [manager.sender.account_id]
+    assert manager.sender.account_id not in context.limits.shares._left
+
+
+def test_a_list_of_events_is_read_without_their_data(manager: Manager, context: AppContext) -> None:
+    event_id = manager.sender.post(an_event(data={"a": "b"})).json["id"]
+    for path in ("/events", "/events?outcome=no-workflow", "/events?data=data.a%20%3D%20b"):
+        assert [one["id"] for one in manager.get(path).json["items"]] == [event_id]
+    account_id = manager.sender.account_id
+    listed = inspection.find_latest_events(context, account_id, EventFilter(), 10, with_data=False)
+    assert [(one.data_json, one.extra_json, one.augmented_json) for one in listed] == [("{}", None, None)]
 
 
 def test_a_mistyped_filter_is_refused(manager: Manager) -> None:
