@@ -30,7 +30,7 @@ from app.workflows.matching.simulation import SimulatedStep, simulate
 from app.workflows.validate import awaited_names, to_stored
 
 # Stored events of the subject before the tried one, and after it; bytes of their data together.
-MAX_NEAR, MAX_NEAR_BYTES = 1_000, 8 * 1024 * 1024
+MAX_NEAR, MAX_NEAR_BYTES = 1_000, 2 * 1024 * 1024
 # Own events; runs with their steps.
 MAX_OWN, MAX_RUNS = 100, 20
 

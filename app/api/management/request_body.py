@@ -16,8 +16,8 @@ from app.core.exact_json import read_value
 from app.services.context import AppContext
 from app.workflows.yaml_loader import Mistake
 
-# Mistakes of a body that are named.
-_MAX_MISTAKES = 100
+# Mistakes of a body that are named, and its members.
+_MAX_MISTAKES, _MAX_MEMBERS = 100, 1_000
 # Bytes of a body: a document has at most 256 KiB, and may be a text within JSON.
 MAX_BODY = 1024 * 1024
 
@@ -40,7 +40,10 @@ class Parser(FlaskParser):
     def load_json(self, req: Request, schema: Schema) -> Any:
         """The value of the body; an empty object when there is none. Raises Problem."""
         body = sent_body()
-        return read_value(body) if body else {}
+        value = read_value(body) if body else {}
+        if isinstance(value, dict) and len(value) > _MAX_MEMBERS:
+            raise invalid([{"field": "", "message": f"has more than {_MAX_MEMBERS} members"}])
+        return value
 
     def handle_error(self, error: ValidationError, req: Request, schema: Schema, **options: Any) -> NoReturn:
         """Raises Problem 422 with the mistakes."""

@@ -51,13 +51,15 @@ BACKTEST = {
 
 
 def _requests() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for source in CHECKED:
-        yield "workflow-check", {"source": source}
     texts = [{"log": _LOOP + "." * number} for number in range(20)]
     values = [{"set": {f"v{number}": f"data.l.exists(x, x == -{number})" for number in range(40)}}] * 20
+    checks = iter(CHECKED)
     for steps in (texts, values):
         yield "workflow-try", {"source": _document(steps), "events": [EVENT]}
+        yield "workflow-check", {"source": next(checks)}
     yield "workflow-backtest", {"source": json.dumps(BACKTEST), "since": "2020-01-01T00:00:00Z"}
+    for source in checks:
+        yield "workflow-check", {"source": source}
 
 
 @contextmanager

@@ -69,6 +69,12 @@ def test_a_hundred_mistakes_of_a_body_are_named(manager: Manager) -> None:
     assert len(answer.json["errors"]) == 100
 
 
+def test_a_body_has_a_thousand_members(manager: Manager) -> None:
+    answer = manager.post("/workflow-check", {f"k{number}": 1 for number in range(1_001)})
+    assert error_of(answer) == (422, "validation-failed")
+    assert answer.json["errors"] == [{"field": "", "message": "has more than 1000 members"}]
+
+
 def test_what_a_request_takes_comes_out_of_the_share_of_its_account(
     manager: Manager, context: AppContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
