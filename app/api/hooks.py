@@ -11,18 +11,19 @@ import structlog
 from flask import Blueprint, Response, current_app, request
 
 from app.api.public_url import public_url
-from app.api.request_body import CheckSize, LargeBodies, read_packed
+from app.api.request_body import CheckSize, LargeBodies, read_as_sent
 from app.api.responses import json_response, request_id
 from app.api.sender import Sender, check_plan, rate_of, receive, recheck, take_from_plan
 from app.core import metrics
 from app.core.api_keys import source_prefix_of, verify_key
 from app.core.errors import Problem, ProblemType
+from app.core.exact_json import replace_unstorable
 from app.core.ids import uuid7
 from app.core.models import STORE
 from app.db.deliveries import UNVERIFIED, DeliveryProblem
 from app.ingest.account_cache import Account, check_open
 from app.ingest.sources.accept_delivery import DeliveryReceipt, SourceAcceptor, find_source, not_usable_now
-from app.ingest.sources.delivery_values import DeliveryRequest
+from app.ingest.sources.delivery_values import DeliveryRequest, unpack_body
 from app.ingest.sources.handshakes import answer_handshake
 from app.ingest.sources.received import ReceivedDelivery, new_delivery
 from app.ingest.sources.unverified import UnverifiedKeeper
@@ -111,26 +112,23 @@ def _accept_received(context: AppContext, account: Account, sender: Sender, rece
 def _read(context: AppContext, source_id: UUID, check_size: CheckSize) -> ReceivedDelivery:
     """The delivery in the request; raises Problem."""
     settings, environ = context.settings, request.environ
-    raw, body = read_packed(
-        environ,
-        limit=settings.max_batch_bytes,
-        unpacked_limit=settings.max_batch_unpacked_bytes,
-        seconds=settings.body_timeout,
-        check=check_size,
+    raw, encoding = read_as_sent(
+        environ, limit=settings.max_batch_bytes, seconds=settings.body_timeout, check=check_size
     )
+    body, fault = unpack_body(raw, encoding, settings.max_batch_unpacked_bytes, check_size)
     now = context.clock()
     return ReceivedDelivery(
         id=uuid7(now),
         source_id=source_id,
         received_at=now,
-        request=_request_of(context, raw, body),
+        request=_request_of(context, raw, body, fault),
         query=environ.get("QUERY_STRING", ""),
-        content_encoding=None if raw is body else "gzip",
+        content_encoding=replace_unstorable(encoding) or None,
         request_id=request_id(),
     )
 
 
-def _request_of(context: AppContext, raw: bytes = b"", body: bytes = b"") -> DeliveryRequest:
+def _request_of(context: AppContext, raw: bytes = b"", body: bytes = b"", fault: str = "") -> DeliveryRequest:
     """The request in the form that the verifier reads."""
     environ: WSGIEnvironment = request.environ
     headers = {_header_name(name): environ[name] for name in filter(_is_header, environ)}
@@ -138,7 +136,7 @@ def _request_of(context: AppContext, raw: bytes = b"", body: bytes = b"") -> Del
         if value := environ.get(key):
             headers[name] = value
     url = public_url(environ, context.settings.trusted_proxies)
-    return DeliveryRequest(environ["REQUEST_METHOD"], url, headers, raw, body)
+    return DeliveryRequest(environ["REQUEST_METHOD"], url, headers, raw, body, fault)
 
 
 _is_header = methodcaller("startswith", "HTTP_")

@@ -53,8 +53,8 @@ class LargeBodies:
 
 
 class SentBody(Struct, frozen=True):
-    """The body of a refused request. `text` is None when nothing was read, `is_complete` false when only a part was. `encoding`:
-    how it is packed, where it was not unpacked."""
+    """The body of a request. `text` is None when nothing was read, `is_complete` false when only a part was. `encoding`: how it
+    is packed, where it was not unpacked."""
 
     text: bytes | None
     is_complete: bool
@@ -80,33 +80,25 @@ def read_body(
     environ = request.environ
     if environ.get("CONTENT_TYPE") not in media_types:
         _check_media_type(request, media_types)
-    _, body = read_packed(environ, limit=limit, seconds=seconds, unpacked_limit=unpacked_limit, check=check)
+    packed = _check_encoding(environ)
+    counted = UNPACKED if unpacked_limit is None else "as it is sent"
+    body = _read(environ, _Limits(limit, seconds, counted, check))
+    if packed:
+        try:
+            body = unpack(body, limit if unpacked_limit is None else unpacked_limit, check)
+        except Problem:
+            environ[_BODY] = SentBody(body, True, "gzip")
+            raise
     environ[_BODY] = body = body.removeprefix(BYTE_ORDER_MARK)
     return body
 
 
-def read_packed(
-    environ: WSGIEnvironment,
-    *,
-    limit: int,
-    seconds: float,
-    unpacked_limit: int | None = None,
-    check: CheckSize = lambda size: None,
-) -> tuple[bytes, bytes]:
-    """The body as it arrived, and unpacked: the same object where it is not packed. Limits and errors are those of `read_body`,
-    except for the media type."""
-    packed = _check_encoding(environ)
-    counted = UNPACKED if unpacked_limit is None else "as it is sent"
-    expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
-    raw = body = _read(environ, expected, _Limits(limit, seconds, counted, check))
-    if packed:
-        try:
-            body = unpack(raw, limit if unpacked_limit is None else unpacked_limit, check)
-        except Problem:
-            environ[_BODY] = SentBody(raw, True, "gzip")
-            raise
-    environ[_BODY] = body
-    return raw, body
+def read_as_sent(environ: WSGIEnvironment, *, limit: int, seconds: float, check: CheckSize) -> tuple[bytes, str]:
+    """The body of at most `limit` bytes as it arrived, and its content encoding, whichever that is (empty: none). Raises what
+    `check` raises, and Problem: 408, 413, 400 (incomplete)."""
+    raw, encoding = _read(environ, _Limits(limit, seconds, "as it is sent", check)), _encoding_of(environ)
+    environ[_BODY] = SentBody(raw, True, encoding or None)
+    return raw, encoding
 
 
 def read_sent_body(environ: WSGIEnvironment, *, limit: int, seconds: float) -> SentBody:
@@ -117,9 +109,8 @@ def read_sent_body(environ: WSGIEnvironment, *, limit: int, seconds: float) -> S
         return SentBody(found, True)
     if found is None and "HTTP_EXPECT" not in environ:
         # A sender that expects a word before it sends the body has got a refusal instead.
-        expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
         try:
-            return SentBody(_read(environ, expected, _Limits(limit, seconds)), True, _encoding_of(environ) or None)
+            return SentBody(_read(environ, _Limits(limit, seconds)), True, _encoding_of(environ) or None)
         except Problem:
             found = environ.get(_BODY)
     return found if isinstance(found, SentBody) else SentBody(None, False)
@@ -165,8 +156,9 @@ class _Limits(Struct, frozen=True):
     check: CheckSize = lambda size: None
 
 
-def _read(environ: WSGIEnvironment, expected: int | None, limits: _Limits) -> bytes:
+def _read(environ: WSGIEnvironment, limits: _Limits) -> bytes:
     stream = environ["wsgi.input"]
+    expected = get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
     if expected is None and not environ.get("wsgi.input_terminated"):
         return b""
     if expected is not None and expected > limits.bytes:

@@ -28,7 +28,6 @@ from psycopg2.extensions import connection as RawConnection
 from app.core import metrics
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import LARGE
-from app.core.gzip_body import unpack
 from app.core.idempotency_keys import MAX_LENGTH as MAX_KEY
 from app.core.ids import uuid7
 from app.core.models import Event
@@ -51,7 +50,7 @@ from app.ingest.accept import MAX_RELOADS, EventAcceptor, changed_too_often
 from app.ingest.accept_batch import BatchReceipt, accept_batch
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.sources.compiled import Source
-from app.ingest.sources.delivery_values import DeliveryRequest
+from app.ingest.sources.delivery_values import DeliveryRequest, unpack_body
 from app.ingest.sources.received import ReceivedDelivery, new_delivery
 from app.ingest.sources.verifier import Verdict
 from app.services.context import AppContext
@@ -148,13 +147,14 @@ class SourceAcceptor:
 
     def replay(self, account: Account, row: DeliveryRow, body: bytes) -> DeliveryReceipt:
         """Map a stored delivery again, whose `body` is as it arrived, and store what became of it: events that were stored before
-        are duplicates. Its events are received now. Raises as `accept` does, and Problem for a body that cannot be unpacked."""
-        unpacked = unpack(body, self._context.settings.max_batch_unpacked_bytes) if row.content_encoding else body
+        are duplicates. Its events are received now. Raises as `accept` does."""
+        limit = self._context.settings.max_batch_unpacked_bytes
+        unpacked, fault = unpack_body(body, row.content_encoding or "", limit)
         received = ReceivedDelivery(
             id=row.id,
             source_id=row.source_id,
             received_at=row.received_at,
-            request=DeliveryRequest(row.method, f"/hooks/?{row.query or ''}", row.headers, body, unpacked),
+            request=DeliveryRequest(row.method, f"/hooks/?{row.query or ''}", row.headers, body, unpacked, fault),
             query=row.query or "",
             content_encoding=row.content_encoding,
             request_id=row.request_id,

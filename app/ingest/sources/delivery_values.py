@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactTexts
 from app.core.forms import FORMS, MAX_FIELDS, URLENCODED, UnreadableForm, read_form
-from app.core.gzip_body import BYTE_ORDER_MARK
+from app.core.gzip_body import BYTE_ORDER_MARK, unpack
 from app.core.pacing import pause_if_due
 from app.workflows.sources.mapping import DeliveryView
 from app.workflows.sources.schemes import Location
@@ -37,7 +38,8 @@ class DeliveryRequest:
     """A delivery as it was received.
 
     `url`: as the sender called it, with scheme, host, path and query. `headers`: names in lower case, values decoded as
-    latin-1. `raw_body`: the bytes on the wire; `body`: without Content-Encoding. Both keep a byte order mark.
+    latin-1. `raw_body`: the bytes on the wire; `body`: without Content-Encoding. Both keep a byte order mark. `fault`: why the
+    raw body cannot be unpacked; `body` is empty then.
     """
 
     method: str
@@ -45,6 +47,7 @@ class DeliveryRequest:
     headers: Mapping[str, str]
     raw_body: bytes
     body: bytes
+    fault: str = ""
 
     @property
     def media_type(self) -> str:
@@ -60,7 +63,25 @@ class DeliveryRequest:
             headers=self.headers,
             body=self.body,
             media_type=self.media_type,
+            fault=self.fault,
         )
+
+
+def unpack_body(
+    raw: bytes, encoding: str, limit: int, check: Callable[[int], None] = lambda size: None
+) -> tuple[bytes, str]:
+    """The raw body of a delivery without its content encoding, or why it cannot be unpacked to at most `limit` bytes: it may
+    be verified all the same, and is not lost. Raises what `check` raises."""
+    if not encoding:
+        return raw, ""
+    if encoding != "gzip":
+        return b"", f"Content-Encoding is {encoding[:40]!r}; it must be gzip or absent."
+    try:
+        return unpack(raw, limit, check), ""
+    except Problem as exc:
+        if exc.type not in (ProblemType.MALFORMED_BODY, ProblemType.BODY_TOO_LARGE):
+            raise
+        return b"", exc.detail
 
 
 class NotVerified(Exception):
@@ -78,6 +99,13 @@ class DeliveryValues:
 
     def __init__(self, request: DeliveryRequest) -> None:
         self.request = request
+
+    @property
+    def body(self) -> bytes:
+        """The unpacked body. Raises NotVerified when it cannot be unpacked."""
+        if self.request.fault:
+            raise NotVerified(f"the body cannot be unpacked ({self.request.fault.rstrip('.')})")
+        return self.request.body
 
     def find(self, location: Location) -> bytes | None:
         """The value there, without its prefix; None if it is missing or empty."""
@@ -120,14 +148,14 @@ class DeliveryValues:
     @cached_property
     def _form(self) -> list[tuple[str, str]]:
         try:
-            pairs = read_form(self.request.body, self.request.headers.get("content-type", ""))
+            pairs = read_form(self.body, self.request.headers.get("content-type", ""))
         except UnreadableForm as exc:
             raise NotVerified(f"the body is a form, and {exc}") from None
         return [(name, value) for name, value in pairs if isinstance(value, str)]
 
     @cached_property
     def _texts(self) -> ExactTexts:
-        return ExactTexts(self.request.body.removeprefix(BYTE_ORDER_MARK))
+        return ExactTexts(self.body.removeprefix(BYTE_ORDER_MARK))
 
     def _find_in_body(self, path: str) -> str | None:
         if self.request.media_type in FORMS:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.core.exact_json import LARGE
-from app.core.gzip_body import unpack
 from app.db.deliveries import DeliveryRow
 from app.ingest.sources.compiled import resolve_secrets
-from app.ingest.sources.delivery_values import DeliveryRequest
+from app.ingest.sources.delivery_values import DeliveryRequest, unpack_body
 from app.ingest.sources.handshakes import HandshakeAnswer, answer_handshake
 from app.ingest.sources.verifier import Verdict, verify
 from app.services.context import AppContext
@@ -49,7 +48,7 @@ class Trial:
 
 
 def read_request(raw: bytes, max_unpacked: int) -> DeliveryRequest:
-    """The request in a file. Raises UnreadableRequest, and Problem for a body that cannot be unpacked."""
+    """The request in a file. Raises UnreadableRequest."""
     head, body = _split(raw)
     lines = head.decode("latin-1").splitlines()
     match = _REQUEST_LINE.fullmatch(lines[0].strip()) if lines else None
@@ -66,8 +65,8 @@ def read_request(raw: bytes, max_unpacked: int) -> DeliveryRequest:
     target = match["target"]
     url = target if "://" in target else f"https://{headers.get('host', 'localhost')}{target}"
     encoding = headers.get("content-encoding", "").strip().lower()
-    unpacked = unpack(body, max_unpacked) if encoding == "gzip" else body
-    return DeliveryRequest(match["method"], url, headers, body, unpacked)
+    unpacked, fault = unpack_body(body, "" if encoding == "identity" else encoding, max_unpacked)
+    return DeliveryRequest(match["method"], url, headers, body, unpacked, fault)
 
 
 def _split(raw: bytes) -> tuple[bytes, bytes]:
@@ -84,10 +83,10 @@ def _without_last_line_break(body: bytes, length: str | None) -> bytes:
 
 
 def request_of(row: DeliveryRow, body: bytes, max_unpacked: int) -> DeliveryRequest:
-    """A stored delivery as a request, without the host and the token of its URL. Raises Problem for a body that cannot be
-    unpacked."""
-    unpacked = unpack(body, max_unpacked) if row.content_encoding else body
-    return DeliveryRequest(row.method, f"https://localhost/hooks/?{row.query or ''}", row.headers, body, unpacked)
+    """A stored delivery as a request, without the host and the token of its URL."""
+    unpacked, fault = unpack_body(body, row.content_encoding or "", max_unpacked)
+    url = f"https://localhost/hooks/?{row.query or ''}"
+    return DeliveryRequest(row.method, url, row.headers, body, unpacked, fault)
 
 
 def try_request(source: CompiledSource, secrets: Mapping[str, str], request: DeliveryRequest, now: datetime) -> Trial:

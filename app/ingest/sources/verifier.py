@@ -248,7 +248,7 @@ def _signed_part(part: Part, scheme: Scheme, delivery: DeliveryValues, values: M
         case "body":
             return request.raw_body
         case "unpacked_body":
-            return request.body
+            return delivery.body
         case "method":
             return request.method.encode()
         case "url":

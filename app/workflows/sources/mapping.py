@@ -44,13 +44,14 @@ _BYTES_PER_UNIT, _VALUE_UNITS, _MEMBER_UNITS = 100, 2, 200
 
 class DeliveryView(Struct, frozen=True):
     """What a mapping sees of a delivery: names of headers in lower case, the unpacked body, and its media type in lower case,
-    without parameters."""
+    without parameters. `fault`: why the body could not be unpacked."""
 
     method: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
     media_type: str
+    fault: str = ""
 
 
 class MappedEvent(Struct, frozen=True):
@@ -99,6 +100,8 @@ def map_delivery(
 
     Without events and problems the delivery holds nothing for this source, such as a provider's test.
     """
+    if view.fault:
+        return [], [MappingProblem(None, "body", view.fault)]
     try:
         return _Mapper(
             mapping, view, read_body(view.body, view.headers.get("content-type", view.media_type)), charge

@@ -55,7 +55,7 @@ PATHS = {
                 example={"id": 4711, "total": 1999},
                 media_types=("application/json", "application/x-www-form-urlencoded", "text/plain"),
                 answers={200: _ANSWER},
-                errors=(*_ERRORS, 400, 408, 413, 415),
+                errors=(*_ERRORS, 400, 408, 413),
             ),
         },
         "get": operation(
