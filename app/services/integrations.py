@@ -56,12 +56,11 @@ def set_integration(
     changes: Mapping[str, str],
     *,
     is_new: bool = False,
-    keeps_secrets: bool = False,
 ) -> None:
     """Create an integration, or change the given fields of an existing one; an empty text removes a field.
 
-    Raises Problem 422 with all errors of the resulting fields, and for another address without the secrets that are sent there,
-    unless `keeps_secrets`; 409 with `is_new` when the account has the integration.
+    Raises Problem 422 with all errors of the resulting fields, and for another address without the secrets that are sent there;
+    409 with `is_new` when the account has the integration.
     """
     startup_checks.check_settings(context)
     with context.database.transaction() as connection:
@@ -72,7 +71,7 @@ def set_integration(
         fields = {name: text for name, text in {**existing, **changes}.items() if text}
         if errors := kind.errors(fields):
             raise Problem(ProblemType.VALIDATION_FAILED, "; ".join(errors))
-        if not keeps_secrets and (kept := kind.kept_secrets(existing, changes)):
+        if kept := kind.kept_secrets(existing, changes):
             raise Problem(ProblemType.VALIDATION_FAILED, f"another address needs {', '.join(kept)} again")
         if fields == existing:
             return

@@ -68,7 +68,6 @@ def set_integration(context: AppContext, account_id: int, name: str, fields: Map
             account_id,
             KINDS[name],
             {names.get(field, field): text for field, text in fields.items() if text != MASK},
-            keeps_secrets=True,
         )
     except Problem as exc:
         raise Problem(exc.type, _with_their_names(name, exc.detail)) from None

@@ -97,3 +97,13 @@ def test_secrets_are_encrypted_in_the_database(tenant: Tenant, context: AppConte
             "SELECT settings FROM integrations WHERE account_id = %(id)s", {"id": tenant.account_id}
         ).scalar_one()
     assert TOKEN.encode() not in bytes(stored)
+
+
+def test_a_password_is_not_sent_to_another_host(tenant: Tenant) -> None:
+    smtp = {"host": "mail.example.com", "from": "shop@example.com", "username": "shop", "password": "of the first"}
+    assert tenant.post("/integrations/smtp", smtp).status_code == 200
+    for body in ({"host": "mail.example.net"}, {**smtp, "host": "mail.example.net", "password": "***"}):
+        refused = tenant.post("/integrations/smtp", body)
+        assert (refused.status_code, refused.json) == (400, {"error": "another address needs password again"})
+    moved = {"host": "mail.example.net", "password": "of the second"}
+    assert tenant.post("/integrations/smtp", moved).json["host"] == "mail.example.net"
