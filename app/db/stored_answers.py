@@ -12,6 +12,8 @@ from app.db.connection import delete_batch, run_sql
 
 # How long an answer is kept.
 KEPT = timedelta(hours=24)
+# How many answers of an account are kept, and their bytes together (encrypted).
+MAX_ANSWERS, MAX_BYTES = 50_000, 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,20 @@ def find_answer(connection: sa.Connection, wanted: RequestKey, now: datetime) ->
         {"account": wanted.account_id, "caller": wanted.caller, "key": wanted.key, "since": now - KEPT},
     ).one_or_none()
     return None if row is None else StoredAnswer(bytes(row[0]), row[1], dict(row[2]), bytes(row[3]))
+
+
+def has_too_many(connection: sa.Connection, account_id: int, now: datetime) -> bool:
+    """Whether so many answers of an account are kept that there is no place for another one."""
+    # The length of a body is known without reading it.
+    return (
+        run_sql(
+            connection,
+            "SELECT count(*) >= :most OR sum(size) >= :bytes FROM (SELECT octet_length(body) AS size FROM stored_answers "
+            "WHERE account_id = :account AND created_at > :since LIMIT :most) AS found",
+            {"account": account_id, "since": now - KEPT, "most": MAX_ANSWERS, "bytes": MAX_BYTES},
+        ).scalar_one()
+        is True
+    )
 
 
 def store_answer(connection: sa.Connection, wanted: RequestKey, answer: StoredAnswer, now: datetime) -> None:

@@ -42,7 +42,7 @@ def answer_once(
 
     `is_atomic`: `handle` writes in the transaction that keeps the answer. Otherwise it has transactions of its own, since it
     needs several: when the process dies before the answer is kept, the next request calls it again. Raises Problem 422 when the
-    key was used for another request, and 409 while its request is being handled.
+    key was used for another request, 409 while its request is being handled, and 429 when too many answers are kept.
     """
     with context.database.transaction() as connection:
         if not stored_answers.lock_key(connection, wanted):
@@ -54,11 +54,21 @@ def answer_once(
         known = stored_answers.find_answer(connection, wanted, context.clock())
         if known is not None:
             return _repeat(context, known, digest)
+        _check_kept(context, connection, wanted)
         answer = handle(_joined(context, connection) if is_atomic else context)
         encrypt = context.secrets.encrypt
         stored = StoredAnswer(encrypt(digest), answer.status, answer.headers, encrypt(answer.body))
         stored_answers.store_answer(connection, wanted, stored, context.clock())
     return answer
+
+
+def _check_kept(context: AppContext, connection: sa.Connection, wanted: RequestKey) -> None:
+    if stored_answers.has_too_many(connection, wanted.account_id, context.clock()):
+        raise Problem(
+            ProblemType.RATE_LIMIT_EXCEEDED,
+            "The account has sent too many requests with an Idempotency-Key in the last 24 hours. Retry later, or without one.",
+            headers={"Retry-After": "3600"},
+        )
 
 
 def _repeat(context: AppContext, known: StoredAnswer, digest: str) -> Answer:

@@ -25,7 +25,7 @@ from app.core.models import (
     VIEWER,
     WORKFLOWS_READ,
 )
-from app.services import api_keys
+from app.services import accounts, api_keys
 from app.services.context import AppContext
 from tests.api.management.test_document import DOCUMENT, OPERATIONS
 from tests.support.builders import a_workflow, an_event
@@ -236,3 +236,20 @@ def test_a_revoked_key_is_refused(context: AppContext, manager: Manager) -> None
     context_accounts = manager.client.application.extensions["accounts"]
     context_accounts.find_by_id(manager.sender.account_id)
     assert used.get("/keys").status_code == 401
+
+
+def test_the_keys_of_a_disabled_account_manage_it_and_add_no_events(
+    context: AppContext, manager: Manager, values: dict[str, str]
+) -> None:
+    accounts.switch_account(context, manager.sender.account_id, on=False)
+    assert manager.get(f"/events/{values['event_id']}").status_code == 200
+    assert manager.call("PATCH", "/account", {"name": "Acme"}, If_Match="*").status_code == 200
+    assert manager.post("/subject/erase", {"subject": "1"}).status_code == 200
+    (refused,) = manager.post(f"/refusals/{values['refusal_id']}/replay").json["refused"]
+    assert refused["type"] == "account-disabled"
+    replayed = manager.post(f"/sources/{values['source']}/replay").json
+    assert (replayed["mapped"], [one["reason"] for one in replayed["failures"]]) == (
+        0,
+        ["The account is disabled and takes no events."],
+    )
+    assert manager.sender.post(an_event()).status_code == 403

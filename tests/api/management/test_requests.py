@@ -362,3 +362,18 @@ def test_answers_are_forgotten_after_a_day(context: AppContext, manager: Manager
     with context.database.transaction() as connection:
         connection.exec_driver_sql("UPDATE stored_answers SET created_at = created_at - interval '25 hours'")
         assert stored_answers.forget_old_answers(connection, context.clock()) >= 1
+
+
+@pytest.mark.parametrize("bound", ["MAX_ANSWERS", "MAX_BYTES"])
+def test_so_many_answers_of_an_account_are_kept(
+    manager: Manager, other: Manager, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    body = {"scopes": ["events:write"]}
+    first = manager.post("/keys", body, Idempotency_Key="k1")
+    monkeypatch.setattr(request_transactions.stored_answers, bound, 1)
+    refused = manager.post("/keys", body, Idempotency_Key="k2")
+    assert (error_of(refused), refused.headers["Retry-After"]) == ((429, "rate-limit-exceeded"), "3600")
+    assert len(manager.get("/keys").json["items"]) == 3
+    assert manager.post("/keys", body, Idempotency_Key="k1").json == first.json
+    assert manager.post("/keys", body).status_code == 201
+    assert other.post("/keys", body, Idempotency_Key="k1").status_code == 201
