@@ -119,21 +119,28 @@ def replay(delivery_id: UUID) -> Any:
 def plan_replay(name: str) -> Any:
     """How many deliveries of a source are not mapped and why, and the button that maps them again."""
     source = sources.find_source(app_context(), current_account().id, name)
-    plan = delivery_replay.plan_source_replay(app_context(), current_account().id, source.id)
-    return render_template(
-        "source_replay.html", source=source, plan=plan, problems=plan.problems.most_common(_MAX_SHOWN)
-    )
+    wanted = DeliveryFilter(after=_after())
+    plan = delivery_replay.plan_source_replay(app_context(), current_account().id, source.id, wanted)
+    problems = plan.problems.most_common(_MAX_SHOWN)
+    return render_template("source_replay.html", source=source, plan=plan, problems=problems, after=wanted.after)
+
+
+def _after() -> UUID | None:
+    """The delivery behind which to continue: those before it were tried."""
+    return request.args.get("after", type=UUID)
 
 
 @route(blueprint, "/<account>/source/<name>/replay", EDITOR, ("POST",))
 def replay_all(name: str) -> Any:
     """Map the deliveries of a source again that are not mapped, oldest first."""
     account = current_account()
-    result = delivery_replay.replay_source(app_context(), account.id, name)
-    if result.done or result.left:
+    result = delivery_replay.replay_source(app_context(), account.id, name, DeliveryFilter(after=_after()))
+    if result.done:
         _flash(result)
     else:
         flash("All deliveries are mapped.")
+    if result.next is not None:
+        return redirect(url_for("deliveries.plan_replay", account=account.slug, name=name, after=result.next))
     return redirect(url_for("sources.show_one", account=account.slug, name=name))
 
 
@@ -141,8 +148,6 @@ def _flash(result: ReplayResult) -> None:
     earlier = f", {show_count(result.duplicates, 'event')} stored before" if result.duplicates else ""
     text = f"{result.mapped:,} of {result.done:,} mapped: {show_count(result.stored, 'new event')}{earlier}."
     flash(text, "warning" if result.failures else "message")
-    if result.left:
-        flash(f"The time was up: {result.left:,} are left. Map them again to continue.")
     for delivery_id, reason in result.failures[:_MAX_SHOWN]:
         flash(f"Delivery {delivery_id}: {reason}", "warning")
 

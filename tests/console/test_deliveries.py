@@ -174,6 +174,22 @@ def test_more_than_one_click_maps_are_left_for_the_next(
     assert shop.results() == ["accepted", "accepted", "unmapped"]
 
 
+def test_the_next_click_goes_on_behind_those_that_cannot_be_mapped(
+    editor: Browser, acme: Sender, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery_replay, "MAX_REPLAYED", 2)
+    for _ in range(3):
+        shop.post()
+    path = editor.post(f"{shop.path}/replay", shop.path).headers["Location"].removeprefix("/console")
+    page = editor.get(path).text
+    assert "0 of 2 mapped" in page
+    assert "Those before were tried just now; these are left." in page
+    assert "or only in part: 1." in page
+    shop.mend()
+    assert editor.post(path, path).headers["Location"] == f"/console{shop.path}"
+    assert shop.results() == ["unmapped", "unmapped", "accepted"]
+
+
 def test_a_deep_body_is_shown_as_it_is(client: FlaskClient, viewer: Browser, acme: Sender, shop: Shop) -> None:
     body = b"[" * 50_000
     answer = client.post(f"/hooks/{shop.token}", data=body, content_type="application/json").get_json()

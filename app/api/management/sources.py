@@ -13,7 +13,9 @@ from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.sources import (
     CreatedSourceSchema,
     ReplayedDeliveriesSchema,
+    ReplayPlanQuery,
     ReplayPlanSchema,
+    ReplaySourceSchema,
     RotatedSchema,
     RotateSchema,
     SavedSourceSchema,
@@ -27,6 +29,7 @@ from app.api.management.schemas.sources import (
 from app.api.management.schemas.workflows import CheckedSchema, VersionQuery
 from app.core.durations import read_duration
 from app.core.models import SOURCES_READ, SOURCES_WRITE
+from app.db.deliveries import DeliveryFilter
 from app.db.sources import SourceRow
 from app.ingest.sources import delivery_replay
 from app.ingest.sources.delivery_replay import ReplayResult
@@ -264,14 +267,15 @@ def show_tried(tried: TriedDocument) -> dict[str, Any]:
     }
 
 
-@route(blueprint, "GET", "/sources/<source>/replay", SOURCES_READ, answer=ReplayPlanSchema)
-def plan_source_replay(source: str) -> Any:
+@route(blueprint, "GET", "/sources/<source>/replay", SOURCES_READ, query=ReplayPlanQuery, answer=ReplayPlanSchema)
+def plan_source_replay(query: dict[str, Any], source: str) -> Any:
     """Count the deliveries of a source that are not mapped
 
     With their problems: those that a replay of the source maps again.
     """
     access = current()
-    plan = delivery_replay.plan_source_replay(access.context, access.account_id, _find(access, source).id)
+    source_id = _find(access, source).id
+    plan = delivery_replay.plan_source_replay(access.context, access.account_id, source_id, DeliveryFilter(**query))
     problems = [
         {"result": result, "problem": problem, "count": count}
         for (result, problem), count in plan.problems.most_common()
@@ -279,15 +283,24 @@ def plan_source_replay(source: str) -> Any:
     return {"count": len(plan.ids), "is_cut": plan.is_cut, "problems": problems}
 
 
-@route(blueprint, "POST", "/sources/<source>/replay", SOURCES_WRITE, answer=ReplayedDeliveriesSchema, is_atomic=False)
-def replay_source(source: str) -> Any:
+@route(
+    blueprint,
+    "POST",
+    "/sources/<source>/replay",
+    SOURCES_WRITE,
+    body=ReplaySourceSchema,
+    answer=ReplayedDeliveriesSchema,
+    is_atomic=False,
+)
+def replay_source(body: dict[str, Any], source: str) -> Any:
     """Map the deliveries of a source again
 
-    Those that are not mapped, oldest first: at most 500, and for at most 10 seconds. Call it again while some are `left`.
-    409 while the source is disabled.
+    Those that are not mapped, oldest first: at most 500, and for at most 10 seconds. While `next` is not null, send it as `after`
+    to continue behind them, also behind those that cannot be mapped still. 409 while the source is disabled.
     """
     access = current()
-    return show_replayed(delivery_replay.replay_source(access.context, access.account_id, source))
+    result = delivery_replay.replay_source(access.context, access.account_id, source, DeliveryFilter(**body))
+    return show_replayed(result)
 
 
 def show_replayed(result: ReplayResult) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -29,20 +29,21 @@ from app.services.deliveries import ReplayPlan
 
 # Deliveries that one request of a person maps again, and the seconds that it may take; another request continues.
 MAX_REPLAYED, _SECONDS = 500, 10
+_ANY = DeliveryFilter()
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class ReplayResult:
     """What became of the deliveries that were mapped again: how many, how many of them are mapped now, and their events.
-    `left`: how many others there was no time for. `failures`: (delivery, why it is not mapped)."""
+    `failures`: (delivery, why it is not mapped). `next`: the last one, when there are others after it."""
 
     done: int = 0
     mapped: int = 0
     stored: int = 0
     duplicates: int = 0
-    left: int = 0
     failures: list[tuple[UUID, str]] = field(default_factory=list)
+    next: UUID | None = None
 
     def add(self, receipt: DeliveryReceipt) -> None:
         """Count a delivery that was mapped again, or tried to be."""
@@ -93,7 +94,6 @@ class DeliveryReplayer:
             if time.monotonic() > ends_at:
                 break
             self.replay_into(result, one)
-        result.left = len(chosen) - result.done
         return result
 
     def replay_into(self, result: ReplayResult, delivery_id: UUID) -> None:
@@ -105,18 +105,26 @@ class DeliveryReplayer:
             result.fail(delivery_id, exc.detail)
 
 
-def plan_source_replay(context: AppContext, account_id: int, source_id: UUID) -> ReplayPlan:
-    """The deliveries that `replay_source` maps again: those that are not mapped, the oldest MAX_REPLAYED."""
-    return deliveries.plan_replay(context, account_id, DeliveryFilter(source_id, WAITING), MAX_REPLAYED)
+def plan_source_replay(
+    context: AppContext, account_id: int, source_id: UUID, wanted: DeliveryFilter = _ANY
+) -> ReplayPlan:
+    """The deliveries that `replay_source` maps again: those that are not mapped and pass the filter, the oldest MAX_REPLAYED."""
+    wanted = replace(wanted, source_id=source_id, results=WAITING)
+    return deliveries.plan_replay(context, account_id, wanted, MAX_REPLAYED)
 
 
-def replay_source(context: AppContext, account_id: int, name: str) -> ReplayResult:
-    """Map deliveries of a source again, as many as there is time for, and record that. Raises Unavailable, and Problem: 404, and
-    409 while the source is disabled."""
+def replay_source(context: AppContext, account_id: int, name: str, wanted: DeliveryFilter = _ANY) -> ReplayResult:
+    """Map deliveries of a source again that pass the filter, as many as there is time for, and record that. Raises Unavailable,
+    and Problem: 404, and 409 while the source is disabled."""
     source = sources.find_source(context, account_id, name)
     sources.check_enabled(source)
-    chosen = plan_source_replay(context, account_id, source.id).ids
-    return _replay_chosen(context, account_id, name, chosen) if chosen else ReplayResult()
+    plan = plan_source_replay(context, account_id, source.id, wanted)
+    if not plan.ids:
+        return ReplayResult()
+    result = _replay_chosen(context, account_id, name, plan.ids)
+    if plan.is_cut or result.done < len(plan.ids):
+        result.next = plan.ids[result.done - 1]
+    return result
 
 
 def replay_delivery(context: AppContext, row: DeliveryRow) -> ReplayResult:

@@ -120,9 +120,30 @@ def test_deliveries_are_mapped_again_in_parts(manager: Manager, monkeypatch: pyt
     assert manager.call("PUT", "/sources/till", body, If_Match=manager.tag("/sources/till")).status_code == 200
     plan = manager.get("/sources/till/replay").json
     assert (plan["count"], plan["is_cut"]) == (2, True)
-    assert manager.post("/sources/till/replay").json["mapped"] == 2
-    assert manager.post("/sources/till/replay").json["mapped"] == 1
+    first = manager.post("/sources/till/replay").json
+    second = manager.post("/sources/till/replay", {"after": first["next"]}).json
+    assert [(one["mapped"], one["next"] is None) for one in (first, second)] == [(2, False), (1, True)]
     assert manager.get("/sources/till/replay").json == {"count": 0, "is_cut": False, "problems": []}
+
+
+def test_deliveries_that_cannot_be_mapped_do_not_hide_later_ones(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.sources.delivery_replay.MAX_REPLAYED", 2)
+    path = manager.post("/sources", {"source": SOURCE.replace("body.who", "body.person")}).json["path"]
+    for body in ({}, {}, {"who": "asha"}):
+        manager.client.post(path, json=body)
+    manager.call("PUT", "/sources/till", {"source": SOURCE}, If_Match="*")
+    after: dict[str, str] = {}
+    mapped = 0
+    while after is not None:
+        answer = manager.post("/sources/till/replay", after).json
+        mapped += answer["mapped"]
+        after = None if answer["next"] is None else {"after": answer["next"]}
+    assert mapped == 1
+    assert manager.get("/sources/till/replay").json["count"] == 2
+    since = {"since": "2126-01-01T00:00:00Z"}
+    assert manager.post("/sources/till/replay", since).json["done"] == 0
 
 
 def test_a_disabled_source_maps_nothing_again(manager: Manager) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from marshmallow import Schema, fields, validate
 
 from app.api.management.fields import (
@@ -180,6 +182,19 @@ class WaitingSchema(Schema):
     count = fields.Integer(required=True)
 
 
+def _chosen() -> dict[str, fields.Field[Any]]:
+    """Which deliveries of a source to map again."""
+    return {
+        "since": Timestamp(metadata=described("Only deliveries that arrived then or later.")),
+        "until": Timestamp(metadata=described("Only deliveries that arrived before.")),
+        "after": fields.UUID(metadata=described("Only those after this delivery: the `next` of the call before.")),
+    }
+
+
+ReplayPlanQuery = Schema.from_dict(_chosen(), name="ReplayPlanQuery")
+ReplaySourceSchema = RequestSchema.from_dict(_chosen(), name="ReplaySource")
+
+
 class ReplayPlanSchema(Schema):
     """The deliveries of a source that are not mapped."""
 
@@ -202,8 +217,10 @@ class ReplayedDeliveriesSchema(Schema):
     mapped = fields.Integer(required=True, metadata=described("How many of them are mapped now."))
     stored = fields.Integer(required=True, metadata=described("How many new events they have."))
     duplicates = fields.Integer(required=True, metadata=described("How many events were stored before."))
-    left = fields.Integer(required=True, metadata=described("How many of the planned ones are left: call it again."))
     failures = fields.List(fields.Nested(FailureSchema), required=True)
+    next = fields.UUID(
+        required=True, allow_none=True, metadata=described("Send it as `after` to continue; null: it has ended.")
+    )
 
 
 SourcePageSchema = page_of(SourceNameSchema, "SourcePage")
