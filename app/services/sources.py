@@ -189,9 +189,11 @@ def rotate_token(context: AppContext, account_id: int, name: str, overlap: timed
 
 
 def set_enabled(context: AppContext, account_id: int, name: str, *, enabled: bool) -> None:
-    """Enable or disable a source. Raises Problem 404."""
+    """Enable or disable a source; changes nothing when it is so already. Raises Problem 404."""
     with context.database.transaction() as connection:
         found = _lock_source(connection, account_id, name)
+        if found.enabled == enabled:
+            return
         sources.set_enabled(connection, account_id, found.id, enabled, context.clock())
         action = "source.enable" if enabled else "source.disable"
         change = Change(action, account_id, name, {"enabled": found.enabled}, {"enabled": enabled})

@@ -332,12 +332,15 @@ def find_version(context: AppContext, account_id: int, name: str, version: int) 
 
 
 def enable_workflow(context: AppContext, account_id: int, name: str, version: int | None = None) -> int:
-    """Enable a version of a workflow (default: the latest); returns it. Raises InvalidDocument."""
+    """Enable a version of a workflow (default: the latest); returns it. Changes nothing, and loses no match state, when it is
+    enabled already. Raises InvalidDocument."""
     workflow = find_workflow(context, account_id, name)
     version = version or workflow.latest_version
     document = checked_document(find_version(context, account_id, name, version))
     with context.database.transaction() as connection:
         known = _lock_workflow(connection, account_id, name)
+        if known.enabled_version == version:
+            return version
         _enable(connection, account_id, known.id, version, document, context.clock())
         before, after = {"enabled_version": known.enabled_version}, {"enabled_version": version}
         audit.record(connection, context, Change("workflow.enable", account_id, name, before, after))
@@ -356,6 +359,8 @@ def disable_workflow(
             raise Problem(
                 ProblemType.CONFLICT, f"more than {MAX_CANCELLED:,} runs of {name} are running; {command} cancels them"
             )
+        if known.enabled_version is None and not cancel_runs:
+            return 0
         workflows.disable_workflow(connection, account_id, known.id, context.clock())
         before: dict[str, Any] = {"enabled_version": known.enabled_version}
         after: dict[str, Any] = {"enabled_version": None}

@@ -185,6 +185,7 @@ BEFORE = {
     "account retention": "account retention {account} --events default --runs default --attempts default --yes",
     "event replay": "workflow apply {another}",
     "source enable": "source disable shop",
+    "workflow enable": "workflow disable watch",
     "user enable": "user disable {user}",
 }
 CHANGING_CALLS = {"db roles": "--prefix {roles}_more", "event replay": "{event}"}

@@ -240,6 +240,16 @@ def test_progress_can_be_read_in_postgres(context: AppContext, acme: Sender) -> 
     assert answer["id"] in json.dumps(row["progress"])
 
 
+def test_a_workflow_that_is_enabled_again_keeps_its_progress(context: AppContext, acme: Sender) -> None:
+    apply(context, acme, on={"seq": ["a", "b"]})
+    before = workflows.find_workflow(context, acme.account_id, "watch")
+    post(acme, "a")
+    assert workflows.enable_workflow(context, acme.account_id, "watch") == 1
+    assert workflows.find_workflow(context, acme.account_id, "watch") == before
+    post(acme, "b")
+    assert len(runs_of(context, acme)) == 1
+
+
 def test_progress_from_before_a_workflow_was_disabled_does_not_count(
     context: AppContext, acme: Sender, clock: Clock
 ) -> None:
