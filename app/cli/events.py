@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 _WIDTHS = (27, 36, 20, 16, 9)
 _POLL_SECONDS = 0.5
-_MAX_CLOCK_SKEW = 5.0
 
 group = LazyGroup(
     "event",
@@ -175,8 +174,7 @@ def _follow(account_id: int, wanted: EventFilter) -> Iterator[StoredEvent]:
     def find(since: datetime, known: Collection[UUID], limit: int) -> list[StoredEvent]:
         return inspection.find_further_events(context(), account_id, replace(wanted, since=since), known, limit)
 
-    # A statement may be sent twice, and the clocks of hosts differ.
-    look_back = timedelta(seconds=2 * context().settings.statement_timeout + _MAX_CLOCK_SKEW)
+    look_back = context().clock() - inspection.committed_until(context())
     event_tail, available = EventTail(find, context().clock, look_back), True
     while True:
         try:

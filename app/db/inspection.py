@@ -205,6 +205,15 @@ def find_further_events(
     return _find_events(connection, account_id, EVENT_FILTER + conditions, values)
 
 
+def find_events_after(
+    connection: sa.Connection, account_id: int, wanted: EventFilter, after: UUID, limit: int
+) -> list[StoredEvent]:
+    """The events that pass the filter and have ids above `after`, oldest first."""
+    conditions = EVENT_FILTER + "AND received_at >= :after_at AND id > :after ORDER BY id LIMIT :limit"
+    values = {"after": after, "after_at": _timestamp_of(after), "limit": limit, **filter_values(wanted)}
+    return _find_events(connection, account_id, conditions, values)
+
+
 def find_events_leading_to(
     connection: sa.Connection, event: StoredEvent, key: str, subject: str, names: Iterable[str] | None, limit: int
 ) -> list[StoredEvent]:

@@ -86,6 +86,53 @@ def count_events_per_minute(
     return [MinuteCount(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class RunsOfMinute:
+    """The runs of the minute that begins at `at`: how many were started, at most MAX_PER_MINUTE, how many of the latest failed
+    runs failed in it, and how many seconds of the latest runs, in the median, it took from the start to the first step (None:
+    none was measured)."""
+
+    at: datetime
+    starts: int
+    failures: int
+    latency: float | None
+
+
+# Each part reads a bounded number of rows: MAX_PER_MINUTE of each minute, and the latest :sample.
+_RUNS_PER_MINUTE = """
+WITH minute AS (
+    SELECT * FROM unnest(CAST(:since AS timestamptz[]), CAST(:first AS uuid[]), CAST(:beyond AS uuid[]))
+        AS minute (at, first, beyond)
+), failed AS (
+    SELECT finished_at FROM (SELECT finished_at, parent_id FROM runs WHERE account_id = :account AND status = 'failed'
+        ORDER BY id DESC LIMIT :sample) AS latest WHERE parent_id IS NULL
+), begun AS (
+    SELECT run.created_at, extract(epoch FROM steps.started_at - run.created_at)::float AS took
+    FROM (SELECT id, created_at FROM runs WHERE account_id = :account AND id >= :begin ORDER BY id DESC LIMIT :sample) AS run
+    CROSS JOIN LATERAL (SELECT started_at FROM steps
+        WHERE account_id = :account AND run_id = run.id AND ordinal = 0 LIMIT 1) AS steps
+)
+SELECT minute.at,
+    (SELECT count(*) FILTER (WHERE parent_id IS NULL) FROM (SELECT parent_id FROM runs WHERE account_id = :account
+        AND id >= minute.first AND id < minute.beyond ORDER BY id LIMIT :most) AS started),
+    (SELECT count(*) FROM failed WHERE finished_at >= minute.at AND finished_at < minute.at + interval '1 minute'),
+    (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM begun
+        WHERE created_at >= minute.at AND created_at < minute.at + interval '1 minute')
+FROM minute ORDER BY minute.at
+"""
+
+
+def count_runs_per_minute(
+    connection: sa.Connection, account_id: int, begin: datetime, minutes: int
+) -> list[RunsOfMinute]:
+    """The runs of each minute from `begin` on."""
+    times = [begin + number * _MINUTE for number in range(minutes + 1)]
+    ids = [str(first_id_at(at)) for at in times]
+    values = {"account": account_id, "begin": ids[0], "most": MAX_PER_MINUTE, "sample": _MAX_SAMPLE}
+    rows = run_sql(connection, _RUNS_PER_MINUTE, {**values, "since": times[:-1], "first": ids[:-1], "beyond": ids[1:]})
+    return [RunsOfMinute(*row) for row in rows]
+
+
 def count_runs(connection: sa.Connection, account_id: int, since: datetime) -> int:
     """How many runs were started since then; of more than MAX_COUNTED runs and blocks, those among the first."""
     found: int = run_sql(

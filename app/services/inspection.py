@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.core.durations import read_duration
 from app.core.errors import Problem
 from app.core.gzip_body import unpack
+from app.core.ids import first_id_at
 from app.db import event_queries, inspection, upcoming
 from app.db.document_versions import WORKFLOW_VERSIONS
 from app.db.event_queries import Received
@@ -22,6 +23,8 @@ from app.services.context import AppContext
 
 # A `repeat` may start thousands.
 MAX_BLOCKS_SHOWN = 100
+# Seconds.
+_MAX_CLOCK_SKEW = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,28 @@ def find_further_events(
     """The events of an account that pass the filter and are not among `known`, oldest first."""
     with context.database.transaction() as connection:
         return inspection.find_further_events(connection, account_id, wanted, known, limit)
+
+
+def committed_until(context: AppContext) -> datetime:
+    """All events that were received before are committed: an event has its id before its commit, which may take this long."""
+    # A statement may be sent twice, and the clocks of hosts differ.
+    return context.clock() - timedelta(seconds=2 * context.settings.statement_timeout + _MAX_CLOCK_SKEW)
+
+
+def follow_events(
+    context: AppContext, account_id: int, wanted: EventFilter, after: UUID | None, limit: int
+) -> tuple[list[StoredEvent], UUID]:
+    """The events after `after` (None: those of the filter) that pass the filter, oldest first, and the id to continue after.
+    Who continues sees each event once and misses none: events appear when all earlier ones are committed."""
+    until = committed_until(context)
+    end = first_id_at(until)
+    begin = after or first_id_at(wanted.since or until)
+    if begin >= end:
+        return [], begin
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        found = inspection.find_events_after(connection, account_id, replace(wanted, until=until), begin, limit)
+    return found, found[-1].id if len(found) == limit else end
 
 
 def find_run(context: AppContext, account_id: int, run_id: UUID) -> RunRow | None:

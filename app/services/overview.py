@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from app.db import circuits, job_queue, overview, workers
 from app.db.circuits import TargetRow
 from app.db.connection import limit_statements
-from app.db.overview import MAX_PER_MINUTE, Latency, MinuteCount, Refused, TargetAnswers
+from app.db.overview import MAX_PER_MINUTE, Latency, MinuteCount, Refused, RunsOfMinute, TargetAnswers
 from app.db.workers import WorkerRow
 from app.services.context import AppContext
 
@@ -87,6 +87,13 @@ def find_overview(context: AppContext, account_id: int) -> Overview:
             failing=circuits.list_targets(connection, account_id, None, _MAX_TARGETS, now),
             workers=workers.list_workers(connection, _MAX_WORKERS),
         )
+
+
+def find_runs_per_minute(context: AppContext, account_id: int, since: datetime) -> list[RunsOfMinute]:
+    """The runs of each of MINUTES minutes from the begin of one on."""
+    with context.database.transaction() as connection:
+        limit_statements(connection, _TIMEOUT)
+        return overview.count_runs_per_minute(connection, account_id, since, MINUTES)
 
 
 def _minute(count: MinuteCount, now: datetime) -> Minute:

@@ -64,6 +64,8 @@ def read_event(line: bytes, number: int) -> EventView:
     for name in ("event", "received_at"):
         if not isinstance(value.get(name), str):
             raise ValueError(f"{name} is missing or not text")
+    if not isinstance(value.get("data") or {}, dict):
+        raise ValueError("data must be an object")
     received_at = read_timestamp(value["received_at"])
     phone = read_phone(value.get("phone"))
     distinct_id = str(value.get("distinct_id") or (phone or "")[1:])

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from flask import Response
+from flask import Response, current_app
 
 from app.api.management.access import current
 from app.api.management.fields import read_page
-from app.api.management.request_body import invalid_document
+from app.api.management.request_body import invalid, invalid_document
 from app.api.management.routes import BYTES_TYPE, Blueprint, Bytes, route
-from app.api.management.schemas.deliveries import WAITING, DeliveryPageSchema, DeliveryQuery, DeliverySchema
+from app.api.management.schemas.deliveries import (
+    WAITING,
+    DeliveryPageSchema,
+    DeliveryQuery,
+    DeliverySchema,
+    TestDeliverySchema,
+    TestedDeliverySchema,
+)
 from app.api.management.schemas.sources import ReplayedDeliveriesSchema, TriedSourceSchema, TryDeliverySchema
 from app.api.management.sources import show_replayed, show_tried
+from app.api.responses import request_id
+from app.api.sender import take_from_plan
 from app.core.errors import Problem, ProblemType
 from app.core.models import SOURCES_READ, SOURCES_WRITE
 from app.db import deliveries as rows
 from app.db.deliveries import DeliveryFilter, DeliveryRow
 from app.ingest.sources import delivery_replay
-from app.ingest.sources.trial import request_of, try_text
+from app.ingest.sources.signer import CannotSign, SignedSender
+from app.ingest.sources.trial import UnreadableRequest, read_request, request_of, try_text
 from app.services import deliveries, sources
 from app.services.document_versions import InvalidDocument
 
@@ -85,6 +96,33 @@ def show_delivery_body(delivery_id: UUID) -> Any:
     body = deliveries.find_body(current().context, _find(delivery_id))
     blueprint.set_etag(str(delivery_id))
     return Response(body, content_type=BYTES_TYPE)
+
+
+@route(
+    blueprint,
+    "POST",
+    "/sources/<source>/test",
+    SOURCES_WRITE,
+    body=TestDeliverySchema,
+    answer=TestedDeliverySchema,
+    is_atomic=False,
+)
+def test_source(body: dict[str, Any], source: str) -> Any:
+    """Send a signed test delivery
+
+    The request is signed with the first secret of the source and accepted as if the provider had posted it: its events are
+    stored, and start workflows. `POST /sources/{source}/try` stores nothing.
+    """
+    access, extensions = current(), current_app.extensions
+    found = sources.find_source(access.context, access.account_id, source)
+    sender = SignedSender(access.context, extensions["accounts"], extensions["source_acceptor"])
+    try:
+        sent = read_request(body["request"].encode(errors="replace"), access.context.settings.max_batch_unpacked_bytes)
+        receipt = sender.send(found, sent, request_id(), lambda account: partial(take_from_plan, account))
+    except (UnreadableRequest, CannotSign) as exc:
+        raise invalid([{"field": "request", "message": str(exc)}]) from None
+    names = ("id", "result", "events", "duplicates", "problems")
+    return {name: getattr(receipt, name) for name in names}
 
 
 @route(

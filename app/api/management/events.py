@@ -14,6 +14,8 @@ from app.api.management.schemas.events import (
     EventDetailsSchema,
     EventPageSchema,
     EventQuery,
+    NewEventsQuery,
+    NewEventsSchema,
     ReplayedListSchema,
     ReplaySchema,
 )
@@ -60,6 +62,21 @@ def list_events(query: dict[str, Any]) -> Any:
         ),
         lambda row: row.id,
     )
+
+
+@route(blueprint, "GET", "/events/new", EVENTS_READ, query=NewEventsQuery, answer=NewEventsSchema)
+def follow_events(query: dict[str, Any]) -> Any:
+    """Follow events
+
+    The oldest first: those after `after`, or from `since` on, or from now on. Ask again with `next`, which is never null: each
+    event comes once, and none is missed. It comes 15 seconds after it was received, when all earlier ones are stored.
+    """
+    access = current()
+    wanted = EventFilter(query.get("event"), query.get("subject"), since=query.get("since"))
+    events, last = inspection.follow_events(
+        access.context, access.account_id, wanted, query.get("after"), query["limit"]
+    )
+    return {"items": events, "next": last}
 
 
 @route(blueprint, "GET", "/events/<uuid:event_id>", EVENTS_READ, answer=EventDetailsSchema)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from app.api.management.access import current
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.overview import OverviewSchema
 from app.core.models import EVENTS_READ
-from app.services.overview import find_overview
+from app.services.overview import find_overview, find_runs_per_minute
 
 blueprint = Blueprint("overview", __name__, description="The metrics of the account in the last hour, for charts.")
 
@@ -17,13 +18,14 @@ blueprint = Blueprint("overview", __name__, description="The metrics of the acco
 def show_metrics() -> Any:
     """Show the metrics of the last hour
 
-    Events of each minute, starts, failures, refusals, latency, the queue, and how targets answer: as the console's first page.
+    Events, starts, failures and latency of each minute; refusals, the queue, and how targets answer.
     """
     access = current()
     found = find_overview(access.context, access.account_id)
+    runs = {one.at: one for one in find_runs_per_minute(access.context, access.account_id, found.since)}
     return {
         "since": found.since,
-        "minutes": found.minutes,
+        "minutes": [{**asdict(minute), **asdict(runs[minute.at])} for minute in found.minutes],
         "events": found.events,
         "starts": found.runs,
         "failures": found.failures,

@@ -12,6 +12,8 @@ from app.api.management.schemas.runs import (
     BulkAnswerSchema,
     BulkRetrySchema,
     BulkSchema,
+    FailureQuery,
+    FailuresSchema,
     RetriedSchema,
     RunDetailsSchema,
     RunPageSchema,
@@ -21,7 +23,7 @@ from app.api.management.schemas.runs import (
 from app.core.errors import Problem, ProblemType
 from app.core.models import RUNS_READ, RUNS_WRITE
 from app.db.inspection import RunFilter
-from app.services import inspection, runs
+from app.services import failures, inspection, runs
 from app.services.inspection import RunDetails
 
 blueprint = Blueprint("runs", __name__, description="Runs: executions of workflows, step by step.")
@@ -57,6 +59,18 @@ def list_runs(query: dict[str, Any]) -> Any:
         ),
         lambda row: row.id,
     )
+
+
+@route(blueprint, "GET", "/runs/failures", RUNS_READ, query=FailureQuery, answer=FailuresSchema)
+def list_failures(query: dict[str, Any]) -> Any:
+    """List what failed
+
+    Failed runs grouped by target and error, the latest first: at most 100 groups of the latest 10,000 failed runs.
+    """
+    access = current()
+    since = query.get("since") or access.context.clock() - failures.DEFAULT_PERIOD
+    found = failures.find_failures(access.context, access.account_id, since, query.get("workflow"))
+    return {"items": found.groups, "is_complete": found.is_complete}
 
 
 @route(blueprint, "GET", "/runs/<uuid:run_id>", RUNS_READ, answer=RunDetailsSchema)
@@ -118,7 +132,8 @@ def _find(run_id: UUID) -> Any:
 def retry_runs(body: dict[str, Any]) -> Any:
     """Retry many failed runs
 
-    Those that pass the filters, at most 500. Unless `dry_run` is false they are only counted.
+    Those that pass the filters, at most 500. Unless `dry_run` is false they are only counted. With `until`, those that fail again
+    are not retried by the next call.
     """
     return _change_many(body, "failed")
 

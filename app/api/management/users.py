@@ -7,8 +7,17 @@ from typing import Any
 from app.api.management.access import current
 from app.api.management.fields import PageByNameQuery, read_page
 from app.api.management.routes import Blueprint, route
-from app.api.management.schemas.users import CreatedUserSchema, NewUserSchema, UserPageSchema, UserSchema
-from app.core.models import OPERATOR
+from app.api.management.schemas.users import (
+    CreatedUserSchema,
+    NewUserSchema,
+    PasswordSchema,
+    SessionsSchema,
+    SignedOutSchema,
+    UserPageSchema,
+    UserSchema,
+)
+from app.core.errors import Problem, ProblemType
+from app.core.models import ACCOUNT_MANAGE, OPERATOR
 from app.db.users import UserRow
 from app.services import users
 
@@ -75,6 +84,43 @@ def disable_user(user: str) -> Any:
     """
     users.switch_user(current().context, user, on=False)
     return _find(user)
+
+
+@route(
+    blueprint,
+    "POST",
+    "/users/<user>/password",
+    OPERATOR,
+    more_scopes=(ACCOUNT_MANAGE,),
+    answer=PasswordSchema,
+    # Its answer is not kept: sent again, it makes another password.
+    takes_key=False,
+)
+def reset_password(user: str) -> Any:
+    """Reset the password of a user
+
+    The new one is random; all sessions end. Needs the scope `account:manage`, too, since the password gives the rights of the
+    user's roles. 403 for an operator, whose password only the command line sets.
+    """
+    found = _find(user)
+    if found.is_operator:
+        raise Problem(ProblemType.FORBIDDEN, "The password of an operator is set by the command line only.")
+    return {"password": users.set_password(current().context, found.email)}
+
+
+@route(blueprint, "GET", "/users/<user>/sessions", OPERATOR, answer=SessionsSchema)
+def list_sessions(user: str) -> Any:
+    """List the sessions of a user
+
+    The last used first.
+    """
+    return {"items": users.list_sessions(current().context, _find(user))}
+
+
+@route(blueprint, "POST", "/users/<user>/sign-out", OPERATOR, answer=SignedOutSchema)
+def sign_out_user(user: str) -> Any:
+    """End the sessions of a user"""
+    return {"ended": users.end_sessions(current().context, _find(user))}
 
 
 @route(blueprint, "DELETE", "/users/<user>", OPERATOR, status=204)

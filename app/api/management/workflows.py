@@ -8,6 +8,7 @@ from app.api.management.access import Access, current
 from app.api.management.fields import PageByNameQuery, read_page
 from app.api.management.request_body import invalid, invalid_document
 from app.api.management.routes import Blueprint, route
+from app.api.management.schemas.workflow_activity import ActivitySchema
 from app.api.management.schemas.workflows import (
     ChangedWorkflowSchema,
     CheckedSchema,
@@ -24,7 +25,7 @@ from app.api.management.schemas.workflows import (
     WorkflowPageSchema,
     WorkflowSchema,
 )
-from app.core.models import WORKFLOWS_READ, WORKFLOWS_WRITE
+from app.core.models import EVENTS_READ, RUNS_READ, WORKFLOWS_READ, WORKFLOWS_WRITE
 from app.db.workflows import WorkflowRow
 from app.services import differences, workflow_activity, workflows
 from app.services.document_versions import InvalidDocument
@@ -166,6 +167,32 @@ def disable_workflow(body: dict[str, Any], name: str) -> Any:
         access.context, access.account_id, name, cancel_runs=cancel_runs, at_once=True
     )
     return {"name": name, "cancelled_runs": cancelled}
+
+
+@route(
+    blueprint,
+    "GET",
+    "/workflows/<name>/activity",
+    WORKFLOWS_READ,
+    more_scopes=(EVENTS_READ, RUNS_READ),
+    answer=ActivitySchema,
+)
+def show_activity(name: str) -> Any:
+    """Show what a workflow does
+
+    Its starts and failures in each of the last seven times 24 hours, the runs that are at each step, and the latest events that
+    did not start it, with the reasons.
+    """
+    access = current()
+    found = workflow_activity.find_details(access.context, _find(access, name))
+    return {
+        "starts": found.activity.starts,
+        "failed": found.activity.failed,
+        "running": [{"at": at, "runs": count} for at, count in found.activity.running],
+        "waiting": found.waiting,
+        "on_the_way": found.on_the_way,
+        "not_started": found.not_started,
+    }
 
 
 @route(blueprint, "GET", "/workflows/<name>/versions", WORKFLOWS_READ, query=VersionQuery, answer=VersionPageSchema)

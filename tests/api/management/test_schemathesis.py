@@ -38,6 +38,8 @@ BEYOND_SCHEMA = (
     "list_events",
     "try_workflow",
     "backtest_workflow",
+    "simulate_workflow",
+    "test_source",
     "change_account",
     "change_retention",
     "create_account",

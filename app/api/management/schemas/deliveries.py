@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from app.api.management.fields import PageByIdQuery, Timestamp, described, page_of, text
+from app.api.management.fields import PageByIdQuery, RequestSchema, Timestamp, described, page_of, text
+from app.api.management.schemas.sources import REQUEST
+from app.api.management.schemas.workflows import MAX_SOURCE
 from app.db.deliveries import ACCEPTED, DUPLICATE, PARTLY, UNMAPPED, UNVERIFIED
 
 WAITING = "waiting"
@@ -54,6 +56,30 @@ class DeliverySchema(Schema):
     problems = fields.List(fields.Nested(ProblemOfDeliverySchema), required=True, allow_none=True)
     request_id = fields.String(required=True)
     replayed_at = Timestamp(required=True, allow_none=True)
+
+
+class TestDeliverySchema(RequestSchema):
+    """A request to sign and accept."""
+
+    request = fields.String(
+        required=True,
+        validate=validate.Length(max=MAX_SOURCE),
+        metadata=described(
+            "As HTTP/1.1 writes it, without a signature: a line such as `POST /hooks/x HTTP/1.1`, headers, an empty line, and "
+            "the body.",
+            REQUEST,
+        ),
+    )
+
+
+class TestedDeliverySchema(Schema):
+    """A test delivery, which is kept as any other."""
+
+    id = fields.UUID(required=True)
+    result = fields.String(required=True, validate=validate.OneOf(_RESULTS))
+    events = fields.List(fields.UUID(), required=True, metadata=described("Also those that were stored before."))
+    duplicates = fields.Integer(required=True, metadata=described("How many of its events were stored before."))
+    problems = fields.List(fields.Nested(ProblemOfDeliverySchema), required=True)
 
 
 DeliveryPageSchema = page_of(DeliverySchema, "DeliveryPage")

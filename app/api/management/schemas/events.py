@@ -28,6 +28,14 @@ class EventQuery(PageByIdQuery):
     data = text(metadata=described("Only events with a value at a path of their data: `data.order.id = 5`."))
 
 
+class NewEventsQuery(PageByIdQuery):
+    """Which events to follow."""
+
+    event = text(metadata=described("Only events of this name.", "signed_up"))
+    subject = text(metadata=described("Only events of this subject (`distinct_id`)."))
+    since = Timestamp(metadata=described("Only events that were received then or later. Default: `after`, or now."))
+
+
 class EventSchema(Schema):
     """An event in a list, without its data."""
 
@@ -42,6 +50,13 @@ class EventSchema(Schema):
     )
     idempotency_key = fields.String(required=True, allow_none=True)
     warnings = fields.List(fields.String(), required=True)
+
+
+class NewEventsSchema(Schema):
+    """Events as they come."""
+
+    items = fields.List(fields.Nested(EventSchema), required=True)
+    next = fields.UUID(required=True, metadata=described("Send it as `after` for those that come later."))
 
 
 class DecisionSchema(Schema):

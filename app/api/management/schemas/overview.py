@@ -8,11 +8,20 @@ from app.api.management.fields import Timestamp, described
 
 
 class MinuteSchema(Schema):
-    """The events of a minute."""
+    """The events and runs of a minute."""
 
     at = Timestamp(required=True)
     events = fields.Integer(required=True)
-    is_estimate = fields.Boolean(required=True, metadata=described("There are more than are counted."))
+    is_estimate = fields.Boolean(required=True, metadata=described("There are more events than are counted."))
+    starts = fields.Integer(required=True, metadata=described("Runs that were started, counted up to 1,000."))
+    failures = fields.Integer(required=True, metadata=described("How many of the latest 1,000 failed runs."))
+    latency = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata=described(
+            "Seconds from the start of a run to its first step: the median of those among the latest 1,000."
+        ),
+    )
 
 
 class LatencySchema(Schema):

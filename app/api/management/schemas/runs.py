@@ -120,4 +120,32 @@ class BulkAnswerSchema(Schema):
     changed = fields.Integer(required=True, metadata=described("How many were changed; none with `dry_run`."))
 
 
+class FailureQuery(Schema):
+    """Which failed runs to group."""
+
+    workflow = text(metadata=described("Only runs of this workflow.", "greet"))
+    since = Timestamp(metadata=described("Only runs that failed then or later. Default: 7 days ago."))
+
+
+class FailureGroupSchema(Schema):
+    """Failed runs with the same target and class of error."""
+
+    target = fields.String(required=True, allow_none=True, metadata=described("null: no call failed."))
+    error_class = fields.String(required=True, allow_none=True)
+    runs = fields.Integer(required=True)
+    subjects = fields.Integer(required=True)
+    first_at = Timestamp(required=True)
+    last_at = Timestamp(required=True)
+    workflows = fields.List(fields.String(), required=True)
+    error = fields.String(required=True, allow_none=True, metadata=described("Of the latest run."))
+    run_id = fields.UUID(required=True, metadata=described("The latest run."))
+
+
+class FailuresSchema(Schema):
+    """What failed."""
+
+    items = fields.List(fields.Nested(FailureGroupSchema), required=True)
+    is_complete = fields.Boolean(required=True, metadata=described("false: there are more, which are older."))
+
+
 RunPageSchema = page_of(RunSchema, "RunPage")

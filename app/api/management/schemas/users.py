@@ -35,4 +35,32 @@ class CreatedUserSchema(UserSchema):
     password = fields.String(required=True, metadata=described("A random one. It is shown only now."))
 
 
+class PasswordSchema(Schema):
+    """A new password, which is in no other answer."""
+
+    password = fields.String(required=True, metadata=described("A random one. It is shown only now."))
+
+
+class SessionSchema(Schema):
+    """Where a user is signed in."""
+
+    id = fields.UUID(required=True)
+    created_at = Timestamp(required=True)
+    seen_at = Timestamp(required=True)
+    address = fields.String(required=True)
+    agent = fields.String(required=True, metadata=described("The browser."))
+
+
+class SessionsSchema(Schema):
+    """The sessions of a user that have not ended."""
+
+    items = fields.List(fields.Nested(SessionSchema), required=True)
+
+
+class SignedOutSchema(Schema):
+    """Sessions that were ended."""
+
+    ended = fields.Integer(required=True, metadata=described("How many there were."))
+
+
 UserPageSchema = page_of(UserSchema, "UserPage")

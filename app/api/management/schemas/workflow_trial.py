@@ -9,6 +9,9 @@ from app.api.management.schemas.workflows import DocumentSchema
 from app.core.subjects import MAX_SUBJECT_LENGTH
 from app.services.workflow_trial import MAX_OWN
 
+# Own events of a simulation.
+MAX_SIMULATED = 10_000
+
 
 class TryWorkflowSchema(DocumentSchema):
     """A document to try, on a stored event or on own ones."""
@@ -84,6 +87,47 @@ class TriedWorkflowSchema(Schema):
     earlier = fields.Integer(
         required=True, metadata=described("How many stored events of the subject before them were looked at.")
     )
+    is_cut = fields.Boolean(required=True, metadata=described("The time was over before the last event."))
+
+
+class SimulateSchema(DocumentSchema):
+    """A document, and own events to simulate it on."""
+
+    events = fields.List(
+        fields.Dict(keys=fields.String()),
+        required=True,
+        validate=validate.Length(1, MAX_SIMULATED),
+        metadata=described(
+            "Each as it would be sent, with the time of its arrival as `received_at`.",
+            [{"event": "signed_up", "distinct_id": "915673412780", "received_at": "2026-11-22T10:00:00Z"}],
+        ),
+    )
+
+
+class SimulatedStepSchema(Schema):
+    """What an event, or a deadline that expires, would do."""
+
+    at = Timestamp(required=True)
+    event = fields.Integer(
+        required=True, allow_none=True, metadata=described("Its position in `events`, from 0; null: a deadline.")
+    )
+    subject = fields.String(required=True, metadata=described("Empty: none, or the workflow does not look at it."))
+    started = fields.Boolean(required=True)
+    contributing = fields.Boolean(required=True)
+    suppressed = fields.Boolean(
+        required=True, metadata=described("The pattern matched, but `again` allows no run yet.")
+    )
+    reason = fields.String(required=True)
+    used = fields.List(
+        fields.Integer(), required=True, metadata=described("The positions of the events that start the run.")
+    )
+
+
+class SimulatedSchema(Schema):
+    """What a workflow would do with events."""
+
+    workflow = fields.String(required=True)
+    items = fields.List(fields.Nested(SimulatedStepSchema), required=True)
     is_cut = fields.Boolean(required=True, metadata=described("The time was over before the last event."))
 
 
