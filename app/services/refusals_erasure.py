@@ -32,11 +32,18 @@ _BATCH = 20
 _MIN_LENGTH = 5
 _MIN_PHONE_DIGITS, _MAX_PHONE_DIGITS = 7, 15
 _ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
-_ESCAPED_CHARACTER = re.compile(r'\\(["\\/])')
-# What people and programs write between the digits of a phone number: white space, dashes, dots, brackets, invisible marks.
-_AROUND_DIGITS = re.compile(
-    r"[\s.()\[\]\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad]+"
+_ESCAPED_CHARACTER = re.compile(r'\\(["\\/bfnrt])')
+_WHITE_SPACE = dict.fromkeys("bfnrt", " ")
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
+# What people and programs write between the digits of a phone number: white space, dashes, dots, brackets, slashes, invisible
+# marks. Possessive, so that the time stays linear.
+_BETWEEN_DIGITS = (
+    r"[\s./()\[\]\-\u2010-\u2015\u2212\ufe58\ufe63\uff0d\uff0e\uff08\uff09\uff3b\uff3d"
+    r"\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u00ad]*+"
 )
+# What is written instead of the country code, or behind it, where that is no 0: in Russia, Hungary, Mexico (by WhatsApp),
+# Lithuania and Belarus.
+_PREFIXES = {7: "8", 36: "06", 52: "1", 370: "8", 375: "8"}
 _BATCH_ROUTE = "/api/v1/cvf-events/batch"
 _raw_items = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -123,8 +130,9 @@ class Mentions:
         else:
             known = "|".join(re.escape(name) for name in names)
             self._subject = re.compile(rf'"{text}"|"(?:{known})"\s*:\s*{text}(?![\w.])')
-        digits = "|".join(sorted({digits for phone in (*phones, subject) for digits in _phone_digits(phone)}))
-        self._phone = re.compile(rf"(?<!\d)(?:00|0)?(?:{digits})(?!\d)") if digits else None
+        numbers = sorted({digits for phone in (*phones, subject) for digits in _phone_digits(phone)})
+        digits = "|".join(map(_BETWEEN_DIGITS.join, numbers))
+        self._phone = re.compile(rf"(?<!\d)0{{0,2}}(?:{digits})(?!\d)") if digits else None
 
     def are_in(self, text: str) -> bool:
         """Whether a text mentions the subject."""
@@ -132,23 +140,30 @@ class Mentions:
             text = _without_escapes(text)
         if self._subject.search(text):
             return True
-        return self._phone is not None and self._phone.search(_AROUND_DIGITS.sub("", text)) is not None
+        if self._phone is None:
+            return False
+        if not text.isascii():
+            text = _OTHER_DIGIT.sub(lambda found: str(int(found[0])), text)
+        return self._phone.search(text) is not None
 
 
 def _without_escapes(text: str) -> str:
     """A JSON text with the characters that its escapes stand for."""
     text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
-    text = _ESCAPED_CHARACTER.sub(lambda found: found[1], text)
+    text = _ESCAPED_CHARACTER.sub(lambda found: _WHITE_SPACE.get(found[1], found[1]), text)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _phone_digits(text: str) -> Iterator[str]:
-    """The digits of a phone number, and those without its country code; nothing for another text."""
+    """The digits of a phone number, also without its country code, and with the prefix that people write instead of it or behind
+    it; nothing for another text."""
     digits = strip_phone(text).removeprefix("+")
     if not (_MIN_PHONE_DIGITS <= len(digits) <= _MAX_PHONE_DIGITS and digits.isascii() and digits.isdigit()):
         return
     yield digits
     with suppress(phonenumbers.NumberParseException):
-        national = str(phonenumbers.parse(f"+{digits}").national_number)
+        number = phonenumbers.parse(f"+{digits}")
+        national, code = str(number.national_number), number.country_code
         if len(national) >= _MIN_PHONE_DIGITS:
-            yield national
+            prefix = _PREFIXES.get(code or 0, "0")
+            yield from (national, f"{prefix}{national}", f"{code}{prefix}{national}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Collection
 from typing import Any
@@ -33,6 +34,7 @@ def mentions(subject: str, text: str, phones: Collection[str] = ()) -> bool:
         '{"data": {"note": "by person-4711, again"}}',
         '{"distinct_id": "\\u0070erson-4711"}',
         "distinct_id=person-4711&event=a",
+        '{"note": "of\\nperson-4711\\tagain"}',
     ],
 )
 def test_a_subject_is_found_in_json_and_in_other_texts(text: str) -> None:
@@ -70,7 +72,8 @@ def test_a_short_subject_is_a_text_or_the_number_of_its_field(text: str, expecte
 @pytest.mark.parametrize(
     "written",
     ["+915673412780", "915673412780", "00915673412780", "5673412780", "05673412780", "(+91) 56734-12780", "567 341 2780",
-     "+91\u00a056734\u201012780", "567.341.2780"],
+     "+91\u00a056734\u201012780", "567.341.2780", "+91 (0) 56734-12780", "+91(0)5673412780", "+9105673412780", "56734/12780",
+     "0091 56734 12780", "0 0 91 56734 12780", "56734\t12780", "５６７３４１２７８０", "+٩١ ٥٦٧٣٤ ١٢٧٨٠", "（567）341．2780"],
 )  # fmt: skip
 def test_a_phone_number_is_found_however_it_is_written(written: str) -> None:
     assert mentions("nobody", json.dumps({"phone": written}), [PHONE])
@@ -78,9 +81,56 @@ def test_a_phone_number_is_found_however_it_is_written(written: str) -> None:
     assert mentions("915673412780", json.dumps({"phone": written}))
 
 
-@pytest.mark.parametrize("written", ["+9156734127801", "15673412781", "5673412", "order 5673412780123"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "+9156734127801",
+        "15673412781",
+        "5673412",
+        "order 5673412780123",
+        "99156734127801",
+        "5673412780１",
+        "5673412, 780",
+        "56734:12780",
+    ],
+)
 def test_another_number_is_not_the_phone_number(written: str) -> None:
     assert not mentions("nobody", json.dumps({"phone": written}), [PHONE])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1. 5673412780", "12:30 5673412780", "on 2026-11-30 915673412780", "call 5673412780 2 times", "5673412780 - 2 times",
+     "5673412781\n5673412780\n5673412782", "5673412781 +91 56734 12780 5673412782", "0 5673412780", "2.5673412780."],
+)  # fmt: skip
+def test_a_phone_number_is_found_beside_other_digits(text: str) -> None:
+    assert mentions("nobody", text, [PHONE])
+    assert mentions("nobody", json.dumps({"note": text}), [PHONE])
+
+
+@pytest.mark.parametrize(
+    ("phone", "written"),
+    [("+79123456789", "89123456789"), ("+36301234567", "06301234567"), ("+525512345678", "5215512345678")],
+)
+def test_a_phone_number_is_found_with_the_prefix_of_its_country(phone: str, written: str) -> None:
+    assert mentions("nobody", written, [phone])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0 " * 500_000, "0" * 1_000_000, "5 6 7 3 4 1 2 7 8 " * 50_000, "5" + " " * 1_000_000, ("5" + " " * 9) * 100_000,
+     "567341278" * 100_000, ("91567341278" + "-" * 1000) * 1000, "9 1 5 6 7 3 4 1 2 7 8 " * 50_000, "५" * 200_000],
+)  # fmt: skip
+def test_a_phone_number_is_searched_in_linear_time(text: str) -> None:
+    started = time.process_time()
+    assert not mentions("nobody", text, [PHONE])
+    assert time.process_time() - started < 5
+
+
+def test_a_phone_number_of_equal_digits_is_searched_in_linear_time() -> None:
+    started = time.process_time()
+    assert not mentions("nobody", (("5" + " " * 1000) * 9 + "6 ") * 100, ["+915555555555"])
+    assert time.process_time() - started < 5
 
 
 def test_a_number_without_quotes_is_a_phone_number() -> None:
