@@ -8,6 +8,7 @@ from uuid import UUID
 
 from app.cli.program import paste
 from app.cli.terminal_text import body_lines, counted, field_line, visible
+from app.core.api_keys import shown_prefix
 from app.core.errors import ProblemType
 from app.core.ids import utc_text
 from app.db.refusals import RefusalRow
@@ -23,7 +24,7 @@ _MAX_ITEMS = 20
 def refusal_lines(refusal: RefusalRow, body: bytes | None, account: str) -> Iterator[str]:
     """A refusal with its body, which is unpacked if it can be; None: it is not kept."""
     yield field_line("refusal", refusal.id)
-    yield field_line("account", f"{account}, key sb_{refusal.key_prefix}_…")
+    yield field_line("account", f"{account}, key {shown_prefix(refusal.key_prefix)}_…")
     yield field_line("refused", utc_text(refusal.refused_at))
     yield field_line("request", f"POST {refusal.route}, X-Request-Id {refusal.request_id}")
     if refusal.idempotency_key is not None:

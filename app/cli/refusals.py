@@ -29,6 +29,7 @@ from app.cli.lists import Page, json_line, list_options, print_list, read_id
 from app.cli.program import with_program
 from app.cli.refusal_report import refusal_lines, replayed_lines
 from app.cli.terminal_text import counted, visible
+from app.core.api_keys import read_prefix, shown_prefix
 from app.core.errors import URN_PREFIX
 from app.core.ids import utc_text
 from app.db.refusals import RefusalFilter, RefusalRow
@@ -50,7 +51,7 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--status", type=click.IntRange(200, 599), help="Only this HTTP status; 207: parts of batches.")
     @click.option("--type", "problem", metavar="TYPE", help="Only this problem type, such as validation-failed.")
-    @click.option("--key", metavar="KEY", help="Only requests with this API key: its prefix or name.")
+    @click.option("--key", metavar="KEY", help="Only requests with this API key or of this client: prefix or name.")
     @click.option("--route", metavar="PATH", help="Only requests of this path, such as /api/v1/cvf-events.")
     @click.option("--request-id", metavar="ID", help="Only the request whose response had this X-Request-Id.")
     @click.option("--since", metavar="WHEN", help="Such as 1h, 2d or 2026-11-22T10:00Z.")
@@ -70,7 +71,7 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         wanted = RefusalFilter(
             status=status,
             type=None if problem is None else problem.removeprefix(URN_PREFIX),
-            key_prefix=None if key is None else _key_prefix(key),
+            key_prefix=None if key is None else read_prefix(key),
             key_name=key,
             route=route,
             request_id=request_id,
@@ -80,11 +81,6 @@ def filter_options(function: Callable[..., None]) -> Callable[..., None]:
         function(*args, wanted=wanted, **options)
 
     return run
-
-
-def _key_prefix(text: str) -> str:
-    """The prefix of a key that is given as the prefix, `sb_PREFIX_…` or the whole key."""
-    return text.removeprefix("sbt_").removeprefix("sb_").split("_")[0]
 
 
 @group.command("list")
@@ -116,7 +112,7 @@ def _cells(refusal: RefusalRow) -> tuple[object, ...]:
     replayed = "; replayed" if refusal.replayed_at else ""
     detail = f"{refusal.detail}{replayed}{more}"
     when = utc_text(refusal.refused_at)
-    return when, refusal.id, refusal.status, refusal.type, refusal.route, f"sb_{refusal.key_prefix}", detail
+    return when, refusal.id, refusal.status, refusal.type, refusal.route, shown_prefix(refusal.key_prefix), detail
 
 
 @group.command("show")

@@ -12,6 +12,7 @@ import msgspec
 from flask import g
 from markupsafe import Markup, escape
 
+from app.core.api_keys import shown_prefix
 from app.core.durations import format_duration
 from app.core.ids import utc_text
 from app.db.shared_sql import MAX_COUNTED
@@ -124,4 +125,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "duration": show_duration,
     "total": show_total,
     "step": show_step,
+    "key": shown_prefix,
 }

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, abort, flash, redirect, render_template, 
 from app.console.access import app_context, current_account, route
 from app.console.jinja_filters import MAX_JSON, show_count
 from app.console.lists import read_filters, read_page, read_time
+from app.core.api_keys import read_prefix
 from app.core.models import EDITOR, VIEWER
 from app.db.refusals import RefusalFilter, RefusalRow
 from app.ingest.refusals_replay import Replayed, Replayer
@@ -28,7 +29,7 @@ def show() -> Any:
     wanted = RefusalFilter(
         status=int(status) if status.isdecimal() and len(status) == 3 else None,
         type=filters.get("type"),
-        key_prefix=filters.get("key", "").removeprefix("sb_").removesuffix("_…") or None,
+        key_prefix=read_prefix(filters["key"]) if "key" in filters else None,
         key_name=filters.get("key"),
         route=filters.get("route"),
         since=read_time(filters, "since"),

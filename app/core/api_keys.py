@@ -35,6 +35,7 @@ _SOURCE_LETTERS = "abcdefghijmnopqtuvwxyz0123456789"
 _SOURCE_PREFIX, _SOURCE_RANDOM = 10, 48
 _SOURCE_TOKEN = re.compile(rf"[{_SOURCE_LETTERS}]{{64}}")
 _CLIENT_ID = re.compile(r"cl_[0-9A-Za-z]{16}")
+_TOKEN_PREFIX = 12
 _LETTERS = string.ascii_letters + string.digits
 
 
@@ -78,7 +79,7 @@ def is_client_id(text: str) -> bool:
 
 def make_token_prefix() -> str:
     """The prefix of a new access token."""
-    return _letters(12)
+    return _letters(_TOKEN_PREFIX)
 
 
 def token_of(secret: str, prefix: str) -> str:
@@ -109,6 +110,16 @@ def prefix_of(text: str) -> str:
     if checksum is not None and checksum != _checksum(text[:-6]):
         return ""
     return prefix or token_prefix
+
+
+def shown_prefix(prefix: str) -> str:
+    """How the key or the access token with this prefix begins: `sb_PREFIX` or `sbt_PREFIX`."""
+    return f"sbt_{prefix}" if len(prefix) == _TOKEN_PREFIX else f"sb_{prefix}"
+
+
+def read_prefix(text: str) -> str:
+    """The prefix of a key or an access token that is given as the prefix, `sb_PREFIX_…` or the whole key."""
+    return text.removeprefix("sbt_").removeprefix("sb_").split("_")[0]
 
 
 def verify_key(text: str, prefix: str, keys: Mapping[str, Key], now: datetime) -> Key | None:

@@ -76,8 +76,8 @@ class RefusalRow:
 @dataclass(frozen=True, slots=True)
 class RefusalFilter:
     """Filters refusals by their columns and by time (`since` inclusive, `until` exclusive); `before`: only smaller ids. With
-    `waiting`: only those that can be replayed and were not. `key_prefix` and `key_name`: of API keys that have one of both. None:
-    all."""
+    `waiting`: only those that can be replayed and were not. `key_prefix` and `key_name`: of API keys and OAuth clients that have
+    one of both. None: all."""
 
     status: int | None = None
     type: str | None = None
@@ -137,7 +137,11 @@ _FILTER = """
     AND (CAST(:status AS smallint) IS NULL OR status = :status)
     AND (CAST(:type AS text) IS NULL OR type = :type)
     AND (CAST(:key_prefix AS text) IS NULL OR key_prefix = :key_prefix
-        OR key_prefix = ANY (ARRAY(SELECT prefix FROM keys WHERE account_id = :account AND name = :key_name)))
+        OR key_prefix = ANY (ARRAY(
+            SELECT prefix FROM keys WHERE account_id = :account AND name = :key_name
+            UNION ALL SELECT token_prefix FROM clients WHERE account_id = :account AND name = :key_name
+            UNION ALL SELECT prefix FROM access_tokens JOIN clients USING (account_id)
+                WHERE account_id = :account AND client_id = clients.id AND name = :key_name)))
     AND (CAST(:route AS text) IS NULL OR route = :route)
     AND (CAST(:request_id AS text) IS NULL OR request_id = :request_id)
     AND (CAST(:first AS uuid) IS NULL OR id >= :first)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.core.models import PLANS
+from app.core.models import CLIENT_SCOPES, EVENTS_WRITE, PLANS
 from app.db.accounts import AccountDetails
-from app.services import accounts, workflows
+from app.services import accounts, api_keys, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import BATCH_PATH, EVENTS_PATH, Sender, a_workflow, an_event
@@ -99,6 +99,31 @@ def test_a_list_is_filtered(
     words = [option.format(key=acme.token) for option in options]
     lines = signalbox("refusal", "list", "--account", acme.slug, "--json", *words).stdout.splitlines()
     assert [json.loads(line)["type"] for line in lines] == expected
+
+
+def _token_of_a_client(context: AppContext, account_id: int, name: str, scopes: Sequence[str] = CLIENT_SCOPES) -> str:
+    client_id, secret = api_keys.create_client(context, account_id, name)
+    client = api_keys.authenticate_client(context, client_id, secret)
+    token = client and api_keys.issue_token(context, client, secret, scopes)
+    assert token
+    return token.text
+
+
+@pytest.mark.parametrize("scopes", [CLIENT_SCOPES, (EVENTS_WRITE,)], ids=["all scopes", "fewer scopes"])
+def test_refusals_of_an_oauth_client_are_found_by_its_name_and_shown_with_its_token(
+    scopes: Sequence[str], context: AppContext, acme: Sender, refused: Refused, signalbox: CommandLine
+) -> None:
+    token = _token_of_a_client(context, acme.account_id, "cx", scopes)
+    _token_of_a_client(context, acme.account_id, "other", scopes)
+    found, _ = refused(acme.slug, acme.post(b"{"), acme.post(NATIONAL, x_limechat_uat=token))
+    words = ("refusal", "list", "--account", acme.slug, "--key")
+    (line,) = signalbox(*words, "cx").stdout.splitlines()
+    assert line.split("\t")[1] == found["id"]
+    assert line.split("\t")[5] == token[:16]
+    assert token.startswith(f"sbt_{found['key_prefix']}_")
+    assert signalbox(*words, token).stdout == signalbox(*words, token[:16]).stdout == f"{line}\n"
+    assert signalbox(*words, "other").stdout == ""
+    assert f"key {token[:17]}…" in signalbox("refusal", "show", found["id"]).stdout
 
 
 def test_a_list_says_how_many_were_not_kept(acme: Sender, app: Flask, refused: Refused, signalbox: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import uuid4
 
 from flask import Flask
@@ -9,7 +10,7 @@ from flask import Flask
 from app.core.models import EDITOR, OWNER, VIEWER
 from app.db.accounts import AccountDetails
 from app.db.refusals import RefusalFilter
-from app.services import accounts, refusals, users
+from app.services import accounts, api_keys, refusals, users
 from app.services.context import AppContext
 from tests.support.builders import Sender, an_event
 from tests.support.console import Browser, a_user, sign_in
@@ -41,6 +42,22 @@ def test_a_refusal_is_listed_and_explained(app: Flask, context: AppContext, view
     assert download.get_json(force=True)["phone"] == "1"
     assert download.content_type == "application/octet-stream"
     assert download.headers["Content-Disposition"].startswith("attachment;")
+
+
+def test_refusals_of_an_oauth_client_are_found_by_its_name_and_shown_with_its_token(
+    app: Flask, context: AppContext, viewer: Browser, acme: Sender
+) -> None:
+    client_id, secret = api_keys.create_client(context, acme.account_id, "cx")
+    client = api_keys.authenticate_client(context, client_id, secret)
+    token = client and api_keys.issue_token(context, client, secret, client.scopes)
+    assert token
+    refusal = _refuse(app, context, replace(acme, token=token.text), phone="1")
+    assert f"<code>{token.text[:17]}…</code>" in viewer.get(f"/{acme.slug}/refusals/{refusal}").text
+    for key in ("cx", f"{token.text[:17]}…"):
+        page = viewer.get(f"/{acme.slug}/refusals?key={key}").text
+        assert refusal in page
+        assert f"<code>{token.text[:17]}…</code>" in page
+    assert refusal not in viewer.get(f"/{acme.slug}/refusals?key=cxx").text
 
 
 def test_an_editor_replays_a_refusal(app: Flask, context: AppContext, editor: Browser, acme: Sender) -> None:

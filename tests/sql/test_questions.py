@@ -147,3 +147,15 @@ def test_the_query_answers_the_question(number: int, connect: Connect, names: di
 @pytest.mark.parametrize("text", OTHERS)
 def test_the_other_queries_of_the_page_have_a_row(text: str, connect: Connect, names: dict[str, Any]) -> None:
     assert query(connect(NAMES.read), text, names)
+
+
+@pytest.mark.parametrize("prefix", ["all-scopes", "one-scope"])
+def test_question_21_finds_what_an_oauth_client_sent(prefix: str, connect: Connect, names: dict[str, Any]) -> None:
+    written = """
+    INSERT INTO clients (account_id, id, digest, name, token_prefix) VALUES (%(account)s, 'cl_1', '', 'cx', 'all-scopes');
+    INSERT INTO access_tokens (account_id, client_id, scopes, prefix, digest, expires_at)
+    VALUES (%(account)s, 'cl_1', '{events:write}', 'one-scope', '', now());
+    UPDATE refusals SET key_prefix = %(prefix)s WHERE account_id = %(account)s;
+    """
+    rows = query(connect(""), written + QUESTIONS[21][1], names | {"sender": "cx", "prefix": prefix})
+    assert columns(rows, "status") == [(422,)]
