@@ -23,6 +23,10 @@ class MissingRight(Unavailable):
     """The role of DATABASE_URL lacks a right."""
 
 
+class DiskFull(Unavailable):
+    """Postgres has no space left on its disk."""
+
+
 class InvalidDatabaseUrl(Unavailable):
     """DATABASE_URL names a host, a database or a role that does not exist, or a wrong password."""
 

@@ -20,7 +20,7 @@ from psycopg2 import extensions
 from psycopg2.extensions import connection as RawConnection
 
 from app.core.config import Settings
-from app.core.errors import InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
+from app.core.errors import DiskFull, InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
 from app.core.pacing import charge_piece, is_gevent_patched, pause_if_charged
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ Values = Sequence[Any] | Mapping[str, Any]
 # A table, column or function that a later migration adds.
 _NOT_MIGRATED = ("42P01", "42703", "42883")
 _MISSING_RIGHT = "42501"
+_DISK_FULL = "53100"
 _INVALID_URL = re.compile(
     "FATAL: +(password authentication failed|no pg_hba.conf entry|(role|database) .* does not exist)|Name or service not known"
 )
@@ -92,6 +93,8 @@ def _kind_of(exc: BaseException) -> type[Unavailable]:
         return NotMigrated
     if code == _MISSING_RIGHT:
         return MissingRight
+    if code == _DISK_FULL:
+        return DiskFull
     # psycopg2 gives no code to an error of connecting. The text is English unless the server's lc_messages is another.
     return InvalidDatabaseUrl if code is None and _INVALID_URL.search(str(exc)) else Unavailable
 

@@ -24,10 +24,14 @@ UNION (SELECT value FROM secrets ORDER BY updated_at DESC LIMIT 50)
 
 
 def find_read_only(connection: sa.Connection) -> str | None:
-    """Why the role cannot write: `standby` or `setting`; None when it can."""
-    query = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
-    is_standby, is_read_only = run_sql(connection, query).one()
-    return "standby" if is_standby else "setting" if is_read_only else None
+    """Why the role cannot write events: `standby`, `setting` or `right`; None when it can."""
+    query = (
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', "
+        # Null before the first migration.
+        "has_table_privilege(to_regclass('events'), 'INSERT') IS FALSE"
+    )
+    is_standby, is_read_only, lacks_right = run_sql(connection, query).one()
+    return "standby" if is_standby else "setting" if is_read_only else "right" if lacks_right else None
 
 
 def server_version(connection: sa.Connection) -> str:
@@ -37,7 +41,7 @@ def server_version(connection: sa.Connection) -> str:
 
 
 def write_temporary_file(connection: sa.Connection) -> None:
-    """Let the server write some hundred KiB to the disk of the database. Raises Unavailable when the disk is full.
+    """Let the server write some hundred KiB to the disk of the database. Raises DiskFull when the disk is full.
 
     The rows of the function do not fit into work_mem, so that the server keeps them in a temporary file until the statement
     ends. Nothing is left of it, and any role may do it.

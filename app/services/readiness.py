@@ -16,7 +16,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from app.core.config import SettingsError
-from app.core.errors import Unavailable
+from app.core.errors import DiskFull, Unavailable
 from app.core.log_config import describe_exception
 from app.db import job_queue, migrate, startup, workers
 from app.db.connection import Database, limit_statements
@@ -145,7 +145,9 @@ class _Round:
         missing = [name for name in expected if name not in {check.name for check in checks}]
         for number, name in enumerate(missing):
             is_slow = number == 0 and waited >= MAX_CHECK
-            state, detail = (FAILING, f"no answer in {waited:.1f} seconds") if is_slow else (UNKNOWN, "not checked")
+            state, detail = (
+                (_state_of_failed(name), f"no answer in {waited:.1f} seconds") if is_slow else (UNKNOWN, "not checked")
+            )
             checks.append(Check(name, state, detail))
         return Report(checks, self.began_at)
 
@@ -155,10 +157,17 @@ def _try(name: str, probe: Callable[[], str]) -> Check:
     try:
         state, detail = OK, probe()
     except (CheckFailed, Unavailable, SettingsError) as exc:
-        state, detail = FAILING, str(exc).partition("\n")[0]
+        is_full = isinstance(exc, DiskFull) or _NO_SPACE in str(exc)
+        state, detail = FAILING if is_full else _state_of_failed(name), str(exc).partition("\n")[0]
     except Exception as exc:
-        state, detail = FAILING, describe_exception(exc)
+        state, detail = _state_of_failed(name), describe_exception(exc)
     return Check(name, state, detail, round(time.monotonic() - began, 4))
+
+
+def _state_of_failed(name: str) -> str:
+    """What a check is that did not end well. Of the disk that says nothing: limits of temporary files and of time stop the check
+    and no event."""
+    return UNKNOWN if name == "disk" else FAILING
 
 
 def _without_postgres(name: str, why: str) -> Check:
@@ -179,9 +188,11 @@ def _check_writable(context: AppContext, connection: sa.Connection) -> str:
     reason = startup.find_read_only(connection)
     if reason == "standby":
         raise CheckFailed("the server is a standby, which is read-only")
+    if reason == "right":
+        raise CheckFailed("the role of DATABASE_URL lacks INSERT on events")
     if reason is not None:
         raise CheckFailed("the role, the database or the server is read-only (default_transaction_read_only)")
-    return "not read-only"
+    return "events can be inserted"
 
 
 def _check_migrations(context: AppContext, connection: sa.Connection) -> str:

@@ -34,7 +34,7 @@ def check_settings(context: AppContext) -> None:
         raise SettingsError(f"DATABASE_URL cannot be used: {exc}") from None
     if read_only == "standby":
         raise Unavailable("the server is a standby, which is read-only")
-    if read_only:
+    if read_only == "setting":
         raise SettingsError("DATABASE_URL cannot be used: its role or database is read-only")
     if missing:
         more = f" and {len(missing) - 2} more" if len(missing) > 2 else ""

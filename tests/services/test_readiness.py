@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+import sqlalchemy as sa
 from cryptography.fernet import Fernet
 from structlog.testing import CapturingLogger
 
@@ -212,6 +213,71 @@ def test_the_disk_check_needs_no_right(healthy: AppContext) -> None:
         _execute(healthy.database.url, f"DROP ROLE {role}")
     assert found["disk"] == ("ok", "Postgres can write to its disk")
     assert found["workers"][0] == "failing"
+
+
+def test_a_role_that_may_not_insert_events_cannot_write(healthy: AppContext) -> None:
+    role = f"reader_{os.getpid()}"
+    _execute(healthy.database.url, f"CREATE ROLE {role} LOGIN")
+    _execute(healthy.database.url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    parts = urlsplit(healthy.database.url)
+    url = urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}"))
+    checks = Readiness(AppContext(replace(healthy.settings, database_url=url)))
+    try:
+        report = checks.check()
+        _execute(healthy.database.url, f"GRANT INSERT ON events TO {role}")
+        granted = checks.check(max_age=0)
+    finally:
+        checks.database.close()
+        _execute(healthy.database.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert _found(report)["writable"] == ("failing", "the role of DATABASE_URL lacks INSERT on events")
+    assert report.status == "unavailable"
+    assert _found(granted)["writable"][0] == "ok"
+    assert granted.can_store
+
+
+@pytest.mark.parametrize(
+    ("setting", "detail"),
+    [("temp_file_limit = '100kB'", "temp_file_limit"), ("statement_timeout = 1", "statement timeout")],
+)
+def test_what_stops_the_disk_check_and_no_event_is_not_a_full_disk(
+    healthy: AppContext, monkeypatch: pytest.MonkeyPatch, setting: str, detail: str
+) -> None:
+    write = startup.write_temporary_file
+
+    def limited(connection: sa.Connection) -> None:
+        run_sql(connection, f"SET LOCAL {setting}")
+        write(connection)
+
+    monkeypatch.setattr(startup, "write_temporary_file", limited)
+    report = Readiness(healthy).check()
+    state, said = _found(report)["disk"]
+    assert (report.status, state) == ("ok", "unknown")
+    assert detail in said
+
+
+def test_a_full_disk_is_known_by_its_code(healthy: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(connection: sa.Connection) -> None:
+        run_sql(connection, "DO $$ BEGIN RAISE 'kein Platz' USING ERRCODE = '53100'; END $$")
+
+    monkeypatch.setattr(startup, "write_temporary_file", fill)
+    report = Readiness(healthy).check()
+    assert (report.status, _found(report)["disk"]) == ("unavailable", ("failing", "kein Platz"))
+
+
+def test_a_slow_disk_check_is_unknown(healthy: AppContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+
+    def hang(context: AppContext, connection: object) -> str:
+        hangs.wait(30)
+        return ""
+
+    monkeypatch.setitem(readiness._PROBES, "disk", hang)
+    monkeypatch.setattr(readiness, "MAX_CHECK", 0.0)
+    checks = Readiness(healthy)
+    report = checks.check()
+    hangs.set()
+    assert re.fullmatch(r"no answer in \d+\.\d seconds", _found(report)["disk"][1])
+    assert (report.can_store, _found(report)["disk"][0]) == (True, "unknown")
 
 
 def test_the_disk_check_writes_a_temporary_file_and_leaves_nothing(healthy: AppContext) -> None:
