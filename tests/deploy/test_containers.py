@@ -109,6 +109,12 @@ def test_the_web_processes_of_a_container_count_together_in_a_folder_that_they_c
     assert "PROMETHEUS_MULTIPROC_DIR" not in SERVICES["worker"]["environment"]
 
 
+def test_each_worker_serves_metrics_to_the_other_containers() -> None:
+    environment = SERVICES["worker"]["environment"]
+    assert (environment["WORKER_METRICS_PORT"], environment["WORKER_METRICS_HOST"]) == ("9461", "0.0.0.0")
+    assert environment.items() > COMPOSE["x-signalbox"]["environment"].items()
+
+
 def test_a_service_waits_for_what_it_needs() -> None:
     for service in SERVICES.values():
         for needed, how in service.get("depends_on", {}).items():

@@ -45,6 +45,19 @@ def test_the_settings_of_the_page_are_settings() -> None:
     assert [name for name in names if f"| `{name}` |" not in documented] == []
 
 
+@pytest.mark.parametrize("section", ["Upgrading", "Rolling back"])
+def test_a_change_of_release_installs_what_belongs_to_it_and_restarts_all(section: str) -> None:
+    text = "".join(block.text for block in BLOCKS if block.section == section)
+    steps = [
+        r"install -m 0755 \S*deploy/signalbox /usr/local/bin/signalbox\n",
+        r"install -m 0644 \S*deploy/systemd/\* /etc/systemd/system/\nsystemctl daemon-reload\n",
+        r"systemctl restart signalbox-web@1\nsystemctl restart signalbox-web@2\nsystemctl restart 'signalbox-worker@\*'\n",
+    ]
+    found = [match and match.start() for match in (re.search(step, text) for step in steps)]
+    assert None not in found
+    assert found == sorted(found)
+
+
 def test_the_units_that_the_page_starts_exist() -> None:
     text = "".join(block.text for block in BLOCKS)
     units = set(re.findall(r"\b(signalbox[\w-]*(?:@\d|\.socket))", text))
