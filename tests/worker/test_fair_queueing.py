@@ -22,6 +22,14 @@ from tests.support.action_contexts import the_settings
 from tests.support.queues import Queue
 
 
+@pytest.fixture(autouse=True)
+def no_jobs(database_url: str) -> None:
+    """Removes the jobs that other tests have left: their accounts would have turns, too, and the workers of these tests execute
+    runs only."""
+    with closing(psycopg2.connect(database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM jobs")
+
+
 def _consume(
     many: Queue, few: Queue, counts: tuple[int, int], on_job: Callable[[int, int], Awaitable[None]] | None = None
 ) -> list[int]:
