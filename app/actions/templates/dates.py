@@ -28,6 +28,9 @@ _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 # With the year in front, the month comes before the day everywhere.
 _YEAR_FIRST = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}(?!\d)", re.ASCII)
+# "GMT" in front of an offset, and the name of the zone at the end of JavaScript's `Date` as a text.
+_ZONE_NAME = re.compile(r"\b(?:GMT|UTC)\s?(?=[+-]\d)", re.ASCII | re.IGNORECASE)
+_ZONE_IN_WORDS = re.compile(r" \([^()]*\)$")
 _DIRECTIVE = re.compile(r"%([%sL])")
 # What a text does not say would come from here. A text without a whole date reads differently with each of them.
 _DEFAULTS = (datetime(2001, 1, 1), datetime(2003, 2, 2))  # noqa: DTZ001
@@ -94,6 +97,8 @@ def _from_epoch(number: Decimal) -> datetime:
 
 def _parse(text: str) -> datetime:
     """The point in time of a text in any other form; raises _Ambiguous for one that can be read in several ways."""
+    # dateutil reads GMT+3 as POSIX does, three hours west. People and JavaScript mean east, as in an offset alone.
+    text = _ZONE_NAME.sub("", _ZONE_IN_WORDS.sub("", text))
     found = _parse_once(text, _DEFAULTS[0])
     if found != _parse_once(text, _DEFAULTS[1]):
         raise ValueError("no whole date")

@@ -32,6 +32,9 @@ _CACHED_CHARACTERS = 2_000_000
 _MANY_SPACES = re.compile(r"\{[{%]-?\s{200}|\{%-?\s{0,199}\w{1,50}\s{200}")
 _VERBATIM = re.compile(r"\{%-?\s{0,199}(?:raw|doc)\b")
 _MAX_VERBATIM = 20
+# To find what a template reads, the library needs quadratic time for paths within paths: a[b[c]].
+_BRACKETS = re.compile(r"\{[{%]|[}%]\}|[\[\]]")
+_MAX_BRACKETS = 20
 
 # Liquid, or {"mustache": text}.
 Text = str | Mapping[str, Any]
@@ -115,11 +118,25 @@ def _checked_source(text: str) -> Source:
     for begin, end in (("{{", "}}"), ("{%", "%}")):
         if text.rfind(begin) > text.rfind(end):
             raise TemplateError(f"{text_position(text, text.rfind(begin))}: {begin} is not closed by {end}")
+    _check_brackets(text)
     source = Source(text)
     if (tag := source.largest_tag) is not None and len(tag[0]) > MAX_TAG_CHARS:
         message = f"the tag has {len(tag[0])} characters; {MAX_TAG_CHARS} are allowed"
         raise TemplateError(f"{text_position(text, tag.start())}: {message}")
     return source
+
+
+def _check_brackets(text: str) -> None:
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        pause_if_due()
+        if found[0] not in "[]":
+            depth = 0
+        elif found[0] == "]":
+            depth -= 1
+        elif (depth := depth + 1) > _MAX_BRACKETS:
+            message = f"more than {_MAX_BRACKETS} brackets within each other"
+            raise TemplateError(f"{text_position(text, found.start())}: {message}")
 
 
 def error_message(exc: LiquidError, source: Source) -> str:

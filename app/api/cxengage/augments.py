@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from app.api.bearer_limit import management_limit
@@ -24,6 +25,8 @@ blueprint.before_request(start_limiter)
 _schema = AugmentSchema()
 # Bytes that multipart/form-data may add to the largest file.
 _FORM_BYTES = 8 * 1024
+# Parts of a form, and bytes of the headers of one.
+_MAX_FORM_PARTS, _MAX_HEADERS = 10, 256 * 1024
 
 
 @blueprint.get("/tenants/<tenant>/augments")
@@ -99,8 +102,18 @@ def _read_file() -> bytes:
         return body
     try:
         # Parsed in memory: the body is in memory already.
-        parser = FormDataParser(stream_factory=lambda *_, **__: BytesIO(), silent=False)
+        parser = FormDataParser(
+            stream_factory=lambda *_, **__: BytesIO(),
+            silent=False,
+            max_form_memory_size=_MAX_HEADERS,
+            max_form_parts=_MAX_FORM_PARTS,
+        )
         _, _, files = parser.parse(BytesIO(body), request.mimetype, len(body), dict(request.mimetype_params))
+    except RequestEntityTooLarge:
+        raise Problem(
+            ProblemType.MALFORMED_BODY,
+            f"The form has more than {_MAX_FORM_PARTS} parts, or longer headers than {_MAX_HEADERS} bytes.",
+        ) from None
     except ValueError:
         raise Problem(ProblemType.MALFORMED_BODY, "The form cannot be parsed.") from None
     if "file" not in files:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import UNSTORABLE, line_and_column
+from app.core.pacing import pause_if_due
 from app.db import accounts, cxengage_resources
 from app.db.audit import Change
 from app.db.cxengage_resources import AUGMENTS, AugmentRow
@@ -30,8 +30,6 @@ MAX_LENGTH = 255
 # Bytes of a row, which an event may get as a whole, and of all names of columns, which web processes keep in memory.
 MAX_ROW_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 16 * 1024
-# Rows after which other greenlets run.
-_YIELD_ROWS = 1_000
 
 
 def create_augment(context: AppContext, account_id: int, values: Mapping[str, Any]) -> AugmentRow:
@@ -166,8 +164,6 @@ def read_csv(raw: bytes) -> CsvFile:
             raise InvalidFile(f"line {number}: more than {MAX_ROWS} rows")
         seen[lookup] = number
         rows.append((lookup, others))
-        if len(rows) % _YIELD_ROWS == 0:
-            time.sleep(0)
     return CsvFile(columns, rows)
 
 
@@ -203,6 +199,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as exc:
             raise InvalidFile(f"line {first}: {_explained(str(exc))}") from None
+        pause_if_due()
         if cells:
             yield first, cells
         first = reader.line_num + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 from app.workflows.expressions.cel_analysis import Comparison
@@ -56,6 +57,9 @@ class PredicateIndex(Generic[T]):
             value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
             if value is _MISSING:
                 return [], self._all_missing
+        if isinstance(value, Decimal):
+            # A number that no double holds exactly. CEL compares the nearest one.
+            value = float(value)
         candidates = list(self._equal.get(_equality_key(value), ()))
         if isinstance(value, int | float) and not isinstance(value, bool):
             for operator in self._ordered:

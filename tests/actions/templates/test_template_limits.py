@@ -178,3 +178,15 @@ def test_used_cpu_time_ends_a_rendering(names: Names, monkeypatch: pytest.Monkey
 def test_a_long_tag_is_refused_with_its_position() -> None:
     text = "Hello\n{{ " + "(" * MAX_TAG_CHARS + " }}"
     assert check(text) == f"line 2, column 1: the tag has {MAX_TAG_CHARS + 6} characters; {MAX_TAG_CHARS} are allowed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ " + "data[" * 21 + "data.a" + "]" * 21 + " }}", "{% if data.a[" + "b[0][" * 20 + "1" + "]" * 21 + " %}"],
+)
+def test_deep_brackets_are_refused(text: str) -> None:
+    assert "more than 20 brackets within each other" in str(check(text))
+
+
+def test_brackets_beside_each_other_are_no_deep_ones() -> None:
+    assert check("[[[ {{ data['a']['b'][0] }} " * 30) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -68,7 +69,7 @@ texts = st.builds(
 )
 values = st.one_of(
     st.integers(-3, 3), st.floats(), st.sampled_from(["a", "b", ""]), st.booleans(), st.none(), st.just([1]),
-    st.integers(2**60, 2**70),
+    st.integers(2**60, 2**70), st.sampled_from(["0.5000000000000000000001", "1.9999999999999999999", "1e400"]).map(Decimal),
 )  # fmt: skip
 datas = st.dictionaries(st.sampled_from(["x", "y", "q"]), values) | st.builds(lambda v: {"z": {"k": v}}, values)
 
@@ -81,6 +82,12 @@ def test_no_workflow_whose_filter_is_true_is_skipped(filters: list[str], data: A
     candidates = _rules(filters).find_candidates(variables)
     assert true <= {rule.workflow_id.int for rule in candidates.stateless}
     assert len(candidates.stateless) + sum(skipped.count for skipped in candidates.skipped) == len(filters)
+
+
+def test_a_number_that_no_double_holds_is_compared() -> None:
+    rules = _rules([f"data.total > {number}" for number in range(100)])
+    candidates = rules.find_candidates(_variables({"total": Decimal("1999.9900000000000001")}))
+    assert len(candidates.stateless) == 100
 
 
 def test_few_workflows_are_all_candidates() -> None:

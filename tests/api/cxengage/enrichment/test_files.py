@@ -13,6 +13,7 @@ from app.ingest import enrichment_files
 from app.ingest.enrichment import NO_ENRICHMENT, Enricher
 from app.ingest.enrichment_budget import ApiBudget
 from app.services.context import AppContext
+from app.services.cxengage import augments
 from app.services.cxengage.augments import read_csv
 from tests.api.cxengage.conftest import Tenant
 from tests.api.cxengage.enrichment.conftest import (
@@ -184,3 +185,20 @@ def test_a_file_of_100000_rows_is_accepted(context: AppContext, tenant: Tenant, 
     rows = "".join(f"{number},s{number % 7}\n" for number in range(100_000))
     a_file(tenant, f"custId,segment\n{rows}".encode())
     assert added(enriched(context, tenant, enricher, custId=99_999)) == {"segment": "s4"}
+
+
+def test_a_form_of_many_parts_is_refused(tenant: Tenant) -> None:
+    path = tenant.post("/augments", FILE).json["id"]
+    body = b"".join(b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n" for _ in range(11)) + b"--x--\r\n"
+    answer = tenant.post(
+        f"/augments/{path}/file", data=body, headers={"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    assert answer.status_code == 400
+    assert "more than 10 parts" in answer.json["error"]
+
+
+def test_other_requests_run_while_empty_lines_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[None] = []
+    monkeypatch.setattr(augments, "pause_if_due", lambda: pauses.append(None))
+    assert read_csv(b"a,b\n" + b"\n" * 500).rows == []
+    assert len(pauses) > 500
