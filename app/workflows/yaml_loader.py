@@ -38,6 +38,8 @@ _QUOTE = "; put the whole text in quotes, such as 'data.items[0] > 1'"
 # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters.
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
+_INT, _LEADING_ZERO = "tag:yaml.org,2002:int", re.compile(r"[-+]?0[0-9]")
+
 # Line and column, from 1.
 Position = tuple[int, int]
 
@@ -277,6 +279,9 @@ class _Reader:
         # An empty value has no position of its own.
         if node.value or node.style:
             self.scalars[path] = position
+        if node.tag == _INT and _LEADING_ZERO.match(node.value):
+            # PyYAML would read it by YAML 1.1, as octal.
+            return self._unread(path, position, f"begins with a zero; put it in quotes to keep it: '{node.value[:20]}'")
         try:
             value = self._loader.construct_object(node)
         except (ValueError, KeyError, yaml.YAMLError):

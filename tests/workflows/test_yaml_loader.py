@@ -125,6 +125,8 @@ def test_an_unreadable_document_is_one_mistake(raw: bytes, message: str, line: i
         ("b: !!int x", "cannot be read as int"),
         ("b: " + "9" * 5_000, "cannot be read as int"),
         ("b: 1e999", "is a number that is too large"),
+        ("b: 0110001", "begins with a zero; put it in quotes to keep it: '0110001'"),
+        ("b: -012", "begins with a zero; put it in quotes to keep it: '-012'"),
         ('b: "\\0"', "contains a character that cannot be stored (NUL or a lone surrogate)"),
         ('b: "\\ud800"', "contains a character that cannot be stored (NUL or a lone surrogate)"),
         ("b: 1\nb: 2", "appears twice"),
