@@ -13,6 +13,7 @@ from email.headerregistry import Address
 # such as those of the writing direction. The minus sign is no dash in Unicode.
 _PUNCTUATION = frozenset(".()[]\uff0e\uff08\uff09\uff3b\uff3d\u2212")
 _DASH_OR_INVISIBLE = ("Pd", "Cf")
+_SPREADSHEET = re.compile(r"(?<=\d{4})\.0\s*\Z", re.ASCII)
 _PHONE = re.compile(r"\+?([1-9]\d{6,14})", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
@@ -22,11 +23,11 @@ _MAX_EMAIL, _MAX_LOCAL, _MAX_NAME = 254, 64, 200
 
 
 def strip_phone(text: str) -> str:
-    """A phone number without what people and programs write around its digits: white space, brackets, dots, dashes, and
-    invisible marks."""
+    """A phone number without what people and programs write around its digits: white space, brackets, dots, dashes, invisible
+    marks, and the `.0` of a spreadsheet that took it for a number."""
     return "".join(
         character
-        for character in text
+        for character in _SPREADSHEET.sub("", text)
         if not character.isspace()
         and character not in _PUNCTUATION
         and unicodedata.category(character) not in _DASH_OR_INVISIBLE
