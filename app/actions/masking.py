@@ -24,19 +24,22 @@ from app.core.models import Outcome
 
 # Of members, and of names in templates.
 _SECRET_MEMBER = re.compile(
-    r"token|secret(?!ar)|passw|passphrase|pwd|(api|access|private)[-_]?key|auth(?!or(?!i[sz]))|signature|credential|cookie|jwt",
+    r"token|secret(?!ar)|passw|passphrase|passcode|pwd|auth(?!or(?!i[sz]))|signature|credential|cookie|jwt"
+    r"|(api|access|private|account|licen[cs]e|encryption|subscription|functions)[-_]?key",
     re.IGNORECASE,
 )
 # More names for headers and query parameters: in data they usually mean something else.
-_SECRET_NAME = re.compile(rf"{_SECRET_MEMBER.pattern}|session|^(key|sig|code)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"{_SECRET_MEMBER.pattern}|session|^(key|sig|code)$|(?<!idempotency)[-_]key$", re.IGNORECASE)
 # The signature is no secret for the server that receives it. All attempts have one: their answers would all be searched for it.
 _PUBLIC_HEADERS = ("webhook-signature",)
 _ABOUT_A_SECRET = re.compile(r"(type|name|expir\w*|count|limit|length|method|mode|status)$", re.IGNORECASE)
-# Webhooks of Slack, Discord and Telegram.
+# Webhooks of Slack (also of its workflows), Discord, Telegram, Zapier and Teams.
 _SECRET_PATHS = (
-    re.compile(r"/services/(T\w+/B\w+/\w+)"),
+    re.compile(r"/(?:services|workflows|triggers)/(T\w+/\w+/\w+(?:/\w+)?)"),
     re.compile(r"/webhooks/\d+/([\w-]{20,})"),
     re.compile(r"/bot(\d+:[\w-]{20,})"),
+    re.compile(r"/hooks/catch/\d+/(\w+)"),
+    re.compile(r"/webhookb2/[\w@-]+/IncomingWebhook/([\w/-]+)"),
 )
 _MAX_SECRETS, _MAX_SECRET_CHARACTERS = 200, 16_384
 _MIN_LENGTH = 4
