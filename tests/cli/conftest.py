@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import Result
 from flask import Flask
+
+from tests.support.http_target import Answer, HttpTarget, an_http_target
 
 CommandLine = Callable[..., Result]
 
@@ -22,3 +24,10 @@ def signalbox(app: Flask) -> CommandLine:
         return result
 
     return run
+
+
+@pytest.fixture
+def broken() -> Iterator[HttpTarget]:
+    """A target that answers 500 once and 200 afterwards."""
+    with an_http_target(Answer(500, b"out of order"), Answer(200)) as server:
+        yield server

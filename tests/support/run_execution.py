@@ -11,9 +11,26 @@ from uuid import UUID
 
 from app.actions import http_session
 from app.db.job_queue import ERASE
+from app.services import workflows
 from app.services.context import AppContext
 from app.worker.executor import RunExecutor
 from app.worker.handlers import call_handler, make_handlers
+from tests.support.builders import Sender, a_workflow, an_event
+from tests.support.http_target import HttpTarget
+
+
+def start_run(context: AppContext, sender: Sender, *steps: object, **changes: object) -> str:
+    """A run of a new workflow with these steps; `changes` are those of `a_workflow`."""
+    workflows.apply_workflow(context, sender.account_id, a_workflow(steps=list(steps), **changes))
+    run: str = sender.post(an_event(event=changes.get("on", "product_view"))).get_json()["runs"][0]
+    return run
+
+
+def fail_run(context: AppContext, sender: Sender, server: HttpTarget, **changes: object) -> str:
+    """A run that has failed with its first and only attempt."""
+    run = start_run(context, sender, {"http": {"url": server.url}, "retry": {"attempts": 1}}, **changes)
+    assert execute_run(context, sender.account_id, run)["status"] == "failed"
+    return run
 
 
 def execute_run(context: AppContext, account_id: int, run_id: str, job: int = 1) -> dict[str, Any]:
