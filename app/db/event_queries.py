@@ -60,10 +60,15 @@ _EVENT = f"id, account_id, event, distinct_id, phone, {SEEN_DATA}::text, receive
 
 def find_event(connection: RawConnection, account_id: int, event_id: UUID) -> Event | None:
     """An event by its id, which determines the partition."""
+    try:
+        received_at = timestamp_of(event_id)
+    except OverflowError:
+        # Signalbox has not made this id.
+        return None
     rows = fetch_all(
         connection,
         f"SELECT {_EVENT} FROM events WHERE account_id = %s AND id = %s AND received_at = %s",
-        (account_id, str(event_id), timestamp_of(event_id)),
+        (account_id, str(event_id), received_at),
     )
     return event_of(rows[0]) if rows else None
 

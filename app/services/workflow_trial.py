@@ -61,17 +61,19 @@ class Trial:
 
 def try_file(context: AppContext, source: str, events: Sequence[Event], answers: Mapping[str, Any]) -> Trial:
     """Try a document on own events, without a database: integrations and secrets are placeholders. Raises InvalidDocument."""
-    return _try(
-        source, sorted(events, key=lambda event: event.received_at), TrialContext(context.settings, answers=answers)
-    )
+    return _try_own(source, events, TrialContext(context.settings, answers=answers))
 
 
 def try_own(
     context: AppContext, account_id: int, source: str, events: Sequence[Event], *, seconds: float = inf
 ) -> Trial:
     """Try a document on own events for so many seconds, with the account's integrations. Raises InvalidDocument."""
-    ordered = sorted(events, key=lambda event: event.received_at)
-    return _try(source, ordered, _trial_context(context, account_id, {}, seconds))
+    return _try_own(source, events, _trial_context(context, account_id, {}, seconds))
+
+
+def _try_own(source: str, events: Sequence[Event], trial_context: TrialContext) -> Trial:
+    document = to_stored(checked_document(source).value)
+    return _try(_compile(document), document, sorted(events, key=lambda event: event.received_at), trial_context)
 
 
 def try_stored(
@@ -85,16 +87,15 @@ def try_stored(
 ) -> Trial:
     """Try a document on a stored event, after the earlier events of its subject and before the later ones, as if the workflow had
     been enabled all the time. Raises InvalidDocument, and Problem 404."""
-    document = checked_document(source).value
-    with context.database.transaction() as connection:
-        is_stored = inspection.find_stored_event(connection, account_id, event_id) is not None
-    event = runs.find_event(context.database, account_id, event_id) if is_stored else None
+    document = to_stored(checked_document(source).value)
+    event = runs.find_event(context.database, account_id, event_id)
     if event is None:
         raise Problem(ProblemType.NOT_FOUND, f"there is no event {event_id}")
     rule = _compile(document)
     earlier = [] if rule.is_stateless else _find_near(context, event, rule.triggers, are_later=False)
     later = _find_near(context, event, rule.triggers.union(awaited_names(document)), are_later=True)
-    trial = _try(source, [*earlier, event, *later], _trial_context(context, account_id, answers or {}, seconds), event)
+    trial_context = _trial_context(context, account_id, answers or {}, seconds)
+    trial = _try(rule, document, [*earlier, event, *later], trial_context, event)
     return replace(trial, earlier=len(earlier))
 
 
@@ -196,10 +197,15 @@ def _trial_context(context: AppContext, account_id: int, answers: Mapping[str, A
     )
 
 
-def _try(source: str, events: Sequence[Event], trial_context: TrialContext, about: Event | None = None) -> Trial:
+def _try(
+    rule: Rule,
+    document: Mapping[str, Any],
+    events: Sequence[Event],
+    trial_context: TrialContext,
+    about: Event | None = None,
+) -> Trial:
     """Match the events, and try each run that starts. `about`: only what this event has a part in."""
-    document = to_stored(checked_document(source).value)
-    rule, by_id = _compile(document), {event.id: event for event in events}
+    by_id = {event.id: event for event in events}
     found: list[TriedEvent] = []
     left, is_cut = MAX_RUNS, False
     for step in simulate(rule, [view_event(event) for event in events]):

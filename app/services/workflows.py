@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,15 +97,8 @@ def apply_workflow(context: AppContext, account_id: int, source: str) -> Applied
         known = _known_workflow(connection, account_id, document)
         if mistakes := find_missing(connection, account_id, document, find_secret_names(document.value)):
             raise InvalidDocument(mistakes)
-        new, change, differences = _save(connection, known, account_id, document, source, context.clock())
-        enabled_version = known.enabled_version if known else None
-        if enabled_version not in (None, new.version) or known is None:
-            _enable(connection, account_id, new.owner_id, new.version, document, context.clock())
-            change = "enabled" if change == "unchanged" else change
-            enabled_version = new.version
-        applied = Applied(new.name, new.version, change, enabled_version, differences)
-        _record_applied(connection, context, account_id, known, applied)
-    return applied
+        is_enabled = known is None or known.enabled_version is not None
+        return _apply(connection, context, account_id, known, document, source, enable=is_enabled)
 
 
 def apply_in_transaction(connection: sa.Connection, account_id: int, source: str, now: datetime) -> UUID:
@@ -129,20 +122,20 @@ def save_draft(context: AppContext, account_id: int, source: str) -> Applied:
         known = _known_workflow(connection, account_id, document)
         if not mistakes:
             mistakes = find_missing(connection, account_id, document, find_secret_names(document.value))
-        new, change, differences = _save(connection, known, account_id, document, source, context.clock())
-        enabled_version = known.enabled_version if known else None
-        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
-        _record_applied(connection, context, account_id, known, applied)
-    return applied
+        return _apply(connection, context, account_id, known, document, source, mistakes, enable=False)
 
 
-def save_edited(context: AppContext, account_id: int, source: str, after: int, *, enable: bool) -> Applied:
+def save_edited(
+    context: AppContext, account_id: int, source: str, after: int, *, enable: bool, name: str | None = None
+) -> Applied:
     """Save a text as the version after `after` (0: as a new workflow), also if only comments differ. `enable`: enable it; else
-    what is enabled stays so, and the text may have mistakes.
+    what is enabled stays so, and the text may have mistakes. `name`: that the document has to have.
 
     Raises InvalidDocument, and SavedMeanwhile when the latest version is not `after`.
     """
     document, mistakes = _read_named(source)
+    if name is not None and document.value["name"] != name:
+        raise InvalidDocument([document.mistake("name", f"must stay {name}: another name is another workflow")])
     if enable and mistakes:
         raise InvalidDocument(mistakes)
     with context.database.transaction() as connection:
@@ -150,17 +143,9 @@ def save_edited(context: AppContext, account_id: int, source: str, after: int, *
         latest = known.latest_version if known else 0
         if latest != after:
             raise SavedMeanwhile(document.value["name"], latest)
-        new, change, differences = _save(
-            connection, known, account_id, document, source, context.clock(), with_comments=True
+        return _apply(
+            connection, context, account_id, known, document, source, mistakes, enable=enable, with_comments=True
         )
-        enabled_version = known.enabled_version if known else None
-        if enable and enabled_version != new.version:
-            _enable(connection, account_id, new.owner_id, new.version, document, context.clock())
-            change = "enabled" if change == "unchanged" else change
-            enabled_version = new.version
-        applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
-        _record_applied(connection, context, account_id, known, applied)
-    return applied
 
 
 def _read_named(source: str) -> tuple[Document, list[Mistake]]:
@@ -172,6 +157,32 @@ def _read_named(source: str) -> tuple[Document, list[Mistake]]:
     if about_name := [mistake for mistake in mistakes if mistake.path == "name"]:
         raise InvalidDocument(about_name)
     return document, mistakes
+
+
+def _apply(
+    connection: sa.Connection,
+    context: AppContext,
+    account_id: int,
+    known: WorkflowRow | None,
+    document: Document,
+    source: str,
+    mistakes: Sequence[Mistake] = (),
+    *,
+    enable: bool,
+    with_comments: bool = False,
+) -> Applied:
+    """Save the document, enable the version on request, and record both."""
+    new, change, differences = _save(
+        connection, known, account_id, document, source, context.clock(), with_comments=with_comments
+    )
+    enabled_version = known.enabled_version if known else None
+    if enable and enabled_version != new.version:
+        _enable(connection, account_id, new.owner_id, new.version, document, context.clock())
+        change = "enabled" if change == "unchanged" else change
+        enabled_version = new.version
+    applied = Applied(new.name, new.version, change, enabled_version, differences, tuple(mistakes))
+    _record_applied(connection, context, account_id, known, applied)
+    return applied
 
 
 def _record_applied(

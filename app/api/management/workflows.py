@@ -6,7 +6,7 @@ from typing import Any
 
 from app.api.management.access import Access, current
 from app.api.management.fields import PageByNameQuery, read_page
-from app.api.management.request_body import invalid, invalid_document
+from app.api.management.request_body import invalid_document
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.workflow_activity import ActivitySchema
 from app.api.management.schemas.workflows import (
@@ -75,9 +75,9 @@ def create_workflow(body: dict[str, Any]) -> Any:
     return _find(access, applied.name)
 
 
-def _save(access: Access, source: str, after: int, *, enable: bool) -> Applied:
+def _save(access: Access, source: str, after: int, *, enable: bool, name: str | None = None) -> Applied:
     try:
-        return workflows.save_edited(access.context, access.account_id, source, after, enable=enable)
+        return workflows.save_edited(access.context, access.account_id, source, after, enable=enable, name=name)
     except InvalidDocument as exc:
         raise invalid_document(exc.mistakes) from None
 
@@ -112,14 +112,11 @@ def change_workflow(body: dict[str, Any], name: str) -> Any:
 
     Runs stay on the version that started them. An unchanged text makes no version.
     """
-    access, source = current(), body["source"]
+    access, enable = current(), body["enable"]
     known = _find(access, name)
     blueprint.check_etag(known, WorkflowSchema)
-    named, _ = workflows.check_in_account(access.context, access.account_id, source)
-    if named != name:
-        raise invalid([{"field": "source", "message": f"the document is of {named or 'no name'}, the URL of {name}"}])
-    enable = body["enable"]
-    _save(access, source, known.latest_version, enable=known.enabled_version is not None if enable is None else enable)
+    enable = known.enabled_version is not None if enable is None else enable
+    _save(access, body["source"], known.latest_version, enable=enable, name=name)
     return _find(access, name)
 
 

@@ -217,6 +217,15 @@ def test_a_change_of_an_older_state_is_refused(context: AppContext, manager: Man
     assert first.headers["ETag"] == manager.tag("/workflows/cart")
 
 
+def test_a_new_version_with_another_name_is_refused(context: AppContext, manager: Manager) -> None:
+    manager.post("/workflows", {"source": SOURCE})
+    answer = manager.call("PUT", "/workflows/cart", {"source": a_workflow(name="other")}, If_Match="*")
+    assert error_of(answer) == (422, "validation-failed")
+    (error,) = answer.json["errors"]
+    assert (error["field"], error["line"]) == ("name", 1)
+    assert error["message"] == "must stay cart: another name is another workflow"
+
+
 def test_of_two_changes_of_the_same_state_one_is_carried_out(context: AppContext, manager: Manager) -> None:
     manager.post("/workflows", {"source": SOURCE})
     tag = manager.tag("/workflows/cart")
