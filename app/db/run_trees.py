@@ -129,13 +129,13 @@ _END = f"""
     UPDATE runs SET status = %(status)s, turn = turn + 1, wake_at = NULL, blocks_left = NULL, error = %(reason)s,
         updated_at = greatest(updated_at, %(now)s), finished_at = %(now)s
     WHERE account_id = %(account)s AND id IN (SELECT id FROM tree) AND status = 'running'
-    RETURNING account_id, id, ordinal
+    RETURNING account_id, id, ordinal, root_id
 ), step AS (
     UPDATE steps SET status = 'skipped', finished_at = %(now)s, error = %(reason)s
     FROM run WHERE steps.account_id = run.account_id AND run_id = run.id AND steps.ordinal = run.ordinal
         AND steps.status = 'waiting'
 )
-SELECT count(*) FROM run
+SELECT DISTINCT coalesce(root_id, id) FROM run
 """
 
 
@@ -148,9 +148,9 @@ def end_run_trees(
     now: datetime,
     *,
     unless_taken: UUID | None = None,
-) -> int:
-    """End the running runs of these trees; how many. None is ended if a `wait_for` of the trees has taken the event
-    `unless_taken`."""
+) -> set[UUID]:
+    """End the running runs of these trees; the roots of those that had some. None is ended if a `wait_for` of the trees has taken
+    the event `unless_taken`."""
     roots = [str(root_id) for root_id in root_ids]
     values = {"account": account_id, "roots": roots, "status": status, "reason": reason, "now": now}
     connection.exec_driver_sql(_LOCK, values)
@@ -158,11 +158,11 @@ def end_run_trees(
     if unless_taken is not None:
         taken = connection.exec_driver_sql(_AWAITED_EVENTS, values).scalars()
         if str(unless_taken) in taken:
-            return 0
-    ended = 0
+            return set()
+    ended: set[UUID] = set()
     # The next statement sees blocks that were started while the first one waited for their parent.
-    while count := connection.exec_driver_sql(_END, values).scalar_one():
-        ended += count
+    while found := connection.exec_driver_sql(_END, values).scalars().all():
+        ended.update(found)
     return ended
 
 

@@ -57,16 +57,13 @@ def cancel_runs(
 ) -> set[UUID]:
     """Cancel running runs with all their blocks; the ids of those that were running. A block's id cancels the run that it belongs
     to. `chosen_by`: the filter that found them, for the audit log."""
-    cancelled = []
     with context.database.transaction() as connection:
-        # In one order, since other commands may cancel the same runs.
-        for run_id in sorted(run_ids, reverse=True):
-            run = inspection.find_run(connection, account_id, run_id)
-            roots = [] if run is None else [run.root_id or run.id]
-            if run_trees.end_run_trees(
-                connection, account_id, roots, "cancelled", "cancelled by hand", context.clock()
-            ):
-                cancelled.append(run_id)
+        found = inspection.find_runs(connection, account_id, list(run_ids))
+        roots = {run.id: run.root_id or run.id for run in found}
+        ended = run_trees.end_run_trees(
+            connection, account_id, sorted(set(roots.values())), "cancelled", "cancelled by hand", context.clock()
+        )
+        cancelled = [run_id for run_id, root in roots.items() if root in ended]
         _record(connection, context, account_id, "run.cancel", cancelled, chosen_by)
     return set(cancelled)
 
