@@ -64,15 +64,13 @@ DEFAULT_HEADERS: Mapping[str, str] = {"User-Agent": f"Signalbox/{_version()}", "
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to send. The circuit breaker counts the answers of all calls with one `target` together. `is_secret`: the URL
-    contains a secret of the account."""
+    """A request to send. The circuit breaker counts the answers of all calls with one `target` together."""
 
     method: str
     url: URL
     headers: Mapping[str, str]
     body: bytes
     target: str
-    is_secret: bool = False
 
 
 def describe(request: Request, secrets: Secrets) -> dict[str, Any]:
@@ -80,7 +78,6 @@ def describe(request: Request, secrets: Secrets) -> dict[str, Any]:
     for name, value in request.headers.items():
         secrets.add_header(name, value)
     secrets.add(*(value for name, value in request.url.query.items() if is_secret_name(name)))
-    secrets.add_path(request.url.path)
     body = _describe_body(request, secrets)
     headers = {
         name: MASK if is_secret_name(name) else secrets.mask(replace_unstorable(value))
@@ -132,10 +129,10 @@ def parse_url(text: str) -> URL:
 
 
 def target_of(request: Request, context: ActionContext) -> str:
-    """What a 410 disables: scheme, host and path, without the query. Targets that differ in the secrets of the account in their
-    paths have these masked, and differ in a suffix."""
+    """What a 410 disables: scheme, host and path, without the query. Targets that differ in the secrets in their paths have these
+    masked, and differ in a suffix."""
     text = str(request.url.with_query(None).with_fragment(None))
-    if request.is_secret and (masked := context.secrets.mask(text)) != text:
+    if (masked := context.secrets.mask(text)) != text:
         digest = hmac.digest(context.signing_secret.encode(), text.encode(), "sha256").hex()[:_DIGEST_LENGTH]
         text = f"{masked[: MAX_TARGET - 1 - _DIGEST_LENGTH]}#{digest}"
     if len(text) <= MAX_TARGET:
@@ -167,15 +164,14 @@ def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
     url = parse_url(render(fields["url"], context.names))
     if read := secrets_read(fields["url"]):
         context.secrets.add(*_secret_parts(url, context.secret_values(read).values()))
+    context.secrets.add_path(url.path)
     body, content_type = _make_body(fields, method, context)
     headers = {} if content_type is None else {"Content-Type": content_type}
     for name, value in _rendered_headers(fields.get("headers", {}), context.names):
         headers["Content-Type" if name.lower() == "content-type" else name] = value
     all_headers = {**headers, **DEFAULT_HEADERS, **_signature_headers(body, context)}
-    target = http_target(method, fields["url"], url)
-    if read:
-        target = context.secrets.mask(target)
-    return Request(method, url, all_headers, body.encode(), target, is_secret=bool(read))
+    target = context.secrets.mask(http_target(method, fields["url"], url))
+    return Request(method, url, all_headers, body.encode(), target)
 
 
 def _secret_parts(url: URL, values: Iterable[str]) -> list[str]:

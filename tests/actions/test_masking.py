@@ -90,6 +90,19 @@ def test_a_secret_of_the_request_is_stored_nowhere(fields: dict[str, Any], secre
     assert "***" in stored(outcome)
 
 
+def test_a_token_in_the_path_is_neither_in_the_circuit_nor_in_the_target_that_a_410_disables() -> None:
+    with an_http_target() as server:
+        server.answer = lambda call: Answer(410)
+        urls = [f"{server.url}/services/T0ABC/B0ABC/canary{number}" for number in (12345678, 87654321)]
+        first, second = (perform({"http": {"url": url}}) for url in urls)
+        assert first.gone is not None and first.gone.startswith(f"{server.url}/services/***#")
+        assert first.gone != second.gone
+        assert "canary" not in f"{stored(first)} {first.gone} {first.target}"
+        refused = perform({"http": {"url": urls[0]}}, disabled={first.gone: "answered 410"})
+    assert refused.error_class == "target_disabled"
+    assert len(server.calls) == 2
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -245,10 +258,14 @@ def test_credentials_of_an_integration_are_masked_in_an_accepted_answer() -> Non
 
 
 def test_the_error_of_a_disabled_target_contains_no_secret() -> None:
-    url = "http://127.0.0.1:9/hooks/hush-data-token"
-    step = {"http": {"url": "http://127.0.0.1:9/hooks/{{ data.token }}"}}
-    outcome = perform(step, names={"data": {"token": "hush-data-token"}}, disabled={url: "gone"})
-    assert outcome.error is not None and outcome.error.startswith("http://127.0.0.1:9/hooks/*** is disabled (gone)")
+    names = {"data": {"token": "hush-data-token"}}
+    with an_http_target(Answer(410)) as server:
+        step = {"http": {"url": server.url + "/hooks/{{ data.token }}"}}
+        gone = perform(step, names=names).gone
+        assert gone is not None
+        outcome = perform(step, names=names, disabled={gone: "gone"})
+    assert outcome.error is not None and outcome.error.startswith(f"{server.url}/hooks/***#")
+    assert outcome.error_class == "target_disabled"
     assert "hush-data-token" not in stored(outcome)
 
 

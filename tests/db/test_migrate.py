@@ -127,19 +127,24 @@ def test_a_migration_that_stopped_between_two_indexes_can_be_repeated(database_b
     assert all(_indexes(database_before_0007).values())
 
 
-def test_existing_clients_get_all_scopes_and_existing_api_augments_keep_get(empty_database: str) -> None:
+def test_existing_clients_get_all_scopes_api_augments_keep_get_and_targets_with_tokens_go(empty_database: str) -> None:
     upgrade(empty_database, target="0010")
     _alone(
         empty_database,
         "INSERT INTO accounts (slug, plan, signing_secret) VALUES ('acme', 'trial', ''); "
         "INSERT INTO clients (account_id, id, digest, name) SELECT id, 'cl_1', '', '' FROM accounts; "
         "INSERT INTO augments (account_id, number, name, description, type, url, in_options, created_at, updated_at) "
-        "SELECT id, 1, '', '', 'api', 'http://crm.example/', false, now(), now() FROM accounts",
+        "SELECT id, 1, '', '', 'api', 'http://crm.example/', false, now(), now() FROM accounts; "
+        "INSERT INTO disabled_targets (account_id, target, reason, run_id, disabled_at) "
+        "SELECT id, 'https://hooks.example/' || path, 'gone', gen_random_uuid(), now() FROM accounts, "
+        "unnest(ARRAY['services/T1/B1/secret', 'services/T1', 'bots']) AS path",
     )
     upgrade(empty_database)
     with _engine(empty_database).connect() as connection:
         assert connection.execute(sa.text("SELECT scopes FROM clients")).scalar() == list(CLIENT_SCOPES)
         assert connection.execute(sa.text("SELECT method FROM augments")).scalar() == "GET"
+        targets = connection.execute(sa.text("SELECT target FROM disabled_targets ORDER BY target")).scalars().all()
+    assert targets == ["https://hooks.example/bots", "https://hooks.example/services/T1"]
 
 
 def test_migrations_form_one_chain_in_the_order_of_their_numbers() -> None:
