@@ -9,13 +9,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 import pytest
+from argon2 import PasswordHasher, profiles
 from cryptography.fernet import Fernet
 from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import settings
 
 from app import create_app
-from app.core import config
+from app.core import config, passwords
 from app.core.work_shares import WorkShares
 from app.db.migrate import upgrade
 from app.ingest import matching_step
@@ -28,6 +29,9 @@ from tests.support.own_postgres import an_own_postgres
 # No test measures time: a busy machine would decide.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# A hash for real takes 0.2 s of CPU; thousands of tests have users. test_passwords.py tests the parameters of the product.
+passwords._hasher = PasswordHasher.from_parameters(profiles.CHEAPEST)
 
 # Settings of the developer's shell must not influence the tests.
 FOREIGN = ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEY", "ALLOWED_PRIVATE_TARGETS", "MAX_EVENT_BYTES", "BODY_TIMEOUT")

@@ -15,6 +15,9 @@ from app.db.connection import limit_statements, run_sql
 from app.db.event_queries import read_exactly, subject_at
 from app.db.shared_sql import find_owners
 
+# How long a statement of a person at a terminal may take.
+MAX_SLOW_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
@@ -132,7 +135,7 @@ class RunFilter:
 
 def allow_slow_statements(connection: sa.Connection) -> None:
     """Raise the statement timeout of this transaction to a minute: a person at a terminal waits longer than a request."""
-    limit_statements(connection, 60)
+    limit_statements(connection, MAX_SLOW_SECONDS)
 
 
 # Events
