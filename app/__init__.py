@@ -103,7 +103,7 @@ def _register_routes(app: Flask) -> None:
 
 
 def _mount_applications(app: Flask) -> None:
-    """Serve the management API and the console, which are applications of their own, beside the receivers."""
+    """Serve the management API and the console, which are separate applications."""
     from functools import partial
 
     from werkzeug.middleware.dispatcher import DispatcherMiddleware

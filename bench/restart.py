@@ -119,7 +119,7 @@ class WebUnit:
 
 
 def _is_master(process: psutil.Process) -> bool:
-    """A forked web process has the environment of its master; a new master has been told the old one's id."""
+    """A forked web process has the environment of its master; a new master has the id of the old one in it."""
     return "GUNICORN_PID" in process.environ()
 
 

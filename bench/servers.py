@@ -66,7 +66,7 @@ class Backends:
 
 @contextmanager
 def backends(*, migrated: bool = True) -> Iterator[Backends]:
-    """PostgreSQL (durable: fsync and synchronous_commit on), migrated unless told otherwise, and Redis."""
+    """PostgreSQL (durable: fsync and synchronous_commit on), migrated by default, and Redis."""
     folder = Path(tempfile.mkdtemp(prefix="signalbox-bench-"))
     folder.chmod(0o711)
     postgres = EmbeddedPostgres(folder, durable=True, say=lambda line: None)

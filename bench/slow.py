@@ -35,7 +35,7 @@ class SlowSenders:
         self.opened = 0
 
     async def run(self, count: int, stop: asyncio.Event) -> None:
-        """Keep `count` connections open until told to stop: one that nginx closes is replaced."""
+        """Keep `count` connections open until it is stopped: one that nginx closes is replaced."""
         await asyncio.gather(*(self._keep_one(number, stop) for number in range(count)))
 
     async def _keep_one(self, number: int, stop: asyncio.Event) -> None:

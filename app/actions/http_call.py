@@ -101,7 +101,7 @@ def _send(context: ActionContext, request: Request) -> Any:
         headers=request.headers,
         allow_redirects=False,
         auto_decompress=False,
-        # Shorter than the whole, so that a host that does not connect can be told from one that does not respond.
+        # Shorter than the whole, so that a host that does not connect differs from one that does not respond.
         timeout=aiohttp.ClientTimeout(total=None, connect=context.timeout * _CONNECT_SHARE),
     )
 

@@ -33,7 +33,7 @@ MAX_CHARS = 16 * 1024
 
 
 def check(fields: Any, path: str) -> FieldErrors:
-    """Errors of the text and of the `data` beside it."""
+    """Errors of the text and of `data`."""
     if not isinstance(fields, Mapping):
         return [(path, 'must be an object such as {text: "{{ distinct_id }} is waiting"}')]
     errors = check_names(fields, "message", FIELDS, path)

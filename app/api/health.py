@@ -44,7 +44,7 @@ def register(app: Flask) -> None:
 
 @blueprint.get("/livez")
 def show_liveness() -> Response:
-    """200: the process serves requests. Asks nobody else."""
+    """200: the process serves requests. Checks nothing else."""
     return json_response({"status": "ok"})
 
 

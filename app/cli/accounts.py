@@ -25,7 +25,7 @@ group.add_command(retention)
 
 
 _OPTIONS = (
-    click.option("--name", help="A name to display, besides the slug."),
+    click.option("--name", help="A name to display in addition to the slug."),
     click.option(
         "--key-attribute", metavar="NAME", help="The attribute of CxEngage events that identifies the subject (key)."
     ),
@@ -35,10 +35,12 @@ _OPTIONS = (
     click.option(
         "--unusable-phone",
         type=click.Choice([REFUSE, STORE]),
-        help="What becomes of an event with a good distinct_id whose phone cannot be used (refuse).",
+        help="Store or refuse events with a good distinct_id and an unusable phone (refuse).",
     ),
     click.option(
-        "--time-zone", metavar="ZONE", help="In which people enter times in the console, such as Asia/Kolkata (UTC)."
+        "--time-zone",
+        metavar="ZONE",
+        help="The time zone of times that are entered in the console, such as Asia/Kolkata (UTC).",
     ),
 )
 
@@ -105,7 +107,7 @@ def account_cells(account: AccountRow, now: datetime) -> tuple[object, ...]:
 @_details
 @command
 def change(account: str, **details_given: str | None) -> None:
-    """Change the given fields of ACCOUNT (slug or id). They apply from the next event on; all are printed."""
+    """Change the given fields of ACCOUNT (slug or id). The changes apply from the next event on. All fields are printed."""
     found = get_account(account)
     accounts.update_account_details(context(), found.id, AccountDetails(**details_given))
     found = get_account(account)

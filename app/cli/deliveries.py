@@ -49,7 +49,7 @@ def list_(
     since: str | None,
     until: str | None,
 ) -> None:
-    """List deliveries, newest first. Columns: time, id, source, result, events or what is wrong."""
+    """List deliveries, newest first. Columns: time, id, source, result, events or what could not be mapped."""
     account_id = get_account(account).id
     wanted = DeliveryFilter(
         source_id=None if source is None else sources.find_source(context(), account_id, source).id,

@@ -192,7 +192,7 @@ def _follow(account_id: int, wanted: EventFilter) -> Iterator[StoredEvent]:
 @click.option("--url", required=True, help="The server, such as https://signals.example.com.")
 @click.option("--token", required=True, envvar="SIGNALBOX_TOKEN", show_envvar=True, help="An API key.")
 @click.option("--account-id", required=True, type=click.IntRange(1), help="Sent as x-fb-account-id.")
-@click.option("--anew", is_flag=True, help="Send events again as new ones.")
+@click.option("--anew", is_flag=True, help="Use new Idempotency-Keys, so that the events are stored again.")
 def send(file: BinaryIO, url: str, token: str, account_id: int, anew: bool) -> None:
     """Post the events of FILE to a server.
 
@@ -260,9 +260,9 @@ def _send_all(sender: Sender, total: int | None, entries: Iterator[Entry], count
 @owner_option
 @command
 def replay(ids: tuple[tuple[str | None, UUID], ...], workflow: str | None, dry_run: bool, account: str | None) -> None:
-    """Match stored events with the workflows of now.
+    """Match stored events with the workflows that are enabled now.
 
-    Starts a run for each match. A match that has had a run does not get a second one.
+    Starts a run for each match. A match that already has a run does not get a second one.
     """
     from app.ingest.event_replay import replay_event
 

@@ -1,4 +1,4 @@
-"""`signalbox account export`: all rows of an account, for whoever owns them."""
+"""`signalbox account export`: all rows of an account."""
 
 from __future__ import annotations
 

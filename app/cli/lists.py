@@ -36,7 +36,9 @@ class Page:
 def list_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options of a list; `function` gets them as `page`."""
 
-    @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="At most so many.")
+    @click.option(
+        "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="Maximum number of lines."
+    )
     @click.option(
         "--after", metavar="CURSOR", help="Continue after the last line of the previous page, which prints the cursor."
     )

@@ -20,7 +20,7 @@ _FIXED = (("idempotency-keys", "keys that were used"), ("messages", "messages of
 def _keep_options(function: Callable[..., None]) -> Callable[..., None]:
     """An option for each kind of rows."""
     for kind in reversed(KINDS):
-        function = click.option(f"--{kind.name}", metavar="DURATION", help=f"Keep {kind.rows} for so long.")(function)
+        function = click.option(f"--{kind.name}", metavar="DURATION", help=f"How long to keep {kind.rows}.")(function)
     return function
 
 
@@ -33,8 +33,8 @@ def _keep_options(function: Callable[..., None]) -> Callable[..., None]:
 def retention(account: str, as_json: bool, yes: bool, **durations: str | None) -> None:
     """Show or change how long ACCOUNT (slug or id) keeps rows.
 
-    A DURATION is at least a day (audit: 30 days), such as 90d; forever: nothing is deleted; default: as accounts do that have set
-    nothing. Workers delete what is older, except for what a running run needs.
+    A DURATION such as 90d is at least a day (audit: 30 days). `forever` deletes nothing; `default` is the setting of a new
+    account. Workers delete older rows, except those that a running run needs.
     """
     found = get_account(account)
     given = {kind: text for kind, text in durations.items() if text is not None}

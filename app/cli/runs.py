@@ -13,6 +13,6 @@ group = LazyGroup(
         "list": ("app.cli.run_commands:list_", "List runs, newest first."),
         "retry": ("app.cli.run_commands:retry", "Retry failed runs from the step that failed."),
         "show": ("app.cli.run_commands:show", "Explain a run: its steps, attempts and state."),
-        "upcoming": ("app.cli.upcoming:upcoming", "List what will start or go on by itself."),
+        "upcoming": ("app.cli.upcoming:upcoming", "List runs that will continue and workflows that will start."),
     },
 )

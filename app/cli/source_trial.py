@@ -64,10 +64,10 @@ def try_(
     as_json: bool,
     account: str | None,
 ) -> None:
-    """Show what a source makes of a request: whether it is verified, its events, and what cannot be mapped. Stores nothing.
+    """Show whether a source verifies a request, which events it makes, and what cannot be mapped.
 
-    The source is a document in FILE, or the saved source NAME. REQUEST is a file with an HTTP request: a line such as
-    POST /hooks/x HTTP/1.1, headers, an empty line, and the body. A FILE needs no database if --secret gives its secrets.
+    Stores nothing. The source is a document in FILE, or the saved source NAME. REQUEST is a file with an HTTP request: a line
+    such as POST /hooks/x HTTP/1.1, headers, an empty line, and the body. A FILE needs no database if --secret gives its secrets.
     The exit code is 1 if the request would be refused, or something cannot be mapped.
     """
     if (request is None) == (delivery_id is None):

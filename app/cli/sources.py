@@ -176,9 +176,9 @@ def rotate(name: str, overlap: str, base_url: str, account: str | None) -> None:
 @account_option
 @command
 def enable(name: str, account: str | None) -> None:
-    """Enable source NAME: its deliveries become events. Those that came meanwhile are kept: `source replay` maps them."""
+    """Enable source NAME: its deliveries become events. `source replay` maps those that arrived before."""
     sources.set_enabled(context(), get_account(account).id, name, enabled=True)
-    click.echo(f"{name}: enabled; {paste('source', 'replay', name)} maps what came meanwhile")
+    click.echo(f"{name}: enabled; {paste('source', 'replay', name)} maps what arrived before")
 
 
 @group.command("disable")

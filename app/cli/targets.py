@@ -1,4 +1,4 @@
-"""`signalbox target …`: targets that are not called as usual, since they keep failing or are disabled by 410 Gone."""
+"""`signalbox target …`: targets that are paused because they keep failing, or disabled because they answered 410 Gone."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ group = click.Group("target", help="Targets that keep failing and are paused, or
 @account_option
 @command
 def list_(account: str | None, page: Page) -> None:
-    """List targets that are not called as usual.
+    """List targets that are failing or disabled.
 
-    The latest first. Columns: since when, failing or disabled, the target, and why. A failing target is called now and then,
-    until it works; a disabled one is not called until it is enabled.
+    The latest first. Columns: since when, failing or disabled, the target, and why. A failing target is paused, and called again
+    from time to time until it works. A disabled one is not called until it is enabled.
     """
     account_id = get_account(account).id
     print_list(

@@ -1,4 +1,4 @@
-"""`signalbox run upcoming`: what will start or go on by itself."""
+"""`signalbox run upcoming`: runs that will continue, and workflows that will start without a further event."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _END = datetime.max.replace(tzinfo=UTC)
 @account_option
 @command
 def upcoming(since: str | None, until: str | None, account: str | None, page: Page) -> None:
-    """List what will happen by itself, the first to come first.
+    """List runs that will continue and workflows that will start, earliest first.
 
-    Runs go on after a wait or at their next attempt; workflows start at the end of a none in their pattern, unless the
-    event comes before. Columns: when, goes on or starts, workflow, subject, and the run.
+    Runs continue after a wait or at their next attempt. Workflows start at the end of a `none` in their pattern, unless the event
+    arrives before. Columns: when, goes on or starts, workflow, subject, and the run.
     """
     now = context().clock()
     start, end = (

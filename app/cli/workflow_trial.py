@@ -28,7 +28,7 @@ from app.services.workflow_trial import Trial, TriedEvent
 @click.argument("events", required=False, type=existing_file)
 @click.option("--event", "event_id", type=click.UUID, metavar="ID", help="Try it on a stored event instead.")
 @click.option("--latest", metavar="NAME", help="Try it on the latest stored event of this name instead.")
-@click.option("--answers", type=existing_file, help="What steps are answered: a JSON object by their ids or paths.")
+@click.option("--answers", type=existing_file, help="The answers that steps get: a JSON object by their ids or paths.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @account_option
 @command
@@ -41,11 +41,11 @@ def try_(
     as_json: bool,
     account: str | None,
 ) -> None:
-    """Show what the document FILE would do on EVENTS, a file with one event per line: each decision, and for each run its steps
-    with rendered requests, waits left out. Sends and changes nothing.
+    """Show what the document FILE would do on EVENTS, a file with one event per line.
 
-    EVENTS needs no database; integrations and secrets are placeholders then. A stored event is tried with those before and after
-    it of the same subject, and with the account's integrations, without their credentials.
+    Shows each decision and, for each run, its steps with rendered requests. Waits are skipped. Sends and changes nothing.
+    With EVENTS no database is needed; integrations and secrets are placeholders. A stored event is tried together with the events
+    before and after it of the same subject, and with the account's integrations, without their credentials.
     """
     if [events, event_id, latest].count(None) != 2:
         raise click.UsageError("expected a file of events, --event or --latest")

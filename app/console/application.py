@@ -1,4 +1,4 @@
-"""The Flask application of the console, which `create_app` mounts at `/console` beside the receivers.
+"""The Flask application of the console, which `create_app` mounts at `/console`.
 
 It is an application of its own, since the receivers have no sessions, forms and pages. Views call `services`,
 as the command line does.
@@ -130,7 +130,7 @@ class _Sessions(SecureCookieSessionInterface):
 
 
 def create_console(receivers: Flask) -> Flask:
-    """The console beside the application of the receivers. Opens no connection before the first request."""
+    """The application of the console. Opens no connection before the first request."""
     context: AppContext = receivers.extensions["context"]
     console = Flask("app.console.application", static_folder="static", template_folder="templates")
     console.session_interface = _Sessions()

@@ -68,7 +68,7 @@ def _find(refusal_id: UUID) -> RefusalRow:
 
 @route(blueprint, "/<account>/refusals/<uuid:refusal_id>/body", VIEWER)
 def download(refusal_id: UUID) -> Any:
-    """The body as it came, as a file."""
+    """The original body, as a file."""
     body = refusals.find_body(app_context(), _find(refusal_id))
     if body is None:
         abort(404)

@@ -79,7 +79,7 @@ def show_one(run_id: UUID) -> Any:
 def retry(run_id: UUID) -> Any:
     """Retry a failed run at the failed step."""
     done = runs.retry_runs(app_context(), current_account().id, [run_id])
-    flash("The run goes on at the failed step." if done else "The run has not failed, so it was not retried.")
+    flash("The run continues at the failed step." if done else "The run has not failed, so it was not retried.")
     return redirect(url_for("runs.show_one", account=current_account().slug, run_id=run_id))
 
 
@@ -144,6 +144,8 @@ def cancel_many() -> Any:
 
 
 def _finish_plan(wanted: int, done: int, what: str) -> Response:
-    rest = f" {show_count(wanted - done, 'run')} changed meanwhile and stayed as they are." if done < wanted else ""
+    rest = (
+        f" {show_count(wanted - done, 'run')} changed in the meantime and were left unchanged." if done < wanted else ""
+    )
     flash(f"{show_count(done, 'run')} {what}.{rest}")
     return redirect(url_for("runs.show", account=current_account().slug))

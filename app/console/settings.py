@@ -40,7 +40,7 @@ class DetailsForm(FlaskForm):  # type: ignore[misc]
         choices=[SelectChoice(REFUSE, "refuse it"), SelectChoice(STORE, "store it without the phone")],
     )
     key_attribute = StringField(
-        "Key attribute", [InputRequired(), Length(max=255)], description="Of CxEngage events: says whom they are about."
+        "Key attribute", [InputRequired(), Length(max=255)], description="It identifies the subject of CxEngage events."
     )
     event_attribute = StringField(
         "Event attribute", [InputRequired(), Length(max=255)], description="Of CxEngage events: names the event."

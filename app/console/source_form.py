@@ -46,7 +46,7 @@ class SourceForm:
 
     @property
     def lines(self) -> list[str]:
-        """The lines of the text, to show beside mistakes."""
+        """The lines of the text, to show next to mistakes."""
         return self.text.split("\n")
 
     def check(self, context: AppContext, account_id: int) -> None:

@@ -1,4 +1,4 @@
-"""A person, or whatever else events are about: one timeline, why each workflow started or not, and erasure."""
+"""One person, or another subject of events: timeline, why each workflow started or not, and erasure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets of an account that are not called as usual: paused while they keep failing, or disabled until somebody enables them."""
+"""Targets of an account that are paused while they keep failing, or disabled until somebody enables them."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _text_of(raw: msgspec.Raw) -> str:
 
 
 def read_value(body: bytes) -> Any:
-    """Parse `body`, whatever its top level is; raises Problem (400 or 422) that names the position."""
+    """Parse `body`, whose top level may be any value; raises Problem (400 or 422) that names the position."""
     try:
         text = body.decode()
     except UnicodeDecodeError as exc:

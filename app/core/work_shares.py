@@ -37,11 +37,11 @@ class WorkShares:
         *,
         share_of_all: int = SHARE_OF_ALL,
         tick: float = TICK,
-        beside: WorkShares | None = None,
+        other_work: WorkShares | None = None,
     ) -> None:
-        """`beside`: the shares of other work, whose accounts use the process, too."""
+        """`other_work`: the shares of other work, whose accounts use the process, too."""
         self._monotonic = monotonic
-        self._share_of_all, self._tick, self._beside = share_of_all, tick, beside
+        self._share_of_all, self._tick, self._other_work = share_of_all, tick, other_work
         # What is left in the buckets that are not full; negative for an account that has taken more than there was.
         self._left: dict[int, float] = {}
         self._rate: float = SHARE
@@ -105,7 +105,7 @@ class WorkShares:
     def _is_contended(self, account_id: int, now: float) -> bool:
         others_at = self._others_at if account_id == self._latest else self._latest_at
         is_alone = now - others_at >= ACTIVE_SECONDS
-        return not is_alone or (self._beside is not None and self._beside._is_contended(account_id, now))
+        return not is_alone or (self._other_work is not None and self._other_work._is_contended(account_id, now))
 
     def _fill_if_due(self, now: float) -> None:
         if now - self._filled_at < self._tick:

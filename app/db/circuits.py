@@ -27,7 +27,7 @@ class OpenCircuit:
 
 @dataclass(frozen=True, slots=True)
 class TargetRow:
-    """A target that is not called as usual `since` a time. With the `state` "disabled" it is not called; `reason` is the error of
+    """A target that is failing or disabled `since` a time. With the `state` "disabled" it is not called; `reason` is the error of
     the run `run_id`. With "failing" its circuit is open after `failures` in a row, the next call is at `retry_at`, and
     `runs_held` runs wait for it."""
 

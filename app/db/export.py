@@ -18,7 +18,7 @@ _TIMEOUT = 60.0
 
 
 def begin_snapshot(connection: sa.Connection) -> None:
-    """Let the transaction, which has to be new, read one snapshot. Whoever reads the rows may be slow."""
+    """Let the transaction, which has to be new, read one snapshot. The caller may read the rows slowly."""
     run_sql(connection, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     run_sql(connection, "SET LOCAL idle_in_transaction_session_timeout = 0")
     limit_statements(connection, _TIMEOUT)

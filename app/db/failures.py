@@ -16,7 +16,7 @@ from app.db.connection import run_sql
 class FailureGroup:
     """Failed runs with the same target (None: no call failed) and the same class of error (None: not recorded).
 
-    `subjects`: how many people, or whatever else the events are about, are affected. `first_at`, `last_at`: when the first and
+    `subjects`: how many subjects are affected. `first_at`, `last_at`: when the first and
     the last of the runs failed. `error` and `run_id` are of the latest run, `workflows` are names.
     """
 

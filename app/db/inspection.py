@@ -271,7 +271,7 @@ RUN_STATUSES = ("running", "done", "failed", "cancelled", "exited")
 # What filters failed runs that have no target, or no class of error.
 NOTHING = "none"
 
-# The id bounds what is read; it may have been made a moment before created_at. A subquery for the workflow, since Postgres would
+# The id bounds what is read; it may have been made shortly before created_at. A subquery for the workflow, since Postgres would
 # sort all its runs after a join.
 _RUN_FILTER = f"""
     AND run.parent_id IS NULL

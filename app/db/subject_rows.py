@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from app.db.connection import run_sql
 from app.db.shared_sql import MAX_COUNTED, count_of
 
-# The actions that reach somebody.
+# The actions that reach people.
 _SENDING = ("http", "whatsapp", "sms", "call", "email", "sendgrid", "message")
 
 

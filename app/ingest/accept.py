@@ -4,7 +4,7 @@
 
 1. `build_event(account)` checks the sender and gives the verified event.
 2. The account snapshot's rules decide which workflows the event starts.
-3. One statement, hence one transaction and one round trip, writes the event with its idempotency key, decisions, runs, queue
+3. One statement (one transaction, one round trip) writes the event with its idempotency key, decisions, runs, queue
    jobs and delivery, for all events that arrive at the same time (group commit). It writes nothing for a stale snapshot: the
    snapshot is loaded again, and step 1 follows. Events with idempotency keys share statements with those of their account
    only: another transaction with the key may make them wait. Where a pattern spans several events, the same is written in a

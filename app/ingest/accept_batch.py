@@ -5,8 +5,8 @@ Events are accepted in the order of the batch, a microsecond apart.
 1. `read_drafts` reads each item once: it is refused, or reduced to the columns of its row and the decisions of stateless
    workflows.
 2. `BatchTransaction.write` locks the match states of all subjects, compares the account snapshot, and claims idempotency keys.
-3. It writes the rows, many per statement. An item that starts a run or advances match state is read again and matched in its
-   turn.
+3. It writes the rows, many per statement. An item that starts a run or advances match state is read again and matched, in the
+   order of the batch.
 4. It writes runs, jobs and match states, and commits.
 """
 
@@ -64,7 +64,7 @@ States = dict[StateKey, StoredState]
 
 @dataclass(slots=True)
 class BatchResult:
-    """What a transaction has written and will write. `ids` and `refused` are keyed by the number of the item."""
+    """What a transaction has written and will write. The keys of `ids` and `refused` are the numbers of items."""
 
     ids: dict[int, UUID] = field(default_factory=dict)
     refused: dict[int, Problem] = field(default_factory=dict)
@@ -208,7 +208,7 @@ class BatchTransaction:
             result.jobs[event_id] = job
 
     def _match(self, result: BatchResult, draft: Draft, states: States) -> str | None:
-        """Read the item again and match it in its turn, after the events before it; its decisions as JSON text."""
+        """Read the item again and match it after the events before it; its decisions as JSON text."""
         number = draft.number
         event = self._batch.read(number, self._item_ids.ids[number], self._item_ids.timestamps[number])
         variables = event_variables(event)

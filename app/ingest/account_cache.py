@@ -123,7 +123,7 @@ class AccountCache:
     def load_recent(self) -> None:
         """Load the accounts whose keys were used within a day, for at most MAX_WARM_UP seconds. Raises Unavailable.
 
-        A process that starts while events arrive would load them meanwhile, and each request would wait for that.
+        Otherwise a process that starts under load would load them while requests wait.
         """
         started_at = time.monotonic()
         since = self._context.clock() - timedelta(days=1)

@@ -20,8 +20,8 @@ _log = structlog.get_logger()
 
 class BackgroundWriter:
     """Calls `write` soon after `wake`. It writes all waiting entries and returns False when it has to be called again, such as
-    while Postgres is unavailable. The thread starts with the first call, hence after a fork; what is left is written when the
-    process ends."""
+    while Postgres is unavailable. The thread starts with the first call, so that it starts after a fork; what is left is
+    written when the process ends."""
 
     def __init__(self, name: str, write: Callable[[], bool]) -> None:
         self._name = name

@@ -1,8 +1,8 @@
 """Enrichment: adds to an event's `data` what the account's augments know, before workflows see it.
 
 Augments apply in the order of their numbers: each overrides the fields that were sent, and those of augments before it. A file
-is looked up in memory (small files) or in Postgres. APIs that follow one another are asked side by side; each sees what the
-augments before them have added. All augments of an event share one budget of time and bytes. An augment that fails or
+is looked up in memory (small files) or in Postgres. APIs of consecutive augments are called at the same time; each sees what
+the augments before this group have added. All augments of an event share one budget of time and bytes. An augment that fails or
 exceeds it is left out, and the event gets a warning instead.
 """
 
@@ -195,7 +195,7 @@ class _Merged:
 
 
 def _queries(account: Account, group: list[AugmentSnapshot], merged: _Merged) -> list[tuple[AugmentSnapshot, ApiQuery]]:
-    """What the APIs of a group are asked about an event. An event without the key attribute cannot be asked by GET."""
+    """The queries of a group of APIs for an event. Without the key attribute, no GET is possible."""
     from app.ingest.enrichment_api import ApiQuery, event_body, lookup_query
 
     account_id, key = account.snapshot.id, account.snapshot.key_attribute

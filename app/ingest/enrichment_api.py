@@ -1,6 +1,6 @@
 """Calls the APIs behind augments of the type `api`, while an event is accepted.
 
-All calls of one event run side by side and have one deadline: waiting for permits, name resolution, connecting, and the whole
+All calls of one event run at the same time and have one deadline: waiting for permits, name resolution, connecting, and the whole
 responses. They run in threads (greenlets under gevent) that are abandoned when the time is over. Only allowed addresses are
 called. Circuit breakers limit the concurrent calls per account and server, and pause calls to a URL that fails, or to a server
 that cannot be reached. Answers to GET are cached for a minute.

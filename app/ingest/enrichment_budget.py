@@ -24,7 +24,7 @@ MAX_NAMED = 10
 @dataclass(slots=True)
 class ApiBudget:
     """What APIs may still take for one event. The event is built again after its account has changed: it keeps the budget and
-    the answers, so that no API is asked the same again."""
+    the answers, so that no API is called twice for it."""
 
     bytes_left: int = MAX_ANSWERED_BYTES
     answers: dict[ApiQuery, ExactObject | ApiError] = field(default_factory=dict)

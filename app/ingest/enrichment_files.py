@@ -40,7 +40,7 @@ class AugmentFiles:
             return cxengage_resources.find_augment_row(connection, account_id, augment.number, lookup)
 
     def _load(self, account_id: int, augment: AugmentSnapshot) -> Rows:
-        """The rows of a small file by lookup value. If the file was replaced meanwhile, the account snapshot is stale and
+        """The rows of a small file by lookup value. If the file has been replaced, the account snapshot is stale and
         the event is built again."""
         key = (account_id, augment.number, augment.upload)
         with self._lock:

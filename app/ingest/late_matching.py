@@ -1,7 +1,7 @@
 """Finishes the matching of an event that a web process postponed: a worker calls this for the event's job.
 
-The workflows that were not evaluated look at the event now, by their current versions. For a pattern of several events, the event
-counts as if it had come now: after the events of its subject that were matched meanwhile.
+The workflows that were not evaluated look at the event now, by their current versions. For a pattern of several events, the
+event counts as if it had arrived now, after the events of its subject that have already been matched.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class RefusalQueue:
             self._not_kept[account_id] += count
 
     def take(self) -> tuple[list[Queued], dict[int, int]]:
-        """The next batch, one refusal of each account in turn, and the numbers of those that were not kept."""
+        """The next batch, taken round robin from the accounts, and the numbers of those that were not kept."""
         taken: list[Queued] = []
         size = 0
         with self._lock:

@@ -1,4 +1,4 @@
-"""Replays a kept refusal: its body goes the way of a request again, under the account's present settings.
+"""Replays a kept refusal: its body is handled like a new request, with the present settings of the account.
 
 An event that a replay stores has the time of the replay. Without an idempotency key of the request the key is made of the id of
 the refusal, so that a second replay gives the same event. The key with which the request came, the rate limit and the media type

@@ -172,7 +172,7 @@ def authenticate_client(context: AppContext, client_id: str, secret: str) -> Cli
 
 def issue_token(context: AppContext, client: Client, secret: str, scopes: Collection[str]) -> Token | None:
     """The client's current token with these scopes, all of which the client has; a new one when it has none or it has
-    expired. None when the client was revoked meanwhile."""
+    expired. None when the client has been revoked."""
     wanted = in_order(scopes)
     with context.database.transaction() as connection:
         current = _current_token(context, api_keys.find_token(connection, client, wanted), secret)

@@ -33,8 +33,8 @@ _PARAMETER = re.compile(r"([?&]([^=&#]+)=)([^&#]*)")
 def record(connection: sa.Connection, context: AppContext, change: Change) -> None:
     """Record a change of `context.actor` in the transaction that makes it.
 
-    Masks members with secret names and the secrets in URLs. A text with other secrets, such as a document, has to come as its
-    `digest`. Long texts are digested here.
+    Masks members with secret names and the secrets in URLs. A text with other secrets, such as a document, has to be given as
+    its `digest`. Long texts are replaced by their digests here.
     """
     kept = Change(
         change.action,

@@ -87,7 +87,7 @@ def find_delivery(context: AppContext, account_id: int, delivery_id: UUID) -> De
 
 
 def find_body(context: AppContext, delivery: DeliveryRow) -> bytes:
-    """The body of a delivery as it arrived. Raises Problem 404 when the delivery was deleted meanwhile."""
+    """The body of a delivery as it arrived. Raises Problem 404 when the delivery has been deleted."""
     with context.database.transaction() as connection:
         body = deliveries.find_body(connection, delivery.account_id, delivery.id)
     if body is None:

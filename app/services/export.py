@@ -12,7 +12,7 @@ from app.services.context import AppContext
 
 
 def export_account(context: AppContext, account_id: int) -> Iterator[str]:
-    """All rows of an account as of now, one line of JSON each, without secrets; what is written meanwhile is left out.
+    """All rows of an account as of now, one line of JSON each, without secrets. Later changes are left out.
 
     The first line has the kind `export`: the account, the release and the time. The last one has the kind `end`: the number of
     rows of each kind. Without it the export is not complete. Memory does not grow with the rows. Raises Unavailable.

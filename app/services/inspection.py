@@ -74,7 +74,7 @@ def find_latest_runs(context: AppContext, account_id: int, wanted: RunFilter, li
 def find_upcoming(
     context: AppContext, account_id: int, period: tuple[datetime, datetime], after: Cursor | None, limit: int
 ) -> Sequence[Upcoming]:
-    """What will start or go on by itself in a period, the first to come first."""
+    """The runs that will continue and the workflows that will start in a period, earliest first."""
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         return upcoming.find_upcoming(connection, account_id, period, after, limit)

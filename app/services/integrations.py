@@ -124,7 +124,7 @@ def remove_integration(context: AppContext, account_id: int, kind: Kind) -> None
 
 def rotate_secrets(context: AppContext) -> Rotation:
     """Encrypt all secrets of all accounts again with the first key of ENCRYPTION_KEY. May be interrupted and run again;
-    secrets that are changed meanwhile are left as they are."""
+    secrets that are changed at the same time are left as they are."""
     count, undecryptable = 0, []
     with context.database.transaction() as connection:
         for name, stored, replace in _list_encrypted(connection):

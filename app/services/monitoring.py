@@ -1,6 +1,6 @@
 """Keeps the gauges of /metrics up to date, and logs when a check begins or ceases to fail.
 
-No scrape asks the database: a thread of each web process and worker does, every INTERVAL seconds.
+No scrape queries the database: a thread of each web process and worker does, every INTERVAL seconds.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _MAX_TARGETS, _MAX_WORKERS = 10, 20
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """The events of a minute. `is_estimate`: there are more than are counted; the pace of those goes for the whole minute."""
+    """The events of a minute. `is_estimate`: there are more than are counted; their rate is taken for the whole minute."""
 
     at: datetime
     events: int
@@ -42,7 +42,7 @@ class Queue:
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The state of an account since `since`, the begin of the first of MINUTES minutes. `targets`: those called within a
-    day, the slowest first; `failing`: those that are not called as usual."""
+    day, the slowest first; `failing`: those that are failing or disabled."""
 
     since: datetime
     minutes: Sequence[Minute]

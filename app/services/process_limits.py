@@ -36,7 +36,7 @@ class ProcessLimits:
         self.shares = WorkShares()
         # What the console, the management API and CxEngage's resources do for people is slower than events: a quarter of a core
         # for all accounts together, and at its own cost, so that it postpones no events.
-        self.shares_of_people = WorkShares(share_of_all=SHARE, tick=_WAIT, beside=self.shares)
+        self.shares_of_people = WorkShares(share_of_all=SHARE, tick=_WAIT, other_work=self.shares)
         # Changes of an account wait for its lock, and compile its patterns.
         self.changes = ConcurrencyLimit(1, seconds, shares=self.shares_of_people)
         # Parsing a large body or a batch.

@@ -165,8 +165,8 @@ def _try(name: str, probe: Callable[[], str]) -> Check:
 
 
 def _state_of_failed(name: str) -> str:
-    """What a check is that did not end well. Of the disk that says nothing: limits of temporary files and of time stop the check
-    and no event."""
+    """The state of a check that failed with an error. For the disk it is unknown: limits of temporary files and of time stop
+    the check, and no event."""
     return UNKNOWN if name == "disk" else FAILING
 
 

@@ -39,7 +39,7 @@ def find_body(context: AppContext, refusal: RefusalRow) -> bytes | None:
 
 
 def why_not_replayable(refusal: RefusalRow) -> str | None:
-    """Why the body of a refusal cannot be accepted whatever is changed here; None when it can be tried."""
+    """Why a replay of a refusal can never succeed; None when it may."""
     if refusal.route == SHOWN_HOOK:
         return "it was posted to a source; senders post such a delivery again"
     if not refusal.replayable:

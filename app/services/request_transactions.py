@@ -28,7 +28,7 @@ class Answer:
 
 
 def change_account(context: AppContext, account_id: int, change: Callable[[AppContext], T]) -> T:
-    """Call `change` in one transaction in which nobody else changes the account: what it reads stays so until it has written. The
+    """Call `change` in one transaction that locks the account: what it reads does not change until it has written. The
     transactions of the use cases that it calls are parts of this one."""
     with context.database.transaction() as connection:
         accounts.lock_account(connection, account_id)

@@ -77,7 +77,7 @@ def find_shortened(
 def change_retention(
     context: AppContext, account_id: int, slug: str, keep: Mapping[str, timedelta | None], reset: Sequence[str] = ()
 ) -> None:
-    """Keep these kinds for so long from now on (None: for ever), and those of `reset` for their defaults. Raises Problem 422."""
+    """Set how long these kinds are kept (None: for ever), and reset those of `reset` to their defaults. Raises Problem 422."""
     for kind, duration in keep.items():
         shortest = next(one.shortest for one in KINDS if one.name == kind)
         if duration is not None and duration < shortest:

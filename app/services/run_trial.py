@@ -1,4 +1,4 @@
-"""Tries a run: goes through its steps as a worker does, with the waits left out, and sends nothing.
+"""Tries a run: goes through its steps as a worker does, skips the waits, and sends nothing.
 
 What an action would be answered is given by the id or the path of its step; by default it is a good answer. Events that a
 `wait_for` or `exit_on` looks at are those that come after the run's start.
@@ -73,7 +73,7 @@ class TrialContext:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time of the trial is over. Other requests of the process run meanwhile."""
+        """Whether the time of the trial is over. Other requests of the process may run during the call."""
         pause_if_due()
         return time.monotonic() > self.deadline
 

@@ -21,8 +21,8 @@ _BATCH, _MAX_RECORDED = 500, 100
 
 
 def plan_runs(context: AppContext, account_id: int, wanted: RunFilter) -> tuple[list[RunRow], bool]:
-    """The runs that pass the filter, the newest MAX_PLANNED, and whether there are more: those that a person retries or cancels
-    after having seen how many they are."""
+    """The runs that pass the filter, the newest MAX_PLANNED, and whether there are more: a person sees how many they are before
+    they are retried or cancelled."""
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         found = inspection.find_latest_runs(connection, account_id, wanted, MAX_PLANNED + 1)

@@ -162,7 +162,7 @@ def tally_backtest(
     context: AppContext, account_id: int, rule: Rule, since: datetime, seconds: float, *, after: str | None = None
 ) -> tuple[Tally, bool]:
     """The counts of a backtest of at most about `seconds`, from the subject after `after` on, and whether it ended in time:
-    otherwise the counts are those of the subjects until then. Other requests run meanwhile. Raises Unavailable when the events
+    otherwise the counts are those of the subjects until then. Other requests run in between. Raises Unavailable when the events
     cannot be read within STATEMENT_TIMEOUT."""
     tally, end = Tally(last_subject=after), time.monotonic() + seconds
 

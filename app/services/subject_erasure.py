@@ -172,8 +172,8 @@ _STAGES: tuple[_Stage, ...] = (
 
 
 def hash_subject(context: AppContext, account_id: int, subject: str) -> bytes:
-    """What a receipt has in place of a subject's id. The key is made of the account's signing secret: without it, and without
-    ENCRYPTION_KEY, nobody finds a phone number by trying all. Raises Problem 404, SettingsError."""
+    """What a receipt has in place of a subject's id. The key is derived from the account's signing secret: without
+    ENCRYPTION_KEY, a phone number cannot be found by trying all. Raises Problem 404, SettingsError."""
     with context.database.transaction() as connection:
         stored = accounts.find_signing_secret(connection, account_id)
     if stored is None:

@@ -33,7 +33,7 @@ def save_circuits(context: AppContext, changes: Iterable[CircuitChange]) -> None
 def list_targets(
     context: AppContext, account_id: int, *, after: tuple[datetime, str] | None = None, limit: int = 1_000
 ) -> list[TargetRow]:
-    """At most `limit` of an account's targets that are not called as usual, the latest first: those after (since, target)."""
+    """At most `limit` of an account's failing and disabled targets, the latest first: those after (since, target)."""
     with context.database.transaction() as connection:
         return circuits.list_targets(connection, account_id, after, limit, context.clock())
 

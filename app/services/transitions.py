@@ -246,7 +246,7 @@ def _fail(run: Run, update: RunUpdate, row: StepRow, outcome: Outcome, started_a
 
 
 def fail_run(run: Run, error: str, error_class: str, now: datetime) -> RunUpdate:
-    """The run fails at its step, whatever the step is and has in `else`: it cannot be executed."""
+    """The run fails at its step, also if the step has an `else`: the step cannot be executed."""
     row = _step_row(run, "failed", run.step_started_at or now, error=error)
     outcome = Outcome("failed", error=error, error_class=error_class)
     update = _failed(run, row, f"{run.at} ({row.action}): {error}", error_class)

@@ -248,7 +248,7 @@ def _printable(text: str) -> str:
 
 
 def find_session(context: AppContext, token: str) -> SignedIn | None:
-    """Who a session's cookie belongs to; None when the session has ended. Notes the use, once a minute."""
+    """The user and session of a cookie; None when the session has ended. Notes the use, once a minute."""
     now = context.clock()
     with context.database.transaction() as connection:
         found = users.find_session(connection, digest_of(token), _oldest(now))

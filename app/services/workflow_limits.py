@@ -14,7 +14,7 @@ from app.workflows.yaml_loader import Document, Mistake
 
 
 def check_limits(connection: sa.Connection, account_id: int, workflow_id: UUID, document: Document) -> list[Mistake]:
-    """Why a document without mistakes may not be enabled beside the account's other workflows; empty when it may."""
+    """Why a document without mistakes may not be enabled together with the account's other workflows; empty when it may."""
     measured = workflows.measure_enabled(connection, account_id, workflow_id)
     return (
         check_size(document, *measured)

@@ -50,7 +50,7 @@ class TriedEvent:
 @dataclass(frozen=True, slots=True)
 class Trial:
     """The events in their order, with the runs. `missing`: what the account lacks; placeholders were used. `earlier`: how many
-    stored events of the subject before them were looked at. `is_cut`: the time was over before the last event."""
+    stored events of the subject before them were looked at. `is_cut`: the time limit was reached before the last event."""
 
     workflow: str
     events: Sequence[TriedEvent]
@@ -148,8 +148,8 @@ def _parse(text: str, where: str = "") -> Any:
 
 
 def read_answers(text: str) -> Mapping[str, Any]:
-    """What steps are answered, by their ids or paths: each an object with `status`, `headers` and `body`, or a list of them for a
-    step that is entered several times. Raises ValueError."""
+    """The answers that steps get, by their ids or paths: each an object with `status`, `headers` and `body`, or a list of them
+    for a step that is entered several times. Raises ValueError."""
     answers = _parse(text)
     if not isinstance(answers, dict):
         raise ValueError('expected an object such as {"ask": {"status": 200, "body": {}}}')

@@ -276,12 +276,12 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
 
 
 def delete_workflow(context: AppContext, account_id: int, name: str, *, at_once: bool = False) -> Erased:
-    """Delete a workflow with its versions, progress and runs, of which it is how many. Decisions stay in the events.
+    """Delete a workflow with its versions, progress and runs; returns the number of runs. Decisions stay in the events.
     `at_once`: within one request. Raises Problem 409 for more runs than that allows.
 
     Many transactions of bounded size: a deletion that was interrupted can be repeated. The first one disables the workflow,
-    so that nothing starts meanwhile; its running runs are cancelled next. Raises Problem 404, and 409 when somebody enables it
-    meanwhile.
+    so that no new run starts; then its running runs are cancelled. Raises Problem 404, and 409 when it is enabled again during
+    the deletion.
     """
     workflow_id = _disable_for_deletion(context, account_id, name, at_once=at_once)
     cancel_runs_of_workflow(context, account_id, workflow_id, "its workflow is being deleted")
@@ -361,7 +361,7 @@ def enable_workflow(context: AppContext, account_id: int, name: str, version: in
 def disable_workflow(
     context: AppContext, account_id: int, name: str, *, cancel_runs: bool = False, at_once: bool = False
 ) -> int:
-    """Disable a workflow. Its runs go on, unless `cancel_runs` ends them at their next step; how many were cancelled.
+    """Disable a workflow; returns how many runs were cancelled. Runs continue, unless `cancel_runs` ends them at their next step.
     `at_once`: within one request. Raises Problem 404, and 409 for more running runs than that allows."""
     with context.database.transaction() as connection:
         known = _lock_workflow(connection, account_id, name)

@@ -84,7 +84,7 @@ async def _serve(context: AppContext, answers: TextIO) -> None:
 
 
 def _read_jobs(loop: asyncio.AbstractEventLoop, jobs: asyncio.Queue[str]) -> None:
-    """In a thread of its own, so that the end of the worker ends this process whatever it does."""
+    """In a thread of its own, so that the end of the worker always ends this process."""
     for line in sys.stdin:
         loop.call_soon_threadsafe(jobs.put_nowait, line)
     os._exit(0)

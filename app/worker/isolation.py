@@ -7,8 +7,8 @@
 3. If the worker dies together with its child (an out-of-memory killer may end whole containers), the cause is again unknown. The
    next worker finishes its other jobs before it executes this one, so that another death concerns this job only.
 
-The child has at most one job of an account at a time; further ones go back to the queue. A job that was only executed beside the
-one that killed the worker ends in the child, and its counts are deleted with it.
+The child has at most one job of an account at a time; further ones go back to the queue. A job that was only executed at the
+same time as the one that killed the worker ends in the child, and its counts are deleted with it.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ MAX_EVALUATED = 1_000
 
 
 def check_size(document: Document, others: int, characters: int, texts: int) -> list[Mistake]:
-    """Whether a document may be enabled beside `others` workflows, whose filters have so many `characters`, and whose patterns
-    have so many `texts`."""
+    """Whether a document may be enabled together with `others` workflows, whose filters have so many `characters`, and whose
+    patterns have so many `texts`."""
     if others >= MAX_ENABLED:
         return [document.mistake("on", f"{others:,} workflows of the account are enabled, the limit: disable one")]
     texts += _count_texts(document.value["on"])
@@ -48,8 +48,8 @@ def check_size(document: Document, others: int, characters: int, texts: int) -> 
 
 
 def check_evaluated(document: Document, name: str, others: Iterable[tuple[Any, Any]]) -> list[Mistake]:
-    """Whether a document that needs evaluation may be enabled beside `others` (their `on` and `again`), which look at events of
-    the same name."""
+    """Whether a document that needs evaluation may be enabled together with `others` (their `on` and `again`), which look at
+    events of the same name."""
     paths: set[str] = set()
     evaluated = 0
     for on, again in others:

@@ -120,7 +120,7 @@ def test_a_host_name_is_checked_by_its_address() -> None:
 
 
 def test_a_redirect_does_not_bypass_the_check() -> None:
-    """Even a session that is told to follow redirects checks each address that it connects to."""
+    """Even a session that follows redirects checks each address that it connects to."""
 
     async def call(session: ClientSession) -> None:
         with pytest.raises(ClientConnectorError) as caught:

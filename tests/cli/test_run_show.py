@@ -21,7 +21,7 @@ def test_a_run_is_explained_from_start_to_end(signalbox: CommandLine, context: A
             acme,
             {"wait": "1h"},
             {"id": "tell", "http": {"url": server.url + "/hook?token=hush"}},
-            {"if": "steps.tell.body.id == 7", "then": [{"id": "say", "log": "told"}]},
+            {"if": "steps.tell.body.id == 7", "then": [{"id": "say", "log": "sent"}]},
             {"wait_for": "order_placed", "timeout": "1d"},
         )
         for job in (1, 2, 3):
@@ -51,7 +51,7 @@ def test_a_run_is_explained_from_start_to_end(signalbox: CommandLine, context: A
         "AT  steps[2] if done: then",
         "AT  steps[2].then[0] log say entered",
         "AT    attempt 1: in SPAN: done",
-        "AT  steps[2].then[0] log say done: told",
+        "AT  steps[2].then[0] log say done: sent",
         "AT  steps[3] wait_for entered, until AT",
         f"AT  steps[3] wait_for done: order_placed arrived (event {event})",
         "AT  done after SPAN",

@@ -183,7 +183,7 @@ def test_the_next_click_goes_on_behind_those_that_cannot_be_mapped(
     path = editor.post(f"{shop.path}/replay", shop.path).headers["Location"].removeprefix("/console")
     page = editor.get(path).text
     assert "0 of 2 mapped" in page
-    assert "Those before were tried just now; these are left." in page
+    assert "The earlier ones have just been tried. These remain." in page
     assert "or only in part: 1." in page
     shop.mend()
     assert editor.post(path, path).headers["Location"] == f"/console{shop.path}"

@@ -130,7 +130,7 @@ def test_a_failed_run_is_explained_and_an_editor_retries_it(
     assert "Retry" not in page
     path = f"/{acme.slug}/runs/{run}"
     assert editor.post(f"{path}/retry", path).status_code == 302
-    assert "The run goes on at the failed step." in editor.get(path).text
+    assert "The run continues at the failed step." in editor.get(path).text
     assert run not in viewer.get(f"/{acme.slug}/runs?failed=1").text
 
 

@@ -132,7 +132,7 @@ def test_failures_are_filtered_by_workflow_and_period(context: AppContext, viewe
 def test_a_plan_names_the_runs_and_only_they_are_retried(context: AppContext, editor: Browser, acme: Sender) -> None:
     chosen, other = _fail(context, acme, "a"), _fail(context, acme, "b")
     plan = editor.get(f"/{acme.slug}/runs/retry?workflow=a").text
-    assert "<strong>1 run</strong> will go on at the step that failed" in plan
+    assert "<strong>1 run</strong> will continue at the step that failed" in plan
     assert chosen in plan
     assert other not in plan
     assert _status(context, acme, chosen) == "failed"
@@ -155,7 +155,7 @@ def test_chosen_runs_are_cancelled_after_a_plan(context: AppContext, editor: Bro
     assert "1 run cancelled." in editor.get(f"/{acme.slug}/runs").text
     assert (_status(context, acme, waiting), _status(context, acme, other)) == ("cancelled", "running")
     editor.post(path, f"{path}?status=running", run=[waiting])
-    assert "0 runs cancelled. 1 run changed meanwhile" in editor.get(f"/{acme.slug}/runs").text
+    assert "0 runs cancelled. 1 run changed in the meantime" in editor.get(f"/{acme.slug}/runs").text
 
 
 @pytest.mark.parametrize("action", ["retry", "cancel"])

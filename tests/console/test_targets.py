@@ -1,4 +1,4 @@
-"""The page of the targets that are not called as usual: why, what waits for them, and the button that enables a disabled one."""
+"""The page of the targets that are paused or disabled: why, what waits for them, and the button that enables a disabled one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_target_that_answered_410_is_shown_and_enabled_and_the_next_run_calls_
         assert editor.post(f"{page}/enable", page, target=url).status_code == 302
         after = editor.get(page).text
         assert f"{url} is enabled." in after
-        assert "All targets are called as usual." in after
+        assert "No target is paused or disabled." in after
         assert execute_run(context, acme.account_id, second)["status"] == "done"
     assert len(server.calls) == 2
     (entry,) = audit.list_entries(context, EntryFilter(acme.account_id, action="target.enable"), 10)

@@ -204,7 +204,9 @@ def test_a_backtest_that_takes_too_long_says_how_far_it_came(
     monkeypatch.setattr("app.console.workflows._SECONDS", 0.0)
     acme.post(an_event())
     _apply(context, acme, name="hello")
-    assert "The time was over after 0 subjects" in viewer.get(f"/{acme.slug}/workflow/backtest?name=hello").text
+    assert (
+        "The time limit was reached after 0 subjects" in viewer.get(f"/{acme.slug}/workflow/backtest?name=hello").text
+    )
 
 
 def test_a_large_workflow_is_a_page_of_less_than_100_kib(context: AppContext, editor: Browser, acme: Sender) -> None:

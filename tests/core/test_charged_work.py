@@ -46,7 +46,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
 def work_for(process: Process, seconds: float, others: list[tuple[WorkShares, int]]) -> float:
     """Seconds of the processor that work of the account BUSY gets within so many, while others spend, too."""
     events = WorkShares(process.clock)
-    shares = WorkShares(process.clock, share_of_all=SHARE, tick=0.005, beside=events)
+    shares = WorkShares(process.clock, share_of_all=SHARE, tick=0.005, other_work=events)
     limit = ConcurrencyLimit(1, 1.0, shares=shares)
     until = process.clock.now + seconds
     with limit.acquire(BUSY):
@@ -79,7 +79,7 @@ def test_events_of_the_account_itself_do_not_slow_its_work(process: Process) -> 
 
 def test_all_accounts_with_such_work_together_get_one_share(process: Process) -> None:
     events = WorkShares(process.clock)
-    shares = WorkShares(process.clock, share_of_all=SHARE, tick=0.005, beside=events)
+    shares = WorkShares(process.clock, share_of_all=SHARE, tick=0.005, other_work=events)
     due = dict.fromkeys((BUSY, OTHER, IDLE), process.clock.now)
     until, worked = process.clock.now + 20, 0.0
     while process.clock.now < until:

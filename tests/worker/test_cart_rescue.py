@@ -54,9 +54,9 @@ PARCEL = """
 name: parcel
 on: parcel_sent
 steps:
-  - id: told
+  - id: sent
     sms: {to: "{{ phone }}", text: "Your parcel is on its way: {{ data.link }}"}
-  - log: "told as {{ steps.told.body.sid }}"
+  - log: "sent as {{ steps.sent.body.sid }}"
 """
 
 
@@ -244,7 +244,7 @@ def test_a_text_message_is_sent_by_twilio(shop: Shop) -> None:
             "Body": "Your parcel is on its way: https://example.com/t/1?a=b&c=d",
         }
     ]
-    assert shop.output(run, "steps[1]") == {"text": f"told as {shop.output(run, 'steps[0]')['body']['sid']}"}
+    assert shop.output(run, "steps[1]") == {"text": f"sent as {shop.output(run, 'steps[0]')['body']['sid']}"}
 
 
 def test_a_target_that_hangs_delays_no_other_run(shop: Shop) -> None:

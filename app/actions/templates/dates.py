@@ -41,7 +41,7 @@ class _Ambiguous(ValueError):
 
 
 def format_date(value: object, format: object, zone: object = None, *, context: Context) -> str:
-    """A point in time by strftime's format, in a time zone (default: UTC). Raises ValueError for a wrong zone or format."""
+    """A point in time by strftime's format, in a time zone (default: UTC). Raises ValueError for an invalid zone or format."""
     pattern, text = to_text(format), to_text(value).strip()
     if len(pattern) > _MAX_FORMAT:
         raise ValueError(f"the format has {len(pattern)} characters; {_MAX_FORMAT} are allowed")

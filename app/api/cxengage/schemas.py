@@ -114,7 +114,7 @@ API_FIELDS = ("url", "method", "attributes")
 
 
 class _AugmentOptions(Schema):
-    """The API's URL, how it is asked, and the attributes to add."""
+    """The API's URL, how it is called, and the attributes to add."""
 
     error_messages = _SCHEMA_ERRORS
 

@@ -1,4 +1,4 @@
-"""The Flask application of the management API, which `create_app` mounts beside the receivers.
+"""The Flask application of the management API, which `create_app` mounts.
 
 It is an application of its own, since flask-smorest handles every HTTP error of the application that it is used in, and the
 receivers' formats have errors of their own (docs/decisions/0064-the-management-api-is-an-application-of-its-own.md).
@@ -92,7 +92,7 @@ class _Api(flask_smorest.Api):
 
 
 def create_management(receivers: Flask) -> Flask:
-    """The management API beside the application of the receivers. Opens no connection before the first request."""
+    """The application of the management API. Opens no connection before the first request."""
     management = _Management("app.api.management.application", static_folder=None)
     management.config.update(
         API_TITLE="Signalbox", API_VERSION=signalbox.__version__, OPENAPI_VERSION=openapi_document.OPENAPI_VERSION

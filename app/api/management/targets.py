@@ -13,12 +13,12 @@ from app.api.management.schemas.targets import EnabledTargetSchema, EnableTarget
 from app.core.models import RUNS_READ, RUNS_WRITE
 from app.services import integrations, targets
 
-blueprint = Blueprint("targets", __name__, description="Targets that are not called as usual: what runs call.")
+blueprint = Blueprint("targets", __name__, description="Failing and disabled targets: what runs call.")
 
 
 @route(blueprint, "GET", "/targets", RUNS_READ, query=TargetQuery, answer=TargetPageSchema)
 def list_targets(query: dict[str, Any]) -> Any:
-    """List targets that are not called as usual
+    """List failing and disabled targets
 
     The latest first: those whose circuit is open, and those that are disabled.
     """

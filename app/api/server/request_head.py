@@ -1,6 +1,6 @@
 """Strict checks of a request's first line and header fields, in front of gevent's parser, which is lax.
 
-Whatever two HTTP implementations could understand differently is refused (RFC 9112): the end of a request is then the
+What two HTTP implementations could understand differently is refused (RFC 9112): the end of a request is then the
 same for us and for any proxy in front.
 """
 

@@ -2,8 +2,8 @@
 
 `SourceAcceptor.accept`, after the sender was verified:
 
-1. The mapping of the account snapshot makes events of the delivery, or says why it cannot. If it takes work and the account has
-   used up its share of the process, a worker does this later.
+1. The mapping of the account snapshot makes events of the delivery, or says why it cannot. If the mapping is expensive and the
+   account has used up its share of the process, a worker does it later.
 2. One commit stores the delivery with its events and everything that follows from them: one event by the group commit, several by
    the transaction of a batch. Without events only the delivery is stored, as `unmapped` where something could not be mapped.
 3. Nothing is written for a stale snapshot: it is loaded again, and the delivery mapped again.
@@ -316,7 +316,7 @@ class DeliveredEvents:
             extra_json=mapped.extra_json,
             received_at=received_at,
             idempotency_key=key,
-            # Data are not compared: an event with a repeated dedupe id is a duplicate, whatever its data are.
+            # Data are not compared: an event with a repeated dedupe id is a duplicate, even if its data differ.
             body_digest=None if key is None else b"",
             is_webhook_id=True,
             warnings=mapped.warnings,
@@ -340,7 +340,7 @@ def find_source_of_listener(account: Account, listener: str) -> UUID | None:
 
 
 def not_usable_now(reason: str) -> Problem:
-    """The 503 for a delivery that the provider has to send again, when people have mended the source."""
+    """The 503 for a delivery that the provider has to send again, after the source has been corrected."""
     headers = {"Retry-After": _RETRY_AFTER}
     return Problem(ProblemType.SERVICE_UNAVAILABLE, f"{reason} Retry later.", headers=headers)
 

@@ -140,8 +140,8 @@ def _replay_chosen(context: AppContext, account_id: int, source: str, chosen: Se
 
 
 def map_late(context: AppContext, accounts: AccountCache, account_id: int, delivery_id: UUID) -> float:
-    """Map a delivery whose mapping a web process postponed; the units of work that it took. Does nothing when it was mapped
-    meanwhile. For a thread of a worker. Raises Unavailable."""
+    """Map a delivery whose mapping a web process postponed; the units of work that it took. Does nothing when it has already
+    been mapped. For a thread of a worker. Raises Unavailable."""
     began = time.thread_time()
     try:
         DeliveryReplayer(context, account_id, accounts).replay(delivery_id)

@@ -27,7 +27,7 @@ class HandshakeAnswer:
 def answer_handshake(
     handshake: Handshake | None, verify_token: str | None, request: DeliveryRequest, rate: float | None = None
 ) -> HandshakeAnswer | None:
-    """The answer to a handshake; None if the request is not one. Raises nothing, whatever was sent.
+    """The answer to a handshake; None if the request is not one. Never raises.
 
     A POST has to be verified before. `verify_token`: what the source expects in a handshake that contains such a token. `rate`:
     how many deliveries a second the account may receive; None without a limit.

@@ -100,7 +100,7 @@ class SignedSender:
         return self._acceptor.accept(account, received, check, count(account))
 
     def _find_account(self, account_id: int) -> Account:
-        """The account as it is now: a secret may have been set a moment ago."""
+        """The account as it is now: a secret may just have been set."""
         known = self._accounts.find_by_id(account_id)
         found = None if known is None else self._accounts.refresh(known, max_age=0)
         if found is None:

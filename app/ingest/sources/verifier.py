@@ -75,7 +75,7 @@ def verify(
     now: datetime,
     charge: Callable[[float], object] = lambda units: None,
 ) -> Verdict:
-    """The verdict about a delivery. Raises nothing, whatever was sent. Without a scheme, the URL is the proof. `charge` is called
+    """The verdict about a delivery. Never raises. Without a scheme, the URL is the proof. `charge` is called
     with the units of work that signatures take."""
     if scheme is None:
         return Verdict(True)

@@ -139,7 +139,7 @@ class EventCompiler:
         """A pattern that is not an absence."""
         found = self._form(node)
         if isinstance(found, _Absence):
-            raise unexpected(found.node, 'another pattern beside "fail" in an "all" or a "seq"')
+            raise unexpected(found.node, 'another pattern next to "fail" in an "all" or a "seq"')
         return found
 
     def _form(self, node: Node) -> dict[str, Any] | _Absence:
@@ -184,13 +184,13 @@ class EventCompiler:
         patterns = [member for member in found if not isinstance(member, _Absence)]
         absences = [member for member in found if isinstance(member, _Absence)]
         if not patterns:
-            raise unexpected(absences[0].node, 'another pattern beside "fail"')
+            raise unexpected(absences[0].node, 'another pattern next to "fail"')
         whole = patterns[0] if len(patterns) == 1 else {"all": patterns}
         for absence in absences:
             if absence.duration is not None:
                 raise unexpected(absence.node, '"fail" with a duration only as the last of a "seq"')
             if _is_one_event(whole):
-                raise unexpected(absence.node, 'several events beside "fail"')
+                raise unexpected(absence.node, 'several events next to "fail"')
         return with_unless(whole, [absence.of for absence in absences])
 
     def _seq(self, form: Form) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reads the body of a delivery, whatever its format: JSON under any media type, forms, text."""
+"""Reads the body of a delivery: JSON under any media type, forms, text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps deliveries to events: pure, bounded, and without exceptions, whatever was sent.
+"""Maps deliveries to events: pure, bounded, and without exceptions.
 
 `map_delivery`, for each entry of `events` (without `events`: once):
 

@@ -220,13 +220,13 @@ def test_the_steps_that_a_mustache_text_reads_are_found() -> None:
 
 def test_reading_a_later_step_is_an_error() -> None:
     step = {
-        "id": "told",
-        "sms": {"to": mustache("{{phone}}"), "text": mustache("{{steps.told.body}}{{#steps.nope.x}}{{/steps.nope.x}}")},
+        "id": "sent",
+        "sms": {"to": mustache("{{phone}}"), "text": mustache("{{steps.sent.body}}{{#steps.nope.x}}{{/steps.nope.x}}")},
     }
     document = {"name": "a", "on": "b", "steps": [step]}
     assert [(one.path, one.message.split(":")[0]) for one in find_mistakes(json.dumps(document).encode())] == [
         ("steps[0].sms.text.mustache", "steps.nope is not known"),
-        ("steps[0].sms.text.mustache", "steps.told is not known"),
+        ("steps[0].sms.text.mustache", "steps.sent is not known"),
     ]
 
 

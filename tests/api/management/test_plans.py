@@ -31,7 +31,7 @@ SEARCHED = {
     ("list_events", "data"),
     ("list_refusals", "request_id"),
 }
-# They sort the few rows of a page: targets that are not called as usual, of two tables, and what the runs of a page have sent.
+# They sort the few rows of a page: failing and disabled targets, of two tables, and what the runs of a page have sent.
 MERGED = {"list_targets", "show_timeline"}
 # Parts of a plan that read all rows of an account, or of all accounts.
 BAD = re.compile(r"Seq Scan|(?:^|-> +)(?:Incremental )?Sort ")

@@ -104,16 +104,16 @@ WHEN: list[tuple[str, str]] = [
     # fail
     (
         '‸(fail (event (= type "a")))',
-        'expected another pattern beside "fail" in an "all" or a "seq", found "(fail …)"',
+        'expected another pattern next to "fail" in an "all" or a "seq", found "(fail …)"',
     ),
     (
         "(any (event (= a 1)) ‸(fail (event (= b 1))))",
-        'expected another pattern beside "fail" in an "all" or a "seq"',
+        'expected another pattern next to "fail" in an "all" or a "seq"',
     ),
-    ("(all ‸(fail (event (= b 1))))", 'expected another pattern beside "fail", found "(fail …)"'),
+    ("(all ‸(fail (event (= b 1))))", 'expected another pattern next to "fail", found "(fail …)"'),
     (
         "(all (event (= a 1)) ‸(fail (event (= b 1))))",
-        'expected several events beside "fail", found "(fail …)"',
+        'expected several events next to "fail", found "(fail …)"',
     ),
     (
         "(all (count 2 (event (= a 1))) (fail ‸(count 2 (event (= b 1)))))",

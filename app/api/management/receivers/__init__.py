@@ -1,6 +1,6 @@
 """What the OpenAPI document says of the routes of the receivers, which Flask serves without flask-smorest.
 
-Bodies come from the marshmallow schemas by which the receivers validate; answers from schemas beside the routes.
+Bodies come from the marshmallow schemas by which the receivers validate; answers from schemas next to the routes.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _batch() -> dict[str, Any]:
         TAG,
         "receive_batch",
         "Send a batch of events",
-        "A JSON array, or one event per line. The items that are valid are stored in one transaction, whatever the others are.",
+        "A JSON array, or one event per line. Valid items are stored in one transaction, even if others are refused.",
         security={KEY_HEADER: [EVENTS_WRITE]},
         parameters=(_ACCOUNT, _BATCH_KEY),
         body={"type": "array", "items": BatchItemSchema, "maxItems": 5_000},

@@ -19,7 +19,7 @@ class TargetQuery(PageQuery):
 
 
 class TargetSchema(Schema):
-    """A target that is not called as usual."""
+    """A failing or disabled target."""
 
     target = fields.String(required=True, metadata=described("What was called.", "POST https://example.com/hook"))
     state = fields.String(
