@@ -35,7 +35,7 @@ def show() -> Any:
     rows = found[:_PAGE]
     counts = deliveries.count_by_source(context, account_id, [one.id for one in rows], context.clock() - _DAY)
     more = rows[-1].name if len(found) > _PAGE else None
-    return render_template("sources.html", sources=rows, counts=counts, more=more, most=MAX_COUNTED)
+    return render_template("sources.html", sources=rows, counts=counts, more=more, max_counted=MAX_COUNTED)
 
 
 @route(blueprint, "/<account>/sources/new", EDITOR)
@@ -96,7 +96,7 @@ def show_one(name: str) -> Any:
         "source.html",
         source=source,
         counts=counts,
-        most=MAX_COUNTED,
+        max_counted=MAX_COUNTED,
         latest=latest,
         is_waiting=bool(waiting),
         versions=sources.list_versions(context, account_id, name, _VERSIONS),

@@ -83,7 +83,7 @@ def why() -> Any:
         workflow=workflow,
         names=names,
         answers=answers,
-        most=explanations.MAX_WORKFLOWS,
+        max_shown=explanations.MAX_WORKFLOWS,
     )
 
 
@@ -96,7 +96,9 @@ def confirm_erasure() -> Any:
 def _erasure_page(form: ErasureForm, status: int = 200) -> Any:
     subject = form.subject.data
     counts = timeline.count_subject(app_context(), current_account().id, subject)
-    return render_template("subject_erase.html", subject=subject, form=form, counts=counts, most=MAX_COUNTED), status
+    return render_template(
+        "subject_erase.html", subject=subject, form=form, counts=counts, max_counted=MAX_COUNTED
+    ), status
 
 
 @route(blueprint, "/<account>/subject/erase", OWNER, ("POST",))

@@ -331,7 +331,7 @@ def is_storable(text: str) -> bool:
 def refuse_unstorable(texts: Iterable[str]) -> None:
     """Raises Problem 400 when a text of a URL or form has a character that Postgres cannot store."""
     if not all(map(is_storable, texts)):
-        raise Problem(ProblemType.MALFORMED_REQUEST, "The request has a character that no text may have (NUL).")
+        raise Problem(ProblemType.MALFORMED_REQUEST, "The request contains a NUL character, which no text may contain.")
 
 
 def replace_unstorable(text: str) -> str:

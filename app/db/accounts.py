@@ -126,7 +126,7 @@ def list_accounts(connection: sa.Connection, after: int, limit: int) -> list[Acc
 def count_events(connection: sa.Connection, account_id: int, since: datetime, limit: int) -> int:
     """How many events an account has had since a time; at most `limit`, which bounds what is read."""
     query = f"SELECT {count_of('events WHERE account_id = :account AND id >= :first AND received_at >= :since')}"
-    values = {"account": account_id, "first": first_id_at(since), "since": since, "most": limit}
+    values = {"account": account_id, "first": first_id_at(since), "since": since, "max_rows": limit}
     return int(run_sql(connection, query, values).scalar_one())
 
 

@@ -292,7 +292,7 @@ SELECT wanted.id,
 FROM unnest(CAST(:sources AS uuid[])) AS wanted (id), LATERAL (
     SELECT count(*) FILTER (WHERE result <> 'unverified') AS waiting, count(*) FILTER (WHERE result = 'unverified') AS unverified
     FROM (SELECT result FROM deliveries WHERE account_id = :account AND source_id = wanted.id AND id >= :first {_OPEN}
-          LIMIT :most) AS one
+          LIMIT :max_rows) AS one
 ) AS open
 """
 
@@ -302,7 +302,7 @@ def count_by_source(
 ) -> dict[UUID, SourceCounts]:
     """The counts of these sources by their ids."""
     sources, first = list(map(str, source_ids)), str(first_id_at(since))
-    values = {"account": account_id, "sources": sources, "first": first, "most": MAX_COUNTED}
+    values = {"account": account_id, "sources": sources, "first": first, "max_rows": MAX_COUNTED}
     return {row[0]: SourceCounts(*row[1:]) for row in run_sql(connection, _COUNTS, values)}
 
 

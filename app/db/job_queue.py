@@ -240,8 +240,8 @@ def count_due_jobs(connection: sa.Connection) -> dict[str, tuple[int, float]]:
     rows = run_sql(
         connection,
         "SELECT kind, count(*), extract(epoch FROM now() - min(due_at))::float FROM (SELECT kind, due_at FROM jobs "
-        "WHERE due_at <= now() ORDER BY due_at, id LIMIT :most) AS due GROUP BY kind",
-        {"most": MAX_COUNTED},
+        "WHERE due_at <= now() ORDER BY due_at, id LIMIT :max_rows) AS due GROUP BY kind",
+        {"max_rows": MAX_COUNTED},
     )
     return {kind: (number, lateness) for kind, number, lateness in rows}
 

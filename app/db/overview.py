@@ -71,7 +71,7 @@ def count_events_per_minute(
         "CAST(:first AS uuid[]), CAST(:beyond AS uuid[])) AS minute (since, first, beyond), LATERAL ("
         "SELECT count(*) AS events, max(received_at) AS last_at FROM (SELECT received_at FROM events "
         "WHERE (account_id, id) >= (:account, first) AND (account_id, id) < (:account, beyond) "
-        "AND received_at >= :begin AND received_at < :end ORDER BY account_id, id LIMIT :most) AS found) AS counted "
+        "AND received_at >= :begin AND received_at < :end ORDER BY account_id, id LIMIT :max_rows) AS found) AS counted "
         "ORDER BY minute.since",
         {
             "account": account_id,
@@ -80,7 +80,7 @@ def count_events_per_minute(
             "beyond": ids[1:],
             "begin": begin,
             "end": times[-1],
-            "most": MAX_PER_MINUTE,
+            "max_rows": MAX_PER_MINUTE,
         },
     )
     return [MinuteCount(*row) for row in rows]
@@ -114,7 +114,7 @@ WITH minute AS (
 )
 SELECT minute.at,
     (SELECT count(*) FILTER (WHERE parent_id IS NULL) FROM (SELECT parent_id FROM runs WHERE account_id = :account
-        AND id >= minute.first AND id < minute.beyond ORDER BY id LIMIT :most) AS started),
+        AND id >= minute.first AND id < minute.beyond ORDER BY id LIMIT :max_rows) AS started),
     (SELECT count(*) FROM failed WHERE finished_at >= minute.at AND finished_at < minute.at + interval '1 minute'),
     (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM begun
         WHERE created_at >= minute.at AND created_at < minute.at + interval '1 minute')
@@ -128,7 +128,7 @@ def count_runs_per_minute(
     """The runs of each minute from `begin` on."""
     times = [begin + number * _MINUTE for number in range(minutes + 1)]
     ids = [str(first_id_at(at)) for at in times]
-    values = {"account": account_id, "begin": ids[0], "most": MAX_PER_MINUTE, "sample": _MAX_SAMPLE}
+    values = {"account": account_id, "begin": ids[0], "max_rows": MAX_PER_MINUTE, "sample": _MAX_SAMPLE}
     rows = run_sql(connection, _RUNS_PER_MINUTE, {**values, "since": times[:-1], "first": ids[:-1], "beyond": ids[1:]})
     return [RunsOfMinute(*row) for row in rows]
 
@@ -138,8 +138,8 @@ def count_runs(connection: sa.Connection, account_id: int, since: datetime) -> i
     found: int = run_sql(
         connection,
         "SELECT count(*) FILTER (WHERE parent_id IS NULL) FROM (SELECT parent_id FROM runs "
-        "WHERE account_id = :account AND id >= :first ORDER BY id LIMIT :most) AS found",
-        {"account": account_id, "first": str(first_id_at(since)), "most": MAX_COUNTED},
+        "WHERE account_id = :account AND id >= :first ORDER BY id LIMIT :max_rows) AS found",
+        {"account": account_id, "first": str(first_id_at(since)), "max_rows": MAX_COUNTED},
     ).scalar_one()
     return found
 
@@ -149,8 +149,8 @@ def count_failures(connection: sa.Connection, account_id: int, since: datetime) 
     found: int = run_sql(
         connection,
         "SELECT count(*) FILTER (WHERE finished_at >= :since AND parent_id IS NULL) FROM (SELECT finished_at, parent_id "
-        "FROM runs WHERE account_id = :account AND status = 'failed' ORDER BY id DESC LIMIT :most) AS found",
-        {"account": account_id, "since": since, "most": _MAX_SAMPLE},
+        "FROM runs WHERE account_id = :account AND status = 'failed' ORDER BY id DESC LIMIT :max_rows) AS found",
+        {"account": account_id, "since": since, "max_rows": _MAX_SAMPLE},
     ).scalar_one()
     return found
 
@@ -161,8 +161,8 @@ def count_refused(connection: sa.Connection, account_id: int, since: datetime) -
         connection,
         "SELECT coalesce(sum(1 + not_kept) FILTER (WHERE status <> 429), 0), "
         "coalesce(sum(1 + not_kept) FILTER (WHERE status = 429), 0) FROM (SELECT status, not_kept FROM refusals "
-        "WHERE account_id = :account AND id >= :first ORDER BY id LIMIT :most) AS found",
-        {"account": account_id, "first": str(first_id_at(since)), "most": MAX_COUNTED},
+        "WHERE account_id = :account AND id >= :first ORDER BY id LIMIT :max_rows) AS found",
+        {"account": account_id, "first": str(first_id_at(since)), "max_rows": MAX_COUNTED},
     ).one()
     return Refused(*row)
 
@@ -173,10 +173,10 @@ def measure_latency(connection: sa.Connection, account_id: int, since: datetime)
         connection,
         "SELECT count(*), percentile_cont(0.5) WITHIN GROUP (ORDER BY took), percentile_cont(0.95) WITHIN GROUP (ORDER BY took) "
         "FROM (SELECT extract(epoch FROM steps.started_at - run.created_at)::float AS took FROM (SELECT id, created_at "
-        "FROM runs WHERE account_id = :account AND id >= :first ORDER BY id DESC LIMIT :most) AS run "
+        "FROM runs WHERE account_id = :account AND id >= :first ORDER BY id DESC LIMIT :max_rows) AS run "
         "CROSS JOIN LATERAL (SELECT started_at FROM steps WHERE account_id = :account AND run_id = run.id AND ordinal = 0 "
         "LIMIT 1) AS steps) AS begun",
-        {"account": account_id, "first": str(first_id_at(since)), "most": _MAX_SAMPLE},
+        {"account": account_id, "first": str(first_id_at(since)), "max_rows": _MAX_SAMPLE},
     ).one()
     return Latency(*row)
 
@@ -192,10 +192,10 @@ def measure_targets(connection: sa.Connection, account_id: int, since: datetime)
         "FROM (SELECT outcome, error, finished_at, extract(epoch FROM finished_at - started_at)::float AS took, "
         "concat(request ->> 'method', ' ', substring(request ->> 'url' FROM '^[^:]+://[^/?#]*'), regexp_replace("
         "substring(request ->> 'url' FROM '^[^:]+://[^/?#]*([^?#]*)'), '[^/]*([0-9]{3}|[@%])[^/]*|[^/]{25,}', '*', 'g')) "
-        "AS target FROM (SELECT * FROM attempts WHERE account_id = :account AND run_id >= :first "
-        "ORDER BY run_id DESC, ordinal DESC, attempt DESC LIMIT :most) AS latest WHERE request ->> 'url' IS NOT NULL) AS sent "
+        "AS target FROM (SELECT * FROM attempts WHERE account_id = :account AND run_id >= :first ORDER BY run_id DESC, "
+        "ordinal DESC, attempt DESC LIMIT :max_rows) AS latest WHERE request ->> 'url' IS NOT NULL) AS sent "
         "GROUP BY target ORDER BY median DESC LIMIT 20",
-        {"account": account_id, "first": str(first_id_at(since)), "most": _MAX_SAMPLE},
+        {"account": account_id, "first": str(first_id_at(since)), "max_rows": _MAX_SAMPLE},
     )
     return [TargetAnswers(*row) for row in rows]
 
@@ -205,7 +205,7 @@ def find_due_jobs(connection: sa.Connection, account_id: int) -> tuple[int, floa
     row = run_sql(
         connection,
         "SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at))::float, 0) FROM (SELECT due_at FROM jobs "
-        f"WHERE {ACCOUNT} = :account AND due_at <= now() ORDER BY due_at LIMIT :most) AS due",
-        {"account": str(account_id), "most": MAX_COUNTED},
+        f"WHERE {ACCOUNT} = :account AND due_at <= now() ORDER BY due_at LIMIT :max_rows) AS due",
+        {"account": str(account_id), "max_rows": MAX_COUNTED},
     ).one()
     return row[0], row[1]

@@ -56,13 +56,13 @@ def isolate_workflow(connection: sa.Connection, account_id: int, run_id: UUID, n
         "others AS (SELECT count(*) AS count FROM workflows WHERE account_id = :account AND isolated_until > :now "
         "AND id NOT IN (SELECT workflow_id FROM deadly)) "
         "UPDATE workflows SET isolated_until = :until FROM deadly, others WHERE account_id = :account "
-        "AND (id = deadly.workflow_id OR others.count >= :most)",
+        "AND (id = deadly.workflow_id OR others.count >= :max_rows)",
         {
             "account": account_id,
             "run": run_id,
             "now": now,
             "until": now + ISOLATION_PERIOD,
-            "most": MAX_ISOLATED_WORKFLOWS,
+            "max_rows": MAX_ISOLATED_WORKFLOWS,
         },
     )
 

@@ -14,7 +14,7 @@ from app.db.connection import run_sql
 MAX_COUNTED = 10_000
 
 
-def count_of(source: str, limit: str = ":most") -> str:
+def count_of(source: str, limit: str = ":max_rows") -> str:
     """SQL that counts the rows of `source`, a FROM clause with its conditions; at most `limit`."""
     return f"(SELECT count(*) FROM (SELECT FROM {source} LIMIT {limit}) AS counted)"
 

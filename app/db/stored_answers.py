@@ -61,9 +61,9 @@ def has_too_many(connection: sa.Connection, account_id: int, now: datetime) -> b
     return (
         run_sql(
             connection,
-            "SELECT count(*) >= :most OR sum(size) >= :bytes FROM (SELECT octet_length(body) AS size FROM stored_answers "
-            "WHERE account_id = :account AND created_at > :since LIMIT :most) AS found",
-            {"account": account_id, "since": now - KEPT, "most": MAX_ANSWERS, "bytes": MAX_BYTES},
+            "SELECT count(*) >= :max_rows OR sum(size) >= :bytes FROM (SELECT octet_length(body) AS size FROM stored_answers "
+            "WHERE account_id = :account AND created_at > :since LIMIT :max_rows) AS found",
+            {"account": account_id, "since": now - KEPT, "max_rows": MAX_ANSWERS, "bytes": MAX_BYTES},
         ).scalar_one()
         is True
     )

@@ -64,5 +64,5 @@ def count_subject(connection: sa.Connection, account_id: int, subject: str) -> S
         "runs WHERE account_id = :account AND distinct_id = :subject AND parent_id IS NULL",
         "progress WHERE account_id = :account AND subject = :subject",
     )
-    values = {"account": account_id, "subject": subject, "most": MAX_COUNTED}
+    values = {"account": account_id, "subject": subject, "max_rows": MAX_COUNTED}
     return SubjectCounts(*run_sql(connection, f"SELECT {', '.join(map(count_of, sources))}", values).one())

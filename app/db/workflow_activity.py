@@ -90,7 +90,7 @@ def count_running(
     rows = run_sql(
         connection,
         f"{_STEPS} SELECT workflow_id, at, {count_of(_AT_STEP)} FROM step WHERE at IS NOT NULL ORDER BY workflow_id, at",
-        {"account": account_id, "workflows": [str(one) for one in workflow_ids], "most": MAX_COUNTED},
+        {"account": account_id, "workflows": [str(one) for one in workflow_ids], "max_rows": MAX_COUNTED},
     )
     return [(row[0], row[1], int(row[2])) for row in rows]
 

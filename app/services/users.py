@@ -71,7 +71,7 @@ def _clean_email(text: str) -> str:
     if not _EMAIL.fullmatch(email) or len(email) > _MAX_EMAIL or not email.isprintable():
         raise Problem(
             ProblemType.VALIDATION_FAILED,
-            f"{text[:100]!r} is no email address of at most {_MAX_EMAIL} characters, such as name@example.com",
+            f"{text[:100]!r} is not an email address of at most {_MAX_EMAIL} characters, such as name@example.com",
         )
     return email
 
@@ -162,7 +162,7 @@ def set_role(context: AppContext, email: str, account: AccountRow, role: str | N
     """Give a user a role in an account, or none (None). Raises Problem 404, 409 (an account keeps an owner if it has one) and
     422."""
     if role is not None and role not in ROLES:
-        raise Problem(ProblemType.VALIDATION_FAILED, f"{role!r} is no role; the roles are {', '.join(ROLES)}")
+        raise Problem(ProblemType.VALIDATION_FAILED, f"{role!r} is not a role; the roles are {', '.join(ROLES)}")
     # The account, too: two owners who remove each other at the same time would leave none.
     with _change(context, email, account.id) as (connection, user):
         before = users.find_role(connection, account.id, user.id)

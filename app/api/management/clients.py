@@ -48,7 +48,7 @@ def create_client(body: dict[str, Any]) -> Any:
     """
     access, scopes = current(), tuple(dict.fromkeys(body["scopes"]))
     if access.expires_at is not None:
-        raise Problem(ProblemType.FORBIDDEN, "A client does not expire. Neither must the calling key.")
+        raise Problem(ProblemType.FORBIDDEN, "Clients do not expire, so a key that expires cannot create one.")
     check_granted(access, scopes)
     client_id, secret = api_keys.create_client(access.context, access.account_id, body["name"], scopes)
     row = api_keys.find_client(access.context, access.account_id, client_id)

@@ -128,7 +128,7 @@ class RequestHandler(PyWSGIHandler):
         try:
             super().read_request(raw_requestline)
         except ValueError:
-            raise Problem(ProblemType.MALFORMED_REQUEST, "The request contradicts itself.") from None
+            raise Problem(ProblemType.MALFORMED_REQUEST, "The request line or the header fields are invalid.") from None
         self.path = path
         if "close" in self.headers.get("connection", "").lower().replace(" ", "").split(","):
             self.close_connection = True

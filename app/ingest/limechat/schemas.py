@@ -75,9 +75,7 @@ class DistinctId(PlainField[str | None]):
     ) -> Any:
         """The subject, or None; raises ValidationError also when both it and the phone number are absent."""
         if (value is missing or value is None or value == "") and (data or {}).get("phone") in (None, ""):
-            raise ValidationError(
-                "is missing, and so is phone: one of the two has to say whom the event is about", "distinct_id"
-            )
+            raise ValidationError("is missing, and so is phone; one of the two is required", "distinct_id")
         return super().deserialize(value, attr, data, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:

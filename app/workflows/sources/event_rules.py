@@ -97,7 +97,7 @@ def check_completeness(document: Mapping[str, Any], preset: Mapping[str, Any]) -
         if all(entry.map.get(name, ("", None))[1] is None for name in ("distinct_id", "phone")):
             yield (
                 f"{path}.distinct_id",
-                "is missing, and so is phone: one of the two has to say whom the event is about",
+                "is missing, and so is phone; one of the two is required",
             )
 
 
