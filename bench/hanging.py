@@ -47,8 +47,8 @@ def hanging() -> list[Row]:
                     tries.append((queued, _delays(send, fast, worker, queued)))
         send.context.database.close()
         stored, started = base.query("SELECT count(*) FROM events"), base.query("SELECT count(*) FROM runs")
-    without, beside = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
-    with_them, alone = median(map(median, beside)), median(map(median, without))
+    without, during = ([late for queued, late in tries if bool(queued) is wanted] for wanted in (False, True))
+    with_them, alone = median(map(median, during)), median(map(median, without))
     failures = [f"{missing} calls of the stream did not arrive"] if (missing := _missing(tries)) else []
     if not stored == started == send.count:
         failures.append(f"{send.count:,} answers were 200, but {stored:,} events and {started:,} runs are stored")
@@ -57,11 +57,11 @@ def hanging() -> list[Row]:
             "hanging",
             max(0.0, with_them - alone),
             MAX_DELAY,
-            unit=f"ms later in the median beside {QUEUED} runs for a target that hangs",
+            unit=f"ms later in the median with {QUEUED} runs for a target that hangs",
             failures=failures,
             **{"with them ms": round(with_them, 1), "alone ms": round(alone, 1)},
             **{
-                "p99 with them ms": round(median(map(p99, beside)), 1),
+                "p99 with them ms": round(median(map(p99, during)), 1),
                 "p99 alone ms": round(median(map(p99, without)), 1),
             },
         )

@@ -86,7 +86,7 @@ def slow_senders(port: int, headers: Mapping[str, str], count: int) -> Iterator[
 
 
 def slow() -> list[Row]:
-    """The 99th percentile of the others, beside 500 slow connections."""
+    """The 99th percentile of the others, with 500 slow connections."""
     with ExitStack() as stack:
         base = stack.enter_context(backends())
         account, headers = provide(base)
@@ -99,16 +99,16 @@ def slow() -> list[Row]:
 
         warm, alone = post(2), post(5 * duration())
         with slow_senders(port, headers, CONNECTIONS) as senders:
-            beside = post(5 * duration())
+            with_them = post(5 * duration())
             open_at_end, opened = senders.open, senders.opened
         failures = [
             message
-            for part, sent in (("alone", alone), ("beside", beside))
+            for part, sent in (("alone", alone), ("with them", with_them))
             for message in sent.failures(len(sent.late))
             if message
         ]
         stored = base.stored(account)
-    answered = len(warm.late) + len(alone.late) + len(beside.late)
+    answered = len(warm.late) + len(alone.late) + len(with_them.late)
     if stored != answered:
         failures.append(f"{answered:,} answers were 2xx, but {stored:,} events are stored")
     if open_at_end < CONNECTIONS * 0.9:
@@ -116,12 +116,12 @@ def slow() -> list[Row]:
     return [
         limited(
             "slow",
-            p99(beside.late.values()),
+            p99(with_them.late.values()),
             MAX_P99,
-            unit=f"ms, 99 % within, {RATE} events/s beside {CONNECTIONS} slow connections through nginx",
+            unit=f"ms, 99 % within, {RATE} events/s with {CONNECTIONS} slow connections through nginx",
             failures=failures,
             **{
-                "p50 ms": round(median(beside.late.values()), 1),
+                "p50 ms": round(median(with_them.late.values()), 1),
                 "alone p50 ms": round(median(alone.late.values()), 1),
                 "alone p99 ms": round(p99(alone.late.values()), 1),
                 "slow connections": opened,
