@@ -18,6 +18,7 @@ from app.actions.field_checks import (
 from app.actions.http_request import encodable
 from app.actions.templates.render import Text, render
 from app.core.addresses import read_email
+from app.core.printable import is_printable
 
 MAIL_FIELDS = ("to", "subject", "text", "html", "from")
 MAX_RECIPIENTS = 50
@@ -82,7 +83,7 @@ def render_addresses(value: Any, name: str, context: ActionContext) -> list[Addr
 def render_subject(template: Text, context: ActionContext) -> str:
     """The subject as one line of printable characters."""
     text = encodable(render(template, context.names))
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:_MAX_SUBJECT]
+    return " ".join("".join(letter if is_printable(letter) else " " for letter in text).split())[:_MAX_SUBJECT]
 
 
 def render_parts(fields: Mapping[str, Any], context: ActionContext) -> list[tuple[str, str]]:

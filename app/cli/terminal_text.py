@@ -9,9 +9,10 @@ import msgspec
 from wcwidth import clip, ljust, width
 
 from app.core.durations import format_duration, read_duration
+from app.core.printable import JOINERS
 
-# Not printable, but part of words and emoji.
-_HARMLESS = frozenset("\u00a0\u200c\u200d")
+# Python calls them not printable.
+_HARMLESS = JOINERS | {"\u00a0"}
 _MIN_REST = 16
 # Characters of a body that are shown.
 _MAX_BODY = 20_000

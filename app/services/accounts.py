@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from app.core.encryption import make_signing_secret
 from app.core.errors import Problem, ProblemType
 from app.core.models import Plan
+from app.core.printable import is_printable
 from app.core.time_zones import find_zone
 from app.db import accounts
 from app.db.accounts import AccountDetails, AccountRow
@@ -140,7 +141,7 @@ def _lock_account(connection: sa.Connection, account_id: int) -> AccountRow:
 
 def _check_details(details: AccountDetails) -> None:
     for field, text in asdict(details).items():
-        if text is not None and not (1 <= len(text) <= _MAX_LENGTH and text.isprintable()):
+        if text is not None and not (1 <= len(text) <= _MAX_LENGTH and is_printable(text)):
             raise Problem(
                 ProblemType.VALIDATION_FAILED,
                 f"the {field.replace('_', ' ')} must be 1 to {_MAX_LENGTH} printable characters",

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from app.core.api_keys import digest_of, is_client_id, make_client, make_key, make_token_prefix, token_of
 from app.core.errors import Problem, ProblemType
 from app.core.models import ACCOUNT_MANAGE, ACCOUNT_SCOPES, CLIENT_SCOPES, SCOPES, Key
+from app.core.printable import is_printable
 from app.db import api_keys
 from app.db.api_keys import Client, ClientRow, KeyRow, TokenRow
 from app.db.audit import Change
@@ -21,7 +22,7 @@ _MAX_NAME = 255
 
 
 def _check_name(name: str) -> None:
-    if len(name) > _MAX_NAME or not name.isprintable():
+    if len(name) > _MAX_NAME or not is_printable(name):
         raise Problem(ProblemType.VALIDATION_FAILED, f"the name must be at most {_MAX_NAME} printable characters")
 
 

@@ -92,6 +92,11 @@ def test_lines_that_begin_with_a_dot_are_unchanged(server: MailServer) -> None:
     assert text.split("\r\n") == ["one", ".two", "..", ".", "end", ""]
 
 
+def test_a_subject_keeps_what_joins_letters_and_emoji(server: MailServer) -> None:
+    letter = sent(server, {"subject": "शर्\u200dमा 👩\u200d👧", "text": "x"})
+    assert letter.message["Subject"] == "शर्\u200dमा 👩\u200d👧"
+
+
 def test_non_ascii_characters_are_sent_as_7_bit_text(server: MailServer) -> None:
     letter = sent(server, {"subject": "Grüße", "text": "Grüße", "html": "<b>Grüße</b>"})
     assert letter.raw.isascii()

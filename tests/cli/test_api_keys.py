@@ -54,7 +54,13 @@ def test_a_key_is_revoked_once(signalbox: CommandLine, acme: Sender) -> None:
     assert f"sb_{key[3:11]}_…\t\tevents:write\trevoked " in signalbox("key", "list", acme.slug).output
 
 
-@pytest.mark.parametrize("name", ["x" * 256, "a\nb"])
+def test_a_name_may_have_letters_and_emoji_that_are_joined(signalbox: CommandLine, acme: Sender) -> None:
+    name = "शर्\u200dमा 👩\u200d👧"
+    assert signalbox("key", "create", acme.slug, "--name", name).exit_code == 0
+    assert name in signalbox("key", "list", acme.slug).output
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\nb", "a\u202eb"])
 def test_a_name_is_short_and_printable(signalbox: CommandLine, acme: Sender, name: str) -> None:
     for kind in ("key", "client"):
         result = signalbox(kind, "create", acme.slug, "--name", name)

@@ -95,6 +95,14 @@ def test_options_that_are_not_given_change_nothing(signalbox: CommandLine, acme:
     )
 
 
+def test_the_name_of_an_account_may_have_letters_that_are_joined(
+    signalbox: CommandLine, context: AppContext, acme: Sender
+) -> None:
+    assert signalbox("account", "change", acme.slug, "--name", "शर्\u200dमा").exit_code == 0
+    found = accounts.find_account(context, acme.slug)
+    assert found is not None and found.name == "शर्\u200dमा"
+
+
 @pytest.mark.parametrize("text", ["", "x" * 256, "a\nb"])
 @pytest.mark.parametrize("option", ["--name", "--key-attribute", "--event-attribute"])
 def test_an_invalid_text_changes_and_creates_nothing(
