@@ -155,4 +155,4 @@ def enable(account: str) -> None:
 @command
 def signing_secret(account: str) -> None:
     """Print the secret that verifies ACCOUNT's calls. Receivers use it as Standard Webhooks describes."""
-    click.echo(accounts.signing_secret(context(), get_account(account).id))
+    click.echo(accounts.show_signing_secret(context(), get_account(account).id))

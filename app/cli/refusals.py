@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -35,7 +34,6 @@ from app.core.ids import utc_text
 from app.db.refusals import RefusalFilter, RefusalRow
 from app.services import inspection, refusals
 
-_BATCH = 100
 _WIDTHS = (27, 36, 6, 24, 28, 12)
 _JSON_FIELDS = (
     "id", "account_id", "refused_at", "route", "key_prefix", "status", "type", "detail", "errors", "items", "request_id",
@@ -161,18 +159,10 @@ def replay(ids: tuple[UUID, ...], dry_run: bool, yes: bool, account: str | None,
     """
     if bool(ids) == (wanted != RefusalFilter()):
         raise click.UsageError("expected either IDs, or options that choose refusals, such as --since 1h")
-    if ids:
-        chosen = [
-            refusals.find_refusal(context(), get_owner_id(account, "refusal", id, refusals.find_owners_of_refusal), id)
-            for id in dict.fromkeys(ids)
-        ]
-    else:
-        chosen = _choose(get_account(account).id, wanted)
-        if not chosen:
-            click.echo("no refusal that can be replayed is left")
-            return
-        for line in _plan(chosen):
-            click.echo(line, err=True)
+    chosen = _find_named(ids, account) if ids else _find_matching(account, wanted)
+    if not chosen:
+        click.echo("no refusal that can be replayed is left")
+        return
     if dry_run:
         click.echo(f"would replay {counted(len(chosen), 'refusal')}")
         return
@@ -182,32 +172,34 @@ def replay(ids: tuple[UUID, ...], dry_run: bool, yes: bool, account: str | None,
         sys.exit(1)
 
 
-def _choose(account_id: int, wanted: RefusalFilter) -> list[RefusalRow]:
-    """The refusals that can be replayed and were not, oldest first."""
-    wanted, found = replace(wanted, waiting=True), []
-    while batch := refusals.find_latest_refusals(context(), account_id, wanted, _BATCH):
-        # Without the items, which may be many.
-        found += [replace(one, items=None, errors=None) for one in batch]
-        wanted = replace(wanted, before=batch[-1].id)
-    return found[::-1]
+def _find_named(ids: Sequence[UUID], account: str | None) -> list[tuple[int, UUID]]:
+    """The refusals with these ids: their accounts, and the ids."""
+    found = [(get_owner_id(account, "refusal", id, refusals.find_owners_of_refusal), id) for id in dict.fromkeys(ids)]
+    for owner, id in found:
+        refusals.find_refusal(context(), owner, id)
+    return found
 
 
-def _plan(chosen: Sequence[RefusalRow]) -> Iterator[str]:
-    for (kind, route), count in Counter((one.type, one.route) for one in chosen).most_common():
-        yield visible(f"{counted(count, 'refusal')}: {kind} on {route}")
+def _find_matching(account: str | None, wanted: RefusalFilter) -> list[tuple[int, UUID]]:
+    """The refusals that pass the filter, can be replayed and were not, oldest first; prints how many they are."""
+    owner = get_account(account).id
+    plan = refusals.plan_replay(context(), owner, wanted)
+    for (kind, path), count in plan.kinds.most_common():
+        click.echo(visible(f"{counted(count, 'refusal')}: {kind} on {path}"), err=True)
+    return [(owner, one.id) for one in plan.chosen]
 
 
-def _replay_all(chosen: Sequence[RefusalRow]) -> bool:
+def _replay_all(chosen: Sequence[tuple[int, UUID]]) -> bool:
     """Replay refusals and print a line for each; whether all were accepted."""
     from app.ingest.refusals_replay import Replayer
 
     stored, accepted = 0, 0
     with closing(Replayer(context())) as replayer:
-        for one in chosen:
-            replayed = replayer.replay(refusals.find_refusal(context(), one.account_id, one.id))
+        for owner, id in chosen:
+            replayed = replayer.replay(refusals.find_refusal(context(), owner, id))
             stored += replayed.stored
             accepted += not replayed.refused
-            for line in replayed_lines(one.id, replayed):
+            for line in replayed_lines(id, replayed):
                 click.echo(line, err=bool(replayed.refused))
     click.echo(f"{accepted:,} of {counted(len(chosen), 'refusal')} accepted: {counted(stored, 'new event')}")
     return accepted == len(chosen)

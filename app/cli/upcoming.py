@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
@@ -11,8 +12,8 @@ from app.cli.base import account_option, command, context, get_account, parse_op
 from app.cli.lists import Page, json_line, list_options, print_list, read_cursor
 from app.cli.terminal_text import parse_time
 from app.core.ids import utc_text
-from app.db.upcoming import Cursor, Upcoming
-from app.services import inspection
+from app.db.upcoming import Upcoming
+from app.services import upcoming as upcoming_rows
 
 _END = datetime.max.replace(tzinfo=UTC)
 
@@ -37,10 +38,14 @@ def upcoming(since: str | None, until: str | None, account: str | None, page: Pa
     account_id = get_account(account).id
     print_list(
         page,
-        lambda after, limit: inspection.find_upcoming(
-            context(), account_id, (start or now, end or _END), parse_option("--after", _read_cursor, after), limit
+        lambda after, limit: upcoming_rows.find_upcoming(
+            context(),
+            account_id,
+            (start or now, end or _END),
+            parse_option("--after", partial(read_cursor, parse=upcoming_rows.read_cursor), after),
+            limit,
         ),
-        cursor=lambda one: ",".join((utc_text(one.at), *one.cursor[1:])),
+        cursor=upcoming_rows.write_cursor,
         cells=lambda one: (utc_text(one.at), _what(one), one.workflow, one.subject, one.run_id or ""),
         widths=(27, 7, 22, 16),
         as_json=lambda one: json_line({"at": one.at, "what": _what(one), **asdict(one)}),
@@ -49,13 +54,3 @@ def upcoming(since: str | None, until: str | None, account: str | None, page: Pa
 
 def _what(one: Upcoming) -> str:
     return "starts" if one.run_id is None else "goes on"
-
-
-def _read_cursor(text: str) -> Cursor:
-    """The time, workflow, run and subject of a cursor. Raises ValueError."""
-
-    def parse(text: str) -> Cursor:
-        at, workflow, run, subject = text.split(",", 3)
-        return datetime.fromisoformat(at), workflow, run, subject
-
-    return read_cursor(text, parse)

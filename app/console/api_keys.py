@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +36,7 @@ from app.core.models import (
 from app.services import api_keys
 
 blueprint = Blueprint("api_keys", __name__)
-_SCOPES = {
+SCOPES = {
     EVENTS_WRITE: "send events",
     EVENTS_READ: "read received events and what workflows decided",
     ACCOUNT_MANAGE: "all of the management API and of the CxEngage routes",
@@ -68,18 +69,23 @@ def _at_least_one(form: FlaskForm, field: SelectMultipleField) -> None:
         raise ValidationError("Choose at least one.")
 
 
+def scopes_field(texts: Mapping[str, str], chosen: Sequence[str]) -> SelectMultipleField:
+    """A field of a form with a box for each scope, with what it allows; some are ticked at first."""
+    return SelectMultipleField(
+        "What it may do",
+        [_at_least_one],
+        choices=[SelectChoice(scope, f"{text} ({scope})") for scope, text in texts.items()],
+        default=list(chosen),
+        option_widget=CheckboxInput(),
+        widget=ListWidget(prefix_label=False),
+    )
+
+
 class KeyForm(FlaskForm):  # type: ignore[misc]
     """A new key."""
 
     name = StringField("Name", [Length(max=255)], description="Who will use it, such as the checkout or a partner.")
-    scopes = SelectMultipleField(
-        "What it may do",
-        [_at_least_one],
-        choices=[SelectChoice(scope, f"{text} ({scope})") for scope, text in _SCOPES.items()],
-        default=[EVENTS_WRITE],
-        option_widget=CheckboxInput(),
-        widget=ListWidget(prefix_label=False),
-    )
+    scopes = scopes_field(SCOPES, [EVENTS_WRITE])
     lifetime = SelectField("Expires", choices=_LIFETIMES)
     submit = SubmitField("Generate new key")
 

@@ -13,7 +13,7 @@ from app.api.responses import request_id
 from app.api.sender import take_from_plan
 from app.console.access import app_context, current_account, may, route
 from app.console.jinja_filters import MAX_JSON, show_count
-from app.console.lists import read_filters, read_page, read_time
+from app.console.lists import flash_failures, read_filters, read_page, read_time
 from app.console.source_form import SourceForm, read_text
 from app.core.errors import Problem, ProblemType
 from app.core.models import EDITOR, VIEWER
@@ -35,12 +35,13 @@ _EMPTY_REQUEST = 'POST /hooks/x HTTP/1.1\nContent-Type: application/json\n\n{"id
 def show() -> Any:
     """The deliveries that pass the filters of the URL, newest first."""
     context, account_id = app_context(), current_account().id
-    filters = read_filters("source", "result", "since", "until")
+    filters = read_filters("source", "result", "request_id", "since", "until")
     source, result = filters.get("source"), filters.get("result")
     results = WAITING if result == "waiting" else [result] if result else None
     wanted = DeliveryFilter(
         source_id=None if source is None else sources.find_source(context, account_id, source).id,
         results=results,
+        request_id=filters.get("request_id"),
         since=read_time(filters, "since"),
         until=read_time(filters, "until"),
     )
@@ -148,8 +149,7 @@ def _flash(result: ReplayResult) -> None:
     earlier = f", {show_count(result.duplicates, 'event')} stored before" if result.duplicates else ""
     text = f"{result.mapped:,} of {result.done:,} mapped: {show_count(result.stored, 'new event')}{earlier}."
     flash(text, "warning" if result.failures else "message")
-    for delivery_id, reason in result.failures[:_MAX_SHOWN]:
-        flash(f"Delivery {delivery_id}: {reason}", "warning")
+    flash_failures("Delivery", result.failures)
 
 
 @route(blueprint, "/<account>/source/<name>/try", EDITOR)

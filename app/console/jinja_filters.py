@@ -49,9 +49,9 @@ def _read_time(text: str) -> datetime | None:
 _MAX_LISTED = 80
 
 
-def shorten(text: str) -> str:
+def shorten(text: str, length: int = _MAX_LISTED) -> str:
     """A text as lists show it: without its end when it is long. The page to which the list leads has all of it."""
-    return text if len(text) <= _MAX_LISTED else text[: _MAX_LISTED - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def show_count(number: int, noun: str) -> str:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from flask import abort, request
+from flask import abort, flash, request
 
 from app.console.access import current_account
+from app.console.jinja_filters import shorten
 from app.core.exact_json import replace_unstorable
 from app.core.time_zones import find_zone
 
@@ -19,6 +20,8 @@ Cursor = TypeVar("Cursor")
 PAGE = 50
 # Characters of a filter.
 _MAX_TEXT = 255
+# Of what failed, how many the next page shows, and characters of one: they are in a cookie, which holds 4,096 bytes.
+_MAX_FAILURES, _MAX_FAILURE = 5, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +94,9 @@ def account_zone() -> tzinfo:
         return find_zone(current_account().time_zone)
     except ValueError:
         return UTC
+
+
+def flash_failures(noun: str, failures: Sequence[tuple[UUID, str]]) -> None:
+    """Let the next page say what failed, and why: the first of them, by their ids."""
+    for failed, reason in failures[:_MAX_FAILURES]:
+        flash(shorten(f"{noun} {failed}: {reason}", _MAX_FAILURE), "warning")

@@ -1,4 +1,4 @@
-"""Refused requests of an account: the list, one refusal with what was sent, and replay."""
+"""Refused requests of an account: the list, one refusal with what was sent, and replay, of one or of many after a plan."""
 
 from __future__ import annotations
 
@@ -7,35 +7,27 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, Response, abort, flash, redirect, render_template, url_for
+from flask import Blueprint, Response, abort, flash, redirect, render_template, request, url_for
 
 from app.console.access import app_context, current_account, route
 from app.console.jinja_filters import MAX_JSON, show_count
-from app.console.lists import read_filters, read_page, read_time
+from app.console.lists import flash_failures, read_filters, read_page, read_time
 from app.core.api_keys import read_prefix
 from app.core.models import EDITOR, VIEWER
 from app.db.refusals import RefusalFilter, RefusalRow
-from app.ingest.refusals_replay import Replayed, Replayer
+from app.ingest.refusals_replay import MAX_REPLAYED, Replayed, Replayer, replay_plan
 from app.services import inspection, refusals
+from app.services.refusals import ReplayPlan
 
 blueprint = Blueprint("refusals", __name__)
+_MAX_SHOWN = 10
 
 
 @route(blueprint, "/<account>/refusals", VIEWER)
 def show() -> Any:
     """The refusals that pass the filters of the URL, newest first."""
-    filters = read_filters("status", "type", "key", "route", "since", "waiting")
-    status = filters.get("status", "")
-    wanted = RefusalFilter(
-        status=int(status) if status.isdecimal() and len(status) == 3 else None,
-        type=filters.get("type"),
-        key_prefix=read_prefix(filters["key"]) if "key" in filters else None,
-        key_name=filters.get("key"),
-        route=filters.get("route"),
-        since=read_time(filters, "since"),
-        waiting="waiting" in filters,
-    )
-    account_id = current_account().id
+    filters, account_id = {**_read_filters(), **read_filters("waiting")}, current_account().id
+    wanted = replace(_filter_of(filters), waiting="waiting" in filters)
     page = read_page(
         lambda before, limit: refusals.find_latest_refusals(
             app_context(), account_id, replace(wanted, before=before), limit
@@ -43,7 +35,28 @@ def show() -> Any:
         lambda refusal: refusal.id,
         filters,
     )
-    return render_template("refusals.html", page=page)
+    chosen = {name: text for name, text in filters.items() if name != "waiting"}
+    is_waiting = any(row.replayable and row.replayed_at is None for row in page.rows)
+    return render_template("refusals.html", page=page, chosen=chosen, is_waiting=is_waiting)
+
+
+def _read_filters() -> dict[str, str]:
+    return read_filters("status", "type", "key", "route", "request_id", "since", "until")
+
+
+def _filter_of(filters: dict[str, str]) -> RefusalFilter:
+    """As `signalbox refusal list` has it."""
+    status = filters.get("status", "")
+    return RefusalFilter(
+        status=int(status) if status.isdecimal() and len(status) == 3 else None,
+        type=filters.get("type"),
+        key_prefix=read_prefix(filters["key"]) if "key" in filters else None,
+        key_name=filters.get("key"),
+        route=filters.get("route"),
+        request_id=filters.get("request_id"),
+        since=read_time(filters, "since"),
+        until=read_time(filters, "until"),
+    )
 
 
 @route(blueprint, "/<account>/refusals/<uuid:refusal_id>", VIEWER)
@@ -86,10 +99,43 @@ def replay(refusal_id: UUID) -> Any:
 
 
 def _outcome(replayed: Replayed) -> str:
-    refused = list((replayed.refused or {}).items())
-    if not refused:
-        return f"Accepted: {show_count(replayed.stored, 'new event')}."
-    index, problem = refused[0]
-    where = "" if index is None else f"event {index}: "
-    more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    return f"Refused again: {where}{problem.detail}{more}"
+    if replayed.refused:
+        return f"Refused again: {replayed.explain()}"
+    return f"Accepted: {show_count(replayed.stored, 'new event')}."
+
+
+# Many refusals
+
+
+@route(blueprint, "/<account>/refusals/replay", EDITOR)
+def plan_replay() -> Any:
+    """How many refusals that pass the filters can be replayed, by reason, and the button that replays them."""
+    filters, after = _read_filters(), _after()
+    plan = _plan(filters, after)
+    kinds = plan.kinds.most_common(_MAX_SHOWN)
+    values = {"filters": filters, "after": after, "number": len(plan.chosen), "is_cut": plan.is_cut}
+    return render_template("refusals_replay.html", kinds=kinds, others=len(plan.kinds) - len(kinds), **values)
+
+
+def _after() -> UUID | None:
+    """The refusal behind which to continue: those before it were tried."""
+    return request.args.get("after", type=UUID)
+
+
+def _plan(filters: dict[str, str], after: UUID | None) -> ReplayPlan:
+    wanted = replace(_filter_of(filters), after=after)
+    return refusals.plan_replay(app_context(), current_account().id, wanted, MAX_REPLAYED)
+
+
+@route(blueprint, "/<account>/refusals/replay", EDITOR, ("POST",))
+def replay_many() -> Any:
+    """Replay the refusals that pass the filters, oldest first."""
+    account, after = current_account(), _after()
+    filters: dict[str, Any] = _read_filters()
+    result = replay_plan(app_context(), account.id, _plan(filters, after))
+    text = f"{result.accepted:,} of {result.done:,} accepted: {show_count(result.stored, 'new event')}."
+    flash(text, "warning" if result.failures else "message")
+    flash_failures("Refusal", result.failures)
+    if result.next is not None:
+        return redirect(url_for("refusals.plan_replay", account=account.slug, after=result.next, **filters))
+    return redirect(url_for("refusals.show", account=account.slug, **filters))

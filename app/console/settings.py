@@ -141,6 +141,22 @@ def change_retention() -> Any:
     return redirect(url_for("settings.show", account=account.slug))
 
 
+# The signing secret
+
+
+@route(blueprint, "/<account>/settings/signing", VIEWER)
+def show_signing() -> Any:
+    """What the signing secret is for, and the button that shows it."""
+    return render_template("signing.html", secret=None)
+
+
+@route(blueprint, "/<account>/settings/signing", OWNER, ("POST",))
+def reveal_signing() -> Any:
+    """The page with the signing secret."""
+    secret = accounts.show_signing_secret(app_context(), current_account().id)
+    return render_template("signing.html", secret=secret)
+
+
 # Members and the audit log
 
 

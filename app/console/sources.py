@@ -163,3 +163,21 @@ def switch(name: str) -> Any:
     sources.set_enabled(app_context(), account.id, name, enabled=enabled)
     flash("The source is enabled." if enabled else "The source is disabled: deliveries are kept and not mapped.")
     return redirect(url_for("sources.show_one", account=account.slug, name=name))
+
+
+@route(blueprint, "/<account>/source/<name>/delete", EDITOR)
+def plan_delete(name: str) -> Any:
+    """What ends with a source, and the button that deletes it."""
+    context, account_id = app_context(), current_account().id
+    source = sources.find_source(context, account_id, name)
+    waiting = deliveries.find_first_deliveries(context, account_id, DeliveryFilter(source.id, WAITING), 1)
+    return render_template("source_delete.html", source=source, is_waiting=bool(waiting))
+
+
+@route(blueprint, "/<account>/source/<name>/delete", EDITOR, ("POST",))
+def delete(name: str) -> Any:
+    """Delete a source with its versions and URLs."""
+    account = current_account()
+    sources.delete_source(app_context(), account.id, name)
+    flash(f"The source {name} is deleted. Its URL no longer works.")
+    return redirect(url_for("sources.show", account=account.slug))

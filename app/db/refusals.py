@@ -75,9 +75,9 @@ class RefusalRow:
 
 @dataclass(frozen=True, slots=True)
 class RefusalFilter:
-    """Filters refusals by their columns and by time (`since` inclusive, `until` exclusive); `before`: only smaller ids. With
-    `waiting`: only those that can be replayed and were not. `key_prefix` and `key_name`: of API keys and OAuth clients that have
-    one of both. None: all."""
+    """Filters refusals by their columns and by time (`since` inclusive, `until` exclusive); `before` and `after`: only smaller or
+    larger ids. With `waiting`: only those that can be replayed and were not. `key_prefix` and `key_name`: of API keys and OAuth
+    clients that have one of both. None: all."""
 
     status: int | None = None
     type: str | None = None
@@ -88,6 +88,7 @@ class RefusalFilter:
     since: datetime | None = None
     until: datetime | None = None
     before: UUID | None = None
+    after: UUID | None = None
     waiting: bool = False
 
 
@@ -147,6 +148,7 @@ _FILTER = """
     AND (CAST(:first AS uuid) IS NULL OR id >= :first)
     AND (CAST(:beyond AS uuid) IS NULL OR id < :beyond)
     AND (CAST(:before AS uuid) IS NULL OR id < :before)
+    AND (CAST(:after AS uuid) IS NULL OR id > :after)
     AND (NOT :waiting OR replayable AND replayed_at IS NULL)
 """
 
@@ -160,12 +162,31 @@ def find_latest_refusals(
     return [RefusalRow(*row) for row in run_sql(connection, query, values)]
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingRefusal:
+    """A refusal that can be replayed and was not."""
+
+    id: UUID
+    type: str
+    route: str
+
+
+def find_first_waiting(
+    connection: sa.Connection, account_id: int, wanted: RefusalFilter, limit: int
+) -> list[WaitingRefusal]:
+    """The refusals that pass the filter, can be replayed and were not, oldest first."""
+    query = f"SELECT id, type, route FROM refusals WHERE account_id = :account {_FILTER} ORDER BY id LIMIT :limit"
+    values = {"account": account_id, "limit": limit, **_values(wanted), "waiting": True}
+    return [WaitingRefusal(*row) for row in run_sql(connection, query, values)]
+
+
 def _values(wanted: RefusalFilter) -> dict[str, Any]:
     return {
         **asdict(wanted),
         "first": None if wanted.since is None else str(first_id_at(wanted.since)),
         "beyond": None if wanted.until is None else str(first_id_at(wanted.until)),
         "before": None if wanted.before is None else str(wanted.before),
+        "after": None if wanted.after is None else str(wanted.after),
     }
 
 

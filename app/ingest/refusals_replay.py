@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -36,10 +38,12 @@ from app.ingest.limechat.received_batch import LINES, ReceivedBatch, split_body
 from app.services import audit
 from app.services.context import AppContext
 from app.services.cxengage import listeners
-from app.services.refusals import why_not_replayable
+from app.services.refusals import ReplayPlan, find_refusal, why_not_replayable
 
 EVENT_ROUTE, BATCH_ROUTE = "/api/v1/cvf-events", "/api/v1/cvf-events/batch"
 JSON = "application/json"
+# Refusals that one request of a person replays, and the seconds after which it begins no other; another request continues.
+MAX_REPLAYED, _SECONDS = 500, 10
 _LISTENER = re.compile(r"(?:/1\.0)?/tenants/[^/]+/listeners/([^/]+)/receive")
 
 
@@ -51,6 +55,49 @@ class Replayed:
     stored: int = 0
     events: Sequence[UUID] = ()
     refused: Mapping[int | None, Problem] | None = None
+
+    def explain(self) -> str:
+        """Why it is refused again; of several events of a batch the first."""
+        refused = list((self.refused or {}).items())
+        if not refused:
+            return ""
+        index, problem = refused[0]
+        where = "" if index is None else f"event {index}: "
+        more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        return f"{where}{problem.detail}{more}"
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What became of the refusals of a plan: how many were tried and accepted, and the number of new events. `failures`:
+    (refusal, why it is refused again). `next`: the last one, when there are others after it."""
+
+    done: int = 0
+    accepted: int = 0
+    stored: int = 0
+    failures: list[tuple[UUID, str]] = field(default_factory=list)
+    next: UUID | None = None
+
+
+def replay_plan(context: AppContext, account_id: int, plan: ReplayPlan) -> ReplayResult:
+    """Replay the refusals of a plan, as many as there is time for. Raises Unavailable."""
+    result, ends_at = ReplayResult(), time.monotonic() + _SECONDS
+    with closing(Replayer(context)) as replayer:
+        for one in plan.chosen:
+            if result.done and time.monotonic() > ends_at:
+                break
+            try:
+                replayed = replayer.replay(find_refusal(context, account_id, one.id))
+            except Problem as exc:
+                replayed = Replayed(refused={None: exc})
+            result.done += 1
+            result.stored += replayed.stored
+            result.accepted += not replayed.refused
+            if replayed.refused:
+                result.failures.append((one.id, replayed.explain()))
+    if plan.is_cut or result.done < len(plan.chosen):
+        result.next = plan.chosen[result.done - 1].id
+    return result
 
 
 class Replayer:

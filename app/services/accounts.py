@@ -103,12 +103,14 @@ def switch_account(context: AppContext, account_id: int, *, on: bool) -> None:
         accounts.disable_account(connection, account_id, None if on else context.clock())
 
 
-def signing_secret(context: AppContext, account_id: int) -> str:
-    """The secret (whsec_…) that signs the account's outbound calls."""
+def show_signing_secret(context: AppContext, account_id: int) -> str:
+    """The secret (whsec_…) that signs the account's outbound calls; the audit log says who has seen it. Raises Problem 404."""
     with context.database.transaction() as connection:
+        account = accounts.find_account_by_id(connection, account_id)
         stored = accounts.find_signing_secret(connection, account_id)
-    if stored is None:
-        raise Problem(ProblemType.NOT_FOUND, "there is no such account")
+        if account is None or stored is None:
+            raise Problem(ProblemType.NOT_FOUND, "there is no such account")
+        audit.record(connection, context, Change("account.show-signing-secret", account_id, account.slug))
     return context.secrets.decrypt(stored)
 
 

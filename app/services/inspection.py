@@ -14,11 +14,10 @@ from app.core.durations import read_duration
 from app.core.errors import Problem
 from app.core.gzip_body import unpack
 from app.core.ids import first_id_at
-from app.db import event_queries, inspection, upcoming
+from app.db import event_queries, inspection
 from app.db.document_versions import WORKFLOW_VERSIONS
 from app.db.event_queries import Received
 from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, StepDetails, StoredEvent
-from app.db.upcoming import Cursor, Upcoming
 from app.services.context import AppContext
 
 # A `repeat` may start thousands.
@@ -69,15 +68,6 @@ def find_latest_runs(context: AppContext, account_id: int, wanted: RunFilter, li
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         return inspection.find_latest_runs(connection, account_id, wanted, limit)
-
-
-def find_upcoming(
-    context: AppContext, account_id: int, period: tuple[datetime, datetime], after: Cursor | None, limit: int
-) -> Sequence[Upcoming]:
-    """The runs that will continue and the workflows that will start in a period, earliest first."""
-    with context.database.transaction() as connection:
-        inspection.allow_slow_statements(connection)
-        return upcoming.find_upcoming(connection, account_id, period, after, limit)
 
 
 def find_latest_events(

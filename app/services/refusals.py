@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from app.core.errors import Problem, ProblemType
 from app.db import inspection, refusals
-from app.db.refusals import SHOWN_HOOK, RefusalFilter, RefusalRow
+from app.db.refusals import SHOWN_HOOK, RefusalFilter, RefusalRow, WaitingRefusal
 from app.services.context import AppContext
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """Which refusals a replay accepts, the oldest first. `is_cut`: there are more."""
+
+    chosen: Sequence[WaitingRefusal]
+    is_cut: bool = False
+
+    @property
+    def kinds(self) -> Counter[tuple[str, str]]:
+        """How many have which problem type and route."""
+        return Counter((one.type, one.route) for one in self.chosen)
 
 
 def find_latest_refusals(context: AppContext, account_id: int, wanted: RefusalFilter, limit: int) -> list[RefusalRow]:
@@ -15,6 +33,20 @@ def find_latest_refusals(context: AppContext, account_id: int, wanted: RefusalFi
     with context.database.transaction() as connection:
         inspection.allow_slow_statements(connection)
         return refusals.find_latest_refusals(connection, account_id, wanted, limit)
+
+
+def plan_replay(context: AppContext, account_id: int, wanted: RefusalFilter, limit: int | None = None) -> ReplayPlan:
+    """The refusals that pass the filter, can be replayed and were not: the oldest `limit` (None: all)."""
+    chosen: list[WaitingRefusal] = []
+    while limit is None or len(chosen) <= limit:
+        with context.database.transaction() as connection:
+            inspection.allow_slow_statements(connection)
+            batch = refusals.find_first_waiting(connection, account_id, wanted, _BATCH)
+        chosen += batch
+        if len(batch) < _BATCH:
+            break
+        wanted = replace(wanted, after=batch[-1].id)
+    return ReplayPlan(chosen[:limit], limit is not None and len(chosen) > limit)
 
 
 def find_owners_of_refusal(context: AppContext, refusal_id: UUID) -> list[int]:

@@ -140,6 +140,7 @@ AUDITED: Mapping[str, str] = {
     "account enable": "account.enable",
     "account plan": "account.plan",
     "account retention": "account.retention",
+    "account signing-secret": "account.show-signing-secret",
     "client create": "client.create",
     "client revoke": "client.revoke",
     "db password": "role.set-password",

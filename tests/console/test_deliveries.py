@@ -62,6 +62,7 @@ def test_deliveries_are_counted_and_listed_by_result(viewer: Browser, acme: Send
     assert mapped not in page
     assert mapped in viewer.get(f"/{acme.slug}/deliveries?result=accepted").text
     assert "No delivery passes these filters." in viewer.get(f"/{acme.slug}/deliveries?until=2020-01-01T00:00").text
+    assert "No delivery passes these filters." in viewer.get(f"/{acme.slug}/deliveries?request_id=other").text
     assert viewer.get(f"/{acme.slug}/deliveries?source=other").status_code == 404
 
 

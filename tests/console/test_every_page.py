@@ -90,6 +90,7 @@ def chromium(filled: Filled, empty: Sender) -> Iterator[Browser]:
 # What is wrong in a form: the page, the texts of fields (None: the box is not ticked), and the button.
 MISTAKES: list[tuple[str, dict[str, str | None], str]] = [
     ("keys", {"#name": HOSTILE, "#scopes-0": None}, "Generate new key"),
+    ("clients", {"#name": HOSTILE, "#scopes-0": None, "#scopes-1": None, "#scopes-2": None}, "Create client"),
     ("events/new", {"#event": "", "#phone": HOSTILE, "#data": HOSTILE}, "Send"),
     ("secrets", {"#name": HOSTILE[:60], "#value": "x"}, "Set secret"),
     ("integrations/twilio", {"#account_sid": HOSTILE}, "Save"),

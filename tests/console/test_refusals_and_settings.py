@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import pytest
 from flask import Flask
 
+from app.console import refusals as console_refusals
 from app.core.models import EDITOR, OWNER, VIEWER
 from app.db.accounts import AccountDetails
+from app.db.audit import EntryFilter
 from app.db.refusals import RefusalFilter
-from app.services import accounts, api_keys, refusals, users
+from app.services import accounts, api_keys, audit, refusals, users
 from app.services.context import AppContext
 from tests.support.builders import Sender, an_event
 from tests.support.console import Browser, a_user, sign_in
@@ -33,11 +36,15 @@ def test_a_refusal_is_listed_and_explained(app: Flask, context: AppContext, view
     refusal = _refuse(app, context, acme, phone="1", event=HOSTILE)
     assert refusal in viewer.get(f"/{acme.slug}/refusals?status=422&route=/api/v1/cvf-events").text
     assert refusal not in viewer.get(f"/{acme.slug}/refusals?status=400").text
+    request_id = refusals.find_refusal(context, acme.account_id, UUID(refusal)).request_id
+    assert refusal in viewer.get(f"/{acme.slug}/refusals?request_id={request_id}").text
+    assert refusal not in viewer.get(f"/{acme.slug}/refusals?request_id=other").text
     page = viewer.get(f"/{acme.slug}/refusals/{refusal}").text
     assert "<code>phone</code>" in page
     assert "&lt;script&gt;" in page
     assert HOSTILE not in page
     assert "Replay</button>" not in page
+    assert "An editor or owner of the account can replay it" in page
     download = viewer.get(f"/{acme.slug}/refusals/{refusal}/body")
     assert download.get_json(force=True)["phone"] == "1"
     assert download.content_type == "application/octet-stream"
@@ -80,6 +87,57 @@ def test_a_refusal_of_another_account_does_not_exist(
     for path in ("", "/body"):
         assert editor.get(f"/{acme.slug}/refusals/{refusal}{path}").status_code == 404
     assert editor.post(f"/{acme.slug}/refusals/{refusal}/replay", "/profile").status_code == 404
+
+
+def test_many_refusals_are_replayed_after_a_plan(
+    app: Flask, context: AppContext, viewer: Browser, editor: Browser, acme: Sender
+) -> None:
+    path = f"/{acme.slug}/refusals"
+    assert "No refused request can be replayed." in editor.get(f"{path}/replay").text
+    refused = [_refuse(app, context, acme, phone="1", distinct_id=str(number)) for number in range(3)]
+    accounts.update_account_details(context, acme.account_id, AccountDetails(unusable_phone="store"))
+    assert "Replay all" not in viewer.get(path).text
+    plan_path = f"{path}/replay?type=validation-failed"
+    assert f'href="/console{plan_path}">Replay all that pass' in editor.get(f"{path}?type=validation-failed").text
+    plan = editor.get(plan_path).text
+    assert "<strong>3 refused requests</strong> can be replayed:" in plan
+    assert "3 validation-failed on /api/v1/cvf-events" in plan
+    assert "No refused request that passes the filters can be replayed." in editor.get(f"{path}/replay?status=413").text
+    assert editor.post(plan_path, plan_path).location == f"/console{path}?type=validation-failed"
+    assert "3 of 3 accepted: 3 new events." in editor.get(path).text
+    entries = audit.list_entries(context, EntryFilter(acme.account_id, action="refusal.replay"), 10)
+    assert [entry.object_id for entry in entries] == refused[::-1]
+    assert {entry.actor for entry in entries} == {editor.email}
+    assert "Replay all" not in editor.get(path).text
+
+
+def test_one_click_replays_a_part_and_the_next_one_goes_on_behind_it(
+    app: Flask, context: AppContext, editor: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_refusals, "MAX_REPLAYED", 2)
+    first, second, third = (_refuse(app, context, acme, phone="1", distinct_id=str(number)) for number in range(3))
+    path = f"/{acme.slug}/refusals/replay"
+    assert "More than 2 refused requests can be replayed. The oldest 2 of them:" in editor.get(path).text
+    answer = editor.post(path, path)
+    assert answer.location == f"/console{path}?after={second}"
+    page = editor.get(f"{path}?after={second}").text
+    assert "0 of 2 accepted: 0 new events." in page
+    assert f"Refusal {first}: " in page
+    assert "<strong>1 refused request</strong> can be replayed:" in page
+    assert editor.post(f"{path}?after={second}", path).location == f"/console/{acme.slug}/refusals"
+    assert f"Refusal {third}: " in editor.get(path).text
+    assert "No further refused request is left" in editor.get(f"{path}?after={third}").text
+
+
+def test_refusals_of_another_account_are_not_replayed(
+    app: Flask, context: AppContext, editor: Browser, acme: Sender, globex: Sender
+) -> None:
+    refusal = _refuse(app, context, globex, phone="1")
+    accounts.update_account_details(context, globex.account_id, AccountDetails(unusable_phone="store"))
+    path = f"/{acme.slug}/refusals/replay"
+    assert "No refused request can be replayed." in editor.get(path).text
+    editor.post(path, path)
+    assert refusals.find_refusal(context, globex.account_id, UUID(refusal)).replayed_at is None
 
 
 def test_settings_show_the_id_and_the_plan(viewer: Browser, acme: Sender) -> None:

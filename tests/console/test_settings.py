@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from typing import Any
 
 from app.core.models import STORE
@@ -88,3 +90,23 @@ def test_a_wrong_retention_is_explained_at_its_field(owner: Browser, acme: Sende
     answer = owner.post(path, path, events="1h")
     assert answer.status_code == 422
     assert "the shortest retention is 1d" in answer.text
+
+
+def test_an_owner_sees_the_signing_secret_and_the_audit_log_says_so(
+    context: AppContext, owner: Browser, editor: Browser, acme: Sender
+) -> None:
+    path = f"/{acme.slug}/settings/signing"
+    assert "An owner of the account can see it." in editor.get(path).text
+    assert "whsec_" not in owner.get(path).text
+    page = owner.post(path, path)
+    found = re.search(r"<code>(whsec_[^<]+)</code>", page.text)
+    assert found is not None
+    assert unescape(found[1]) == accounts.show_signing_secret(context, acme.account_id)
+    assert page.headers["Cache-Control"] == "no-store"
+    *_, entry = audit.list_entries(context, EntryFilter(acme.account_id, action="account.show-signing-secret"), 10)
+    assert (entry.actor, entry.via, entry.object_id) == (owner.email, "console", acme.slug)
+
+
+def test_the_settings_say_how_the_account_is_exported(viewer: Browser, acme: Sender) -> None:
+    command = f"signalbox account export {acme.slug} --gzip &gt; {acme.slug}.ndjson.gz"
+    assert command in viewer.get(f"/{acme.slug}/settings").text

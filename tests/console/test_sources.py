@@ -202,6 +202,23 @@ def test_a_source_is_disabled_and_enabled(context: AppContext, editor: Browser, 
     assert "The source is enabled." in editor.get(path).text
 
 
+def test_a_source_is_deleted_after_the_page_has_said_what_ends(
+    client: FlaskClient, context: AppContext, editor: Browser, acme: Sender
+) -> None:
+    url, page = create(editor, acme, OPEN), f"/{acme.slug}/source/shop"
+    client.post(url, json={"other": 1})
+    assert f'href="/console{page}/delete"' in editor.get(page).text
+    plan = editor.get(f"{page}/delete").text
+    assert "with 1 version." in plan
+    assert "can no longer be mapped afterwards" in plan
+    assert editor.post(f"{page}/delete", f"{page}/delete").location == f"/console/{acme.slug}/sources"
+    assert "The source shop is deleted." in editor.get(f"/{acme.slug}/sources").text
+    assert client.post(url, json={"kind": "a", "who": "1"}).status_code == 404
+    assert editor.get(f"{page}/delete").status_code == 404
+    (entry,) = list_entries(context, EntryFilter(acme.account_id, action="source.delete"), 10)
+    assert (entry.actor, entry.via, entry.object_id) == (editor.email, "console", "shop")
+
+
 def test_a_request_is_tried_without_storing_anything(context: AppContext, editor: Browser, acme: Sender) -> None:
     secrets.set_secret(context, acme.account_id, "SHOP", SECRET)
     text = 'name: shop\nprovider: shopify\nsecrets: ["{{ secrets.SHOP }}"]\n'

@@ -164,14 +164,14 @@ def with_keys(context: AppContext, *keys: str) -> AppContext:
 def test_after_rotation_the_new_key_decrypts_everything_alone(context: AppContext, acme: Sender) -> None:
     integrations.set_integration(context, acme.account_id, KINDS["whatsapp"], WHATSAPP)
     (old,), new = context.settings.encryption_keys, Fernet.generate_key().decode()
-    signing = accounts.signing_secret(context, acme.account_id)
+    signing = accounts.show_signing_secret(context, acme.account_id)
     both, alone = with_keys(context, new, old), with_keys(context, new)
     try:
         rotated = integrations.rotate_secrets(both)
         assert rotated.count >= 2
         assert rotated.undecryptable == ()
         assert opened(alone, acme, "whatsapp") == WHATSAPP
-        assert accounts.signing_secret(alone, acme.account_id) == signing
+        assert accounts.show_signing_secret(alone, acme.account_id) == signing
     finally:
         integrations.rotate_secrets(with_keys(context, old, new))
 

@@ -40,6 +40,7 @@ NO_PAGES = {
 PAGES = {
     "accounts.show": ["/accounts"],
     "api_keys.show": ["keys"],
+    "clients.show": ["clients"],
     "deliveries.plan_replay": ["source/shop/replay"],
     "deliveries.show": ["deliveries", "deliveries?source=shop&result=waiting", "deliveries?result=none"],
     "deliveries.show_one": ["deliveries/{mapped}", "deliveries/{unmapped}"],
@@ -55,6 +56,7 @@ PAGES = {
     "profile.show": ["/profile"],
     # The list, and parts with everything that their template has.
     "reference.show": ["/api", "/api?part=limechat", "/api?part=runs"],
+    "refusals.plan_replay": ["refusals/replay", "refusals/replay?type=none&since=2026-01-01T00:00"],
     "refusals.show": ["refusals", "refusals?status=400&waiting=1", "refusals?type=none"],
     "refusals.show_one": ["refusals/{refusal}"],
     "runs.plan_cancel": ["runs/cancel", "runs/cancel?workflow=none"],
@@ -65,9 +67,11 @@ PAGES = {
     "secrets.show": ["secrets"],
     "settings.plan_retention": ["settings/retention", "settings/retention?events=1h&runs=soon"],
     "settings.show": ["settings"],
+    "settings.show_signing": ["settings/signing"],
     "settings.show_audit": ["audit", "audit?action=none"],
     "sign_in": ["/sign-in"],
     "sources.edit": ["source/shop/edit"],
+    "sources.plan_delete": ["source/shop/delete"],
     "sources.prepare": ["sources/new", "sources/new?name=a+b&provider=", "sources/new?name=new&provider=whatsapp"],
     "sources.show": ["sources"],
     "sources.show_one": ["source/shop"],
@@ -78,6 +82,7 @@ PAGES = {
     "subjects.show_receipts": ["receipts"],
     "subjects.why": ["subject/why?{subject}", "subject/why?{subject}&workflow=failing"],
     "targets.show": ["targets"],
+    "upcoming.show": ["upcoming", "upcoming?since=2100-01-01T00:00"],
     "workflow_editor.edit": ["workflows/edit", "workflows/edit?name=draft", "workflows/edit?template=abandoned-cart"],
     "workflow_editor.show_templates": ["workflows/templates"],
     "workflow_trial.show": ["workflows/try?name=failing", "workflows/try?name=failing&event={event}"],
@@ -93,12 +98,14 @@ PAGES = {
 EMPTY = (
     "",
     "audit?action=none",
+    "clients",
     "deliveries",
     "events",
     "failures",
     "integrations",
     "receipts",
     "refusals",
+    "refusals/replay",
     "runs",
     "runs/cancel",
     "runs/retry",
@@ -109,6 +116,7 @@ EMPTY = (
     "subject/why?subject=nobody",
     "subjects",
     "targets",
+    "upcoming",
     "workflows",
 )
 _SOURCE = "name: shop\nverify: none\nmap: {event: body.kind, distinct_id: body.who}\n"
@@ -152,6 +160,7 @@ def fill_account(app: Flask, sender: Sender, text: str, rows: int = 1) -> Filled
     accounts.update_account_details(context, sender.account_id, AccountDetails(name=text, key_attribute=text))
     for number in range(rows):
         api_keys.create_key(context, sender.account_id, text, ("events:write", "events:read"))
+        api_keys.create_client(context, sender.account_id, text)
         workflows.apply_workflow(
             context, sender.account_id, a_workflow(name=f"more-{number}", on=f"{number} {text}"[:255])
         )

@@ -43,7 +43,7 @@ def test_an_http_step_posts_the_event_signed_and_with_an_idempotency_key(context
     assert (call.method, call.path) == ("POST", "/hook")
     assert call.json["data"] == {"price": 1999, "exact": 0.5}
     assert call.headers["Idempotency-Key"] == f"{run}-0"
-    Webhook(accounts.signing_secret(context, acme.account_id)).verify(call.body, dict(call.headers))
+    Webhook(accounts.show_signing_secret(context, acme.account_id)).verify(call.body, dict(call.headers))
 
 
 def test_every_digit_of_data_is_sent(context: AppContext, acme: Sender) -> None:
