@@ -14,9 +14,10 @@ from app.console.access import app_context, current_account, route
 from app.console.lists import read_filters, read_page
 from app.core.exact_json import replace_unstorable
 from app.core.models import OWNER, VIEWER
+from app.core.phone_numbers import UnusablePhone, read_phone
 from app.core.subjects import MAX_SUBJECT_LENGTH
 from app.db.shared_sql import MAX_COUNTED
-from app.services import data_subjects, erasure_jobs, explanations, inspection, timeline
+from app.services import data_subjects, deliveries, erasure_jobs, explanations, inspection, refusals, timeline
 
 blueprint = Blueprint("subjects", __name__)
 
@@ -31,10 +32,31 @@ class ErasureForm(FlaskForm):  # type: ignore[misc]
 
 @route(blueprint, "/<account>/subjects", VIEWER)
 def find() -> Any:
-    """Look for a subject by the id, or by that of an event or a run."""
-    if wanted := read_filters("subject").get("subject") or _find_subject():
-        return redirect(url_for("subjects.show", account=current_account().slug, subject=wanted))
+    """Look for a subject by the id, or by that of an event or a run; a text that is the id of a row leads to its page."""
+    account, wanted = current_account(), read_filters("subject").get("subject", "")
+    if row := _find_row(wanted):
+        return redirect(row)
+    if wanted := wanted or _find_subject() or "":
+        return redirect(url_for("subjects.show", account=account.slug, subject=wanted))
     return render_template("subjects.html")
+
+
+def _find_row(text: str) -> str | None:
+    """The page of the event, run, delivery or refusal with this id; None if there is none."""
+    try:
+        row_id = UUID(text)
+    except ValueError:
+        return None
+    context, account = app_context(), current_account()
+    if inspection.find_event_details(context, account.id, row_id):
+        return url_for("events.show_one", account=account.slug, event_id=row_id)
+    if inspection.find_run(context, account.id, row_id):
+        return url_for("runs.show_one", account=account.slug, run_id=row_id)
+    if account.id in deliveries.find_owners_of_delivery(context, row_id):
+        return url_for("deliveries.show_one", account=account.slug, delivery_id=row_id)
+    if account.id in refusals.find_owners_of_refusal(context, row_id):
+        return url_for("refusals.show_one", account=account.slug, refusal_id=row_id)
+    return None
 
 
 def _find_subject() -> str | None:
@@ -65,7 +87,17 @@ def show() -> Any:
         {"subject": subject},
     )
     progress = data_subjects.list_progress(context, account_id, subject) if page.is_first else []
-    return render_template("subject.html", subject=subject, progress=progress, page=page)
+    digits = None if page.rows else _digits(subject)
+    return render_template("subject.html", subject=subject, progress=progress, page=page, digits=digits)
+
+
+def _digits(text: str) -> str | None:
+    """The digits of a phone number, which senders often have as the id; None if the text is no other spelling of one."""
+    try:
+        digits = read_phone(text).removeprefix("+")
+    except UnusablePhone:
+        return None
+    return digits if digits != text else None
 
 
 @route(blueprint, "/<account>/subject/why", VIEWER)

@@ -7,6 +7,8 @@ from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
+from flask import Flask
+
 from app.console.lists import PAGE
 from app.db.inspection import EventFilter
 from app.services import inspection, workflows
@@ -14,6 +16,7 @@ from app.services.context import AppContext
 from app.services.subject_erasure import hash_subject
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.console import Browser
+from tests.support.console_pages import fill_account
 from tests.support.run_execution import erase_requested, execute_run
 
 HOSTILE = "<script>alert(1)</script> \"'& नमस्ते مرحبا 🛒 " + "x" * 150
@@ -113,3 +116,24 @@ def test_erasing_needs_the_id_and_shows_a_receipt(context: AppContext, owner: Br
 
 def test_receipts_of_nobody(viewer: Browser, acme: Sender) -> None:
     assert "Nobody was erased yet." in viewer.get(f"/{acme.slug}/receipts").text
+
+
+def test_a_phone_number_in_another_spelling_leads_to_its_digits(viewer: Browser, acme: Sender) -> None:
+    acme.post(an_event(distinct_id="915673412780"))
+    page = viewer.get(f"/{acme.slug}/subject?{urlencode({'subject': '+91 56734-12780'})}").text
+    assert "Nothing is stored about this id." in page
+    assert f'href="/console/{acme.slug}/subject?subject=915673412780">915673412780</a>' in page
+    assert "Senders often" not in viewer.get(f"/{acme.slug}/subject?subject=nobody").text
+
+
+def test_the_id_of_a_row_leads_to_its_page(app: Flask, viewer: Browser, acme: Sender, globex: Sender) -> None:
+    filled = fill_account(app, acme, "a")
+    for name, row in (
+        ("events", filled.event),
+        ("runs", filled.failed),
+        ("deliveries", filled.mapped),
+        ("refusals", filled.refusal),
+    ):
+        assert viewer.get(f"/{acme.slug}/subjects?subject={row}").location == f"/console/{acme.slug}/{name}/{row}"
+    theirs = globex.post(an_event()).get_json()["id"]
+    assert "/subject?subject=" in viewer.get(f"/{acme.slug}/subjects?subject={theirs}").location
