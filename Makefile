@@ -28,7 +28,7 @@ run: setup ## Start everything on this machine; PORT (8000), DATABASE_URL (defau
 	@exec $(IN) -m app.cli.devserver.up
 
 test: $(VENV)/installed-dev ## Run the tests; needs no server, no root (ARGS="tests/cli -x" goes to pytest; TEST_PROCESSES=2 runs two processes)
-	@$(IN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	@$(IN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/installed-dev ## Run what CI runs: lint, format, types and all tests
 	$(IN) -m ruff check .

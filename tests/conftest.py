@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
@@ -42,6 +43,27 @@ FOREIGN += ("TRUSTED_PROXIES", "ACCESS_LOG", "OPERATOR_NETWORKS", "WORKER_METRIC
 FOREIGN += ("LOG_LEVEL", "LOG_FORMAT", "PORT", "BIND", "WEB_CONCURRENCY", "PROMETHEUS_MULTIPROC_DIR")
 for name in [name for name in os.environ if name in FOREIGN or name.startswith(("PG", "FLASK_", "GUNICORN_"))]:
     del os.environ[name]
+
+
+# The files that take longest. They begin first, so that of several processes none is left alone with one of them at the end.
+SLOW_FILES = (
+    "workflows/matching/test_pattern_search.py",
+    "console/test_every_page.py",
+    "console/test_walk.py",
+    "api/management/test_schemathesis.py",
+    "api/management/test_receivers_schemathesis.py",
+    "test_soak.py",
+    "worker/test_kills.py",
+    "worker/test_par_kills.py",
+    "api/server/test_outages_are_seen.py",
+    "api/limechat/test_postgres_outage.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the longest files first. `--no-loadscope-reorder` keeps this order."""
+    order = {Path(__file__).parent / name: number for number, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")
