@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from app.api.management import workflow_trial
+from app.core.models import EVENTS_READ, EVENTS_WRITE, KEYS_MANAGE
 from app.services import event_search, integrations, runs, workflow_activity, workflows
 from app.services.context import AppContext
 from tests.support.builders import a_workflow, an_event
-from tests.support.management import Manager
+from tests.support.management import Manager, a_key
 
 SOURCE = "name: till\nverify: none\nmap: {event: \"'sale'\", distinct_id: [body.who], data: body}\n"
 VALUE = "correct horse battery staple"
@@ -82,11 +84,15 @@ def test_the_secrets_of_an_integration_are_masked(context: AppContext, manager: 
     assert "x" * 20 not in dump(context, manager.sender.account_id, "integrations", "audit_log", "stored_answers")
 
 
-def test_a_client_gets_its_secret_once_and_at_most_the_scopes_of_the_key(manager: Manager) -> None:
+def test_a_client_gets_its_secret_once_and_at_most_the_scopes_of_the_key(context: AppContext, manager: Manager) -> None:
     made = manager.post("/clients", {"name": "w", "scopes": ["events:write"]}).json
     assert "secret" not in manager.get(f"/clients/{made['id']}").json
     assert made["secret"] not in manager.get("/clients").text
     assert manager.post("/clients", {"scopes": ["operator"]}).status_code == 422
+    weak = replace(manager, token=a_key(context, manager.sender, KEYS_MANAGE, EVENTS_READ))
+    refused = weak.post("/clients", {"scopes": [EVENTS_READ, EVENTS_WRITE]})
+    assert refused.json["errors"] == [{"field": "scopes", "message": "the calling key lacks events:write"}]
+    assert weak.post("/clients", {"scopes": [EVENTS_READ]}).status_code == 201
 
 
 # Sources and deliveries
