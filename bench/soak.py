@@ -1,7 +1,7 @@
 """Half an hour of steady load with retention at work: memory, the age of the queue, and the size of tables have to stay bounded.
 
 300 events a second, every fifth starts a run; meanwhile an account whose events are past their retention gets more of them, in
-months before this one.
+months before this one, and more idempotency keys that are forgotten by now.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import psutil
 import psycopg2
 
+from app.core.durations import RETENTION
 from app.core.models import PLANS
 from app.services import accounts, workflows
 from app.services.context import AppContext
@@ -44,13 +46,15 @@ ROUND_SECONDS = 360
 # The first part of the samples, in which processes load what they need and tables get their first free space, is left out.
 WARM_UP = 1 / 3
 MAX_GROWTH, MAX_QUEUE_AGE, MAX_TABLE_GROWTH = 1.05, 1.0, 1.5
-# Tables whose rows come and go.
-TABLES = ("jobs", "workers")
+# Tables whose rows come and go. `old events`: the partition of the month in which one account's events are deleted while another
+# account keeps its own.
+TABLES = ("jobs", "workers", "idempotency_keys", "old events")
 
 _QUEUE_AGE = """
 SELECT coalesce(extract(epoch FROM clock_timestamp() - min(due_at)), 0)::float FROM jobs WHERE due_at <= clock_timestamp()
 """
-_SIZES = "SELECT coalesce(sum(pg_total_relation_size(to_regclass(name))), 0)::bigint FROM unnest(%s) AS name"
+_SIZES = "SELECT array_agg(pg_total_relation_size(to_regclass(name)) / 1048576.0::float) FROM unnest(%s) AS name"
+_PARTITION = "SELECT name FROM events_partitions() WHERE starts <= %s AND ends > %s"
 _ADD_EXPIRED = """
 INSERT INTO events (account_id, id, event, distinct_id, data, received_at)
 SELECT %s, overlay(overlay(gen_random_uuid()::text PLACING substr(milliseconds, 1, 8) FROM 1 FOR 8) PLACING
@@ -58,16 +62,20 @@ SELECT %s, overlay(overlay(gen_random_uuid()::text PLACING substr(milliseconds, 
 FROM generate_series(1, %s) AS number,
     lpad(to_hex((extract(epoch FROM %s::timestamptz) * 1000)::bigint), 12, '0') AS milliseconds
 """
+_ADD_FORGOTTEN = """
+INSERT INTO idempotency_keys (account_id, key, digest, event_id, received_at)
+SELECT %s, gen_random_uuid()::text, '\\x00', gen_random_uuid(), now() - %s FROM generate_series(1, %s)
+"""
 
 
 @dataclass
 class Samples:
     """What was seen, in the order of time: the unique memory (USS) of each process in MiB, the age of the oldest due job in
-    seconds, and the size of the tables whose rows come and go in MiB."""
+    seconds, and the size of each of TABLES in MiB."""
 
     memory: list[tuple[float, ...]] = field(default_factory=list)
     queue_age: list[float] = field(default_factory=list)
-    tables: list[float] = field(default_factory=list)
+    tables: list[tuple[float, ...]] = field(default_factory=list)
 
 
 def soak() -> list[Row]:
@@ -86,7 +94,7 @@ def soak() -> list[Row]:
         url, gunicorn = stack.enter_context(ours(base, "--max-requests", "0"))
         command = stack.enter_context(running_worker(base))
         assert command.program is not None
-        with _sampling(base, gunicorn, command.program.pid) as samples:
+        with _sampling(base, gunicorn, command.program.pid, now - SHARED_AGE) as samples:
             answered, refused = _post(base, int(url.rsplit(":", 1)[1]), headers, old, now - SHARED_AGE, seconds)
         failures = _failures(base, sender, old, answered, refused)
     return _rows(samples, failures)
@@ -106,6 +114,11 @@ def _add_expired(base: Backends, account: int, at: datetime, count: int) -> None
         cursor.execute(_ADD_EXPIRED, (account, at, count, at))
 
 
+def _add_forgotten(base: Backends, account: int, count: int) -> None:
+    with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
+        cursor.execute(_ADD_FORGOTTEN, (account, RETENTION + timedelta(days=1), count))
+
+
 def _post(
     base: Backends, port: int, headers: dict[str, str], old: int, expired_at: datetime, seconds: float
 ) -> tuple[int, list[str]]:
@@ -114,6 +127,7 @@ def _post(
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         _add_expired(base, old, expired_at, EXPIRED_A_SLICE)
+        _add_forgotten(base, old, EXPIRED_A_SLICE)
         bodies = [_body(next(numbers)) for _ in range(RATE * SLICE_SECONDS)]
         sent = asyncio.run(post_steadily(port, PATH, headers, bodies, rate=RATE))
         answered += len(sent.late)
@@ -127,9 +141,10 @@ def _body(number: int) -> bytes:
 
 
 @contextmanager
-def _sampling(base: Backends, gunicorn: int, worker_pid: int) -> Iterator[Samples]:
+def _sampling(base: Backends, gunicorn: int, worker_pid: int, shared: datetime) -> Iterator[Samples]:
     samples, stop = Samples(), threading.Event()
-    thread = threading.Thread(target=_sample, args=(base, gunicorn, worker_pid, samples, stop), name="samples")
+    arguments = (base, gunicorn, worker_pid, shared, samples, stop)
+    thread = threading.Thread(target=_sample, args=arguments, name="samples")
     thread.start()
     try:
         yield samples
@@ -138,13 +153,16 @@ def _sampling(base: Backends, gunicorn: int, worker_pid: int) -> Iterator[Sample
         thread.join()
 
 
-def _sample(base: Backends, gunicorn: int, worker_pid: int, samples: Samples, stop: threading.Event) -> None:
+def _sample(
+    base: Backends, gunicorn: int, worker_pid: int, shared: datetime, samples: Samples, stop: threading.Event
+) -> None:
     processes = [*sorted(psutil.Process(gunicorn).children(), key=lambda one: one.pid), psutil.Process(worker_pid)]
     with psycopg2.connect(base.url) as connection, connection.cursor() as cursor:
         connection.autocommit = True
+        tables = [*TABLES[:-1], _value(cursor, _PARTITION, shared, shared)]
         while not stop.wait(SAMPLE_SECONDS):
-            samples.queue_age.append(_number(cursor, _QUEUE_AGE))
-            samples.tables.append(_number(cursor, _SIZES, list(TABLES)) / 2**20)
+            samples.queue_age.append(_value(cursor, _QUEUE_AGE))
+            samples.tables.append(tuple(_value(cursor, _SIZES, tables)))
             try:
                 samples.memory.append(tuple(one.memory_full_info().uss / 2**20 for one in processes))
             except psutil.NoSuchProcess:
@@ -152,10 +170,11 @@ def _sample(base: Backends, gunicorn: int, worker_pid: int, samples: Samples, st
                 return
 
 
-def _number(cursor: psycopg2.extensions.cursor, question: str, *values: object) -> float:
+def _value(cursor: psycopg2.extensions.cursor, question: str, *values: object) -> Any:
     cursor.execute(question, values)
     row = cursor.fetchone()
-    return float(row[0]) if row else 0.0
+    assert row is not None
+    return row[0]
 
 
 def _failures(base: Backends, sender: int, old: int, answered: int, refused: Sequence[str]) -> list[str]:
@@ -190,13 +209,12 @@ def _rows(samples: Samples, failures: list[str]) -> list[Row]:
     if len(samples.memory) != len(samples.queue_age):
         failures.append("a process was replaced on the way")
     begin, end = _thirds(samples.memory)
-    growth = max((late / early for early, late in zip(begin, end, strict=True)), default=1.0)
-    tables = _thirds([(size,) for size in samples.tables])
+    tables = _thirds(samples.tables)
     steady = samples.queue_age[int(len(samples.queue_age) * WARM_UP) :]
     return [
         limited(
             "soak-memory",
-            growth,
+            _growth(begin, end),
             MAX_GROWTH,
             unit="times the memory of a web process or worker, last third against second",
             failures=failures,
@@ -206,13 +224,18 @@ def _rows(samples: Samples, failures: list[str]) -> list[Row]:
         limited("soak-queue", max(steady, default=0.0), MAX_QUEUE_AGE, unit="s, the oldest due job at any time"),
         limited(
             "soak-tables",
-            tables[1][0] / tables[0][0],
+            _growth(*tables),
             MAX_TABLE_GROWTH,
-            unit=f"times the size of {' and '.join(TABLES)}, last third against second",
+            unit=f"times the size of one of {', '.join(TABLES)}, last third against second",
             second=_formatted(tables[0]),
             last=_formatted(tables[1]),
         ),
     ]
+
+
+def _growth(begin: Sequence[float], end: Sequence[float]) -> float:
+    """That of the column that grew most."""
+    return max((late / early for early, late in zip(begin, end, strict=True)), default=1.0)
 
 
 def _thirds(values: Sequence[tuple[float, ...]]) -> tuple[list[float], list[float]]:
