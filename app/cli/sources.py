@@ -209,6 +209,6 @@ def delete(name: str, account: str | None, yes: bool) -> None:
     found = get_account(account)
     sources.find_source(context(), found.id, name)
     if not yes:
-        confirm(f"Delete source {visible(name)} of {found.slug}? Its URL stops working, for good.")
+        confirm(f"Delete source {visible(name)} of {found.slug}? Its URL stops working permanently.")
     sources.delete_source(context(), found.id, name)
     click.echo(f"{name}: deleted")

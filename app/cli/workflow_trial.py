@@ -118,7 +118,7 @@ def _run_lines(run: TriedRun) -> Iterator[str]:
             yield f"      {name}: {first}"
             yield from (f"        {line}" for line in others)
     error = f": {run.error}" if run.error else ""
-    ends = "goes on with more steps than are shown" if run.status == "cut" else f"is {run.status}"
+    ends = "has more steps than are shown" if run.status == "cut" else f"is {run.status}"
     yield f"  {utc_text(run.ended_at)}  the run {ends}{error}"
 
 

@@ -27,7 +27,7 @@ class ErasureForm(FlaskForm):  # type: ignore[misc]
 
     subject = HiddenField()
     confirmation = StringField("Type the id to confirm", [InputRequired()], render_kw={"autocomplete": "off"})
-    submit = SubmitField("Erase for good")
+    submit = SubmitField("Erase permanently")
 
 
 @route(blueprint, "/<account>/subjects", VIEWER)

@@ -97,7 +97,7 @@ MISTAKES: list[tuple[str, dict[str, str | None], str]] = [
     ("settings", {"#time_zone": HOSTILE[:60]}, "Save"),
     ("settings", {"#email": "nobody@example.com"}, "Set role"),
     ("settings/retention", {"#events": HOSTILE[:40]}, "Show what this changes…"),
-    ("subject/erase?{subject}", {"#confirmation": "another"}, "Erase for good"),
+    ("subject/erase?{subject}", {"#confirmation": "another"}, "Erase permanently"),
     ("workflows/edit", {"#source": f"name: renamed\non: {{ {HOSTILE} \nstep: {'x' * 200}\n"}, "Check"),
     ("workflows/try?name=failing", {"#own": HOSTILE}, "Try"),
     ("sources/new?name=new&provider=whatsapp", {"#document": f"name: {HOSTILE}\nmap: 1\n"}, "Create the source"),

@@ -145,7 +145,7 @@ def change_source(body: dict[str, Any], source: str) -> Any:
 def delete_source(source: str) -> None:
     """Delete a source
 
-    With its versions: who posts to it gets a 404. Its deliveries and events stay.
+    With its versions: posts to it get a 404. Its deliveries and events stay.
     """
     access = current()
     blueprint.check_etag(_find(access, source), SourceSchema)

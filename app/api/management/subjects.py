@@ -77,7 +77,7 @@ def explain_starts(query: dict[str, Any]) -> Any:
 def erase_subject(body: dict[str, Any]) -> Any:
     """Erase a subject
 
-    For good: a worker erases all that is stored about it, also where others' rows name it. A receipt stays.
+    A worker permanently erases all that is stored about it, also where rows of others name it. A receipt stays.
     At most 20 erasures of an account may wait: 409 for a further one.
     """
     access = current()

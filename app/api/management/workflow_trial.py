@@ -46,8 +46,8 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 def try_workflow(body: dict[str, Any]) -> Any:
     """Try a workflow
 
-    On a stored event, or on own ones: would it start, why not, and what would each step send. Takes at most 3 seconds. A stored
-    event needs the scope `events:read`, too.
+    On a stored event, or on the given events: would it start, why not, and what would each step send. Takes at most 3 seconds.
+    A stored event needs the scope `events:read`, too.
     """
     if body["event_id"] is not None:
         current().check(EVENTS_READ)
@@ -107,8 +107,8 @@ def _shown(tried: TriedEvent) -> dict[str, Any]:
 def simulate_workflow(body: dict[str, Any]) -> Any:
     """Simulate a workflow
 
-    On own events, in the order of their times: what each contributes and starts, and why, and which deadlines expire. Without
-    the steps that runs take, which a trial shows. Takes at most 3 seconds.
+    On the given events, in the order of their times: what each contributes and starts, and why, and which deadlines expire.
+    Without the steps that runs take, which a trial shows. Takes at most 3 seconds.
     """
     rule = _with_mistakes(lambda: simulation.compile_source(body["source"]))
     end = time.monotonic() + _TRIAL_SECONDS

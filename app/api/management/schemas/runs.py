@@ -35,7 +35,7 @@ class RunSchema(Schema):
     event_id = fields.UUID(required=True, metadata=described("The event that started it."))
     at = fields.String(required=True, allow_none=True, metadata=described("The path of its step.", "steps[0]"))
     attempt = fields.Integer(required=True, metadata=described("How many attempts its step has had."))
-    wake_at = Timestamp(required=True, allow_none=True, metadata=described("When it goes on by itself."))
+    wake_at = Timestamp(required=True, allow_none=True, metadata=described("When it continues without an event."))
     error = fields.String(required=True, allow_none=True)
     error_target = fields.String(required=True, allow_none=True, metadata=described("What the failed step called."))
     error_class = fields.String(required=True, allow_none=True)

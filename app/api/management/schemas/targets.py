@@ -26,7 +26,7 @@ class TargetSchema(Schema):
         required=True,
         validate=validate.OneOf(("failing", "disabled")),
         metadata=described(
-            "failing: its circuit is open, the next call comes by itself; disabled: until it is enabled."
+            "failing: its circuit is open until a call succeeds; disabled: it is not called until it is enabled."
         ),
     )
     since = Timestamp(required=True)

@@ -20,7 +20,7 @@ class WaitingRunSchema(Schema):
     run_id = fields.UUID(required=True)
     distinct_id = fields.String(required=True)
     at = fields.String(required=True)
-    wake_at = Timestamp(required=True, allow_none=True, metadata=described("When it goes on by itself."))
+    wake_at = Timestamp(required=True, allow_none=True, metadata=described("When it continues without an event."))
 
 
 class NotStartedSchema(Schema):

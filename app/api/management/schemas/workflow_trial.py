@@ -14,7 +14,7 @@ MAX_SIMULATED = 10_000
 
 
 class TryWorkflowSchema(DocumentSchema):
-    """A document to try, on a stored event or on own ones."""
+    """A document to try, on a stored event or on the given events."""
 
     event_id = fields.UUID(load_default=None, allow_none=True, metadata=described("A stored event."))
     events = fields.List(
@@ -23,7 +23,7 @@ class TryWorkflowSchema(DocumentSchema):
         allow_none=True,
         validate=validate.Length(1, MAX_OWN),
         metadata=described(
-            "Own events, in place of a stored one. Without `received_at` they come now.",
+            "Events to try in place of a stored one. Without `received_at` they arrive now.",
             [{"event": "signed_up", "distinct_id": "915673412780", "data": {}}],
         ),
     )
@@ -31,7 +31,7 @@ class TryWorkflowSchema(DocumentSchema):
         load_default=None,
         allow_none=True,
         keys=fields.String(),
-        metadata=described("For a stored event: what steps are answered, by their ids or paths."),
+        metadata=described("For a stored event: the answers that steps get, by their ids or paths."),
     )
 
     @validates_schema
@@ -85,13 +85,13 @@ class TriedWorkflowSchema(Schema):
         fields.String(), required=True, metadata=described("What the account lacks; placeholders were used.")
     )
     earlier = fields.Integer(
-        required=True, metadata=described("How many stored events of the subject before them were looked at.")
+        required=True, metadata=described("How many earlier stored events of the subject were used.")
     )
-    is_cut = fields.Boolean(required=True, metadata=described("The time was over before the last event."))
+    is_cut = fields.Boolean(required=True, metadata=described("The time limit was reached before the last event."))
 
 
 class SimulateSchema(DocumentSchema):
-    """A document, and own events to simulate it on."""
+    """A document, and events to simulate it on."""
 
     events = fields.List(
         fields.Dict(keys=fields.String()),
@@ -128,7 +128,7 @@ class SimulatedSchema(Schema):
 
     workflow = fields.String(required=True)
     items = fields.List(fields.Nested(SimulatedStepSchema), required=True)
-    is_cut = fields.Boolean(required=True, metadata=described("The time was over before the last event."))
+    is_cut = fields.Boolean(required=True, metadata=described("The time limit was reached before the last event."))
 
 
 class BacktestSchema(DocumentSchema):

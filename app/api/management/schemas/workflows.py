@@ -59,7 +59,7 @@ class NewWorkflowSchema(DocumentSchema):
 
     enable = fields.Boolean(
         load_default=True,
-        metadata=described("Enable it. Without, the document may have mistakes.", True),
+        metadata=described("Enable it. Otherwise the document may have mistakes.", True),
     )
 
 
@@ -110,7 +110,7 @@ class DisableSchema(RequestSchema):
     """How to disable a workflow."""
 
     cancel_runs = fields.Boolean(
-        load_default=False, metadata=described("Also cancel its runs. Without, they go on.", False)
+        load_default=False, metadata=described("Also cancel its runs. Otherwise they continue.", False)
     )
 
 

@@ -93,7 +93,7 @@ class TokenRequestSchema(Schema):
     """A request for an access token. Id and secret may be here or in the header."""
 
     grant_type = fields.String(required=True, metadata=described("`client_credentials`"))
-    scope = fields.String(metadata=described("Scopes separated by spaces; without: all of the client."))
+    scope = fields.String(metadata=described("Scopes separated by spaces; default: all scopes of the client."))
     client_id = fields.String()
     client_secret = fields.String()
 

@@ -27,7 +27,7 @@ _PAGE = (
     {
         "name": "limit",
         "in": "query",
-        "description": "The size of a page; without, the list is complete. The header `Link` leads to the next page.",
+        "description": "The size of a page. Without it, the list is complete. The header `Link` leads to the next page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PER_KIND},
     },
     {"name": "after", "in": "query", "description": "As `Link` has it.", "schema": {"type": "string"}},
