@@ -32,7 +32,7 @@ from app.workflows.expressions.cel_analysis import (
     rename_calls,
     to_filter_error,
 )
-from app.workflows.expressions.cel_cost import Cost, analyze
+from app.workflows.expressions.cel_cost import Cost, Size, analyze
 from app.workflows.expressions.cel_variables import TIMES, CelVariables
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
 from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS, to_text
@@ -81,6 +81,11 @@ class Filter:
     cost: Cost = field(repr=False, compare=False)
     _functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
     _shape: Shape = field(repr=False, compare=False)
+
+    @property
+    def least_units(self) -> int:
+        """The units of work that it needs for an event without any data."""
+        return _FILTER_UNITS + self.cost.units(dict.fromkeys(self.cost.reads, Size()))
 
     def evaluate(self, variables: Mapping[str, Any]) -> tuple[bool, str | None]:
         """Whether the filter is true, and if it cannot be evaluated the reason. Never raises.

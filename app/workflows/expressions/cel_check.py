@@ -7,15 +7,15 @@ earlier one saved, is still evaluated.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from app.core.exact_json import line_and_column
 from app.core.pacing import pause_if_due
 from app.core.template_names import EVENT_NAMES, RUN_NAMES
-from app.workflows.expressions.cel import compile_expression, compile_filter
+from app.workflows.expressions.cel import Filter, compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import LOOPS, PLAIN_TEXT, FilterError
+from app.workflows.expressions.cel_literals import argument_mistake, index_mistake, is_regex, is_zero
 from app.workflows.expressions.cel_parser import Node, UnreadableText, parse
 from app.workflows.expressions.signatures import (
     ANY,
@@ -37,6 +37,7 @@ from app.workflows.expressions.signatures import (
     Type,
     describe,
 )
+from app.workflows.expressions.work_budget import EVENT_UNITS, EXPRESSION_UNITS
 
 _NAMES: Mapping[str, Type] = {
     **dict.fromkeys(("event", "distinct_id"), STRING),
@@ -68,21 +69,16 @@ _ARITHMETIC: Mapping[str, tuple[tuple[Type, Type, Type], ...]] = {
     "%": _SAME[:2],
 }
 _COMPARISONS = frozenset(("<", "<=", ">", ">="))
-_DIVISIONS = frozenset(("div", "quot", "mod", "rem"))
 
 
 def check_filter(text: str) -> None:
     """Check a filter over an event. Raises FilterError."""
-    compile_filter(text)
-    pause_if_due()
-    _check(text, is_condition=True)
+    _check(compile_filter(text), EVENT_UNITS, is_condition=True)
 
 
 def check_expression(text: str, *, is_condition: bool, names: Iterable[str] = (*EVENT_NAMES, *RUN_NAMES)) -> None:
     """Check an expression, by default of a step: a condition, or a value. Raises FilterError."""
-    compile_expression(text, names)
-    pause_if_due()
-    _check(text, is_condition=is_condition)
+    _check(compile_expression(text, names), EXPRESSION_UNITS, is_condition=is_condition)
 
 
 def members_read(text: str, root: str) -> frozenset[str]:
@@ -107,15 +103,21 @@ def _members(node: Node, root: str) -> Iterator[str]:
         yield from _members(part, root)
 
 
-def _check(text: str, *, is_condition: bool) -> None:
+def _check(compiled: Filter, budget: int, *, is_condition: bool) -> None:
+    pause_if_due()
+    text = compiled.text
+    check = _TypeCheck(text)
     try:
         tree = parse(text)
-        found = _TypeCheck(text).type_of(tree)
+        found = check.type_of(tree)
     except (UnreadableText, RecursionError):
         # The engine reads it, so it is valid.
-        return
-    if is_condition and not found & BOOL:
+        found, tree = BOOL, None
+    if tree is not None and is_condition and not found & BOOL:
         raise FilterError(f"gives {describe(found)}, not true or false", *line_and_column(text, tree.at))
+    if compiled.least_units > budget:
+        raise FilterError(f"needs {compiled.least_units:,} units of work or more for any event; {budget:,} are allowed")
+    check.regexes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class _TypeCheck:
         self._variables: list[tuple[str, Type, _Inside]] = []
         # What is in the lists and objects at these letters, as far as it is known.
         self._insides: dict[int, _Inside] = {}
+        self._regexes: list[Node] = []
 
     def type_of(self, node: Node) -> Type:
         """The types that a part may have."""
@@ -160,6 +163,13 @@ class _TypeCheck:
             "object": self._object,
         }
         return kinds[node.kind](node)
+
+    def regexes(self) -> None:
+        """Check the regular expressions that were found, which takes up to 20 ms for each."""
+        for node in self._regexes:
+            pause_if_due()
+            if not is_regex(node.text):
+                raise self._refuse(node, "matches: the regular expression is invalid")
 
     def _refuse(self, node: Node, message: str) -> FilterError:
         return FilterError(message, *line_and_column(self._text, node.at))
@@ -214,6 +224,10 @@ class _TypeCheck:
             raise self._refuse(node, f"{describe(key)} is no position in a list; positions are whole numbers from 0")
         if not found & LIST and not _may_be_equal(key, self._inside(node.parts[0]).members):
             raise self._refuse(node, f"{describe(key)} is no name of a field of this object")
+        # Only an object that the text writes out has other names than texts.
+        are_names_texts = self._inside(node.parts[0]).is_stored or "{" not in self._text
+        if mistake := index_mistake(node, found, key, are_names_texts=are_names_texts):
+            raise self._refuse(node, mistake)
         return self._selected(node)
 
     def _choice(self, node: Node) -> Type:
@@ -247,7 +261,7 @@ class _TypeCheck:
         return BOOL if node.text == "!" else found & NUMBER
 
     def _arithmetic(self, node: Node, left: Type, right: Type) -> Type:
-        if node.text in ("/", "%") and right <= INT | UINT and _is_zero(node.parts[1]):
+        if node.text in ("/", "%") and right <= INT | UINT and is_zero(node.parts[1]):
             raise self._refuse(node, "a division by zero")
         results = [result for one, other, result in _ARITHMETIC[node.text] if one & left and other & right]
         if results:
@@ -331,31 +345,13 @@ class _TypeCheck:
         if (signature.is_method and node.kind != "method") or not signature.accepts(types):
             given = " and ".join(map(describe, types)) or "nothing"
             raise self._refuse(node, f"{node.text} cannot be called with {given}; write {signature.usage}")
-        self._check_literals(node)
+        if mistake := argument_mistake(node):
+            raise self._refuse(node.parts[-1], f"{node.text}: {mistake}")
+        if node.text == "matches":
+            self._regexes.append(node.parts[-1])
         if node.text == "split":
             self._insides[node.at] = _Inside(STRING, STRING)
         return signature.result
-
-    def _check_literals(self, node: Node) -> None:
-        """Refuse literals that a function can never take, such as an invalid regular expression."""
-        last = node.parts[-1] if node.parts else None
-        if last is None or last.kind != "literal":
-            return
-        reason = None
-        if node.text in _DIVISIONS and any(map(_is_zero, node.parts[1:])):
-            reason = "a division by zero"
-        elif node.text == "matches":
-            reason = None if _is_regex(last.text) else "the regular expression is invalid"
-        elif node.text.startswith("get") and last.type == "string":
-            _, reason = compile_expression(f"timestamp(0).{node.text}({last.text}) == 0").evaluate({})
-        elif all(part.kind == "literal" for part in node.parts):
-            first, *others = (part.text for part in node.parts)
-            receiver, arguments = (f"{first}.", others) if node.kind == "method" else ("", [first, *others])
-            called = f"{receiver}{node.text}({', '.join(arguments)})"
-            _, reason = compile_expression(f"dyn({called}) == null").evaluate({})
-        if reason is not None:
-            reason = reason.removeprefix(f"{node.text}: ").removeprefix(f"Function '{node.text}' error: ")
-            raise self._refuse(last, f"{node.text}: {reason}")
 
 
 def _may_be_equal(left: Type, right: Type) -> bool:
@@ -370,22 +366,6 @@ def _time_hint(left: Type, right: Type) -> str:
             argument = "data.at" if other >= JSON - NULL else f'"{text}"'
             return f"; write {name}({argument})"
     return ""
-
-
-def _is_zero(node: Node) -> bool:
-    """Whether a part is a literal zero, such as 0, 0u, 0x0 or 0.0."""
-    return node.kind == "literal" and re.fullmatch(r"-?(0x)?0*\.?0*(e[+-]?\d+)?u?", node.text.lower()) is not None
-
-
-def _is_regex(literal: str) -> bool:
-    """Whether the engine takes the text of a literal as a regular expression."""
-    import cel
-
-    try:
-        cel.compile(f'"".matches({literal})').execute({})
-    except Exception:
-        return False
-    return True
 
 
 def _types(found: Type) -> str:

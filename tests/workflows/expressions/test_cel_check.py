@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import cel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -106,7 +107,42 @@ REFUSED = [
     ("data.x == string", 8, "a field cannot be compared with a type"),
     # Literals.
     ('data.x.matches("(")', 16, "matches: the regular expression is invalid"),
-    ('data.x.matches("a{1000000000}")', 16, "matches: the regular expression is invalid"),
+    (
+        'data.x.matches("a{1000000000}")',
+        16,
+        "matches: the regular expression takes 1,100,000 units of work, 200,000 are",
+    ),
+    (
+        r'data.x.matches("\\w{90}")',
+        16,
+        "matches: the regular expression takes 225,100 units of work, 200,000 are allowed",
+    ),
+    ("data.x.matches(data.regex)", 21, "matches: takes a regular expression that is written out"),
+    ('data.x.matches("[a-z]" + "+")', 24, "matches: takes a regular expression that is written out"),
+    (r'data.x.matches("(?x)[a-z] {2}")', 16, "matches: the work for this regular expression is not known"),
+    # Positions.
+    (
+        "data.list[-1] == 1",
+        10,
+        "there is no position -1; positions are whole numbers from 0, the last one is data.list[",
+    ),
+    ("data.list[-(1)] == 1", 10, "there is no position -1"),
+    ("[1, 2].map(x, x)[-1] == 1", 17, "there is no position -1"),
+    ("data.items.exists(i, i.list[-1] == 1)", 28, "there is no position -1"),
+    (
+        "data.list[1.5] == 1",
+        10,
+        "a number is no position in a list, which is a whole number from 0, and no name of a field",
+    ),
+    ("data.a.b[2.0] == 1", 9, "a number is no position in a list"),
+    ("data.a[null] == 1", 7, "null is no position in a list"),
+    ("data.a[true] == 1", 7, "true or false is no position in a list"),
+    ("{1: 2}[1.0] == 2", 7, "a number is no position in a list"),
+    ('"abc".charAt(-1) == "a"', 14, "charAt: there is no position -1; positions are whole numbers from 0"),
+    ("data.x.charAt(-1) == 'a'", 15, "charAt: there is no position -1"),
+    ("data.x.substring(-1) == 'a'", 18, "substring: there is no position -1"),
+    ("data.x.substring(2, 1) == 'a'", 21, "substring: the end is before the beginning"),
+    ("data.x.indexOf('a', -1) == 1", 21, "indexOf: there is no position -1"),
     ('timestamp("2024-05-31") > now', 11, "timestamp: takes a text such as 2024-05-31T09:00:00Z"),
     ('timestamp("2024-13-01T00:00:00Z") > now', 11, "timestamp: the text is not a date and time"),
     ('now - duration("1d") > received_at', 16, "duration: takes a text such as 1h30m"),
@@ -141,7 +177,9 @@ def test_a_stored_text_that_is_refused_now_is_still_compiled(text: str) -> None:
         "1 == 1.0 && 1u < 2",
         "phone == null || phone.startsWith('+91')",
         "distinct_id != null && event != null && received_at != null",
-        "data.x.matches(data.regex) || data.x.matches(r'\\d+')",
+        "data.x.matches('[a-z]+') || data.x.matches(r'\\d+')",
+        "data.list[0] == 1 && data.list[data.n] == 1 && data.list[1u] == 2 && data.list[data.n - 1] == 1 && data['a'].b == 1",
+        "{-1: 2}[-1] == 2 && {true: 2}[true] == 2 && [{-1: 2}].all(x, x[-1] == 2) && data.x.substring(0, 0) == ''",
         "data.flag",
         "data.items.exists(i, i.price > 18) && data.items.all(i, i.ok)",
         "data.items.map(i, i.price > 1, i.price) == [] || data.items.filter(i, i.ok) == []",
@@ -207,6 +245,29 @@ def test_functions_of_expressions_are_checked_too(text: str, message: str) -> No
     with pytest.raises(FilterError) as caught:
         check_expression(text, is_condition=False)
     assert caught.value.message[: len(message)] == message
+
+
+def test_what_exceeds_the_budget_of_work_for_any_event_is_refused() -> None:
+    regexes = " || ".join([r'data.x.matches("\\w{40}")'] * 3)
+    numbers = f"[{', '.join(['1'] * 100)}]"
+    for text in (regexes, f"{numbers}.all(x, {numbers}.all(y, y == x))"):
+        with pytest.raises(FilterError, match=r"needs [\d,]+ units of work or more for any event; 200,000 are allowed"):
+            check_filter(text)
+        check_expression(text, is_condition=True)
+    numbers = f"[{','.join(['1'] * 400)}]"
+    with pytest.raises(FilterError, match=r"needs [\d,]+ units of work or more for any event; 5,000,000 are allowed"):
+        check_expression(f"{numbers}.all(x, {numbers}.all(y, y == x))", is_condition=True)
+
+
+def test_a_regular_expression_that_takes_too_much_work_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_text = cel.compile
+    monkeypatch.setattr(cel, "compile", lambda text: compiled.append(text) or compile_text(text))
+    for text in (r'data.x.matches("\\w{90}")', " || ".join([r'data.x.matches("\\w{40}")'] * 5)):
+        with pytest.raises(FilterError):
+            check_filter(text)
+        assert compiled == [text]
+        compiled.clear()
 
 
 def test_every_function_has_a_signature() -> None:
