@@ -14,7 +14,6 @@ from email.headerregistry import Address
 _PUNCTUATION = frozenset(".()[]\uff0e\uff08\uff09\uff3b\uff3d\u2212")
 _DASH_OR_INVISIBLE = ("Pd", "Cf")
 _SPREADSHEET = re.compile(r"(?<=\d{4})\.0\s*\Z", re.ASCII)
-_PHONE = re.compile(r"\+?([1-9]\d{6,14})", re.ASCII)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>")
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
@@ -35,11 +34,15 @@ def strip_phone(text: str) -> str:
 
 
 def read_phone(text: str) -> str:
-    """A phone number in E.164 (`+` and digits); what is written around the digits is left out."""
-    match = _PHONE.fullmatch(strip_phone(text))
-    if match is None:
-        raise ValueError(f"{_shown(text)} is not a phone number with its country code, such as +915673412780")
-    return f"+{match[1]}"
+    """The phone number of a recipient in E.164, by the rules for the phone of an event; the `+` may be missing."""
+    # The import is slow, and few commands need it.
+    from app.core.phone_numbers import UnusablePhone
+    from app.core.phone_numbers import read_phone as read_number
+
+    try:
+        return read_number(text if strip_phone(text).startswith("+") else f"+{text}")
+    except UnusablePhone as exc:
+        raise ValueError(f"{_shown(text)} is not a phone number with its country code: it {exc}") from None
 
 
 def read_email(text: str) -> Address:

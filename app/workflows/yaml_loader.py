@@ -1,7 +1,7 @@
 """Reads YAML or JSON to a document that knows the line and column of each part, and writes YAML.
 
 YAML is read by the rules of its 1.2 core schema: only `true` and `false` are booleans (`on:` and `language: no` are text),
-times and dates stay text. Repeated names, aliases and tags are refused.
+times, dates, `1_000` and `0x1f` stay text. Repeated names, aliases and tags are refused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from math import isinf
 from typing import Any
 
@@ -284,10 +285,13 @@ class _Reader:
             return self._unread(path, position, f"begins with a zero; put it in quotes to keep it: '{node.value[:20]}'")
         try:
             value = self._loader.construct_object(node)
-        except (ValueError, KeyError, yaml.YAMLError):
+            exact = Decimal(node.value) if isinstance(value, float) else None
+        except (ValueError, KeyError, ArithmeticError, yaml.YAMLError):
             return self._unread(path, position, f"cannot be read as {node.tag.rpartition(':')[2]}")
         if isinstance(value, float) and isinf(value):
             return self._unread(path, position, "is a number that is too large")
+        if exact is not None and exact != Decimal(repr(value)):
+            return self._unread(path, position, "has more digits than a number of a document keeps; put it in quotes")
         if not isinstance(value, str):
             return value
         if UNSTORABLE.search(value := join_surrogates(value)):

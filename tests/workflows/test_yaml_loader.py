@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -125,6 +126,11 @@ def test_an_unreadable_document_is_one_mistake(raw: bytes, message: str, line: i
         ("b: !!int x", "cannot be read as int"),
         ("b: " + "9" * 5_000, "cannot be read as int"),
         ("b: 1e999", "is a number that is too large"),
+        ("b: 0.1234567890123456789", "has more digits than a number of a document keeps; put it in quotes"),
+        ("b: 12345678901234567890.5", "has more digits than a number of a document keeps; put it in quotes"),
+        ("b: 1e-400", "has more digits than a number of a document keeps; put it in quotes"),
+        ("b: !!float x", "cannot be read as float"),
+        ("b: !!float .nan", "cannot be read as float"),
         ("b: 0110001", "begins with a zero; put it in quotes to keep it: '0110001'"),
         ("b: -012", "begins with a zero; put it in quotes to keep it: '-012'"),
         ('b: "\\0"', "contains a character that cannot be stored (NUL or a lone surrogate)"),
@@ -153,6 +159,19 @@ def test_an_alias_and_the_part_that_it_repeats_have_their_own_positions(text: st
 
 def test_an_unread_part_is_one_mistake() -> None:
     assert [path for path, _, _ in _positions("name: a\non: &b b\nsteps: *b\n")] == ["steps"]
+
+
+@pytest.mark.parametrize(
+    "text", ["0.1", "0.10", "-1.5e3", "1.", ".5", "0.30000000000000004", "1e21", "9007199254740993"]
+)
+def test_a_number_keeps_its_digits(text: str) -> None:
+    document = read_document(f"a: {text}")
+    assert (document.mistakes, Decimal(repr(document.value["a"]))) == ([], Decimal(text))
+
+
+@pytest.mark.parametrize("text", ["1_000", "1_000.5", "0x1f", "0o17", "1:30", "1,000", ".inf", ".nan"])
+def test_the_numbers_of_yaml_1_1_are_text(text: str) -> None:
+    assert read_document(f"a: {text}").value == {"a": text}
 
 
 def test_the_booleans_of_yaml_1_1_are_text() -> None:
