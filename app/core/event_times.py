@@ -7,6 +7,7 @@ does not matter: a value always means the same time.
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -56,10 +57,14 @@ def _read_text(text: str) -> datetime | None:
 
 
 def read_epoch(number: int | float | Decimal) -> datetime:
-    """The time in UTC that a number of seconds, milliseconds or microseconds since 1970 means. Raises ValueError."""
+    """The time in UTC that a number of seconds, milliseconds or microseconds since 1970 means, cut to microseconds as the times
+    in texts are. Raises ValueError."""
     if not -_NUMBERS_UNTIL < number < _NUMBERS_UNTIL:
         raise ValueError("is too large for a number of seconds, milliseconds or microseconds since 1970")
-    exact = Decimal(number)
+    exact = Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
     size = abs(exact)
     unit = 1_000_000 if size < _MILLISECONDS_FROM else 1_000 if size < _MICROSECONDS_FROM else 1
-    return _EPOCH + timedelta(microseconds=round(exact * unit))
+    try:
+        return _EPOCH + timedelta(microseconds=math.floor(exact * unit))
+    except OverflowError:
+        raise ValueError("is not in the years 1 to 9999") from None

@@ -10,6 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _MAX_LENGTH = 64
 _OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)", re.ASCII)
+# Files of a zone database that are no places: the zone of the machine, an example, a placeholder, and copies of all zones, with
+# leap seconds in `right`.
+_NO_PLACE = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*", re.DOTALL)
 
 
 def find_zone(name: Any) -> tzinfo:
@@ -26,6 +29,8 @@ def _find_zone(name: str) -> tzinfo | None:
     if match is not None and int(match["hours"]) < 24:
         offset = timedelta(hours=int(match["hours"]), minutes=int(match["minutes"]))
         return timezone(-offset if match["sign"] == "-" else offset)
+    if _NO_PLACE.fullmatch(name):
+        return None
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from uuid import UUID
 from app.core.event_times import read_event_time
 from app.core.exact_json import read_fraction
 from app.core.pacing import pause_if_due
+from app.core.subjects import read_distinct_id
 from app.db import event_queries
 from app.services.context import AppContext
 from app.services.workflows import checked_document
@@ -68,7 +69,7 @@ def read_event(line: bytes, number: int) -> EventView:
         raise ValueError("data must be an object")
     received_at = read_timestamp(value["received_at"])
     phone = read_phone(value.get("phone"))
-    distinct_id = str(value.get("distinct_id") or (phone or "")[1:])
+    distinct_id = read_subject(value, phone)
     occurred_at = read_event_time(value.get("occurred_at"))
     variables = build_variables(value["event"], distinct_id, phone, value.get("data") or {}, received_at, occurred_at)
     return EventView(str(UUID(int=number)), value["event"], received_at, variables)
@@ -86,6 +87,14 @@ def read_phone(value: object) -> str | None:
         return read_stored_phone(value)
     except UnusablePhone as exc:
         raise ValueError(f"phone {exc}") from None
+
+
+def read_subject(value: Mapping[str, Any], phone: str | None) -> str:
+    """The subject of an event that is received with these fields; empty if nothing says it. Raises ValueError."""
+    try:
+        return read_distinct_id(value.get("distinct_id")) or (phone or "")[1:]
+    except ValueError as exc:
+        raise ValueError(f"distinct_id {exc}") from None
 
 
 def read_timestamp(text: str) -> datetime:

@@ -23,7 +23,7 @@ from app.db.inspection import EventFilter
 from app.services import integrations
 from app.services.context import AppContext
 from app.services.run_trial import TrialContext, TriedRun, try_run
-from app.services.simulation import read_phone, read_timestamp
+from app.services.simulation import read_phone, read_subject, read_timestamp
 from app.services.workflows import checked_document
 from app.workflows.matching.rule import Rule, compile_rule, view_event
 from app.workflows.matching.simulation import SimulatedStep, simulate
@@ -172,7 +172,7 @@ def read_event(value: Any, number: int, now: datetime, account_id: int = 0) -> E
         id=UUID(int=number),
         account_id=account_id,
         event=value["event"],
-        distinct_id=str(value.get("distinct_id") or (phone or "")[1:]),
+        distinct_id=read_subject(value, phone),
         phone=phone,
         data=data,
         data_json=EXACT_JSON.encode(data).decode(),

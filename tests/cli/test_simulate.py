@@ -178,6 +178,25 @@ def test_the_time_at_which_an_event_happened_decides_alike_everywhere(
     assert bool(acme.post(an_event(event="a", occurred_at=sent)).get_json()["runs"]) == starts
 
 
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ("98765.0", "distinct_id must be text: an identifier of the person"),
+        ("true", "distinct_id must be text"),
+        ('["a"]', "distinct_id must be text"),
+        (f'"{"x" * 256}"', "distinct_id has 256 characters; it must have 1 to 255"),
+        ("9" * 300, "distinct_id has more than 255 digits"),
+    ],
+)
+def test_a_distinct_id_that_the_receiver_refuses_is_named(
+    runner: FlaskCliRunner, tmp_path: Path, sent: str, message: str
+) -> None:
+    files = _files(tmp_path, "a", [])
+    Path(files[1]).write_text(f'{{"event": "a", "received_at": "2026-11-22T00:00:00Z", "distinct_id": {sent}}}')
+    result = runner.invoke(args=["workflow", "simulate", *files])
+    assert (result.exit_code, f"{files[1]}:1: {message}" in result.stderr) == (1, True)
+
+
 def test_a_broken_line_is_named(runner: FlaskCliRunner, tmp_path: Path) -> None:
     files = _files(tmp_path, "a", [])
     Path(files[1]).write_text('{"event": "a", "received_at": "2026-11-22T00:00:00Z"}\n{"event": "a"}\n')

@@ -1,6 +1,6 @@
 """The filter `date`: reads a point in time, and prints it in a time zone.
 
-It reads ISO 8601, seconds and milliseconds since 1970, and other texts that have only one meaning: `5 March 2024`,
+It reads ISO 8601, seconds, milliseconds and microseconds since 1970, and other texts that have only one meaning: `5 March 2024`,
 `2024/03/05` and `25/12/2024`, but not `05-03-2024`. What it cannot read stays as it is; in strict templates it is an error.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dateutil import parser  # type: ignore[import-untyped]
 
 from app.actions.templates.template_values import to_text
+from app.core.event_times import read_epoch
 from app.core.time_zones import find_zone
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 _MAX_FORMAT = 200
 _MAX_TEXT = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# From here on a number is milliseconds: as seconds it would be the year 5138, as milliseconds it is 1973.
-_FIRST_MILLISECONDS = 100_000_000_000
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d{1,20})?", re.ASCII)
 _COMPACT = {8: "%Y%m%d", 14: "%Y%m%d%H%M%S"}
 # With the year in front, the month comes before the day everywhere.
@@ -69,9 +68,12 @@ def _directive(letter: str, timestamp: datetime) -> str:
 
 
 def read_timestamp(value: int | float | Decimal | str) -> datetime:
-    """The point in time of a number or a text; without a zone it is UTC. Raises ValueError and OverflowError."""
+    """The point in time of a text or of a number, which means the same as its text; without a zone it is UTC. Raises ValueError
+    and OverflowError."""
+    if isinstance(value, int):
+        value = to_text(value)
     if not isinstance(value, str):
-        return _from_epoch(Decimal(repr(value)) if isinstance(value, float) else Decimal(value))
+        return read_epoch(value)
     if len(value) > _MAX_TEXT:
         raise ValueError("too long")
     if value.isascii() and value.isdigit() and len(value) in _COMPACT and value[:2] in ("19", "20", "21"):
@@ -80,19 +82,12 @@ def read_timestamp(value: int | float | Decimal | str) -> datetime:
         except ValueError:
             pass
     if _NUMBER.fullmatch(value):
-        return _from_epoch(Decimal(value))
+        return read_epoch(Decimal(value))
     try:
         found = datetime.fromisoformat(value)
     except ValueError:
         found = _parse(value)
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-def _from_epoch(number: Decimal) -> datetime:
-    if not number.is_finite() or number.adjusted() > 20:
-        raise OverflowError("out of range")
-    unit = 1_000 if abs(number) >= _FIRST_MILLISECONDS else 1_000_000
-    return _EPOCH + timedelta(microseconds=int(number * unit))
 
 
 def _parse(text: str) -> datetime:

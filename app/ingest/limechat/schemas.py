@@ -14,6 +14,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 from app.core.api_keys import prefix_of
 from app.core.idempotency_keys import describe_rule, is_idempotency_key
 from app.core.phone_numbers import UnusablePhone, read_phone
+from app.core.subjects import read_distinct_id
 
 MAX_LENGTH = 255
 # Behind the key of a batch come `#` and the number of the item.
@@ -57,7 +58,11 @@ class EventName(PlainField[str]):
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
-        return _text(value, "the name of the event")
+        if not isinstance(value, str):
+            raise ValidationError("must be text: the name of the event")
+        if not 1 <= len(value) <= MAX_LENGTH:
+            raise ValidationError(f"has {len(value)} characters; it must have 1 to {MAX_LENGTH}")
+        return value
 
 
 class DistinctId(PlainField[str | None]):
@@ -74,16 +79,13 @@ class DistinctId(PlainField[str | None]):
         self, value: Any, attr: str | None = None, data: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         """The subject, or None; raises ValidationError also when both it and the phone number are absent."""
-        if (value is missing or value is None or value == "") and (data or {}).get("phone") in (None, ""):
-            raise ValidationError("is missing, and so is phone; one of the two is required", "distinct_id")
-        return super().deserialize(value, attr, data, **kwargs)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str | None:
-        if value is None or value == "":
-            return None
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        return _text(value, "an identifier of the person")
+        try:
+            distinct_id = read_distinct_id(None if value is missing else value)
+        except ValueError as exc:
+            raise ValidationError(str(exc)) from None
+        if distinct_id is None and (data or {}).get("phone") in (None, ""):
+            raise ValidationError("is missing, and so is phone; one of the two is required")
+        return distinct_id
 
 
 class Phone(PlainField[str | None]):
@@ -112,14 +114,6 @@ class Data(PlainField[dict[str, Any]]):
         if not isinstance(value, dict):
             raise ValidationError('must be an object, such as {"product_id": "65432"}')
         return value
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValidationError(f"must be text: {what}")
-    if not 1 <= len(value) <= MAX_LENGTH:
-        raise ValidationError(f"has {len(value)} characters; it must have 1 to {MAX_LENGTH}")
-    return value
 
 
 class IdempotencyKey(PlainField[str]):

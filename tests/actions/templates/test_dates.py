@@ -26,7 +26,13 @@ def dated(value: object, format: str = "%Y-%m-%d %H:%M:%S", zone: str = "", *, s
         ("20240305T101500Z", "2024-03-05 10:15:00"),
         ("20240305", "2024-03-05 00:00:00"),
         ("20240305101500", "2024-03-05 10:15:00"),
+        (20240305, "2024-03-05 00:00:00"),
+        (20240305101500, "2024-03-05 10:15:00"),
+        (20241345, "1970-08-23 06:35:45"),
+        ("20241345", "1970-08-23 06:35:45"),
         (1709633700, "2024-03-05 10:15:00"),
+        (1709633700123456, "2024-03-05 10:15:00"),
+        ("1709633700123456", "2024-03-05 10:15:00"),
         (1709633700123, "2024-03-05 10:15:00"),
         (Decimal("1709633700.999"), "2024-03-05 10:15:00"),
         ("1709633700", "2024-03-05 10:15:00"),
@@ -103,7 +109,7 @@ def test_a_date_is_printed_in_a_zone(value: object, zone: str, printed: str) -> 
     assert dated(value, "%Y-%m-%d %H:%M %z", zone) == printed
 
 
-@pytest.mark.parametrize("zone", ["Mars/Olympus", "IST5", "../../etc/passwd", "Asia", "+99:00"])
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "IST5", "../../etc/passwd", "Asia", "+99:00", "localtime"])
 def test_an_unknown_zone_is_an_error(zone: str) -> None:
     with pytest.raises(TemplateError, match="the time zone is not known; use a name such as Asia/Kolkata"):
         render("{{ 0 | date: '%Y', data.zone }}", {"data": {"zone": zone}})
