@@ -134,10 +134,7 @@ def _compose(fields: Mapping[str, Any], context: ActionContext, integration: Map
 
 
 def _set_content(message: EmailMessage, fields: Mapping[str, Any], context: ActionContext) -> None:
-    texts = render_parts(fields, context)
-    if not any(text.strip() for _, text in texts):
-        raise ActionError("bad_text", "the message is empty")
-    (kind, text), *alternatives = texts
+    (kind, text), *alternatives = render_parts(fields, context)
     message.set_content(text, subtype=kind)
     for kind, text in alternatives:
         message.add_alternative(text, subtype=kind)

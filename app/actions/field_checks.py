@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from app.actions.action_context import ActionContext, ActionError
+from app.actions.http_request import parse_url
 from app.actions.templates.render import Text, check_texts, is_text, render
 from app.core.addresses import read_email
 
@@ -36,9 +37,10 @@ def check_text(value: Any, path: str, description: str, *, parse: Callable[[str]
     if is_blank(value):
         return [(path, f"is empty: {description}")]
     errors = check_texts(value, path)
-    if not errors and parse is not None and isinstance(value, str) and not has_template(value):
+    constant = constant_text(value)
+    if not errors and parse is not None and constant is not None:
         try:
-            parse(value)
+            parse(constant)
         except ValueError as exc:
             errors.append((path, str(exc)))
     return errors
@@ -62,9 +64,10 @@ def is_blank(text: Text) -> bool:
     return not (text if isinstance(text, str) else text["mustache"]).strip()
 
 
-def has_template(text: str) -> bool:
-    """Whether a Liquid text contains tags."""
-    return "{{" in text or "{%" in text
+def constant_text(text: Text) -> str | None:
+    """The text of a Liquid or Mustache text without tags, which is always the same; None if it has some."""
+    source = text if isinstance(text, str) else text["mustache"]
+    return None if "{{" in source or ("{%" in source and source is text) else source
 
 
 def is_scalar(value: Any) -> bool:
@@ -72,9 +75,19 @@ def is_scalar(value: Any) -> bool:
     return is_text(value) or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def render_parsed(template: Text, name: str, context: ActionContext, parse: Callable[[str], T]) -> T:
+def read_url(text: str) -> str:
+    """A URL as it is called. Raises ValueError."""
+    try:
+        return str(parse_url(text))
+    except ActionError as exc:
+        raise ValueError(str(exc)) from None
+
+
+def render_parsed(
+    template: Text, name: str, context: ActionContext, parse: Callable[[str], T], *, error_class: str = "bad_address"
+) -> T:
     """What `parse` makes of a rendered text; a ValueError becomes an ActionError with the name of the field."""
     try:
         return parse(render(template, context.names))
     except ValueError as exc:
-        raise ActionError("bad_address", f"{name}: {exc}") from None
+        raise ActionError(error_class, f"{name}: {exc}") from None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.actions.action_context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, is_blank, is_scalar, text_schema
+from app.actions.field_checks import FieldErrors, check_names, constant_text, is_blank, is_scalar, text_schema
 from app.actions.http_call import call, name_target, preview_call
 from app.actions.http_request import (
     BODYLESS_METHODS,
@@ -22,6 +22,7 @@ from app.actions.http_request import (
     make_request,
     parse_url,
     target_of,
+    value_error,
 )
 from app.actions.retry_policy import classify_status
 from app.actions.templates.render import check_texts, is_text
@@ -91,6 +92,8 @@ def _check_headers(headers: Any, path: str, *, with_body: bool) -> FieldErrors:
             errors.append((header_path, error))
         elif not is_scalar(value):
             errors.append((header_path, "must be text"))
+        elif is_text(value) and (text := constant_text(value)) is not None and (error := value_error(text)):
+            errors.append((header_path, error))
         errors += check_texts(value, header_path, with_secrets=True)
     return errors
 

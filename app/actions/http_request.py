@@ -158,6 +158,14 @@ def header_error(name: Any, *, with_body: bool) -> str | None:
     return None
 
 
+def value_error(value: str) -> str | None:
+    """Why a text cannot be the value of a header; None when it can. White space around it is left out."""
+    value = value.strip()
+    if len(value) > MAX_HEADER:
+        return f"has {len(value)} characters; {MAX_HEADER} are allowed"
+    return None if _HEADER_VALUE.fullmatch(value) else "contains a line break or another control character"
+
+
 def make_request(fields: Mapping[str, Any], context: ActionContext) -> Request:
     """Render and sign a request; raises ActionError and TemplateError."""
     method = fields.get("method", "POST")
@@ -220,8 +228,8 @@ def _rendered_headers(headers: Mapping[str, Any], names: Mapping[str, Any]) -> l
     rendered = []
     for name, template in headers.items():
         value = str(encodable(render_scalar(template, names))).strip()
-        if len(value) > MAX_HEADER or not _HEADER_VALUE.fullmatch(value):
-            raise ActionError("bad_header", f"the header {name} is too long or contains line breaks")
+        if error := value_error(value):
+            raise ActionError("bad_header", f"the header {name} {error}")
         rendered.append((name, value))
     return rendered
 

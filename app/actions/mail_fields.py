@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from email.headerregistry import Address
 from typing import Any
 
-from app.actions.action_context import ActionContext
+from app.actions.action_context import ActionContext, ActionError
 from app.actions.field_checks import (
     FieldErrors,
     check_addresses,
@@ -81,15 +81,22 @@ def render_addresses(value: Any, name: str, context: ActionContext) -> list[Addr
 
 
 def render_subject(template: Text, context: ActionContext) -> str:
-    """The subject as one line of printable characters."""
+    """The subject as one line of printable characters; raises ActionError if it is empty."""
     text = encodable(render(template, context.names))
-    return " ".join("".join(letter if is_printable(letter) else " " for letter in text).split())[:_MAX_SUBJECT]
+    subject = " ".join("".join(letter if is_printable(letter) else " " for letter in text).split())[:_MAX_SUBJECT]
+    if not subject:
+        raise ActionError("bad_text", "the subject is empty")
+    return subject
 
 
 def render_parts(fields: Mapping[str, Any], context: ActionContext) -> list[tuple[str, str]]:
-    """The parts of the message as (subtype, text): plain text first."""
-    return [
+    """The parts of the message as (subtype, text), none empty: plain text first. Raises ActionError if there are none."""
+    rendered = [
         (subtype, encodable(render(fields[name], context.names, as_html=name == "html")))
         for name, subtype in (("text", "plain"), ("html", "html"))
         if name in fields
     ]
+    parts = [(subtype, text) for subtype, text in rendered if text.strip()]
+    if not parts:
+        raise ActionError("bad_text", "the message is empty")
+    return parts

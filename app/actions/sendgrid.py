@@ -72,8 +72,8 @@ def make_request(fields: Mapping[str, Any], context: ActionContext, integration:
     message = {
         "personalizations": [{"to": _recipients(fields["to"], context)}],
         "from": sender,
-        "subject": _subject(fields["subject"], context),
-        "content": _content(fields, context),
+        "subject": render_subject(fields["subject"], context),
+        "content": [{"type": f"text/{kind}", "value": text} for kind, text in render_parts(fields, context)],
         "custom_args": {"idempotency_key": context.idempotency_key},
     }
     key = integration["api_key"]
@@ -109,22 +109,6 @@ def _recipients(value: Any, context: ActionContext) -> list[dict[str, str]]:
 
 def _named(address: Address) -> dict[str, str]:
     return {"email": address.addr_spec, **({"name": address.display_name} if address.display_name else {})}
-
-
-def _subject(template: Text, context: ActionContext) -> str:
-    """The subject; SendGrid refuses an empty one."""
-    subject = render_subject(template, context)
-    if not subject:
-        raise ActionError("bad_text", "the subject is empty")
-    return subject
-
-
-def _content(fields: Mapping[str, Any], context: ActionContext) -> list[dict[str, str]]:
-    """The parts of the message for the API, none empty."""
-    parts = [{"type": f"text/{kind}", "value": text} for kind, text in render_parts(fields, context) if text.strip()]
-    if not parts:
-        raise ActionError("bad_text", "the message is empty")
-    return parts
 
 
 def classify_response(status: int, headers: Mapping[str, str], body: Any, now: datetime) -> Outcome:

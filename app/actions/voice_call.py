@@ -18,7 +18,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from app.actions.action_context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, check_text, render_parsed, text_schema
+from app.actions.field_checks import FieldErrors, check_names, check_text, read_url, render_parsed, text_schema
 from app.actions.http_call import preview_call
 from app.actions.http_request import Request, parse_url
 from app.actions.templates.render import render
@@ -60,7 +60,7 @@ def check(fields: Any, path: str) -> FieldErrors:
     if "say" in fields:
         errors += check_text(fields["say"], f"{path}.say", "the text to speak", parse=_twiml)
     if "url" in fields:
-        errors += check_text(fields["url"], f"{path}.url", "the URL of the instructions", parse=_url)
+        errors += check_text(fields["url"], f"{path}.url", "the URL of the instructions", parse=read_url)
     return errors
 
 
@@ -70,13 +70,6 @@ def _twiml(text: str) -> str:
     if len(twiml) > MAX_TWIML:
         raise ValueError(f"becomes {len(twiml)} characters of TwiML; at most {MAX_TWIML} are allowed")
     return twiml
-
-
-def _url(text: str) -> str:
-    try:
-        return str(parse_url(text))
-    except ActionError as exc:
-        raise ValueError(str(exc)) from None
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:

@@ -14,25 +14,34 @@ The API has no idempotency keys: a message whose response is lost is sent again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from yarl import URL
 
 from app.actions.action_context import ActionContext, ActionError
-from app.actions.field_checks import FieldErrors, check_names, check_text, is_scalar, render_parsed, text_schema
+from app.actions.field_checks import (
+    FieldErrors,
+    check_names,
+    check_text,
+    is_blank,
+    is_scalar,
+    read_url,
+    render_parsed,
+    text_schema,
+)
 from app.actions.http_call import call, preview_call
 from app.actions.http_request import DEFAULT_HEADERS, EXACT_JSON, Request, encodable
 from app.actions.retry_policy import classify_status, retry_after
-from app.actions.templates.render import check_texts, render, render_scalar
+from app.actions.templates.render import Text, check_texts, is_text, render_scalar
 from app.core.addresses import read_phone
 from app.core.models import Outcome
 
 FIELDS = ("to", "template", "language", "params", "header", "buttons")
 MEDIA = ("image", "video", "document")
 _MUSTACHE: dict[str, Any] = {"$ref": "#/definitions/mustache"}
-_TEXT: dict[str, Any] = {"anyOf": [{"type": ["string", "number"]}, _MUSTACHE]}
+_TEXT: dict[str, Any] = {"anyOf": [{"type": ["string", "number"], "minLength": 1}, _MUSTACHE]}
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -58,7 +67,7 @@ SCHEMA: Mapping[str, Any] = {
         },
         "buttons": {
             "type": "array",
-            "items": {"anyOf": [{"type": ["string", "number", "null"]}, _MUSTACHE]},
+            "items": {"anyOf": [{"type": ["string", "number", "null"], "minLength": 1}, _MUSTACHE]},
             "description": "the variables of its buttons in order; null for a button without one",
         },
     },
@@ -74,6 +83,7 @@ TRANSIENT_CODES = frozenset((1, 2, 4, 17, 341, 613, 80007, 130429, 131000, 13101
 
 _TEMPLATE = re.compile(r"[a-z0-9_]{1,512}")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]{2,4})?")
+_EMPTY = "is empty; WhatsApp does not allow empty parameters"
 
 
 def check(fields: Any, path: str) -> FieldErrors:
@@ -96,14 +106,16 @@ def check(fields: Any, path: str) -> FieldErrors:
     return errors
 
 
-def _parse_template(text: str) -> None:
-    if not _TEMPLATE.fullmatch(text):
+def _parse_template(text: str) -> str:
+    if not _TEMPLATE.fullmatch(text.strip()):
         raise ValueError("must be the name of a template: lower-case letters, digits and _")
+    return text.strip()
 
 
-def _parse_language(text: str) -> None:
-    if not _LANGUAGE.fullmatch(text):
+def _parse_language(text: str) -> str:
+    if not _LANGUAGE.fullmatch(text.strip()):
         raise ValueError("must be the code of a language such as en or en_US")
+    return text.strip()
 
 
 def _check_params(params: Any, path: str) -> FieldErrors:
@@ -113,28 +125,31 @@ def _check_params(params: Any, path: str) -> FieldErrors:
         members = [(f"{path}[{index}]", member) for index, member in enumerate(params)]
     else:
         return [(path, "must be a list of texts, or an object of named ones")]
-    errors = [(member_path, "must be text") for member_path, member in members if not is_scalar(member)]
-    return errors + [error for member_path, member in members for error in check_texts(member, member_path)]
+    return [error for member_path, member in members for error in _check_parameter(member, member_path)]
+
+
+def _check_parameter(value: Any, path: str, otherwise: str = "must be text") -> FieldErrors:
+    if not is_scalar(value):
+        return [(path, otherwise), *check_texts(value, path)]
+    return [(path, _EMPTY)] if is_text(value) and is_blank(value) else check_texts(value, path)
 
 
 def _check_header(header: Any, path: str) -> FieldErrors:
     if isinstance(header, Mapping) and len(header) == 1 and next(iter(header)) in MEDIA:
         ((kind, link),) = header.items()
-        return check_text(link, f"{path}.{kind}", "the URL of the file")
-    if not is_scalar(header):
-        return [(path, f"must be text, or one of {', '.join(MEDIA)} with a URL")]
-    return check_texts(header, path)
+        return check_text(link, f"{path}.{kind}", "the URL of the file", parse=read_url)
+    return _check_parameter(header, path, f"must be text, or one of {', '.join(MEDIA)} with a URL")
 
 
 def _check_buttons(buttons: Any, path: str) -> FieldErrors:
     if not isinstance(buttons, list):
         return [(path, "must be a list: a text for each button, null for a button without a variable")]
-    errors = [
-        (f"{path}[{index}]", "must be text or null")
+    return [
+        error
         for index, member in enumerate(buttons)
-        if member is not None and not is_scalar(member)
+        if member is not None
+        for error in _check_parameter(member, f"{path}[{index}]", "must be text or null")
     ]
-    return errors + check_texts(buttons, path)
 
 
 async def act(fields: Any, context: ActionContext) -> Outcome:
@@ -152,8 +167,8 @@ def preview(fields: Any, context: ActionContext) -> Outcome:
 def make_request(fields: Mapping[str, Any], context: ActionContext, integration: Mapping[str, str]) -> Request:
     """The JSON for Meta's API; raises ActionError and TemplateError."""
     template: dict[str, Any] = {
-        "name": render(fields["template"], context.names).strip(),
-        "language": {"code": render(fields["language"], context.names).strip()},
+        "name": _parsed(fields["template"], "template", context, _parse_template),
+        "language": {"code": _parsed(fields["language"], "language", context, _parse_language)},
     }
     if components := list(_components(fields, context)):
         template["components"] = components
@@ -199,13 +214,17 @@ def _header(header: Any, context: ActionContext) -> dict[str, Any]:
     if is_scalar(header):
         return _text(header, "header", context)
     ((kind, link),) = header.items()
-    return {"type": kind, kind: {"link": render(link, context.names).strip()}}
+    return {"type": kind, kind: {"link": _parsed(link, f"header.{kind}", context, read_url)}}
+
+
+def _parsed(template: Text, name: str, context: ActionContext, parse: Callable[[str], str]) -> str:
+    return render_parsed(template, name, context, parse, error_class="bad_parameter")
 
 
 def _text(value: Any, name: str, context: ActionContext) -> dict[str, Any]:
     text = render_scalar(value, context.names).strip()
     if not text:
-        raise ActionError("bad_parameter", f"{name} is empty; WhatsApp does not allow empty parameters")
+        raise ActionError("bad_parameter", f"{name} {_EMPTY}")
     return {"type": "text", "text": text}
 
 

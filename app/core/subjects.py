@@ -21,8 +21,8 @@ def subject_text(value: Any) -> str | None:
 
 
 def read_distinct_id(value: Any) -> str | None:
-    """The `distinct_id` of an event as it is sent: text, or an integer, which is read as its digits. None if it is absent, null or
-    empty. Raises ValueError, whose text says what is wrong with it."""
+    """The `distinct_id` of an event as it is sent: text, or an integer, which is read as its digits; None if it is null or empty.
+    Raises ValueError, whose text says what is wrong with it."""
     if value is None or value == "":
         return None
     if isinstance(value, int) and not isinstance(value, bool):

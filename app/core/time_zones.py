@@ -12,7 +12,7 @@ _MAX_LENGTH = 64
 _OFFSET = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{1,2}):(?P<minutes>[0-5]\d)", re.ASCII)
 # Files of a zone database that are no places: the zone of the machine, an example, a placeholder, and copies of all zones, with
 # leap seconds in `right`.
-_NO_PLACE = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*", re.DOTALL)
+_NOT_A_ZONE = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*", re.DOTALL)
 
 
 def find_zone(name: Any) -> tzinfo:
@@ -29,7 +29,7 @@ def _find_zone(name: str) -> tzinfo | None:
     if match is not None and int(match["hours"]) < 24:
         offset = timedelta(hours=int(match["hours"]), minutes=int(match["minutes"]))
         return timezone(-offset if match["sign"] == "-" else offset)
-    if _NO_PLACE.fullmatch(name):
+    if _NOT_A_ZONE.fullmatch(name):
         return None
     try:
         return ZoneInfo(name)

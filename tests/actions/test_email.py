@@ -146,6 +146,24 @@ def test_no_data_can_add_a_recipient(server: MailServer, evil: str) -> None:
     assert server.letters == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"subject": "{{ data.nothing }}"}, "the subject is empty"),
+        ({"text": "{{ data.nothing }}"}, "the message is empty"),
+    ],
+)
+def test_an_empty_message_is_not_sent(server: MailServer, fields: Any, error: str) -> None:
+    outcome = send(server, fields)
+    assert (outcome.kind, outcome.error_class, outcome.error) == ("failed", "bad_text", error)
+    assert server.letters == []
+
+
+def test_an_empty_part_is_left_out(server: MailServer) -> None:
+    message = sent(server, {"text": "{{ data.nothing }}", "html": "<p>Hi</p>"}).message
+    assert message.get_content_type() == "text/html"
+
+
 # Responses
 
 
@@ -285,6 +303,8 @@ def test_the_message_is_stored_with_the_attempt(server: MailServer) -> None:
         ({"to": ["a@example.com", "nobody"]}, "email.to[1]", "is not one e-mail address"),
         ({"to": ["{{"]}, "email.to[0]", "is not closed"),
         ({"subject": None}, "email.subject", "is required"),
+        ({"subject": " "}, "email.subject", "is empty"),
+        ({"text": ""}, "email.text", "is empty"),
         ({"text": None}, "email.text", "text, html or both"),
         ({"html": 7}, "email.html", "must be text"),
         ({"from": "me"}, "email.from", "is not one e-mail address"),

@@ -303,11 +303,13 @@ def test_a_url_that_cannot_be_called_fails(url: str, error_class: str) -> None:
     assert (outcome.kind, outcome.error_class) == ("failed", error_class)
 
 
-def test_a_header_cannot_add_another_one() -> None:
-    names = {"data": {"evil": "x\r\nX-Evil: 1"}}
+@pytest.mark.parametrize("evil", ["x\r\nX-Evil: 1", "x\ny", "x\x00", "x\x7f"])
+def test_a_header_cannot_add_another_one(evil: str) -> None:
+    names = {"data": {"evil": evil}}
     with an_http_target() as server:
         outcome = perform({"http": {"url": server.url, "headers": {"X": "{{ data.evil }}"}}}, names=names)
     assert (outcome.kind, outcome.error_class) == ("failed", "bad_header")
+    assert outcome.error == "the header X contains a line break or another control character"
     assert server.calls == []
 
 
@@ -351,7 +353,11 @@ def test_the_response_is_stored_with_its_duration() -> None:
         {"url": "https://example.com/hook"},
         {"url": "{{ data.callback }}", "method": "GET"},
         {"url": "https://example.com/{{ event }}", "json": {"a": ["{{ phone }}"]}, "headers": {"Authorization": "x"}},
-        {"url": "https://example.com", "body": "<x/>", "headers": {"Content-Type": "text/xml"}},
+        {
+            "url": "https://example.com",
+            "body": "<x/>",
+            "headers": {"Content-Type": "text/xml", "X": 7, "Y": " a\tb \n"},
+        },
     ],
 )
 def test_valid_fields_have_no_errors(fields: dict[str, Any]) -> None:
@@ -377,6 +383,11 @@ def test_valid_fields_have_no_errors(fields: dict[str, Any]) -> None:
         ({"url": "https://example.com", "headers": "x"}, "http.headers", "must be an object"),
         ({"url": "https://example.com", "headers": {"X": ["a"]}}, "http.headers.X", "must be text"),
         ({"url": "https://example.com", "headers": {"X": "{{ nope }}"}}, "http.headers.X", "nope is unknown"),
+        ({"url": "https://example.com", "headers": {"X": "a\nb"}}, "http.headers.X", "a line break or another control"),
+        ({"url": "https://example.com", "headers": {"X": "a\x00b"}}, "http.headers.X", "another control character"),
+        ({"url": "https://example.com", "headers": {"X": {"mustache": "a\rb"}}}, "http.headers.X", "a line break"),
+        ({"url": "https://example.com", "headers": {"X": "x" * 8_001}}, "http.headers.X", "has 8001 characters"),
+        ({"url": "https://example.com", "headers": {"X\n": "x"}}, "http.headers.X\n", "is not a header name"),
         ({"url": "https://example.com", "headers": {"a b": "x"}}, "http.headers.a b", "is not a header name"),
     ],
 )

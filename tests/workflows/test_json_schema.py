@@ -75,7 +75,17 @@ GOOD: list[dict[str, Any]] = [
             {"http": {"url": {"mustache": "{{x}}"}, "headers": {"a": {"mustache": "x"}}, "json": {"mustache": "x"}}}
         ]
     },
-    {"steps": [{"whatsapp": {**WHATSAPP, "params": [{"mustache": "x"}], "header": {"video": {"mustache": "x"}}}}]},
+    {
+        "steps": [
+            {
+                "whatsapp": {
+                    **WHATSAPP,
+                    "params": [{"mustache": "x"}],
+                    "header": {"video": {"mustache": "https://a.example"}},
+                }
+            }
+        ]
+    },
     {"steps": [{"log": "x", "then": [STEP], "else": []}]},
     {
         "steps": [

@@ -78,9 +78,9 @@ def is_regex(literal: str) -> bool:
 
 def _positions_mistake(node: Node) -> str | None:
     numbers = [number for part in node.parts[1:] if (number := _number(part)) is not None]
-    wrong = next((number for number in numbers if number < 0 or number % 1), None)
-    if wrong is not None:
-        return f"there is no position {wrong}; {_POSITIONS}"
+    bad = next((number for number in numbers if number < 0 or number % 1), None)
+    if bad is not None:
+        return f"there is no position {bad}; {_POSITIONS}"
     if node.text == "substring" and numbers != sorted(numbers):
         return "the end is before the beginning"
     return None
