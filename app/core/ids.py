@@ -1,4 +1,4 @@
-"""UUIDv7 identifiers (RFC 9562), which sort by time to a quarter of a microsecond, and UTC timestamps as text."""
+"""UUIDv7 identifiers (RFC 9562), which sort by time to a quarter of a microsecond, ids of people, and UTC timestamps as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
+
+from app.core.subjects import MAX_SUBJECT_LENGTH
 
 _NUMBERED = re.compile(r"EV([0-9]{1,19})-([0-9]{1,39})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,3 +60,20 @@ def utc_text(timestamp: datetime) -> str:
     if timestamp.tzinfo is not UTC:
         timestamp = timestamp.astimezone(UTC)
     return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def read_distinct_id(value: Any) -> str | None:
+    """The `distinct_id` of an event as it is sent: text, or an integer, which is read as its digits; None if it is null or empty.
+    Raises ValueError, whose text says what is wrong with it."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Python refuses to print integers of more than 4,300 digits.
+        if abs(value) >= 10**MAX_SUBJECT_LENGTH:
+            raise ValueError(f"has more than {MAX_SUBJECT_LENGTH} digits")
+        value = str(value)
+    if not isinstance(value, str):
+        raise ValueError("must be text: an identifier of the person")
+    if len(value) > MAX_SUBJECT_LENGTH:
+        raise ValueError(f"has {len(value)} characters; it must have 1 to {MAX_SUBJECT_LENGTH}")
+    return value

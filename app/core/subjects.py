@@ -20,22 +20,6 @@ def subject_text(value: Any) -> str | None:
     return value if isinstance(value, str) and 1 <= len(value) <= MAX_SUBJECT_LENGTH else None
 
 
-def read_distinct_id(value: Any) -> str | None:
-    """The `distinct_id` of an event as it is sent: text, or an integer, which is read as its digits; None if it is null or empty.
-    Raises ValueError, whose text says what is wrong with it."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        if (digits := _number_text(value)) is None:
-            raise ValueError(f"has more than {MAX_SUBJECT_LENGTH} digits")
-        value = digits
-    if not isinstance(value, str):
-        raise ValueError("must be text: an identifier of the person")
-    if len(value) > MAX_SUBJECT_LENGTH:
-        raise ValueError(f"has {len(value)} characters; it must have 1 to {MAX_SUBJECT_LENGTH}")
-    return value
-
-
 def _number_text(number: float | Decimal) -> str | None:
     if isinstance(number, int):
         # Python refuses to print integers of more than 4,300 digits.

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from app.core.event_times import read_event_time
 from app.core.exact_json import read_fraction
+from app.core.ids import read_distinct_id
 from app.core.pacing import pause_if_due
-from app.core.subjects import read_distinct_id
 from app.db import event_queries
 from app.services.context import AppContext
 from app.services.workflows import checked_document

@@ -13,8 +13,8 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
 from app.core.api_keys import prefix_of
 from app.core.idempotency_keys import describe_rule, is_idempotency_key
+from app.core.ids import read_distinct_id
 from app.core.phone_numbers import UnusablePhone, read_phone
-from app.core.subjects import read_distinct_id
 
 MAX_LENGTH = 255
 # Behind the key of a batch come `#` and the number of the item.
