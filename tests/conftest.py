@@ -45,6 +45,9 @@ for name in [name for name in os.environ if name in FOREIGN or name.startswith((
     del os.environ[name]
 
 
+# The tests start hundreds of servers, workers and commands. Without compiled files each would compile all of app again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The files that take longest. They begin first, so that of several processes none is left alone with one of them at the end.
 SLOW_FILES = (
     "workflows/matching/test_pattern_search.py",

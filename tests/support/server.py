@@ -241,7 +241,7 @@ def _wait_for_processes(server: Server, wanted: int) -> None:
 
 def clean_environment(**settings: str) -> dict[str, str]:
     """What a process needs to find its programs, and `settings`; nothing that the person who tests has set."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
     return {name: os.environ[name] for name in kept if name in os.environ} | settings
 
 
