@@ -21,7 +21,9 @@ _LARGE_BODIES = 4
 # Seconds for which work for people waits at least: about a piece of it is done between two waits.
 _WAIT = 0.005
 # Pages of the console, and requests of the management API, that a process answers at once.
-_CONSOLE, _MANAGEMENT = 2, 2
+_CONSOLE, _MANAGEMENT = 2, 4
+# Connections that such a request needs: for its use case, and for its Idempotency-Key.
+_CONNECTIONS = 2
 
 
 class ProcessLimits:
@@ -43,9 +45,11 @@ class ProcessLimits:
         self.bodies = ConcurrencyLimit(1, seconds)
         # From before a large body is read until its answer.
         self.large_bodies = ConcurrencyLimit(_LARGE_BODIES, seconds)
-        # Pages of the console leave connections and the processor to events.
+        # Pages of the console and requests of the management API leave connections to each other. Of the processor, all of them
+        # get what `shares_of_people` has, however many there are.
         self.console_pages = ConcurrencyLimit(1, seconds, together=_CONSOLE, shares=self.shares_of_people)
-        self.management_requests = ConcurrencyLimit(1, seconds, together=_MANAGEMENT, shares=self.shares_of_people)
+        requests = max(1, min(_MANAGEMENT, together // _CONNECTIONS))
+        self.management_requests = ConcurrencyLimit(1, seconds, together=requests, shares=self.shares_of_people)
         self.key_lookups = LookupBudget(partial(api_keys.find_key_owners, database))
         self.client_lookups = LookupBudget(partial(api_keys.find_client_ids, database))
         self.ticket_lookups = LookupBudget(partial(messages.find_ticket_digests, database))
