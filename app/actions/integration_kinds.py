@@ -88,6 +88,9 @@ def _error(field: Field, value: str) -> str | None:
     try:
         if len(value) > _MAX_FIELD:
             raise ValueError("too long")
+        if field.secret and value == MASK:
+            # Sent back as it was shown.
+            raise ValueError("masked")
         field.parse(value)
     except ValueError as exc:
         return f"{field.name} must be {field.description}" + ("" if field.secret else f": {exc}")

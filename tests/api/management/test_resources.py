@@ -82,6 +82,11 @@ def test_the_secrets_of_an_integration_are_masked(context: AppContext, manager: 
     changed = manager.call("PATCH", "/integrations/sendgrid", {"fields": {"from": "a@example.com"}}, If_Match="*")
     assert changed.json["fields"] == {"api_key": "***", "from": "a@example.com"}
     assert "x" * 20 not in dump(context, manager.sender.account_id, "integrations", "audit_log", "stored_answers")
+    sent_back = manager.call("PATCH", "/integrations/sendgrid", {"fields": changed.json["fields"]}, If_Match="*")
+    assert (sent_back.status_code, sent_back.json["detail"]) == (
+        422,
+        "api_key must be an API key (SG.…) that may send mail",
+    )
 
 
 def test_a_client_gets_its_secret_once_and_at_most_the_scopes_of_the_key(context: AppContext, manager: Manager) -> None:
