@@ -65,10 +65,16 @@ def try_file(context: AppContext, source: str, events: Sequence[Event], answers:
 
 
 def try_own(
-    context: AppContext, account_id: int, source: str, events: Sequence[Event], *, seconds: float = inf
+    context: AppContext,
+    account_id: int,
+    source: str,
+    events: Sequence[Event],
+    answers: Mapping[str, Any] | None = None,
+    *,
+    seconds: float = inf,
 ) -> Trial:
     """Try a document on own events for so many seconds, with the account's integrations. Raises InvalidDocument."""
-    return _try_own(source, events, _trial_context(context, account_id, {}, seconds))
+    return _try_own(source, events, _trial_context(context, account_id, answers or {}, seconds))
 
 
 def _try_own(source: str, events: Sequence[Event], trial_context: TrialContext) -> Trial:

@@ -52,8 +52,8 @@ def create_account(body: dict[str, Any]) -> Any:
 
     409 when the slug is taken.
     """
-    context, slug = current().context, body["slug"]
-    accounts.create_account(context, slug, PLANS[body["plan"]], AccountDetails(name=body["name"]))
+    slug, plan = body.pop("slug"), PLANS[body.pop("plan")]
+    accounts.create_account(current().context, slug, plan, AccountDetails(**body))
     return _find(slug)
 
 

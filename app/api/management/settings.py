@@ -17,9 +17,11 @@ from app.api.management.schemas.settings import (
     EntryPageSchema,
     RetentionSchema,
     UsageSchema,
+    WholeAuditQuery,
+    WholeEntryPageSchema,
 )
 from app.core.errors import Problem, ProblemType
-from app.core.models import AUDIT_READ, PLANS, SETTINGS_READ, SETTINGS_WRITE
+from app.core.models import AUDIT_READ, OPERATOR, PLANS, SETTINGS_READ, SETTINGS_WRITE
 from app.db.accounts import AccountDetails, AccountRow
 from app.db.audit import EntryFilter
 from app.db.retention import KINDS
@@ -120,10 +122,31 @@ def list_audit(query: dict[str, Any]) -> Any:
 
     Who changed what, the newest first. `after` is the id of an entry.
     """
-    access = current()
-    wanted = EntryFilter(access.account_id, None, None, query.get("object"), query.get("since"))
+    wanted = EntryFilter(current().account_id, object_id=query.get("object"), since=query.get("since"))
+    return _entries(query, wanted)
+
+
+def _entries(query: dict[str, Any], wanted: EntryFilter) -> Any:
+    context = current().context
     return read_page(
         query,
-        lambda after, limit: audit.list_entries(access.context, replace(wanted, before=after), limit),
+        lambda after, limit: audit.list_entries(context, replace(wanted, before=after), limit),
         lambda entry: entry.id,
     )
+
+
+@route(
+    blueprint,
+    "GET",
+    "/audit/all",
+    OPERATOR,
+    more_scopes=(AUDIT_READ,),
+    query=WholeAuditQuery,
+    answer=WholeEntryPageSchema,
+)
+def list_whole_audit(query: dict[str, Any]) -> Any:
+    """List the audit log of all accounts
+
+    The newest first, with what concerns no single account, such as users. For keys with the scope `operator`.
+    """
+    return _entries(query, EntryFilter(since=query.get("since")))

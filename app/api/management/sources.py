@@ -236,7 +236,7 @@ def try_source(body: dict[str, Any], source: str) -> Any:
     limit = access.context.settings.max_batch_unpacked_bytes
     try:
         request = read_request(body["request"].encode(errors="replace"), limit)
-        tried = try_text(access.context, access.account_id, body["source"] or saved, request)
+        tried = try_text(access.context, access.account_id, body["source"] or saved, request, at=body["at"])
     except UnreadableRequest as exc:
         raise invalid([{"field": "request", "message": str(exc)}]) from None
     except InvalidDocument as exc:

@@ -62,12 +62,12 @@ def try_workflow(body: dict[str, Any]) -> Any:
 def _try(body: dict[str, Any]) -> Trial:
     access, source = current(), body["source"]
     context, account_id = access.context, access.account_id
+    given = _encoder.encode(body["answers"] or {}).decode()
+    answers = _without_fault("answers", lambda: workflow_trial.read_answers(given))
     if body["event_id"] is None:
         text = _encoder.encode(body["events"]).decode()
         events = _without_fault("events", lambda: workflow_trial.read_events(text, context.clock(), account_id))
-        return workflow_trial.try_own(context, account_id, source, events, seconds=_TRIAL_SECONDS)
-    text = _encoder.encode(body["answers"] or {}).decode()
-    answers = _without_fault("answers", lambda: workflow_trial.read_answers(text))
+        return workflow_trial.try_own(context, account_id, source, events, answers, seconds=_TRIAL_SECONDS)
     return workflow_trial.try_stored(context, account_id, source, body["event_id"], answers, seconds=_TRIAL_SECONDS)
 
 

@@ -143,17 +143,23 @@ class TriedDocument:
 
 
 def try_text(
-    context: AppContext, account_id: int, text: str, request: DeliveryRequest, row: DeliveryRow | None = None
+    context: AppContext,
+    account_id: int,
+    text: str,
+    request: DeliveryRequest,
+    row: DeliveryRow | None = None,
+    *,
+    at: datetime | None = None,
 ) -> TriedDocument:
-    """What a document makes of a request that arrives now, or of the stored delivery `row`, with the account's secrets. Stores
-    nothing. Raises InvalidDocument."""
+    """What a document makes of a request that arrives `at` a time (None: now), or of the stored delivery `row`, with the
+    account's secrets. Stores nothing. Raises InvalidDocument."""
     document = checked_source(text)
     source = compile_source(document.value)
     values = find_values(context, account_id, sorted(source.secret_names))
     # As when a delivery arrives: of each account, one large body at a time.
     with context.limits.bodies.acquire(account_id) if len(request.body) > LARGE else nullcontext():
         if row is None:
-            return TriedDocument(document, try_request(source, values, request, context.clock()))
+            return TriedDocument(document, try_request(source, values, request, at or context.clock()))
         return TriedDocument(document, try_delivery(source, values, row, request))
 
 

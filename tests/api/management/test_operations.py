@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,9 @@ secrets: ["{{ secrets.TILL }}"]
 verify: {hmac: sha256, header: X-Signature}
 map: {event: "'sale'", distinct_id: [body.who], data: body}
 """
+STAMPED = (
+    "{hmac: sha256, header: X-Signature, timestamp: {header: X-Time}, signed: '{timestamp}.{body}', tolerance: 5m}"
+)
 REQUEST = 'POST /hooks/x HTTP/1.1\nContent-Type: application/json\n\n{"who": "w1"}\n'
 
 
@@ -134,6 +138,21 @@ def test_failures_are_grouped(context: AppContext, manager: Manager, values: dic
     assert [sum(one[name] for one in minutes) for name in ("events", "starts", "failures")] == [1, 1, 1]
 
 
+def test_own_events_are_tried_with_answers(manager: Manager) -> None:
+    steps = [
+        {"id": "ask", "http": {"url": "https://example.com/x", "method": "GET"}},
+        {"if": "steps.ask.body.paid == true", "then": []},
+    ]
+    answers = {"ask": {"status": 200, "body": {"paid": True}}}
+    body = {"source": a_workflow(steps=steps), "events": [an_event()], "answers": answers}
+    answer = manager.post("/workflow-try", body)
+    assert answer.status_code == 200, answer.text
+    _, condition = answer.json["events"][0]["run"]["steps"]
+    assert condition["values"] == {"steps.ask.body.paid": True}
+    refused = manager.post("/workflow-try", {**body, "answers": {"ask": 1}})
+    assert [one["field"] for one in refused.json["errors"]] == ["answers"]
+
+
 # Sources
 
 
@@ -155,6 +174,56 @@ def test_a_test_delivery_that_cannot_be_signed_is_refused(manager: Manager) -> N
     for request in (REQUEST, "nothing"):
         refused = manager.post("/sources/till/test", {"request": request})
         assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "request"), refused.text
+
+
+def test_a_request_is_tried_as_if_it_had_arrived_at_a_time(manager: Manager) -> None:
+    manager.post("/secrets", {"name": "TILL", "value": "a value of eight"})
+    source = SIGNED.replace("verify: {hmac: sha256, header: X-Signature}", f"verify: {STAMPED}")
+    assert manager.post("/sources", {"source": source}).status_code == 201
+    digest = hmac.new(b"a value of eight", b'1767225600.{"who": "w1"}', "sha256").hexdigest()
+    signed = REQUEST.replace("\n\n", f"\nX-Time: 1767225600\nX-Signature: {digest}\n\n")
+    tried = [
+        manager.post("/sources/till/try", {"request": signed, "at": at}).json
+        for at in ("2026-01-01T00:01:00Z", "2026-01-01T01:00:00Z", None)
+    ]
+    assert [one["verified"] for one in tried] == [True, False, False]
+
+
+def test_a_trial_shows_the_headers_of_a_handshake(manager: Manager) -> None:
+    manager.post("/secrets", {"name": "TILL", "value": "a value of eight"})
+    source = SIGNED.replace("map:", "handshake: {method: OPTIONS, allow_origin: true}\nmap:")
+    made = manager.post("/sources", {"source": source})
+    assert made.status_code == 201, made.text
+    request = "OPTIONS /hooks/x HTTP/1.1\nWebHook-Request-Origin: example.com\n\n"
+    answer = manager.post("/sources/till/try", {"request": request})
+    assert answer.json["handshake"]["headers"]["WebHook-Allowed-Origin"] == "example.com", answer.text
+
+
+# Accounts
+
+
+def test_an_account_is_created_with_its_settings(operator: Manager) -> None:
+    body = {"slug": f"shop-{operator.sender.account_id}", "key_attribute": "phone", "time_zone": "Asia/Kolkata"}
+    made = operator.post("/accounts", body)
+    assert made.status_code == 201, made.text
+    assert (made.json["key_attribute"], made.json["event_attribute"]) == ("phone", "type")
+    assert made.json["time_zone"] == "Asia/Kolkata"
+    refused = operator.post("/accounts", {"slug": "other", "time_zone": "Mars/Base"})
+    assert refused.status_code == 422
+
+
+def test_the_audit_log_of_all_accounts_has_what_concerns_none(
+    context: AppContext, operator: Manager, values: dict[str, str]
+) -> None:
+    operator.post(f"/users/{values['user']}/disable")
+    operator.post(f"/accounts/{values['slug']}/disable")
+    found = operator.get("/audit/all?limit=2").json["items"]
+    assert [(one["action"], one["account"]) for one in found] == [
+        ("account.disable", values["slug"]),
+        ("user.disable", None),
+    ]
+    weak = replace(operator, token=a_key(context, operator.sender, OPERATOR))
+    assert weak.get("/audit/all").status_code == 403
 
 
 # Users

@@ -5,6 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields, validate
 
 from app.api.management.fields import PageQuery, Pattern, RequestSchema, Timestamp, described, page_of
+from app.api.management.schemas.settings import ChangedAccountSchema
 from app.core.models import DEFAULT_PLAN, PLANS, REFUSE, STORE
 
 _MAX_ID = 2**63 - 1
@@ -35,16 +36,13 @@ class AccountQuery(PageQuery):
     after = fields.Integer(validate=validate.Range(1, _MAX_ID), metadata=described("The `next` of the page before."))
 
 
-class NewAccountSchema(RequestSchema):
+class NewAccountSchema(ChangedAccountSchema):
     """An account to create."""
 
     slug = fields.String(
         required=True,
         validate=Pattern(r"^[a-z0-9][a-z0-9-]{0,62}$", error="must have 1 to 63 of a-z, 0-9 and -"),
         metadata=described("Unique, and more than a number.", "new-shop"),
-    )
-    name = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(1, 255), metadata=described("To display.")
     )
     plan = fields.String(load_default=DEFAULT_PLAN, validate=validate.OneOf(tuple(PLANS)))
 

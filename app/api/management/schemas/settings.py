@@ -86,4 +86,19 @@ class EntrySchema(Schema):
     request_id = fields.String(required=True, allow_none=True)
 
 
+class WholeAuditQuery(PageByIdQuery):
+    """Filters of the audit log of all accounts."""
+
+    since = Timestamp(metadata=described("Only changes of then or later."))
+
+
+class WholeEntrySchema(EntrySchema):
+    """Who changed what, and in which account."""
+
+    account = fields.String(
+        required=True, allow_none=True, metadata=described("Its slug; null: it concerns no single account, or is gone.")
+    )
+
+
 EntryPageSchema = page_of(EntrySchema, "EntryPage")
+WholeEntryPageSchema = page_of(WholeEntrySchema, "WholeEntryPage")

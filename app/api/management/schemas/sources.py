@@ -119,6 +119,11 @@ class TryRequestSchema(RequestSchema):
         validate=validate.Length(max=MAX_SOURCE),
         metadata=described("A document to try; null: the saved one."),
     )
+    at = Timestamp(
+        load_default=None,
+        allow_none=True,
+        metadata=described("When the request arrives, for signatures with a time; null: now."),
+    )
 
 
 class TryDeliverySchema(RequestSchema):
@@ -137,6 +142,7 @@ class HandshakeSchema(Schema):
 
     status = fields.Integer(required=True)
     body = fields.String(required=True)
+    headers = fields.Dict(required=True, keys=fields.String(), values=fields.String())
     reason = fields.String(required=True, metadata=described("Why it is refused; empty: it is not."))
 
 

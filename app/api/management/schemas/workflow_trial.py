@@ -31,7 +31,7 @@ class TryWorkflowSchema(DocumentSchema):
         load_default=None,
         allow_none=True,
         keys=fields.String(),
-        metadata=described("For a stored event: the answers that steps get, by their ids or paths."),
+        metadata=described("The answers that steps get, by their ids or paths."),
     )
 
     @validates_schema
@@ -51,6 +51,9 @@ class TriedStepSchema(Schema):
     until = Timestamp(required=True, allow_none=True, metadata=described("When its wait ends."))
     status = fields.String(required=True)
     output = fields.Raw(required=True, allow_none=True)
+    values = fields.Dict(
+        required=True, keys=fields.String(), metadata=described("What a condition has read, by its paths.")
+    )
     error = fields.String(required=True, allow_none=True)
     request = fields.Raw(required=True, allow_none=True, metadata=described("What it would send, with secrets masked."))
 
