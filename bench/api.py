@@ -7,9 +7,7 @@ quick look.
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import sys
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -28,7 +26,7 @@ from bench import sql
 from bench.console import set_signing_secrets
 from bench.measuring import cpu_seconds, median
 from bench.rows import Row, limited
-from bench.servers import Backends, backends, ours
+from bench.servers import Backends, ours
 
 MAX_MS = 20.0
 _ACCOUNT = "account-1"
@@ -42,11 +40,7 @@ _PAGING = ("limit", "after", "account")
 
 def api() -> list[Row]:
     """A row for each list and filter."""
-    count = int(os.environ.get("API_EVENTS", sql.EVENTS))
-    with backends() as base:
-        began = time.monotonic()
-        sql.load(base.url, count)
-        print(f"    {count:,} events loaded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    with sql.loaded("API_EVENTS") as base:
         return measure(base)
 
 

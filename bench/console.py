@@ -6,9 +6,7 @@ The pages are those of the console's routes, lists also with filters. CONSOLE_EV
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -31,7 +29,7 @@ from app.services.context import AppContext
 from bench import sql
 from bench.measuring import cpu_seconds, median
 from bench.rows import Row, limited, row
-from bench.servers import Backends, backends, ours
+from bench.servers import Backends, ours
 
 MAX_MS = 50.0
 _ACCOUNT, _EMAIL, _PASSWORD = "account-1", "owner@example.com", "correct horse battery"
@@ -92,11 +90,7 @@ _NAMES = {"secrets": "TOKEN", "source": "shop"}
 
 def console() -> list[Row]:
     """A row for each page."""
-    count = int(os.environ.get("CONSOLE_EVENTS", sql.EVENTS))
-    with backends() as base:
-        began = time.monotonic()
-        sql.load(base.url, count)
-        print(f"    {count:,} events loaded in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    with sql.loaded("CONSOLE_EVENTS") as base:
         return measure(base)
 
 

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from bench.rows import Row, row
-from bench.servers import backends
+from bench.servers import Backends, backends
 
 EVENTS = 10_000_000
 ACCOUNTS = 20
@@ -195,19 +195,25 @@ def views(connection: Connection) -> dict[str, str]:
         return {f"ops.{name}": f"SELECT * FROM ops.{name}" for (name,) in cursor.fetchall()}
 
 
-def sql() -> list[Row]:
-    """Each question and each view once to warm the caches, then three times: the fastest."""
-    count = int(os.environ.get("SQL_EVENTS", EVENTS))
+@contextmanager
+def loaded(variable: str) -> Iterator[Backends]:
+    """Backends with EVENTS events, or as many as the environment variable says."""
+    count = int(os.environ.get(variable, EVENTS))
     with backends() as base:
         began = time.monotonic()
         load(base.url, count)
         print(f"    {count:,} events loaded in {time.monotonic() - began:.0f} s", file=sys.stderr)
-        with closing(psycopg2.connect(base.url)) as connection:
-            values, known = names(connection), sizes(connection)
-            return [
-                _row(f"sql: {title}", [Plan(connection, query, values) for _ in range(4)], known)
-                for title, query in {**questions(), **views(connection)}.items()
-            ]
+        yield base
+
+
+def sql() -> list[Row]:
+    """Each question and each view once to warm the caches, then three times: the fastest."""
+    with loaded("SQL_EVENTS") as base, closing(psycopg2.connect(base.url)) as connection:
+        values, known = names(connection), sizes(connection)
+        return [
+            _row(f"sql: {title}", [Plan(connection, query, values) for _ in range(4)], known)
+            for title, query in {**questions(), **views(connection)}.items()
+        ]
 
 
 def _row(name: str, plans: list[Plan], known: Mapping[str, int]) -> Row:
