@@ -13,6 +13,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.sansio.utils import get_content_length
 
 from app.core.concurrency_limit import ConcurrencyLimit
+from app.core.config import Settings
 from app.core.errors import Problem, ProblemType
 from app.core.gzip_body import BYTE_ORDER_MARK, UNPACKED, too_large, unpack
 
@@ -91,6 +92,13 @@ def read_body(
             raise
     environ[_BODY] = body = body.removeprefix(BYTE_ORDER_MARK)
     return body
+
+
+def read_json(request: Request, settings: Settings) -> bytes:
+    """The body of one event, or of one resource: `read_body` with the bounds that the settings have for it."""
+    return read_body(
+        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
+    )
 
 
 def read_as_sent(environ: WSGIEnvironment, *, limit: int, seconds: float, check: CheckSize) -> tuple[bytes, str]:

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 
 from app.api.bearer_limit import management_limit
 from app.api.cxengage import auth
-from app.api.request_body import read_body
+from app.api.request_body import read_json
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.api.sender import Sender, accept_event, read_event, receive, recheck
@@ -100,11 +100,8 @@ def accept_object(
 
 def _read(context: AppContext, account: Account) -> tuple[ExactObject, Origin]:
     """The object in the request's body, and its origin; raises Problem."""
-    settings = context.settings
     idempotency_key, is_webhook_id = read_idempotency_key()
-    body = read_body(
-        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
-    )
+    body = read_json(request, context.settings)
     return read_event(account, body), Origin(RECEIVER, idempotency_key, is_webhook_id, body)
 
 

@@ -14,7 +14,7 @@ from flask import Response, current_app, request
 from marshmallow import Schema
 
 from app.api.cxengage import auth, schemas
-from app.api.request_body import read_body
+from app.api.request_body import read_json
 from app.api.responses import json_bytes
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import ExactObject, read_object
@@ -41,11 +41,7 @@ def authorize(tenant: str) -> tuple[AppContext, int]:
 
 def read_fields() -> ExactObject:
     """The JSON object in the request's body; raises Problem."""
-    settings = app_context().settings
-    body = read_body(
-        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
-    )
-    return read_object(body)
+    return read_object(read_json(request, app_context().settings))
 
 
 def load_fields(schema: Schema, existing: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app, request
 from marshmallow import Schema, ValidationError, missing
 from msgspec import Struct
 
-from app.api.request_body import read_body
+from app.api.request_body import read_json
 from app.api.responses import json_response
 from app.api.sender import Sender, accept_event, read_event, receive, stores_unusable_phone
 from app.core import models
@@ -102,11 +102,8 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
 
 def _read_event(context: AppContext, sender: Account, headers: Headers) -> BuildEvent:
     """Read the body of the request; what parses its event for an account. Both raise Problem."""
-    settings = context.settings
     headers.check()
-    body = read_body(
-        request, limit=settings.max_event_bytes, seconds=settings.body_timeout, media_types=("application/json",)
-    )
+    body = read_json(request, context.settings)
     exact, received_at = read_event(sender, body), context.clock()
     event_id = uuid7(received_at)
     return lambda account: parse_event(
