@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from uuid import UUID
 
 import click
@@ -14,11 +14,10 @@ from app.cli.base import (
     get_account,
     get_owner_id,
     owner_option,
-    parse_option,
     read_time_option,
 )
 from app.cli.delivery_report import delivery_lines, summary
-from app.cli.lists import Page, json_line, list_options, print_list, read_id
+from app.cli.lists import Page, filtered, json_line, list_options, print_list
 from app.core.ids import utc_text
 from app.db.deliveries import ACCEPTED, DUPLICATE, PARTLY, UNMAPPED, UNVERIFIED, DeliveryFilter, DeliveryRow
 from app.services import deliveries, inspection, sources
@@ -60,9 +59,7 @@ def list_(
     )
     print_list(
         page,
-        lambda after, limit: deliveries.find_latest_deliveries(
-            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
-        ),
+        filtered(deliveries.find_latest_deliveries, account_id, wanted),
         cursor=lambda delivery: delivery.id,
         cells=_cells,
         widths=_WIDTHS,

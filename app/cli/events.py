@@ -44,7 +44,7 @@ from app.cli.event_sender import (
 from app.cli.event_tail import EventTail
 from app.cli.json_report import event_details, event_fields, to_json
 from app.cli.lazy_group import LazyGroup
-from app.cli.lists import Page, json_option, list_options, print_list, read_id
+from app.cli.lists import Page, filtered, json_option, list_options, print_list
 from app.cli.program import with_remedies
 from app.cli.run_report import event_lines
 from app.cli.terminal_text import counted, row, visible
@@ -105,9 +105,7 @@ def list_(
     account_id = get_account(account).id
     print_list(
         page,
-        lambda after, limit: inspection.find_latest_events(
-            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
-        ),
+        filtered(inspection.find_latest_events, account_id, wanted),
         cursor=lambda event: event.id,
         cells=event_cells,
         widths=_WIDTHS,

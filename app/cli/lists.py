@@ -6,16 +6,17 @@ import functools
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import click
 
-from app.cli.base import terminal_width
+from app.cli.base import context, parse_option, terminal_width
 from app.cli.terminal_text import Widths, row, visible_json
 from app.core.ids import utc_text
+from app.services.context import AppContext
 
 R = TypeVar("R")
 
@@ -79,6 +80,15 @@ def print_list(
         if not left:
             click.echo(f"There are more; continue with --after {shlex.quote(after)}", err=True)
             return
+
+
+def filtered(
+    find: Callable[[AppContext, int, Any, int], Sequence[R]], account_id: int, wanted: Any
+) -> Callable[[str | None, int], Sequence[R]]:
+    """The `find` of print_list for what passes a filter, in the order of its ids; the filter has the cursor as `before`."""
+    return lambda after, limit: find(
+        context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
+    )
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

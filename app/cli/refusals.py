@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -20,11 +19,10 @@ from app.cli.base import (
     get_account,
     get_owner_id,
     owner_option,
-    parse_option,
     read_time_option,
     yes_option,
 )
-from app.cli.lists import Page, json_line, list_options, print_list, read_id
+from app.cli.lists import Page, filtered, json_line, list_options, print_list
 from app.cli.program import with_program
 from app.cli.refusal_report import refusal_lines, replayed_lines
 from app.cli.terminal_text import counted, visible
@@ -91,9 +89,7 @@ def list_(account: str | None, page: Page, wanted: RefusalFilter) -> None:
     account_id = get_account(account).id
     print_list(
         page,
-        lambda after, limit: refusals.find_latest_refusals(
-            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
-        ),
+        filtered(refusals.find_latest_refusals, account_id, wanted),
         cursor=lambda refusal: refusal.id,
         cells=_cells,
         widths=_WIDTHS,

@@ -20,12 +20,11 @@ from app.cli.base import (
     get_account,
     get_owner_id,
     owner_option,
-    parse_option,
     read_time_option,
     yes_option,
 )
 from app.cli.json_report import run_details, run_fields, to_json
-from app.cli.lists import Page, json_line, json_option, list_options, print_list, read_id
+from app.cli.lists import Page, filtered, json_line, json_option, list_options, print_list
 from app.cli.program import with_remedies
 from app.cli.terminal_text import counted, format_relative
 from app.core.ids import utc_text
@@ -81,9 +80,7 @@ def list_(
     _check_workflow(account_id, workflow)
     print_list(
         page,
-        lambda after, limit: inspection.find_latest_runs(
-            context(), account_id, replace(wanted, before=parse_option("--after", read_id, after)), limit
-        ),
+        filtered(inspection.find_latest_runs, account_id, wanted),
         cursor=lambda run: run.id,
         cells=lambda run: run_cells(run, context().clock()),
         widths=_WIDTHS,

@@ -52,10 +52,10 @@ def _read_value(name: str) -> str:
 @command
 def list_(account: str | None, page: Page) -> None:
     """List the names of an account's secrets. Columns: name, first set, last set, what reads it."""
-    found = secrets.list_secrets(context(), get_account(account).id)
+    account_id = get_account(account).id
     print_list(
         page,
-        lambda after, limit: [one for one in found if after is None or one.name > after][:limit],
+        lambda after, limit: secrets.list_secrets(context(), account_id, after=after or "", limit=limit),
         cursor=lambda one: one.name,
         cells=lambda one: (
             one.name,
