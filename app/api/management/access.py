@@ -12,6 +12,7 @@ from app.api import bearer
 from app.api.management.request_body import invalid
 from app.core.errors import Problem, ProblemType
 from app.core.models import OPERATOR
+from app.db.accounts import AccountRow
 from app.services import accounts, api_keys
 from app.services.context import AppContext
 
@@ -64,6 +65,15 @@ def authorize(*wanted: str) -> Access:
     for scope in wanted:
         access.check(scope)
     return access
+
+
+def current_account() -> AccountRow:
+    """The account of the current request. Raises Problem 404."""
+    access = current()
+    found = accounts.find_account(access.context, str(access.account_id))
+    if found is None:
+        raise Problem(ProblemType.NOT_FOUND, "The account was deleted.")
+    return found
 
 
 def check_granted(access: Access, scopes: Iterable[str]) -> None:

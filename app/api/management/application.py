@@ -38,11 +38,13 @@ from app.api.management import (
     workflow_trial,
     workflows,
 )
+from app.api.management.request_body import invalid_document
 from app.api.management.routes import PREFIX
 from app.api.route_limits import start_limiter_of
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import refuse_unstorable
+from app.services.document_versions import InvalidDocument
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -104,6 +106,7 @@ def create_management(receivers: Flask) -> Flask:
     errors.register(management)
     management.register_error_handler(flask_smorest.exceptions.NotModified, _answer_not_modified)
     management.register_error_handler(SettingsError, _answer_settings_error)
+    management.register_error_handler(InvalidDocument, _answer_invalid_document)
     management.before_request(partial(start_limiter_of, receivers))
     management.before_request(_check_texts)
     for module in RESOURCES:
@@ -129,6 +132,10 @@ def _check_texts() -> None:
 
 def _answer_not_modified(exc: flask_smorest.exceptions.NotModified) -> Response:
     return Response(status=304)
+
+
+def _answer_invalid_document(exc: InvalidDocument) -> Response:
+    return errors.problem_response(invalid_document(exc.mistakes))
 
 
 def _answer_settings_error(exc: SettingsError) -> Response:

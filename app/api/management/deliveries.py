@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -10,8 +9,8 @@ from uuid import UUID
 from flask import Response, current_app
 
 from app.api.management.access import current
-from app.api.management.fields import read_page
-from app.api.management.request_body import invalid, invalid_document
+from app.api.management.fields import read_filtered_page
+from app.api.management.request_body import invalid
 from app.api.management.routes import BYTES_TYPE, Blueprint, Bytes, route
 from app.api.management.schemas.deliveries import (
     WAITING,
@@ -33,7 +32,6 @@ from app.ingest.sources import delivery_replay
 from app.ingest.sources.signer import CannotSign, SignedSender
 from app.ingest.sources.trial import UnreadableRequest, read_request, request_of, try_text
 from app.services import deliveries, sources
-from app.services.document_versions import InvalidDocument
 
 blueprint = Blueprint("deliveries", __name__, description="Deliveries: what third parties posted, as it arrived.")
 _OF_FIRST = {"delivery_id": "$response.body#/items/0/id"}
@@ -64,13 +62,7 @@ def list_deliveries(query: dict[str, Any]) -> Any:
         since=query.get("since"),
         until=query.get("until"),
     )
-    return read_page(
-        query,
-        lambda after, limit: deliveries.find_latest_deliveries(
-            access.context, access.account_id, replace(wanted, before=after), limit
-        ),
-        lambda row: row.id,
-    )
+    return read_filtered_page(query, deliveries.find_latest_deliveries, wanted)
 
 
 @route(blueprint, "GET", "/deliveries/<uuid:delivery_id>", SOURCES_READ, answer=DeliverySchema)
@@ -147,10 +139,7 @@ def try_delivery(body: dict[str, Any], delivery_id: UUID) -> Any:
         text = sources.find_source(access.context, access.account_id, row.source).source
     sent = deliveries.find_body(access.context, row)
     request = request_of(row, sent, access.context.settings.max_batch_unpacked_bytes)
-    try:
-        return show_tried(try_text(access.context, access.account_id, text, request, row))
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
+    return show_tried(try_text(access.context, access.account_id, text, request, row))
 
 
 @route(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.api.management.access import current
-from app.api.management.fields import read_page
+from app.api.management.fields import read_filtered_page
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.events import (
     EventDetailsSchema,
@@ -55,13 +56,7 @@ def list_events(query: dict[str, Any]) -> Any:
         wanted = replace(wanted, before=query.get("after"))
         found = event_search.search_events(access.context, access.account_id, wanted, condition, query["limit"])
         return {"items": found.events, "next": None if found.last is None else str(found.last)}
-    return read_page(
-        query,
-        lambda after, limit: inspection.find_latest_events(
-            access.context, access.account_id, replace(wanted, before=after), limit, with_data=False
-        ),
-        lambda row: row.id,
-    )
+    return read_filtered_page(query, partial(inspection.find_latest_events, with_data=False), wanted)
 
 
 @route(blueprint, "GET", "/events/new", EVENTS_READ, query=NewEventsQuery, answer=NewEventsSchema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -10,7 +11,9 @@ from uuid import UUID
 import msgspec
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
+from app.api.management.access import current
 from app.core.ids import utc_text
+from app.services.context import AppContext
 
 Row = TypeVar("Row")
 DEFAULT_PAGE, MAX_PAGE = 50, 100
@@ -113,3 +116,15 @@ def read_page(
     limit: int = query["limit"]
     found = find(query.get("after"), limit + 1)
     return {"items": found[:limit], "next": str(cursor(found[limit - 1])) if len(found) > limit else None}
+
+
+def read_filtered_page(
+    query: Mapping[str, Any], find: Callable[[AppContext, int, Any, int], Sequence[Any]], wanted: Any
+) -> dict[str, Any]:
+    """A page of the rows of the account that pass a filter, in the order of their ids; the filter has the cursor as `before`."""
+    access = current()
+    return read_page(
+        query,
+        lambda after, limit: find(access.context, access.account_id, replace(wanted, before=after), limit),
+        lambda row: row.id,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.api.management.access import current
+from app.api.management.access import current, current_account
 from app.api.management.fields import PageByNameQuery, read_page
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.members import (
@@ -15,9 +15,8 @@ from app.api.management.schemas.members import (
 )
 from app.core.errors import Problem, ProblemType
 from app.core.models import ACCOUNT_MANAGE, USERS_MANAGE, VIEWER
-from app.db.accounts import AccountRow
 from app.db.users import Membership
-from app.services import accounts, users
+from app.services import users
 
 blueprint = Blueprint("members", __name__, description="Members: users of the console with a role in the account.")
 
@@ -46,7 +45,7 @@ def add_member(body: dict[str, Any]) -> Any:
     _check_role(body["role"])
     if users.find_member(access.context, access.account_id, email) is not None:
         raise Problem(ProblemType.CONFLICT, "The user has a role in the account.")
-    users.set_role(access.context, email, _account(), body["role"])
+    users.set_role(access.context, email, current_account(), body["role"])
     return _find(email)
 
 
@@ -54,14 +53,6 @@ def _check_role(role: str) -> None:
     """Raises Problem 403 for a role that may do more than the key."""
     if role != VIEWER:
         current().check(ACCOUNT_MANAGE)
-
-
-def _account() -> AccountRow:
-    access = current()
-    found = accounts.find_account(access.context, str(access.account_id))
-    if found is None:
-        raise Problem(ProblemType.NOT_FOUND, "The account was deleted.")
-    return found
 
 
 def _find(email: str) -> Membership:
@@ -87,7 +78,7 @@ def change_member(body: dict[str, Any], email: str) -> Any:
     access, found = current(), _find(email)
     blueprint.check_etag(found, MemberSchema)
     _check_role(body["role"])
-    users.set_role(access.context, found.email, _account(), body["role"])
+    users.set_role(access.context, found.email, current_account(), body["role"])
     return _find(email)
 
 
@@ -99,4 +90,4 @@ def remove_member(email: str) -> None:
     """
     access, found = current(), _find(email)
     blueprint.check_etag(found, MemberSchema)
-    users.set_role(access.context, found.email, _account(), None)
+    users.set_role(access.context, found.email, current_account(), None)

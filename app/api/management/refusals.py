@@ -9,7 +9,7 @@ from uuid import UUID
 from flask import Response
 
 from app.api.management.access import current
-from app.api.management.fields import read_page
+from app.api.management.fields import read_filtered_page
 from app.api.management.routes import BYTES_TYPE, Blueprint, Bytes, route
 from app.api.management.schemas.refusals import (
     RefusalPageSchema,
@@ -44,15 +44,8 @@ def list_refusals(query: dict[str, Any]) -> Any:
 
     The newest first, without their bodies. `after` is the id of a refusal.
     """
-    access = current()
     filters = {name: query[name] for name in ("request_id", "since", "until") if name in query}
-    page = read_page(
-        query,
-        lambda after, limit: refusals.find_latest_refusals(
-            access.context, access.account_id, RefusalFilter(before=after, **filters), limit
-        ),
-        lambda row: row.id,
-    )
+    page = read_filtered_page(query, refusals.find_latest_refusals, RefusalFilter(**filters))
     return {**page, "items": [_shown(row) for row in page["items"]]}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app.api.management.access import current
-from app.api.management.fields import read_page
+from app.api.management.fields import read_filtered_page
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.runs import (
     BulkAnswerSchema,
@@ -49,16 +49,9 @@ def list_runs(query: dict[str, Any]) -> Any:
 
     The newest first, without parallel blocks. `after` is the id of a run.
     """
-    access, names = current(), ("workflow", "subject", "status", "since", "until", "target", "error_class")
-    filters = {name: query[name] for name in names if name in query}
-    is_failed = query.get("status") == "failed"
-    return read_page(
-        query,
-        lambda after, limit: inspection.find_latest_runs(
-            access.context, access.account_id, RunFilter(failed=is_failed, before=after, **filters), limit
-        ),
-        lambda row: row.id,
-    )
+    filters = {name: value for name, value in query.items() if name not in ("limit", "after")}
+    wanted = RunFilter(failed=query.get("status") == "failed", **filters)
+    return read_filtered_page(query, inspection.find_latest_runs, wanted)
 
 
 @route(blueprint, "GET", "/runs/failures", RUNS_READ, query=FailureQuery, answer=FailuresSchema)

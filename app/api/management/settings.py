@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from app.api.management.access import current
+from app.api.management.access import current, current_account
 from app.api.management.fields import read_page
 from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
@@ -20,9 +20,8 @@ from app.api.management.schemas.settings import (
     WholeAuditQuery,
     WholeEntryPageSchema,
 )
-from app.core.errors import Problem, ProblemType
 from app.core.models import AUDIT_READ, OPERATOR, PLANS, SETTINGS_READ, SETTINGS_WRITE
-from app.db.accounts import AccountDetails, AccountRow
+from app.db.accounts import AccountDetails
 from app.db.audit import EntryFilter
 from app.db.retention import KINDS
 from app.services import accounts, audit, retention
@@ -33,15 +32,7 @@ blueprint = Blueprint("settings", __name__, description="The account: settings, 
 @route(blueprint, "GET", "/account", SETTINGS_READ, answer=AccountSchema)
 def show_account() -> Any:
     """Show the account"""
-    return _find()
-
-
-def _find() -> AccountRow:
-    access = current()
-    found = accounts.find_account(access.context, str(access.account_id))
-    if found is None:
-        raise Problem(ProblemType.NOT_FOUND, "The account was deleted.")
-    return found
+    return current_account()
 
 
 @route(blueprint, "PATCH", "/account", SETTINGS_WRITE, body=ChangedAccountSchema, answer=AccountSchema)
@@ -51,9 +42,9 @@ def change_account(body: dict[str, Any]) -> Any:
     They apply to the next event.
     """
     access = current()
-    blueprint.check_etag(_find(), AccountSchema)
+    blueprint.check_etag(current_account(), AccountSchema)
     accounts.update_account_details(access.context, access.account_id, AccountDetails(**body))
-    return _find()
+    return current_account()
 
 
 @route(blueprint, "GET", "/account/usage", SETTINGS_READ, answer=UsageSchema)
@@ -62,7 +53,7 @@ def show_usage() -> Any:
 
     The events of the last hour and the last 24 hours.
     """
-    access, account = current(), _find()
+    access, account = current(), current_account()
     last_hour, last_day = accounts.count_latest_events(access.context, access.account_id)
     return {
         "plan": account.plan,
@@ -102,7 +93,7 @@ def change_retention(body: dict[str, Any]) -> Any:
     access = current()
     blueprint.check_etag(_retention(), RetentionSchema)
     change = _read_change(body["keep"])
-    retention.change_retention(access.context, access.account_id, _find().slug, change.keep, change.reset)
+    retention.change_retention(access.context, access.account_id, current_account().slug, change.keep, change.reset)
     return _retention()
 
 

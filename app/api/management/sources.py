@@ -8,7 +8,7 @@ from typing import Any
 
 from app.api.management.access import Access, current
 from app.api.management.fields import PageByNameQuery, read_page
-from app.api.management.request_body import invalid, invalid_document
+from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.sources import (
     CreatedSourceSchema,
@@ -35,8 +35,6 @@ from app.ingest.sources import delivery_replay
 from app.ingest.sources.delivery_replay import ReplayResult
 from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, try_text
 from app.services import sources
-from app.services.document_versions import InvalidDocument
-from app.services.sources import AppliedSource
 
 blueprint = Blueprint("sources", __name__, description="Sources: URLs to which third parties post.")
 _OF_NAME = {"source": "$response.body#/name"}
@@ -75,17 +73,10 @@ def create_source(body: dict[str, Any]) -> Any:
     From a document, which names it. 409 when there is a source with this name. The answer is the only one that has the token.
     """
     access = current()
-    applied = _apply(access, body["source"], is_new=True)
+    applied = sources.apply_source(access.context, access.account_id, body["source"], is_new=True)
     row = _find(access, applied.name)
     blueprint.set_etag(row, SourceSchema)
     return {**_shown(row), **_of_token(str(applied.token))}
-
-
-def _apply(access: Access, text: str, **options: Any) -> AppliedSource:
-    try:
-        return sources.apply_source(access.context, access.account_id, text, **options)
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
 
 
 def _find(access: Access, name: str) -> SourceRow:
@@ -137,7 +128,8 @@ def change_source(body: dict[str, Any], source: str) -> Any:
     access = current()
     known = _find(access, source)
     blueprint.check_etag(known, SourceSchema)
-    _apply(access, body["source"], edited=(source, known.latest_version))
+    edited = (source, known.latest_version)
+    sources.apply_source(access.context, access.account_id, body["source"], edited=edited)
     return _find(access, source)
 
 
@@ -239,8 +231,6 @@ def try_source(body: dict[str, Any], source: str) -> Any:
         tried = try_text(access.context, access.account_id, body["source"] or saved, request, at=body["at"])
     except UnreadableRequest as exc:
         raise invalid([{"field": "request", "message": str(exc)}]) from None
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
     return show_tried(tried)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.api.management.access import current
-from app.api.management.request_body import invalid, invalid_document
+from app.api.management.request_body import invalid
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.workflow_trial import (
     BacktestAnswerSchema,
@@ -22,7 +22,6 @@ from app.api.management.schemas.workflow_trial import (
 from app.core.models import EVENTS_READ, WORKFLOWS_READ
 from app.core.pacing import pause_if_due
 from app.services import simulation, workflow_trial
-from app.services.document_versions import InvalidDocument
 from app.services.workflow_trial import Trial, TriedEvent
 
 T = TypeVar("T")
@@ -51,7 +50,7 @@ def try_workflow(body: dict[str, Any]) -> Any:
     """
     if body["event_id"] is not None:
         current().check(EVENTS_READ)
-    trial = _with_mistakes(lambda: _try(body))
+    trial = _try(body)
     names = ("workflow", "missing", "earlier", "is_cut")
     return {
         **{name: getattr(trial, name) for name in names},
@@ -79,14 +78,6 @@ def _without_fault(field: str, read: Callable[[], T]) -> T:
         raise invalid([{"field": field, "message": str(exc)}]) from None
 
 
-def _with_mistakes(work: Callable[[], T]) -> T:
-    """What `work` returns. Raises Problem 422 for a document with mistakes."""
-    try:
-        return work()
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
-
-
 def _shown(tried: TriedEvent) -> dict[str, Any]:
     names = ("at", "started", "contributing", "reason", "run")
     return {
@@ -110,7 +101,7 @@ def simulate_workflow(body: dict[str, Any]) -> Any:
     On the given events, in the order of their times: what each contributes and starts, and why, and which deadlines expire.
     Without the steps that runs take, which a trial shows. Takes at most 3 seconds.
     """
-    rule = _with_mistakes(lambda: simulation.compile_source(body["source"]))
+    rule = simulation.compile_source(body["source"])
     end = time.monotonic() + _TRIAL_SECONDS
     events = [_read_event(value, number) for number, value in enumerate(body["events"])]
     items, is_cut = [], False
@@ -153,7 +144,7 @@ def backtest_workflow(body: dict[str, Any]) -> Any:
     `after` to continue, and add up the counts.
     """
     access = current()
-    rule = _with_mistakes(lambda: simulation.compile_source(body["source"]))
+    rule = simulation.compile_source(body["source"])
     tally, is_complete = simulation.tally_backtest(
         access.context, access.account_id, rule, body["since"], _BACKTEST_SECONDS, after=body["after"]
     )

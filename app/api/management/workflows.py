@@ -6,7 +6,6 @@ from typing import Any
 
 from app.api.management.access import Access, current
 from app.api.management.fields import PageByNameQuery, read_page
-from app.api.management.request_body import invalid_document
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.workflow_activity import ActivitySchema
 from app.api.management.schemas.workflows import (
@@ -28,8 +27,6 @@ from app.api.management.schemas.workflows import (
 from app.core.models import EVENTS_READ, RUNS_READ, WORKFLOWS_READ, WORKFLOWS_WRITE
 from app.db.workflows import WorkflowRow
 from app.services import differences, workflow_activity, workflows
-from app.services.document_versions import InvalidDocument
-from app.services.workflows import Applied
 
 blueprint = Blueprint("workflows", __name__, description="Workflows: versioned documents that start runs.")
 _OF_NAME = {"name": "$response.body#/name"}
@@ -71,15 +68,8 @@ def create_workflow(body: dict[str, Any]) -> Any:
     From a document, which names it. 409 when there is a workflow with this name.
     """
     access, source = current(), body["source"]
-    applied = _save(access, source, 0, enable=body["enable"])
+    applied = workflows.save_edited(access.context, access.account_id, source, 0, enable=body["enable"])
     return _find(access, applied.name)
-
-
-def _save(access: Access, source: str, after: int, *, enable: bool, name: str | None = None) -> Applied:
-    try:
-        return workflows.save_edited(access.context, access.account_id, source, after, enable=enable, name=name)
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
 
 
 def _find(access: Access, name: str) -> WorkflowRow:
@@ -116,7 +106,8 @@ def change_workflow(body: dict[str, Any], name: str) -> Any:
     known = _find(access, name)
     blueprint.check_etag(known, WorkflowSchema)
     enable = known.enabled_version is not None if enable is None else enable
-    _save(access, body["source"], known.latest_version, enable=enable, name=name)
+    after = known.latest_version
+    workflows.save_edited(access.context, access.account_id, body["source"], after, enable=enable, name=name)
     return _find(access, name)
 
 
@@ -138,10 +129,7 @@ def enable_workflow(body: dict[str, Any], name: str) -> Any:
     It looks at events from now on.
     """
     access = current()
-    try:
-        workflows.enable_workflow(access.context, access.account_id, name, body["version"])
-    except InvalidDocument as exc:
-        raise invalid_document(exc.mistakes) from None
+    workflows.enable_workflow(access.context, access.account_id, name, body["version"])
     return _find(access, name)
 
 

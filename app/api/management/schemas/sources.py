@@ -102,7 +102,18 @@ class SourceVersionSchema(Schema):
     created_at = Timestamp(required=True)
 
 
-class TryRequestSchema(RequestSchema):
+class TryDeliverySchema(RequestSchema):
+    """What to try on a delivery."""
+
+    source = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=validate.Length(max=MAX_SOURCE),
+        metadata=described("A document to try; null: the one that is saved."),
+    )
+
+
+class TryRequestSchema(TryDeliverySchema):
     """A request to try."""
 
     request = fields.String(
@@ -113,27 +124,10 @@ class TryRequestSchema(RequestSchema):
             REQUEST,
         ),
     )
-    source = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(max=MAX_SOURCE),
-        metadata=described("A document to try; null: the saved one."),
-    )
     at = Timestamp(
         load_default=None,
         allow_none=True,
         metadata=described("When the request arrives, for signatures with a time; null: now."),
-    )
-
-
-class TryDeliverySchema(RequestSchema):
-    """What to try on a delivery."""
-
-    source = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.Length(max=MAX_SOURCE),
-        metadata=described("A document to try; null: that of the delivery's source."),
     )
 
 

@@ -11,8 +11,8 @@ _EXAMPLE = "name: greet\non: signed_up\nsteps:\n  - log: 'hello {{ distinct_id }
 _NEW_EXAMPLE = _EXAMPLE.replace("greet", "welcome")
 
 
-class WorkflowNameSchema(Schema):
-    """A workflow in a list."""
+class NamedWorkflowSchema(Schema):
+    """What lists and the workflow itself show."""
 
     id = fields.UUID(required=True)
     name = fields.String(required=True, metadata=described("Unique in the account.", "greet"))
@@ -21,6 +21,11 @@ class WorkflowNameSchema(Schema):
     )
     latest_version = fields.Integer(required=True, metadata=described("The newest version.", 1))
     updated_at = Timestamp(required=True, metadata=described("When it was last saved, enabled or disabled."))
+
+
+class WorkflowNameSchema(NamedWorkflowSchema):
+    """A workflow in a list."""
+
     events = fields.List(
         fields.String(),
         required=True,
@@ -28,17 +33,10 @@ class WorkflowNameSchema(Schema):
     )
 
 
-class WorkflowSchema(Schema):
+class WorkflowSchema(NamedWorkflowSchema):
     """A workflow with its newest document."""
 
-    id = fields.UUID(required=True)
-    name = fields.String(required=True, metadata=described("Unique in the account.", "greet"))
-    enabled_version = fields.Integer(
-        required=True, allow_none=True, metadata=described("The version that looks at events; null: it is disabled.", 1)
-    )
-    latest_version = fields.Integer(required=True, metadata=described("The newest version.", 1))
     created_at = Timestamp(required=True)
-    updated_at = Timestamp(required=True, metadata=described("When it was last saved, enabled or disabled."))
     source = fields.String(
         required=True, metadata=described("The document of the newest version as it was saved.", _EXAMPLE)
     )
