@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.api.management import workflow_trial
 from app.services.context import AppContext
 from tests.support.management import Manager, a_manager, fill
+
+
+@pytest.fixture(autouse=True)
+def patient_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials take the time that they need: on a busy machine they would be cut."""
+    for name in ("_TRIAL_SECONDS", "_BACKTEST_SECONDS"):
+        monkeypatch.setattr(workflow_trial, name, 300.0)
 
 
 @pytest.fixture
