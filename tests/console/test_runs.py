@@ -127,6 +127,11 @@ def test_failures_are_filtered_by_workflow_and_period(context: AppContext, viewe
     assert "1 run" in viewer.get(f"/{acme.slug}/failures?workflow=a&period=1h").text
     assert "No run passes these filters." in viewer.get(f"/{acme.slug}/failures?workflow=b").text
     assert "1 run" in viewer.get(f"/{acme.slug}/failures?period=nonsense").text
+    with context.database.transaction() as connection:
+        statement = "UPDATE runs SET finished_at = finished_at - interval '2 hours' WHERE account_id = %s"
+        connection.exec_driver_sql(statement, (acme.account_id,))
+    assert "No run passes these filters." in viewer.get(f"/{acme.slug}/failures?period=1h").text
+    assert "1 run" in viewer.get(f"/{acme.slug}/failures?period=1d").text
 
 
 def test_a_plan_names_the_runs_and_only_they_are_retried(context: AppContext, editor: Browser, acme: Sender) -> None:
