@@ -210,10 +210,17 @@ def touch_session(connection: sa.Connection, session_id: UUID, now: datetime) ->
     run_sql(connection, "UPDATE user_sessions SET seen_at = :now WHERE id = :id", {"id": session_id, "now": now})
 
 
-def list_sessions(connection: sa.Connection, user_id: UUID) -> list[SessionRow]:
-    """The sessions of a user, the last used first."""
-    query = "SELECT id, created_at, seen_at, address, agent FROM user_sessions WHERE user_id = :id ORDER BY seen_at DESC, id"
-    return [SessionRow(*row) for row in run_sql(connection, query, {"id": user_id})]
+def list_sessions(
+    connection: sa.Connection, user_id: UUID, oldest: Mapping[str, datetime], *, after: UUID | None, limit: int
+) -> list[SessionRow]:
+    """Sessions of a user, the last sign-in first, behind the one with the id `after`. `oldest`: as for `find_session`."""
+    rows = run_sql(
+        connection,
+        "SELECT id, created_at, seen_at, address, agent FROM user_sessions WHERE user_id = :user AND created_at >= :created "
+        "AND seen_at >= :seen AND (CAST(:after AS uuid) IS NULL OR id < :after) ORDER BY id DESC LIMIT :limit",
+        {"user": user_id, "after": after, "limit": limit, **oldest},
+    )
+    return [SessionRow(*row) for row in rows]
 
 
 def delete_sessions(

@@ -25,6 +25,8 @@ from app.db.users import Membership, SessionRow, UserRow
 from app.services import audit
 from app.services.context import AppContext
 
+# Of a user, in a list without pages.
+MAX_SESSIONS_SHOWN = 100
 # A session ends so long after the sign-in, and so long after its last request.
 MAX_SESSION, MAX_IDLE = timedelta(days=30), timedelta(days=7)
 _SEEN_EVERY = timedelta(minutes=1)
@@ -264,12 +266,12 @@ def _oldest(now: datetime) -> dict[str, datetime]:
     return {"created": now - MAX_SESSION, "seen": now - MAX_IDLE}
 
 
-def list_sessions(context: AppContext, user: UserRow) -> list[SessionRow]:
-    """The sessions of a user that have not ended, the last used first."""
-    oldest = _oldest(context.clock())
+def list_sessions(
+    context: AppContext, user: UserRow, *, after: UUID | None = None, limit: int = MAX_SESSIONS_SHOWN
+) -> list[SessionRow]:
+    """The sessions of a user that have not ended, the last sign-in first, behind the one with the id `after`."""
     with context.database.transaction() as connection:
-        found = users.list_sessions(connection, user.id)
-    return [one for one in found if one.created_at >= oldest["created"] and one.seen_at >= oldest["seen"]]
+        return users.list_sessions(connection, user.id, _oldest(context.clock()), after=after, limit=limit)
 
 
 def end_sessions(context: AppContext, user: UserRow, only: UUID | None = None) -> int:

@@ -13,7 +13,7 @@ from werkzeug.formparser import FormDataParser
 from app.api.bearer_limit import management_limit
 from app.api.cxengage.resources import app_context, authorize, list_response, load_fields
 from app.api.cxengage.schemas import API_FIELDS, AugmentSchema
-from app.api.request_body import read_body
+from app.api.request_body import CheckSize, LargeBodies, read_body
 from app.api.responses import json_response
 from app.api.route_limits import start_limiter
 from app.core.errors import Problem, ProblemType
@@ -73,7 +73,8 @@ def delete_augment(tenant: str, name: str) -> Response:
 def put_file(tenant: str, name: str) -> Response:
     """Upload or replace the CSV file, sent as the body or as the field `file` of a form."""
     context, account_id = authorize(tenant)
-    row = augments.put_file(context, account_id, name, _read_file())
+    with LargeBodies(context.limits.large_bodies, account_id) as bodies:
+        row = augments.put_file(context, account_id, name, _read_file(bodies.check))
     return json_response({"id": f"AU{row.number}", "columns": row.columns, "rows": row.rows}, 201)
 
 
@@ -93,11 +94,12 @@ def show_file(tenant: str, name: str) -> Response:
     return Response(text, content_type="text/csv; charset=utf-8")
 
 
-def _read_file() -> bytes:
-    """The bytes of the posted file; raises Problem."""
+def _read_file(check: CheckSize) -> bytes:
+    """The bytes of the posted file; raises what `check` raises, and Problem."""
     limit = augments.MAX_BYTES + (_FORM_BYTES if request.mimetype == "multipart/form-data" else 0)
     seconds = app_context().settings.body_timeout
-    body = read_body(request, limit=limit, seconds=seconds, media_types=("text/csv", "multipart/form-data"))
+    media_types = ("text/csv", "multipart/form-data")
+    body = read_body(request, limit=limit, seconds=seconds, media_types=media_types, check=check)
     if request.mimetype == "text/csv":
         return body
     try:

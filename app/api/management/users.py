@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from app.api.management.access import current
-from app.api.management.fields import PageByNameQuery, read_page
+from app.api.management.fields import PageByIdQuery, PageByNameQuery, read_page
 from app.api.management.routes import Blueprint, route
 from app.api.management.schemas.users import (
     CreatedUserSchema,
     NewUserSchema,
     PasswordSchema,
-    SessionsSchema,
+    SessionPageSchema,
     SignedOutSchema,
     UserPageSchema,
     UserSchema,
@@ -108,13 +108,18 @@ def reset_password(user: str) -> Any:
     return {"password": users.set_password(current().context, found.email)}
 
 
-@route(blueprint, "GET", "/users/<user>/sessions", OPERATOR, answer=SessionsSchema)
-def list_sessions(user: str) -> Any:
+@route(blueprint, "GET", "/users/<user>/sessions", OPERATOR, query=PageByIdQuery, answer=SessionPageSchema)
+def list_sessions(query: dict[str, Any], user: str) -> Any:
     """List the sessions of a user
 
-    The last used first.
+    The last sign-in first.
     """
-    return {"items": users.list_sessions(current().context, _find(user))}
+    context, found = current().context, _find(user)
+    return read_page(
+        query,
+        lambda after, limit: users.list_sessions(context, found, after=after, limit=limit),
+        lambda session: session.id,
+    )
 
 
 @route(blueprint, "POST", "/users/<user>/sign-out", OPERATOR, answer=SignedOutSchema)

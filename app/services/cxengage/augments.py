@@ -88,11 +88,17 @@ def put_file(context: AppContext, account_id: int, name: str, raw: bytes) -> Aug
     row = crud.find_resource(context, account_id, AUGMENTS, name)
     if row.type != "file":
         raise Problem(ProblemType.VALIDATION_FAILED, f"{name} is of the type {row.type}, which has no file")
-    try:
-        file = read_csv(raw)
-    except InvalidFile as exc:
-        raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
-    with context.limits.changes.acquire(account_id), context.database.transaction() as connection:
+    with context.limits.changes.acquire(account_id):
+        try:
+            file = read_csv(raw)
+        except InvalidFile as exc:
+            raise Problem(ProblemType.VALIDATION_FAILED, str(exc)) from None
+        return _store_file(context, account_id, row, file, raw)
+
+
+def _store_file(context: AppContext, account_id: int, row: AugmentRow, file: CsvFile, raw: bytes) -> AugmentRow:
+    name = f"AU{row.number}"
+    with context.database.transaction() as connection:
         if not cxengage_resources.lock_augment(connection, account_id, row.number):
             raise crud.not_found(AUGMENTS, name)
         cxengage_resources.replace_file(

@@ -243,6 +243,16 @@ def test_an_operator_resets_a_password_and_all_sessions_end(
     assert operator.post(f"/users/{values['user']}/sign-out").json == {"ended": 1}
 
 
+def test_the_sessions_of_a_user_have_pages(context: AppContext, operator: Manager, values: dict[str, str]) -> None:
+    password = operator.post(f"/users/{values['user']}/password").json["password"]
+    for number in range(3):
+        assert users.sign_in(context, values["user"], password, "127.0.0.1", f"browser {number}") is not None
+    first = operator.get(f"/users/{values['user']}/sessions?limit=2").json
+    assert [session["agent"] for session in first["items"]] == ["browser 2", "browser 1"]
+    last = operator.get(f"/users/{values['user']}/sessions?limit=2&after={first['next']}").json
+    assert ([session["agent"] for session in last["items"]], last["next"]) == (["browser 0"], None)
+
+
 def test_the_password_of_an_operator_and_a_weak_key_are_refused(
     context: AppContext, manager: Manager, operator: Manager, values: dict[str, str]
 ) -> None:

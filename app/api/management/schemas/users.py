@@ -51,12 +51,6 @@ class SessionSchema(Schema):
     agent = fields.String(required=True, metadata=described("The browser."))
 
 
-class SessionsSchema(Schema):
-    """The sessions of a user that have not ended."""
-
-    items = fields.List(fields.Nested(SessionSchema), required=True)
-
-
 class SignedOutSchema(Schema):
     """Sessions that were ended."""
 
@@ -64,3 +58,4 @@ class SignedOutSchema(Schema):
 
 
 UserPageSchema = page_of(UserSchema, "UserPage")
+SessionPageSchema = page_of(SessionSchema, "SessionPage")

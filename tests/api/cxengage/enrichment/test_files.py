@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from app.api.request_body import LARGE_BODY
+from app.core.concurrency_limit import ConcurrencyLimit
 from app.ingest import enrichment_files
 from app.ingest.enrichment import NO_ENRICHMENT, Enricher
 from app.ingest.enrichment_budget import ApiBudget
@@ -202,3 +204,20 @@ def test_other_requests_run_while_empty_lines_are_read(monkeypatch: pytest.Monke
     monkeypatch.setattr(augments, "pause_if_due", lambda: pauses.append(None))
     assert read_csv(b"a,b\n" + b"\n" * 500).rows == []
     assert len(pauses) > 500
+
+
+def test_large_files_of_a_tenant_are_read_and_parsed_one_at_a_time(
+    context: AppContext, monkeypatch: pytest.MonkeyPatch, tenant: Tenant
+) -> None:
+    changes, bodies = ConcurrencyLimit(1, 0.01), ConcurrencyLimit(1, 0.01)
+    path = f"/augments/{tenant.post('/augments', FILE).json['id']}/file"
+    csv = {"Content-Type": "text/csv"}
+    monkeypatch.setattr(context.limits, "changes", changes)
+    monkeypatch.setattr(context.limits, "large_bodies", bodies)
+    with changes.acquire(tenant.account_id):
+        # It would be refused as no CSV file.
+        assert tenant.post(path, b"\xff", headers=csv).status_code == 429
+    assert tenant.post(path, b"\xff", headers=csv).status_code == 400
+    with bodies.acquire(tenant.account_id):
+        assert tenant.post(path, b"x" * (LARGE_BODY + 1), headers=csv).status_code == 429
+        assert tenant.post(path, CSV, headers=csv).status_code == 201
