@@ -139,9 +139,35 @@ def _check_brackets(text: str) -> None:
             raise TemplateError(f"{text_position(text, found.start())}: {message}")
 
 
+# The words of Python in the library's messages, and what they say of a template.
+_MESSAGES = (
+    (re.compile(r"'<' and '>' are not supported between '(\w+)' and '(\w+)'"), "{} cannot be compared with {}"),
+    (re.compile(r"'[<>]=?' not supported between instances of '(\w+)' and '(\w+)'"), "{} cannot be compared with {}"),
+    (re.compile(r"'in' and 'contains' are not supported between '(\w+)' and '\w+'"), "{} contains nothing"),
+    (re.compile(r"'(\w+)' object is not (?:subscriptable|iterable)"), "{} has no members"),
+    (re.compile(r"expected an integer, found (\w+)"), "{} is not a whole number"),
+)
+_TYPES = {
+    **dict.fromkeys(("int", "float", "Number", "Decimal"), "a number"),
+    **dict.fromkeys(("List", "list", "tuple"), "a list"),
+    **dict.fromkeys(("Object", "dict"), "an object"),
+    "str": "a text",
+    "bool": "true or false",
+    "range": "a range",
+    "NoneType": "null",
+}
+
+
+def _in_words(message: str) -> str:
+    for pattern, words in _MESSAGES:
+        if (found := pattern.fullmatch(message)) is not None:
+            return words.format(*(_TYPES.get(name, "this value") for name in found.groups()))
+    return message
+
+
 def error_message(exc: LiquidError, source: Source) -> str:
-    """The library's message with the position in the text."""
-    message = str(exc.args[0] if exc.args else type(exc).__name__)[:300]
+    """The library's message with the position in the text, in the words of templates."""
+    message = _in_words(str(exc.args[0] if exc.args else "cannot be rendered"))[:300]
     token = exc.token
     return message if token is None or token.start_index < 0 else f"{source.position(token.start_index)}: {message}"
 

@@ -195,8 +195,8 @@ def _run(use: Callable[[Mapping[str, Any], TemplateBudget], T], names: Names, te
         raise TemplateError("the template is nested too deep") from None
     except MemoryError:
         raise
-    except Exception as exc:
-        raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
+    except Exception:
+        raise TemplateError("the template cannot be rendered: a tag or filter cannot take the values") from None
 
 
 def render_scalar(value: Any, names: Mapping[str, Any]) -> str:
@@ -245,5 +245,5 @@ def _render_mustache(text: Text, names: Names, *, as_html: bool) -> str:
         raise TemplateError(str(exc)) from None
     except MemoryError:
         raise
-    except Exception as exc:
-        raise TemplateError(f"the template cannot be rendered: {type(exc).__name__}: {exc}"[:300]) from None
+    except Exception:
+        raise TemplateError("the template cannot be rendered: a tag or filter cannot take the values") from None

@@ -35,7 +35,8 @@ from app.workflows.expressions.cel_analysis import (
 from app.workflows.expressions.cel_cost import Cost, Size, analyze
 from app.workflows.expressions.cel_variables import TIMES, CelVariables
 from app.workflows.expressions.functions import FUNCTIONS, ExactNumbers, describe_type
-from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS, to_text
+from app.workflows.expressions.signatures import SIGNATURES, type_of
+from app.workflows.expressions.standard_functions import STANDARD_FUNCTIONS, to_bool, to_text
 from app.workflows.expressions.work_budget import EXPRESSION_UNITS, NOT_EVALUATED, Budget, BudgetExceeded
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ _BUILT_IN = frozenset(
 # Implemented in Python, 4 microseconds per filter. Functions whose result can be much larger than their arguments are
 # excluded.
 _EXTRA = (
-    *("bool", "min", "max", "sum"),
+    *("min", "max", "sum"),
     *("charAt", "indexOf", "lastIndexOf", "substring", "split", "lowerAscii", "upperAscii", "trim"),
 )
-_CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: \w+: (.*)")
+_CALL_FAILED = re.compile(r"Function '(\w+)' error: Python function call failed: (\w+): (.*)")
+_CONVERSION_FAILED = re.compile(r"Function '(double|uint)' error: string parse error")
 _ADVICE = ". Check function arguments and their types."
 # Units of work of a filter apart from the engine's.
 _FILTER_UNITS = 60
@@ -123,7 +125,9 @@ class Filter:
         text = str(exc).split("\n")[0]
         failed = _CALL_FAILED.match(text)
         if failed is not None:
-            return f"{failed[1][0].lower()}{failed[1][1:]}: {failed[2].removesuffix(_ADVICE)}"[:200]
+            return self._explain_call(failed, values)[:200]
+        if (conversion := _CONVERSION_FAILED.match(text)) is not None:
+            return f"{conversion[1]}: the text is not a number"
         if isinstance(exc, KeyError):
             return f"{self._find_missing_path(str(exc.args[0]) if exc.args else '', values)} is missing"
         if isinstance(exc, ZeroDivisionError):
@@ -137,6 +141,13 @@ class Filter:
         if isinstance(exc, Exception):
             return text.removesuffix(_ADVICE)[:200]
         return "the CEL engine cannot evaluate the filter for this event"
+
+    def _explain_call(self, failed: re.Match[str], values: Mapping[str, Any]) -> str:
+        """The reason of a function; any other error than of its own is one of types."""
+        name = f"{failed[1][0].lower()}{failed[1][1:]}"
+        if failed[2] in ("ValueError", "IndexError"):
+            return f"{name}: {failed[3].removesuffix(_ADVICE).removeprefix(f'{name}: ')}"
+        return f"{name}: incompatible types{self._describe_types(values)}"
 
     def _find_missing_path(self, key: str, values: Mapping[str, Any]) -> str:
         """The path that ends in the missing `key`, or the key itself if the text has no such path."""
@@ -238,7 +249,21 @@ def _extra_functions() -> Mapping[str, Callable[..., Any]]:
     # The library takes 0.1 s to import, which commands that compile no filter do without.
     from cel import stdlib
 
-    return {**{name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}, **STANDARD_FUNCTIONS}
+    functions = {**{name: stdlib.STDLIB_FUNCTIONS[name] for name in _EXTRA}, "bool": to_bool}
+    return {**{name: _typed(name, function) for name, function in functions.items()}, **STANDARD_FUNCTIONS}
+
+
+def _typed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes values of the types of its signature only."""
+    signature = SIGNATURES[name]
+
+    def call(*values: Any) -> Any:
+        types = [type_of(value) for value in values]
+        if not signature.accepts(types):
+            raise ValueError(signature.refusal(types))
+        return function(*values)
+
+    return call
 
 
 @cache

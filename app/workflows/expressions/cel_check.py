@@ -343,8 +343,7 @@ class _TypeCheck:
         if signature is None:
             return ANY
         if (signature.is_method and node.kind != "method") or not signature.accepts(types):
-            given = " and ".join(map(describe, types)) or "nothing"
-            raise self._refuse(node, f"{node.text} cannot be called with {given}; write {signature.usage}")
+            raise self._refuse(node, f"{node.text} {signature.refusal(types)}")
         if mistake := argument_mistake(node):
             raise self._refuse(node.parts[-1], f"{node.text}: {mistake}")
         if node.text == "matches":

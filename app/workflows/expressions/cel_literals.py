@@ -41,9 +41,7 @@ def argument_mistake(node: Node) -> str | None:
 def _reason(text: str, function: str) -> str | None:
     """Why a text cannot be evaluated, without the name of the function."""
     _, reason = compile_expression(text).evaluate({})
-    return (
-        None if reason is None else reason.removeprefix(f"{function}: ").removeprefix(f"Function '{function}' error: ")
-    )
+    return None if reason is None else reason.removeprefix(f"{function}: ")
 
 
 def _regex_mistake(node: Node) -> str | None:

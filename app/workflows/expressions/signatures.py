@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import UnionType
+from typing import Any
 
 Type = frozenset[str]
 
@@ -33,6 +37,25 @@ _WORDS = {
 }
 
 
+_TYPES: tuple[tuple[type | UnionType, Type], ...] = (
+    (type(None), NULL),
+    (bool, BOOL),
+    (str, STRING),
+    (int, INT),
+    (float | Decimal, DOUBLE),
+    (bytes, BYTES),
+    (list, LIST),
+    (Mapping, OBJECT),
+    (datetime, TIMESTAMP),
+    (timedelta, DURATION),
+)
+
+
+def type_of(value: Any) -> Type:
+    """The type of a value that CEL gives to a function."""
+    return next((found for kind, found in _TYPES if isinstance(value, kind)), ANY)
+
+
 def describe(found: Type) -> str:
     """A type in words."""
     if found >= JSON:
@@ -52,6 +75,10 @@ class Signature:
     optional: int = 0
     repeats: bool = False
     is_method: bool = False
+
+    def refusal(self, arguments: Sequence[Type]) -> str:
+        """What is said of a call with values of these types, which it does not accept."""
+        return f"cannot be called with {' and '.join(map(describe, arguments)) or 'nothing'}; write {self.usage}"
 
     def accepts(self, arguments: Sequence[Type]) -> bool:
         """Whether values of these types may be what it takes."""

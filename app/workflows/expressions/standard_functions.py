@@ -95,6 +95,17 @@ def to_integer(value: Any) -> int:
     return number
 
 
+def to_bool(value: Any) -> bool:
+    """`bool(true, false or text)`."""
+    if value in ("true", "True", "TRUE", "t", "1"):
+        return True
+    if value in ("false", "False", "FALSE", "f", "0"):
+        return False
+    if not isinstance(value, bool):
+        raise ValueError("the text is not true or false")
+    return value
+
+
 def to_text(value: Any) -> str:
     """`string(value)`: numbers with all digits and no exponent, timestamps in UTC, durations in seconds."""
     if isinstance(value, str):

@@ -220,3 +220,18 @@ def test_a_hostile_text_is_parsed_or_refused_quickly(text: str) -> None:
 def test_all_texts_of_a_value_together_are_limited() -> None:
     with pytest.raises(TemplateError, match="together"):
         render_value(["x" * 60_000] * (MAX_VALUE_CHARS // 60_000 + 1), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("{% if data.list < 1 %}{% endif %}", "a list cannot be compared with a number"),
+        ("{% if data.text > true %}{% endif %}", "true or false cannot be compared with a text"),
+        ("{% if data.number contains 'a' %}{% endif %}", "a number contains nothing"),
+        ("{{ data.number | find: data.text }}", "a number has no members"),
+        ("{% tablerow i in data.list cols: data.list %}{{ i }}{% endtablerow %}", "cannot take the values"),
+    ],
+)
+def test_values_of_the_wrong_types_have_an_error_in_words_of_templates(text: str, error: str) -> None:
+    with pytest.raises(TemplateError, match=error):
+        render(text, {"data": {"list": [1], "text": "a", "number": 5}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.core.template_names import RUN_NAMES
-from app.workflows.expressions.cel import MAX_LENGTH, compile_filter
+from app.workflows.expressions.cel import MAX_LENGTH, compile_expression, compile_filter
 from app.workflows.expressions.cel_analysis import MAX_DEPTH, FilterError
+from app.workflows.expressions.signatures import SIGNATURES
 
 VARIABLES: dict[str, Any] = {
     "event": "product_view",
@@ -238,3 +240,49 @@ def test_compiling_any_text_raises_no_other_error(text: str) -> None:
         compile_filter(text)
     except FilterError as exc:
         assert str(exc)
+
+
+PYTHON = re.compile(
+    r"NoneType|datetime|timedelta|positional|'(str|int|float|dict|list|bool|bytes)'|decimal|slice|True|__|Python"
+)
+VALUES_OF_ALL_TYPES = [
+    "1",
+    "1.5",
+    "'a'",
+    "b'a'",
+    "true",
+    "null",
+    "[1, 'a']",
+    "{'a': 1}",
+    "received_at",
+    "duration('1h')",
+    "data.exact",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in SIGNATURES if name != "matches"])
+def test_values_of_the_wrong_types_have_a_reason_without_words_of_python(name: str) -> None:
+    calls = [f"{name}()", *(f"{name}({one})" for one in VALUES_OF_ALL_TYPES)]
+    calls += [f"{name}({one}, {other})" for one in VALUES_OF_ALL_TYPES for other in VALUES_OF_ALL_TYPES]
+    for text in calls:
+        _, reason = compile_expression(text).value(
+            {"received_at": datetime(2026, 1, 2, tzinfo=UTC), "data": {"exact": Decimal("1.1")}}
+        )
+        assert reason is None or not PYTHON.search(reason), text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("data.n.charAt(0)", "charAt: cannot be called with null and a number; write data.text.charAt(0)"),
+        ("data.list.charAt(0)", "charAt: cannot be called with a list and a number; write data.text.charAt(0)"),
+        ("data.text.charAt(9)", "charAt: index 9 out of range for string of length 1"),
+        ("data.number.trim()", "trim: cannot be called with a number; write data.text.trim()"),
+        ("bool(data.text)", "bool: the text is not true or false"),
+        ("double(data.text)", "double: the text is not a number"),
+        ("min(data.list)", "min: incompatible types: data.list is a list"),
+    ],
+)
+def test_the_reason_of_a_function_is_in_words_of_the_document(text: str, reason: str) -> None:
+    data = {"n": None, "list": [1, "a"], "text": "x", "number": 5}
+    assert compile_filter(f"{text} == null").evaluate({"data": data}) == (False, reason)

@@ -149,7 +149,7 @@ REFUSED = [
     ('received_at.getHours("Asia/Nowhere") > 9', 22, "getHours: the time zone is not known"),
     ('timestamp(data.at).getDate("+25:00") > 9', 28, "getDate: the time zone is not known"),
     ('int("abc") == 1', 5, "int: the text is not a whole number"),
-    ('double("x") > 1.0', 8, "double: string parse error"),
+    ('double("x") > 1.0', 8, "double: the text is not a number"),
     # The whole filter.
     ("event", 1, "gives a text, not true or false"),
     ("data.x ? 1 : 'a'", 8, "gives a number or a text, not true or false"),
