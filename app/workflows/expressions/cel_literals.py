@@ -22,13 +22,13 @@ def argument_mistake(node: Node) -> str | None:
     """Why a function can never take its literal arguments, such as a time zone that is not known."""
     if node.text == "matches":
         return _regex_mistake(node.parts[-1])
+    if node.text in _WITH_POSITIONS and (mistake := _positions_mistake(node)):
+        return mistake
     last = node.parts[-1] if node.parts else None
     if last is None or last.kind != "literal":
         return None
     if node.text in _DIVISIONS and any(map(is_zero, node.parts[1:])):
         return "a division by zero"
-    if node.text in _WITH_POSITIONS and (mistake := _positions_mistake(node)):
-        return mistake
     if node.text.startswith("get") and last.type == "string":
         return _reason(f"timestamp(0).{node.text}({last.text}) == 0", node.text)
     if all(part.kind == "literal" for part in node.parts):
@@ -91,6 +91,9 @@ def index_mistake(node: Node, found: Type, key: Type, *, are_names_texts: bool) 
     if not is_name and not (found & LIST and key & (INT | UINT)):
         return f"{describe(key)} is no position in a list, which is a whole number from 0, and no name of a field"
     number = _number(node.parts[1])
+    length = len(node.parts[0].parts) if node.parts[0].kind == "list" else None
+    if length is not None and number is not None and number >= length:
+        return f"the list has {length} members and no position {number}; {_POSITIONS}"
     if not is_name and number is not None and number < 0:
         return f"there is no position {number}; {_POSITIONS}, the last one is data.list[size(data.list) - 1]"
     return None
@@ -102,10 +105,13 @@ def is_zero(node: Node) -> bool:
 
 
 def _number(node: Node) -> Decimal | None:
-    """The number of a literal, also with a minus sign in front."""
-    if node.kind == "operator" and node.text == "-" and len(node.parts) == 1:
-        number = _number(node.parts[0])
-        return None if number is None else -number
+    """The number of a literal, or of a sum or difference of literals."""
+    if node.kind == "operator" and node.text in ("+", "-"):
+        numbers = [_number(part) for part in node.parts]
+        first, last = numbers[0], numbers[-1]
+        if first is None or last is None:
+            return None
+        return -last if len(numbers) == 1 else first + last if node.text == "+" else first - last
     if node.kind != "literal" or node.type not in ("int", "uint", "double"):
         return None
     text = node.text.lower().rstrip("u")
