@@ -211,10 +211,10 @@ def find_further_events(
 def find_events_after(
     connection: sa.Connection, account_id: int, wanted: EventFilter, after: UUID, limit: int
 ) -> list[StoredEvent]:
-    """The events that pass the filter and have ids above `after`, oldest first."""
+    """The events that pass the filter and have ids above `after`, oldest first, without what was sent."""
     conditions = EVENT_FILTER + "AND received_at >= :after_at AND id > :after ORDER BY id LIMIT :limit"
     values = {"after": after, "after_at": _timestamp_of(after), "limit": limit, **filter_values(wanted)}
-    return _find_events(connection, account_id, conditions, values)
+    return _find_events(connection, account_id, conditions, values, with_data=False)
 
 
 def find_events_leading_to(

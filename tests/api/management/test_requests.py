@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -86,13 +87,19 @@ def test_what_a_request_takes_comes_out_of_the_share_of_its_account(
     assert manager.sender.account_id not in context.limits.shares._left
 
 
-def test_a_list_of_events_is_read_without_their_data(manager: Manager, context: AppContext) -> None:
+def test_a_list_of_events_is_read_without_their_data(
+    manager: Manager, context: AppContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     event_id = manager.sender.post(an_event(data={"a": "b"})).json["id"]
     for path in ("/events", "/events?outcome=no-workflow", "/events?data=data.a%20%3D%20b"):
         assert [one["id"] for one in manager.get(path).json["items"]] == [event_id]
     account_id = manager.sender.account_id
     listed = inspection.find_latest_events(context, account_id, EventFilter(), 10, with_data=False)
-    assert [(one.data_json, one.extra_json, one.augmented_json) for one in listed] == [("{}", None, None)]
+    monkeypatch.setattr(inspection, "committed_until", lambda context: context.clock() + timedelta(seconds=1))
+    since = EventFilter(since=context.clock() - timedelta(hours=1))
+    followed, _ = inspection.follow_events(context, account_id, since, None, 10)
+    for found in (listed, followed):
+        assert [(one.data_json, one.extra_json, one.augmented_json) for one in found] == [("{}", None, None)]
 
 
 def test_a_mistyped_filter_is_refused(manager: Manager) -> None:
