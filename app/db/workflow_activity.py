@@ -191,15 +191,16 @@ def find_not_started(
     return [NotStarted(*row) for row in rows]
 
 
-def count_runs(connection: sa.Connection, account_id: int, workflow_id: UUID) -> tuple[int, int]:
-    """How many runs a workflow has, and how many of them are running, without blocks; at most MAX_RUNS and MAX_COUNTED are
-    counted."""
+def count_runs(connection: sa.Connection, account_id: int, workflow_id: UUID) -> tuple[int, int, int]:
+    """How many runs a workflow has, and how many of them are running, without blocks; and how many subjects have a row of
+    progress. At most MAX_RUNS, MAX_COUNTED and MAX_RUNS are counted."""
     runs = "runs WHERE account_id = :account AND workflow_id = :workflow AND parent_id IS NULL"
     # In an order, they are read from runs_workflow_idx alone, and not from the table.
-    every, running = (
+    every, running, subjects = (
         count_of(f"{runs} ORDER BY id DESC", ":all"),
         count_of(f"{runs} AND status = 'running'", ":running"),
+        count_of("progress WHERE account_id = :account AND workflow_id = :workflow", ":all"),
     )
     values = {"account": account_id, "workflow": workflow_id, "all": MAX_RUNS, "running": MAX_COUNTED}
-    row = run_sql(connection, f"SELECT {every}, {running}", values).one()
-    return int(row[0]), int(row[1])
+    row = run_sql(connection, f"SELECT {every}, {running}, {subjects}", values).one()
+    return int(row[0]), int(row[1]), int(row[2])

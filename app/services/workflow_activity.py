@@ -26,11 +26,13 @@ _MAX_ENTRIES = 200
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """How many runs a workflow has, and how many of them are running, without blocks; at most MAX_RUNS and MAX_COUNTED are
-    counted. One request cancels the running ones if they `can_be_cancelled`, and deletes all if they `can_be_deleted`."""
+    """How many runs a workflow has, and how many of them are running, without blocks; and how many subjects have progress in it.
+    At most MAX_RUNS, MAX_COUNTED and MAX_RUNS are counted. One request cancels the running ones if they `can_be_cancelled`, and
+    deletes all if they `can_be_deleted`."""
 
     total: int
     running: int
+    subjects: int = 0
 
     @property
     def can_be_cancelled(self) -> bool:
@@ -39,8 +41,8 @@ class RunCounts:
 
     @property
     def can_be_deleted(self) -> bool:
-        """Whether they are at most MAX_DELETED."""
-        return self.total <= MAX_DELETED
+        """Whether the runs are at most MAX_DELETED, and so are the subjects with progress."""
+        return max(self.total, self.subjects) <= MAX_DELETED
 
 
 @dataclass(frozen=True, slots=True)

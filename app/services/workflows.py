@@ -277,7 +277,7 @@ def find_workflow(context: AppContext, account_id: int, name: str) -> WorkflowRo
 
 def delete_workflow(context: AppContext, account_id: int, name: str, *, at_once: bool = False) -> Erased:
     """Delete a workflow with its versions, progress and runs; returns the number of runs. Decisions stay in the events.
-    `at_once`: within one request. Raises Problem 409 for more runs than that allows.
+    `at_once`: within one request. Raises Problem 409 for more runs or progress than that allows.
 
     Many transactions of bounded size: a deletion that was interrupted can be repeated. The first one disables the workflow,
     so that no new run starts; then its running runs are cancelled. Raises Problem 404, and 409 when it is enabled again during
@@ -304,7 +304,8 @@ def _disable_for_deletion(context: AppContext, account_id: int, name: str, *, at
     with context.database.transaction() as connection:
         known = _lock_workflow(connection, account_id, name)
         if at_once and not count_runs_in(connection, account_id, known.id).can_be_deleted:
-            detail = f"{name} has more than {MAX_DELETED:,} runs; `signalbox workflow delete {name}` deletes it"
+            too_many = f"{name} has more than {MAX_DELETED:,} runs, or subjects with progress"
+            detail = f"{too_many}; `signalbox workflow delete {name}` deletes it"
             raise Problem(ProblemType.CONFLICT, detail)
         workflows.disable_workflow(connection, account_id, known.id, context.clock())
         before, after = {"enabled_version": known.enabled_version}, {"enabled_version": None, "to_be_deleted": True}

@@ -115,7 +115,8 @@ def change_workflow(body: dict[str, Any], name: str) -> Any:
 def delete_workflow(name: str) -> None:
     """Delete a workflow
 
-    With its versions, progress and runs. 409 for one with more than 20,000 runs: `signalbox workflow delete` deletes it.
+    With its versions, progress and runs. 409 for one with more than 20,000 runs, or subjects with progress:
+    `signalbox workflow delete` deletes it.
     """
     access = current()
     blueprint.check_etag(_find(access, name), WorkflowSchema)

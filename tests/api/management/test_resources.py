@@ -194,6 +194,19 @@ def test_a_workflow_with_too_many_runs_for_one_request_stays(manager: Manager, m
     assert manager.post("/workflows/cart/disable", {"cancel_runs": False}).json["cancelled_runs"] == 0
 
 
+def test_a_workflow_with_too_much_progress_for_one_request_stays(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.post("/workflows", {"source": a_workflow(name="cart", on={"seq": ["cart_updated", "order_placed"]})})
+    for number in range(2):
+        manager.sender.post(an_event(event="cart_updated", distinct_id=str(number)))
+    monkeypatch.setattr(workflow_activity, "MAX_DELETED", 1)
+    refused = manager.call("DELETE", "/workflows/cart", If_Match="*")
+    assert (refused.status_code, manager.get("/workflows/cart").json["enabled_version"]) == (409, 1)
+    monkeypatch.setattr(workflow_activity, "MAX_DELETED", 2)
+    assert manager.call("DELETE", "/workflows/cart", If_Match="*").status_code == 204
+
+
 def test_a_document_is_tried_on_a_delivery_without_storing_anything(context: AppContext, manager: Manager) -> None:
     path = manager.post("/sources", {"source": SOURCE}).json["path"]
     manager.client.post(path, json={"person": "asha"})
