@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from markupsafe import Markup, escape
 from app.core.api_keys import shown_prefix
 from app.core.durations import format_duration
 from app.core.ids import utc_text
+from app.core.printable import JOINERS
 from app.db.shared_sql import MAX_COUNTED
 from app.ingest.sources.trial import event_members
 
@@ -47,11 +49,30 @@ def _read_time(text: str) -> datetime | None:
 
 # Characters of a text in a list.
 _MAX_LISTED = 80
+# The combining class of signs that join two consonants.
+_VIRAMA = 9
 
 
 def shorten(text: str, length: int = _MAX_LISTED) -> str:
-    """A text as lists show it: without its end when it is long. The page to which the list leads has all of it."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """A text as lists show it: without its end when it is long. The page to which the list leads has all of it. It is not cut
+    within what is written as one letter or emoji."""
+    if len(text) <= length:
+        return text
+    end = length - 1
+    while end > 1 and _is_joined(text[end - 1], text[end]):
+        end -= 1
+    return text[:end] + "…"
+
+
+def _is_joined(before: str, letter: str) -> bool:
+    """Whether a character belongs to the one before: a vowel sign or another mark, and what a joiner or a virama joins."""
+    is_mark = unicodedata.category(letter)[0] == "M" or letter in JOINERS
+    return is_mark or before in JOINERS or unicodedata.combining(before) == _VIRAMA
+
+
+def isolate(text: str) -> str:
+    """A name for a title, where no element can isolate it: right-to-left letters do not reorder what is around them."""
+    return f"\u2068{text}\u2069"
 
 
 def show_count(number: int, noun: str) -> str:
@@ -117,6 +138,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "time": show_time,
     "times": show_times,
     "short": shorten,
+    "isolate": isolate,
     "number": show_number,
     "seconds": show_seconds,
     "count": show_count,
