@@ -117,6 +117,9 @@ def parse_url(text: str) -> URL:
     try:
         url = URL(text)
         scheme, host, _ = url.scheme, url.host, url.port
+        if host:
+            # Brackets around something else than an address of IPv6 are lost here.
+            str(url.origin())
     except ValueError as exc:
         raise ActionError("bad_url", f"the URL cannot be parsed: {exc}"[:300]) from None
     if scheme not in ("http", "https"):
@@ -193,7 +196,9 @@ def _secret_parts(url: URL, values: Iterable[str]) -> list[str]:
     parts += [
         part for part in (url.raw_path, *url.raw_parts) if any("/" in text and unquote(part) in text for text in texts)
     ]
-    return [form for part in parts for form in (part, unquote(part))]
+    # A host is written in small letters.
+    hosts = [text.lower() for text in texts if text and text.lower() in (url.host or "")]
+    return [*hosts, *(form for part in parts for form in (part, unquote(part)))]
 
 
 def _make_body(fields: Mapping[str, Any], method: str, context: ActionContext) -> tuple[str, str | None]:

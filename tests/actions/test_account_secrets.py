@@ -82,6 +82,12 @@ def test_a_secret_is_masked_however_the_url_is_encoded(path: str) -> None:
     assert "rd+" not in stored(outcome)
 
 
+def test_a_secret_in_a_host_is_masked_in_small_letters() -> None:
+    outcome = perform({"http": {"url": "https://{{ secrets.HOST }}.invalid/x"}}, find_secret={"HOST": "CaNaRy9F86"}.get)
+    assert outcome.error == "the host name ***.invalid cannot be resolved"
+    assert "canary9f86" not in stored(outcome) + str(outcome.target)
+
+
 def test_a_secret_may_be_a_whole_url() -> None:
     with an_http_target() as server:
         url = f"{server.url}/services/T0/B0/canary-9f86d081?x=|^"

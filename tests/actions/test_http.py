@@ -291,6 +291,7 @@ def _speaking(words: bytes, *, stays_open: bool = False) -> Iterator[str]:
         ("http://user:hush@127.0.0.1/", "bad_url"),
         ("http://127.0.0.1:99999/", "bad_url"),
         ("http://127.0.0.1/a b", "bad_url"),
+        ("http://[::canary]/", "bad_url"),
         ("http://127.0.0.1/\r\nX-Evil: 1", "bad_url"),
         ("http://" + "a" * 300 + ".example/", "bad_url"),
         ("http://2130706433/", "bad_url"),
