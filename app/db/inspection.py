@@ -339,29 +339,33 @@ def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID,
     return _find_runs(connection, account_id, conditions, {"run": run_id, "limit": limit})
 
 
-def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[StepDetails]:
-    """The steps that a run has entered, in order. Numbers are exact."""
+def find_steps_of_run(
+    connection: sa.Connection, account_id: int, run_id: UUID, limit: int | None = None
+) -> list[StepDetails]:
+    """The steps that a run has entered, in order; the latest `limit` (None: all). Numbers are exact."""
     found = run_sql(
         connection,
         "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
-        "WHERE account_id = :account AND run_id = :run ORDER BY ordinal",
-        {"account": account_id, "run": run_id},
+        "WHERE account_id = :account AND run_id = :run ORDER BY ordinal DESC LIMIT :limit",
+        {"account": account_id, "run": run_id, "limit": limit},
     )
-    return [StepDetails(**{**row._mapping, "output": _exactly(row.output)}) for row in found]
+    return [StepDetails(**{**row._mapping, "output": _exactly(row.output)}) for row in found][::-1]
 
 
-def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> list[AttemptDetails]:
-    """The attempts of a run, in order. Numbers are exact."""
+def find_attempts_of_run(
+    connection: sa.Connection, account_id: int, run_id: UUID, limit: int | None = None
+) -> list[AttemptDetails]:
+    """The attempts of a run, in order; the latest `limit` (None: all). Numbers are exact."""
     found = run_sql(
         connection,
         "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "
-        "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal, attempt",
-        {"account": account_id, "run": run_id},
+        "FROM attempts WHERE account_id = :account AND run_id = :run ORDER BY ordinal DESC, attempt DESC LIMIT :limit",
+        {"account": account_id, "run": run_id, "limit": limit},
     )
     return [
         AttemptDetails(**{**row._mapping, "request": _exactly(row.request), "response": _exactly(row.response)})
         for row in found
-    ]
+    ][::-1]
 
 
 def _exactly(text: str | None) -> Any:

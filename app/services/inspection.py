@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -121,33 +122,46 @@ def find_runs(context: AppContext, account_id: int, run_ids: Sequence[UUID]) -> 
         return inspection.find_runs(connection, account_id, run_ids)
 
 
-def find_run_details(context: AppContext, account_id: int, run_id: UUID) -> RunDetails | None:
-    """All details of a run; None when the account has none of this id."""
+def find_run_details(
+    context: AppContext, account_id: int, run_id: UUID, *, limit: int | None = None
+) -> RunDetails | None:
+    """All details of a run; None when the account has none of this id. `limit`: of the run with its blocks, so many steps and
+    blocks together, the latest steps of each, and as many attempts as steps could be shown (None: all)."""
     with context.database.transaction() as connection:
         run = inspection.find_run(connection, account_id, run_id)
         if run is None:
             return None
         version = WORKFLOW_VERSIONS.find(connection, account_id, run.workflow_id, run.version)
-        return _run_details(connection, run, version[1] if version else {})
+        return _run_details(connection, run, version[1] if version else {}, limit)
 
 
-def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, Any]) -> RunDetails:
+def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, Any], limit: int | None) -> RunDetails:
     # Imports the actions and their libraries, which lists do without.
     from app.workflows import step_graph
 
-    entered = inspection.find_steps_of_run(connection, run.account_id, run.id)
-    blocks = []
-    if step_graph.has_parallel_blocks(document):
-        blocks = inspection.find_blocks_of_run(connection, run.account_id, run.id, MAX_BLOCKS_SHOWN)
+    entered = inspection.find_steps_of_run(connection, run.account_id, run.id, limit)
+    left = inf if limit is None else limit - len(entered)
+    blocks: list[RunDetails] = []
+    if left > 0 and step_graph.has_parallel_blocks(document):
+        for block in inspection.find_blocks_of_run(connection, run.account_id, run.id, MAX_BLOCKS_SHOWN):
+            left -= 1 + sum(map(_size, blocks[-1:]))
+            if left <= 0:
+                break
+            blocks.append(_run_details(connection, block, document, None if limit is None else int(left)))
     return RunDetails(
         run=run,
         event=inspection.find_stored_event(connection, run.account_id, run.event_id),
         steps=entered,
-        attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id),
+        attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id, limit),
         ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},
         verb=None if run.at is None else step_graph.find_verb(step_graph.find_step(document, run.at)),
-        blocks=[_run_details(connection, block, document) for block in blocks],
+        blocks=blocks,
     )
+
+
+def _size(details: RunDetails) -> int:
+    """How many steps, and blocks within it, a block has."""
+    return len(details.steps) + sum(1 + _size(block) for block in details.blocks)
 
 
 def _end_of(document: Mapping[str, Any], step: StepDetails) -> datetime | None:

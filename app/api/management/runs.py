@@ -29,6 +29,8 @@ from app.services.inspection import RunDetails
 blueprint = Blueprint("runs", __name__, description="Runs: executions of workflows, step by step.")
 _OF_FIRST = {"run_id": "$response.body#/items/0/id"}
 _FIELDS = tuple(RunSchema().fields)
+# Steps and blocks of a run that one answer has. A run may enter 20,000 steps, whose outputs and attempts have kilobytes.
+MAX_STEPS = 1_000
 
 
 @route(
@@ -70,10 +72,11 @@ def list_failures(query: dict[str, Any]) -> Any:
 def show_run(run_id: UUID) -> Any:
     """Show a run
 
-    With its timeline: each step, each attempt with its request and response, and parallel blocks.
+    With its timeline: each step, each attempt with its request and response, and parallel blocks. Of a long run, the latest 1,000
+    steps and attempts; `signalbox run show` shows all.
     """
     access = current()
-    found = inspection.find_run_details(access.context, access.account_id, run_id)
+    found = inspection.find_run_details(access.context, access.account_id, run_id, limit=MAX_STEPS)
     if found is None:
         raise _no_run(run_id)
     return _shown(found)

@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 
+from app.api.management import runs as run_routes
 from app.api.management import workflow_trial
 from app.core.models import EVENTS_READ, EVENTS_WRITE, KEYS_MANAGE
 from app.services import event_search, integrations, runs, workflow_activity, workflows
 from app.services.context import AppContext
 from tests.support.builders import a_workflow, an_event
 from tests.support.management import Manager, a_key
+from tests.support.run_execution import execute_run
 
 SOURCE = "name: till\nverify: none\nmap: {event: \"'sale'\", distinct_id: [body.who], data: body}\n"
 VALUE = "correct horse battery staple"
@@ -233,6 +235,27 @@ def test_many_runs_are_counted_before_they_are_cancelled(
     assert manager.post("/runs/cancel", {"dry_run": False}).json == {"count": 2, "has_more": True, "changed": 2}
     assert manager.post("/runs/cancel", {"dry_run": False}).json == {"count": 1, "has_more": False, "changed": 1}
     assert manager.get("/audit").json["items"][0]["action"] == "run.cancel"
+
+
+def test_of_a_long_run_so_many_steps_and_blocks_are_shown(
+    context: AppContext, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [[{"log": "x"}, {"log": "y"}], [{"log": "z"}]]
+    workflows.apply_workflow(
+        context, manager.sender.account_id, a_workflow(steps=[{"log": "a"}, {"log": "b"}, {"par": blocks}])
+    )
+    run_id = manager.sender.post(an_event()).json["runs"][0]
+    execute_run(context, manager.sender.account_id, run_id)
+    shown = {}
+    for limit in (2, 4, 1_000):
+        monkeypatch.setattr(run_routes, "MAX_STEPS", limit)
+        run = manager.get(f"/runs/{run_id}").json
+        shown[limit] = ([step["path"] for step in run["steps"]], len(run["attempts"]), len(run["blocks"]))
+    assert shown == {
+        2: (["steps[1]", "steps[2]"], 2, 0),
+        4: (["steps[0]", "steps[1]", "steps[2]"], 2, 0),
+        1_000: (["steps[0]", "steps[1]", "steps[2]"], 2, 2),
+    }
 
 
 def test_a_search_goes_on_where_it_has_stopped_looking(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
