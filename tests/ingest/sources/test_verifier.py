@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gc
 import re
+import string
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -251,6 +252,21 @@ def test_a_public_key_may_be_written_as_pem() -> None:
     sender = BY_NAME["sendgrid"]
     pem = f"-----BEGIN PUBLIC KEY-----\n{sender.secret[:64]}\n{sender.secret[64:]}\n-----END PUBLIC KEY-----\n"
     assert verify_delivery(sender, sender.send(NOW), pem).verified
+
+
+def test_a_signature_by_a_private_key_has_one_spelling_in_base64() -> None:
+    name, alphabet = "x-twilio-email-event-webhook-signature", string.ascii_letters + string.digits + "+/"
+    sender = BY_NAME["sendgrid"]
+    # The last character of a text with padding has bits that do not count.
+    sent = next(one for one in iter(lambda: sender.send(NOW), None) if one.headers[name].endswith("="))
+    text = sent.headers[name].rstrip("=")
+    value = base64.b64decode(sent.headers[name])
+    others = [text[:-1] + last for last in alphabet if last != text[-1]]
+    same = [other for other in others if base64.b64decode(other + "==") == value]
+    assert same
+    for other in same:
+        assert not verify_delivery(sender, with_headers(sent, **{name: other})).verified
+    assert verify_delivery(sender, with_headers(sent, **{name: text})).verified
 
 
 def test_hex_may_be_in_upper_case_and_base64_without_padding_or_for_urls() -> None:
