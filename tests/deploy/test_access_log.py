@@ -34,5 +34,6 @@ def test_the_access_log_of_nginx_has_no_tokens() -> None:
     assert len(lines) == 9
     assert not [line for line in lines if TOKEN in line]
     assert ["/hooks/***" in line for line in lines][:4] == [True] * 4
-    assert '"POST /1.0/tenants/tea/listeners/LI1/receive" ' in lines[-2]
-    assert '"GET /livez" ' in lines[-1]
+    # nginx may write the line of an earlier request later.
+    for wanted in ('"POST /1.0/tenants/tea/listeners/LI1/receive" ', '"GET /livez" '):
+        assert len([line for line in lines if wanted in line]) == 1
