@@ -19,8 +19,8 @@ from app.services import inspection, runs
 from app.services.runs import MAX_PLANNED
 
 blueprint = Blueprint("runs", __name__)
-# Steps of a run that its page shows, the latest.
-_MAX_STEPS = 100
+# Steps and attempts of a run that its page shows, the latest.
+_MAX_STEPS, _MAX_ATTEMPTS = 100, 1_000
 
 
 @route(blueprint, "/<account>/runs", VIEWER)
@@ -63,16 +63,17 @@ def _filter_of(filters: dict[str, str]) -> RunFilter:
 def show_one(run_id: UUID) -> Any:
     """One run: its steps in order, and the request and answer of each attempt."""
     context = app_context()
-    found = inspection.find_run_details(context, current_account().id, run_id)
+    found = inspection.find_latest_of_run(context, current_account().id, run_id, _MAX_STEPS, _MAX_ATTEMPTS)
     if found is None:
         abort(404)
     attempts: dict[int, list[Any]] = {}
-    for attempt in found.attempts:
+    details, totals = found.details, found.totals
+    for attempt in details.attempts:
         attempts.setdefault(attempt.ordinal, []).append(attempt)
     now = context.clock()
-    steps, timing = found.steps[-_MAX_STEPS:], time_run(found.run, found.attempts, now)
-    values = {"steps": steps, "attempts": attempts, "timing": timing, "length": LENGTH, "now": now}
-    return render_template("run.html", run=found.run, details=found, **values)
+    timing = time_run(details.run, details.attempts, totals.working, now)
+    values = {"attempts": attempts, "timing": timing, "length": LENGTH, "now": now}
+    return render_template("run.html", run=details.run, details=details, blocks=found.blocks, totals=totals, **values)
 
 
 @route(blueprint, "/<account>/runs/<uuid:run_id>/retry", EDITOR, ("POST",))

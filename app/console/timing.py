@@ -31,10 +31,9 @@ class Timing:
     pieces: Sequence[Piece]
 
 
-def time_run(run: RunRow, attempts: Sequence[AttemptDetails], now: datetime) -> Timing:
-    """Working and waiting time of a run, without that of its blocks."""
+def time_run(run: RunRow, attempts: Sequence[AttemptDetails], working: timedelta, now: datetime) -> Timing:
+    """Working and waiting time of a run, without that of its blocks. `attempts`: the latest; `working`: the time of all."""
     total = max((run.finished_at or now) - run.created_at, timedelta(microseconds=1))
-    working = working_time(attempts)
     pieces = []
     for attempt in attempts[-_MAX_PIECES:]:
         length = max(_SHORTEST, LENGTH * ((attempt.finished_at - attempt.started_at) / total))

@@ -104,6 +104,15 @@ class AttemptDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTotals:
+    """How many steps a run has entered, how many attempts it has made, and how long these took together."""
+
+    steps: int
+    attempts: int
+    working: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Filters events by name, subject, phone, and time (`since` inclusive, `until` exclusive); `before`: only events with a
     smaller id. None: all."""
@@ -337,6 +346,18 @@ def find_blocks_of_run(connection: sa.Connection, account_id: int, run_id: UUID,
     """The blocks that a run or a block started, without those inside them, in the order of their start; the first `limit`."""
     conditions = "AND run.parent_id = :run ORDER BY run.id LIMIT :limit"
     return _find_runs(connection, account_id, conditions, {"run": run_id, "limit": limit})
+
+
+def find_totals_of_run(connection: sa.Connection, account_id: int, run_id: UUID) -> RunTotals:
+    """The totals of a run, without those of its blocks."""
+    found = run_sql(
+        connection,
+        "SELECT (SELECT count(*) FROM steps WHERE account_id = :account AND run_id = :run) AS steps, count(*) AS attempts, "
+        "coalesce(sum(finished_at - started_at), interval '0') AS working "
+        "FROM attempts WHERE account_id = :account AND run_id = :run",
+        {"account": account_id, "run": run_id},
+    )
+    return RunTotals(**found.one()._mapping)
 
 
 def find_steps_of_run(

@@ -18,7 +18,7 @@ from app.core.ids import first_id_at
 from app.db import event_queries, inspection
 from app.db.document_versions import WORKFLOW_VERSIONS
 from app.db.event_queries import Received
-from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, StepDetails, StoredEvent
+from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, RunTotals, StepDetails, StoredEvent
 from app.services.context import AppContext
 
 # A `repeat` may start thousands.
@@ -42,6 +42,15 @@ class RunDetails:
     ends: Mapping[int, datetime]
     verb: str | None
     blocks: Sequence[RunDetails] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LatestOfRun:
+    """A run with its latest steps and attempts, its blocks without theirs, and the totals of all."""
+
+    details: RunDetails
+    blocks: Sequence[RunRow]
+    totals: RunTotals
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +144,26 @@ def find_run_details(
         return _run_details(connection, run, version[1] if version else {}, limit)
 
 
+def find_latest_of_run(
+    context: AppContext, account_id: int, run_id: UUID, max_steps: int, max_attempts: int
+) -> LatestOfRun | None:
+    """The latest steps and attempts of a run; None when the account has none of this id."""
+    with context.database.transaction() as connection:
+        run = inspection.find_run(connection, account_id, run_id)
+        if run is None:
+            return None
+        version = WORKFLOW_VERSIONS.find(connection, account_id, run.workflow_id, run.version)
+        details = _without_blocks(connection, run, version[1] if version else {}, max_steps, max_attempts)
+        blocks = inspection.find_blocks_of_run(connection, account_id, run_id, MAX_BLOCKS_SHOWN)
+        return LatestOfRun(details, blocks, inspection.find_totals_of_run(connection, account_id, run_id))
+
+
 def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, Any], limit: int | None) -> RunDetails:
     # Imports the actions and their libraries, which lists do without.
     from app.workflows import step_graph
 
-    entered = inspection.find_steps_of_run(connection, run.account_id, run.id, limit)
-    left = inf if limit is None else limit - len(entered)
+    details = _without_blocks(connection, run, document, limit, limit)
+    left = inf if limit is None else limit - len(details.steps)
     blocks: list[RunDetails] = []
     if left > 0 and step_graph.has_parallel_blocks(document):
         for block in inspection.find_blocks_of_run(connection, run.account_id, run.id, MAX_BLOCKS_SHOWN):
@@ -148,14 +171,26 @@ def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, 
             if left <= 0:
                 break
             blocks.append(_run_details(connection, block, document, None if limit is None else int(left)))
+    return replace(details, blocks=blocks)
+
+
+def _without_blocks(
+    connection: sa.Connection,
+    run: RunRow,
+    document: Mapping[str, Any],
+    max_steps: int | None,
+    max_attempts: int | None,
+) -> RunDetails:
+    from app.workflows import step_graph
+
+    entered = inspection.find_steps_of_run(connection, run.account_id, run.id, max_steps)
     return RunDetails(
         run=run,
         event=inspection.find_stored_event(connection, run.account_id, run.event_id),
         steps=entered,
-        attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id, limit),
+        attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id, max_attempts),
         ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},
         verb=None if run.at is None else step_graph.find_verb(step_graph.find_step(document, run.at)),
-        blocks=blocks,
     )
 
 

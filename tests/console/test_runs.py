@@ -10,10 +10,11 @@ from uuid import UUID
 
 import pytest
 
+from app.console import runs as run_pages
 from app.console.timing import LENGTH, time_run
 from app.db.accounts import AccountDetails
 from app.db.audit import EntryFilter
-from app.db.inspection import AttemptDetails
+from app.db.inspection import AttemptDetails, RunTotals
 from app.services import accounts, audit, inspection, workflows
 from app.services.context import AppContext
 from tests.support.builders import Sender, a_workflow, an_event
@@ -87,11 +88,35 @@ def test_working_and_waiting_time_are_told_apart(context: AppContext, viewer: Br
     assert details is not None
     begin = details.run.created_at
     attempts = [_attempt(begin + timedelta(hours=hours), timedelta(minutes=6)) for hours in (1, 9)]
-    timing = time_run(details.run, attempts, begin)
-    assert timing.working == timedelta(minutes=12)
-    running = time_run(replace(details.run, finished_at=None), attempts, begin + timedelta(hours=10))
-    assert (running.working, running.waiting) == (timedelta(minutes=12), timedelta(hours=9, minutes=48))
+    worked = timedelta(minutes=20)
+    running = time_run(replace(details.run, finished_at=None), attempts, worked, begin + timedelta(hours=10))
+    assert (running.working, running.waiting) == (worked, timedelta(hours=9, minutes=40))
     assert [(piece.begin, piece.length) for piece in running.pieces] == [(LENGTH / 10, 10.0), (LENGTH * 0.9, 10.0)]
+
+
+def test_of_a_long_run_the_latest_steps_are_read_and_all_are_counted(
+    context: AppContext, viewer: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_pages, "_MAX_STEPS", 2)
+    monkeypatch.setattr(run_pages, "_MAX_ATTEMPTS", 2)
+    steps: list[dict[str, object]] = [{"id": f"step_{letter}", "log": "x"} for letter in "abcd"]
+    document = a_workflow(name="long", on="long", steps=[*steps, {"par": [[{"log": "y"}], [{"log": "z"}]]}])
+    workflows.apply_workflow(context, acme.account_id, document)
+    run: str = acme.post(an_event(event="long")).get_json()["runs"][0]
+    execute_run(context, acme.account_id, run)
+    with context.database.transaction() as connection:
+        statement = "UPDATE attempts SET started_at = finished_at - interval '25 hours' WHERE account_id = %s"
+        connection.exec_driver_sql(statement, (acme.account_id,))
+    found = inspection.find_latest_of_run(context, acme.account_id, UUID(run), 2, 3)
+    assert found is not None
+    assert (len(found.details.steps), len(found.details.attempts), len(found.blocks)) == (2, 3, 2)
+    assert found.totals == RunTotals(5, 4, timedelta(hours=100))
+    page = viewer.get(f"/{acme.slug}/runs/{run}").text
+    assert "The latest 2 of 5 steps, without attempts before the latest 2 of 4." in page
+    assert 'start="4"' in page
+    assert ("step_c" in page, "step_d" in page) == (False, True)
+    assert "in 4 attempts," in page
+    assert f"/{acme.slug}/runs/{found.blocks[0].id}" in page
 
 
 def _attempt(begin: datetime, length: timedelta) -> AttemptDetails:
