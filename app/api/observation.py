@@ -19,8 +19,8 @@ from app.core.errors import Problem, ProblemType
 NO_ROUTE = "none"
 _BEGAN, _ACCOUNT = "signalbox.began", "signalbox.account"
 _log = structlog.get_logger()
-# By endpoint.
-_observers: dict[str | None, Callable[[float], None]] = {}
+# By route.
+_observers: dict[str, Callable[[float], None]] = {}
 _limited_accounts = metrics.BoundedLabel()
 _has_access_log = False
 
@@ -44,10 +44,10 @@ def finish(response: Response) -> Response:
     # Flask's proxy: each of its attributes costs about a microsecond.
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     environ, rule, now = current.environ, current.url_rule, time.perf_counter()
-    endpoint = None if rule is None else rule.endpoint
-    observe = _observers.get(endpoint)
+    route = _label(environ, rule)
+    observe = _observers.get(route)
     if observe is None:
-        observe = _observers[endpoint] = metrics.request_seconds.labels(_label(rule)).observe
+        observe = _observers[route] = metrics.request_seconds.labels(route).observe
     observe(now - environ.get(_BEGAN, now))
     return response
 
@@ -58,7 +58,7 @@ def log_access(response: Response) -> Response:
     _log.info(
         "request",
         method=request.method,
-        route=_label(request.url_rule),
+        route=_label(environ, request.url_rule),
         status=response.status_code,
         seconds=round(now - environ.get(_BEGAN, now), 4),
         account=environ.get(_ACCOUNT),
@@ -82,7 +82,7 @@ def add_request_id(logger: Any, name: str, entry: structlog.typing.EventDict) ->
 def count_refusal(kind: ProblemType, status: int) -> None:
     """Count a refused request by its status, and by its route and type."""
     metrics.refusals.labels(str(status)).inc()
-    route = _label(request.url_rule) if has_request_context() else NO_ROUTE
+    route = _label(request.environ, request.url_rule) if has_request_context() else NO_ROUTE
     metrics.refused_requests.labels(route, kind.slug).inc()
 
 
@@ -97,5 +97,9 @@ def count_limited(account_id: int) -> None:
     metrics.rate_limited.labels(_limited_accounts.of(account_id)).inc()
 
 
-def _label(rule: Rule | None) -> str:
-    return NO_ROUTE if rule is None else rule.rule
+def _label(environ: dict[str, Any], rule: Rule | None) -> str:
+    """A route, with the path at which its application is mounted: `/console`, otherwise nothing."""
+    if rule is None:
+        return NO_ROUTE
+    mounted: str = environ["SCRIPT_NAME"]
+    return mounted + rule.rule

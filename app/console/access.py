@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from flask import Blueprint, abort, current_app, g, request
 from flask_login import UserMixin, current_user, login_required
 
+from app.api import observation
 from app.api.public_url import public_url
 from app.api.responses import request_id
 from app.core.models import ROLES, Actor
@@ -113,6 +114,7 @@ def route(blueprint: Blueprint, rule: str, role: str, methods: tuple[str, ...] =
             if found is None or held is None or found.slug != account:
                 abort(404)
             g.account, g.role = found, held
+            observation.note_account(found.id)
             if not may(role):
                 abort(403)
             with context.limits.console_pages.acquire(found.id):

@@ -19,6 +19,8 @@ from flask_wtf import CSRFProtect
 from werkzeug.wrappers import Response as AnyResponse
 
 import app as signalbox
+from app.api import observation
+from app.api.responses import request_id
 from app.api.route_limits import start_limiter_of
 from app.console import (
     accounts,
@@ -49,6 +51,7 @@ from app.console.access import load_visitor, may, visible_accounts
 from app.console.jinja_filters import FILTERS
 from app.console.lists import write_time
 from app.console.timing import working_time
+from app.core.errors import ProblemType
 from app.core.exact_json import refuse_unstorable
 from app.core.models import EDITOR, OWNER
 from app.services.context import AppContext
@@ -157,11 +160,13 @@ def create_console(receivers: Flask) -> Flask:
     Bootstrap5(console)
     CSRFProtect(console)
     _set_up_login(console)
+    observation.register(console)
     errors.register(console)
     sign_in.register(console)
     for module in _MODULES:
         console.register_blueprint(module.blueprint)
     # Raises SettingsError without a key, which signs the cookies.
+    console.before_request(_begin)
     console.before_request(context.secrets.check_key)
     console.before_request(partial(start_limiter_of, receivers))
     console.before_request(_check_texts)
@@ -192,8 +197,15 @@ def _check_texts() -> None:
     refuse_unstorable((request.path, *(text for field in fields for text in field)))
 
 
+def _begin() -> None:
+    observation.begin(request.environ)
+
+
 def _finish(response: Response) -> Response:
     response.headers.update(_FIELDS)
+    response.headers["X-Request-Id"] = request_id()
+    if response.status_code >= 400:
+        observation.count_refusal(ProblemType.of_status(response.status_code), response.status_code)
     if request.endpoint not in ("static", "bootstrap.static"):
         response.headers["Cache-Control"] = "no-store"
     return response

@@ -19,6 +19,7 @@ from app.core.models import PLANS
 from app.services import accounts, workflows
 from app.services.context import AppContext
 from tests.support.builders import a_sender, a_workflow, an_event
+from tests.support.console import a_user, sign_in
 from tests.support.server import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,23 @@ def test_each_response_is_timed_by_its_route(app: Flask) -> None:
     client.get("/tenants/acme/stream?ticket=unknown")
     after = [_value(name, route=route) for route in routes]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 2, 1, 1]
+
+
+def test_pages_of_the_console_have_routes_of_their_own_and_request_ids(app: Flask) -> None:
+    client = app.test_client()
+    name = "signalbox_request_duration_seconds_count"
+    # The management API has a route with the same endpoint as the page.
+    routes = ("/console/sign-in", "/console/<account>/events/<uuid:event_id>/replay")
+    before = [_value(name, route=route) for route in routes]
+    client.post("/api/v1/manage/events/01a20154-90e0-75eb-90e3-fa42b2109aca/replay", json={})
+    answer = client.get("/console/sign-in", headers={"X-Request-Id": "mine-8"})
+    client.get("/console/acme/events/01a20154-90e0-75eb-90e3-fa42b2109aca/replay")
+    assert answer.headers.getlist("X-Request-Id") == ["mine-8"]
+    refused = [_value("signalbox_refused_requests_total", route="none", type="not-found")]
+    client.get("/console/a/page/that/is/not/there")
+    refused.append(_value("signalbox_refused_requests_total", route="none", type="not-found"))
+    assert [_value(name, route=route) for route in routes] == [number + 1 for number in before]
+    assert refused[1] == refused[0] + 1
 
 
 @pytest.mark.parametrize(
@@ -110,6 +128,7 @@ client.post("/api/v1/cvf-events", json=body, headers=headers)
 client.post("/tenants/secret-tenant/event?token=secret-token", json=body)
 client.get("/tenants/secret-tenant/stream?ticket=secret-ticket")
 client.get("/livez")
+client.get("/console/sign-in?email=secret")
 """
 
 
@@ -138,6 +157,7 @@ def test_each_request_has_a_line_only_when_asked_and_no_path() -> None:
         ("POST", "/tenants/<tenant>/event", 401, None),
         ("GET", "/tenants/<tenant>/stream", 200, None),
         ("GET", "/livez", 200, None),
+        ("GET", "/console/sign-in", 503, None),
     ]
     assert lines[0]["request_id"] == "mine-7"
     assert all(isinstance(line["seconds"], float) for line in lines)
@@ -146,14 +166,15 @@ def test_each_request_has_a_line_only_when_asked_and_no_path() -> None:
 def test_the_line_of_a_request_names_the_account(
     database_url: str, context: AppContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config.from_environment({"DATABASE_URL": database_url, "ACCESS_LOG": "1"})
-    app = create_app(settings)
+    key = "0" * 43 + "="
+    app = create_app(config.from_environment({"DATABASE_URL": database_url, "ACCESS_LOG": "1", "ENCRYPTION_KEY": key}))
     sender = a_sender(context, app.test_client())
+    browser = sign_in(app, a_user(context, sender))
+    capsys.readouterr()
     sender.post(an_event())
-    line = json.loads(capsys.readouterr().err.splitlines()[-1])
-    assert (line["event"], line["route"], line["status"], line["account"]) == (
-        "request",
-        EVENTS,
-        200,
-        sender.account_id,
-    )
+    browser.get(f"/{sender.slug}/settings")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["route"], line["status"], line["account"]) for line in lines] == [
+        ("request", EVENTS, 200, sender.account_id),
+        ("request", "/console/<account>/settings", 200, sender.account_id),
+    ]
