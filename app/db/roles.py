@@ -142,7 +142,7 @@ WHERE NOT rolsuper AND NOT starts_with(rolname, 'pg_') AND has_table_privilege(o
 """
 _LOCKS = """
 SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-AND proname ~ '^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea)$' ORDER BY 1
+AND proname ~ '^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea|pg_logical_emit_message)$' ORDER BY 1
 """
 # The comment on a role says to which database it belongs. That of a database that is gone says nothing.
 _COMMENT = "Signalbox role of database "
@@ -302,6 +302,13 @@ def _withhold(present: Present, roles: Roles) -> Iterator[Change]:
         f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
     ]
     yield Change("the roles of accounts: no temporary tables", temporary)
+    # PostgreSQL 14 and older let everybody create objects in the schema public, and a database that was upgraded still does.
+    schema = _quoted(present.schema)
+    create = [
+        f"GRANT CREATE ON SCHEMA {schema} TO {_quoted(present.owner)}",
+        f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC",
+    ]
+    yield Change("everybody: no new tables and functions in the schema", create, needs_superuser=True)
     functions = ", ".join(present.locks)
     locks = [
         f"GRANT EXECUTE ON FUNCTION {functions} TO {others}",

@@ -261,6 +261,17 @@ def test_nothing_can_be_created(acme: Connection) -> None:
     denied(acme, "CREATE ROLE mine")
 
 
+def test_a_schema_in_which_everybody_may_create_is_closed(
+    sql_context: AppContext, connect: Connect, owner: Connection, acme: Connection
+) -> None:
+    with owner, owner.cursor() as cursor:
+        cursor.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    list(roles.make_roles(sql_context, NAMES.prefix, roles.plan_roles(sql_context, NAMES.prefix, [])))
+    for connection in (acme, connect(NAMES.processes)):
+        denied(connection, "CREATE TABLE public.mine (account_id bigint)")
+    query(owner, "CREATE TABLE public.mine (account_id bigint)")
+
+
 def test_temporary_tables_of_the_same_name_change_no_view(
     owner: Connection, acme: Connection, own: int, other: int
 ) -> None:
@@ -300,6 +311,8 @@ def test_nothing_can_be_written_or_locked(statement: str, acme: Connection, othe
         "pg_try_advisory_lock_shared(1, 2)",
         "lo_create(0)",
         "lo_from_bytea(0, '')",
+        "pg_logical_emit_message(false, 'any', 'noise')",
+        "pg_logical_emit_message(true, 'any', 'noise')",
     ],
 )
 def test_neither_the_locks_of_the_processes_nor_the_disk_can_be_taken(
