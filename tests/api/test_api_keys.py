@@ -353,8 +353,8 @@ def test_an_unknown_key_costs_one_query(own_context: AppContext, watched_server:
         for _ in range(5):
             assert stranger.post(GOOD).status_code == 401
 
-    assert len(statements(lambda: replace(sender, token=make_key()[0]).post(GOOD))) == 1
-    # Only if this took so long that the snapshot had to be confirmed again.
+    # More only if this took so long that the snapshot had to be confirmed again.
+    assert min(len(statements(lambda: replace(sender, token=make_key()[0]).post(GOOD))) for _ in range(3)) == 1
     assert min(len(statements(refused)) for _ in range(3)) == 0
     assert sender.post(GOOD).status_code == 200
 
