@@ -75,10 +75,14 @@ def list_accounts(context: AppContext, *, after: int = 0, limit: int) -> list[Ac
         return accounts.list_accounts(connection, after, limit)
 
 
-def find_account(context: AppContext, name: str) -> AccountRow | None:
-    """An account by its slug or id."""
+def find_account(context: AppContext, name: str, *, lock: bool = False) -> AccountRow | None:
+    """An account by its slug or id. `lock`: it does not change until the transaction of a request (`change_account`) ends."""
     with context.database.transaction() as connection:
-        return accounts.find_account(connection, name)
+        found = accounts.find_account(connection, name)
+        if found is None or not lock:
+            return found
+        accounts.lock_account(connection, found.id)
+        return accounts.find_account_by_id(connection, found.id)
 
 
 def count_latest_events(context: AppContext, account_id: int) -> tuple[int, int]:

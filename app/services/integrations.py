@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from app.actions.integration_kinds import KINDS, Kind
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
-from app.db import integrations, secrets
+from app.db import accounts, integrations, secrets
 from app.db.audit import Change
 from app.db.integrations import OutboundConfig
 from app.services import audit, startup_checks
@@ -64,6 +64,8 @@ def set_integration(
     """
     startup_checks.check_settings(context)
     with context.database.transaction() as connection:
+        # As each change whose state the management API compares with an ETag.
+        accounts.lock_account(connection, account_id)
         stored = integrations.lock_integration(connection, account_id, kind.name)
         if is_new and stored is not None:
             raise Problem(ProblemType.CONFLICT, f"the account has a {kind.name} integration already")
@@ -117,6 +119,7 @@ def _no_integration(kind: Kind) -> Problem:
 def remove_integration(context: AppContext, account_id: int, kind: Kind) -> None:
     """Delete an integration with its credentials; raises Problem 404."""
     with context.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
         if not integrations.remove_integration(connection, account_id, kind.name):
             raise _no_integration(kind)
         audit.record(connection, context, Change("integration.remove", account_id, kind.name))

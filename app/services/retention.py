@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from app.core.durations import read_duration, write_duration
 from app.core.errors import Problem, ProblemType
-from app.db import retention
+from app.db import accounts, retention
 from app.db.audit import Change
 from app.db.retention import EVENTS, KINDS, RUNS, Kind
 from app.services import audit
@@ -86,6 +86,7 @@ def change_retention(
                 f"{kind}: {write_keep(duration)} is too short; the shortest retention is {write_keep(shortest)}",
             )
     with context.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
         before = retention.find_retention(connection, account_id)
         retention.set_retention(connection, account_id, keep, context.clock())
         retention.reset_retention(connection, account_id, reset)

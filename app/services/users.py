@@ -86,10 +86,11 @@ def _checked_password(password: str | None) -> str:
     return password
 
 
-def find_user(context: AppContext, email: str) -> UserRow:
-    """A user by the email address. Raises Problem 404."""
+def find_user(context: AppContext, email: str, *, lock: bool = False) -> UserRow:
+    """A user by the email address. `lock`: it does not change until the transaction of a request (`change_account`) ends. Raises
+    Problem 404."""
     with context.database.transaction() as connection:
-        return _existing(users.find_user(connection, email.strip().lower()), email)
+        return _existing(users.find_user(connection, email.strip().lower(), lock=lock), email)
 
 
 def _existing(user: UserRow | None, email: str) -> UserRow:

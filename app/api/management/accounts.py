@@ -57,8 +57,8 @@ def create_account(body: dict[str, Any]) -> Any:
     return _find(slug)
 
 
-def _find(slug: str) -> AccountRow:
-    found = accounts.find_account(current().context, slug)
+def _find(slug: str, *, lock: bool = False) -> AccountRow:
+    found = accounts.find_account(current().context, slug, lock=lock)
     if found is None:
         raise Problem(ProblemType.NOT_FOUND, "There is no such account.")
     return found
@@ -79,7 +79,8 @@ def change_plan(body: dict[str, Any], slug: str) -> Any:
 
     From now on. `If-Match` has the ETag of the account.
     """
-    found = _find(slug)
+    # The account of the key is locked; this may be another one.
+    found = _find(slug, lock=True)
     blueprint.check_etag(found, AccountSchema)
     accounts.change_plan(current().context, found.id, PLANS[body["plan"]], body["events_per_second"])
     return _find(slug)

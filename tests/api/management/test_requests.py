@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 
 from app.api import bearer_limit
 from app.core import pacing
+from app.core.models import ACCOUNT_MANAGE, OPERATOR
 from app.core.work_shares import WorkShares
+from app.db import accounts
 from app.db.inspection import EventFilter
-from app.services import inspection, request_transactions, workflows
+from app.services import inspection, integrations, request_transactions, retention, secrets, sources, workflows
 from app.services.context import AppContext
 from app.worker.housekeeping import TASKS
 from tests.support.builders import a_workflow, an_event
@@ -249,6 +252,63 @@ def test_of_two_changes_of_the_same_state_one_is_carried_out(context: AppContext
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200, 412, 412, 412]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "read", "body", "change"),
+    [
+        ("PUT", "/accounts/{slug}/plan", "/accounts/{slug}", {"plan": "trial"}, "accounts SET name = 'B' WHERE slug"),
+        ("DELETE", "/users/{user}", "/users/{user}", None, "users SET disabled_at = now() WHERE email"),
+    ],
+)
+def test_a_change_of_what_belongs_to_another_account_is_compared_with_the_latest_state(
+    context: AppContext,
+    manager: Manager,
+    values: dict[str, str],
+    method: str,
+    path: str,
+    read: str,
+    body: Any,
+    change: str,
+) -> None:
+    operator = Manager(manager.sender, a_key(context, manager.sender, ACCOUNT_MANAGE, OPERATOR), manager.client)
+    tag, answers = operator.tag(read.format(**values)), []
+    thread = threading.Thread(
+        target=lambda: answers.append(operator.call(method, path.format(**values), body, If_Match=tag))
+    )
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql(f"UPDATE {change} = %s", (values["slug" if "slug" in path else "user"],))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join()
+    assert error_of(answers[0]) == (412, "precondition-failed")
+
+
+TWILIO = integrations.find_kind("twilio")
+CHANGES: dict[str, Callable[[AppContext, int], object]] = {
+    "integration": lambda context, account: integrations.set_integration(context, account, TWILIO, {"auth_token": "b"}),
+    "no integration": lambda context, account: integrations.remove_integration(context, account, TWILIO),
+    "retention": lambda context, account: retention.change_retention(context, account, "acme", {"events": None}),
+    "secret": lambda context, account: secrets.set_secret(context, account, "SHOPIFY", "another value"),
+    "no secret": lambda context, account: secrets.remove_secret(context, account, "SHOPIFY"),
+    "workflow": lambda context, account: workflows.apply_workflow(context, account, SOURCE),
+    "no source": lambda context, account: sources.delete_source(context, account, "shop"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_console_changes_nothing_between_the_check_of_an_etag_and_its_change(
+    context: AppContext, manager: Manager, values: dict[str, str], change: Callable[[AppContext, int], object]
+) -> None:
+    account_id = manager.sender.account_id
+    thread = threading.Thread(target=change, args=(context, account_id))
+    with context.database.transaction() as connection:
+        accounts.lock_account(connection, account_id)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join()
 
 
 def test_what_has_not_changed_is_not_sent_again(manager: Manager) -> None:
