@@ -10,6 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+from cloudevents.core.v1.event import CloudEvent
 
 from app.workflows.sources.document import check_source, compile_source
 from app.workflows.sources.mapping import DeliveryView, MappedEvent, MappingProblem, map_delivery
@@ -230,6 +232,24 @@ def test_a_binary_cloud_event_has_its_attributes_in_headers() -> None:
     assert event.data_json == '{"total": 10.50}'
 
 
+def test_the_attributes_of_a_binary_cloud_event_are_decoded() -> None:
+    # They are percent-encoded in headers, where + is not a space.
+    attributes = {
+        "id": "a 1",
+        "source": "/tea house",
+        "type": "päid",
+        "subject": "Asha+Köln 100%",
+        "specversion": "1.0",
+    }
+    sent = CloudEvent(attributes=attributes, data={"total": 1})
+    binary, structured = to_binary_event(sent), to_structured_event(sent)
+    assert "%C3%B6" in binary.headers["ce-subject"]
+    found = [one_event("cloudevents", message.body, message.headers) for message in (binary, structured)]
+    assert [(one.event, one.distinct_id, one.dedupe) for one in found] == [
+        ("päid", "Asha+Köln 100%", "/tea house:a 1")
+    ] * 2
+
+
 def test_a_batch_of_cloud_events_makes_an_event_of_each() -> None:
     members = [
         {"id": str(n), "source": "/shop", "type": "paid", "subject": f"p{n}", "data": {"n": n}} for n in range(50)
@@ -279,6 +299,21 @@ def test_other_fields_of_whatsapp_are_events_of_the_business_account() -> None:
 def test_errors_of_whatsapp_are_events_of_the_business_phone() -> None:
     event = one_event("whatsapp", {"entry": [{"id": "1", "changes": [a_change(errors=[{"code": 130429}])]}]})
     assert (event.event, event.distinct_id) == ("message.error", "106")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [a_change(contacts=[]), {"field": "messages"}, {"value": {"messages_v2": []}}],
+    ids=["list", "value", "field"],
+)
+def test_a_change_of_whatsapp_that_is_not_recognised_is_a_problem(change: dict[str, Any]) -> None:
+    events, problems = map_preset("whatsapp", {"entry": [{"id": "1", "changes": [change]}]})
+    assert (events, [(one.item, one.path) for one in problems]) == ([], [(0, "map.event")])
+
+
+def test_a_delivery_of_github_without_the_name_of_its_event_is_a_problem() -> None:
+    events, problems = map_preset("github", {"sender": {"login": "asha"}})
+    assert (events, [one.path for one in problems]) == ([], ["map.event"])
 
 
 # Overrides
