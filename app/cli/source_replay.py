@@ -11,7 +11,7 @@ import click
 from app.cli.base import account_option, command, confirm, context, get_account, read_time_option, yes_option
 from app.cli.program import paste
 from app.cli.terminal_text import counted, visible
-from app.db.deliveries import UNMAPPED, WAITING, DeliveryFilter
+from app.db.deliveries import ACCEPTED, UNMAPPED, WAITING, DeliveryFilter
 from app.services import deliveries, sources
 from app.services.deliveries import ReplayPlan
 
@@ -24,6 +24,11 @@ _MAX_PROBLEMS = 10
 @click.option("--delivery", "ids", multiple=True, type=click.UUID, metavar="ID", help="Only this one; may be repeated.")
 @click.option("--since", metavar="WHEN", help="Only what was received since then, such as 1h, 2d or 2026-11-22T10:00Z.")
 @click.option("--until", metavar="WHEN", help="The same; deliveries of this time and later are left out.")
+@click.option(
+    "--without-events",
+    is_flag=True,
+    help="Those that were accepted without events instead, because `where` was never true.",
+)
 @click.option("--dry-run", is_flag=True, help="Only print what would be mapped again.")
 @account_option
 @yes_option
@@ -33,6 +38,7 @@ def replay(
     ids: tuple[UUID, ...],
     since: str | None,
     until: str | None,
+    without_events: bool,
     dry_run: bool,
     account: str | None,
     yes: bool,
@@ -42,20 +48,18 @@ def replay(
     The current version of the source maps them. Events that were stored before are not stored again; the others are received now,
     and start workflows. The exit code is 1 if something cannot be mapped.
     """
-    if ids and (since or until):
-        raise click.UsageError("expected either --delivery, or --since and --until")
+    if ids and (since or until or without_events):
+        raise click.UsageError("expected either --delivery, or --since, --until and --without-events")
     account_id = get_account(account).id
     source = sources.find_source(context(), account_id, name)
     sources.check_enabled(source)
     if ids:
         plan = ReplayPlan([_check_owner(account_id, source.id, one) for one in dict.fromkeys(ids)])
     else:
-        wanted = DeliveryFilter(
-            source.id, WAITING, since=read_time_option("--since", since), until=read_time_option("--until", until)
-        )
+        wanted = _read_filter(source.id, since, until, without_events=without_events)
         plan = deliveries.plan_replay(context(), account_id, wanted)
     if not plan.ids:
-        click.echo(f"{name}: all deliveries are mapped")
+        click.echo(f"{name}: all deliveries {'have events' if without_events else 'are mapped'}")
         return
     for line in _plan_lines(plan):
         click.echo(line, err=True)
@@ -67,6 +71,16 @@ def replay(
         confirm(f"Map {count} again by version {source.latest_version} of {name}?")
     if not _replay_all(account_id, name, plan.ids):
         sys.exit(1)
+
+
+def _read_filter(source_id: UUID, since: str | None, until: str | None, *, without_events: bool) -> DeliveryFilter:
+    return DeliveryFilter(
+        source_id,
+        (ACCEPTED,) if without_events else WAITING,
+        since=read_time_option("--since", since),
+        until=read_time_option("--until", until),
+        without_events=without_events,
+    )
 
 
 def _check_owner(account_id: int, source_id: UUID, delivery_id: UUID) -> UUID:

@@ -19,12 +19,12 @@ from app.cli.json_report import to_json
 from app.cli.program import paste
 from app.cli.terminal_text import visible
 from app.core.ids import utc_text
+from app.ingest.sources.received import request_of
 from app.ingest.sources.trial import (
     Trial,
     UnreadableRequest,
     event_members,
     read_request,
-    request_of,
     try_delivery,
     try_request,
 )

@@ -20,8 +20,9 @@ from app.core.models import EDITOR, VIEWER
 from app.db.deliveries import WAITING, DeliveryFilter, DeliveryRow
 from app.ingest.sources import delivery_replay
 from app.ingest.sources.delivery_replay import ReplayResult, why_not_replayable
+from app.ingest.sources.received import request_of
 from app.ingest.sources.signer import CannotSign, SignedSender
-from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, request_of, try_text
+from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, try_text
 from app.services import deliveries, inspection, sources
 from app.services.document_versions import InvalidDocument
 from app.workflows.sources.preset_files import preset_names, sample_of

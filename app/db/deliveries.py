@@ -192,7 +192,7 @@ class DeliveryRow:
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
     """Filters deliveries by their columns and by time (`since` inclusive, `until` exclusive); `before`: only smaller ids;
-    `after`: only greater ids. `results`: any of these. None: all."""
+    `after`: only greater ids. `results`: any of these. None: all. `without_events`: only those without events."""
 
     source_id: UUID | None = None
     results: Sequence[str] | None = None
@@ -201,6 +201,7 @@ class DeliveryFilter:
     until: datetime | None = None
     before: UUID | None = None
     after: UUID | None = None
+    without_events: bool = False
 
 
 _CHANGED_NAMES = {"source": "sources.name AS source", "body_bytes": "octet_length(body) AS body_bytes"}
@@ -222,6 +223,7 @@ _FILTER = """
     AND (CAST(:beyond AS uuid) IS NULL OR delivery.id < :beyond)
     AND (CAST(:before AS uuid) IS NULL OR delivery.id < :before)
     AND (CAST(:after AS uuid) IS NULL OR delivery.id > :after)
+    AND (NOT :without_events OR delivery.events = '[]')
 """
 
 

@@ -114,6 +114,58 @@ def test_a_mapping_that_breaks_in_mid_stream_loses_nothing(
     assert again.stdout == "shop: all deliveries are mapped\n"
 
 
+MAPPED_NAMES = """\
+name: shop
+verify: none
+map:
+  event: headers['x-event-key']
+  distinct_id: body.who
+  data: {session: "{{ headers['x-session-id'] }}", code: query.code}
+  dedupe: "headers['x-message-key'] + '!'"
+"""
+
+
+def test_headers_and_parameters_that_are_mapped_can_be_mapped_again_whatever_their_names(
+    shop: Shop, signalbox: CommandLine
+) -> None:
+    shop.apply(MAPPED_NAMES.replace("body.who", "body.whom"))
+    for number in range(2):
+        headers = {"X-Event-Key": "push", "X-Session-Id": "s1", "X-Message-Key": f"m{number}", "X-Api-Key": "hidden"}
+        shop.client.post(f"/hooks/{shop.token}?code=c{number}&token=hidden", json={"who": "w"}, headers=headers)
+    shop.apply(MAPPED_NAMES)
+    replayed = signalbox("source", "replay", "shop", "--account", shop.account.slug, "--yes")
+    assert replayed.stdout == "2 of 2 mapped: 2 new events\n"
+    assert [(event[0], event[3]) for event in shop.events()] == [
+        ("push", '{"code": "c0", "session": "s1"}'),
+        ("push", '{"code": "c1", "session": "s1"}'),
+    ]
+    kept = deliveries.find_first_deliveries(shop.context, shop.account.account_id, DeliveryFilter(), 1)[0]
+    assert (kept.headers["x-api-key"], kept.query) == ("***", "code=c0&token=***")
+
+
+def test_what_is_masked_is_missing_when_a_delivery_is_mapped_again(shop: Shop, signalbox: CommandLine) -> None:
+    shop.apply(MAPPED_NAMES.replace("headers['x-event-key']", "body.kind"))
+    shop.client.post(f"/hooks/{shop.token}?code=c0&pin_code=5", json={"who": "w"}, headers={"X-Api-Key": "hidden"})
+    shop.apply(MAPPED_NAMES.replace("x-event-key", "x-api-key"))
+    replayed = signalbox("source", "replay", "shop", "--account", shop.account.slug, "--yes")
+    assert "unmapped: map.event: the name of the event is missing: nothing at headers['x-api-key']" in replayed.stderr
+    assert (replayed.exit_code, shop.events()) == (1, [])
+
+
+def test_what_a_wrong_condition_has_left_out_is_mapped_again(shop: Shop, signalbox: CommandLine) -> None:
+    right = SHOP.replace('orders[]"}', 'orders[]", where: "item.kind == \'order\'"}')
+    shop.post(an_order(1))
+    shop.apply(right.replace("item.kind ==", "item.type =="))
+    assert shop.post(an_order(2))["result"] == "accepted"
+    assert shop.post(an_order(3, kind="test"))["result"] == "accepted"
+    shop.apply(right)
+    call = ("source", "replay", "shop", "--account", shop.account.slug, "--without-events")
+    assert signalbox(*call, "--dry-run").stdout == "would map 2 deliveries again\n"
+    assert signalbox(*call, "--yes").stdout == "2 of 2 mapped: 1 new event\n"
+    assert signalbox(*call, "--yes").stdout == "1 of 1 mapped: 0 new events\n"
+    assert len(shop.events()) == 2
+
+
 def test_a_replay_stores_no_event_twice_without_dedupe_ids(shop: Shop, signalbox: CommandLine) -> None:
     shop.apply(WITHOUT_DEDUPE)
     equal = an_order(1)

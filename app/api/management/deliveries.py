@@ -29,8 +29,9 @@ from app.core.models import SOURCES_READ, SOURCES_WRITE
 from app.db import deliveries as rows
 from app.db.deliveries import DeliveryFilter, DeliveryRow
 from app.ingest.sources import delivery_replay
+from app.ingest.sources.received import request_of
 from app.ingest.sources.signer import CannotSign, SignedSender
-from app.ingest.sources.trial import UnreadableRequest, read_request, request_of, try_text
+from app.ingest.sources.trial import UnreadableRequest, read_request, try_text
 from app.services import deliveries, sources
 
 blueprint = Blueprint("deliveries", __name__, description="Deliveries: what third parties posted, as it arrived.")

@@ -50,8 +50,7 @@ from app.ingest.accept import MAX_RELOADS, EventAcceptor, changed_too_often
 from app.ingest.accept_batch import BatchReceipt, accept_batch
 from app.ingest.account_cache import Account, AccountCache
 from app.ingest.sources.compiled import Source
-from app.ingest.sources.delivery_values import DeliveryRequest, unpack_body
-from app.ingest.sources.received import ReceivedDelivery, new_delivery
+from app.ingest.sources.received import ReceivedDelivery, new_delivery, request_of
 from app.ingest.sources.verifier import Verdict
 from app.services.context import AppContext
 from app.workflows.sources.mapping import MappedEvent, map_delivery, reading_units
@@ -149,12 +148,11 @@ class SourceAcceptor:
         """Map a stored delivery again, whose `body` is as it arrived, and store what became of it: events that were stored before
         are duplicates. Its events are received now. Raises as `accept` does."""
         limit = self._context.settings.max_batch_unpacked_bytes
-        unpacked, fault = unpack_body(body, row.content_encoding or "", limit)
         received = ReceivedDelivery(
             id=row.id,
             source_id=row.source_id,
             received_at=row.received_at,
-            request=DeliveryRequest(row.method, f"/hooks/?{row.query or ''}", row.headers, body, unpacked, fault),
+            request=request_of(row, body, limit),
             query=row.query or "",
             content_encoding=row.content_encoding,
             request_id=row.request_id,

@@ -19,7 +19,7 @@ from app.core.durations import RETENTION as KEY_RETENTION
 from app.core.errors import Problem, ProblemType
 from app.core.work_shares import UNITS_PER_MILLISECOND
 from app.db.audit import Change
-from app.db.deliveries import WAITING, DeliveryFilter, DeliveryRow
+from app.db.deliveries import ACCEPTED, WAITING, DeliveryFilter, DeliveryRow
 from app.ingest.accept import EventAcceptor
 from app.ingest.account_cache import AccountCache, check_open
 from app.ingest.sources.accept_delivery import DeliveryReceipt, SourceAcceptor
@@ -164,7 +164,8 @@ def why_not_replayable(row: DeliveryRow, now: datetime) -> str | None:
     """Why a delivery cannot be mapped again; None if it can."""
     if row.source is None:
         return "its source was deleted"
-    if row.result not in WAITING:
+    is_without_events = row.result == ACCEPTED and not row.events
+    if row.result not in WAITING and not is_without_events:
         return f"it is {row.result}"
     if row.events and row.received_at < now - KEY_RETENTION:
         # Their keys have expired.

@@ -13,9 +13,9 @@ from msgspec import Struct
 from app.actions.integration_kinds import MASK
 from app.actions.masking import is_secret_name
 from app.core.exact_json import is_storable, replace_unstorable
-from app.db.deliveries import DeliveryProblem, NewDelivery
+from app.db.deliveries import DeliveryProblem, DeliveryRow, NewDelivery
 from app.ingest.sources.compiled import Source
-from app.ingest.sources.delivery_values import DeliveryRequest
+from app.ingest.sources.delivery_values import DeliveryRequest, unpack_body
 
 # A shorter secret is not masked inside values: it may be a part of any text.
 _MIN_SECRET = 6
@@ -65,15 +65,28 @@ def new_delivery(
     )
 
 
+def request_of(row: DeliveryRow, body: bytes, max_unpacked: int) -> DeliveryRequest:
+    """A stored delivery as a request, without the host and the token of its URL. What is masked is missing: as a value, it would
+    be the same in all deliveries."""
+    unpacked, fault = unpack_body(body, row.content_encoding or "", max_unpacked)
+    headers = {name: value for name, value in row.headers.items() if value != MASK}
+    query = "&".join(part for part in (row.query or "").split("&") if part.partition("=")[2] != MASK)
+    return DeliveryRequest(row.method, f"https://localhost/hooks/?{query}", headers, body, unpacked, fault)
+
+
 def _bounded(problem: DeliveryProblem) -> DeliveryProblem:
     path, message = (replace_unstorable(text[:_MAX_MESSAGE]) for text in (problem.path, problem.message))
     return DeliveryProblem(problem.item, path, message)
 
 
 def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]:
-    """The headers with *** for values that are secret by their name, or that contain a secret of the source."""
+    """The headers with *** for values that are secret by their name, or that contain a secret of the source.
+
+    A header that the mapping reads is a part of events, whatever its name, and is needed when the delivery is mapped again.
+    """
     found = dict(request.headers)
-    found.update(dict.fromkeys(filter(_is_secret, request.headers), MASK))
+    if secret_names := set(filter(_is_secret, found)):
+        found.update(dict.fromkeys(secret_names - source.compiled.mapping.names_read("headers"), MASK))
     found.update(dict.fromkeys(_own_locations(source, "header") & found.keys(), MASK))
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     # Matches are rare, so all values are searched at once first.
@@ -87,7 +100,7 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
 def _query_without_secrets(query: str, source: Source) -> str:
     if not query:
         return ""
-    own = _own_locations(source, "query")
+    own, mapped = _own_locations(source, "query"), source.compiled.mapping.names_read("query")
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     parts = []
     for part in query.split("&"):
@@ -95,7 +108,7 @@ def _query_without_secrets(query: str, source: Source) -> str:
         # Any character may be written as %xx.
         plain_name, plain = unquote_plus(name), unquote_plus(value)
         is_found = any(secret in value or secret in plain for secret in secrets)
-        is_secret = is_found or _is_secret(plain_name) or plain_name in own
+        is_secret = is_found or plain_name in own or (_is_secret(plain_name) and plain_name not in mapped)
         parts.append(f"{name}={MASK}" if is_secret else part)
     return replace_unstorable("&".join(parts))
 
@@ -108,5 +121,5 @@ def _own_locations(source: Source, kind: str) -> frozenset[str]:
 
 @lru_cache(maxsize=4_096)
 def _is_secret(name: str) -> bool:
-    """Whether a value of this name is secret; a signature is not."""
-    return is_secret_name(name) and "signature" not in name.lower()
+    """Whether a value of this name is secret; a signature, and the name of an event in X-Event-Key, are not."""
+    return is_secret_name(name) and "signature" not in name.lower() and name.lower() != "x-event-key"

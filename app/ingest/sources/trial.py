@@ -82,13 +82,6 @@ def _without_last_line_break(body: bytes, length: str | None) -> bytes:
     return body.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def request_of(row: DeliveryRow, body: bytes, max_unpacked: int) -> DeliveryRequest:
-    """A stored delivery as a request, without the host and the token of its URL."""
-    unpacked, fault = unpack_body(body, row.content_encoding or "", max_unpacked)
-    url = f"https://localhost/hooks/?{row.query or ''}"
-    return DeliveryRequest(row.method, url, row.headers, body, unpacked, fault)
-
-
 def try_request(source: CompiledSource, secrets: Mapping[str, str], request: DeliveryRequest, now: datetime) -> Trial:
     """What the source does with a request that arrives at `now`. `secrets`: values by name."""
     values = {name: secrets.get(name) for name in source.secret_names}

@@ -5,7 +5,7 @@ Of each field the first usable value counts. An unusable value is a warning; wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from app.core.phone_numbers import UnusablePhone, read_phone
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.workflows.expressions.functions import describe_type
 from app.workflows.sources.mapping_values import CelValue, LiquidValue, Scope, Value, ValueFault
-from app.workflows.sources.paths import MISSING, ListPath
+from app.workflows.sources.paths import MISSING, ListPath, Parts
 
 # Characters of the data of all events of a delivery together.
 MAX_DATA = 32 * 1024 * 1024
@@ -61,17 +61,30 @@ class EventRule:
     @property
     def is_costly(self) -> bool:
         """Whether there is more than paths to evaluate."""
-        fields = (self.event, self.distinct_id, self.phone, self.data, self.occurred_at, self.dedupe)
-        return self.where is not None or any(map(_is_costly, fields))
-
-
-def _is_costly(field: Choice | DataFields) -> bool:
-    if isinstance(field, Choice):
-        return any(
+        return self.where is not None or any(
             isinstance(value, LiquidValue) or (isinstance(value, CelValue) and not value.is_fixed)
-            for value in field.values
+            for value in self._values()
         )
-    return any(map(_is_costly, field.values()))
+
+    @property
+    def reads(self) -> Iterator[Parts]:
+        """The paths that its values and its condition read."""
+        for value in self._values():
+            yield from value.reads
+        if self.where is not None:
+            yield from self.where.reads
+
+    def _values(self) -> Iterator[Value]:
+        for field in (self.event, self.distinct_id, self.phone, self.data, self.occurred_at, self.dedupe):
+            yield from _values_of(field)
+
+
+def _values_of(field: Choice | DataFields) -> Iterator[Value]:
+    if isinstance(field, Choice):
+        yield from field.values
+        return
+    for member in field.values():
+        yield from _values_of(member)
 
 
 class TooLarge(Exception):

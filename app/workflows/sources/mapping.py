@@ -91,6 +91,10 @@ class CompiledMapping:
         """Whether there is more than paths to evaluate."""
         return any(rule.is_costly for rule in self.rules)
 
+    def names_read(self, root: str) -> set[str]:
+        """The names that it reads of `headers` or `query`."""
+        return {str(path[1]) for rule in self.rules for path in rule.reads if path[0] == root and len(path) > 1}
+
 
 def map_delivery(
     mapping: CompiledMapping, view: DeliveryView, charge: Charge | None = None

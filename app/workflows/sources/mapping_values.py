@@ -103,6 +103,11 @@ class PathValue:
     parts: Parts
     is_of_member: bool
 
+    @property
+    def reads(self) -> Collection[Parts]:
+        """The path itself."""
+        return ((self.root, *self.parts),)
+
     def find(self, scope: Scope) -> Any:
         """The value at the path, or MISSING."""
         return walk(scope.variables.get(self.root, MISSING), self.parts)
@@ -124,7 +129,12 @@ class CelValue:
     @property
     def is_fixed(self) -> bool:
         """Whether it reads nothing, as a text in quotes."""
-        return not self._expression.cost.reads
+        return not self.reads
+
+    @property
+    def reads(self) -> Collection[Parts]:
+        """The paths that it reads."""
+        return self._expression.cost.reads
 
     def find(self, scope: Scope) -> Any:
         """The value of the expression; MISSING if a member is missing. Raises ValueFault."""
@@ -145,7 +155,7 @@ class CelValue:
         if reason.startswith(NOT_EVALUATED):
             raise OutOfWork(f"{self.text}: {reason}")
         is_missing = reason.endswith(" is missing") or reason.startswith("index out of bounds")
-        if is_missing or any(_ends_at_null(scope.variables, path) for path in self._expression.cost.reads):
+        if is_missing or any(_ends_at_null(scope.variables, path) for path in self.reads):
             return False
         raise ValueFault(reason)
 
@@ -166,7 +176,7 @@ class LiquidValue:
 
     text: str
     is_of_member: bool
-    _reads: tuple[Parts, ...] = field(repr=False)
+    reads: Collection[Parts] = field(repr=False)
 
     def find(self, scope: Scope) -> Any:
         """The rendered text; MISSING for an empty one. Raises ValueFault, also for a missing value."""
@@ -181,7 +191,7 @@ class LiquidValue:
     def _select(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of the variables that the template reads: preparing a whole body would take longer than the rest."""
         selected: dict[str, Any] = {}
-        for root, *names in self._reads:
+        for root, *names in self.reads:
             _select(variables, selected, (root, *names))
         return selected
 
@@ -211,6 +221,7 @@ class PhoneDigits:
 
     text: str = "phone"
     is_of_member: bool = False
+    reads: Collection[Parts] = ()
 
     def find(self, scope: Scope) -> Any:
         """The digits; MISSING without a usable number."""
@@ -221,8 +232,8 @@ class PhoneDigits:
         return write_json(found)
 
 
-# A compiled value. `text` is how it was written; `is_of_member`: whether it depends on `item` or `parents`; `find(scope)` is the
-# value, and `to_json(scope, found)` its JSON text.
+# A compiled value. `text` is how it was written; `is_of_member`: whether it depends on `item` or `parents`; `reads`: the paths of
+# the values that it reads; `find(scope)` is the value, and `to_json(scope, found)` its JSON text.
 Value: TypeAlias = PathValue | CelValue | LiquidValue | PhoneDigits
 
 
