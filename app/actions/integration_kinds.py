@@ -36,9 +36,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of integration. `check_together` gives the error of a combination of fields that are each valid."""
+    """A kind of integration. `verbs`: of the steps that send with it. `check_together` gives the error of a combination of fields
+    that are each valid."""
 
     name: str
+    verbs: tuple[str, ...]
     fields: tuple[Field, ...]
     check_together: Callable[[Fields], str | None] = lambda fields: None
 
@@ -160,6 +162,7 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         Kind(
             "whatsapp",
+            ("whatsapp",),
             (
                 Field("access_token", "the token of a system user of your Meta business", _TOKEN, True, True),
                 Field("phone_number_id", "the id (digits) of the number to send from", _matching(r"\d{5,30}"), True),
@@ -168,6 +171,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "twilio",
+            ("sms", "call"),
             (
                 Field("account_sid", "AC and 32 hexadecimal digits", _matching(r"AC[0-9a-fA-F]{32}"), True),
                 Field("auth_token", "the auth token of that account", _TOKEN, True, True),
@@ -178,6 +182,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "sendgrid",
+            ("sendgrid",),
             (
                 Field("api_key", "an API key (SG.…) that may send mail", _TOKEN, True, True),
                 Field("from", "the address of a verified sender", read_email),
@@ -187,6 +192,7 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind(
             "smtp",
+            ("email",),
             (
                 Field(
                     "host",

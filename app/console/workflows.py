@@ -20,7 +20,7 @@ from app.db.inspection import RunFilter
 from app.db.shared_sql import MAX_COUNTED
 from app.db.workflow_activity import MAX_RUNS
 from app.db.workflows import WorkflowRow
-from app.services import differences, inspection, simulation, workflow_activity, workflows
+from app.services import differences, inspection, integrations, simulation, workflow_activity, workflows
 from app.services.document_versions import InvalidDocument
 from app.workflows.yaml_loader import Mistake, read_document
 
@@ -60,6 +60,7 @@ def show() -> Any:
         lines=shown.splitlines(),
         is_cut=len(shown) < len(source),
         mistakes=mistakes,
+        missing=[] if document is None else integrations.find_missing_kinds(context, account_id, document),
         document=document,
         pattern=[] if document is None else [drawing.draw_pattern(document["on"])],
         exits=[drawing.draw_pattern(document["exit_on"])] if document and "exit_on" in document else [],

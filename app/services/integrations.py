@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from app.db.audit import Change
 from app.db.integrations import OutboundConfig
 from app.services import audit, startup_checks
 from app.services.context import AppContext
+from app.workflows.step_graph import walk_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,15 @@ def list_integrations(context: AppContext, account_id: int) -> list[Integration]
             fields = None
         found.append(Integration(row.kind, fields, row.created_at, row.updated_at))
     return found
+
+
+def find_missing_kinds(context: AppContext, account_id: int, document: Mapping[str, Any]) -> list[str]:
+    """The kinds of integrations that steps of a valid document send with, and that the account has not set up."""
+    verbs = {verb for step in walk_steps(document["steps"]) for verb in step}
+    needed = [kind.name for kind in KINDS.values() if not verbs.isdisjoint(kind.verbs)]
+    with context.database.transaction() as connection:
+        found = {row.kind for row in integrations.list_integrations(connection, account_id)}
+    return [name for name in needed if name not in found]
 
 
 def find_integration(context: AppContext, account_id: int, kind: Kind) -> Integration:

@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskCliRunner
 
+from app.actions import ACTIONS
 from app.actions.integration_kinds import KINDS
 from app.core.models import Event
 from app.db import event_queries, runs
@@ -390,3 +391,22 @@ def test_the_templates_are_those_that_are_promised() -> None:
     keys = ["abandoned-cart", "cod-confirmation", "delivery-delay", "lead-score", "survey", "win-back"]
     assert list(workflow_templates()) == keys
     assert all(one.description.endswith(".") and "\n" not in one.description for one in workflow_templates().values())
+
+
+def test_each_integration_names_the_steps_that_send_with_it(context: AppContext, acme: Sender) -> None:
+    mail = {"to": "a@example.com", "from": "b@example.com", "subject": "x", "text": "x"}
+    fields: dict[str, Any] = {
+        "http": {"url": "https://example.com"},
+        "whatsapp": {"to": "+915673412780", "template": "x", "language": "en"},
+        "sms": {"to": "+915673412780", "text": "x"},
+        "call": {"to": "+915673412780", "say": "x"},
+        "email": mail,
+        "sendgrid": mail,
+        "message": {"text": "x"},
+        "log": "x",
+    }
+    assert fields.keys() == ACTIONS.keys()
+    for verb, value in fields.items():
+        source = a_workflow(on="a", steps=[{verb: value}])
+        missing = workflow_trial.try_own(context, acme.account_id, source, _events(context, {})).missing
+        assert missing == [f"the {kind.name} integration" for kind in KINDS.values() if verb in kind.verbs], verb

@@ -138,3 +138,16 @@ def test_an_integration_is_removed_and_only_by_owners(
     assert integrations.list_integrations(context, acme.account_id) == []
     assert owner.post(f"{path}/smtp/remove", path).status_code == 404
     assert owner.get(f"{path}/carrier-pigeon").status_code == 404
+
+
+def test_a_workflow_says_which_integrations_its_steps_need(context: AppContext, owner: Browser, acme: Sender) -> None:
+    sms = {"sms": {"to": "{{ phone }}", "text": "Hello"}}
+    mail = {"email": {"to": "a@example.com", "subject": "Hello", "text": "Hello"}}
+    workflows.apply_workflow(context, acme.account_id, a_workflow(name="cart", steps=[sms, {"par": [[mail], [sms]]}]))
+    path = f"/{acme.slug}/workflow?name=cart"
+    assert "Steps that send with twilio or smtp fail: the account has not set them up." in owner.get(path).text
+    integrations.set_integration(context, acme.account_id, KINDS["smtp"], SMTP)
+    assert "Steps that send with twilio fail: the account has not set it up." in owner.get(path).text
+    twilio = {"account_sid": f"AC{0:032d}", "auth_token": "a" * 32, "from": "+15005550006"}
+    integrations.set_integration(context, acme.account_id, KINDS["twilio"], twilio)
+    assert "fail: the account has not set" not in owner.get(path).text
