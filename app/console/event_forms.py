@@ -19,14 +19,18 @@ from app.ingest.account_cache import AccountCache
 from app.ingest.event_replay import Replayed, replay_event
 from app.ingest.trial_event import TypedEvent, send_test_event
 
-_DATA = '{\n  "product": "Blue shirt",\n  "price": 499.00\n}'
+_DATA = '{\n  "product_name": "Blue shirt",\n  "price": 499.00,\n  "cart_url": "https://shop.example/cart/17"\n}'
 
 
 class EventForm(FlaskForm):  # type: ignore[misc]
     """An event to send. The receivers' own checks find its mistakes."""
 
     event = StringField("Event", description="Its name, such as order_created.", render_kw={"maxlength": 255})
-    distinct_id = StringField("Person", description="Whom the event is about.", render_kw={"maxlength": 255})
+    distinct_id = StringField(
+        "Person",
+        description="The id by which you know the person, such as a customer number or the digits of the phone number.",
+        render_kw={"maxlength": 255},
+    )
     phone = TelField(
         "Phone", description="With country code, such as +915673412780. One of person and phone is needed."
     )
