@@ -245,10 +245,11 @@ class Replayer:
     def _record_change(
         self, connection: sa.Connection, refusal: RefusalRow, events: Sequence[UUID], stored: int
     ) -> None:
-        if stored:
-            after = {"stored": stored, "first_event_id": str(events[0])}
-            change = Change("refusal.replay", refusal.account_id, str(refusal.id), None, after)
-            audit.record(connection, self._context, change)
+        # Also where none is stored now: a replay that was interrupted after it had stored them left no entry.
+        after = {"stored": stored, "first_event_id": str(events[0]) if events else None}
+        audit.record(
+            connection, self._context, Change("refusal.replay", refusal.account_id, str(refusal.id), None, after)
+        )
 
 
 def _key_of(refusal: RefusalRow) -> tuple[str, bool]:

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 
 from app.core.models import CLIENT_SCOPES, EVENTS_WRITE, PLANS
 from app.db.accounts import AccountDetails
-from app.services import accounts, api_keys, workflows
+from app.db.audit import EntryFilter
+from app.services import accounts, api_keys, audit, workflows
 from app.services.context import AppContext
 from tests.cli.conftest import CommandLine
 from tests.support.builders import BATCH_PATH, EVENTS_PATH, Sender, a_workflow, an_event
@@ -249,6 +250,21 @@ def test_a_replay_keeps_the_idempotency_key_of_the_request(
     if retried != found["id"]:
         assert signalbox("refusal", "replay", retried).stdout.startswith(f"refusal {retried}: was stored before, event")
     assert stored(context, acme.account_id) == [event]
+
+
+def test_a_replay_whose_event_is_stored_already_leaves_an_entry_too(
+    context: AppContext, acme: Sender, refused: Refused, signalbox: CommandLine
+) -> None:
+    second, first = refused(acme.slug, *(acme.post(NATIONAL, Idempotency_Key="order-1") for _ in range(2)))
+    keep_unusable_phones(context, acme.account_id)
+    for found in (first, second):
+        signalbox("refusal", "replay", found["id"])
+    (event,) = stored(context, acme.account_id)
+    entries = audit.list_entries(context, EntryFilter(acme.account_id, action="refusal.replay"), 10)
+    assert [(entry.object_id, entry.after) for entry in entries] == [
+        (second["id"], {"stored": 0, "first_event_id": str(event.id)}),
+        (first["id"], {"stored": 1, "first_event_id": str(event.id)}),
+    ]
 
 
 def test_a_replay_tells_when_the_sender_has_sent_it_again(
