@@ -176,7 +176,9 @@ class SourceAcceptor:
         # Of each account, one large body at a time.
         is_large = len(request.body) > LARGE
         with self._context.limits.bodies.acquire(account.snapshot.id) if is_large else nullcontext():
-            events, found = map_delivery(source.compiled.mapping, request.view(), charge)
+            events, found = map_delivery(
+                source.compiled.mapping, request.view(source.compiled.secret_locations), charge
+            )
         problems = [DeliveryProblem(one.item, one.path, one.message) for one in found]
         return _Mapped(source, events, problems)
 

@@ -54,13 +54,18 @@ class DeliveryRequest:
         """The media type in lower case, without parameters."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    def view(self) -> DeliveryView:
-        """What a mapping sees of it."""
-        query = self.url.partition("?")[2]
+    def view(self, hidden: Sequence[Location] = ()) -> DeliveryView:
+        """What a mapping sees of it: all but the headers and parameters at `hidden`, which have a secret."""
+        query_text, headers = self.url.partition("?")[2], self.headers
+        query = dict(parse_qsl(query_text, keep_blank_values=True)) if query_text else {}
+        if hidden:
+            names = {(location.kind, location.name) for location in hidden}
+            headers = {name: value for name, value in headers.items() if ("header", name) not in names}
+            query = {name: value for name, value in query.items() if ("query", name) not in names}
         return DeliveryView(
             method=self.method,
-            query=dict(parse_qsl(query, keep_blank_values=True)) if query else {},
-            headers=self.headers,
+            query=query,
+            headers=headers,
             body=self.body,
             media_type=self.media_type,
             fault=self.fault,

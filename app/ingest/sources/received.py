@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from app.actions.integration_kinds import MASK
 from app.actions.masking import is_secret_name
+from app.core.api_keys import source_prefix_of
 from app.core.exact_json import is_storable, replace_unstorable
 from app.db.deliveries import DeliveryProblem, DeliveryRow, NewDelivery
 from app.ingest.sources.compiled import Source
@@ -80,7 +81,7 @@ def _bounded(problem: DeliveryProblem) -> DeliveryProblem:
 
 
 def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]:
-    """The headers with *** for values that are secret by their name, or that contain a secret of the source.
+    """The headers with *** for values that are secret by their name, or that contain a secret or the token of the source.
 
     A header that the mapping reads is a part of events, whatever its name, and is needed when the delivery is mapped again.
     """
@@ -89,6 +90,10 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
         found.update(dict.fromkeys(secret_names - source.compiled.mapping.names_read("headers"), MASK))
     found.update(dict.fromkeys(_own_locations(source, "header") & found.keys(), MASK))
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
+    # Some proxies add the URL, such as in X-Original-URI.
+    token = request.url.partition("?")[0].rpartition("/")[2]
+    if source_prefix_of(token):
+        secrets.append(token)
     # Matches are rare, so all values are searched at once first.
     joined = "\n".join(found.values())
     if not is_storable(joined) or any(secret in joined for secret in secrets):
@@ -115,8 +120,7 @@ def _query_without_secrets(query: str, source: Source) -> str:
 
 def _own_locations(source: Source, kind: str) -> frozenset[str]:
     """The names of headers or query parameters in which the source expects a shared secret."""
-    locations = () if source.compiled.verify is None else source.compiled.verify.secret_locations
-    return frozenset(location.name for location in locations if location.kind == kind)
+    return frozenset(location.name for location in source.compiled.secret_locations if location.kind == kind)
 
 
 @lru_cache(maxsize=4_096)

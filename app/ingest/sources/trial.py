@@ -94,7 +94,7 @@ def try_request(source: CompiledSource, secrets: Mapping[str, str], request: Del
     verdict = verify(source.verify, [text for text in texts if text is not None], request, now)
     if verdict.verified and (answered := answer_handshake(source.handshake, token, request)) is not None:
         return Trial(verdict, handshake=answered, missing=missing)
-    events, problems = map_delivery(source.mapping, request.view())
+    events, problems = map_delivery(source.mapping, request.view(source.secret_locations))
     return Trial(verdict, events=events, problems=problems, missing=missing)
 
 

@@ -17,7 +17,7 @@ from app.workflows.sources.event_rules import MAP_FIELDS, check_completeness, ch
 from app.workflows.sources.handshakes import Handshake, check_handshake, read_handshake
 from app.workflows.sources.mapping import CompiledMapping
 from app.workflows.sources.preset_files import find_preset, preset_names
-from app.workflows.sources.schemes import Scheme, check_scheme, merge_scheme, read_scheme
+from app.workflows.sources.schemes import Location, Scheme, check_scheme, merge_scheme, read_scheme
 from app.workflows.validate import NAME
 from app.workflows.yaml_loader import Document, Mistake
 
@@ -54,6 +54,11 @@ class CompiledSource:
     mapping: CompiledMapping
     secret_names: frozenset[str]
     listener: str | None = None
+
+    @property
+    def secret_locations(self) -> tuple[Location, ...]:
+        """Where a delivery has a secret itself, which nobody may see later."""
+        return () if self.verify is None else self.verify.secret_locations
 
 
 def check_source(document: Document) -> list[Mistake]:

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -285,19 +285,38 @@ def test_secrets_are_masked_in_what_is_kept(context: AppContext, server: Server,
         X_Api_Key="hidden-4",
         X_Odd="before a secret of the shop after",
         X_Topic="orders/create",
+        X_Original_Uri=f"/hooks/{source.token}?page=2",
     ).json
     ((headers, query),) = rows(
         "SELECT headers, query FROM deliveries WHERE account_id = %s AND id = %s", acme.account_id, answer["delivery"]
     )
     assert query == "access_token=***&page=2"
-    assert {name: headers[name] for name in ("authorization", "cookie", "x-api-key", "x-odd", "x-topic")} == {  # type: ignore[index]
+    names = ("authorization", "cookie", "x-api-key", "x-odd", "x-topic", "x-original-uri")
+    assert {name: headers[name] for name in names} == {  # type: ignore[index]
         "authorization": "***",
         "cookie": "***",
         "x-api-key": "***",
         "x-odd": "***",
         "x-topic": "orders/create",
+        "x-original-uri": "***",
     }
     assert len(headers["x-signature"]) == 64  # type: ignore[index]
+
+
+def test_a_mapping_of_all_headers_and_parameters_does_not_see_a_shared_secret(
+    context: AppContext, server: Server, acme: Sender, rows: Rows
+) -> None:
+    source = a_source(
+        context,
+        server,
+        acme.account_id,
+        verify={"shared": [{"header": "X-Token"}, {"query": "key"}]},
+        map={"event": "'order'", "distinct_id": "item.who", "data": {"headers": "headers", "query": "query"}},
+    )
+    for query, headers in (("?page=2", {"X_Token": SECRET}), (f"?page=2&key={quote(SECRET)}", {})):
+        assert source.post(an_order(1), query=query, **headers).json["result"] == "accepted"
+    found = rows("SELECT data::text, data -> 'query' FROM events WHERE account_id = %s", acme.account_id)
+    assert [(SECRET in str(text), query) for text, query in found] == [(False, {"page": "2"})] * 2
 
 
 def test_a_secret_in_the_url_is_masked_however_it_is_encoded(
