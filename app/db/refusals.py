@@ -11,6 +11,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from app.core.errors import ProblemType
 from app.core.ids import first_id_at
 from app.db.connection import delete_batch, run_sql
 from app.db.shared_sql import delete_by_ids, find_owners
@@ -149,7 +150,8 @@ _FILTER = """
     AND (CAST(:beyond AS uuid) IS NULL OR id < :beyond)
     AND (CAST(:before AS uuid) IS NULL OR id < :before)
     AND (CAST(:after AS uuid) IS NULL OR id > :after)
-    AND (NOT :waiting OR replayable AND replayed_at IS NULL)
+    AND (NOT :waiting OR replayable AND replayed_at IS NULL AND type <> :never
+        AND coalesce(content_encoding, 'gzip') = 'gzip')
 """
 
 
@@ -187,6 +189,7 @@ def _values(wanted: RefusalFilter) -> dict[str, Any]:
         "beyond": None if wanted.until is None else str(first_id_at(wanted.until)),
         "before": None if wanted.before is None else str(wanted.before),
         "after": None if wanted.after is None else str(wanted.after),
+        "never": ProblemType.ACCOUNT_MISMATCH.slug,
     }
 
 

@@ -71,7 +71,7 @@ def find_body(context: AppContext, refusal: RefusalRow) -> bytes | None:
 
 
 def why_not_replayable(refusal: RefusalRow) -> str | None:
-    """Why a replay of a refusal can never succeed; None when it may."""
+    """Why a replay of a refusal can never succeed; None when it may. The filter `waiting` in app/db leaves out the same."""
     if refusal.route == SHOWN_HOOK:
         return "it was posted to a source; senders post such a delivery again"
     if not refusal.replayable:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from app.core.ids import uuid7
-from app.services import data_subjects, refusals_erasure
+from app.db.refusals import SHOWN_HOOK, RefusalFilter
+from app.services import data_subjects, refusals, refusals_erasure
 from app.services.context import AppContext
+from app.services.refusals import why_not_replayable
 from app.services.refusals_erasure import Mentions
 from tests.db.test_refusals import a_refusal, find, insert
 from tests.support.builders import BATCH_PATH, Sender, an_event
@@ -263,3 +265,19 @@ def test_a_batch_in_which_the_subject_cannot_be_told_apart_is_deleted(
     insert(context, a_refusal(acme.account_id, body=body.encode(), route=BATCH_PATH, **changes))
     assert _erase(context, acme.account_id, PERSON) == 1
     assert find(context, acme.account_id) == []
+
+
+def test_what_can_never_be_replayed_does_not_wait(context: AppContext, acme: Sender) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"content_encoding": "gzip"},
+        {"content_encoding": "br"},
+        {"type": "account-mismatch"},
+        {"route": SHOWN_HOOK, "replayable": False},
+        {"body": None},
+    ]
+    insert(context, *(a_refusal(acme.account_id, **change) for change in changes))
+    everything = refusals.find_latest_refusals(context, acme.account_id, RefusalFilter(), 100)
+    waiting = refusals.find_latest_refusals(context, acme.account_id, RefusalFilter(waiting=True), 100)
+    assert waiting == [one for one in everything if why_not_replayable(one) is None]
+    assert len(waiting) == 2
