@@ -50,8 +50,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The files that take longest. They begin first, so that of several processes none is left alone with one of them at the end.
 SLOW_FILES = (
+    "cli/test_every_command.py",
     "workflows/matching/test_pattern_search.py",
     "console/test_every_page.py",
+    "workflows/matching/test_pattern_bounds.py",
     "console/test_walk.py",
     "api/management/test_schemathesis.py",
     "api/management/test_receivers_schemathesis.py",
@@ -59,6 +61,8 @@ SLOW_FILES = (
     "worker/test_kills.py",
     "worker/test_par_kills.py",
     "api/server/test_outages_are_seen.py",
+    "cli/devserver/test_up.py",
+    "cli/test_startup_checks.py",
     "api/limechat/test_postgres_outage.py",
 )
 
