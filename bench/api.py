@@ -20,7 +20,7 @@ from app import create_app
 from app.api import bearer_limit
 from app.api.management.routes import PREFIX
 from app.core.models import ACCOUNT_MANAGE, OPERATOR
-from app.services import accounts, api_keys
+from app.services import accounts, api_keys, users
 from app.services.context import AppContext
 from bench import sql
 from bench.console import set_signing_secrets
@@ -33,7 +33,7 @@ _ACCOUNT = "account-1"
 # Requests of each list after the first, and the seconds after which no other begins.
 _REQUESTS, _SECONDS = 15, 3.0
 # What the parameter in a path is, by the first part of the path.
-_NAMES = {"workflows": "watch", "sources": "shop"}
+_NAMES = {"workflows": "watch", "sources": "shop", "users": "bench@example.com"}
 # Parameters that choose the page.
 _PAGING = ("limit", "after", "account")
 
@@ -52,6 +52,7 @@ def measure(base: Backends) -> list[Row]:
         values = _values(connection)
     account = accounts.find_account(context, _ACCOUNT)
     key = api_keys.create_key(context, account.id, "bench", (ACCOUNT_MANAGE, OPERATOR))
+    users.create_user(context, _NAMES["users"])
     context.database.close()
     document = create_app(base.settings).test_client().get("/openapi.json").get_json()
     with ours(base) as (url, pid):
