@@ -62,6 +62,15 @@ def _rate_limit_problem(exc: RateLimitExceeded) -> Problem:
     return Problem(ProblemType.RATE_LIMIT_EXCEEDED, str(exc.description), headers=retry_after)
 
 
+def _explain(exc: HTTPException, allowed: str) -> str:
+    """What is wrong with a request that reached no view, and what would be right."""
+    if allowed:
+        return f"This path takes {allowed}."
+    if exc.code == 404:
+        return "There is nothing at this path. /openapi.json lists all paths."
+    return exc.description or exc.name
+
+
 def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
     """Answer every error of `app` in the first of `formats` that covers its path, or with a problem document."""
 
@@ -85,10 +94,10 @@ def register(app: Flask, formats: Sequence[ErrorFormat] = ()) -> None:
 
     @app.errorhandler(HTTPException)
     def handle_http_exception(exc: HTTPException) -> Response:
-        response = respond(Problem(ProblemType.of_status(exc.code or 500), exc.description or exc.name))
-        allowed = getattr(exc, "valid_methods", None)
+        allowed = ", ".join(sorted(getattr(exc, "valid_methods", None) or ()))
+        response = respond(Problem(ProblemType.of_status(exc.code or 500), _explain(exc, allowed)))
         if allowed:
-            response.headers["Allow"] = ", ".join(sorted(allowed))
+            response.headers["Allow"] = allowed
         return response
 
     @app.errorhandler(Exception)

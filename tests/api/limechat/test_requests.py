@@ -224,6 +224,7 @@ def test_only_post_is_allowed(shared: Sender, server: Server, method: str) -> No
     assert answer.headers["X-Request-Id"]
     if method != "HEAD":
         assert_problem(answer, 405)
+        assert answer.json["detail"] == "This path takes POST."
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,7 @@ def test_other_addresses_are_not_found(shared: Sender, server: Server, path: str
     body = json.dumps(an_event()).encode()
     answer = server.post(path, data=body, headers={**shared.headers(), "Content-Type": "application/json"})
     assert_problem(answer, 404)
+    assert "/openapi.json" in answer.json["detail"]
     assert "script" not in answer.text
     assert "X-Injected" not in answer.headers
 
