@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,3 +80,22 @@ def uuid_of(identifier: str) -> str:
     found = read_cxengage_id(identifier)
     assert found is not None, identifier
     return str(found[1])
+
+
+def assert_error(answer: Any, status: int) -> str:
+    """The error text of a response."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Request-Id"]
+    assert list(answer.json) == ["error"]
+    text = answer.json["error"]
+    assert isinstance(text, str)
+    assert text
+    return text
+
+
+def stored(rows: Callable[..., Any], identifier: str) -> dict[str, Any]:
+    """The row of an event."""
+    ((row,),) = rows("SELECT to_jsonb(events) FROM events WHERE id = %s", uuid_of(identifier))
+    assert isinstance(row, dict)
+    return row
