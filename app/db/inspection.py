@@ -360,10 +360,8 @@ def find_totals_of_run(connection: sa.Connection, account_id: int, run_id: UUID)
     return RunTotals(**found.one()._mapping)
 
 
-def find_steps_of_run(
-    connection: sa.Connection, account_id: int, run_id: UUID, limit: int | None = None
-) -> list[StepDetails]:
-    """The steps that a run has entered, in order; the latest `limit` (None: all). Numbers are exact."""
+def find_steps_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[StepDetails]:
+    """The latest `limit` steps that a run has entered, in order. Numbers are exact."""
     found = run_sql(
         connection,
         "SELECT ordinal, path, name, action, status, started_at, finished_at, output::text, error FROM steps "
@@ -373,10 +371,8 @@ def find_steps_of_run(
     return [StepDetails(**{**row._mapping, "output": _exactly(row.output)}) for row in found][::-1]
 
 
-def find_attempts_of_run(
-    connection: sa.Connection, account_id: int, run_id: UUID, limit: int | None = None
-) -> list[AttemptDetails]:
-    """The attempts of a run, in order; the latest `limit` (None: all). Numbers are exact."""
+def find_attempts_of_run(connection: sa.Connection, account_id: int, run_id: UUID, limit: int) -> list[AttemptDetails]:
+    """The latest `limit` attempts of a run, in order. Numbers are exact."""
     found = run_sql(
         connection,
         "SELECT ordinal, attempt, outcome, error_class, error, request::text, response::text, started_at, finished_at "

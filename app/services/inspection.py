@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +20,8 @@ from app.db.event_queries import Received
 from app.db.inspection import AttemptDetails, EventFilter, RunFilter, RunRow, RunTotals, StepDetails, StoredEvent
 from app.services.context import AppContext
 
+# The largest number that LIMIT takes.
+_ALL = 2**63 - 1
 # A `repeat` may start thousands.
 MAX_BLOCKS_SHOWN = 100
 # Seconds.
@@ -131,17 +132,16 @@ def find_runs(context: AppContext, account_id: int, run_ids: Sequence[UUID]) -> 
         return inspection.find_runs(connection, account_id, run_ids)
 
 
-def find_run_details(
-    context: AppContext, account_id: int, run_id: UUID, *, limit: int | None = None
-) -> RunDetails | None:
+def find_run_details(context: AppContext, account_id: int, run_id: UUID, *, limit: int = _ALL) -> RunDetails | None:
     """All details of a run; None when the account has none of this id. `limit`: of the run with its blocks, so many steps and
-    blocks together, the latest steps of each, and as many attempts as steps could be shown (None: all)."""
+    blocks together, the latest steps of each, and as many attempts as steps could be shown."""
     with context.database.transaction() as connection:
         run = inspection.find_run(connection, account_id, run_id)
         if run is None:
             return None
         version = WORKFLOW_VERSIONS.find(connection, account_id, run.workflow_id, run.version)
-        return _run_details(connection, run, version[1] if version else {}, limit)
+        event = inspection.find_stored_event(connection, account_id, run.event_id)
+        return _run_details(connection, run, version[1] if version else {}, limit, event)
 
 
 def find_latest_of_run(
@@ -153,24 +153,27 @@ def find_latest_of_run(
         if run is None:
             return None
         version = WORKFLOW_VERSIONS.find(connection, account_id, run.workflow_id, run.version)
-        details = _without_blocks(connection, run, version[1] if version else {}, max_steps, max_attempts)
+        event = inspection.find_stored_event(connection, account_id, run.event_id)
+        details = _without_blocks(connection, run, version[1] if version else {}, max_steps, max_attempts, event)
         blocks = inspection.find_blocks_of_run(connection, account_id, run_id, MAX_BLOCKS_SHOWN)
         return LatestOfRun(details, blocks, inspection.find_totals_of_run(connection, account_id, run_id))
 
 
-def _run_details(connection: sa.Connection, run: RunRow, document: Mapping[str, Any], limit: int | None) -> RunDetails:
+def _run_details(
+    connection: sa.Connection, run: RunRow, document: Mapping[str, Any], limit: int, event: StoredEvent | None
+) -> RunDetails:
     # Imports the actions and their libraries, which lists do without.
     from app.workflows import step_graph
 
-    details = _without_blocks(connection, run, document, limit, limit)
-    left = inf if limit is None else limit - len(details.steps)
+    details = _without_blocks(connection, run, document, limit, limit, event)
+    left = limit - len(details.steps)
     blocks: list[RunDetails] = []
-    if left > 0 and step_graph.has_parallel_blocks(document):
+    if left > 1 and step_graph.has_parallel_blocks(document):
         for block in inspection.find_blocks_of_run(connection, run.account_id, run.id, MAX_BLOCKS_SHOWN):
-            left -= 1 + sum(map(_size, blocks[-1:]))
-            if left <= 0:
+            if left <= 1:
                 break
-            blocks.append(_run_details(connection, block, document, None if limit is None else int(left)))
+            blocks.append(_run_details(connection, block, document, left - 1, event))
+            left -= 1 + _size(blocks[-1])
     return replace(details, blocks=blocks)
 
 
@@ -178,15 +181,16 @@ def _without_blocks(
     connection: sa.Connection,
     run: RunRow,
     document: Mapping[str, Any],
-    max_steps: int | None,
-    max_attempts: int | None,
+    max_steps: int,
+    max_attempts: int,
+    event: StoredEvent | None,
 ) -> RunDetails:
     from app.workflows import step_graph
 
     entered = inspection.find_steps_of_run(connection, run.account_id, run.id, max_steps)
     return RunDetails(
         run=run,
-        event=inspection.find_stored_event(connection, run.account_id, run.event_id),
+        event=event,
         steps=entered,
         attempts=inspection.find_attempts_of_run(connection, run.account_id, run.id, max_attempts),
         ends={step.ordinal: end for step in entered if (end := _end_of(document, step)) is not None},

@@ -153,6 +153,9 @@ def test_lists_show_runs_and_not_their_blocks(context: AppContext, acme: Sender)
     details = inspection.find_run_details(context, acme.account_id, UUID(run))
     assert details is not None
     assert [str(block.run.id) for block in details.blocks] == parallel_blocks(context, acme, run)
+    # It is read once: it may have a megabyte, and a run 100 blocks.
+    assert details.event is not None
+    assert all(block.event is details.event for block in details.blocks)
 
 
 def test_the_details_of_a_run_show_its_blocks(context: AppContext, acme: Sender) -> None:

@@ -14,9 +14,9 @@ from app.api.management import workflow_trial
 from app.core.models import EVENTS_READ, EVENTS_WRITE, KEYS_MANAGE
 from app.services import event_search, integrations, runs, workflow_activity, workflows
 from app.services.context import AppContext
+from tests.support.blocks import execute_due_jobs
 from tests.support.builders import a_workflow, an_event
 from tests.support.management import Manager, a_key
-from tests.support.run_execution import execute_run
 
 SOURCE = "name: till\nverify: none\nmap: {event: \"'sale'\", distinct_id: [body.who], data: body}\n"
 VALUE = "correct horse battery staple"
@@ -245,16 +245,19 @@ def test_of_a_long_run_so_many_steps_and_blocks_are_shown(
         context, manager.sender.account_id, a_workflow(steps=[{"log": "a"}, {"log": "b"}, {"par": blocks}])
     )
     run_id = manager.sender.post(an_event()).json["runs"][0]
-    execute_run(context, manager.sender.account_id, run_id)
+    execute_due_jobs(context, manager.sender, run_id)
     shown = {}
-    for limit in (2, 4, 1_000):
+    for limit in (2, 4, 5, 7, 1_000):
         monkeypatch.setattr(run_routes, "MAX_STEPS", limit)
         run = manager.get(f"/runs/{run_id}").json
-        shown[limit] = ([step["path"] for step in run["steps"]], len(run["attempts"]), len(run["blocks"]))
+        steps = [step["path"] for step in run["steps"]]
+        shown[limit] = (steps, len(run["attempts"]), [len(block["steps"]) for block in run["blocks"]])
     assert shown == {
-        2: (["steps[1]", "steps[2]"], 2, 0),
-        4: (["steps[0]", "steps[1]", "steps[2]"], 2, 0),
-        1_000: (["steps[0]", "steps[1]", "steps[2]"], 2, 2),
+        2: (["steps[1]", "steps[2]"], 2, []),
+        4: (["steps[0]", "steps[1]", "steps[2]"], 2, []),
+        5: (["steps[0]", "steps[1]", "steps[2]"], 2, [1]),
+        7: (["steps[0]", "steps[1]", "steps[2]"], 2, [2]),
+        1_000: (["steps[0]", "steps[1]", "steps[2]"], 2, [2, 1]),
     }
 
 
