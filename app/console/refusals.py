@@ -36,7 +36,7 @@ def show() -> Any:
         filters,
     )
     chosen = {name: text for name, text in filters.items() if name != "waiting"}
-    is_waiting = any(row.replayable and row.replayed_at is None for row in page.rows)
+    is_waiting = any(row.replayed_at is None and refusals.why_not_replayable(row) is None for row in page.rows)
     return render_template("refusals.html", page=page, chosen=chosen, is_waiting=is_waiting)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from app.db.audit import EntryFilter
 from app.db.refusals import RefusalFilter
 from app.services import accounts, api_keys, audit, refusals, users
 from app.services.context import AppContext
+from tests.db.test_refusals import a_refusal, insert
 from tests.support.builders import Sender, an_event
 from tests.support.console import Browser, a_user, sign_in
 
@@ -93,6 +95,8 @@ def test_many_refusals_are_replayed_after_a_plan(
     app: Flask, context: AppContext, viewer: Browser, editor: Browser, acme: Sender
 ) -> None:
     path = f"/{acme.slug}/refusals"
+    insert(context, a_refusal(acme.account_id, context.clock() - timedelta(hours=1), type="account-mismatch"))
+    assert "Replay all" not in editor.get(path).text
     assert "No refused request can be replayed." in editor.get(f"{path}/replay").text
     refused = [_refuse(app, context, acme, phone="1", distinct_id=str(number)) for number in range(3)]
     accounts.update_account_details(context, acme.account_id, AccountDetails(unusable_phone="store"))
