@@ -143,12 +143,15 @@ def test_headers_and_parameters_that_are_mapped_can_be_mapped_again_whatever_the
     assert (kept.headers["x-api-key"], kept.query) == ("***", "code=c0&token=***")
 
 
-def test_what_is_masked_is_missing_when_a_delivery_is_mapped_again(shop: Shop, signalbox: CommandLine) -> None:
+@pytest.mark.parametrize("masked", ["headers['x-api-key']", "query.token"])
+def test_what_is_masked_is_missing_when_a_delivery_is_mapped_again(
+    shop: Shop, signalbox: CommandLine, masked: str
+) -> None:
     shop.apply(MAPPED_NAMES.replace("headers['x-event-key']", "body.kind"))
-    shop.client.post(f"/hooks/{shop.token}?code=c0&pin_code=5", json={"who": "w"}, headers={"X-Api-Key": "hidden"})
-    shop.apply(MAPPED_NAMES.replace("x-event-key", "x-api-key"))
+    shop.client.post(f"/hooks/{shop.token}?code=c0&token=hidden", json={"who": "w"}, headers={"X-Api-Key": "hidden"})
+    shop.apply(MAPPED_NAMES.replace("headers['x-event-key']", masked))
     replayed = signalbox("source", "replay", "shop", "--account", shop.account.slug, "--yes")
-    assert "unmapped: map.event: the name of the event is missing: nothing at headers['x-api-key']" in replayed.stderr
+    assert f"unmapped: map.event: the name of the event is missing: nothing at {masked}" in replayed.stderr
     assert (replayed.exit_code, shop.events()) == (1, [])
 
 

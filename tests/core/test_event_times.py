@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.core.event_times import read_event_time
+from app.core.event_times import read_epoch, read_event_time
 
 TEN = datetime(2024, 3, 5, 10, tzinfo=UTC)
 INDIA = timezone(timedelta(hours=5, minutes=30))
@@ -143,3 +143,12 @@ NO_TIMES: list[Any] = [
 @pytest.mark.parametrize("value", NO_TIMES, ids=lambda value: repr(value)[:40])
 def test_other_values_are_no_times(value: object) -> None:
     assert read_event_time(value) is None
+
+
+def test_a_number_before_1970_is_cut_to_the_earlier_microsecond_as_a_text_is() -> None:
+    assert read_epoch(Decimal("-0.0000001")) == datetime.fromisoformat("1969-12-31T23:59:59.9999999Z")
+
+
+def test_a_number_before_the_year_1_is_refused() -> None:
+    with pytest.raises(ValueError, match="is not in the years 1 to 9999"):
+        read_epoch(-99_999_999_999)

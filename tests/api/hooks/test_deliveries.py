@@ -285,19 +285,21 @@ def test_secrets_are_masked_in_what_is_kept(context: AppContext, server: Server,
         X_Api_Key="hidden-4",
         X_Odd="before a secret of the shop after",
         X_Topic="orders/create",
+        X_Event_Key="repo:push",
         X_Original_Uri=f"/hooks/{source.token}?page=2",
     ).json
     ((headers, query),) = rows(
         "SELECT headers, query FROM deliveries WHERE account_id = %s AND id = %s", acme.account_id, answer["delivery"]
     )
     assert query == "access_token=***&page=2"
-    names = ("authorization", "cookie", "x-api-key", "x-odd", "x-topic", "x-original-uri")
+    names = ("authorization", "cookie", "x-api-key", "x-odd", "x-topic", "x-event-key", "x-original-uri")
     assert {name: headers[name] for name in names} == {  # type: ignore[index]
         "authorization": "***",
         "cookie": "***",
         "x-api-key": "***",
         "x-odd": "***",
         "x-topic": "orders/create",
+        "x-event-key": "repo:push",
         "x-original-uri": "***",
     }
     assert len(headers["x-signature"]) == 64  # type: ignore[index]
