@@ -108,6 +108,7 @@ def test_signing_in_makes_a_new_session_and_forgets_the_old_cookie(
 
 
 def test_a_session_ends_when_it_is_old_or_unused(app: Flask, context: AppContext, acme: Sender) -> None:
+    sign_in(app, a_user(context, acme))
     for column, age in (("created_at", users.MAX_SESSION), ("seen_at", users.MAX_IDLE)):
         browser = sign_in(app, a_user(context, acme))
         for change, status in ((age - timedelta(minutes=5), 200), (age + timedelta(minutes=5), 302)):
@@ -117,7 +118,8 @@ def test_a_session_ends_when_it_is_old_or_unused(app: Flask, context: AppContext
                     f"UPDATE user_sessions SET {column} = :at FROM users WHERE users.id = user_id AND email = :email",
                     {"at": context.clock() - change, "email": browser.email},
                 )
-            assert browser.get("/profile").status_code == status
+            listed = users.list_sessions(context, users.find_user(context, browser.email))
+            assert (browser.get("/profile").status_code, len(listed)) == (status, int(status == 200))
 
 
 def test_a_user_sees_and_ends_sessions(app: Flask, context: AppContext, acme: Sender) -> None:
