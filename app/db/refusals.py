@@ -151,7 +151,7 @@ _FILTER = """
     AND (CAST(:before AS uuid) IS NULL OR id < :before)
     AND (CAST(:after AS uuid) IS NULL OR id > :after)
     AND (NOT :waiting OR replayable AND replayed_at IS NULL AND type <> :never
-        AND coalesce(content_encoding, 'gzip') = 'gzip')
+        AND (content_encoding IS NULL OR content_encoding = 'gzip'))
 """
 
 

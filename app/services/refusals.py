@@ -39,11 +39,12 @@ def plan_replay(context: AppContext, account_id: int, wanted: RefusalFilter, lim
     """The refusals that pass the filter, can be replayed and were not: the oldest `limit` (None: all)."""
     chosen: list[WaitingRefusal] = []
     while limit is None or len(chosen) <= limit:
+        size = _BATCH if limit is None else min(_BATCH, limit + 1 - len(chosen))
         with context.database.transaction() as connection:
             inspection.allow_slow_statements(connection)
-            batch = refusals.find_first_waiting(connection, account_id, wanted, _BATCH)
+            batch = refusals.find_first_waiting(connection, account_id, wanted, size)
         chosen += batch
-        if len(batch) < _BATCH:
+        if len(batch) < size:
             break
         wanted = replace(wanted, after=batch[-1].id)
     return ReplayPlan(chosen[:limit], limit is not None and len(chosen) > limit)

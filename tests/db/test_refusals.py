@@ -15,8 +15,10 @@ from app.core.ids import uuid7
 from app.db import refusals
 from app.db.migrate import DIRECTORY, upgrade
 from app.db.refusals import NewRefusal, RefusalFilter
+from app.services import refusals as use_cases
 from app.services.context import AppContext
 from tests.support.builders import Sender
+from tests.support.statements import statements
 
 NOW = datetime(2031, 7, 10, 12, tzinfo=UTC)
 
@@ -149,6 +151,25 @@ def test_a_list_reads_a_range_of_an_index(
         plan = connection.execute(sa.text(f"EXPLAIN {query}"), values).scalars().all()
     assert any(index in line for line in plan), plan
     assert not any("Seq Scan" in line for line in plan), plan
+
+
+def test_what_can_be_replayed_is_read_in_the_order_of_its_ids(context: AppContext, acme: Sender) -> None:
+    insert(context, *(a_refusal(acme.account_id) for _ in range(4_000)))
+    with context.database.transaction() as connection, statements() as found:
+        connection.exec_driver_sql("ANALYZE refusals")
+        assert len(refusals.find_first_waiting(connection, acme.account_id, RefusalFilter(), 500)) == 500
+        statement, values = found[-1]
+        plan = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", values)]
+    assert any("refusals_pkey" in line for line in plan), plan
+    assert not any("Sort" in line for line in plan), plan
+
+
+def test_a_plan_reads_one_more_than_it_chooses(context: AppContext, acme: Sender) -> None:
+    insert(context, *(a_refusal(acme.account_id) for _ in range(4)))
+    with statements() as found:
+        plan = use_cases.plan_replay(context, acme.account_id, RefusalFilter(), 2)
+    assert (len(plan.chosen), plan.is_cut) == (2, True)
+    assert [given["limit"] for statement, given in found if "FROM refusals" in statement] == [3]
 
 
 def test_the_migration_can_be_undone_and_repeated(empty_database: str) -> None:

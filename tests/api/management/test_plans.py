@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from app.core.models import ACCOUNT_MANAGE, OPERATOR
 from app.services.context import AppContext
 from tests.api.management.test_document import OPERATIONS
 from tests.support.builders import a_workflow, an_event
 from tests.support.management import PREFIX, Manager, Operation, a_key
+from tests.support.statements import statements
 
 AVOIDED = ("enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_incremental_sort", "enable_hashjoin")
 # What a filter is called with, unless its schema has an example or choices.
@@ -73,21 +72,6 @@ def value_of(parameter: dict[str, Any]) -> str:
     if known is None and schema.get("type") == "integer":
         known = "7"
     return str(known or "none")
-
-
-@contextmanager
-def statements() -> Iterator[list[tuple[str, Any]]]:
-    """The statements that any connection executes, with their values."""
-    found: list[tuple[str, Any]] = []
-
-    def note(connection: Any, cursor: Any, statement: str, values: Any, context: Any, many: bool) -> None:
-        found.append((statement, values))
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
-        yield found
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 def refresh(manager: Manager) -> None:
