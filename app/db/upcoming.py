@@ -30,21 +30,24 @@ class Upcoming:
         return self.at, self.workflow, str(self.run_id or ""), self.subject
 
 
-# Blocks of a run wait as the run does.
-_UPCOMING = """
-SELECT at, workflow, subject, run_id FROM (
-    SELECT wake_at AS at, name AS workflow, distinct_id AS subject, coalesce(root_id, runs.id) AS run_id
+_ORDER = "ORDER BY at, workflow, run, subject LIMIT :limit"
+# Each part is cut for itself, so that it is read in the order of time, by `runs_wake_at_idx` and `progress_deadline_idx`, and no
+# further than the page. Blocks of a run wait as the run does: they are one row.
+_UPCOMING = f"""
+SELECT at, workflow, run, subject FROM (
+    (SELECT DISTINCT wake_at AS at, name AS workflow, coalesce(root_id, runs.id)::text AS run, distinct_id AS subject
     FROM runs JOIN workflows ON workflows.account_id = runs.account_id AND workflows.id = workflow_id
     WHERE runs.account_id = :account AND status = 'running' AND wake_at >= :since AND wake_at < :until
-    UNION
-    SELECT deadline, name, subject, NULL
+        AND (wake_at, name, coalesce(root_id, runs.id)::text, distinct_id) > (:since, :workflow, :run, :subject)
+    {_ORDER})
+    UNION ALL
+    (SELECT deadline AS at, name AS workflow, '' AS run, subject
     FROM progress JOIN workflows ON workflows.account_id = progress.account_id AND workflows.id = workflow_id
         AND workflows.enablement = progress.enablement AND enabled_version IS NOT NULL
     WHERE progress.account_id = :account AND deadline >= :since AND deadline < :until
-) AS found
-WHERE CAST(:at AS timestamptz) IS NULL
-    OR (at, workflow, coalesce(run_id::text, ''), subject) > (:at, :workflow, :run, :subject)
-ORDER BY at, workflow, coalesce(run_id::text, ''), subject LIMIT :limit
+        AND (deadline, name, '', subject) > (:since, :workflow, :run, :subject)
+    {_ORDER})
+) AS found {_ORDER}
 """
 
 
@@ -52,7 +55,9 @@ def find_upcoming(
     connection: sa.Connection, account_id: int, period: tuple[datetime, datetime], after: Cursor | None, limit: int
 ) -> Sequence[Upcoming]:
     """At most `limit` rows of a period (from, until before), the first to come first: those after a cursor."""
-    at, workflow, run, subject = after or (None, None, None, None)
-    values = {"account": account_id, "since": period[0], "until": period[1], "limit": limit}
-    values |= {"at": at, "workflow": workflow, "run": run, "subject": subject}
-    return [Upcoming(*row) for row in run_sql(connection, _UPCOMING, values)]
+    since, until = period
+    at, workflow, run, subject = max(after or (since, "", "", ""), (since, "", "", ""))
+    values = {"account": account_id, "since": at, "until": until, "limit": limit}
+    values |= {"workflow": workflow, "run": run, "subject": subject}
+    rows = run_sql(connection, _UPCOMING, values)
+    return [Upcoming(row.at, row.workflow, row.subject, UUID(row.run) if row.run else None) for row in rows]
