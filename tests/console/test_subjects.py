@@ -7,8 +7,10 @@ from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 from flask import Flask
 
+from app.console import subjects
 from app.console.lists import PAGE
 from app.db.inspection import EventFilter
 from app.services import inspection, workflows
@@ -81,6 +83,16 @@ def test_an_account_without_workflows_says_so(viewer: Browser, acme: Sender) -> 
 
 def _events(context: AppContext, sender: Sender) -> list[Any]:
     return inspection.find_latest_events(context, sender.account_id, EventFilter(), 10)
+
+
+def test_counts_that_stop_are_at_least_so_many(
+    context: AppContext, owner: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(context, acme)
+    monkeypatch.setattr(subjects, "MAX_COUNTED", 2)
+    page = owner.get(_path(acme, "subject/erase")).text
+    assert "<li>at least 2 events" in page
+    assert "<li>1 run," in page
 
 
 def test_erasing_needs_the_id_and_shows_a_receipt(context: AppContext, owner: Browser, acme: Sender) -> None:
