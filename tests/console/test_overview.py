@@ -49,20 +49,20 @@ def test_the_overview_counts_and_each_number_leads_to_its_list(
     links = _links(page)
     assert {label: text for label, (text, _) in links.items()} == {
         "events accepted": "2",
-        "requests refused": "1",
-        "over the limit of the plan": "0",
-        "runs started": "1",
-        "runs failed": "1",
+        "request refused": "1",
+        "requests over the limit of the plan": "0",
+        "run started": "1",
+        "run failed": "1",
     }
     rows = {
         label: viewer.client.get(url).text.partition("<tbody>")[2].count("<tr>") for label, (_, url) in links.items()
     }
     assert rows == {
         "events accepted": 2,
-        "requests refused": 1,
-        "over the limit of the plan": 0,
-        "runs started": 1,
-        "runs failed": 1,
+        "request refused": 1,
+        "requests over the limit of the plan": 0,
+        "run started": 1,
+        "run failed": 1,
     }
     assert "POST http://127.0.0.1" in page
     assert "From the start of a run to its first step" in page
