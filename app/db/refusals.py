@@ -174,9 +174,9 @@ class WaitingRefusal:
 
 
 def find_first_waiting(
-    connection: sa.Connection, account_id: int, wanted: RefusalFilter, limit: int
+    connection: sa.Connection, account_id: int, wanted: RefusalFilter, limit: int | None
 ) -> list[WaitingRefusal]:
-    """The refusals that pass the filter, can be replayed and were not, oldest first."""
+    """The refusals that pass the filter, can be replayed and were not, oldest first; at most `limit` (None: all)."""
     query = f"SELECT id, type, route FROM refusals WHERE account_id = :account {_FILTER} ORDER BY id LIMIT :limit"
     values = {"account": account_id, "limit": limit, **_values(wanted), "waiting": True}
     return [WaitingRefusal(*row) for row in run_sql(connection, query, values)]

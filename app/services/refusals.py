@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.core.errors import Problem, ProblemType
 from app.db import inspection, refusals
 from app.db.refusals import SHOWN_HOOK, RefusalFilter, RefusalRow, WaitingRefusal
 from app.services.context import AppContext
-
-_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +35,10 @@ def find_latest_refusals(context: AppContext, account_id: int, wanted: RefusalFi
 
 def plan_replay(context: AppContext, account_id: int, wanted: RefusalFilter, limit: int | None = None) -> ReplayPlan:
     """The refusals that pass the filter, can be replayed and were not: the oldest `limit` (None: all)."""
-    chosen: list[WaitingRefusal] = []
-    while limit is None or len(chosen) <= limit:
-        size = _BATCH if limit is None else min(_BATCH, limit + 1 - len(chosen))
-        with context.database.transaction() as connection:
-            inspection.allow_slow_statements(connection)
-            batch = refusals.find_first_waiting(connection, account_id, wanted, size)
-        chosen += batch
-        if len(batch) < size:
-            break
-        wanted = replace(wanted, after=batch[-1].id)
-    return ReplayPlan(chosen[:limit], limit is not None and len(chosen) > limit)
+    with context.database.transaction() as connection:
+        inspection.allow_slow_statements(connection)
+        found = refusals.find_first_waiting(connection, account_id, wanted, None if limit is None else limit + 1)
+    return ReplayPlan(found[:limit], limit is not None and len(found) > limit)
 
 
 def find_owners_of_refusal(context: AppContext, refusal_id: UUID) -> list[int]:

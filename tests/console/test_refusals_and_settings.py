@@ -14,6 +14,7 @@ from app.core.models import EDITOR, OWNER, VIEWER
 from app.db.accounts import AccountDetails
 from app.db.audit import EntryFilter
 from app.db.refusals import RefusalFilter
+from app.ingest import refusals_replay
 from app.services import accounts, api_keys, audit, refusals, users
 from app.services.context import AppContext
 from tests.db.test_refusals import a_refusal, insert
@@ -131,6 +132,16 @@ def test_one_click_replays_a_part_and_the_next_one_goes_on_behind_it(
     assert editor.post(f"{path}?after={second}", path).location == f"/console/{acme.slug}/refusals"
     assert f"Refusal {third}: " in editor.get(path).text
     assert "No further refused request is left" in editor.get(f"{path}?after={third}").text
+
+
+def test_a_click_replays_at_least_one_refusal_and_begins_no_other_when_its_time_is_over(
+    app: Flask, context: AppContext, editor: Browser, acme: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals_replay, "_SECONDS", -1)
+    first, _ = (_refuse(app, context, acme, phone="1", distinct_id=str(number)) for number in range(2))
+    path = f"/{acme.slug}/refusals/replay"
+    assert editor.post(path, path).location == f"/console{path}?after={first}"
+    assert "0 of 1 accepted: 0 new events." in editor.get(f"{path}?after={first}").text
 
 
 def test_refusals_of_another_account_are_not_replayed(
