@@ -86,8 +86,7 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
     A header that the mapping reads is a part of events, whatever its name, and is needed when the delivery is mapped again.
     """
     found = dict(request.headers)
-    if secret_names := set(filter(_is_secret, found)):
-        found.update(dict.fromkeys(secret_names - source.compiled.mapping.names_read("headers"), MASK))
+    found.update(dict.fromkeys(set(filter(_is_secret, found)) - source.compiled.mapping.headers_read, MASK))
     found.update(dict.fromkeys(_own_locations(source, "header") & found.keys(), MASK))
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     # Some proxies add the URL, such as in X-Original-URI.
@@ -105,7 +104,7 @@ def _without_secrets(request: DeliveryRequest, source: Source) -> dict[str, str]
 def _query_without_secrets(query: str, source: Source) -> str:
     if not query:
         return ""
-    own, mapped = _own_locations(source, "query"), source.compiled.mapping.names_read("query")
+    own, mapped = _own_locations(source, "query"), source.compiled.mapping.parameters_read
     secrets = [secret for secret in source.secrets if len(secret) >= _MIN_SECRET]
     parts = []
     for part in query.split("&"):

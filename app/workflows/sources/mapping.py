@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from msgspec import Struct
@@ -79,7 +80,7 @@ class MappingProblem(Struct, frozen=True):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CompiledMapping:
     """The mapping of a source."""
 
@@ -91,9 +92,20 @@ class CompiledMapping:
         """Whether there is more than paths to evaluate."""
         return any(rule.is_costly for rule in self.rules)
 
-    def names_read(self, root: str) -> set[str]:
-        """The names that it reads of `headers` or `query`."""
-        return {str(path[1]) for rule in self.rules for path in rule.reads if path[0] == root and len(path) > 1}
+    @cached_property
+    def headers_read(self) -> frozenset[str]:
+        """The names of the headers that it reads."""
+        return self._names_read("headers")
+
+    @cached_property
+    def parameters_read(self) -> frozenset[str]:
+        """The names of the query parameters that it reads."""
+        return self._names_read("query")
+
+    def _names_read(self, root: str) -> frozenset[str]:
+        return frozenset(
+            str(path[1]) for rule in self.rules for path in rule.reads if path[0] == root and len(path) > 1
+        )
 
 
 def map_delivery(

@@ -321,6 +321,23 @@ def test_a_mapping_of_all_headers_and_parameters_does_not_see_a_shared_secret(
     assert [(SECRET in str(text), query) for text, query in found] == [(False, {"page": "2"})] * 2
 
 
+def test_a_wrong_secret_is_masked_too_even_if_the_mapping_reads_it(
+    context: AppContext, server: Server, acme: Sender, rows: Rows
+) -> None:
+    """It may be that of another shop, or the next one."""
+    source = a_source(
+        context,
+        server,
+        acme.account_id,
+        verify={"shared": [{"header": "X-Shop"}, {"query": "shop"}]},
+        map={"event": "'order'", "distinct_id": "headers['x-shop'] + query.shop"},
+        unverified="store",
+    )
+    source.post(an_order(1), query="?shop=another&page=2", X_Shop="another")
+    ((shop, query),) = rows("SELECT headers ->> 'x-shop', query FROM deliveries WHERE account_id = %s", acme.account_id)
+    assert (shop, query) == ("***", "shop=***&page=2")
+
+
 def test_a_secret_in_the_url_is_masked_however_it_is_encoded(
     context: AppContext, server: Server, acme: Sender, rows: Rows
 ) -> None:
