@@ -129,6 +129,14 @@ def test_a_secret_that_is_not_given_needs_the_database(without_database: Flask, 
     assert (result.exit_code, "the source reads no secret OTHER" in result.stderr) == (2, True)
 
 
+def test_a_trial_maps_no_shared_secret(without_database: Flask, tmp_path: Path) -> None:
+    source = SIGNED.replace("{hmac: sha256, header: X-Signature}", "{shared: {header: X-Shop}}")
+    source = source.replace("occurred_at: body.at", "data: headers")
+    request = a_request(BODY, f"X-Shop: {SECRET}", "X-Topic: orders")
+    result = try_(without_database, tmp_path, request, "--secret", f"SHOP={SECRET}", source=source)
+    assert (result.exit_code, "orders" in result.stdout, SECRET in result.output) == (0, True, False), result.output
+
+
 def test_what_cannot_be_mapped_has_its_place_in_the_document(without_database: Flask, tmp_path: Path) -> None:
     result = try_(without_database, tmp_path, a_request(b'{"kind": 1}'), "--secret", f"SHOP={SECRET}")
     assert result.exit_code == 1
