@@ -131,7 +131,7 @@ def sign_out_user(user: str) -> Any:
 @route(blueprint, "DELETE", "/users/<user>", OPERATOR, status=204)
 def delete_user(user: str) -> None:
     """Delete a user"""
-    # A user belongs to no account whose lock would do.
+    # The lock of the key's account does not cover users.
     found = users.find_user(current().context, user, lock=True)
     blueprint.check_etag(found, UserSchema)
     users.delete_user(current().context, found.email)
