@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask.testing import FlaskClient
 
+from app.services.context import AppContext
+from tests.support.builders import Sender
 from tests.support.http_target import Answer, HttpTarget, an_http_target
+from tests.support.shop import Shop
 
 CommandLine = Callable[..., Result]
 
@@ -24,6 +28,12 @@ def signalbox(app: Flask) -> CommandLine:
         return result
 
     return run
+
+
+@pytest.fixture
+def shop(context: AppContext, client: FlaskClient, acme: Sender) -> Shop:
+    """An account with the source `shop`."""
+    return Shop(context, client, acme)
 
 
 @pytest.fixture
