@@ -348,7 +348,8 @@ def enqueue_overdue_deadlines(connection: sa.Connection, now: datetime) -> int:
         "job.payload",
         f"{ENABLED_PROGRESS}, LATERAL (SELECT progress.account_id || ':' || workflow_id "
         "|| ':' || translate(encode(convert_to(subject, 'UTF8'), 'base64'), E'+/\n', '-_')) AS job (payload) "
-        "WHERE deadline < :before LIMIT 1000",
+        "WHERE deadline < :before AND NOT EXISTS (SELECT FROM jobs WHERE dedupe_key = 'deadline:' || job.payload) "
+        "ORDER BY deadline LIMIT 1000",
         dedupe_key="'deadline:' || job.payload",
     )
     return run_sql(connection, statement, {"before": now - ORPHANED_AFTER}).rowcount

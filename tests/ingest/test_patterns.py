@@ -17,8 +17,8 @@ from app.db import match_state
 from app.db.match_state import subject_of_payload
 from app.services import workflows
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
 from app.worker.housekeeping import sweep
+from app.workflows.yaml_loader import InvalidDocument
 from tests.support.acceptance import fire_deadline
 from tests.support.builders import Sender, a_workflow, an_event
 
@@ -288,6 +288,31 @@ def test_a_deadline_whose_job_is_lost_gets_another(context: AppContext, acme: Se
     sweep(context)
     sweep(context)
     assert rows(context, f"SELECT payload {jobs}", **like) == [before]
+
+
+def test_a_lost_job_is_found_behind_a_thousand_overdue_deadlines(
+    context: AppContext, acme: Sender, clock: Clock
+) -> None:
+    apply(context, acme, on=ABANDONED)
+    post(acme, "cart_updated")
+    others = (
+        "INSERT INTO progress (account_id, workflow_id, subject, enablement, progress, deadline, last_event_at) "
+        "SELECT account_id, workflow_id, number::text, enablement, progress, deadline - interval '1 s', last_event_at "
+        "FROM progress, generate_series(1, 1000) AS number WHERE account_id = %(account)s"
+    )
+    jobs = {"like": f"{acme.account_id}:%"}
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM jobs WHERE kind = 'deadline' AND payload LIKE %(like)s", jobs)
+        connection.exec_driver_sql(others, {"account": acme.account_id})
+        connection.exec_driver_sql("UPDATE progress SET deadline = NULL WHERE account_id <> %s", (acme.account_id,))
+    clock.forward(1_800 + 61)
+    for found in (1000, 1001):
+        sweep(context)
+        count = "SELECT count(*) FROM jobs WHERE kind = 'deadline' AND payload LIKE %(like)s"
+        assert rows(context, count, **jobs) == [{"count": found}]
+    workflows.delete_workflow(context, acme.account_id, "watch")
+    with context.database.transaction() as connection:
+        connection.exec_driver_sql("DELETE FROM jobs WHERE kind = 'deadline' AND payload LIKE %(like)s", jobs)
 
 
 def test_an_event_is_stored_once_when_the_response_of_its_commit_is_lost(
