@@ -32,18 +32,23 @@ class Upcoming:
 
 _ORDER = "ORDER BY at, workflow, run, subject LIMIT :limit"
 # Each part is cut for itself, so that it is read in the order of time, by `runs_wake_at_idx` and `progress_deadline_idx`, and no
-# further than the page. Blocks of a run wait as the run does: they are one row.
+# further than the page. Blocks of a run wait as the run does: they are one row. LIMIT 1: the workflow is looked up for each row;
+# Postgres underestimates how many rows of an account a join with its workflows has, and would read and sort all of them.
 _UPCOMING = f"""
 SELECT at, workflow, run, subject FROM (
     (SELECT DISTINCT wake_at AS at, name AS workflow, coalesce(root_id, runs.id)::text AS run, distinct_id AS subject
-    FROM runs JOIN workflows ON workflows.account_id = runs.account_id AND workflows.id = workflow_id
+    FROM runs CROSS JOIN LATERAL (
+        SELECT name FROM workflows WHERE workflows.account_id = runs.account_id AND workflows.id = workflow_id LIMIT 1
+    ) AS workflow
     WHERE runs.account_id = :account AND status = 'running' AND wake_at >= :since AND wake_at < :until
         AND (wake_at, name, coalesce(root_id, runs.id)::text, distinct_id) > (:since, :workflow, :run, :subject)
     {_ORDER})
     UNION ALL
     (SELECT deadline AS at, name AS workflow, '' AS run, subject
-    FROM progress JOIN workflows ON workflows.account_id = progress.account_id AND workflows.id = workflow_id
-        AND workflows.enablement = progress.enablement AND enabled_version IS NOT NULL
+    FROM progress CROSS JOIN LATERAL (
+        SELECT name FROM workflows WHERE workflows.account_id = progress.account_id AND workflows.id = workflow_id
+            AND workflows.enablement = progress.enablement AND enabled_version IS NOT NULL LIMIT 1
+    ) AS workflow
     WHERE progress.account_id = :account AND deadline >= :since AND deadline < :until
         AND (deadline, name, '', subject) > (:since, :workflow, :run, :subject)
     {_ORDER})
