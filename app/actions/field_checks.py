@@ -76,11 +76,12 @@ def is_scalar(value: Any) -> bool:
 
 
 def read_url(text: str) -> str:
-    """A URL as it is called. Raises ValueError."""
+    """A URL as it is written, since it may be signed, without white space around it. Raises ValueError."""
     try:
-        return str(parse_url(text))
+        parse_url(text)
     except ActionError as exc:
         raise ValueError(str(exc)) from None
+    return text.strip()
 
 
 def render_parsed(

@@ -94,6 +94,13 @@ def test_a_header_may_be_text_or_a_file(api: WhatsAppApi) -> None:
     ]
 
 
+def test_the_link_of_a_file_is_sent_as_it_is_written(api: WhatsAppApi) -> None:
+    signed = "https://Example.com:443/a%2Fb%7E.png?sig=a%2Bb%3d%2f&x=a+b"
+    assert components_of(api, header={"image": f" {signed} "})[0]["parameters"] == [
+        {"type": "image", "image": {"link": signed}}
+    ]
+
+
 def test_buttons_are_counted_from_zero(api: WhatsAppApi) -> None:
     assert components_of(api, params=[], buttons=[None, "{{ data.price }}"]) == [
         {"type": "button", "sub_type": "url", "index": "1", "parameters": [{"type": "text", "text": "1999"}]}

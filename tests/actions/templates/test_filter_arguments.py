@@ -8,7 +8,7 @@ import pytest
 
 from app.actions.templates.liquid import ENVIRONMENT
 from app.actions.templates.render import TemplateError, check, render
-from app.services.workflows import find_mistakes
+from app.workflows.validate import find_mistakes
 
 
 @pytest.mark.parametrize(

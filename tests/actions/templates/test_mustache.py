@@ -13,7 +13,7 @@ from app.actions import ACTIONS
 from app.actions.templates.liquid import MAX_OUTPUT_BYTES
 from app.actions.templates.render import TemplateError, check, check_texts, members_read, prepare, render, render_value
 from app.actions.templates.render import Text as AnyText
-from app.services.workflows import find_mistakes
+from app.workflows.validate import find_mistakes
 from tests.support.action_contexts import perform
 from tests.support.http_target import an_http_target
 
