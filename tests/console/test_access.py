@@ -12,13 +12,16 @@ from werkzeug.routing import Rule
 
 from app.console.application import create_console
 from app.core.config import from_environment
-from app.core.models import OWNER, ROLES
+from app.core.models import EDITOR, OWNER, ROLES
 from app.services.context import AppContext
 from tests.support.builders import Sender
 from tests.support.console import Browser, a_user, sign_in
 
 # The pages for everybody: signing in, files, and the reference of the API, which has nothing of accounts.
 OPEN = {"sign_in", "do_sign_in", "static", "bootstrap.static", "reference.show"}
+
+# Who may change something: what these blueprints and this route change belongs to owners, everything else to editors.
+OF_OWNERS = {"api_keys", "clients", "integrations", "settings", "subjects.erase"}
 
 
 def _console() -> Flask:
@@ -90,6 +93,13 @@ def test_a_role_below_the_needed_one_is_refused(app: Flask, context: AppContext,
     for role in ROLES[needed + 1 :]:
         assert _call(sign_in(app, a_user(context, acme, role)), rule, acme.slug) == 403
     assert _call(sign_in(app, a_user(context, acme, ROLES[needed])), rule, acme.slug) not in (403, 500, 503)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in OF_ACCOUNTS if _method(rule) == "POST"], ids=_name)
+def test_what_changes_something_needs_the_role_that_may_change_it(rule: Rule) -> None:
+    of_owners = {rule.endpoint, rule.endpoint.partition(".")[0]} & OF_OWNERS
+    needed = CONSOLE.view_functions[rule.endpoint].needed_role  # type: ignore[attr-defined]
+    assert needed == (OWNER if of_owners else EDITOR)
 
 
 @pytest.mark.parametrize("path", ["source/a%00b", "sources?after=a%00b", "workflows/edit?name=a%00b"])
