@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 from uuid import UUID
 
@@ -45,7 +44,6 @@ account_option = click.option("--account", help="Slug or id. Optional while ther
 # For commands that take the id of a run or an event.
 owner_option = click.option("--account", help="Slug or id. Optional: the ids determine it.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class UnavailableError(click.ClickException):

@@ -11,12 +11,11 @@ from typing import NoReturn
 
 import click
 
-from app.cli.base import existing_file
 from app.cli.terminal_text import visible
-from app.services.document_versions import InvalidDocument
-from app.services.workflows import find_mistakes
-from app.workflows.yaml_loader import Mistake
+from app.workflows.validate import find_mistakes
+from app.workflows.yaml_loader import InvalidDocument, Mistake
 
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 files_argument = click.argument("files", nargs=-1, required=True, type=existing_file)
 
 

@@ -11,12 +11,10 @@ from typing import Any
 
 import click
 
-from app.cli.base import existing_file
-from app.cli.documents import error_line, read_source
+from app.cli.documents import error_line, existing_file, read_source
 from app.cli.terminal_text import visible
-from app.services.document_versions import InvalidDocument
 from app.workflows.cxengage import NotationError, compile_pattern, compile_script
-from app.workflows.yaml_loader import write_document
+from app.workflows.yaml_loader import InvalidDocument, write_document
 
 _FIELDS = ("when", "then", "code")
 _MAX_NAME = 100

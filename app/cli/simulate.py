@@ -11,13 +11,14 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from app.cli.base import account_option, command, context, existing_file, get_account, read_time_option, terminal_width
-from app.cli.documents import print_errors
+from app.cli.base import account_option, command, context, get_account, read_time_option, terminal_width
+from app.cli.documents import existing_file, print_errors
 from app.cli.lists import json_line
 from app.cli.terminal_text import counted, row, visible
 from app.core.ids import utc_text
-from app.services import simulation, workflows
+from app.services import simulation
 from app.workflows.matching.rule import DISTINCT_ID
+from app.workflows.validate import find_mistakes
 
 _WIDTHS = (27, 9, 20, 28)
 
@@ -40,7 +41,7 @@ def simulate_(file: Path, events: Path, as_json: bool) -> None:
 
 def _compile_file(file: Path) -> simulation.Rule:
     raw = file.read_bytes()
-    mistakes = workflows.find_mistakes(raw)
+    mistakes = find_mistakes(raw)
     if mistakes:
         print_errors((file, mistake) for mistake in mistakes)
         sys.exit(1)

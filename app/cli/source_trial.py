@@ -13,8 +13,8 @@ from uuid import UUID
 import click
 import msgspec
 
-from app.cli.base import account_option, command, context, existing_file, get_account, read_time_option
-from app.cli.documents import error_line, print_errors, read_source
+from app.cli.base import account_option, command, context, get_account, read_time_option
+from app.cli.documents import error_line, existing_file, print_errors, read_source
 from app.cli.json_report import to_json
 from app.cli.program import paste
 from app.cli.terminal_text import visible
@@ -29,11 +29,10 @@ from app.ingest.sources.trial import (
     try_request,
 )
 from app.services import deliveries, secrets, sources
-from app.services.document_versions import InvalidDocument
 from app.services.sources import checked_source
 from app.workflows.sources.document import CompiledSource, compile_source
 from app.workflows.sources.mapping import MappedEvent
-from app.workflows.yaml_loader import Document
+from app.workflows.yaml_loader import Document, InvalidDocument
 
 # Characters of the data of an event that are shown.
 _MAX_DATA = 20_000

@@ -19,11 +19,10 @@ from app.core.durations import read_duration
 from app.core.ids import utc_text
 from app.db.sources import SourceRow
 from app.services import sources
-from app.services.document_versions import InvalidDocument
 from app.services.sources import AppliedSource
 from app.workflows.sources.document import check_source
 from app.workflows.sources.json_schema import source_schema
-from app.workflows.yaml_loader import read_bytes
+from app.workflows.yaml_loader import InvalidDocument, read_bytes
 
 group = LazyGroup(
     "source",

@@ -1,64 +1,28 @@
-"""`signalbox workflow …`: check, save, list, show, enable, disable and delete workflows."""
+"""`signalbox workflow …`: save, list, show, enable, disable and delete workflows."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from app.cli.base import account_option, command, confirm, context, get_account, yes_option
-from app.cli.documents import files_argument, print_check, print_errors, read_source
-from app.cli.lazy_group import LazyGroup
+from app.cli.documents import files_argument, print_errors, read_source
 from app.cli.lists import Page, json_line, list_options, print_list
 from app.cli.program import paste
 from app.cli.terminal_text import counted, visible
 from app.core.ids import utc_text
 from app.db.workflows import WorkflowRow
-from app.services import simulation, workflows
-from app.services.document_versions import InvalidDocument
+from app.services import workflows
 from app.services.workflows import Applied
-from app.workflows.json_schema import workflow_schema
+from app.workflows.validate import find_mistakes
+from app.workflows.yaml_loader import InvalidDocument
 
-group = LazyGroup(
-    "workflow",
-    help="Workflows: check, save, enable, simulate and delete them.",
-    lazy_commands={
-        "backtest": ("app.cli.simulate:backtest", "Simulate a document on the stored events."),
-        "import-cxengage": ("app.cli.import_cxengage:import_cxengage", "Print a CxEngage pattern as a workflow."),
-        "simulate": ("app.cli.simulate:simulate_", "Simulate a document on a file of events."),
-        "try": ("app.cli.workflow_trial:try_", "Show what the steps of a document would send."),
-    },
-)
 _JSON_FIELDS = ("id", "account_id", "name", "latest_version", "enabled_version", "created_at", "updated_at")
 
 
-@group.command("check")
-@files_argument
-@click.option("--json", "as_json", is_flag=True, help="A list of {path, message, line, column}, with file for several.")
-def check(files: tuple[Path, ...], as_json: bool) -> None:
-    """Print all errors in FILES. Needs no database and no settings. The exit code is 1 if there are errors."""
-    found = [(file, mistake) for file in files for mistake in workflows.find_mistakes(file.read_bytes())]
-    print_check(files, found, as_json=as_json, is_named=len(files) > 1, valid=_describe_valid)
-
-
-def _describe_valid(file: Path) -> str:
-    """With the largest match state of the pattern."""
-    pattern = simulation.compile_source(file.read_text("utf-8")).pattern
-    if pattern.bound.references == 0:
-        return "no errors; its pattern keeps no match state"
-    size, events = pattern.bound.max_bytes(id_length=36), counted(pattern.bound.references, "event")
-    return f"no errors; its match state is at most {events} ({size:,} bytes) per subject"
-
-
-@group.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of workflow documents, for editors. It is also in docs/workflow.schema.json."""
-    click.echo(json.dumps(workflow_schema(), indent=2, ensure_ascii=False))
-
-
-@group.command("apply")
+@click.command("apply")
 @files_argument
 @click.option("--draft", is_flag=True, help="Only save, also with errors; enable nothing.")
 @account_option
@@ -108,7 +72,7 @@ def _change(applied: Applied) -> str:
     return f"changed to version {applied.version} ({visible(', '.join(applied.differences))})"
 
 
-@group.command("list")
+@click.command("list")
 @list_options
 @account_option
 @command
@@ -131,7 +95,7 @@ def count_errors(workflow: WorkflowRow) -> int:
     """The number of errors in the latest version. An enabled version has none."""
     if workflow.enabled_version == workflow.latest_version:
         return 0
-    return len(workflows.find_mistakes(workflow.source.encode()))
+    return len(find_mistakes(workflow.source.encode()))
 
 
 def workflow_cells(workflow: WorkflowRow) -> tuple[object, ...]:
@@ -142,7 +106,7 @@ def workflow_cells(workflow: WorkflowRow) -> tuple[object, ...]:
     return workflow.name, f"version {workflow.latest_version}{draft}", state, utc_text(workflow.updated_at)
 
 
-@group.command("show")
+@click.command("show")
 @click.argument("name")
 @click.option("--version", type=click.IntRange(1), help="Default: the latest.")
 @account_option
@@ -158,7 +122,7 @@ def show(name: str, version: int | None, account: str | None) -> None:
     click.echo(source.rstrip())
 
 
-@group.command("enable")
+@click.command("enable")
 @click.argument("name")
 @click.option("--version", type=click.IntRange(1), help="Default: the latest.")
 @account_option
@@ -173,7 +137,7 @@ def enable(name: str, version: int | None, account: str | None) -> None:
     click.echo(f"{name}: enabled at version {enabled}")
 
 
-@group.command("disable")
+@click.command("disable")
 @click.argument("name")
 @click.option(
     "--cancel-runs", is_flag=True, help="Also cancel its runs: a step that is being executed ends, no other begins."
@@ -187,7 +151,7 @@ def disable(name: str, cancel_runs: bool, account: str | None) -> None:
     click.echo(f"{name}: disabled{more}")
 
 
-@group.command("delete")
+@click.command("delete")
 @click.argument("name")
 @account_option
 @yes_option

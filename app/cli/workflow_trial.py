@@ -11,16 +11,16 @@ from uuid import UUID
 
 import click
 
-from app.cli.base import account_option, command, context, existing_file, get_account
-from app.cli.documents import print_errors, read_source
+from app.cli.base import account_option, command, context, get_account
+from app.cli.documents import existing_file, print_errors, read_source
 from app.cli.json_report import to_json
 from app.cli.terminal_text import visible
 from app.core.ids import utc_text
 from app.core.models import Event
 from app.services import workflow_trial
-from app.services.document_versions import InvalidDocument
 from app.services.run_trial import TriedRun, TriedStep, request_parts
 from app.services.workflow_trial import Trial, TriedEvent
+from app.workflows.yaml_loader import InvalidDocument
 
 
 @click.command("try")

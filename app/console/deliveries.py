@@ -24,8 +24,8 @@ from app.ingest.sources.received import request_of
 from app.ingest.sources.signer import CannotSign, SignedSender
 from app.ingest.sources.trial import TriedDocument, UnreadableRequest, read_request, try_text
 from app.services import deliveries, inspection, sources
-from app.services.document_versions import InvalidDocument
 from app.workflows.sources.preset_files import preset_names, sample_of
+from app.workflows.yaml_loader import InvalidDocument
 
 blueprint = Blueprint("deliveries", __name__)
 _MAX_SHOWN = 10

@@ -12,11 +12,10 @@ from app.core.errors import Problem, ProblemType
 from app.core.template_names import SECRET_NAME
 from app.services import secrets
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
 from app.services.sources import AppliedSource, find_secret_paths
 from app.workflows.sources.document import SECRET, check_source
 from app.workflows.sources.preset_files import find_preset
-from app.workflows.yaml_loader import Mistake, read_document
+from app.workflows.yaml_loader import InvalidDocument, Mistake, read_document
 
 _ANY_SENDER = """\
 name: NAME

@@ -11,10 +11,9 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, u
 from app.console.access import app_context, current_account, route
 from app.core.models import EDITOR, VIEWER
 from app.services import workflows
-from app.services.document_versions import InvalidDocument
 from app.services.workflows import Applied, SavedMeanwhile
 from app.workflows.workflow_template_files import workflow_templates
-from app.workflows.yaml_loader import Mistake
+from app.workflows.yaml_loader import InvalidDocument, Mistake
 
 blueprint = Blueprint("workflow_editor", __name__)
 _NEW = """\

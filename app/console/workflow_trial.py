@@ -14,11 +14,10 @@ from app.console.workflow_editor import Draft, read_draft
 from app.core.errors import Problem
 from app.core.models import EDITOR
 from app.services import workflow_trial, workflows
-from app.services.document_versions import InvalidDocument
 from app.services.run_trial import request_parts
 from app.services.workflow_trial import Trial
 from app.workflows.workflow_template_files import workflow_templates
-from app.workflows.yaml_loader import Mistake, read_document
+from app.workflows.yaml_loader import InvalidDocument, Mistake, read_document
 
 blueprint = Blueprint("workflow_trial", __name__)
 _EXAMPLE = """\

@@ -21,8 +21,8 @@ from app.db.shared_sql import MAX_COUNTED
 from app.db.workflow_activity import MAX_RUNS
 from app.db.workflows import WorkflowRow
 from app.services import differences, inspection, integrations, simulation, workflow_activity, workflows
-from app.services.document_versions import InvalidDocument
-from app.workflows.yaml_loader import Mistake, read_document
+from app.workflows.validate import find_mistakes
+from app.workflows.yaml_loader import InvalidDocument, Mistake, read_document
 
 blueprint = Blueprint("workflows", __name__)
 _LATEST_RUNS = 10
@@ -51,7 +51,7 @@ def show() -> Any:
     context, account_id, workflow = app_context(), current_account().id, _find()
     version = _read_version(workflow, workflow.enabled_version or workflow.latest_version)
     source = workflows.find_version(context, account_id, workflow.name, version)
-    mistakes = [] if version == workflow.enabled_version else workflows.find_mistakes(source.encode())
+    mistakes = [] if version == workflow.enabled_version else find_mistakes(source.encode())
     document, shown = None if mistakes else read_document(source).value, _cut(source)
     return render_template(
         "workflow.html",

@@ -8,19 +8,10 @@ from app.core.errors import Problem, ProblemType
 from app.db.document_versions import DocumentVersions
 from app.db.sources import SourceRow
 from app.db.workflows import WorkflowRow
-from app.workflows.yaml_loader import Mistake
 
 _ABSENT = object()
 # Changed paths of a document that the audit log names.
 MAX_RECORDED = 50
-
-
-class InvalidDocument(Exception):
-    """A document with `mistakes`."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        super().__init__("; ".join(map(str, mistakes)))
-        self.mistakes = mistakes
 
 
 def find_text(

@@ -21,11 +21,11 @@ from app.db.document_versions import SOURCE_VERSIONS, NewVersion, Version
 from app.db.sources import SourceRow
 from app.services import audit
 from app.services.context import AppContext
-from app.services.document_versions import MAX_RECORDED, InvalidDocument, find_differences, find_text
+from app.services.document_versions import MAX_RECORDED, find_differences, find_text
 from app.services.secrets import find_missing
 from app.workflows.sources.document import SECRET, check_source, to_document
 from app.workflows.validate import NAME
-from app.workflows.yaml_loader import Document, Mistake, read_document
+from app.workflows.yaml_loader import Document, InvalidDocument, Mistake, read_document
 
 # How long the old URL of a source works after a rotation.
 OVERLAP = timedelta(days=1)

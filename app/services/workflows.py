@@ -21,7 +21,7 @@ from app.db.erasure import Erased
 from app.db.workflows import WorkflowRow
 from app.services import audit
 from app.services.context import AppContext
-from app.services.document_versions import MAX_RECORDED, InvalidDocument, find_differences, find_text
+from app.services.document_versions import MAX_RECORDED, find_differences, find_text
 from app.services.runs import cancel_runs_of_workflow
 from app.services.secrets import find_missing
 from app.services.workflow_activity import MAX_CANCELLED, MAX_DELETED, count_runs_in
@@ -29,7 +29,7 @@ from app.services.workflow_limits import check_limits
 from app.workflows.matching.pattern_parser import PatternError
 from app.workflows.secret_names import find_secret_names
 from app.workflows.validate import NAME, awaited_names, check_workflow, to_stored, trigger_names
-from app.workflows.yaml_loader import Document, Mistake, read_bytes, read_document
+from app.workflows.yaml_loader import Document, InvalidDocument, Mistake, read_document
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,6 @@ class SavedMeanwhile(Problem):
         )
         super().__init__(ProblemType.CONFLICT, found)
         self.name, self.version = name, version
-
-
-def find_mistakes(raw: bytes) -> list[Mistake]:
-    """All mistakes of a document in a file. Needs neither the database nor settings."""
-    return check_workflow(read_bytes(raw))
 
 
 def checked_document(source: str) -> Document:

@@ -17,7 +17,7 @@ from app.workflows.matching.pattern_ast import ANY_NAME, Pattern
 from app.workflows.matching.pattern_parser import MAX_REFERENCES, PatternError, compile_pattern
 from app.workflows.matching.progress_bound import find_busiest_name
 from app.workflows.matching.rule import ALWAYS, ONCE, EventView, Rule, compile_rule, compile_test
-from app.workflows.yaml_loader import Document, Mistake
+from app.workflows.yaml_loader import Document, Mistake, read_bytes
 
 FIELDS = ("name", "description", "on", "key", "again", "exit_on", "strict", "steps")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -68,6 +68,11 @@ _OPTIONAL: Mapping[str, Callable[[Any], Iterable[tuple[str, str]]]] = {
 def check_workflow(document: Document) -> list[Mistake]:
     """Every mistake in a document, in the order of its lines. A document without mistakes can be enabled."""
     return document.check(_check, otherwise="a workflow must be an object with the fields name, on and steps")
+
+
+def find_mistakes(raw: bytes) -> list[Mistake]:
+    """All mistakes of a document in a file. Needs neither the database nor settings."""
+    return check_workflow(read_bytes(raw))
 
 
 def _check(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

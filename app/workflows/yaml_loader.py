@@ -97,6 +97,14 @@ class Document:
         return any(path == part or path.startswith((f"{part}.", f"{part}[")) for part in self.unread)
 
 
+class InvalidDocument(Exception):
+    """A document with `mistakes`."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__("; ".join(map(str, mistakes)))
+        self.mistakes = mistakes
+
+
 class _Alias(yaml.Node):
     """The position of an alias. PyYAML's own nodes have the position of the part that it refers to."""
 

@@ -51,6 +51,14 @@ def test_a_command_starts_without_the_large_libraries(command: str) -> None:
     assert _imported(done.stderr) & HEAVY == set()
 
 
+def test_a_document_is_checked_without_the_database(tmp_path: Path) -> None:
+    document = tmp_path / "a.yaml"
+    document.write_text("name: a\non: b\nsteps: [{log: c}]\n")
+    for words in (("check", str(document)), ("schema",)):
+        done = _run(sys.executable, "-X", "importtime", "-m", "app.cli", "workflow", *words)
+        assert _imported(done.stderr) & {"sqlalchemy", "psycopg2", "redis", "marshmallow"} == set()
+
+
 def test_help_and_completion_import_no_command() -> None:
     completing = {"COMP_WORDS": "signalbox wor", "COMP_CWORD": "1", "_SIGNALBOX_COMPLETE": "bash_complete"}
     for words, settings in ((["--help"], {}), ([], completing)):

@@ -20,6 +20,7 @@ from app.services import inspection, integrations, secrets, workflow_trial, work
 from app.services.context import AppContext
 from app.services.run_trial import MAX_STEPS, TrialContext, TriedRun
 from app.services.workflow_trial import MAX_OWN, Trial, read_events
+from app.workflows.validate import find_mistakes
 from app.workflows.workflow_template_files import workflow_templates
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, an_http_target
@@ -380,7 +381,7 @@ def test_unreadable_answers_are_explained(runner: FlaskCliRunner, tmp_path: Path
 @pytest.mark.parametrize("key", list(workflow_templates()))
 def test_a_template_has_no_mistakes_and_runs_on_its_sample(context: AppContext, key: str) -> None:
     template = workflow_templates()[key]
-    assert workflows.find_mistakes(template.source.encode()) == []
+    assert find_mistakes(template.source.encode()) == []
     trial = workflow_trial.try_file(context, template.source, read_events(template.sample, context.clock()), {})
     run = _run(trial)
     assert (trial.workflow, run.status, run.error) == (key, "done", None)

@@ -20,7 +20,7 @@ from app.db.audit import Change, Entry, EntryFilter
 from app.db.connection import run_sql
 from app.services import accounts, audit, data_subjects, integrations, runs, workflows
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
+from app.workflows.yaml_loader import InvalidDocument
 from tests.support.builders import Sender, a_workflow, an_event
 
 ANNA = Actor("anna", "cli")

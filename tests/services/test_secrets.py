@@ -19,7 +19,8 @@ from app.db.document_versions import NewVersion
 from app.db.sources import save_version, set_enabled
 from app.services import audit, integrations, secrets, workflows
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
+from app.workflows.validate import find_mistakes
+from app.workflows.yaml_loader import InvalidDocument
 from tests.support.builders import Sender, a_workflow
 
 VALUE = "canary-shpss-91c0ffee"
@@ -251,7 +252,7 @@ def test_a_draft_that_reads_an_unknown_secret_can_be_enabled_once_it_is_set(cont
 
 
 def test_a_document_with_secrets_is_checked_without_a_database() -> None:
-    assert workflows.find_mistakes(SOURCE.encode()) == []
+    assert find_mistakes(SOURCE.encode()) == []
 
 
 # Encryption and the audit log

@@ -10,8 +10,8 @@ import pytest
 from app.db import workflows as stored
 from app.services import workflow_limits, workflows
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
 from app.workflows import account_limits
+from app.workflows.yaml_loader import InvalidDocument
 from tests.support.builders import Sender, a_workflow
 
 INDEXED = {"event": "order", "where": "data.kind == 'a' && data.l.exists(x, x == 1)"}

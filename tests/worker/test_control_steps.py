@@ -9,7 +9,7 @@ import pytest
 
 from app.services import workflows
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
+from app.workflows.yaml_loader import InvalidDocument
 from tests.support.builders import Sender, a_workflow, an_event
 from tests.support.http_target import Answer, an_http_target
 from tests.support.run_execution import execute_run, rows_of, wake

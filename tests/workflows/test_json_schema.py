@@ -12,8 +12,8 @@ import pytest
 from jsonschema import Draft7Validator
 
 from app.actions import ACTIONS
-from app.services.workflows import find_mistakes
 from app.workflows.json_schema import workflow_schema
+from app.workflows.validate import find_mistakes
 from app.workflows.yaml_loader import read_document
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.workflows import find_mistakes
+from app.workflows.validate import find_mistakes
 from app.workflows.yaml_loader import read_bytes, read_document, write_document
 
 TEN_MISTAKES = """\

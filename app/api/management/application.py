@@ -44,7 +44,7 @@ from app.api.route_limits import start_limiter_of
 from app.core.config import SettingsError
 from app.core.errors import Problem, ProblemType
 from app.core.exact_json import refuse_unstorable
-from app.services.document_versions import InvalidDocument
+from app.workflows.yaml_loader import InvalidDocument
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -24,7 +24,7 @@ from app.db import workflows as db_workflows
 from app.db.cxengage_resources import PATTERNS, PatternRow
 from app.services.context import AppContext
 from app.services.cxengage import crud
-from app.services.document_versions import InvalidDocument
+from app.workflows.yaml_loader import InvalidDocument
 
 # The integration of an action; endpoints of the notation have the same names.
 _INTEGRATION_OF = {"sms": "twilio", "call": "twilio", "sendgrid": "sendgrid", "whatsapp": "whatsapp", "email": "smtp"}

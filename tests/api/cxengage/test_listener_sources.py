@@ -11,9 +11,8 @@ from app.db.deliveries import DeliveryFilter, DeliveryRow
 from app.ingest.sources.delivery_replay import DeliveryReplayer
 from app.services import accounts, deliveries, secrets, sources
 from app.services.context import AppContext
-from app.services.document_versions import InvalidDocument
 from app.workflows.sources.listener_document import listener_document
-from app.workflows.yaml_loader import write_document
+from app.workflows.yaml_loader import InvalidDocument, write_document
 from tests.api.cxengage.conftest import Tenant
 from tests.api.cxengage.test_listeners import BODY, LISTENER, by_query, events, made
 
