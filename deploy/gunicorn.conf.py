@@ -139,8 +139,10 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Free the number of an ended web process, and remove it from the gauges that several processes share."""
+    """Free the number of an ended web process, and remove it from what several processes share."""
     _numbers.discard(worker.number)
+    if hasattr(worker, "connection_counts"):
+        worker.connection_counts.remove(worker.number)
     if _setting("PROMETHEUS_MULTIPROC_DIR", ""):
         from prometheus_client import multiprocess
 

@@ -22,7 +22,11 @@ HANDLER = {
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [(RequestHandler, HANDLER), (Server, {"handle", "update_environ"}), (Worker, {"notify", "wsgi_handler"})],
+    [
+        (RequestHandler, HANDLER),
+        (Server, {"do_read", "handle", "update_environ"}),
+        (Worker, {"notify", "run", "wsgi_handler"}),
+    ],
 )
 def test_only_the_listed_names_are_overridden(kind: type, names: set[str]) -> None:
     of_bases = {name for base in kind.__mro__[1:] for name in vars(base)}
