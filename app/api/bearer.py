@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flask import current_app, request
+from flask import request
 
 from app.api import observation
+from app.api.current import extension
 from app.api.responses import request_id
 from app.api.sender import MAX_SNAPSHOT_AGE
 from app.core.api_keys import prefix_of, verify_key
@@ -42,7 +43,7 @@ def bearer_token() -> str | None:
 def find_account(token: str | None, unauthorized: Callable[[], Problem]) -> Account:
     """The account with this key or token, by a snapshot that is at most two seconds old. The token itself is not verified yet.
     Raises `unauthorized`, LookupLimit, Unavailable."""
-    accounts: AccountCache = current_app.extensions["accounts"]
+    accounts: AccountCache = extension("accounts")
     account = accounts.find_by_key(prefix_of(token)) if token else None
     account = account and accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
     if account is None:
@@ -53,7 +54,7 @@ def find_account(token: str | None, unauthorized: Callable[[], Problem]) -> Acco
 
 def verify(token: str, account: Account, unauthorized: Callable[[], Problem]) -> Key:
     """The key that the token is. Raises `unauthorized`."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     key = verify_key(token, prefix_of(token), account.snapshot.keys, context.clock())
     if key is None:
         raise unauthorized()
@@ -62,5 +63,5 @@ def verify(token: str, account: Account, unauthorized: Callable[[], Problem]) ->
 
 def record_use(key: Key) -> None:
     """Store when the key was used."""
-    accounts: AccountCache = current_app.extensions["accounts"]
+    accounts: AccountCache = extension("accounts")
     accounts.record_key_use(key.prefix)

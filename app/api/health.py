@@ -9,9 +9,10 @@ from typing import Any
 
 import prometheus_client
 import structlog
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, request
 from prometheus_client import CollectorRegistry, multiprocess
 
+from app.api.current import extension
 from app.api.errors import RETRY_AFTER_SECONDS
 from app.api.rate_limit import RateLimiter
 from app.api.responses import json_response
@@ -51,9 +52,9 @@ def show_liveness() -> Response:
 @blueprint.get("/readyz")
 def show_readiness() -> Response:
     """200 while events can be stored, with what else fails; 503 otherwise. `?verbose`: all checks, for operators only."""
-    monitor: Monitor = current_app.extensions["monitor"]
+    monitor: Monitor = extension("monitor")
     report = monitor.readiness.check()
-    is_verbose = "verbose" in request.args and _is_operator(current_app.extensions["context"].settings)
+    is_verbose = "verbose" in request.args and _is_operator(extension("context").settings)
     response = json_response(_document(report, is_verbose=is_verbose), 200 if report.can_store else 503)
     if not report.can_store:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -96,7 +97,7 @@ def _is_operator(settings: Settings) -> bool:
 def health() -> Response:
     """200 while events can be stored; 503 (a problem document) while Postgres is unavailable or lacks a migration, or when the
     settings do not fit the database."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     try:
         startup_checks.check_settings(context)
     except SettingsError as exc:
@@ -110,7 +111,7 @@ def health() -> Response:
 @blueprint.get("/metrics")
 def show_metrics() -> Response:
     """All metrics in Prometheus' text format, over all web processes where PROMETHEUS_MULTIPROC_DIR is set."""
-    monitor: Monitor = current_app.extensions["monitor"]
+    monitor: Monitor = extension("monitor")
     monitor.refresh_without_thread()
     registry = prometheus_client.REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:

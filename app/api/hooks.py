@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
+from app.api.current import extension
 from app.api.public_url import public_url
 from app.api.request_body import CheckSize, LargeBodies, read_as_sent
 from app.api.responses import json_response, request_id
@@ -44,7 +45,7 @@ blueprint = Blueprint("hooks", __name__)
 @blueprint.route("/hooks/<token>", methods=_METHODS, provide_automatic_options=False)
 def receive_delivery(token: str) -> Response:
     """Accept a delivery, or answer a request by which a provider tests the URL."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     sender = _sender_of(context, token)
     if request.method != "POST":
         return receive(sender, lambda account: _answer_test(context, account, sender))
@@ -89,7 +90,7 @@ def _accept_received(context: AppContext, account: Account, sender: Sender, rece
     verdict = _verify(context, account, received)
     if not verdict.verified:
         # A refusal rests on a recent snapshot: the secret may have changed.
-        current = recheck(current_app.extensions["accounts"], account, sender)
+        current = recheck(extension("accounts"), account, sender)
         if current is not None and current.snapshot.version != account.snapshot.version:
             account, verdict = current, _verify(context, current, received)
         _check(account, received, verdict)
@@ -105,7 +106,7 @@ def _accept_received(context: AppContext, account: Account, sender: Sender, rece
         _check(current, received, found)
         return found
 
-    acceptor: SourceAcceptor = current_app.extensions["source_acceptor"]
+    acceptor: SourceAcceptor = extension("source_acceptor")
     return _success(acceptor.accept(account, received, verify_again, partial(take_from_plan, account)))
 
 
@@ -167,7 +168,7 @@ def _check(account: Account, received: ReceivedDelivery, verdict: Verdict) -> No
     else:
         problem = Problem(ProblemType.UNVERIFIED_DELIVERY, f"The delivery is not verified: {verdict.reason}.")
     metrics.deliveries_of[UNVERIFIED].inc()
-    keeper: UnverifiedKeeper = current_app.extensions["unverified"]
+    keeper: UnverifiedKeeper = extension("unverified")
     problems = [DeliveryProblem(None, "verify", problem.detail)]
     make_row = partial(
         new_delivery, received, account.snapshot.id, source, verified=False, result=UNVERIFIED, problems=problems
@@ -183,7 +184,7 @@ def _check(account: Account, received: ReceivedDelivery, verdict: Verdict) -> No
 def _answer_test(context: AppContext, account: Account, sender: Sender) -> Response:
     """Answer a request without a delivery: a handshake, or a test whether the URL exists, which always succeeds."""
     # This needs a recent snapshot, since no write detects a stale one, and verify_token may have changed.
-    account = recheck(current_app.extensions["accounts"], account, sender) or account
+    account = recheck(extension("accounts"), account, sender) or account
     answer = _answer_handshake(account, _source_id_of(account, sender), _request_of(context))
     if answer is None:
         answer = json_response({"result": "ready"})

@@ -9,9 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from flask import Response, after_this_request, current_app, request
+from flask import Response, after_this_request, request
 from msgspec import Struct
 
+from app.api.current import extension
 from app.api.rate_limit import RateLimiter, Windows
 from app.api.request_body import SentBody, read_sent_body
 from app.api.responses import request_id
@@ -64,7 +65,7 @@ class RefusalLimits:
 def keep_refusal(account: Account, key_prefix: str, problem: Problem) -> None:
     """Keep the current request, which is refused with `problem`, and its body."""
     if problem.status in _KEPT:
-        settings = current_app.extensions["context"].settings
+        settings = extension("context").settings
         _keep_after_response(account, key_prefix, problem, partial(_whole_body, settings))
 
 
@@ -79,9 +80,9 @@ def keep_refused_items(account: Account, key_prefix: str, batch: ReceivedBatch, 
 
 def _keep_after_response(account: Account, key_prefix: str, problem: Problem, read: ReadContent) -> None:
     """Have the current request kept once its response was sent; `read` gives its refused items and its body."""
-    keeper: RefusalKeeper = current_app.extensions["refusals"]
-    limits: RefusalLimits = current_app.extensions["refusal_limits"]
-    context: AppContext = current_app.extensions["context"]
+    keeper: RefusalKeeper = extension("refusals")
+    limits: RefusalLimits = extension("refusal_limits")
+    context: AppContext = extension("context")
     environ, account_id = request.environ, account.snapshot.id
     refused = _Request(account_id, key_prefix, problem, shown_path(request.path), request_id(), context.clock())
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from flask import Response, request
+from flask import Response
+
+from app.api.current import current_request
 
 if TYPE_CHECKING:
     # gunicorn imports this module to find its worker; metrics, which this one imports, need settings that are checked later.
@@ -22,7 +24,7 @@ _KEY, _ALLOWANCE = "signalbox.request_id", "signalbox.allowance"
 
 def request_id() -> str:
     """The sender's X-Request-Id if it is valid, otherwise a new one; the same for the whole request."""
-    return request_id_of(request.environ)
+    return request_id_of(current_request().environ)
 
 
 def request_id_of(environ: dict[str, Any]) -> str:
@@ -37,7 +39,7 @@ def request_id_of(environ: dict[str, Any]) -> str:
 
 def show_allowance(take: Callable[[], Allowance]) -> None:
     """Add the RateLimit fields to the response of the current request; `take` is called when it begins."""
-    request.environ[_ALLOWANCE] = take
+    current_request().environ[_ALLOWANCE] = take
 
 
 def response_fields(environ: dict[str, Any]) -> list[tuple[str, str]]:

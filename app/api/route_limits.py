@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from flask import Flask, current_app, request
 from flask_limiter import Limiter
 
+from app.api.current import extension
 from app.api.rate_limit import storage_options
 from app.core.config import Settings
 
@@ -25,7 +26,7 @@ def client_address() -> str:
     Without that setting, a peer on this machine that forwards an address is a proxy such as nginx, and no other peer is.
     """
     peer = request.remote_addr
-    settings: Settings = current_app.extensions["context"].settings
+    settings: Settings = extension("context").settings
     if settings.trusted_proxies is None and is_on_this_machine(peer):
         # The last one is what the proxy has added.
         return (request.access_route or ["unknown"])[-1]
@@ -59,7 +60,7 @@ def start_limiter() -> None:
     with _lock:
         if "limiter" in current_app.extensions:
             return
-        settings: Settings = current_app.extensions["context"].settings
+        settings: Settings = extension("context").settings
         host = Flask(current_app.import_name, static_folder=None)
         uri, options = storage_options(settings.redis_url)
         host.config.update(RATELIMIT_STORAGE_URI=uri, RATELIMIT_STORAGE_OPTIONS=options)

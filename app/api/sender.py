@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Response, current_app
+from flask import Response
 from msgspec import Struct
 
 from app.api import observation
+from app.api.current import extension
 from app.api.rate_limit import RateLimiter
 from app.api.refusals import keep_refusal
 from app.api.responses import show_allowance
@@ -38,7 +39,7 @@ def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
     When `handle` raises a Problem, the sender is checked again by a recent snapshot: a sender that is no longer allowed gets
     a 401 or 403 instead. What is refused is kept, unless the key is not valid (401).
     """
-    accounts: AccountCache = current_app.extensions["accounts"]
+    accounts: AccountCache = extension("accounts")
     account = find_owner(accounts, sender)
     observation.note_account(account.snapshot.id)
     try:
@@ -60,7 +61,7 @@ def receive(sender: Sender, handle: Callable[[Account], Response]) -> Response:
 
 def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> Receipt:
     """Count one event against the plan and accept it; the sender is checked again by each newer snapshot of the account."""
-    acceptor: EventAcceptor = current_app.extensions["acceptor"]
+    acceptor: EventAcceptor = extension("acceptor")
     take_from_plan(account)
 
     def build_checked(current: Account) -> Event:
@@ -74,7 +75,7 @@ def accept_event(account: Account, sender: Sender, build_event: BuildEvent) -> R
 def check_plan(account: Account) -> None:
     """Before work whose number of events is not known yet: raises Problem 429 while the account is beyond its limit. Counts
     nothing."""
-    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    limiter: RateLimiter = extension("rate_limiter")
     rate = rate_of(account)
     if rate is None or not limiter.was_exceeded(account.snapshot.id):
         return
@@ -93,7 +94,7 @@ def read_event(account: Account, body: bytes) -> ExactObject:
     """Parse the body of an event: of each account, one large body at a time. Raises Problem."""
     if len(body) <= LARGE:
         return read_object(body)
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     with context.limits.bodies.acquire(account.snapshot.id):
         return read_object(body)
 
@@ -136,7 +137,7 @@ def recheck(
 
 def stores_unusable_phone(account: Account) -> bool:
     """Whether the account keeps events whose phone cannot be used, by a recent snapshot: a refusal rests on it."""
-    accounts: AccountCache = current_app.extensions["accounts"]
+    accounts: AccountCache = extension("accounts")
     try:
         current = accounts.refresh(account, max_age=MAX_SNAPSHOT_AGE)
     except Unavailable:
@@ -146,7 +147,7 @@ def stores_unusable_phone(account: Account) -> bool:
 
 def take_from_plan(account: Account, events: int = 1) -> None:
     """Count events against the account's plan; the response gets the RateLimit headers. Raises Problem 429."""
-    limiter: RateLimiter = current_app.extensions["rate_limiter"]
+    limiter: RateLimiter = extension("rate_limiter")
     rate = rate_of(account)
     if rate is None:
         return

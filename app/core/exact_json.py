@@ -82,7 +82,7 @@ def read_object(body: bytes) -> ExactObject:
     value = read_value(body)
     if not isinstance(value, dict):
         raise malformed_body(f"The top level is {_kind(value)}; it must be an object.")
-    text_of = in_pieces(_text_of)
+    text_of = _text_of if len(body) < LARGE else in_pieces(_text_of)
     return ExactObject(value, {name: text_of(raw) for name, raw in _raw_members.decode(body).items()})
 
 

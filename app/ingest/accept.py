@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import psycopg2
@@ -88,7 +88,9 @@ class EventAcceptor:
 
     def _record_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
         metrics.batch_events.observe(len(records))
-        return event_writes.record_events(self._context.database, records)
+        results = event_writes.record_events(self._context.database, records)
+        _count_accepted(results)
+        return results
 
     def _record_own_batch(self, records: Sequence[EventRecord]) -> list[RecordResult | Exception]:
         """The same for events of one account, which may wait for another transaction of it."""
@@ -133,7 +135,9 @@ class EventAcceptor:
         record = EventRecord(account.snapshot.version, event, decisions, started, job, delivery)
         if _is_large(record):
             with self._context.limits.events.acquire(event.account_id):
-                return Accepted(event, decisions, started, event_writes.record_event(self._context.database, record))
+                written = event_writes.record_event(self._context.database, record)
+                _count_accepted([written])
+                return Accepted(event, decisions, started, written)
         recorded = self._recorder_of(event).submit(record)
         if isinstance(recorded, Exception):
             raise recorded
@@ -148,9 +152,11 @@ class EventAcceptor:
         attempted: list[Accepted] = []
         try:
             with self._context.limits.events.acquire(account.snapshot.id):
-                return self._context.database.run_with_reconnect(
+                accepted = self._context.database.run_with_reconnect(
                     lambda connection: self._advance_and_record(connection, account, matching, attempted)
                 )
+                _count_accepted([accepted.recorded])
+                return accepted
         except errors.ForeignKeyViolation:
             # A workflow was deleted in the meantime.
             return Accepted(matching.event, [], [], RecordResult(stale=True))
@@ -238,15 +244,19 @@ def _is_large(record: EventRecord) -> bool:
     return characters + _DECISION * len(record.decisions) + _RUN * len(record.runs) > _LARGE
 
 
+def _count_accepted(results: Iterable[RecordResult | Exception]) -> None:
+    new = sum(isinstance(one, RecordResult) and not one.stale and one.earlier is None for one in results)
+    if new:
+        metrics.events_accepted.inc(new)
+
+
 def _receipt(accepted: Accepted, warnings: tuple[str, ...]) -> Receipt:
     event, earlier = accepted.event, accepted.recorded.earlier
     decisions = accepted.decisions if earlier is None else []
-    if earlier is None:
-        metrics.events_accepted.inc()
-        if accepted.started:
-            metrics.runs_started.inc(len(accepted.started))
-    else:
+    if earlier is not None:
         metrics.events_repeated.inc()
+    elif accepted.started:
+        metrics.runs_started.inc(len(accepted.started))
     return Receipt(
         id=(earlier or event).id,
         account_id=event.account_id,

@@ -39,6 +39,7 @@ _OWNER_LOCKS = 16
 # Units of work of a load, for each workflow that is read, and for each event name, filter and duration that is compiled.
 _READ_UNITS, _COMPILE_UNITS = 150, 1_500
 # Seconds after which a confirmed snapshot gets a new `checked_at`.
+_MINUTE = timedelta(minutes=1)
 _CONFIRM_SECONDS = 0.1
 
 
@@ -154,10 +155,10 @@ class AccountCache:
 
     def record_key_use(self, prefix: str) -> None:
         """Store the minute in which a key was used: one write a minute. A missed write does no harm."""
-        minute = self._context.clock().replace(second=0, microsecond=0)
-        if self._key_minutes.get(prefix) == minute:
+        now, last = self._context.clock(), self._key_minutes.get(prefix)
+        if last is not None and last <= now < last + _MINUTE:
             return
-        self._key_minutes[prefix] = minute
+        self._key_minutes[prefix] = minute = now.replace(second=0, microsecond=0)
         with suppress(Unavailable), self._context.database.transaction() as connection:
             api_keys.record_key_use(connection, prefix, minute)
 

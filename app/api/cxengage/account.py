@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from marshmallow import Schema, fields
 
 from app.api.bearer_limit import management_limit
+from app.api.current import extension
 from app.api.cxengage import auth
 from app.api.cxengage.resources import app_context, read_fields
 from app.api.responses import json_response
@@ -65,7 +66,7 @@ def set_key_attribute(tenant: str) -> Response:
     key: str = load(_key_attribute_schema, read_fields().value)["key"]
     accounts.update_account_details(context, account.snapshot.id, AccountDetails(key_attribute=key))
     # This process uses the new attribute immediately.
-    current_app.extensions["accounts"].refresh(account, max_age=0)
+    extension("accounts").refresh(account, max_age=0)
     return json_response({"key": key})
 
 

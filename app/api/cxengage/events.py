@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, request
 
 from app.api.bearer_limit import management_limit
+from app.api.current import extension
 from app.api.cxengage import auth
 from app.api.request_body import read_json
 from app.api.responses import json_response
@@ -52,7 +53,7 @@ def show_version() -> Response:
 @blueprint.post("/tenants/<tenant>/event")
 def receive_event(tenant: str) -> Response:
     """Accept one event."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     token = auth.bearer_token()
 
     def check(account: Account) -> None:
@@ -74,9 +75,9 @@ def accept_object(
     The event depends on the account's attribute names and augments: it is built again for each newer snapshot, and refused
     only by the current one.
     """
-    context: AppContext = current_app.extensions["context"]
-    accounts: AccountCache = current_app.extensions["accounts"]
-    enricher: Enricher = current_app.extensions["enricher"]
+    context: AppContext = extension("context")
+    accounts: AccountCache = extension("accounts")
+    enricher: Enricher = extension("enricher")
     request_parts: tuple[ExactObject, Origin] | None = None
     budget = ApiBudget()
 
@@ -129,7 +130,7 @@ def _success(receipt: Receipt, exact: ExactObject, origin: Origin) -> Response:
 def show_history(tenant: str) -> Response:
     """The last events that the receiver accepted."""
     account = auth.authenticate(tenant, models.EVENTS_READ).account
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     history: list[dict[str, Any]] = [
         {
             "event": msgspec.Raw(received.data_json.encode()),

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from app.api.bearer_limit import management_limit
+from app.api.current import extension
 from app.api.cxengage import auth, schemas
 from app.api.cxengage.events import accept_object, read_idempotency_key
 from app.api.cxengage.resources import app_context, authorize, list_response, read_fields
@@ -169,7 +170,7 @@ def receive_post(tenant: str, name: str) -> Response:
     def accept(account: Account) -> Response:
         listener = listeners.find_enabled(context, account.snapshot.id, name)
         # The write would detect a stale snapshot when the body has been read for the listener.
-        account = recheck(current_app.extensions["accounts"], account, sender, max_age=0) or account
+        account = recheck(extension("accounts"), account, sender, max_age=0) or account
         if (source_id := find_source_of_listener(account, name)) is not None:
             return accept_delivery(context, account, sender, source_id)
         return accept_object(account, sender, lambda account: _read(context, listener), after_accept)

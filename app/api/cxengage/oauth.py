@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_plus
 
-from flask import Blueprint, Response, current_app, g, request
+from flask import Blueprint, Response, g, request
 
 from app.api import observation
+from app.api.current import extension
 from app.api.request_body import read_body
 from app.api.responses import json_response
 from app.api.route_limits import client_address, limiter, start_limiter
@@ -56,11 +57,11 @@ def authenticate_client() -> None:
     start_limiter()
     g.client, g.client_secret, g.token_error = None, "", None
     try:
-        g.form = _form(current_app.extensions["context"].settings)
+        g.form = _form(extension("context").settings)
         credentials = _credentials(g.form)
         if credentials is None:
             return
-        context = current_app.extensions["context"]
+        context = extension("context")
         g.client = api_keys.authenticate_client(context, credentials.client_id, credentials.secret)
         g.client_secret = credentials.secret
     except LookupLimit:
@@ -118,7 +119,7 @@ def _issue() -> tuple[tuple[str, ...], api_keys.Token]:
     wanted = set(filter(None, g.form.get("scope", "").split(" "))) or set(client.scopes)
     if not wanted <= set(client.scopes):
         raise TokenError("invalid_scope", f"The scopes of this client are {', '.join(client.scopes)}.")
-    token = api_keys.issue_token(current_app.extensions["context"], client, g.client_secret, wanted)
+    token = api_keys.issue_token(extension("context"), client, g.client_secret, wanted)
     if token is None:
         raise _invalid_client()
     return api_keys.in_order(wanted), token

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from flask import Response, current_app, request
+from flask import Response, request
 from marshmallow import Schema
 
+from app.api.current import extension
 from app.api.cxengage import auth, schemas
 from app.api.request_body import read_json
 from app.api.responses import json_bytes
@@ -28,7 +29,7 @@ Row = TypeVar("Row", bound=Numbered)
 
 def app_context() -> AppContext:
     """The app context of this process."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     return context
 
 

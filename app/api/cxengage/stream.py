@@ -12,10 +12,11 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from flask_limiter import RouteLimit
 
 from app.api.bearer_limit import management_limit
+from app.api.current import extension
 from app.api.cxengage.auth import authenticate
 from app.api.responses import json_bytes, json_response
 from app.api.route_limits import client_address, limiter, start_limiter
@@ -43,7 +44,7 @@ blueprint.before_request(start_limiter)
 @management_limit
 def make_ticket(tenant: str) -> Response:
     """A ticket for the tenant's stream."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     caller = authenticate(tenant, EVENTS_READ)
     made = message_stream.make_ticket(context, caller.account.snapshot.id, caller.key.prefix)
     response = json_response({"ticket": made.ticket, "ttl": made.ttl})
@@ -53,7 +54,7 @@ def make_ticket(tenant: str) -> Response:
 @blueprint.get("/tenants/<tenant>/stream")
 def read_stream(tenant: str) -> Response:
     """The messages after the last one that the client received, or after its ticket was created."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
     if request.headers.get("Upgrade", "").lower() == "websocket":
         # Without a look at the ticket: CxEngage's clients open a WebSocket.
         return _refuse(Problem(ProblemType.MALFORMED_REQUEST, _NO_WEBSOCKET))

@@ -6,8 +6,9 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
+from app.api.current import extension
 from app.api.limechat.events import Headers, read_headers, sender_of
 from app.api.observation import count_refused_items
 from app.api.refusals import keep_refused_items
@@ -30,8 +31,8 @@ blueprint = Blueprint("limechat_batch", __name__)
 @blueprint.post("/api/v1/cvf-events/batch")
 def receive_batch() -> Response:
     """Accept many events."""
-    context: AppContext = current_app.extensions["context"]
-    accounts: AccountCache = current_app.extensions["accounts"]
+    context: AppContext = extension("context")
+    accounts: AccountCache = extension("accounts")
     headers = read_headers(request.environ, _headers_schema)
     sender = sender_of(context, headers)
 

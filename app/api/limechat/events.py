@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Request, Response
 from marshmallow import Schema, ValidationError, missing
 from msgspec import Struct
 
+from app.api.current import current_request, extension
 from app.api.request_body import read_json
 from app.api.responses import json_response
 from app.api.sender import Sender, accept_event, read_event, receive, stores_unusable_phone
@@ -47,7 +48,8 @@ class Headers(Struct, frozen=True):
 @blueprint.post("/api/v1/cvf-events")
 def receive_event() -> Response:
     """Accept one event."""
-    context: AppContext = current_app.extensions["context"]
+    context: AppContext = extension("context")
+    request = current_request()
     headers = read_headers(request.environ, _headers_schema)
     sender = sender_of(context, headers)
     parse: BuildEvent | None = None
@@ -55,7 +57,7 @@ def receive_event() -> Response:
     def build_event(account: Account) -> Event:
         nonlocal parse
         if parse is None:
-            parse = _read_event(context, account, headers)
+            parse = _read_event(context, request, account, headers)
         return parse(account)
 
     return receive(sender, lambda account: _success(accept_event(account, sender, build_event)))
@@ -100,7 +102,7 @@ def sender_of(context: AppContext, headers: Headers) -> Sender:
     return Sender(prefix, check, unauthorized)
 
 
-def _read_event(context: AppContext, sender: Account, headers: Headers) -> BuildEvent:
+def _read_event(context: AppContext, request: Request, sender: Account, headers: Headers) -> BuildEvent:
     """Read the body of the request; what parses its event for an account. Both raise Problem."""
     headers.check()
     body = read_json(request, context.settings)

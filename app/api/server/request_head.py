@@ -61,7 +61,7 @@ class HeaderFields(dict[str, str]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a field; WSGIHandler asks for some in capitals."""
-        return super().get(name.lower(), default)
+        return dict.get(self, name.lower(), default)
 
     getheader = get
 

@@ -54,7 +54,7 @@ class PredicateIndex(Generic[T]):
         """The members whose comparison holds or may hold, and why the others are skipped."""
         value: Any = variables
         for name in self._names:
-            value = value.get(name, _MISSING) if isinstance(value, Mapping) else _MISSING
+            value = value.get(name, _MISSING) if isinstance(value, dict | Mapping) else _MISSING
             if value is _MISSING:
                 return [], self._all_missing
         if isinstance(value, Decimal):
