@@ -9,6 +9,7 @@ from functools import partial
 
 from app.core import pacing
 from app.core.errors import Problem, ProblemType
+from app.core.semaphores import Semaphore, make_semaphore
 from app.core.work_shares import WorkShares
 
 # Seconds. What is limited takes much less.
@@ -25,11 +26,11 @@ class ConcurrencyLimit:
     ) -> None:
         self._at_once = at_once
         self._seconds = seconds
-        self._together = None if together is None else threading.Semaphore(together)
+        self._together = None if together is None else make_semaphore(together)
         self._shares = shares
         self._lock = threading.Lock()
         # For each account that has or waits for a permit: its semaphore, and how many do.
-        self._accounts: dict[int, tuple[threading.Semaphore, int]] = {}
+        self._accounts: dict[int, tuple[Semaphore, int]] = {}
 
     @contextmanager
     def acquire(self, account_id: int) -> Iterator[None]:
@@ -49,7 +50,7 @@ class ConcurrencyLimit:
         return nullcontext() if self._shares is None else pacing.charged(partial(self._shares.pay, account_id))
 
     @contextmanager
-    def _acquired(self, semaphore: threading.Semaphore, which: str) -> Iterator[None]:
+    def _acquired(self, semaphore: Semaphore, which: str) -> Iterator[None]:
         if not semaphore.acquire(timeout=self._seconds):
             raise Problem(
                 ProblemType.RATE_LIMIT_EXCEEDED,
@@ -61,11 +62,11 @@ class ConcurrencyLimit:
         finally:
             semaphore.release()
 
-    def _count(self, account_id: int, change: int) -> threading.Semaphore:
+    def _count(self, account_id: int, change: int) -> Semaphore:
         """The semaphore of an account, which is kept while it is used."""
         with self._lock:
             semaphore, users = self._accounts.pop(account_id, (None, 0))
-            semaphore = semaphore or threading.Semaphore(self._at_once)
+            semaphore = semaphore or make_semaphore(self._at_once)
             if users + change:
                 self._accounts[account_id] = (semaphore, users + change)
             return semaphore

@@ -29,7 +29,7 @@ class _Caller(Generic[Item, Result]):
         self.item = item
         self.results: list[Result] = []
         self.error: BaseException | None = None
-        self.wakeup = threading.Lock()
+        self.wakeup = threading.Event()
 
     @property
     def is_done(self) -> bool:
@@ -56,12 +56,11 @@ class GroupCommit(Generic[Item, Result]):
         with self._lock:
             follows, self._busy = self._busy, True
             if follows:
-                caller.wakeup.acquire()
                 self._followers.append(caller)
                 self._wake_waiting_leader()
         try:
             if follows:
-                caller.wakeup.acquire()
+                caller.wakeup.wait()
             elif self._last_size > 1:
                 self._wait_for_callers(caller)
         except BaseException:
@@ -76,12 +75,11 @@ class GroupCommit(Generic[Item, Result]):
 
     def _wait_for_callers(self, leader: _Caller[Item, Result]) -> None:
         """Wait until as many callers have come as the last batch had, for _MAX_WAIT at most."""
-        leader.wakeup.acquire()
         with self._lock:
             self._waiting_leader = leader
             self._wake_waiting_leader()
         try:
-            leader.wakeup.acquire(timeout=_MAX_WAIT)
+            leader.wakeup.wait(_MAX_WAIT)
         finally:
             with self._lock:
                 self._waiting_leader = None
@@ -91,7 +89,7 @@ class GroupCommit(Generic[Item, Result]):
         leader = self._waiting_leader
         if leader is not None and len(self._followers) + 1 >= self._last_size:
             self._waiting_leader = None
-            leader.wakeup.release()
+            leader.wakeup.set()
 
     def _leave(self, caller: _Caller[Item, Result], *, leads: bool) -> None:
         """Remove a killed caller; if it leads, the next one does."""
@@ -100,7 +98,7 @@ class GroupCommit(Generic[Item, Result]):
                 self._followers.remove(caller)
                 return
         is_done = caller.is_done
-        if leads or (caller.wakeup.acquire(blocking=False) and not is_done):
+        if leads or (caller.wakeup.is_set() and not is_done):
             self._wake_next_leader()
 
     def _wake_next_leader(self) -> None:
@@ -108,7 +106,7 @@ class GroupCommit(Generic[Item, Result]):
             leader = self._followers.pop(0) if self._followers else None
             self._busy = leader is not None
         if leader is not None:
-            leader.wakeup.release()
+            leader.wakeup.set()
 
     def _lead(self, leader: _Caller[Item, Result]) -> None:
         with self._lock:
@@ -129,4 +127,4 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             self._wake_next_leader()
             for caller in batch[1:]:
-                caller.wakeup.release()
+                caller.wakeup.set()

@@ -7,7 +7,6 @@ psycopg2 connection in autocommit mode with prepared statements: one statement i
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from psycopg2.extensions import connection as RawConnection
 from app.core.config import Settings
 from app.core.errors import DiskFull, InvalidDatabaseUrl, MissingRight, NotMigrated, Unavailable
 from app.core.pacing import charge_piece, is_gevent_patched, pause_if_charged
+from app.core.semaphores import make_semaphore
 
 T = TypeVar("T")
 Values = Sequence[Any] | Mapping[str, Any]
@@ -260,7 +260,7 @@ class Database:
             hide_parameters=True,
         )
         self._pool_timeout = settings.connect_timeout
-        self._slots = threading.BoundedSemaphore(settings.database_pool)
+        self._slots = make_semaphore(settings.database_pool)
         self._idle: list[PgConnection] = []
         self._lent: set[PgConnection] = set()
         self._size = settings.database_pool
