@@ -76,12 +76,12 @@ logging.getLogger("cel").setLevel(logging.CRITICAL)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A compiled filter. Filters with the same text are equal."""
+    """A compiled filter. Filters with the same text are equal. `functions`: those of Python that it calls."""
 
     text: str
     _program: cel.Program = field(repr=False, compare=False)
     cost: Cost = field(repr=False, compare=False)
-    _functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
+    functions: Mapping[str, Callable[..., Any]] = field(repr=False, compare=False)
     _shape: Shape = field(repr=False, compare=False)
 
     @property
@@ -97,7 +97,7 @@ class Filter:
         shared = variables if isinstance(variables, CelVariables) else CelVariables(variables)
         known = shared.results.get(self.text)
         if known is None:
-            known = _to_bool(*self._evaluate(shared, _filter_functions()))
+            known = _to_bool(*self._evaluate(shared, self.functions))
             if TIMES.isdisjoint(path[0] for path in self.cost.reads):
                 shared.results[self.text] = known
         return known
@@ -203,7 +203,7 @@ class Expression(Filter):
 
     def _calculate(self, variables: Mapping[str, Any], budget: Budget | None) -> tuple[ExactNumbers, Any, str | None]:
         numbers = ExactNumbers(self._literals)
-        functions = {name: numbers.wrap(function) for name, function in self._functions.items()}
+        functions = {name: numbers.wrap(function) for name, function in self.functions.items()}
         shared = CelVariables(variables, budget or Budget(EXPRESSION_UNITS), numbers)
         return (numbers, *self._evaluate(shared, functions))
 
@@ -264,12 +264,6 @@ def _typed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*values)
 
     return call
-
-
-@cache
-def _filter_functions() -> Mapping[str, Callable[..., Any]]:
-    """All functions of filters by the names that the engine knows. Filters share one context."""
-    return {_name_in_context(name): function for name, function in _extra_functions().items()}
 
 
 def _compile(

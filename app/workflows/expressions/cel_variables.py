@@ -42,11 +42,13 @@ class _Member(Struct, frozen=True):
 
 
 class Bound(Struct, frozen=True):
-    """What an expression is evaluated with: the engine's context, and the same `values` for error messages."""
+    """What an expression is evaluated with: the engine's context, the same `values` for error messages, and the members and
+    functions that the context has."""
 
     context: cel.Context
     values: dict[str, Any]
     reads: frozenset[Path]
+    functions: Functions
 
 
 class CelVariables(Mapping[str, Any]):
@@ -61,6 +63,7 @@ class CelVariables(Mapping[str, Any]):
         self._values = values
         self._numbers = numbers
         self._expected: frozenset[Path] = frozenset()
+        self._functions: Functions = {}
         self._members: dict[Path, _Member | str] = {}
         self._shared: dict[frozenset[Path], Bound] = {}
         self._bound: dict[frozenset[Path], Bound] = {}
@@ -69,14 +72,20 @@ class CelVariables(Mapping[str, Any]):
         """The same event at another time, with what is left of its budget, its converted members and its results."""
         other = CelVariables({**self._values, **dict.fromkeys(TIMES, received_at)}, self.budget.fork(), self._numbers)
         other.results = dict(self.results)
-        other._expected = self._expected
+        other._expected, other._functions = self._expected, self._functions
         other._members = {path: member for path, member in self._members.items() if path[0] not in TIMES}
         return other
 
-    def expect(self, reads: frozenset[Path]) -> None:
-        """Announce what filters of this event read, before they are evaluated: small members are then converted together."""
+    def expect(self, reads: frozenset[Path], functions: Functions) -> None:
+        """Announce what filters of this event read and call, before they are evaluated: small members are then converted
+        together. Each function of a context takes the engine half a microsecond, so that it has no others."""
         if not reads <= self._expected:
             self._expected |= reads
+        self._add_functions(functions)
+
+    def _add_functions(self, functions: Functions) -> None:
+        if not functions.keys() <= self._functions.keys():
+            self._functions = {**self._functions, **functions}
 
     def sizes(self, reads: frozenset[Path]) -> dict[Path, Size]:
         """The size of each member. Raises BudgetExceeded when one is too large to be converted."""
@@ -85,14 +94,15 @@ class CelVariables(Mapping[str, Any]):
     def bind(self, reads: frozenset[Path], functions: Functions) -> Bound:
         """A context with these members, shared by filters that read the same large members. Raises BudgetExceeded."""
         bound = self._bound.get(reads)
-        if bound is None:
+        if bound is None or not functions.keys() <= bound.functions.keys():
+            self._add_functions(functions)
             large = frozenset(path for path in reads if self._member(path).units > _SMALL_MEMBER)
             bound = self._shared.get(large)
             if bound is None:
                 wanted = reads if self._expected <= reads else reads | self._small_expected()
-                bound = self._shared[large] = self._build(wanted, functions)
-            elif not reads <= bound.reads:
-                bound = self._build(reads, functions)
+                bound = self._shared[large] = self._build(wanted)
+            elif not (reads <= bound.reads and functions.keys() <= bound.functions.keys()):
+                bound = self._build(reads)
             self._bound[reads] = bound
         return bound
 
@@ -109,13 +119,13 @@ class CelVariables(Mapping[str, Any]):
                 found.append(path)
         return frozenset(found)
 
-    def _build(self, reads: frozenset[Path], functions: Functions) -> Bound:
+    def _build(self, reads: frozenset[Path]) -> Bound:
         from cel import Context
 
         members = [self._member(path) for path in reads]
         self.budget.take(_CONTEXT + sum(member.units for member in members), "its conversion")
         values = _combine(members)
-        return Bound(Context(values, dict(functions)), values, reads)
+        return Bound(Context(values, dict(self._functions)), values, reads, self._functions)
 
     def _member(self, path: Path) -> _Member:
         member = self._members.get(path)

@@ -7,7 +7,7 @@ take the subject's match state and return the new one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from app.core.models import Decision, Event
 from app.core.subjects import MAX_SUBJECT_LENGTH, subject_text
 from app.workflows.expressions.cel import Filter, compile_filter
 from app.workflows.expressions.cel_cost import Path
-from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.cel_variables import CelVariables, Functions
 from app.workflows.expressions.work_budget import NOT_EVALUATED, Budget, BudgetExceeded
 from app.workflows.matching import matcher
 from app.workflows.matching.describe import describe
@@ -81,7 +81,7 @@ class RuleResult:
 class Rule:
     """One enabled workflow: its pattern, the `key` that names the subject, how soon it may start `again`, how often it
     had been enabled or disabled (`enablement`), the event names that it looks at (`triggers`; `*`: any), and what its filters
-    read of an event (`reads`)."""
+    read of an event (`reads`) and call (`functions`)."""
 
     workflow_id: UUID
     workflow: str
@@ -93,6 +93,7 @@ class Rule:
     enablement: int
     triggers: frozenset[str]
     reads: frozenset[Path]
+    functions: Functions = field(repr=False, compare=False)
 
     @property
     def is_stateless(self) -> bool:
@@ -108,7 +109,7 @@ class Rule:
 
     def decide(self, variables: CelVariables) -> Decision:
         """The decision of a stateless rule about an event whose name matches."""
-        variables.expect(self.reads)
+        variables.expect(self.reads, self.functions)
         matched, reason = True, "matched"
         if self.filter is not None:
             matched, failure = self.filter.evaluate(variables)
@@ -145,7 +146,7 @@ class Rule:
 
     def _advance_pattern(self, progress: dict[str, Any], event: EventView) -> matcher.Advanced:
         """The pattern after the event; unchanged, with the reason as a failure, when the event's budget does not suffice."""
-        event.variables.expect(self.reads)
+        event.variables.expect(self.reads, self.functions)
         try:
             return matcher.advance(self.pattern, progress, event, event.variables.budget)
         except BudgetExceeded as exc:
@@ -219,10 +220,12 @@ def compile_rule(
     on, again = document["on"], document.get("again", ALWAYS)
     where = on.get("where") if isinstance(on, Mapping) else None
     reads: set[Path] = set()
+    functions: dict[str, Callable[..., Any]] = {}
 
     def compile_leaf(text: str) -> Callable[[EventView], bool]:
         compiled = compile_filter(text)
         reads.update(compiled.cost.reads)
+        functions.update(compiled.functions)
         return _test(compiled)
 
     pattern = compile_pattern(on, compile_leaf)
@@ -237,6 +240,7 @@ def compile_rule(
         enablement=enablement,
         triggers=pattern.triggers,
         reads=frozenset(reads),
+        functions=functions,
     )
 
 

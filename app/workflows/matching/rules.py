@@ -11,7 +11,7 @@ from app.core.models import EnabledWorkflow
 from app.core.pacing import hide_from_collector, pause_if_due
 from app.workflows.expressions.cel_analysis import Comparison, find_comparisons
 from app.workflows.expressions.cel_cost import Path
-from app.workflows.expressions.cel_variables import CelVariables
+from app.workflows.expressions.cel_variables import CelVariables, Functions
 from app.workflows.matching.pattern_ast import ANY_NAME
 from app.workflows.matching.predicate_index import PredicateIndex, Skipped, is_indexable
 from app.workflows.matching.rule import Rule, compile_rule
@@ -44,6 +44,7 @@ class _EventRules:
         if len(self._unindexed) > MAX_UNINDEXED:
             self._build_indexes()
         self._reads = _reads_of(self._unindexed + self._stateful)
+        self._functions = _functions_of(self._unindexed + self._stateful)
         self.evaluated = len(self._unindexed) + len(self._stateful) + len(self._indexes)
 
     def _build_indexes(self) -> None:
@@ -62,20 +63,25 @@ class _EventRules:
         self._indexes = [PredicateIndex(path, members) for path, members in by_path.items()]
 
     def find_candidates(self, variables: CelVariables) -> Candidates:
-        stateless, skipped, reads = list(self._unindexed), [], self._reads
+        stateless, skipped, reads, functions = list(self._unindexed), [], self._reads, self._functions
         for index in self._indexes:
             found, others = index.find_candidates(variables)
             stateless += found
             if found:
                 reads |= _reads_of(found)
+                functions = {**functions, **_functions_of(found)}
             if others is not None:
                 skipped.append(others)
-        variables.expect(reads)
+        variables.expect(reads, functions)
         return Candidates(stateless, self._stateful, skipped)
 
 
 def _reads_of(rules: list[Rule]) -> frozenset[Path]:
     return frozenset().union(*(rule.reads for rule in rules))
+
+
+def _functions_of(rules: list[Rule]) -> Functions:
+    return {name: function for rule in rules for name, function in rule.functions.items()}
 
 
 class Rules:

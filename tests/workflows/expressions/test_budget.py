@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.workflows.expressions.cel import compile_expression, compile_filter
+from app.workflows.expressions.cel import Filter, compile_expression, compile_filter
 from app.workflows.expressions.cel_variables import CelVariables
 from app.workflows.expressions.regex_cost import regex_cost
 from app.workflows.expressions.work_budget import EVENT_UNITS, NOT_EVALUATED, Budget
@@ -87,10 +87,32 @@ def test_a_filter_that_reads_the_time_is_evaluated_again_at_another_time(name: s
     assert compile_filter(text).evaluate(variables.with_time(NOW + timedelta(seconds=1))) == (True, None)
 
 
+def _expect(variables: CelVariables, filters: list[Filter]) -> None:
+    for each in filters:
+        variables.expect(each.cost.reads, each.functions)
+
+
+def test_filters_with_and_without_functions_share_a_context() -> None:
+    filters = [compile_filter(text) for text in ("data.total > 1", "data.shipping.city.trim() == 'Pune'")]
+    variables = variables_of(ORDER)
+    _expect(variables, filters)
+    assert filters[0].functions == {}
+    contexts = [variables.bind(each.cost.reads, each.functions) for each in filters]
+    assert contexts[0] is contexts[1]
+    assert [each.evaluate(variables) for each in filters] == [(True, None)] * 2
+
+
+def test_a_function_that_was_not_announced_is_found() -> None:
+    variables = variables_of(ORDER)
+    assert compile_filter("data.shipping.city == 'Pune'").evaluate(variables) == (True, None)
+    for text in ("data.shipping.city.trim() == 'Pune'", "data.shipping.city.lowerAscii() == 'pune'"):
+        assert compile_filter(text).evaluate(variables) == (True, None)
+
+
 def test_fifty_filters_on_an_order_use_a_fortieth_of_the_budget() -> None:
     filters = [compile_filter(f"data.total > {number} && data.shipping.city == 'Pune'") for number in range(50)]
     variables = variables_of(ORDER)
-    variables.expect(frozenset().union(*(each.cost.reads for each in filters)))
+    _expect(variables, filters)
     assert [each.evaluate(variables) for each in filters] == [(True, None)] * 50
     assert EVENT_UNITS - variables.budget.left < EVENT_UNITS / 40
 
@@ -277,7 +299,7 @@ def test_a_filter_decides_as_the_engine_does_with_all_of_the_event(data: dict[st
 
     variables = variables_of(data)
     filters = [compile_filter(text) for text in TEXTS]
-    variables.expect(frozenset().union(*(each.cost.reads for each in filters)))
+    _expect(variables, filters)
     for each in filters:
         found, reason = each.evaluate(variables)
         try:
