@@ -24,6 +24,7 @@ import secrets
 import string
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from app.core.errors import Problem, ProblemType
 from app.core.models import Key
@@ -99,6 +100,13 @@ def _letters(count: int) -> str:
 def digest_of(key: str) -> bytes:
     """The stored hash of a key or secret."""
     return hashlib.sha256(key.encode()).digest()
+
+
+class SentKey(NamedTuple):
+    """An API key or access token as it is sent, and its public prefix."""
+
+    text: str
+    prefix: str
 
 
 def prefix_of(text: str) -> str:

@@ -14,7 +14,7 @@ from app.api.request_body import read_json
 from app.api.responses import json_response
 from app.api.sender import Sender, accept_event, read_event, receive, stores_unusable_phone
 from app.core import models
-from app.core.api_keys import prefix_of, unauthorized, verify_key
+from app.core.api_keys import SentKey, unauthorized, verify_key
 from app.core.errors import Problem, ProblemType
 from app.core.ids import utc_text, uuid7
 from app.core.models import Event, Receipt
@@ -33,7 +33,7 @@ blueprint = Blueprint("limechat_events", __name__)
 class Headers(Struct, frozen=True):
     """The validated headers of a request. `problem` is the 422 for the others; it is raised once the sender is known."""
 
-    api_key: str
+    api_key: SentKey
     account_id: str | None
     idempotency_key: str | None
     is_webhook_id: bool
@@ -83,11 +83,11 @@ def read_headers(environ: Mapping[str, Any], schema: Schema) -> Headers:
 
 def sender_of(context: AppContext, headers: Headers) -> Sender:
     """The sender that the headers name."""
-    prefix = prefix_of(headers.api_key)
+    key_text, prefix = headers.api_key
 
     def check(account: Account) -> None:
         now, snapshot = context.clock(), account.snapshot
-        key = verify_key(headers.api_key, prefix, snapshot.keys, now)
+        key = verify_key(key_text, prefix, snapshot.keys, now)
         if key is None:
             raise unauthorized()
         # A missing account id is reported later, with the other faults of the headers.

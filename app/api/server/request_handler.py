@@ -56,7 +56,11 @@ class ResponseWriter:
             self._head = data
             return
         head, self._head = self._head, b""
-        self._client.sendall(head + data)
+        whole = head + data
+        # Most responses fit into the buffer of the socket. gevent's `sendall` asks the kernel for its size first.
+        sent = self._client.send(whole)
+        if sent < len(whole):
+            self._client.sendall(memoryview(whole)[sent:])
 
     def flush(self) -> None:
         """Send the head of a response without a body."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
 
-from app.core.api_keys import prefix_of
+from app.core.api_keys import SentKey, prefix_of
 from app.core.idempotency_keys import describe_rule, is_idempotency_key
 from app.core.ids import read_distinct_id
 from app.core.phone_numbers import UnusablePhone, read_phone
@@ -135,13 +135,14 @@ class IdempotencyKey(PlainField[str]):
         return str(value)
 
 
-class ApiKey(PlainField[str]):
-    """Text that has the shape of an API key or access token."""
+class ApiKey(PlainField[SentKey]):
+    """Text that has the shape of an API key or access token, with its prefix."""
 
-    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> str:
-        if not isinstance(value, str) or not prefix_of(value):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **_: Any) -> SentKey:
+        prefix = prefix_of(value) if isinstance(value, str) else ""
+        if not prefix:
             raise ValidationError("must be an API key")
-        return value
+        return SentKey(value, prefix)
 
 
 class AccountId(PlainField[str]):
