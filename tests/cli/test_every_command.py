@@ -424,7 +424,9 @@ def test_the_pages_of_a_list_are_the_list(command: str, run: Run, names: Names) 
 
 def _count_connections(url: str) -> int:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        # Autovacuum comes and goes.
+        of_clients = "backend_type = 'client backend'"
+        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {of_clients}")
         row = cursor.fetchone()
         assert row is not None
         return int(row[0])
