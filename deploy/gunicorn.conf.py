@@ -104,15 +104,11 @@ def when_ready(server):
     gc.freeze()
 
 
-# The numbers of the web processes that run. A process takes the number of one that has ended and continues its files in
-# PROMETHEUS_MULTIPROC_DIR: with files of its own, each that is started after max_requests would make /metrics slower.
-_numbers = set()
-
-
 def pre_fork(server, worker):
-    """Give a web process the lowest free number."""
-    worker.number = next(number for number in itertools.count(1) if number not in _numbers)
-    _numbers.add(worker.number)
+    """Give a web process the lowest free number. It continues the files in PROMETHEUS_MULTIPROC_DIR of one that has ended: with
+    files of its own, each that is started after max_requests would make /metrics slower."""
+    taken = {running.number for running in server.WORKERS.values()}
+    worker.number = next(number for number in itertools.count(1) if number not in taken)
 
 
 def _metrics_name(worker):
@@ -139,8 +135,7 @@ def post_worker_init(worker):
 
 
 def child_exit(server, worker):
-    """Free the number of an ended web process, and remove it from what several processes share."""
-    _numbers.discard(worker.number)
+    """Remove an ended web process from what several processes share."""
     if hasattr(worker, "connection_counts"):
         worker.connection_counts.remove(worker.number)
     if _setting("PROMETHEUS_MULTIPROC_DIR", ""):

@@ -76,12 +76,13 @@ def is_scalar(value: Any) -> bool:
 
 
 def read_url(text: str) -> str:
-    """A URL as it is written, since it may be signed, without white space around it. Raises ValueError."""
+    """A URL as it is written, since it may be signed, without white space around it; encoded where it is not ASCII. Raises
+    ValueError."""
     try:
-        parse_url(text)
+        url = parse_url(text)
     except ActionError as exc:
         raise ValueError(str(exc)) from None
-    return text.strip()
+    return text.strip() if text.isascii() else str(url)
 
 
 def render_parsed(

@@ -21,7 +21,7 @@ _MAX_WAIT = 0.002
 
 
 class _Caller(Generic[Item, Result]):
-    """A caller. A follower waits for `wakeup`, which is released when it has its result or becomes the leader."""
+    """A caller. A follower waits for `wakeup`, which is set when it has its result or becomes the leader."""
 
     __slots__ = ("error", "item", "results", "wakeup")
 

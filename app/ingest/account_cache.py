@@ -38,8 +38,8 @@ _LOCKS = 4_096
 _OWNER_LOCKS = 16
 # Units of work of a load, for each workflow that is read, and for each event name, filter and duration that is compiled.
 _READ_UNITS, _COMPILE_UNITS = 150, 1_500
-# Seconds after which a confirmed snapshot gets a new `checked_at`.
 _MINUTE = timedelta(minutes=1)
+# Seconds after which a confirmed snapshot gets a new `checked_at`.
 _CONFIRM_SECONDS = 0.1
 
 

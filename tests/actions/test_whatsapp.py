@@ -99,6 +99,9 @@ def test_the_link_of_a_file_is_sent_as_it_is_written(api: WhatsAppApi) -> None:
     assert components_of(api, header={"image": f" {signed} "})[0]["parameters"] == [
         {"type": "image", "image": {"link": signed}}
     ]
+    assert components_of(api, header={"image": "https://example.com/ü.png"})[0]["parameters"] == [
+        {"type": "image", "image": {"link": "https://example.com/%C3%BC.png"}}
+    ]
 
 
 def test_buttons_are_counted_from_zero(api: WhatsAppApi) -> None:

@@ -1,4 +1,4 @@
-"""How many connections each web process has, in memory that all of them share: new connections go to the one with the fewest.
+"""How many connections each web process of one gunicorn has, in memory that they share: new ones go to that with the fewest.
 
 Without it, whichever process wakes up first takes several of the connections that arrive together, and keeps them as long as
 their clients do, while another process is idle (docs/decisions/0070-connections-are-balanced.md).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 
 # Processes with greater numbers are not counted.
-_PROCESSES = 512
+_PROCESSES = 128
 # What a slot has besides the number of connections: 0 is no process.
 _PRESENT = 1
 
@@ -30,7 +30,7 @@ class ConnectionCounts:
         if process < _PROCESSES:
             self._slots[process] = 0
 
-    def another_has_fewer(self, process: int, processes: int) -> bool:
-        """Whether one of so many processes has fewer connections than this one."""
+    def another_has_fewer(self, process: int) -> bool:
+        """Whether another process has fewer connections than this one."""
         own = self._slots[process] if process < _PROCESSES else 0
-        return any(0 < slot < own for slot in self._slots[1 : processes + 1])
+        return any(0 < slot < own for slot in self._slots)

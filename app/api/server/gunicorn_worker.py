@@ -5,6 +5,7 @@ Each connection is a greenlet: a request that waits for Postgres or Redis delays
 
 from __future__ import annotations
 
+import select
 import time
 from functools import partial
 from typing import Any
@@ -38,6 +39,8 @@ class Server(PyWSGIServer):
         # may, in seconds of time.monotonic().
         self.idle: dict[RequestHandler, float] = {}
         self._has_yielded = False
+        # Two gunicorns with one process each may have the same socket.
+        self.max_accept = 1
         worker.servers.append(self)
 
     def update_environ(self) -> None:
@@ -57,6 +60,8 @@ class Server(PyWSGIServer):
 
     def _accept_again(self) -> None:
         if self.started:
+            # Where the other process has taken the connection, the next one is left to it, too.
+            self._has_yielded = bool(select.select([self.socket], [], [], 0)[0])
             self.start_accepting()
 
     def handle(self, client: Any, address: Any) -> None:
@@ -112,7 +117,7 @@ class Worker(GeventPyWSGIWorker):
 
     def has_more_connections(self) -> bool:
         """Whether another process has fewer, and takes new ones."""
-        return self.connection_counts.another_has_fewer(self.number, self.cfg.workers)
+        return self.connection_counts.another_has_fewer(self.number)
 
     def notify(self) -> None:
         """Called every second: close the connections that have been idle for too long; while stopping, all that still are idle
