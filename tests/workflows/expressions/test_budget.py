@@ -99,6 +99,7 @@ def test_filters_with_and_without_functions_share_a_context() -> None:
     assert filters[0].functions == {}
     contexts = [variables.bind(each.cost.reads, each.functions) for each in filters]
     assert contexts[0] is contexts[1]
+    assert contexts[0].functions == filters[1].functions
     assert [each.evaluate(variables) for each in filters] == [(True, None)] * 2
 
 
